@@ -1,0 +1,81 @@
+//! The codec of every generated client and server: protobuf, and lawful or not at all.
+
+use std::marker::PhantomData;
+
+use prost::Message;
+use prost_protovalidate::{Validate, ValidationError};
+use tonic::{
+    Code, Status,
+    codec::{Codec, DecodeBuf, Decoder},
+};
+use tonic_prost::ProstEncoder;
+use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
+
+use crate::Reason;
+
+/// Encodes with prost, and decodes with prost and then `buf.validate`, so that no handler ever holds a
+/// message that its contract forbids.
+#[derive(Debug)]
+pub struct ContractCodec<T, U>(PhantomData<(T, U)>);
+
+impl<T, U> Default for ContractCodec<T, U> {
+    fn default() -> Self {
+        Self(PhantomData)
+    }
+}
+
+impl<T, U> Codec for ContractCodec<T, U>
+where
+    T: Message + Send + 'static,
+    U: Message + Default + Validate + Send + 'static,
+{
+    type Encode = T;
+    type Decode = U;
+    type Encoder = ProstEncoder<T>;
+    type Decoder = ContractDecoder<U>;
+
+    fn encoder(&mut self) -> Self::Encoder {
+        ProstEncoder::default()
+    }
+
+    fn decoder(&mut self) -> Self::Decoder {
+        ContractDecoder(PhantomData)
+    }
+}
+
+/// The decoding half of [`ContractCodec`].
+#[derive(Debug)]
+pub struct ContractDecoder<U>(PhantomData<U>);
+
+impl<U: Message + Default + Validate> Decoder for ContractDecoder<U> {
+    type Item = U;
+    type Error = Status;
+
+    fn decode(&mut self, source: &mut DecodeBuf<'_>) -> Result<Option<U>, Status> {
+        let message =
+            U::decode(source).map_err(|error| refuse(&format!("the message cannot be decoded: {error}"), vec![]))?;
+        message.validate().map_err(|error| unlawful(&error))?;
+        Ok(Some(message))
+    }
+}
+
+fn unlawful(error: &ValidationError) -> Status {
+    let violations: Vec<FieldViolation> = error
+        .violations()
+        .iter()
+        .map(|violation| FieldViolation::new(violation.field_path(), violation.message()))
+        .collect();
+    let fields: Vec<String> =
+        violations.iter().map(|violation| format!("{}: {}", violation.field, violation.description)).collect();
+    refuse(&fields.join("; "), violations)
+}
+
+fn refuse(message: &str, violations: Vec<FieldViolation>) -> Status {
+    let reason = Reason::InvalidRequest;
+    let mut details = ErrorDetails::new();
+    details.set_error_info(reason.name(), Reason::DOMAIN, std::collections::HashMap::new());
+    if !violations.is_empty() {
+        details.set_bad_request(violations);
+    }
+    Status::with_error_details(Code::InvalidArgument, message, details)
+}
