@@ -1,0 +1,35 @@
+//! What every service stands on. It knows no service by name.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`identity`] | SPIFFE IDs, certificates and how they are proven, the development CA |
+//! | [`access`] | the rules of the contract, and the layer that holds callers to them |
+//! | [`token`] | access tokens: strict verification, key sets, what has been revoked |
+//! | [`server`] | the acceptor, the layer stack, health, reflection, shutdown |
+//! | [`client`] | calls to other services: identity of the callee, deadline, trace |
+//! | [`call`] | one call as a handler sees it |
+//! | [`error`] | one closed set of reasons, and its way onto the wire |
+//! | [`deadline`] | how long a call may take |
+//! | [`store`] | databases, migrations, pages, etags |
+//! | [`mask`] | field masks |
+//! | [`telemetry`] | logs, metrics, traces, the admin port |
+//! | [`health`] | what is up, and what that means |
+//! | [`config`] | defaults < file < environment < flags |
+//! | [`clock`] | time, passed in |
+//! | [`node`] | one service's share of all this, put together |
+
+pub mod access;
+pub mod call;
+pub mod client;
+pub mod clock;
+pub mod config;
+pub mod deadline;
+pub mod error;
+pub mod health;
+pub mod identity;
+pub mod mask;
+pub mod node;
+pub mod server;
+pub mod store;
+pub mod telemetry;
+pub mod token;

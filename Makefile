@@ -1,0 +1,35 @@
+# What a contributor types. Each target says what it does; `make` alone lists them.
+
+SHELL := /bin/sh
+VENV := target/venv
+DATA ?= data
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+
+.PHONY: help run test lint bench setup release
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
+
+run: ## build and start the whole mesh on embedded stores (data in ./data, certificates in ./certs/dev)
+	cargo build --package drystone-cli
+	target/debug/drystone up --data-dir $(DATA)
+
+test: setup ## build everything and run every test
+	cargo build --package drystone-cli
+	cargo test --workspace
+
+lint: setup ## formatting, clippy and buf, all strict
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- --deny warnings
+	cargo run --quiet --package drystone-cli -- contract export --output target/drystone.binpb
+	buf lint target/drystone.binpb --config buf.yaml
+
+bench: ## measure, and write target/bench.json
+	cargo build --release --package drystone-cli --package drystone-bench
+	target/release/drystone-bench
+
+setup: ## install what the tests need: Python packages into target/venv
+	scripts/setup
+
+release: ## build the one binary, optimised
+	cargo build --release --package drystone-cli

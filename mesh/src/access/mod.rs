@@ -1,0 +1,153 @@
+//! Who may call what: the rules of the contract, applied to a call.
+//!
+//! A rule is [`drystone::contract::Method`], read from the contract at build time. This module answers two
+//! questions about a call: may this workload make it ([`admit_caller`]), and may it be made for this user
+//! ([`admit_user`]). Everything that is not allowed is denied.
+
+use std::{collections::HashMap, fmt};
+
+use drystone::contract::{Idempotency, METHODS, Method, Subject};
+
+use crate::{
+    clock::Timestamp,
+    error::{Error, Reason},
+    identity::{SpiffeId, Svid, TrustDomain},
+    token::Principal,
+};
+
+/// The workloads that a mesh knows: the services, the edge, an ingress such as Envoy, and the operator.
+pub const WORKLOADS: [&str; 7] = ["auth", "user", "session", "property", "edge", "ingress", "operator"];
+
+/// The rules of the two services that are not ours and that every server offers.
+static BUILT_IN: [Method; 5] = [
+    built_in("/grpc.health.v1.Health/Check", &WORKLOADS, false),
+    built_in("/grpc.health.v1.Health/Watch", &WORKLOADS, true),
+    built_in("/grpc.health.v1.Health/List", &WORKLOADS, false),
+    built_in("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", &["operator"], true),
+    built_in("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", &["operator"], true),
+];
+
+const fn built_in(path: &'static str, callers: &'static [&'static str], streaming: bool) -> Method {
+    Method {
+        path,
+        callers,
+        subject: Subject::None,
+        permission: None,
+        max_auth_age: None,
+        audited: false,
+        idempotency: Idempotency::NoSideEffects,
+        client_streaming: streaming,
+        server_streaming: streaming,
+    }
+}
+
+/// Every rule of these gRPC services (`package.Service`), by path. What is not in it is denied.
+pub fn rules_of(services: &[&str]) -> HashMap<&'static str, &'static Method> {
+    METHODS
+        .iter()
+        .chain(&BUILT_IN)
+        .filter(|method| services.contains(&method.service()))
+        .map(|method| (method.path, method))
+        .collect()
+}
+
+/// A call that is not let in: which part of its rule it failed, and what the caller is told.
+#[derive(Debug)]
+pub struct Denial {
+    /// The part of the rule, as logs and metrics name it.
+    pub part: Part,
+    /// The answer.
+    pub error: Error,
+}
+
+/// The parts of a rule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// The path is in no rule.
+    Method,
+    /// Who calls.
+    Caller,
+    /// For whom: the access token.
+    Subject,
+    /// What the user must hold.
+    Permission,
+    /// How long ago the user may have signed in.
+    MaxAuthAge,
+}
+
+impl Part {
+    /// The name in logs and metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Method => "method",
+            Self::Caller => "caller",
+            Self::Subject => "subject",
+            Self::Permission => "permission",
+            Self::MaxAuthAge => "max_auth_age",
+        }
+    }
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl Denial {
+    /// A call that failed `part`.
+    pub fn new(part: Part, error: Error) -> Self {
+        Self { part, error }
+    }
+}
+
+/// The path that nobody has a rule for.
+#[must_use]
+pub fn unknown_method() -> Denial {
+    let text = "no such RPC here; `grpcurl ... list` and `drystone access show` list what there is";
+    Denial::new(Part::Method, Error::new(Reason::MethodUnknown, text))
+}
+
+/// Lets a workload in if the rule lists it, it is of our own trust domain, and its certificate has not ended.
+pub fn admit_caller(rule: &Method, caller: &Svid, domain: &TrustDomain, now: Timestamp) -> Result<(), Denial> {
+    let deny = |reason, text: String| Err(Denial::new(Part::Caller, Error::new(reason, text)));
+    if now >= caller.not_after {
+        return deny(
+            Reason::CallerExpired,
+            format!("the certificate of {} ended at {}; connect again with a new one", caller.id, caller.not_after),
+        );
+    }
+    let known = (caller.id.trust_domain() == domain).then(|| caller.id.workload()).flatten();
+    if known.is_some_and(|name| rule.allows(name)) {
+        return Ok(());
+    }
+    deny(
+        Reason::CallerNotAllowed,
+        format!("{} may not call {}; its rule allows {}", caller.id, rule.path, rule.callers.join(", ")),
+    )
+}
+
+/// Lets a call in for a user whose token has been verified, if they hold what the rule asks for.
+pub fn admit_user(rule: &Method, principal: &Principal, now: Timestamp) -> Result<(), Denial> {
+    if let Some(permission) = rule.permission
+        && !principal.has_permission(permission)
+    {
+        let text = format!("the call needs the permission `{permission}`, which the signed-in user does not hold");
+        return Err(Denial::new(Part::Permission, Error::new(Reason::PermissionMissing, text)));
+    }
+    if let Some(limit) = rule.max_auth_age
+        && (now - principal.auth_time).to_std().unwrap_or_default() > limit
+    {
+        let text = format!("the call needs a sign-in within the last {} s; sign in again", limit.as_secs());
+        return Err(Denial::new(Part::MaxAuthAge, Error::new(Reason::ReauthenticationRequired, text)));
+    }
+    Ok(())
+}
+
+/// The caller's name for metrics, from a closed list, so that a stranger cannot make new time series.
+#[must_use]
+pub fn caller_label(id: &SpiffeId, domain: &TrustDomain) -> &'static str {
+    let name = (id.trust_domain() == domain).then(|| id.workload()).flatten();
+    name.and_then(|name| WORKLOADS.into_iter().find(|known| *known == name)).unwrap_or("stranger")
+}

@@ -1,0 +1,65 @@
+//! The environment as a source of configuration.
+
+use std::ffi::OsString;
+
+use figment::value::{Dict, Value};
+
+use super::{ConfigError, Layer};
+
+const PREFIX: &str = "DRYSTONE_";
+/// Read by the command line, which has to know the file before it can load it.
+const FILE: &str = "CONFIG";
+
+/// One layer for each variable, so that an error can name the variable.
+pub(super) fn layers(variables: &[(OsString, OsString)], defaults: &Dict) -> Result<Vec<Layer>, ConfigError> {
+    let mut layers = Vec::new();
+    for (name, value) in variables {
+        let Some(key) = name.to_str().and_then(|name| name.strip_prefix(PREFIX)) else { continue };
+        if key == FILE || is_service_link(key) {
+            continue;
+        }
+        let name = format!("the environment variable {PREFIX}{key}");
+        let Some(value) = value.to_str() else {
+            return Err(ConfigError::new(format!("{name} is not valid UTF-8; set it again")));
+        };
+        let path = key.to_ascii_lowercase().replace("__", ".");
+        layers.push(Layer::of_one(name, &path, typed(value, default_of(&path, defaults))));
+    }
+    Ok(layers)
+}
+
+/// Whether Kubernetes put the variable there: for a service called `drystone-auth` it sets `DRYSTONE_AUTH_SERVICE_HOST`,
+/// `DRYSTONE_AUTH_PORT_50051_TCP` and more in every pod, which are no configuration of ours.
+fn is_service_link(key: &str) -> bool {
+    if key.contains("__") {
+        return false;
+    }
+    let after = |word: &str| key.rsplit_once(word).map(|(_, rest)| rest);
+    let is_host = key.ends_with("SERVICE_HOST");
+    let is_service_port = after("SERVICE_PORT").is_some_and(|rest| rest.is_empty() || rest.starts_with('_'));
+    let is_port = after("PORT").is_some_and(str::is_empty);
+    let is_port_detail = after("_PORT_").is_some_and(|rest| {
+        let mut words = rest.split('_');
+        words.next().is_some_and(|number| number.parse::<u16>().is_ok())
+            && words.next().is_some_and(|protocol| ["TCP", "UDP", "SCTP"].contains(&protocol))
+    });
+    let is_detail_of_port = ["_TCP_PORT", "_TCP_PROTO", "_TCP_ADDR", "_UDP_PORT", "_UDP_PROTO", "_UDP_ADDR"]
+        .iter()
+        .any(|suffix| key.ends_with(suffix));
+    is_host || is_service_port || is_port || is_port_detail || is_detail_of_port
+}
+
+fn default_of<'a>(path: &str, defaults: &'a Dict) -> Option<&'a Value> {
+    let mut keys = path.split('.');
+    let first = defaults.get(keys.next()?)?;
+    keys.try_fold(first, |value, key| value.as_dict()?.get(key))
+}
+
+/// A variable is text. Where the default is text too, it is taken as it stands, even if it looks like a number; elsewhere
+/// it is read as figment reads variables: numbers, `true`, `[lists]`, `{key=value}`.
+fn typed(text: &str, default: Option<&Value>) -> Value {
+    match default {
+        Some(Value::String(..)) => Value::from(text),
+        _ => text.parse().unwrap_or_else(|_| Value::from(text)),
+    }
+}

@@ -1,0 +1,87 @@
+//! What can be wrong with a configuration, in one sentence each.
+
+use std::io;
+
+use figment::{
+    error::{Actual, Error, Kind},
+    value::{Dict, Value},
+};
+
+/// A configuration that cannot be used. Its text is one sentence that says what to do.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct ConfigError(String);
+
+impl ConfigError {
+    /// A configuration that cannot be used for this reason; for checks that a section makes of its own.
+    pub fn new(sentence: impl Into<String>) -> Self {
+        Self(sentence.into())
+    }
+
+    pub(super) fn unreadable(name: &str, error: &io::Error) -> Self {
+        let remedy = match error.kind() {
+            io::ErrorKind::NotFound => "create it, or name another with --config",
+            io::ErrorKind::PermissionDenied => "let the user that runs drystone read it",
+            io::ErrorKind::InvalidData => "save it as UTF-8",
+            _ => "name a readable file with --config",
+        };
+        Self(format!("the configuration file {name} cannot be read ({error}); {remedy}"))
+    }
+
+    /// The parser draws a picture of several lines: the place is on the first of them, what is wrong on the last.
+    pub(super) fn not_toml(name: &str, picture: &str) -> Self {
+        let mut lines = picture.lines().map(str::trim).filter(|line| !line.is_empty());
+        let first = lines.next().unwrap_or_default();
+        let place = first.split_once(" at ").map_or(first, |(_, place)| place);
+        let wrong = lines.next_back().unwrap_or("not as it should be");
+        Self(format!("{name} is not valid TOML at {place}: {wrong}; correct it there"))
+    }
+
+    pub(super) fn from_figment(error: Error, defaults: &Dict) -> Self {
+        let source = error.metadata.map_or("the configuration".into(), |metadata| metadata.name);
+        let path = error.path.join(".");
+        Self(match error.kind {
+            Kind::UnknownField(_, expected) => unknown_key(&error.path, &source, expected, defaults),
+            Kind::MissingField(field) if path.is_empty() => format!("`{field}` is not set; set it"),
+            Kind::MissingField(field) => format!("`{path}.{field}` is not set; set it"),
+            // What stands there is not repeated: it may be a secret.
+            Kind::InvalidType(actual, expected) => {
+                format!("`{path}` in {source} has to be {expected}, and is {}; correct it", kind_of(&actual))
+            }
+            Kind::InvalidValue(_, expected) => format!("`{path}` in {source} has to be {expected}; correct it"),
+            Kind::UnknownVariant(actual, lawful) => {
+                format!("`{path}` in {source} has to be {}, and is `{actual}`; correct it", either(lawful))
+            }
+            kind => format!("`{path}` in {source} is wrong: {kind}"),
+        })
+    }
+}
+
+/// The lawful keys are taken from the defaults where they have the section, since one may be put together from several
+/// structs of which each knows its own keys alone.
+fn unknown_key(path: &[String], source: &str, expected: &[&str], defaults: &Dict) -> String {
+    let (key, section) = (path.join("."), path.split_last().map_or(&[][..], |(_, section)| section));
+    let lawful = keys_of(section, defaults).unwrap_or_else(|| expected.to_vec()).join(", ");
+    let place = if section.is_empty() { String::new() } else { format!(" in [{}]", section.join(".")) };
+    format!("`{key}` in {source} is no known key; remove it, or use one of the keys{place}: {lawful}")
+}
+
+fn keys_of<'a>(section: &[String], defaults: &'a Dict) -> Option<Vec<&'a str>> {
+    let dict = section.iter().try_fold(defaults, |dict, key| dict.get(key).and_then(Value::as_dict))?;
+    Some(dict.keys().map(String::as_str).collect())
+}
+
+fn either(lawful: &[&str]) -> String {
+    lawful.iter().map(|value| format!("`{value}`")).collect::<Vec<_>>().join(" or ")
+}
+
+fn kind_of(actual: &Actual) -> &'static str {
+    match actual {
+        Actual::Bool(_) => "true or false",
+        Actual::Unsigned(_) | Actual::Signed(_) | Actual::Float(_) => "a number",
+        Actual::Char(_) | Actual::Str(_) => "a text",
+        Actual::Seq => "a list",
+        Actual::Map => "a table",
+        _ => "something else",
+    }
+}

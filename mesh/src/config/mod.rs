@@ -1,0 +1,139 @@
+//! Configuration: defaults < file (TOML) < environment < flags.
+//!
+//! A service describes its section as a plain struct with `#[serde(default, deny_unknown_fields)]`; [`load`] fills it.
+//! Whatever is wrong is one sentence that names the key, where it was set, and what is lawful there.
+//!
+//! A key of the environment is written in capitals with two underscores between section and key:
+//! `DRYSTONE_AUTH__LISTEN` sets `listen` in `[auth]`.
+
+mod environment;
+mod error;
+mod secret;
+mod span;
+
+use std::{
+    ffi::OsString,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use figment::{
+    Figment, Metadata, Profile, Provider,
+    providers::{Format, Toml},
+    value::{Dict, Map, Value},
+};
+use serde::{Serialize, de::DeserializeOwned};
+
+pub use self::{
+    error::ConfigError,
+    secret::Secret,
+    span::{Span, SpanError},
+};
+pub use crate::telemetry::LogConfig;
+
+/// Where the values come from, beside the defaults.
+#[derive(Debug, Clone, Default)]
+pub struct Sources {
+    file: Option<PathBuf>,
+    environment: Vec<(OsString, OsString)>,
+    flags: Vec<Flag>,
+}
+
+#[derive(Debug, Clone)]
+struct Flag {
+    name: &'static str,
+    key: &'static str,
+    value: Value,
+}
+
+impl Sources {
+    /// The defaults alone.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Reads this file, which has to be there.
+    #[must_use]
+    pub fn file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.file = Some(path.into());
+        self
+    }
+
+    /// Reads these variables, as far as they begin with `DRYSTONE_`; a process passes `std::env::vars_os()`.
+    #[must_use]
+    pub fn environment(mut self, variables: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
+        self.environment = variables.into_iter().collect();
+        self
+    }
+
+    /// Sets `key`, sections separated by dots, to what the command-line flag `name` says.
+    #[must_use]
+    pub fn flag(mut self, name: &'static str, key: &'static str, value: impl Into<Value>) -> Self {
+        self.flags.push(Flag { name, key, value: value.into() });
+        self
+    }
+}
+
+/// Puts a configuration together.
+///
+/// # Errors
+/// The file cannot be read or is no TOML, a key is unknown, or a value is not lawful.
+pub fn load<T: Default + Serialize + DeserializeOwned>(sources: &Sources) -> Result<T, ConfigError> {
+    let defaults = match Value::serialize(T::default()) {
+        Ok(Value::Dict(_, dict)) => dict,
+        Ok(_) => return Err(ConfigError::new("the configuration is no table; this is a fault of the program")),
+        Err(error) => return Err(ConfigError::new(format!("the defaults cannot be written: {error}"))),
+    };
+    let mut figment = Figment::from(Layer { name: "the defaults".to_owned(), values: defaults.clone() });
+    if let Some(path) = &sources.file {
+        figment = figment.merge(file_layer(path)?);
+    }
+    for layer in environment::layers(&sources.environment, &defaults)? {
+        figment = figment.merge(layer);
+    }
+    for Flag { name, key, value } in &sources.flags {
+        figment = figment.merge(Layer::of_one(format!("the flag {name}"), key, value.clone()));
+    }
+    figment.extract().map_err(|error| ConfigError::from_figment(error, &defaults))
+}
+
+/// The configuration as a TOML file. A [`Secret`] in it is masked.
+///
+/// # Errors
+/// The configuration holds something that TOML cannot say.
+pub fn show<T: Serialize>(config: &T) -> Result<String, ConfigError> {
+    toml::to_string(config).map_err(|error| ConfigError::new(format!("the configuration cannot be shown: {error}")))
+}
+
+fn file_layer(path: &Path) -> Result<Layer, ConfigError> {
+    let name = path.display().to_string();
+    let text = fs::read_to_string(path).map_err(|error| ConfigError::unreadable(&name, &error))?;
+    let values = Toml::from_str(&text).map_err(|error| ConfigError::not_toml(&name, &error.to_string()))?;
+    Ok(Layer { name, values })
+}
+
+/// Values of one source, under the name by which an error is to call it.
+struct Layer {
+    name: String,
+    values: Dict,
+}
+
+impl Layer {
+    fn of_one(name: String, key: &str, value: Value) -> Self {
+        Self { name, values: figment::util::nest(key, value).into_dict().unwrap_or_default() }
+    }
+}
+
+impl Provider for Layer {
+    fn metadata(&self) -> Metadata {
+        Metadata::named(self.name.clone())
+    }
+
+    fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {
+        Ok(Profile::Default.collect(self.values.clone()))
+    }
+}
+
+#[cfg(test)]
+mod tests;

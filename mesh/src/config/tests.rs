@@ -1,0 +1,235 @@
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use tempfile::TempDir;
+
+use super::*;
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Config {
+    name: String,
+    issuer: Option<String>,
+    peers: BTreeMap<String, String>,
+    allow: Vec<String>,
+    log: LogConfig,
+    auth: Auth,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let (peers, allow) = (BTreeMap::new(), vec!["here".to_owned()]);
+        Self { name: "default".to_owned(), issuer: None, peers, allow, log: LogConfig::default(), auth: Auth::default() }
+    }
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Auth {
+    lifetime: Span,
+    memory_kib: u32,
+    enabled: bool,
+    pepper: Secret,
+}
+
+impl Default for Auth {
+    fn default() -> Self {
+        Self { lifetime: Span::minutes(5), memory_kib: 19_456, enabled: true, pepper: Secret::default() }
+    }
+}
+
+impl PartialEq for Auth {
+    fn eq(&self, other: &Self) -> bool {
+        self.lifetime == other.lifetime && self.memory_kib == other.memory_kib && self.pepper.expose() == other.pepper.expose()
+    }
+}
+
+/// A file with this text, and the directory that it lives in.
+fn file(text: impl AsRef<[u8]>) -> (TempDir, PathBuf) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("drystone.toml");
+    fs::write(&path, text).unwrap();
+    (dir, path)
+}
+
+fn variables<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Vec<(OsString, OsString)> {
+    pairs.into_iter().map(|(name, value)| (name.into(), value.into())).collect()
+}
+
+fn of_file(text: &str) -> Result<Config, ConfigError> {
+    let (_dir, path) = file(text);
+    load(&Sources::new().file(path))
+}
+
+fn of_environment<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Config, ConfigError> {
+    load(&Sources::new().environment(variables(pairs)))
+}
+
+/// What is wrong with the file; its path is replaced by FILE, and the sentence has to be one.
+fn fault_of_file(text: impl AsRef<[u8]>) -> String {
+    let (_dir, path) = file(text);
+    let fault = load::<Config>(&Sources::new().file(&path)).unwrap_err().to_string();
+    assert!(!fault.contains('\n'), "{fault}");
+    fault.replace(&path.display().to_string(), "FILE")
+}
+
+fn fault_of_environment<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> String {
+    of_environment(pairs).unwrap_err().to_string()
+}
+
+#[test]
+fn without_sources_the_defaults_hold() {
+    assert_eq!(load::<Config>(&Sources::new()).unwrap(), Config::default());
+}
+
+#[test]
+fn flags_win_over_the_environment_which_wins_over_the_file_which_wins_over_the_defaults() {
+    let (_dir, path) = file("name = 'file'\n[auth]\nlifetime = '1m'\nmemory_kib = 1\n");
+    let config = |sources: Sources| load::<Config>(&sources).unwrap();
+
+    let from_file = config(Sources::new().file(&path));
+    assert_eq!((from_file.name.as_str(), from_file.auth.memory_kib), ("file", 1));
+    assert_eq!(from_file.auth.lifetime, Span::minutes(1));
+    assert!(from_file.auth.enabled);
+
+    let set = variables([("DRYSTONE_NAME", "environment"), ("DRYSTONE_AUTH__MEMORY_KIB", "2")]);
+    let from_environment = config(Sources::new().file(&path).environment(set.clone()));
+    assert_eq!((from_environment.name.as_str(), from_environment.auth.memory_kib), ("environment", 2));
+    assert_eq!(from_environment.auth.lifetime, Span::minutes(1));
+
+    let flagged = Sources::new().file(&path).environment(set).flag("--name", "name", "flag").flag("--memory", "auth.memory_kib", 3);
+    let from_flags = config(flagged);
+    assert_eq!((from_flags.name.as_str(), from_flags.auth.memory_kib), ("flag", 3));
+    assert_eq!(from_flags.auth.lifetime, Span::minutes(1));
+}
+
+#[test]
+fn a_file_adds_to_a_table_and_replaces_a_list() {
+    let config = of_file("allow = ['there', 'elsewhere']\n[peers]\nauth = '10.0.0.1:50051'\n").unwrap();
+    assert_eq!(config.allow, ["there", "elsewhere"]);
+    assert_eq!(config.peers["auth"], "10.0.0.1:50051");
+}
+
+#[test]
+fn a_variable_is_text_where_text_is_wanted_and_a_value_elsewhere() {
+    let config = of_environment([
+        ("DRYSTONE_NAME", "123"),
+        ("DRYSTONE_AUTH__PEPPER", "true"),
+        ("DRYSTONE_AUTH__ENABLED", "false"),
+        ("DRYSTONE_AUTH__LIFETIME", "90s"),
+        ("DRYSTONE_ALLOW", "[a, b]"),
+        ("DRYSTONE_ISSUER", "https://id.example.org"),
+        ("DRYSTONE_PEERS__AUTH", "10.0.0.1:50051"),
+    ])
+    .unwrap();
+    assert_eq!((config.name.as_str(), config.auth.pepper.expose(), config.auth.enabled), ("123", "true", false));
+    assert_eq!(config.auth.lifetime, Span::seconds(90));
+    assert_eq!(config.allow, ["a", "b"]);
+    assert_eq!(config.issuer.as_deref(), Some("https://id.example.org"));
+    assert_eq!(config.peers["auth"], "10.0.0.1:50051");
+}
+
+#[test]
+fn variables_of_others_do_not_matter() {
+    let config = of_environment([
+        ("PATH", "/bin"),
+        ("DRYSTONE_CONFIG", "elsewhere.toml"),
+        ("DRYSTONE_AUTH_SERVICE_HOST", "10.0.0.1"),
+        ("DRYSTONE_AUTH_SERVICE_PORT", "50051"),
+        ("DRYSTONE_AUTH_SERVICE_PORT_GRPC", "50051"),
+        ("DRYSTONE_AUTH_PORT", "tcp://10.0.0.1:50051"),
+        ("DRYSTONE_AUTH_PORT_50051_TCP", "tcp://10.0.0.1:50051"),
+        ("DRYSTONE_AUTH_PORT_50051_TCP_PROTO", "tcp"),
+        ("DRYSTONE_AUTH_PORT_50051_TCP_PORT", "50051"),
+        ("DRYSTONE_AUTH_PORT_50051_TCP_ADDR", "10.0.0.1"),
+    ]);
+    assert_eq!(config.unwrap(), Config::default());
+}
+
+#[test]
+fn an_unknown_key_is_named_with_its_source_and_the_lawful_keys() {
+    assert_eq!(
+        fault_of_file("nmae = 'x'"),
+        "`nmae` in FILE is no known key; remove it, or use one of the keys: allow, auth, issuer, log, name, peers"
+    );
+    assert_eq!(
+        fault_of_file("[auth]\nlifetme = '5m'"),
+        "`auth.lifetme` in FILE is no known key; remove it, or use one of the keys in [auth]: enabled, lifetime, memory_kib, pepper"
+    );
+    assert_eq!(
+        fault_of_environment([("DRYSTONE_AUTH__LIFETME", "5m")]),
+        "`auth.lifetme` in the environment variable DRYSTONE_AUTH__LIFETME is no known key; remove it, or use one of the keys \
+         in [auth]: enabled, lifetime, memory_kib, pepper"
+    );
+    let flagged = load::<Config>(&Sources::new().flag("--nmae", "nmae", "x")).unwrap_err().to_string();
+    assert!(flagged.starts_with("`nmae` in the flag --nmae is no known key"), "{flagged}");
+}
+
+#[test]
+fn a_bad_value_is_named_with_its_source_and_what_is_lawful() {
+    for (fault, expected) in [
+        (
+            fault_of_file("[auth]\nlifetime = '5 parsecs'"),
+            "`auth.lifetime` in FILE is wrong: `5 parsecs` is no length of time; write one as 500ms, 30s, 5m, 1h30m or 14d",
+        ),
+        (
+            fault_of_file("[auth]\nmemory_kib = 'much'"),
+            "`auth.memory_kib` in FILE has to be u32, and is a text; correct it",
+        ),
+        (
+            fault_of_file("[log]\nformat = 'xml'"),
+            "`log.format` in FILE has to be `text` or `json`, and is `xml`; correct it",
+        ),
+        (
+            fault_of_environment([("DRYSTONE_LOG__FILTER", "loud")]),
+            "`log.filter` in the environment variable DRYSTONE_LOG__FILTER is wrong: `loud` is no log filter; write a level such \
+             as `info`, or levels by module such as `warn,drystone_auth=debug`",
+        ),
+        (
+            fault_of_environment([("DRYSTONE_AUTH", "5")]),
+            "`auth` in the environment variable DRYSTONE_AUTH has to be struct Auth, and is a number; correct it",
+        ),
+    ] {
+        assert_eq!(fault, expected);
+    }
+}
+
+#[test]
+fn a_bad_file_is_said_to_be_one() {
+    let fault = fault_of_file("name = 'a'\nauth = [\n");
+    assert!(fault.starts_with("FILE is not valid TOML at line "), "{fault}");
+    let fault = fault_of_file([b'a', 0xff, b'=']);
+    assert!(fault.contains("FILE cannot be read") && fault.ends_with("save it as UTF-8"), "{fault}");
+
+    let missing = load::<Config>(&Sources::new().file("/nowhere/drystone.toml")).unwrap_err().to_string();
+    assert!(missing.starts_with("the configuration file /nowhere/drystone.toml cannot be read"), "{missing}");
+    assert!(missing.ends_with("create it, or name another with --config"), "{missing}");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_variable_that_is_not_text_is_said_to_be_one() {
+    use std::os::unix::ffi::OsStringExt;
+
+    let variables = vec![("DRYSTONE_NAME".into(), OsString::from_vec(vec![0xff]))];
+    let fault = load::<Config>(&Sources::new().environment(variables)).unwrap_err().to_string();
+    assert_eq!(fault, "the environment variable DRYSTONE_NAME is not valid UTF-8; set it again");
+}
+
+#[test]
+fn a_secret_is_never_shown() {
+    let config = of_file("[auth]\npepper = 'hunter2'").unwrap();
+    assert_eq!(config.auth.pepper.expose(), "hunter2");
+    let shown = show(&config).unwrap();
+    assert!(shown.contains("pepper = \"(secret)\""), "{shown}");
+    assert!(!format!("{config:?}{shown}").contains("hunter2"));
+    assert!(!fault_of_file("[auth]\npepper = 4711").contains("4711"));
+}
+
+#[test]
+fn what_is_shown_can_be_loaded() {
+    let config = of_file("name = 'shown'\nissuer = 'https://id.example.org'\n[peers]\nauth = 'a:1'").unwrap();
+    assert_eq!(of_file(&show(&config).unwrap()).unwrap(), config);
+    let defaults = show(&Config::default()).unwrap();
+    assert!(defaults.contains("lifetime = \"5m\""), "{defaults}");
+}

@@ -1,0 +1,161 @@
+//! How long a call may take: `grpc-timeout` read and written strictly, and bodies that end in time.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue};
+use http_body::{Body, Frame, SizeHint};
+use tokio::time::Sleep;
+use tonic::Status;
+
+use crate::{
+    call::header,
+    error::{Error, Reason, Result},
+};
+
+/// Reads `grpc-timeout`: 1 to 8 digits and a unit, as the gRPC protocol over HTTP/2 has it.
+///
+/// # Errors
+/// `MALFORMED_TIMEOUT` for anything else, a second header included.
+pub fn parse_timeout(headers: &HeaderMap) -> Result<Option<Duration>> {
+    let mut values = headers.get_all(header::GRPC_TIMEOUT).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    let parsed = if values.next().is_some() { None } else { parse(value.as_bytes()) };
+    parsed.map(Some).ok_or_else(|| {
+        Error::new(
+            Reason::MalformedTimeout,
+            "`grpc-timeout` cannot be read; send 1 to 8 digits and one unit of H, M, S, m, u, n, such as `500m`",
+        )
+    })
+}
+
+fn parse(value: &[u8]) -> Option<Duration> {
+    let (unit, digits) = value.split_last()?;
+    if !(1..=8).contains(&digits.len()) || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let amount: u64 = std::str::from_utf8(digits).ok()?.parse().ok()?;
+    match unit {
+        b'H' => Some(Duration::from_secs(amount * 3600)),
+        b'M' => Some(Duration::from_secs(amount * 60)),
+        b'S' => Some(Duration::from_secs(amount)),
+        b'm' => Some(Duration::from_millis(amount)),
+        b'u' => Some(Duration::from_micros(amount)),
+        b'n' => Some(Duration::from_nanos(amount)),
+        _ => None,
+    }
+}
+
+/// Writes `grpc-timeout`, rounded down, in the finest unit whose 8 digits suffice.
+#[must_use]
+pub fn format_timeout(timeout: Duration) -> HeaderValue {
+    let units = [(timeout.as_micros(), 'u'), (timeout.as_millis(), 'm'), (u128::from(timeout.as_secs()), 'S')];
+    let (amount, unit) = units.into_iter().find(|(amount, _)| *amount < 100_000_000).unwrap_or((99_999_999, 'S'));
+    HeaderValue::try_from(format!("{amount}{unit}")).unwrap_or(HeaderValue::from_static("99999999S"))
+}
+
+/// The failure of a call whose time is up.
+#[must_use]
+pub fn exceeded() -> Error {
+    Error::new(Reason::DeadlineExceeded, "the deadline passed before the work was done")
+}
+
+/// What is left until `deadline`; `None` if it has passed.
+#[must_use]
+pub fn remaining(deadline: Instant) -> Option<Duration> {
+    deadline.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())
+}
+
+/// A response body that ends with DEADLINE_EXCEEDED in its trailers when its time is up.
+pub struct DeadlineBody<B> {
+    body: B,
+    sleep: Pin<Box<Sleep>>,
+    over: bool,
+}
+
+impl<B> DeadlineBody<B> {
+    /// `body`, until `deadline`.
+    pub fn new(body: B, deadline: Instant) -> Self {
+        Self { body, sleep: Box::pin(tokio::time::sleep_until(deadline.into())), over: false }
+    }
+}
+
+impl<B> Body for DeadlineBody<B>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    type Data = Bytes;
+    type Error = B::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        if self.over {
+            return Poll::Ready(None);
+        }
+        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
+            return Poll::Ready(frame);
+        }
+        if self.sleep.as_mut().poll(cx).is_pending() {
+            return Poll::Pending;
+        }
+        self.over = true;
+        let mut trailers = HeaderMap::new();
+        // The headers of a status of ours are always lawful; without them the stream would just end.
+        let _ = Status::from(exceeded()).add_header(&mut trailers);
+        Poll::Ready(Some(Ok(Frame::trailers(trailers))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.over || self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn timeout(value: &str) -> Result<Option<Duration>> {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::GRPC_TIMEOUT, HeaderValue::from_str(value).unwrap());
+        parse_timeout(&headers)
+    }
+
+    #[test]
+    fn every_unit_is_read() {
+        assert_eq!(timeout("2H").unwrap(), Some(Duration::from_secs(7200)));
+        assert_eq!(timeout("3M").unwrap(), Some(Duration::from_secs(180)));
+        assert_eq!(timeout("99999999S").unwrap(), Some(Duration::from_secs(99_999_999)));
+        assert_eq!(timeout("250m").unwrap(), Some(Duration::from_millis(250)));
+        assert_eq!(timeout("7u").unwrap(), Some(Duration::from_micros(7)));
+        assert_eq!(timeout("8n").unwrap(), Some(Duration::from_nanos(8)));
+        assert_eq!(parse_timeout(&HeaderMap::new()).unwrap(), None);
+    }
+
+    #[test]
+    fn anything_else_is_refused() {
+        for bad in ["", "S", "1", "123456789S", "-1S", "+1S", "1.5S", "1s", " 1S", "1S ", "1 S", "0x1S", "1SS"] {
+            assert_eq!(timeout(bad).unwrap_err().reason(), Reason::MalformedTimeout, "{bad:?}");
+        }
+        let mut twice = HeaderMap::new();
+        twice.append(header::GRPC_TIMEOUT, HeaderValue::from_static("1S"));
+        twice.append(header::GRPC_TIMEOUT, HeaderValue::from_static("1S"));
+        assert!(parse_timeout(&twice).is_err());
+    }
+
+    #[test]
+    fn what_is_written_is_read_back_no_longer_than_it_was() {
+        for given in [Duration::from_micros(1), Duration::from_millis(1500), Duration::from_secs(86_400 * 400)] {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::GRPC_TIMEOUT, format_timeout(given));
+            let read = parse_timeout(&headers).unwrap().unwrap();
+            assert!(read <= given && read >= given.mul_f64(0.99), "{given:?} came back as {read:?}");
+        }
+    }
+}

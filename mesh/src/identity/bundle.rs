@@ -1,0 +1,115 @@
+//! The roots of each trust domain.
+
+use std::{borrow::Cow, collections::BTreeMap, time::Duration};
+
+use rustls::pki_types::{CertificateDer, TrustAnchor, UnixTime, pem::PemObject};
+use x509_parser::{certificate::X509Certificate, prelude::FromDer};
+
+use super::spiffe::TrustDomain;
+
+/// The roots that may vouch for workloads, each for those of its own trust domain only.
+#[derive(Debug, Clone, Default)]
+pub struct TrustBundle {
+    domains: BTreeMap<TrustDomain, Roots>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Roots {
+    anchors: Vec<TrustAnchor<'static>>,
+    /// When each of the anchors begins and ends, in seconds since 1970. WebPKI does not look at a root's time.
+    spans: Vec<(i64, i64)>,
+}
+
+/// Why a text is no set of roots.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BundleError {
+    /// It cannot be read as PEM.
+    #[error("it is not PEM: {0}")]
+    Pem(String),
+    /// It holds no certificate.
+    #[error("there is no certificate in it")]
+    Empty,
+    /// A certificate in it cannot be read.
+    #[error("certificate {position} in it is malformed: {why}")]
+    Malformed {
+        /// Its place in the file, from 1.
+        position: usize,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A certificate in it belongs to no CA.
+    #[error("certificate {0} in it does not belong to a certificate authority")]
+    NotAnAuthority(usize),
+}
+
+impl TrustBundle {
+    /// The roots of one trust domain, from PEM.
+    ///
+    /// # Errors
+    /// If there is no certificate in it, or one that cannot be a root.
+    pub fn from_pem(domain: &TrustDomain, pem: &[u8]) -> Result<Self, BundleError> {
+        let certificates: Vec<_> = CertificateDer::pem_slice_iter(pem)
+            .collect::<Result<_, _>>()
+            .map_err(|error| BundleError::Pem(error.to_string()))?;
+        if certificates.is_empty() {
+            return Err(BundleError::Empty);
+        }
+        let mut roots = Roots::default();
+        for (position, certificate) in (1..).zip(&certificates) {
+            roots.add(position, certificate)?;
+        }
+        Ok(Self { domains: BTreeMap::from([(domain.clone(), roots)]) })
+    }
+
+    /// These roots and those of another bundle.
+    #[must_use]
+    pub fn merge(mut self, other: Self) -> Self {
+        for (domain, roots) in other.domains {
+            let own = self.domains.entry(domain).or_default();
+            own.anchors.extend(roots.anchors);
+            own.spans.extend(roots.spans);
+        }
+        self
+    }
+
+    /// The trust domains that this bundle has roots for.
+    pub fn trust_domains(&self) -> impl Iterator<Item = &TrustDomain> {
+        self.domains.keys()
+    }
+
+    /// The roots of a trust domain that are in their time; `None` if the domain is not trusted at all.
+    pub(super) fn roots_at(&self, domain: &TrustDomain, now: UnixTime) -> Option<Cow<'_, [TrustAnchor<'static>]>> {
+        let roots = self.domains.get(domain)?;
+        let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+        let in_time = |&(begin, end): &(i64, i64)| (begin..=end).contains(&now);
+        if roots.spans.iter().all(in_time) {
+            return Some(Cow::Borrowed(&roots.anchors));
+        }
+        let live = roots.anchors.iter().zip(&roots.spans).filter(|(_, span)| in_time(span));
+        Some(Cow::Owned(live.map(|(anchor, _)| anchor.clone()).collect()))
+    }
+}
+
+impl Roots {
+    fn add(&mut self, position: usize, der: &CertificateDer<'_>) -> Result<(), BundleError> {
+        let malformed = |why: String| BundleError::Malformed { position, why };
+        let (_, certificate) = X509Certificate::from_der(der).map_err(|error| malformed(error.to_string()))?;
+        let may_sign = certificate
+            .key_usage()
+            .map_err(|error| malformed(error.to_string()))?
+            .is_none_or(|usage| usage.value.key_cert_sign());
+        if !certificate.is_ca() || !may_sign {
+            return Err(BundleError::NotAnAuthority(position));
+        }
+        let anchor = webpki::anchor_from_trusted_cert(der).map_err(|error| malformed(error.to_string()))?;
+        let validity = certificate.validity();
+        self.anchors.push(anchor.to_owned());
+        self.spans.push((validity.not_before.timestamp(), validity.not_after.timestamp()));
+        Ok(())
+    }
+}
+
+/// A moment as rustls counts it.
+pub(super) fn unix_time(at: crate::clock::Timestamp) -> UnixTime {
+    UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(at.timestamp()).unwrap_or_default()))
+}

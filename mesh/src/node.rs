@@ -1,0 +1,80 @@
+//! One service's share of the mesh: who it is, whom it can call, and how it checks tokens.
+
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use drystone::{
+    auth::v1::key_service_client::KeyServiceClient, session::v1::session_service_client::SessionServiceClient,
+};
+
+use crate::{
+    client::{DialError, Dialer, Peers},
+    clock::Clock,
+    health::{Health, Kind},
+    identity::Identity,
+    telemetry::Metrics,
+    token::{KeySet, RevocationView, Verifier, VerifierConfig, watch_keys, watch_revocations},
+};
+
+/// What a service stands on.
+pub struct Node {
+    /// The workload name.
+    pub name: &'static str,
+    /// Its certificate, key and roots.
+    pub identity: Identity,
+    /// Its time.
+    pub clock: Clock,
+    /// Where it counts.
+    pub metrics: Metrics,
+    /// Where it says how it is.
+    pub health: Health,
+    /// How it calls others.
+    pub dialer: Dialer,
+    /// How it checks access tokens.
+    pub verifier: Verifier,
+    /// Ends its background work.
+    pub stop: CancellationToken,
+    /// Its background work.
+    pub tasks: TaskTracker,
+}
+
+/// What a node is made of.
+pub struct NodeConfig {
+    /// The workload name.
+    pub name: &'static str,
+    /// Its certificate, key and roots.
+    pub identity: Identity,
+    /// Its time.
+    pub clock: Clock,
+    /// Where it counts.
+    pub metrics: Metrics,
+    /// Where it says how it is.
+    pub health: Health,
+    /// Where the others are.
+    pub peers: Peers,
+    /// Which tokens it accepts.
+    pub tokens: VerifierConfig,
+    /// Ends its background work.
+    pub stop: CancellationToken,
+}
+
+impl Node {
+    /// A node whose view of keys and revocations is kept up to date in the background until its `stop`.
+    ///
+    /// # Errors
+    /// [`DialError`] if it is not known where the auth or the session service is.
+    pub fn start(config: NodeConfig) -> Result<Self, DialError> {
+        let NodeConfig { name, identity, clock, metrics, health, peers, tokens, stop } = config;
+        let tasks = TaskTracker::new();
+        let dialer = Dialer::new(name, identity.clone(), peers, health.clone(), tasks.clone(), stop.clone());
+
+        let (keys, revocations) = (KeySet::default(), RevocationView::new(clock.clone()));
+        let verifier = Verifier::new(tokens, keys.clone(), revocations.clone(), clock.clone());
+        // Tokens that stand keep working while either is away, so neither is vital.
+        let key_service = KeyServiceClient::new(dialer.dependency("auth", Kind::Optional)?);
+        let session_service = SessionServiceClient::new(dialer.dependency("session", Kind::Optional)?);
+        tasks.spawn(watch_keys(key_service, keys, stop.clone()));
+        tasks.spawn(watch_revocations(session_service, revocations, stop.clone()));
+
+        Ok(Self { name, identity, clock, metrics, health, dialer, verifier, stop, tasks })
+    }
+}

@@ -1,0 +1,205 @@
+//! A gRPC server of the mesh: what it accepts, what it checks, and how it stops.
+//!
+//! ```text
+//! accept -> TLS handshake (acceptor) -> HTTP/2 (hyper) -> the stack (stack) -> the RPC (tonic)
+//! ```
+
+pub mod acceptor;
+mod response;
+mod stack;
+
+use std::{collections::HashMap, convert::Infallible, io, sync::Arc, time::Duration};
+
+use http::{Request, Response};
+use hyper::server::conn::http2;
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::graceful::GracefulShutdown,
+};
+use tokio::net::TcpListener;
+use tokio_stream::StreamExt;
+use tokio_util::sync::CancellationToken;
+use tonic::{body::Body, codegen::BoxFuture, server::NamedService};
+use tower::Service;
+use tracing::{debug, info, warn};
+
+use self::{acceptor::AcceptLimits, stack::Stack};
+use crate::{access, error::Error, node::Node};
+
+/// The bounds of one server.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Connections and handshakes.
+    pub accept: AcceptLimits,
+    /// Calls at once; more are answered OVERLOADED.
+    pub in_flight: usize,
+    /// How long a unary call may take when the caller does not say.
+    pub default_deadline: Duration,
+    /// How long a unary call may take whatever the caller says.
+    pub max_deadline: Duration,
+    /// How long running calls may go on after the server has been told to stop.
+    pub drain: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            accept: AcceptLimits::default(),
+            in_flight: 1024,
+            default_deadline: Duration::from_secs(30),
+            max_deadline: Duration::from_secs(60),
+            drain: Duration::from_secs(10),
+        }
+    }
+}
+
+/// A server that is being put together.
+pub struct Server<'a> {
+    node: &'a Node,
+    limits: Limits,
+    services: HashMap<&'static str, Arc<dyn Rpc>>,
+}
+
+impl<'a> Server<'a> {
+    /// A server for this node, which offers reflection (v1 and v1alpha) beside whatever is added.
+    ///
+    /// # Errors
+    /// `INTERNAL` if the embedded descriptor set cannot be read.
+    pub fn new(node: &'a Node) -> Result<Self, Error> {
+        let reflection = || {
+            tonic_reflection::server::Builder::configure()
+                .register_encoded_file_descriptor_set(drystone::contract::DESCRIPTOR_SET)
+                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        };
+        let server = Self { node, limits: Limits::default(), services: HashMap::new() };
+        Ok(server
+            .add(reflection().build_v1().map_err(Error::internal)?)
+            .add(reflection().build_v1alpha().map_err(Error::internal)?))
+    }
+
+    /// Adds a generated server.
+    #[must_use]
+    pub fn add<S>(mut self, service: S) -> Self
+    where
+        S: TonicService + NamedService,
+    {
+        self.services.insert(S::NAME, Arc::new(service));
+        self
+    }
+
+    /// Replaces the bounds.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Serves until `stop`, then lets running calls end within the drain limit.
+    ///
+    /// # Errors
+    /// The listener's own failure, which ends the accepting.
+    pub async fn run(mut self, listener: TcpListener, stop: CancellationToken) -> io::Result<()> {
+        let (health, health_service) = tonic_health::server::health_reporter();
+        let ours: Vec<&'static str> = self.services.keys().copied().filter(|name| name.starts_with("drystone.")).collect();
+        for name in ours.iter().copied().chain([""]) {
+            health.set_service_status(name, tonic_health::ServingStatus::Serving).await;
+        }
+        self = self.add(health_service);
+
+        let names: Vec<&str> = self.services.keys().copied().collect();
+        let stack = Arc::new(Stack::new(self.node, &self.limits, access::rules_of(&names), self.services));
+        let address = listener.local_addr()?;
+        info!(service = self.node.name, %address, "serving");
+
+        let (metrics, service) = (self.node.metrics.clone(), self.node.name);
+        let refused = move |refusal: acceptor::RefusedHandshake| {
+            metrics.handshake_refused(service, refusal.reason());
+            warn!(service, remote = %refusal.remote, reason = refusal.reason(), cause = %refusal, "handshake refused");
+        };
+        let accept_limits = self.limits.accept.clone();
+        let connections =
+            acceptor::accept(listener, self.node.identity.clone(), accept_limits, refused, stop.clone());
+        tokio::pin!(connections);
+
+        let graceful = GracefulShutdown::new();
+        while let Some(connection) = connections.next().await {
+            let connection = connection?;
+            let peer = Arc::new(stack.peer(connection.peer()));
+            let stack = stack.clone();
+            let service = hyper::service::service_fn(move |request: Request<hyper::body::Incoming>| {
+                let (stack, peer) = (stack.clone(), peer.clone());
+                async move { Ok::<_, Infallible>(stack.serve(&peer, request.map(Body::new)).await) }
+            });
+            let served = graceful.watch(http2().serve_connection(TokioIo::new(connection), service));
+            self.node.tasks.spawn(async move {
+                if let Err(error) = served.await {
+                    debug!(%error, "connection ended");
+                }
+            });
+        }
+
+        // Whoever asks is told to go elsewhere before the running calls are let end.
+        for name in ours.into_iter().chain([""]) {
+            health.set_service_status(name, tonic_health::ServingStatus::NotServing).await;
+        }
+        stack.stop_streams();
+        if tokio::time::timeout(self.limits.drain, graceful.shutdown()).await.is_err() {
+            warn!(service = self.node.name, "some calls did not end within the drain limit and were cut");
+        }
+        info!(service = self.node.name, "stopped");
+        Ok(())
+    }
+}
+
+/// HTTP/2 as every server of the mesh speaks it.
+fn http2() -> http2::Builder<TokioExecutor> {
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(1024)
+        // A token of 8 KiB, and room for the rest.
+        .max_header_list_size(32 * 1024)
+        .initial_stream_window_size(256 * 1024)
+        .initial_connection_window_size(4 * 1024 * 1024)
+        .keep_alive_interval(Duration::from_secs(20))
+        .keep_alive_timeout(Duration::from_secs(20));
+    builder
+}
+
+/// What tonic generates for a service.
+pub trait TonicService:
+    Service<
+        Request<Body>,
+        Response = Response<Body>,
+        Error = Infallible,
+        Future = BoxFuture<Response<Body>, Infallible>,
+    > + Clone
+    + Send
+    + Sync
+    + 'static
+{
+}
+
+impl<S> TonicService for S where
+    S: Service<
+            Request<Body>,
+            Response = Response<Body>,
+            Error = Infallible,
+            Future = BoxFuture<Response<Body>, Infallible>,
+        > + Clone
+        + Send
+        + Sync
+        + 'static
+{
+}
+
+/// A service of any type: a clone of it is a reference count, and its future is boxed already.
+pub(crate) trait Rpc: Send + Sync {
+    fn call(&self, request: Request<Body>) -> BoxFuture<Response<Body>, Infallible>;
+}
+
+impl<S: TonicService> Rpc for S {
+    fn call(&self, request: Request<Body>) -> BoxFuture<Response<Body>, Infallible> {
+        Service::call(&mut self.clone(), request)
+    }
+}

@@ -1,0 +1,307 @@
+//! The way of a call through a server, from the wire to the RPC.
+//!
+//! Read [`Stack::serve`] for the outside (what is seen of a call) and [`Stack::admit`] for the inside (what a
+//! call has to pass): each step is one statement, in order, with the reason why it stands there.
+
+use std::{
+    collections::HashMap,
+    panic::AssertUnwindSafe,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use drystone::contract::{FRONT_DOORS, Method, Subject};
+use futures_util::FutureExt;
+use http::{HeaderMap, HeaderValue, Request, Response, header::AUTHORIZATION};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tonic::{Code, Status, body::Body};
+use tracing::{Instrument, Span, debug, error, info, info_span, warn};
+
+use super::{Limits, Rpc, acceptor::PeerInfo, response::Finish};
+use crate::{
+    access::{self, Denial, Part},
+    call::{self, Call, Client, Parts, header},
+    clock::Clock,
+    deadline,
+    error::{Error, Reason},
+    identity::TrustDomain,
+    node::Node,
+    telemetry::{Metrics, MethodMetrics, TraceContext},
+    token::{Principal, Verifier},
+};
+
+/// Everything that a call passes on its way in.
+pub(super) struct Stack {
+    methods: HashMap<&'static str, Arc<Entry>>,
+    unknown: MethodMetrics,
+    services: HashMap<&'static str, Arc<dyn Rpc>>,
+    verifier: Verifier,
+    domain: TrustDomain,
+    clock: Clock,
+    in_flight: Arc<Semaphore>,
+    default_deadline: Duration,
+    max_deadline: Duration,
+    streams: CancellationToken,
+}
+
+/// One RPC: its rule and where its figures go.
+struct Entry {
+    rule: &'static Method,
+    metrics: MethodMetrics,
+}
+
+/// The other end of a connection, looked at once.
+pub(super) struct Peer {
+    info: PeerInfo,
+    label: &'static str,
+    front_door: bool,
+}
+
+/// A call that has been let in.
+struct Admitted {
+    call: Call,
+    deadline: Option<Instant>,
+    permit: OwnedSemaphorePermit,
+}
+
+/// What is known of a call before anything is decided.
+struct Arrival<'a> {
+    peer: &'a Peer,
+    path: &'a str,
+    request_id: HeaderValue,
+    trace: TraceContext,
+    started: Instant,
+}
+
+impl Stack {
+    pub(super) fn new(
+        node: &Node,
+        limits: &Limits,
+        rules: HashMap<&'static str, &'static Method>,
+        services: HashMap<&'static str, Arc<dyn Rpc>>,
+    ) -> Self {
+        let entry = |rule: &'static Method| Arc::new(Entry { rule, metrics: node.metrics.method(rule.path) });
+        Self {
+            methods: rules.into_iter().map(|(path, rule)| (path, entry(rule))).collect(),
+            unknown: unknown_metrics(&node.metrics),
+            services,
+            verifier: node.verifier.clone(),
+            domain: node.identity.trust_domain(),
+            clock: node.clock.clone(),
+            in_flight: Arc::new(Semaphore::new(limits.in_flight)),
+            default_deadline: limits.default_deadline,
+            max_deadline: limits.max_deadline,
+            streams: CancellationToken::new(),
+        }
+    }
+
+    /// Looks at the other end of a new connection.
+    pub(super) fn peer(&self, info: PeerInfo) -> Peer {
+        let label = access::caller_label(&info.svid.id, &self.domain);
+        Peer { label, front_door: FRONT_DOORS.contains(&label), info }
+    }
+
+    /// Ends the streams that would otherwise go on for ever, so that a server can stop.
+    pub(super) fn stop_streams(&self) {
+        self.streams.cancel();
+    }
+
+    /// Serves one call, and sees to it that it is counted, logged and audited however it ends.
+    pub(super) async fn serve(&self, peer: &Peer, request: Request<Body>) -> Response<Body> {
+        let Some(entry) = self.methods.get(request.uri().path()) else {
+            let arrival = Arrival::of(peer, request.uri().path(), request.headers());
+            self.unknown.observe(peer.label, Code::Unimplemented, arrival.started.elapsed());
+            return arrival.refuse(&self.unknown, access::unknown_method());
+        };
+        let arrival = Arrival::of(peer, entry.rule.path, request.headers());
+        let request_id = arrival.request_id.to_str().unwrap_or_default();
+        let span = info_span!("call", request_id, method = entry.rule.path, caller = peer.label);
+
+        let admitted = match self.admit(entry.rule, &arrival, request.headers()) {
+            Ok(admitted) => admitted,
+            Err(refusal) => {
+                let response = span.in_scope(|| match refusal {
+                    Refusal::Denied(denial) => arrival.refuse(&entry.metrics, denial),
+                    Refusal::Failed(error) => Status::from(error).into_http(),
+                });
+                self.finish(entry, &arrival, None, span).headers(&response);
+                return response;
+            }
+        };
+
+        let finish = self.finish(entry, &arrival, admitted.call.parts().principal.clone(), span.clone());
+        let response = self.run(entry.rule, admitted, request).instrument(span).await;
+        finish.watch(response)
+    }
+
+    /// Lets a call in, or says why not. The cheapest and most certain refusals come first.
+    fn admit(&self, rule: &Method, arrival: &Arrival<'_>, headers: &HeaderMap) -> Result<Admitted, Refusal> {
+        let now = self.clock.now();
+        // Who calls comes before all else: a workload that may not call learns nothing more.
+        access::admit_caller(rule, &arrival.peer.info.svid, &self.domain, now)?;
+        // A deadline that cannot be read would be one that is not kept.
+        let deadline = self.deadline(rule, arrival, headers)?;
+        // Room comes before work: checking a token is work.
+        let permit = self.in_flight.clone().try_acquire_owned().map_err(|_| overloaded())?;
+        // Whom it is for, and what they hold.
+        let (principal, authorization) = self.subject(rule, headers)?;
+        if let Some(principal) = &principal {
+            access::admit_user(rule, principal, now)?;
+        }
+
+        let call = Call::new(Parts {
+            request_id: arrival.request_id.clone(),
+            trace: arrival.trace,
+            deadline,
+            caller: Some(arrival.peer.info.svid.id.clone()),
+            principal,
+            authorization,
+            client: arrival.client(headers),
+        });
+        Ok(Admitted { call, deadline, permit })
+    }
+
+    /// Calls the RPC, within its time. A handler that panics fails one call, not the connection.
+    async fn run(&self, rule: &Method, admitted: Admitted, mut request: Request<Body>) -> Response<Body> {
+        let Admitted { call, deadline, permit } = admitted;
+        let Some(service) = self.services.get(rule.service()) else {
+            return Status::from(access::unknown_method().error).into_http();
+        };
+        request.extensions_mut().insert(call);
+        let answer = AssertUnwindSafe(service.call(request)).catch_unwind();
+        let outcome = match deadline {
+            Some(deadline) => tokio::time::timeout_at(deadline.into(), answer).await,
+            None => Ok(answer.await),
+        };
+        let response = match outcome {
+            Ok(Ok(Ok(response))) => response,
+            Ok(Err(_panic)) => {
+                error!("the handler panicked");
+                return Status::from(Error::internal("the handler panicked")).into_http();
+            }
+            Err(_elapsed) => return Status::from(deadline::exceeded()).into_http(),
+        };
+        super::response::hold(response, deadline, permit, rule.server_streaming.then(|| self.streams.clone()))
+    }
+
+    fn deadline(&self, rule: &Method, arrival: &Arrival<'_>, headers: &HeaderMap) -> Result<Option<Instant>, Refusal> {
+        let asked = deadline::parse_timeout(headers)?;
+        let streaming = rule.client_streaming || rule.server_streaming;
+        let timeout = match asked {
+            Some(asked) if streaming => Some(asked),
+            Some(asked) => Some(asked.min(self.max_deadline)),
+            None if streaming => None,
+            None => Some(self.default_deadline),
+        };
+        Ok(timeout.and_then(|timeout| arrival.started.checked_add(timeout)))
+    }
+
+    fn subject(&self, rule: &Method, headers: &HeaderMap) -> Result<(Option<Arc<Principal>>, Option<HeaderValue>), Refusal> {
+        if rule.subject == Subject::None {
+            return Ok((None, None));
+        }
+        let deny = |error: Error| Refusal::Denied(Denial::new(Part::Subject, error));
+        let value = authorization(headers).map_err(deny)?;
+        let token = bearer(value).map_err(deny)?;
+        let principal = self.verifier.verify(token).map_err(|error| deny(error.into()))?;
+        Ok((Some(principal), Some(value.clone())))
+    }
+
+    fn finish(&self, entry: &Arc<Entry>, arrival: &Arrival<'_>, principal: Option<Arc<Principal>>, span: Span) -> Finish {
+        let (entry, caller, started) = (entry.clone(), arrival.peer.label, arrival.started);
+        let remote = arrival.peer.info.remote;
+        Finish::new(move |code| {
+            let elapsed = started.elapsed();
+            entry.metrics.observe(caller, code, elapsed);
+            span.in_scope(|| {
+                debug!(?code, ?elapsed, "call ended");
+                if entry.rule.audited {
+                    let user = principal.as_ref().map(|principal| tracing::field::display(principal.user_id));
+                    info!(target: "audit", ?code, user, %remote, "audited call");
+                }
+            });
+        })
+    }
+}
+
+impl<'a> Arrival<'a> {
+    fn of(peer: &'a Peer, path: &'a str, headers: &HeaderMap) -> Self {
+        let given = headers.get(header::REQUEST_ID).filter(|id| call::lawful_request_id(id));
+        let trace = headers.get(header::TRACEPARENT).and_then(TraceContext::parse);
+        Self {
+            peer,
+            path,
+            request_id: given.cloned().unwrap_or_else(call::new_request_id),
+            trace: trace.map_or_else(TraceContext::new_root, |trace| trace.child()),
+            started: Instant::now(),
+        }
+    }
+
+    /// What a front door says of the client outside; nobody else is believed.
+    fn client(&self, headers: &HeaderMap) -> Client {
+        let said = |name| {
+            let value = headers.get(name).filter(|_| self.peer.front_door);
+            value.and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()
+        };
+        Client { address: said(header::CLIENT_ADDRESS), agent: said(header::CLIENT_AGENT) }
+    }
+
+    fn refuse(&self, metrics: &MethodMetrics, denial: Denial) -> Response<Body> {
+        metrics.denied(denial.part.name(), self.peer.label);
+        warn!(
+            caller = %self.peer.info.svid.id,
+            remote = %self.peer.info.remote,
+            method = self.path,
+            rule = denial.part.name(),
+            reason = denial.error.reason().name(),
+            "call denied"
+        );
+        Status::from(denial.error).into_http()
+    }
+}
+
+/// Why a call was not let in: by its rule, or by its own form.
+enum Refusal {
+    Denied(Denial),
+    Failed(Error),
+}
+
+impl From<Denial> for Refusal {
+    fn from(denial: Denial) -> Self {
+        Self::Denied(denial)
+    }
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+fn overloaded() -> Error {
+    Error::new(Reason::Overloaded, "too many calls at once; try again shortly").retry_after(Duration::from_secs(1))
+}
+
+fn unknown_metrics(metrics: &Metrics) -> MethodMetrics {
+    metrics.method("/unknown/unknown")
+}
+
+fn authorization(headers: &HeaderMap) -> Result<&HeaderValue, Error> {
+    let mut values = headers.get_all(AUTHORIZATION).iter();
+    let value = values.next().ok_or_else(|| {
+        Error::new(Reason::TokenMissing, "the call needs an access token; send it as `authorization: Bearer TOKEN`")
+    })?;
+    if values.next().is_some() {
+        return Err(Error::new(Reason::TokenInvalid, "send one `authorization` header, not several"));
+    }
+    Ok(value)
+}
+
+/// The token of a `Bearer` credential (RFC 6750, section 2.1); the scheme is read without regard to case.
+fn bearer(value: &HeaderValue) -> Result<&str, Error> {
+    let malformed = || Error::new(Reason::TokenInvalid, "send the access token as `authorization: Bearer TOKEN`");
+    let text = value.to_str().map_err(|_| malformed())?;
+    let (scheme, token) = text.split_once(' ').ok_or_else(malformed)?;
+    if scheme.eq_ignore_ascii_case("bearer") { Ok(token) } else { Err(malformed()) }
+}

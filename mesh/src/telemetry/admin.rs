@@ -1,0 +1,261 @@
+//! The admin port: health and metrics over plain HTTP, for probes and Prometheus. It listens on the loopback address
+//! unless configured otherwise, since whoever reaches it learns what runs here.
+
+use std::{convert::Infallible, io, pin::pin, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::Full;
+use hyper::{server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use serde::Serialize;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::Metrics;
+use crate::health::{Health, Status};
+
+/// More probes than this at a time are nobody's need.
+const CONNECTIONS: usize = 64;
+/// How long a client may take to send its request.
+const HEADER_TIME: Duration = Duration::from_secs(10);
+/// How long running answers may take once we stop.
+const DRAIN_TIME: Duration = Duration::from_secs(2);
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+const OPEN_METRICS: HeaderValue = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
+
+/// Serves `/health`, `/health/detailed`, `/ready` and `/metrics` until `stop`.
+///
+/// # Errors
+/// Only where the listener itself is broken.
+pub async fn serve(
+    listener: TcpListener,
+    health: Health,
+    metrics: Metrics,
+    stop: CancellationToken,
+) -> io::Result<()> {
+    let tasks = TaskTracker::new();
+    let slots = Arc::new(Semaphore::new(CONNECTIONS));
+    while let Some((stream, slot)) = stop.run_until_cancelled(next(&listener, &slots)).await {
+        let (health, metrics, stop) = (health.clone(), metrics.clone(), stop.clone());
+        tasks.spawn(async move {
+            converse(stream, health, metrics, stop).await;
+            drop(slot);
+        });
+    }
+    tasks.close();
+    let _unfinished_answers_end_with_us = time::timeout(DRAIN_TIME, tasks.wait()).await;
+    Ok(())
+}
+
+/// The next connection, once there is room for it. A failing accept, as for want of file handles, is tried again.
+async fn next(listener: &TcpListener, slots: &Arc<Semaphore>) -> (TcpStream, Option<OwnedSemaphorePermit>) {
+    let slot = Arc::clone(slots).acquire_owned().await.ok();
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => return (stream, slot),
+            Err(error) => {
+                tracing::warn!(%error, "admin port cannot accept a connection");
+                time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+async fn converse(stream: TcpStream, health: Health, metrics: Metrics, stop: CancellationToken) {
+    let service = service_fn(move |request: Request<hyper::body::Incoming>| {
+        let response = answer(request.method(), request.uri().path(), &health, &metrics);
+        async move { Ok::<_, Infallible>(response) }
+    });
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(HEADER_TIME);
+    let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service));
+    let end = tokio::select! {
+        end = connection.as_mut() => end,
+        () = stop.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = end {
+        tracing::debug!(%error, "admin connection ended early");
+    }
+}
+
+fn answer(method: &Method, path: &str, health: &Health, metrics: &Metrics) -> Response<Full<Bytes>> {
+    let is_read = method == Method::GET || method == Method::HEAD;
+    match path {
+        "/health" | "/health/detailed" | "/ready" | "/metrics" if !is_read => {
+            let mut response = respond(StatusCode::METHOD_NOT_ALLOWED, TEXT, "use GET\n");
+            response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+            response
+        }
+        "/health" => {
+            let status = health.status();
+            json(status, &Short { status })
+        }
+        "/health/detailed" => {
+            let report = health.report();
+            json(report.status, &report)
+        }
+        "/ready" => {
+            let status = health.status();
+            json(status, &Ready { ready: status != Status::Down })
+        }
+        "/metrics" => respond(StatusCode::OK, OPEN_METRICS, metrics.render()),
+        _ => respond(StatusCode::NOT_FOUND, TEXT, "here are /health, /health/detailed, /ready and /metrics\n"),
+    }
+}
+
+#[derive(Serialize)]
+struct Short {
+    status: Status,
+}
+
+#[derive(Serialize)]
+struct Ready {
+    ready: bool,
+}
+
+fn json(status: Status, body: &impl Serialize) -> Response<Full<Bytes>> {
+    let code = if status == Status::Down { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
+    match serde_json::to_vec(body) {
+        Ok(body) => respond(code, JSON, body),
+        Err(error) => {
+            tracing::error!(%error, "health cannot be written");
+            respond(StatusCode::INTERNAL_SERVER_ERROR, TEXT, "health cannot be written\n")
+        }
+    }
+}
+
+fn respond(status: StatusCode, content_type: HeaderValue, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, content_type);
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        task::JoinHandle,
+    };
+
+    use super::*;
+    use crate::health::Kind;
+
+    const BOUND: Duration = Duration::from_secs(10);
+
+    struct Admin {
+        address: SocketAddr,
+        health: Health,
+        metrics: Metrics,
+        stop: CancellationToken,
+        task: JoinHandle<io::Result<()>>,
+    }
+
+    async fn start() -> Admin {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (health, metrics, stop) = (Health::new(), Metrics::new(), CancellationToken::new());
+        let task = tokio::spawn(serve(listener, health.clone(), metrics.clone(), stop.clone()));
+        Admin { address, health, metrics, stop, task }
+    }
+
+    impl Admin {
+        async fn send(&self, request: &str) -> String {
+            let mut stream = TcpStream::connect(self.address).await.unwrap();
+            stream.write_all(request.as_bytes()).await.unwrap();
+            let mut answer = String::new();
+            time::timeout(BOUND, stream.read_to_string(&mut answer)).await.unwrap().unwrap();
+            answer
+        }
+
+        /// Status code, head and body of the answer.
+        async fn ask(&self, method: &str, path: &str) -> (u16, String, String) {
+            let answer = self.send(&format!("{method} {path} HTTP/1.1\r\nhost: admin\r\nconnection: close\r\n\r\n")).await;
+            let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+            let code = head.split(' ').nth(1).unwrap().parse().unwrap();
+            (code, head.to_lowercase(), body.to_owned())
+        }
+
+        async fn get(&self, path: &str) -> (u16, String) {
+            let (code, _, body) = self.ask("GET", path).await;
+            (code, body)
+        }
+    }
+
+    #[tokio::test]
+    async fn probes_follow_the_health() {
+        let admin = start().await;
+        let store = admin.health.component("store", Kind::Vital);
+        let property = admin.health.component("property", Kind::Optional);
+        assert_eq!(admin.get("/health").await, (503, r#"{"status":"down"}"#.to_owned()));
+        assert_eq!(admin.get("/ready").await, (503, r#"{"ready":false}"#.to_owned()));
+
+        store.up();
+        property.up();
+        assert_eq!(admin.get("/health").await, (200, r#"{"status":"ok"}"#.to_owned()));
+        assert_eq!(admin.get("/ready").await, (200, r#"{"ready":true}"#.to_owned()));
+
+        property.down("connection refused");
+        assert_eq!(admin.get("/health").await, (200, r#"{"status":"degraded"}"#.to_owned()));
+        assert_eq!(admin.get("/ready").await.0, 200);
+        let (code, body) = admin.get("/health/detailed").await;
+        let detailed: serde_json::Value = serde_json::from_str(&body).unwrap();
+        assert_eq!(code, 200);
+        assert_eq!(detailed["components"]["property"]["state"], "down");
+        assert_eq!(detailed["components"]["property"]["detail"], "connection refused");
+        assert_eq!(detailed["components"]["store"]["state"], "up");
+
+        store.down("disk full");
+        assert_eq!(admin.get("/health/detailed").await.0, 503);
+    }
+
+    #[tokio::test]
+    async fn metrics_are_shown_as_open_metrics() {
+        let admin = start().await;
+        admin.metrics.handshake_refused("user", "expired");
+        let (code, head, body) = admin.ask("GET", "/metrics").await;
+        assert_eq!(code, 200);
+        assert!(head.contains("content-type: application/openmetrics-text; version=1.0.0; charset=utf-8"), "{head}");
+        assert!(body.contains(r#"drystone_handshakes_refused_total{service="user",reason="expired"} 1"#), "{body}");
+    }
+
+    #[tokio::test]
+    async fn other_paths_and_methods_are_refused() {
+        let admin = start().await;
+        assert_eq!(admin.get("/").await.0, 404);
+        assert_eq!(admin.get("/health/").await.0, 404);
+        assert_eq!(admin.get("/health?probe=kubelet").await.0, 200);
+        let (code, head, _) = admin.ask("POST", "/health").await;
+        assert_eq!(code, 405);
+        assert!(head.contains("allow: get, head"), "{head}");
+        let (code, _, body) = admin.ask("HEAD", "/metrics").await;
+        assert_eq!((code, body.as_str()), (200, ""));
+        assert!(admin.send("garbage\r\n\r\n").await.starts_with("HTTP/1.1 400"));
+    }
+
+    #[tokio::test]
+    async fn it_ends_when_told_even_while_a_client_lingers() {
+        let admin = start().await;
+        let mut idle = TcpStream::connect(admin.address).await.unwrap();
+        idle.write_all(b"GET /health HTTP/1.1\r\nhost: admin\r\n\r\n").await.unwrap();
+        let mut first = [0; 12];
+        time::timeout(BOUND, idle.read_exact(&mut first)).await.unwrap().unwrap();
+        assert_eq!(&first, b"HTTP/1.1 200");
+        admin.stop.cancel();
+        time::timeout(BOUND, admin.task).await.unwrap().unwrap().unwrap();
+        assert!(TcpStream::connect(admin.address).await.is_err());
+    }
+}

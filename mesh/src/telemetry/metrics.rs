@@ -1,0 +1,325 @@
+//! Calls, denials and refused handshakes, counted for Prometheus.
+//!
+//! Every label value comes from a closed list, so that no caller can make the metrics grow.
+
+use std::{
+    collections::BTreeSet,
+    fmt,
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+    time::Duration,
+};
+
+use drystone::contract::{FRONT_DOORS, METHODS};
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text},
+    metrics::{counter::Counter, family::Family},
+    registry::Registry,
+};
+use tonic::Code;
+
+use super::histogram::DurationHistogram;
+
+/// The caller label of a workload that proved an identity which no rule names.
+pub const STRANGER: &str = "stranger";
+/// The caller label of one that proved none.
+pub const NONE: &str = "none";
+
+/// The gRPC codes by number, as they are written in contracts.
+const CODES: [&str; 17] = [
+    "OK",
+    "CANCELLED",
+    "UNKNOWN",
+    "INVALID_ARGUMENT",
+    "DEADLINE_EXCEEDED",
+    "NOT_FOUND",
+    "ALREADY_EXISTS",
+    "PERMISSION_DENIED",
+    "RESOURCE_EXHAUSTED",
+    "FAILED_PRECONDITION",
+    "ABORTED",
+    "OUT_OF_RANGE",
+    "UNIMPLEMENTED",
+    "INTERNAL",
+    "UNAVAILABLE",
+    "DATA_LOSS",
+    "UNAUTHENTICATED",
+];
+
+/// All that is counted in a process. Clones count together.
+#[derive(Clone)]
+pub struct Metrics(Arc<Inner>);
+
+struct Inner {
+    registry: Mutex<Registry>,
+    /// Every value that a caller label can have.
+    callers: Vec<&'static str>,
+    calls: Family<CallLabels, Counter>,
+    durations: Family<MethodLabels, DurationHistogram>,
+    denials: Family<DenialLabels, Counter>,
+    handshakes: Family<HandshakeLabels, Counter>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct MethodLabels {
+    service: &'static str,
+    method: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CallLabels {
+    service: &'static str,
+    method: &'static str,
+    caller: &'static str,
+    code: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DenialLabels {
+    service: &'static str,
+    method: &'static str,
+    caller: &'static str,
+    part: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct HandshakeLabels {
+    service: String,
+    reason: &'static str,
+}
+
+impl Metrics {
+    /// Metrics that stand at nothing yet.
+    #[must_use]
+    pub fn new() -> Self {
+        let calls = Family::<CallLabels, Counter>::default();
+        let durations = Family::<MethodLabels, DurationHistogram>::default();
+        let denials = Family::<DenialLabels, Counter>::default();
+        let handshakes = Family::<HandshakeLabels, Counter>::default();
+
+        let mut registry = Registry::default();
+        registry.register("drystone_calls", "Calls answered, by caller and gRPC code", calls.clone());
+        registry.register("drystone_call_duration_seconds", "Time from request to answer", durations.clone());
+        registry.register("drystone_denials", "Calls denied, by the part of the rule that denied them", denials.clone());
+        registry.register("drystone_handshakes_refused", "TLS handshakes that were refused", handshakes.clone());
+
+        let registry = Mutex::new(registry);
+        Self(Arc::new(Inner { registry, callers: caller_labels(), calls, durations, denials, handshakes }))
+    }
+
+    /// The metrics of one RPC, by its path `/package.Service/Method`. To be asked for once, at the start.
+    #[must_use]
+    pub fn method(&self, path: &'static str) -> MethodMetrics {
+        let labels = MethodLabels::of(path);
+        let duration = self.0.durations.get_or_create_owned(&labels);
+        let calls = std::iter::repeat_with(OnceLock::new).take(self.0.callers.len() * CODES.len()).collect();
+        MethodMetrics(Arc::new(Resolved { metrics: self.clone(), labels, duration, calls }))
+    }
+
+    /// Counts a TLS handshake that `service` refused.
+    pub fn handshake_refused(&self, service: &str, why: &'static str) {
+        let labels = HandshakeLabels { service: service.to_owned(), reason: why };
+        self.0.handshakes.get_or_create(&labels).inc();
+    }
+
+    /// Adds metrics of a service's own. Names are given in full, `drystone_...`, and without the `_total` that the
+    /// format adds to a counter.
+    pub fn register(&self, add: impl FnOnce(&mut Registry)) {
+        add(&mut self.0.registry.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// All metrics in the [OpenMetrics](https://prometheus.io/docs/specs/om/open_metrics_spec/) text format.
+    #[must_use]
+    pub fn render(&self) -> String {
+        let mut text = String::new();
+        let registry = self.0.registry.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Err(error) = text::encode(&mut text, &registry) {
+            tracing::error!(%error, "metrics cannot be written");
+        }
+        text
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+/// The metrics of one RPC. Cheap to clone; on the way of a call it touches atomics only.
+#[derive(Debug, Clone)]
+pub struct MethodMetrics(Arc<Resolved>);
+
+#[derive(Debug)]
+struct Resolved {
+    metrics: Metrics,
+    labels: MethodLabels,
+    duration: DurationHistogram,
+    /// A counter for each caller and code, made when it is first needed: a series at zero says nothing.
+    calls: Vec<OnceLock<Counter>>,
+}
+
+impl MethodMetrics {
+    /// Counts an answered call. A caller that no rule names counts as [`STRANGER`].
+    pub fn observe(&self, caller: &'static str, code: Code, elapsed: Duration) {
+        let Resolved { metrics, labels, duration, calls } = &*self.0;
+        duration.observe(elapsed);
+
+        let caller_index = metrics.caller_index(caller);
+        let code_index = usize::try_from(i32::from(code)).unwrap_or_default();
+        if let Some(slot) = calls.get(caller_index * CODES.len() + code_index) {
+            let labels = CallLabels {
+                service: labels.service,
+                method: labels.method,
+                caller: metrics.0.callers[caller_index],
+                code: CODES[code_index],
+            };
+            slot.get_or_init(|| metrics.0.calls.get_or_create_owned(&labels)).inc();
+        }
+    }
+
+    /// Counts a denied call by the part of the rule that it failed: `caller`, `subject`, `permission`, ...
+    pub fn denied(&self, part: &'static str, caller: &'static str) {
+        let Resolved { metrics, labels, .. } = &*self.0;
+        let MethodLabels { service, method } = *labels;
+        let caller = metrics.0.callers[metrics.caller_index(caller)];
+        metrics.0.denials.get_or_create(&DenialLabels { service, method, caller, part }).inc();
+    }
+}
+
+impl Metrics {
+    fn caller_index(&self, caller: &str) -> usize {
+        let callers = &self.0.callers;
+        // `STRANGER` stands first.
+        callers.iter().position(|known| *known == caller).unwrap_or(0)
+    }
+}
+
+impl MethodLabels {
+    /// An RPC of the contracts goes by the workload that serves it; one that every workload serves, such as health,
+    /// by its service's full name.
+    fn of(path: &'static str) -> Self {
+        let (full, method) = path.trim_start_matches('/').split_once('/').unwrap_or((path, ""));
+        let contract = METHODS.iter().find(|method| method.path == path);
+        Self { service: contract.map_or(full, |method| method.workload()), method }
+    }
+}
+
+/// Every workload that a rule names, and the two labels for whoever else calls.
+fn caller_labels() -> Vec<&'static str> {
+    let named = METHODS.iter().flat_map(|method| method.callers).copied().filter(|caller| *caller != "outside");
+    let workloads: BTreeSet<&str> = named.chain(FRONT_DOORS).collect();
+    [STRANGER, NONE].into_iter().chain(workloads).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus_client::metrics::gauge::Gauge;
+
+    use super::*;
+
+    const GET_ME: &str = "/drystone.user.v1.UserService/GetMe";
+
+    fn has_line(metrics: &Metrics, line: &str) -> bool {
+        metrics.render().lines().any(|rendered| rendered == line)
+    }
+
+    #[test]
+    fn calls_are_counted_by_caller_and_code() {
+        let metrics = Metrics::new();
+        let get_me = metrics.method(GET_ME);
+        get_me.observe("edge", Code::Ok, Duration::from_millis(3));
+        get_me.observe("edge", Code::Ok, Duration::from_millis(3));
+        // Asked for twice, it is still the same RPC.
+        metrics.method(GET_ME).observe("operator", Code::NotFound, Duration::from_secs(60));
+        for line in [
+            r#"drystone_calls_total{service="user",method="GetMe",caller="edge",code="OK"} 2"#,
+            r#"drystone_calls_total{service="user",method="GetMe",caller="operator",code="NOT_FOUND"} 1"#,
+            r#"drystone_call_duration_seconds_bucket{le="0.0025",service="user",method="GetMe"} 0"#,
+            r#"drystone_call_duration_seconds_bucket{le="0.005",service="user",method="GetMe"} 2"#,
+            r#"drystone_call_duration_seconds_bucket{le="10.0",service="user",method="GetMe"} 2"#,
+            r#"drystone_call_duration_seconds_bucket{le="+Inf",service="user",method="GetMe"} 3"#,
+            r#"drystone_call_duration_seconds_count{service="user",method="GetMe"} 3"#,
+            r#"drystone_call_duration_seconds_sum{service="user",method="GetMe"} 60.006"#,
+        ] {
+            assert!(has_line(&metrics, line), "{line}\n{}", metrics.render());
+        }
+    }
+
+    #[test]
+    fn every_code_has_its_name() {
+        let metrics = Metrics::new();
+        let get_me = metrics.method(GET_ME);
+        for code in 0..17 {
+            get_me.observe("edge", Code::from_i32(code), Duration::ZERO);
+        }
+        for name in CODES {
+            let line = format!(r#"drystone_calls_total{{service="user",method="GetMe",caller="edge",code="{name}"}} 1"#);
+            assert!(has_line(&metrics, &line), "{line}");
+        }
+        assert_eq!(CODES[Code::Unauthenticated as usize], "UNAUTHENTICATED");
+    }
+
+    #[test]
+    fn a_caller_outside_the_closed_list_counts_as_a_stranger() {
+        let metrics = Metrics::new();
+        metrics.method(GET_ME).observe("mallory", Code::PermissionDenied, Duration::ZERO);
+        metrics.method(GET_ME).denied("caller", "mallory");
+        metrics.method(GET_ME).denied("caller", NONE);
+        let rendered = metrics.render();
+        assert!(!rendered.contains("mallory"), "{rendered}");
+        for line in [
+            r#"drystone_calls_total{service="user",method="GetMe",caller="stranger",code="PERMISSION_DENIED"} 1"#,
+            r#"drystone_denials_total{service="user",method="GetMe",caller="stranger",part="caller"} 1"#,
+            r#"drystone_denials_total{service="user",method="GetMe",caller="none",part="caller"} 1"#,
+        ] {
+            assert!(has_line(&metrics, line), "{line}\n{rendered}");
+        }
+    }
+
+    #[test]
+    fn every_caller_of_the_contract_has_a_label() {
+        let metrics = Metrics::new();
+        for caller in METHODS.iter().flat_map(|method| method.callers).filter(|caller| **caller != "outside") {
+            assert!(metrics.0.callers.contains(caller), "{caller}");
+        }
+        assert!(FRONT_DOORS.iter().all(|door| metrics.0.callers.contains(door)));
+    }
+
+    #[test]
+    fn what_every_workload_serves_goes_by_its_full_name() {
+        let metrics = Metrics::new();
+        metrics.method("/grpc.health.v1.Health/Check").observe("operator", Code::Ok, Duration::ZERO);
+        let line = r#"drystone_calls_total{service="grpc.health.v1.Health",method="Check",caller="operator",code="OK"} 1"#;
+        assert!(has_line(&metrics, line), "{}", metrics.render());
+    }
+
+    #[test]
+    fn refused_handshakes_and_metrics_of_services_are_shown() {
+        let metrics = Metrics::new();
+        metrics.handshake_refused("user", "certificate");
+        let depth = Gauge::<i64>::default();
+        metrics.register(|registry| registry.register("drystone_hashing_queue", "Jobs that wait", depth.clone()));
+        depth.set(7);
+        assert!(has_line(&metrics, r#"drystone_handshakes_refused_total{service="user",reason="certificate"} 1"#));
+        assert!(has_line(&metrics, "drystone_hashing_queue 7"));
+        assert!(metrics.render().ends_with("# EOF\n"));
+    }
+
+    #[test]
+    fn calls_counted_at_the_same_time_are_all_counted() {
+        let get_me = Metrics::new().method(GET_ME);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| (0..1000).for_each(|_| get_me.observe("edge", Code::Ok, Duration::from_micros(1))));
+            }
+        });
+        let line = r#"drystone_calls_total{service="user",method="GetMe",caller="edge",code="OK"} 4000"#;
+        assert!(has_line(&get_me.0.metrics, line));
+    }
+}

@@ -1,0 +1,60 @@
+//! Tokens that have been verified, remembered by their hash.
+
+use std::{
+    hash::{Hash, Hasher},
+    sync::Arc,
+};
+
+use aws_lc_rs::digest::{SHA256, digest};
+use quick_cache::sync::Cache;
+
+use super::Principal;
+
+/// The SHA-256 of a token. The token itself is not kept: memory that leaks gives nothing to call with.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Fingerprint([u8; 32]);
+
+impl Fingerprint {
+    pub(super) fn of(token: &str) -> Self {
+        let mut bytes = [0; 32];
+        bytes.copy_from_slice(digest(&SHA256, token.as_bytes()).as_ref());
+        Self(bytes)
+    }
+}
+
+/// Eight bytes of a SHA-256 spread as well as all of it, and cost a quarter to hash.
+impl Hash for Fingerprint {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let [a, b, c, d, e, f, g, h, ..] = self.0;
+        state.write_u64(u64::from_ne_bytes([a, b, c, d, e, f, g, h]));
+    }
+}
+
+/// A verified token.
+#[derive(Clone)]
+pub(super) struct Verified {
+    pub(super) principal: Arc<Principal>,
+    /// [`super::KeySet::withdrawals`] when the key was looked up.
+    pub(super) withdrawals: u64,
+}
+
+/// Bounded by number: what is used least makes way.
+pub(super) struct VerifiedTokens(Cache<Fingerprint, Verified>);
+
+impl VerifiedTokens {
+    pub(super) fn new(capacity: usize) -> Self {
+        Self(Cache::new(capacity))
+    }
+
+    pub(super) fn get(&self, fingerprint: &Fingerprint) -> Option<Verified> {
+        self.0.get(fingerprint)
+    }
+
+    pub(super) fn insert(&self, fingerprint: Fingerprint, verified: Verified) {
+        self.0.insert(fingerprint, verified);
+    }
+
+    pub(super) fn remove(&self, fingerprint: &Fingerprint) {
+        self.0.remove(fingerprint);
+    }
+}

@@ -1,0 +1,139 @@
+//! A public key that tokens are checked with.
+
+use std::fmt;
+
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_FIXED, ED25519, ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256, VerificationAlgorithm,
+};
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use drystone::auth::v1::Jwk;
+
+/// The algorithms that a token may be signed with (RFC 7518, RFC 8037). There are no others: none without a
+/// signature, and none with a shared secret.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Algorithm {
+    /// ECDSA on P-256 with SHA-256.
+    Es256,
+    /// Ed25519.
+    EdDsa,
+    /// RSASSA-PKCS1-v1_5 with SHA-256; keys of 2048 bits at least.
+    Rs256,
+}
+
+impl Algorithm {
+    /// The name in a token's `alg`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Es256 => "ES256",
+            Self::EdDsa => "EdDSA",
+            Self::Rs256 => "RS256",
+        }
+    }
+
+    fn verification(self) -> &'static dyn VerificationAlgorithm {
+        match self {
+            Self::Es256 => &ECDSA_P256_SHA256_FIXED,
+            Self::EdDsa => &ED25519,
+            Self::Rs256 => &RSA_PKCS1_2048_8192_SHA256,
+        }
+    }
+}
+
+/// A public key: its name, the one algorithm that it is for, and the key, parsed once.
+pub struct PublicKey {
+    kid: String,
+    algorithm: Algorithm,
+    key: ParsedPublicKey,
+}
+
+impl PublicKey {
+    /// A key from its bytes: the uncompressed point for ES256, the 32 bytes of RFC 8032 for EdDSA, the DER
+    /// `RSAPublicKey` of RFC 8017 for RS256.
+    ///
+    /// # Errors
+    /// The name is empty or longer than 256 bytes, or the bytes are no key of the algorithm.
+    pub fn new(kid: impl Into<String>, algorithm: Algorithm, bytes: &[u8]) -> Result<Self, KeyError> {
+        let kid = kid.into();
+        if kid.is_empty() || kid.len() > 256 {
+            return Err(KeyError::Name);
+        }
+        let key = ParsedPublicKey::new(algorithm.verification(), bytes).map_err(|_| KeyError::Material)?;
+        Ok(Self { kid, algorithm, key })
+    }
+
+    /// A key as the key service answers it (RFC 7517).
+    ///
+    /// # Errors
+    /// The key is for something other than signatures, of a kind that is not known here, or not on its curve.
+    pub fn from_jwk(jwk: &Jwk) -> Result<Self, KeyError> {
+        if jwk.r#use != "sig" {
+            return Err(KeyError::Use);
+        }
+        match (jwk.kty.as_str(), jwk.crv.as_str(), jwk.alg.as_str()) {
+            ("EC", "P-256", "ES256") => {
+                let mut point = vec![4];
+                point.extend(coordinate(&jwk.x)?);
+                point.extend(coordinate(&jwk.y)?);
+                Self::new(&jwk.kid, Algorithm::Es256, &point)
+            }
+            ("OKP", "Ed25519", "EdDSA") if jwk.y.is_empty() => {
+                Self::new(&jwk.kid, Algorithm::EdDsa, &coordinate(&jwk.x)?)
+            }
+            _ => Err(KeyError::Kind),
+        }
+    }
+
+    /// The name that a token's `kid` gives.
+    #[must_use]
+    pub fn kid(&self) -> &str {
+        &self.kid
+    }
+
+    /// The one algorithm that the key is for.
+    #[must_use]
+    pub fn algorithm(&self) -> Algorithm {
+        self.algorithm
+    }
+
+    /// Whether this key made the signature. ECDSA's is `r` and `s` side by side, not DER (RFC 7518, section 3.4).
+    pub(super) fn has_signed(&self, message: &[u8], signature: &[u8]) -> bool {
+        self.key.verify_sig(message, signature).is_ok()
+    }
+}
+
+impl PartialEq for PublicKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.kid == other.kid && self.algorithm == other.algorithm && self.key.as_ref() == other.key.as_ref()
+    }
+}
+
+impl Eq for PublicKey {}
+
+impl fmt::Debug for PublicKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PublicKey").field("kid", &self.kid).field("algorithm", &self.algorithm).finish_non_exhaustive()
+    }
+}
+
+/// Why a key cannot be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum KeyError {
+    /// It has no name, or one of more than 256 bytes.
+    #[error("the key has no usable kid")]
+    Name,
+    /// It is not for signatures.
+    #[error("the key's use is not sig")]
+    Use,
+    /// Its kty, crv and alg are not a combination that is served.
+    #[error("the key's kty, crv and alg are not a combination that is known here")]
+    Kind,
+    /// What it is made of is no key of its kind.
+    #[error("the key's material is no key of its kind")]
+    Material,
+}
+
+fn coordinate(text: &str) -> Result<Vec<u8>, KeyError> {
+    let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| KeyError::Material)?;
+    if bytes.len() == 32 { Ok(bytes) } else { Err(KeyError::Material) }
+}

@@ -1,0 +1,27 @@
+//! The two loops that keep a verifier up to date: keys from auth, revocations from session.
+
+mod keys;
+mod revocations;
+
+use bytes::Bytes;
+use tonic::{body::Body, client::GrpcService, codegen::StdError};
+
+pub use self::{keys::watch_keys, revocations::watch_revocations};
+
+/// What a generated client can stand on: [`crate::client::Channel`] in a mesh, a server's own service in a test.
+pub trait Transport:
+    GrpcService<Body, ResponseBody: http_body::Body<Data = Bytes, Error: Into<StdError> + Send> + Send + 'static, Future: Send>
+    + Send
+    + 'static
+{
+}
+
+impl<T> Transport for T where
+    T: GrpcService<
+            Body,
+            ResponseBody: http_body::Body<Data = Bytes, Error: Into<StdError> + Send> + Send + 'static,
+            Future: Send,
+        > + Send
+        + 'static
+{
+}

@@ -1,0 +1,92 @@
+//! Follows what the session service revokes.
+
+use std::time::Duration;
+
+use drystone::session::v1::{WatchRevocationsRequest, session_service_client::SessionServiceClient};
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
+use tokio_stream::wrappers::WatchStream;
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+
+use super::Transport;
+use crate::{
+    call::Call,
+    token::{RevocationView, backoff::Backoff},
+};
+
+/// When to give a stream up, and when to open the next.
+#[derive(Clone, Copy)]
+struct Pace {
+    /// A server that says nothing for so long is taken for gone; it gives a sign of life every 2 s.
+    silence: Duration,
+    /// The first and the longest wait after a failure.
+    backoff: (Duration, Duration),
+}
+
+const PACE: Pace =
+    Pace { silence: Duration::from_secs(10), backoff: (Duration::from_millis(50), Duration::from_secs(2)) };
+
+/// Takes in what is revoked, and acknowledges it only then: a revoking call that waits for the acknowledgement knows
+/// that no token of it passes here any more. After a break it goes on from where it was.
+pub async fn watch_revocations<T: Transport>(
+    client: SessionServiceClient<T>,
+    view: RevocationView,
+    stop: CancellationToken,
+) {
+    let follower = Follower { client, view, cursor: 0, backoff: Backoff::new(PACE.backoff.0, PACE.backoff.1) };
+    stop.run_until_cancelled(follower.follow(PACE.silence)).await;
+}
+
+struct Follower<T> {
+    client: SessionServiceClient<T>,
+    view: RevocationView,
+    /// Everything up to here has been applied.
+    cursor: u64,
+    backoff: Backoff,
+}
+
+impl<T: Transport> Follower<T> {
+    async fn follow(mut self, silence: Duration) {
+        loop {
+            let error = match self.listen(silence).await {
+                Ok(()) => Status::unavailable("the stream has ended"),
+                Err(error) => error,
+            };
+            let delay = self.backoff.failed();
+            if self.backoff.is_lasting() {
+                tracing::warn!(%error, cursor = self.cursor, "revocations are not heard of");
+            }
+            sleep(delay).await;
+        }
+    }
+
+    /// Follows one stream to its end.
+    async fn listen(&mut self, silence: Duration) -> Result<(), Status> {
+        // Acknowledgements are cumulative, so a slow server only misses ones that a later one covers.
+        let (acknowledge, acknowledged) = watch::channel(WatchRevocationsRequest { cursor: self.cursor });
+        let request = Call::background(None).request(WatchStream::new(acknowledged));
+        let answer = in_time(silence, self.client.watch_revocations(request)).await?;
+        let mut answers = answer.into_inner();
+        while let Some(answer) = in_time(silence, answers.message()).await? {
+            self.view.apply(&answer.revocations);
+            if self.backoff.succeeded() {
+                tracing::info!(cursor = answer.cursor, "revocations are heard of again");
+            }
+            if answer.cursor < self.cursor {
+                // The server has lost its history and counts anew: hear all of it.
+                self.cursor = 0;
+                return Err(Status::aborted("the server's cursor went backwards"));
+            }
+            self.cursor = answer.cursor;
+            acknowledge.send_replace(WatchRevocationsRequest { cursor: self.cursor });
+        }
+        Ok(())
+    }
+}
+
+async fn in_time<R>(limit: Duration, work: impl Future<Output = Result<R, Status>>) -> Result<R, Status> {
+    timeout(limit, work).await.map_err(|_| Status::deadline_exceeded("nothing was heard in time"))?
+}
