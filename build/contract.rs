@@ -16,6 +16,8 @@ pub struct Contract {
     pub pool: DescriptorPool,
     pub methods: Vec<Method>,
     pub permissions: Vec<Permission>,
+    /// Every workload that a rule may name, by name.
+    pub workloads: BTreeSet<String>,
 }
 
 /// One RPC with its rule.
@@ -66,14 +68,10 @@ impl Contract {
         let services: Vec<_> = pool.services().filter(|service| service.package_name().starts_with(OURS)).collect();
         let permissions: Vec<Permission> =
             services.iter().flat_map(|service| options.permissions(&service.options())).collect();
+        let servers = services.iter().filter_map(|service| service.package_name().split('.').nth(1));
+        let workloads: BTreeSet<String> = servers.chain(FRONTS).map(str::to_owned).collect();
         let vocabulary = Vocabulary {
-            callers: services
-                .iter()
-                .filter_map(|service| service.package_name().split('.').nth(1))
-                .chain(FRONTS)
-                .chain([OUTSIDE])
-                .map(str::to_owned)
-                .collect(),
+            callers: workloads.iter().cloned().chain([OUTSIDE.to_owned()]).collect(),
             permissions: permissions.iter().map(|permission| permission.name.clone()).collect(),
         };
 
@@ -104,7 +102,7 @@ impl Contract {
             }
             methods.push(rule);
         }
-        if findings.is_empty() { Ok(Self { pool, methods, permissions }) } else { Err(Refused(findings)) }
+        if findings.is_empty() { Ok(Self { pool, methods, permissions, workloads }) } else { Err(Refused(findings)) }
     }
 }
 

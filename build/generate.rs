@@ -6,9 +6,9 @@ use prost_reflect::{Kind, MessageDescriptor, prost::Message as _, prost_types::F
 
 use crate::contract::Contract;
 
-/// The access table, as the source of two statics: `METHODS` and `PERMISSIONS`.
+/// The access table, as the source of three statics: `METHODS`, `PERMISSIONS` and `WORKLOADS`.
 pub fn method_table(contract: &Contract) -> String {
-    let mut source = String::from("pub static METHODS: &[Method] = &[\n");
+    let mut source = String::from("/// Every RPC of ours.\npub static METHODS: &[Method] = &[\n");
     for method in &contract.methods {
         let max_auth_age = method.max_auth_age.map(|age| age.as_secs());
         let _ = write!(
@@ -30,7 +30,7 @@ pub fn method_table(contract: &Contract) -> String {
             method.server_streaming,
         );
     }
-    source.push_str("];\n\npub static PERMISSIONS: &[Permission] = &[\n");
+    source.push_str("];\n\n/// Every permission that a service declares.\npub static PERMISSIONS: &[Permission] = &[\n");
     for permission in &contract.permissions {
         let _ = writeln!(
             source,
@@ -38,7 +38,8 @@ pub fn method_table(contract: &Contract) -> String {
             permission.name, permission.description
         );
     }
-    source.push_str("];\n");
+    source.push_str("];\n\n");
+    let _ = writeln!(source, "/// Every workload of a mesh, by name: those that serve an RPC, and those in front of them.\npub static WORKLOADS: &[&str] = &{:?};", contract.workloads.iter().collect::<Vec<_>>());
     source
 }
 

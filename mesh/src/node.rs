@@ -1,5 +1,7 @@
 //! One service's share of the mesh: who it is, whom it can call, and how it checks tokens.
 
+use std::time::Duration;
+
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use drystone::{
@@ -9,13 +11,14 @@ use drystone::{
 use crate::{
     client::{DialError, Dialer, Peers},
     clock::Clock,
-    health::{Health, Kind},
+    health::{Component, Health, Kind},
     identity::Identity,
     telemetry::Metrics,
     token::{KeySet, RevocationView, Verifier, VerifierConfig, watch_keys, watch_revocations},
 };
 
-/// What a service stands on.
+/// What a service stands on. Clones are the same node.
+#[derive(Clone)]
 pub struct Node {
     /// The workload name.
     pub name: &'static str,
@@ -72,9 +75,34 @@ impl Node {
         // Tokens that stand keep working while either is away, so neither is vital.
         let key_service = KeyServiceClient::new(dialer.dependency("auth", Kind::Optional)?);
         let session_service = SessionServiceClient::new(dialer.dependency("session", Kind::Optional)?);
-        tasks.spawn(watch_keys(key_service, keys, stop.clone()));
-        tasks.spawn(watch_revocations(session_service, revocations, stop.clone()));
+        tasks.spawn(watch_keys(key_service, keys.clone(), stop.clone()));
+        tasks.spawn(watch_revocations(session_service, revocations.clone(), stop.clone()));
+        let component = health.component(format!("{name} token checks"), Kind::Vital);
+        tasks.spawn(report_token_checks(keys, revocations, component, stop.clone()));
 
         Ok(Self { name, identity, clock, metrics, health, dialer, verifier, stop, tasks })
+    }
+}
+
+/// Reports whether tokens can be checked: with keys at all, and with news of what has been revoked.
+async fn report_token_checks(keys: KeySet, revocations: RevocationView, component: Component, stop: CancellationToken) {
+    loop {
+        let pause = if !keys.is_loaded() {
+            component.down("the signing keys have not been fetched yet");
+            Duration::from_millis(20)
+        } else if revocations.last_heard().is_none() {
+            component.down("the revocations have not been fetched yet");
+            Duration::from_millis(20)
+        } else if revocations.is_fresh() {
+            component.up();
+            Duration::from_secs(2)
+        } else {
+            component.degraded("nothing has been heard of revocations for a while");
+            Duration::from_secs(1)
+        };
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(pause) => {}
+        }
     }
 }

@@ -6,23 +6,21 @@
 
 use std::{collections::HashMap, fmt};
 
-use drystone::contract::{Idempotency, METHODS, Method, Subject};
+use drystone::contract::{Idempotency, METHODS, Method, Subject, WORKLOADS};
 
 use crate::{
     clock::Timestamp,
     error::{Error, Reason},
     identity::{SpiffeId, Svid, TrustDomain},
+    telemetry::metrics::STRANGER,
     token::Principal,
 };
 
-/// The workloads that a mesh knows: the services, the edge, an ingress such as Envoy, and the operator.
-pub const WORKLOADS: [&str; 7] = ["auth", "user", "session", "property", "edge", "ingress", "operator"];
-
 /// The rules of the two services that are not ours and that every server offers.
 static BUILT_IN: [Method; 5] = [
-    built_in("/grpc.health.v1.Health/Check", &WORKLOADS, false),
-    built_in("/grpc.health.v1.Health/Watch", &WORKLOADS, true),
-    built_in("/grpc.health.v1.Health/List", &WORKLOADS, false),
+    built_in("/grpc.health.v1.Health/Check", WORKLOADS, false),
+    built_in("/grpc.health.v1.Health/Watch", WORKLOADS, true),
+    built_in("/grpc.health.v1.Health/List", WORKLOADS, false),
     built_in("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", &["operator"], true),
     built_in("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", &["operator"], true),
 ];
@@ -149,5 +147,5 @@ pub fn admit_user(rule: &Method, principal: &Principal, now: Timestamp) -> Resul
 #[must_use]
 pub fn caller_label(id: &SpiffeId, domain: &TrustDomain) -> &'static str {
     let name = (id.trust_domain() == domain).then(|| id.workload()).flatten();
-    name.and_then(|name| WORKLOADS.into_iter().find(|known| *known == name)).unwrap_or("stranger")
+    name.and_then(|name| WORKLOADS.iter().copied().find(|known| *known == name)).unwrap_or(STRANGER)
 }

@@ -23,6 +23,11 @@ pub(super) fn layers(variables: &[(OsString, OsString)], defaults: &Dict) -> Res
             return Err(ConfigError::new(format!("{name} is not valid UTF-8; set it again")));
         };
         let path = key.to_ascii_lowercase().replace("__", ".");
+        if path.split('.').any(str::is_empty) {
+            return Err(ConfigError::new(format!(
+                "{name} names no key; remove it, or write it as {PREFIX}SECTION__KEY"
+            )));
+        }
         layers.push(Layer::of_one(name, &path, typed(value, default_of(&path, defaults))));
     }
     Ok(layers)

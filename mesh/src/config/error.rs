@@ -7,6 +7,9 @@ use figment::{
     value::{Dict, Value},
 };
 
+/// What the standard library says where a `SocketAddr` is wanted.
+const NO_ADDRESS: &str = "invalid socket address syntax";
+
 /// A configuration that cannot be used. Its text is one sentence that says what to do.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
@@ -51,6 +54,9 @@ impl ConfigError {
             Kind::InvalidValue(_, expected) => format!("`{path}` in {source} has to be {expected}; correct it"),
             Kind::UnknownVariant(actual, lawful) => {
                 format!("`{path}` in {source} has to be {}, and is `{actual}`; correct it", either(lawful))
+            }
+            Kind::Message(message) if message == NO_ADDRESS => {
+                format!("`{path}` in {source} has to be an IP address with a port, such as 127.0.0.1:8080; correct it")
             }
             kind => format!("`{path}` in {source} is wrong: {kind}"),
         })

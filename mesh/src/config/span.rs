@@ -127,16 +127,35 @@ mod tests {
 
     #[test]
     fn lengths_are_read_as_people_write_them() {
-        for (text, millis) in
-            [("500ms", 500), ("30s", 30_000), ("5m", 300_000), ("1h30m", 5_400_000), ("14d", 1_209_600_000), ("0", 0), (" 2s ", 2_000)]
-        {
+        for (text, millis) in [
+            ("500ms", 500),
+            ("30s", 30_000),
+            ("5m", 300_000),
+            ("1h30m", 5_400_000),
+            ("14d", 1_209_600_000),
+            ("0", 0),
+            (" 2s ", 2_000),
+        ] {
             assert_eq!(text.parse::<Span>().unwrap(), Span::millis(millis), "{text}");
         }
     }
 
     #[test]
     fn what_is_no_length_is_refused() {
-        for text in ["", "5", "m", "5 m", "5x", "-5s", "1.5h", "30s5m", "5s5s", "99999999999999999999s", "9999999999999999d", "5µs"] {
+        for text in [
+            "",
+            "5",
+            "m",
+            "5 m",
+            "5x",
+            "-5s",
+            "1.5h",
+            "30s5m",
+            "5s5s",
+            "99999999999999999999s",
+            "9999999999999999d",
+            "5µs",
+        ] {
             assert!(text.parse::<Span>().is_err(), "{text}");
         }
     }

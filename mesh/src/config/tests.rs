@@ -1,4 +1,7 @@
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    net::{Ipv4Addr, SocketAddr},
+};
 
 use serde::Deserialize;
 use tempfile::TempDir;
@@ -9,6 +12,7 @@ use super::*;
 #[serde(default, deny_unknown_fields)]
 struct Config {
     name: String,
+    listen: SocketAddr,
     issuer: Option<String>,
     peers: BTreeMap<String, String>,
     allow: Vec<String>,
@@ -19,7 +23,15 @@ struct Config {
 impl Default for Config {
     fn default() -> Self {
         let (peers, allow) = (BTreeMap::new(), vec!["here".to_owned()]);
-        Self { name: "default".to_owned(), issuer: None, peers, allow, log: LogConfig::default(), auth: Auth::default() }
+        Self {
+            name: "default".to_owned(),
+            listen: (Ipv4Addr::LOCALHOST, 8080).into(),
+            issuer: None,
+            peers,
+            allow,
+            log: LogConfig::default(),
+            auth: Auth::default(),
+        }
     }
 }
 
@@ -40,7 +52,9 @@ impl Default for Auth {
 
 impl PartialEq for Auth {
     fn eq(&self, other: &Self) -> bool {
-        self.lifetime == other.lifetime && self.memory_kib == other.memory_kib && self.pepper.expose() == other.pepper.expose()
+        self.lifetime == other.lifetime
+            && self.memory_kib == other.memory_kib
+            && self.pepper.expose() == other.pepper.expose()
     }
 }
 
@@ -97,7 +111,11 @@ fn flags_win_over_the_environment_which_wins_over_the_file_which_wins_over_the_d
     assert_eq!((from_environment.name.as_str(), from_environment.auth.memory_kib), ("environment", 2));
     assert_eq!(from_environment.auth.lifetime, Span::minutes(1));
 
-    let flagged = Sources::new().file(&path).environment(set).flag("--name", "name", "flag").flag("--memory", "auth.memory_kib", 3);
+    let flagged = Sources::new().file(&path).environment(set).flag("--name", "name", "flag").flag(
+        "--memory",
+        "auth.memory_kib",
+        3,
+    );
     let from_flags = config(flagged);
     assert_eq!((from_flags.name.as_str(), from_flags.auth.memory_kib), ("flag", 3));
     assert_eq!(from_flags.auth.lifetime, Span::minutes(1));
@@ -114,6 +132,7 @@ fn a_file_adds_to_a_table_and_replaces_a_list() {
 fn a_variable_is_text_where_text_is_wanted_and_a_value_elsewhere() {
     let config = of_environment([
         ("DRYSTONE_NAME", "123"),
+        ("DRYSTONE_LISTEN", "[::1]:8080"),
         ("DRYSTONE_AUTH__PEPPER", "true"),
         ("DRYSTONE_AUTH__ENABLED", "false"),
         ("DRYSTONE_AUTH__LIFETIME", "90s"),
@@ -124,6 +143,7 @@ fn a_variable_is_text_where_text_is_wanted_and_a_value_elsewhere() {
     .unwrap();
     assert_eq!((config.name.as_str(), config.auth.pepper.expose(), config.auth.enabled), ("123", "true", false));
     assert_eq!(config.auth.lifetime, Span::seconds(90));
+    assert_eq!(config.listen.to_string(), "[::1]:8080");
     assert_eq!(config.allow, ["a", "b"]);
     assert_eq!(config.issuer.as_deref(), Some("https://id.example.org"));
     assert_eq!(config.peers["auth"], "10.0.0.1:50051");
@@ -150,7 +170,7 @@ fn variables_of_others_do_not_matter() {
 fn an_unknown_key_is_named_with_its_source_and_the_lawful_keys() {
     assert_eq!(
         fault_of_file("nmae = 'x'"),
-        "`nmae` in FILE is no known key; remove it, or use one of the keys: allow, auth, issuer, log, name, peers"
+        "`nmae` in FILE is no known key; remove it, or use one of the keys: allow, auth, issuer, listen, log, name, peers"
     );
     assert_eq!(
         fault_of_file("[auth]\nlifetme = '5m'"),
@@ -166,6 +186,13 @@ fn an_unknown_key_is_named_with_its_source_and_the_lawful_keys() {
 }
 
 #[test]
+fn a_variable_that_names_no_key_is_said_to_do_so() {
+    for name in ["DRYSTONE_", "DRYSTONE___LISTEN", "DRYSTONE_AUTH__", "DRYSTONE_A____B"] {
+        assert!(fault_of_environment([(name, "x")]).contains("names no key; remove it"), "{name}");
+    }
+}
+
+#[test]
 fn a_bad_value_is_named_with_its_source_and_what_is_lawful() {
     for (fault, expected) in [
         (
@@ -175,6 +202,10 @@ fn a_bad_value_is_named_with_its_source_and_what_is_lawful() {
         (
             fault_of_file("[auth]\nmemory_kib = 'much'"),
             "`auth.memory_kib` in FILE has to be u32, and is a text; correct it",
+        ),
+        (
+            fault_of_file("listen = 'localhost'"),
+            "`listen` in FILE has to be an IP address with a port, such as 127.0.0.1:8080; correct it",
         ),
         (
             fault_of_file("[log]\nformat = 'xml'"),

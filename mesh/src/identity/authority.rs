@@ -303,3 +303,6 @@ fn io_error(path: &Path) -> impl FnOnce(io::Error) -> AuthorityError {
     let path = path.to_owned();
     move |source| AuthorityError::Io { path, source }
 }
+
+#[cfg(test)]
+mod tests;

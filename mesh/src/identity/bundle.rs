@@ -1,6 +1,6 @@
 //! The roots of each trust domain.
 
-use std::{borrow::Cow, collections::BTreeMap, time::Duration};
+use std::{borrow::Cow, collections::BTreeMap};
 
 use rustls::pki_types::{CertificateDer, TrustAnchor, UnixTime, pem::PemObject};
 use x509_parser::{certificate::X509Certificate, prelude::FromDer};
@@ -109,7 +109,54 @@ impl Roots {
     }
 }
 
-/// A moment as rustls counts it.
-pub(super) fn unix_time(at: crate::clock::Timestamp) -> UnixTime {
-    UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(at.timestamp()).unwrap_or_default()))
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::identity::testing::TestCa;
+
+    #[test]
+    fn roots_are_chosen_by_trust_domain() {
+        let ours = TestCa::new("drystone.test");
+        let theirs = TestCa::new("other.test");
+        let bundle = ours.bundle().merge(theirs.bundle());
+
+        let now = UnixTime::now();
+        assert_eq!(bundle.trust_domains().collect::<Vec<_>>(), [&ours.domain, &theirs.domain]);
+        assert_eq!(bundle.roots_at(&ours.domain, now).unwrap().len(), 1);
+        assert!(bundle.roots_at(&"stranger.test".parse().unwrap(), now).is_none());
+        assert_ne!(bundle.roots_at(&ours.domain, now), bundle.roots_at(&theirs.domain, now));
+    }
+
+    #[test]
+    fn several_roots_of_one_domain_stand_side_by_side() {
+        let (old, new) = (TestCa::new("drystone.test"), TestCa::new("drystone.test"));
+        let pem = format!("{}{}", old.pem(), new.pem());
+        let bundle = TrustBundle::from_pem(&old.domain, pem.as_bytes()).unwrap();
+        assert_eq!(bundle.roots_at(&old.domain, UnixTime::now()).unwrap().len(), 2);
+        assert_eq!(old.bundle().merge(new.bundle()).roots_at(&old.domain, UnixTime::now()).unwrap().len(), 2);
+    }
+
+    #[test]
+    fn a_root_vouches_only_in_its_time() {
+        let ca = TestCa::new("drystone.test");
+        let year = Duration::from_hours(365 * 24);
+        let later = UnixTime::since_unix_epoch(Duration::from_secs(UnixTime::now().as_secs()) + year);
+        assert!(ca.bundle().roots_at(&ca.domain, later).unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_holds_no_roots_is_refused() {
+        let ca = TestCa::new("drystone.test");
+        let parse = |pem: &str| TrustBundle::from_pem(&ca.domain, pem.as_bytes()).unwrap_err();
+        assert_eq!(parse(""), BundleError::Empty);
+        assert_eq!(parse("not a certificate"), BundleError::Empty);
+        let garbled = "-----BEGIN CERTIFICATE-----\n%%%\n-----END CERTIFICATE-----\n";
+        assert!(matches!(parse(garbled), BundleError::Pem(_)));
+        let nonsense = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        assert!(matches!(parse(nonsense), BundleError::Malformed { position: 1, .. }));
+        let leaf = ca.leaf("auth", |_| {});
+        assert_eq!(parse(&format!("{}{}", ca.pem(), leaf.pem())), BundleError::NotAnAuthority(2));
+    }
 }

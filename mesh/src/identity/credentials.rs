@@ -120,7 +120,7 @@ pub enum IdentityError {
         /// The bundle's file.
         bundle: PathBuf,
         /// What speaks against it.
-        source: VerifyError,
+        source: Box<VerifyError>,
     },
     /// A swap must not turn one workload into another.
     #[error("the certificate {} is for {found}, and this process is {own}; issue one for {own}, or restart with the new one", path.display())]
@@ -213,7 +213,7 @@ impl Published {
             verify(&bundle, leaf, &chain[1..], UnixTime::now(), usage).map_err(|source| IdentityError::Unproven {
                 certificate: files.certificate.clone(),
                 bundle: files.bundle.clone(),
-                source,
+                source: Box::new(source),
             })?;
         }
         let own = CertifiedKey::from_der(chain, key, &provider).map_err(|error| match error {
@@ -307,3 +307,6 @@ fn unreadable(what: &'static str, path: &Path, source: io::Error) -> IdentityErr
 fn content(what: &'static str, path: &Path, why: &impl ToString) -> IdentityError {
     IdentityError::Content { what, path: path.to_owned(), why: why.to_string() }
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,7 +7,6 @@ use aws_lc_rs::digest;
 use rustls::pki_types::CertificateDer;
 use x509_parser::{
     certificate::X509Certificate,
-    error::X509Error,
     extensions::GeneralName,
     oid_registry::OID_X509_EXT_KEY_USAGE,
     prelude::{FromDer, X509Version},
@@ -91,7 +90,7 @@ impl Svid {
 }
 
 fn only_id(certificate: &X509Certificate<'_>) -> Result<SpiffeId, SvidError> {
-    let names = certificate.subject_alternative_name().map_err(malformed_extension)?;
+    let names = certificate.subject_alternative_name().map_err(malformed)?;
     let names = names.map_or(&[][..], |names| names.value.general_names.as_slice());
     if names.iter().any(|name| matches!(name, GeneralName::Invalid(..))) {
         return Err(SvidError::Malformed("a subject alternative name cannot be read".to_owned()));
@@ -104,13 +103,13 @@ fn only_id(certificate: &X509Certificate<'_>) -> Result<SpiffeId, SvidError> {
 }
 
 fn check_not_an_authority(certificate: &X509Certificate<'_>) -> Result<(), SvidError> {
-    let constraints = certificate.basic_constraints().map_err(malformed_extension)?;
+    let constraints = certificate.basic_constraints().map_err(malformed)?;
     if constraints.is_some_and(|constraints| constraints.value.ca) { Err(SvidError::Authority) } else { Ok(()) }
 }
 
 fn check_key_usage(certificate: &X509Certificate<'_>) -> Result<(), SvidError> {
-    let extension = certificate.get_extension_unique(&OID_X509_EXT_KEY_USAGE).map_err(malformed_extension)?;
-    let usage = certificate.key_usage().map_err(malformed_extension)?.ok_or(SvidError::KeyUsage)?.value;
+    let extension = certificate.get_extension_unique(&OID_X509_EXT_KEY_USAGE).map_err(malformed)?;
+    let usage = certificate.key_usage().map_err(malformed)?.ok_or(SvidError::KeyUsage)?.value;
     if !extension.is_some_and(|extension| extension.critical) {
         return Err(SvidError::KeyUsage);
     }
@@ -121,7 +120,7 @@ fn check_key_usage(certificate: &X509Certificate<'_>) -> Result<(), SvidError> {
 }
 
 fn check_extended_key_usage(certificate: &X509Certificate<'_>) -> Result<(), SvidError> {
-    let usage = certificate.extended_key_usage().map_err(malformed_extension)?;
+    let usage = certificate.extended_key_usage().map_err(malformed)?;
     if usage.is_some_and(|usage| usage.value.server_auth && usage.value.client_auth) {
         Ok(())
     } else {
@@ -129,12 +128,8 @@ fn check_extended_key_usage(certificate: &X509Certificate<'_>) -> Result<(), Svi
     }
 }
 
-fn malformed(error: x509_parser::nom::Err<X509Error>) -> SvidError {
-    SvidError::Malformed(error.to_string())
-}
-
 #[expect(clippy::needless_pass_by_value, reason = "the shape that map_err wants")]
-fn malformed_extension(error: X509Error) -> SvidError {
+fn malformed<E: ToString>(error: E) -> SvidError {
     SvidError::Malformed(error.to_string())
 }
 
@@ -142,4 +137,131 @@ fn malformed_extension(error: X509Error) -> SvidError {
 pub(super) fn hexadecimal(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]).map(|digit| char::from(DIGITS[usize::from(digit)])).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{
+        BasicConstraints, CertificateParams, CustomExtension, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose, SanType,
+    };
+
+    use super::*;
+    use crate::identity::testing::TestCa;
+
+    fn parse(change: impl FnOnce(&mut CertificateParams)) -> Result<Svid, SvidError> {
+        Svid::parse(TestCa::new("drystone.test").leaf("auth", change).der())
+    }
+
+    fn uri(text: &str) -> SanType {
+        SanType::URI(text.try_into().unwrap())
+    }
+
+    fn without_uris(params: &mut CertificateParams) {
+        params.subject_alt_names.retain(|name| !matches!(name, SanType::URI(_)));
+    }
+
+    fn with_uri(text: &str) -> Result<Svid, SvidError> {
+        parse(|params| {
+            without_uris(params);
+            params.subject_alt_names.push(uri(text));
+        })
+    }
+
+    #[test]
+    fn a_lawful_certificate_says_who_it_is_for_and_how_long() {
+        let leaf = TestCa::new("drystone.test").leaf("auth", |_| {});
+        let svid = Svid::parse(leaf.der()).unwrap();
+        assert_eq!(svid.id.as_str(), "spiffe://drystone.test/service/auth");
+        assert_eq!(svid.not_after, leaf.not_after);
+        assert!(!svid.has_expired(leaf.not_after));
+        assert!(svid.has_expired(leaf.not_after + chrono::TimeDelta::microseconds(1)));
+        assert_eq!(svid.thumbprint, digest::digest(&digest::SHA256, leaf.der()).as_ref());
+        assert!(!svid.serial.is_empty() && svid.serial.bytes().all(|byte| byte.is_ascii_hexdigit()));
+    }
+
+    #[test]
+    fn exactly_one_uri_is_required_whatever_the_other_names() {
+        assert_eq!(parse(without_uris), Err(SvidError::UriCount(0)));
+        assert_eq!(parse(|params| params.subject_alt_names.clear()), Err(SvidError::UriCount(0)));
+        let second = parse(|params| params.subject_alt_names.push(uri("spiffe://drystone.test/service/user")));
+        assert_eq!(second, Err(SvidError::UriCount(2)));
+        let same = parse(|params| params.subject_alt_names.push(uri("spiffe://drystone.test/service/auth")));
+        assert_eq!(same, Err(SvidError::UriCount(2)));
+        let other_scheme = parse(|params| params.subject_alt_names.push(uri("https://drystone.test")));
+        assert_eq!(other_scheme, Err(SvidError::UriCount(2)));
+    }
+
+    #[test]
+    fn the_uri_must_be_a_lawful_id_of_a_workload() {
+        use SpiffeIdError::{Path, Scheme, TrustDomain};
+        assert_eq!(with_uri("spiffe://drystone.test"), Err(SvidError::RootPath));
+        assert_eq!(with_uri("spiffe://drystone.test/"), Err(SvidError::Id(Path)));
+        assert_eq!(with_uri("https://drystone.test/service/auth"), Err(SvidError::Id(Scheme)));
+        assert_eq!(with_uri("spiffe://Drystone.test/service/auth"), Err(SvidError::Id(TrustDomain)));
+        assert_eq!(with_uri("spiffe://drystone.test/service/a%75th"), Err(SvidError::Id(Path)));
+        assert_eq!(with_uri("spiffe://drystone.test/service/auth?admin"), Err(SvidError::Id(Path)));
+    }
+
+    #[test]
+    fn a_ca_is_no_workload() {
+        let ca = TestCa::new("drystone.test");
+        let constraints = IsCa::Ca(BasicConstraints::Unconstrained);
+        assert_eq!(parse(|params| params.is_ca = constraints), Err(SvidError::Authority));
+        assert_eq!(Svid::parse(ca.der()), Err(SvidError::RootPath));
+    }
+
+    #[test]
+    fn the_key_may_sign_handshakes_and_nothing_that_vouches_for_others() {
+        use KeyUsagePurpose::{CrlSign, DigitalSignature, KeyAgreement, KeyCertSign, KeyEncipherment};
+        let with = |usages: &[KeyUsagePurpose]| parse(|params| params.key_usages = usages.to_vec());
+        assert_eq!(with(&[]), Err(SvidError::KeyUsage));
+        assert_eq!(with(&[KeyAgreement]), Err(SvidError::NoDigitalSignature));
+        assert_eq!(with(&[DigitalSignature, KeyCertSign]), Err(SvidError::SigningUsage));
+        assert_eq!(with(&[DigitalSignature, CrlSign]), Err(SvidError::SigningUsage));
+        assert!(with(&[DigitalSignature, KeyEncipherment]).is_ok());
+    }
+
+    #[test]
+    fn key_usage_must_be_critical() {
+        let not_critical = parse(|params| {
+            params.key_usages.clear();
+            // A bit string with digitalSignature set.
+            let content = vec![0x03, 0x02, 0x07, 0x80];
+            params.custom_extensions.push(CustomExtension::from_oid_content(&[2, 5, 29, 15], content));
+        });
+        assert_eq!(not_critical, Err(SvidError::KeyUsage));
+    }
+
+    #[test]
+    fn it_must_serve_both_ends() {
+        use ExtendedKeyUsagePurpose::{Any, ClientAuth, ServerAuth};
+        let with = |usages: &[ExtendedKeyUsagePurpose]| parse(|params| params.extended_key_usages = usages.to_vec());
+        assert_eq!(with(&[]), Err(SvidError::ExtendedKeyUsage));
+        assert_eq!(with(&[ClientAuth]), Err(SvidError::ExtendedKeyUsage));
+        assert_eq!(with(&[ServerAuth]), Err(SvidError::ExtendedKeyUsage));
+        assert_eq!(with(&[Any]), Err(SvidError::ExtendedKeyUsage));
+    }
+
+    #[test]
+    fn an_extension_that_stands_twice_is_refused() {
+        let twice = parse(|params| {
+            // A sequence with one URI, as a second list of alternative names.
+            let mut content = vec![0x30, 0x0c, 0x86, 0x0a];
+            content.extend(b"spiffe://x");
+            params.custom_extensions.push(CustomExtension::from_oid_content(&[2, 5, 29, 17], content));
+        });
+        assert!(matches!(twice, Err(SvidError::Malformed(_))), "{twice:?}");
+    }
+
+    #[test]
+    fn broken_bytes_are_refused() {
+        let leaf = TestCa::new("drystone.test").leaf("auth", |_| {});
+        for cut in [0, 1, 40, leaf.der().len() - 1] {
+            let broken = CertificateDer::from(&leaf.der()[..cut]);
+            assert!(matches!(Svid::parse(&broken), Err(SvidError::Malformed(_))), "{cut}");
+        }
+        let mut longer = leaf.der().to_vec();
+        longer.push(0);
+        assert!(matches!(Svid::parse(&longer.into()), Err(SvidError::Malformed(_))));
+    }
 }

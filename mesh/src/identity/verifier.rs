@@ -205,3 +205,101 @@ impl ClientCertVerifier for ClientVerifier {
 fn only_tls13() -> TlsError {
     TlsError::General("only TLS 1.3 is spoken inside the mesh".to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use chrono::{TimeDelta, Utc};
+    use rcgen::CertificateParams;
+
+    use super::*;
+    use crate::identity::testing::{Leaf, TestCa, set_validity};
+
+    fn check(bundle: &TrustBundle, leaf: &Leaf) -> Result<Svid, VerifyError> {
+        let now = UnixTime::now();
+        let client = verify(bundle, leaf.der(), &[], now, Usage::Client);
+        assert_eq!(client, verify(bundle, leaf.der(), &[], now, Usage::Server), "both ends must agree");
+        client
+    }
+
+    fn chain_error(result: Result<Svid, VerifyError>) -> webpki::Error {
+        match result {
+            Err(VerifyError::Chain { source, .. }) => source,
+            other => panic!("expected a refusal of the chain, not {other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_certificate_of_a_trusted_root_is_believed() {
+        let ca = TestCa::new("drystone.test");
+        let svid = check(&ca.bundle(), &ca.leaf("auth", |_| {})).unwrap();
+        assert_eq!(svid.id.workload(), Some("auth"));
+    }
+
+    #[test]
+    fn another_ca_is_not_believed_whatever_it_calls_itself() {
+        let (ours, theirs) = (TestCa::new("drystone.test"), TestCa::new("drystone.test"));
+        let refused = check(&ours.bundle(), &theirs.leaf("auth", |_| {}));
+        assert_eq!(chain_error(refused), webpki::Error::UnknownIssuer);
+    }
+
+    #[test]
+    fn a_trust_domain_without_roots_is_not_believed() {
+        let (ours, theirs) = (TestCa::new("drystone.test"), TestCa::new("other.test"));
+        let refused = check(&ours.bundle(), &theirs.leaf("auth", |_| {}));
+        assert_eq!(refused, Err(VerifyError::TrustDomain(theirs.domain)));
+    }
+
+    #[test]
+    fn a_root_vouches_only_for_its_own_trust_domain() {
+        let (ours, theirs) = (TestCa::new("drystone.test"), TestCa::new("other.test"));
+        let both = ours.bundle().merge(theirs.bundle());
+        assert!(check(&both, &ours.leaf("auth", |_| {})).is_ok());
+        assert!(check(&both, &theirs.leaf("auth", |_| {})).is_ok());
+        // The other domain's root signs a certificate that claims ours.
+        let forged = theirs.leaf_of(&ours.domain, "auth", |_| {});
+        assert_eq!(chain_error(check(&both, &forged)), webpki::Error::UnknownIssuer);
+    }
+
+    #[test]
+    fn a_certificate_holds_only_in_its_time() {
+        let ca = TestCa::new("drystone.test");
+        let now = Utc::now();
+        let during = |from: TimeDelta, to: TimeDelta| {
+            let leaf = ca.leaf("auth", |params: &mut CertificateParams| set_validity(params, now + from, now + to));
+            chain_error(check(&ca.bundle(), &leaf))
+        };
+        let expired = during(-TimeDelta::hours(2), -TimeDelta::hours(1));
+        assert!(matches!(expired, webpki::Error::CertExpired { .. }), "{expired:?}");
+        let early = during(TimeDelta::hours(1), TimeDelta::hours(2));
+        assert!(matches!(early, webpki::Error::CertNotValidYet { .. }), "{early:?}");
+    }
+
+    #[test]
+    fn a_root_whose_time_is_over_vouches_for_nobody() {
+        let ca = TestCa::new("drystone.test");
+        let century = TimeDelta::days(36_500);
+        let leaf = ca.leaf("auth", |params| set_validity(params, Utc::now(), Utc::now() + century));
+        let year = Duration::from_hours(365 * 24);
+        let later = UnixTime::since_unix_epoch(Duration::from_secs(UnixTime::now().as_secs()) + year);
+        let refused = verify(&ca.bundle(), leaf.der(), &[], later, Usage::Client);
+        assert_eq!(chain_error(refused), webpki::Error::UnknownIssuer);
+    }
+
+    #[test]
+    fn the_profile_is_held_although_the_chain_is_right() {
+        let ca = TestCa::new("drystone.test");
+        let refused = check(&ca.bundle(), &ca.leaf("auth", |params| params.extended_key_usages.clear()));
+        assert_eq!(refused, Err(VerifyError::Profile(SvidError::ExtendedKeyUsage)));
+    }
+
+    #[test]
+    fn a_leaf_cannot_issue() {
+        let ca = TestCa::new("drystone.test");
+        let (leaf, forged) = ca.leaf_and_what_it_issues("auth", "operator");
+        let chain = [leaf.der().clone()];
+        let refused = verify(&ca.bundle(), forged.der(), &chain, UnixTime::now(), Usage::Client);
+        assert!(matches!(chain_error(refused), webpki::Error::EndEntityUsedAsCa | webpki::Error::UnknownIssuer));
+    }
+}

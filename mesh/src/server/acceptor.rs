@@ -30,7 +30,7 @@ use tracing::{debug, warn};
 use crate::identity::{Identity, Svid, VerifyError};
 
 /// How long a refused peer may take to read why.
-const LINGER: Duration = Duration::from_millis(500);
+const LINGER: Duration = Duration::from_secs(1);
 /// How much it may still have on its way to us.
 const LINGER_BYTES: u64 = 64 << 10;
 const FIRST_BACK_OFF: Duration = Duration::from_millis(5);
@@ -199,7 +199,7 @@ pub fn accept(
 }
 
 async fn run(listener: TcpListener, limits: AcceptLimits, handshaker: Arc<Handshaker>, stop: CancellationToken) {
-    let handshakes = Arc::new(Semaphore::new(limits.handshakes.min(Semaphore::MAX_PERMITS)));
+    let turns = Arc::new(Semaphore::new(limits.handshakes.min(Semaphore::MAX_PERMITS)));
     let places = Arc::new(Semaphore::new(limits.connections.min(Semaphore::MAX_PERMITS)));
     // Dropped at the end, and the handshakes with it.
     let mut under_way = JoinSet::new();
@@ -215,7 +215,7 @@ async fn run(listener: TcpListener, limits: AcceptLimits, handshaker: Arc<Handsh
         let next = async {
             // Neither semaphore is ever closed.
             let place = places.clone().acquire_owned().await.map_err(io::Error::other)?;
-            let turn = handshakes.clone().acquire_owned().await.map_err(io::Error::other)?;
+            let turn = turns.clone().acquire_owned().await.map_err(io::Error::other)?;
             Ok((listener.accept().await?, place, turn))
         };
         let next: io::Result<_> = tokio::select! {
@@ -365,3 +365,6 @@ impl AsyncWrite for Connection {
         self.stream.is_write_vectored()
     }
 }
+
+#[cfg(test)]
+mod tests;

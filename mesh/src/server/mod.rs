@@ -54,24 +54,24 @@ impl Default for Limits {
 }
 
 /// A server that is being put together.
-pub struct Server<'a> {
-    node: &'a Node,
+pub struct Server {
+    node: Node,
     limits: Limits,
     services: HashMap<&'static str, Arc<dyn Rpc>>,
 }
 
-impl<'a> Server<'a> {
+impl Server {
     /// A server for this node, which offers reflection (v1 and v1alpha) beside whatever is added.
     ///
     /// # Errors
     /// `INTERNAL` if the embedded descriptor set cannot be read.
-    pub fn new(node: &'a Node) -> Result<Self, Error> {
+    pub fn new(node: &Node) -> Result<Self, Error> {
         let reflection = || {
             tonic_reflection::server::Builder::configure()
                 .register_encoded_file_descriptor_set(drystone::contract::DESCRIPTOR_SET)
                 .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         };
-        let server = Self { node, limits: Limits::default(), services: HashMap::new() };
+        let server = Self { node: node.clone(), limits: Limits::default(), services: HashMap::new() };
         Ok(server
             .add(reflection().build_v1().map_err(Error::internal)?)
             .add(reflection().build_v1alpha().map_err(Error::internal)?))
@@ -107,7 +107,7 @@ impl<'a> Server<'a> {
         self = self.add(health_service);
 
         let names: Vec<&str> = self.services.keys().copied().collect();
-        let stack = Arc::new(Stack::new(self.node, &self.limits, access::rules_of(&names), self.services));
+        let stack = Arc::new(Stack::new(&self.node, &self.limits, access::rules_of(&names), self.services));
         let address = listener.local_addr()?;
         info!(service = self.node.name, %address, "serving");
 
@@ -116,7 +116,7 @@ impl<'a> Server<'a> {
             metrics.handshake_refused(service, refusal.reason());
             warn!(service, remote = %refusal.remote, reason = refusal.reason(), cause = %refusal, "handshake refused");
         };
-        let accept_limits = self.limits.accept.clone();
+        let accept_limits = self.limits.accept;
         let connections =
             acceptor::accept(listener, self.node.identity.clone(), accept_limits, refused, stop.clone());
         tokio::pin!(connections);

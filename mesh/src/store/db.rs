@@ -57,7 +57,7 @@ impl Db {
             .max_connections(1)
             .connect_with(options.clone())
             .await
-            .map_err(|error| file::explain(path, error))?;
+            .map_err(|error| file::explain(path, &error))?;
         let readers = pool().max_connections(READERS).connect_lazy_with(options.pragma("query_only", "ON"));
 
         let db = Self { readers, writer };
@@ -75,6 +75,9 @@ impl Db {
     }
 
     /// The connection to write with, for a single statement. More than one belong in [`Db::begin`].
+    ///
+    /// A statement with `RETURNING` is to be read with `fetch_all`: `fetch_one` and `fetch_optional` stop at the first
+    /// row, and then sqlx drops the error of a commit that fails, on a full disk for one.
     #[must_use]
     pub fn writer(&self) -> &SqlitePool {
         &self.writer

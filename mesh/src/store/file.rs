@@ -71,14 +71,14 @@ pub(super) fn prepare(path: &Path) -> Result<(), OpenError> {
 }
 
 /// What an error of SQLite at the opening of a file means.
-pub(super) fn explain(path: &Path, error: sqlx::Error) -> OpenError {
+pub(super) fn explain(path: &Path, error: &sqlx::Error) -> OpenError {
     const READONLY: i32 = 8;
     const CORRUPT: i32 = 11;
     const CANTOPEN: i32 = 14;
     const NOTADB: i32 = 26;
 
     let (path, cause) = (path.to_owned(), error.to_string());
-    match primary_code(&error) {
+    match primary_code(error) {
         Some(READONLY | CANTOPEN) => OpenError::Unwritable { path, cause },
         Some(CORRUPT | NOTADB) => OpenError::Damaged { path, cause },
         _ => OpenError::Failed { path, cause },

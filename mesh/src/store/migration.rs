@@ -34,7 +34,7 @@ pub(super) async fn run(db: &Db, path: &Path, migrations: &'static [Migration]) 
         migrations.windows(2).all(|pair| pair[0].version < pair[1].version),
         "migrations stand in the order of their versions"
     );
-    let sql = |error| file::explain(path, error);
+    let sql = |error| file::explain(path, &error);
 
     let mut transaction = db.begin().await.map_err(sql)?;
     sqlx::raw_sql(

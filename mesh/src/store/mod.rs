@@ -24,11 +24,13 @@ pub mod etag;
 mod file;
 mod migration;
 pub mod page;
+mod probe;
 pub mod time;
 
 pub use db::Db;
 pub use file::OpenError;
 pub use migration::Migration;
+pub use probe::probe;
 
 #[cfg(test)]
 mod tests;

@@ -49,9 +49,9 @@ impl Page {
 
 /// The token of the page after this row.
 #[must_use]
-pub fn token(list: &'static str, last: Uuid) -> String {
-    let mut bytes = last.as_bytes().to_vec();
-    bytes.extend_from_slice(&checksum(list, last));
+pub fn token(list: &'static str, after: Uuid) -> String {
+    let mut bytes = after.as_bytes().to_vec();
+    bytes.extend_from_slice(&checksum(list, after));
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
@@ -107,7 +107,9 @@ mod tests {
     #[test]
     fn a_damaged_token_is_refused() {
         let good = token("users", Uuid::now_v7());
-        for bad in [&good[1..], &good[..good.len() - 1], "x", "!", "\u{1F600}", &format!("{good}A"), &format!("{good}=")] {
+        for bad in
+            [&good[1..], &good[..good.len() - 1], "x", "!", "\u{1F600}", &format!("{good}A"), &format!("{good}=")]
+        {
             assert_eq!(Page::parse("users", 0, bad).unwrap_err().reason(), Reason::InvalidPageToken, "{bad}");
         }
     }

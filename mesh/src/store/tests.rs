@@ -54,7 +54,10 @@ async fn a_newer_schema_is_refused_and_left_as_it_is() {
 
     let error = Db::open(&path, FIRST).await.unwrap_err();
     assert!(matches!(error, OpenError::Newer { found: 2, known: 1, .. }), "{error:?}");
-    assert!(error.to_string().contains("notes.db has schema version 2, but this program knows only up to 1"), "{error}");
+    assert!(
+        error.to_string().contains("notes.db has schema version 2, but this program knows only up to 1"),
+        "{error}"
+    );
     Db::open(&path, SECOND).await.unwrap();
 }
 

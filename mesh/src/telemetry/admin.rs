@@ -28,18 +28,14 @@ const DRAIN_TIME: Duration = Duration::from_secs(2);
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
-const OPEN_METRICS: HeaderValue = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
+const OPEN_METRICS: HeaderValue =
+    HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
 
 /// Serves `/health`, `/health/detailed`, `/ready` and `/metrics` until `stop`.
 ///
 /// # Errors
 /// Only where the listener itself is broken.
-pub async fn serve(
-    listener: TcpListener,
-    health: Health,
-    metrics: Metrics,
-    stop: CancellationToken,
-) -> io::Result<()> {
+pub async fn serve(listener: TcpListener, health: Health, metrics: Metrics, stop: CancellationToken) -> io::Result<()> {
     let tasks = TaskTracker::new();
     let slots = Arc::new(Semaphore::new(CONNECTIONS));
     while let Some((stream, slot)) = stop.run_until_cancelled(next(&listener, &slots)).await {
@@ -183,7 +179,8 @@ mod tests {
 
         /// Status code, head and body of the answer.
         async fn ask(&self, method: &str, path: &str) -> (u16, String, String) {
-            let answer = self.send(&format!("{method} {path} HTTP/1.1\r\nhost: admin\r\nconnection: close\r\n\r\n")).await;
+            let answer =
+                self.send(&format!("{method} {path} HTTP/1.1\r\nhost: admin\r\nconnection: close\r\n\r\n")).await;
             let (head, body) = answer.split_once("\r\n\r\n").unwrap();
             let code = head.split(' ').nth(1).unwrap().parse().unwrap();
             (code, head.to_lowercase(), body.to_owned())

@@ -25,8 +25,7 @@ impl Fingerprint {
 /// Eight bytes of a SHA-256 spread as well as all of it, and cost a quarter to hash.
 impl Hash for Fingerprint {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        let [a, b, c, d, e, f, g, h, ..] = self.0;
-        state.write_u64(u64::from_ne_bytes([a, b, c, d, e, f, g, h]));
+        state.write_u64(self.0.first_chunk().map_or(0, |eight| u64::from_ne_bytes(*eight)));
     }
 }
 

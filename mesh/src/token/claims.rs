@@ -1,6 +1,6 @@
 //! What an access token says, typed.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
 
 use chrono::{DateTime, TimeDelta};
 use serde::{Deserialize, Deserializer, Serialize, de};
@@ -9,9 +9,8 @@ use uuid::{NoContext, Uuid, Variant, Version};
 use super::{Principal, TokenError, json};
 use crate::clock::Timestamp;
 
-/// How far the clocks of two machines may be apart.
-pub(super) const LEEWAY: Duration = Duration::from_secs(5);
-const LEEWAY_SECONDS: i64 = 5;
+/// How far the clocks of two machines may be apart, in seconds.
+const LEEWAY: i64 = 5;
 
 /// The claims of an access token (RFC 9068, RFC 7519). Times are seconds since 1970.
 ///
@@ -83,7 +82,7 @@ impl Claims {
         if lifetime <= 0 || lifetime > expected.max_lifetime {
             return Err(TokenError::Lifetime);
         }
-        let latest_start = expected.now.timestamp() + LEEWAY_SECONDS;
+        let latest_start = expected.now.timestamp() + LEEWAY;
         if self.iat > latest_start || self.nbf.is_some_and(|nbf| nbf > latest_start) {
             return Err(TokenError::NotYetValid);
         }
@@ -92,7 +91,7 @@ impl Claims {
             return Err(TokenError::Expired);
         }
         let issued_at = issue_time(self.jti, self.iat)?;
-        if self.auth_time < 0 || self.auth_time > self.iat + LEEWAY_SECONDS {
+        if self.auth_time < 0 || self.auth_time > self.iat + LEEWAY {
             return Err(TokenError::Claims);
         }
         Ok(Principal {
@@ -111,7 +110,7 @@ impl Claims {
 
 /// Whether a token that ends then is over now.
 pub(super) fn has_ended(expires_at: Timestamp, now: Timestamp) -> bool {
-    now - expires_at >= TimeDelta::seconds(LEEWAY_SECONDS)
+    now - expires_at >= TimeDelta::seconds(LEEWAY)
 }
 
 /// A new token id that carries its issue time, for the `jti` claim. `at` is the same moment that `iat` is made from:
@@ -129,7 +128,7 @@ fn issue_time(jti: Uuid, iat: i64) -> Result<Timestamp, TokenError> {
     }
     let (seconds, nanos) = jti.get_timestamp().ok_or(TokenError::Claims)?.to_unix();
     let seconds = i64::try_from(seconds).map_err(|_| TokenError::Claims)?;
-    if seconds.abs_diff(iat) > LEEWAY.as_secs() {
+    if seconds.abs_diff(iat) > LEEWAY.unsigned_abs() {
         return Err(TokenError::Claims);
     }
     DateTime::from_timestamp(seconds, nanos).ok_or(TokenError::Claims)

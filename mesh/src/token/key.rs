@@ -137,3 +137,52 @@ fn coordinate(text: &str) -> Result<Vec<u8>, KeyError> {
     let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| KeyError::Material)?;
     if bytes.len() == 32 { Ok(bytes) } else { Err(KeyError::Material) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::token::testing::Signer;
+
+    #[test]
+    fn a_jwk_is_read_and_is_the_key_that_it_was_made_of() {
+        let signer = Signer::new("key-1");
+        assert_eq!(PublicKey::from_jwk(&signer.jwk()), Ok(signer.public()));
+    }
+
+    #[test]
+    fn an_ed25519_jwk_is_read() {
+        let jwk = Jwk {
+            kty: "OKP".to_owned(),
+            r#use: "sig".to_owned(),
+            alg: "EdDSA".to_owned(),
+            kid: "ed".to_owned(),
+            crv: "Ed25519".to_owned(),
+            // RFC 8037, appendix A.2.
+            x: "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo".to_owned(),
+            y: String::new(),
+        };
+        assert_eq!(PublicKey::from_jwk(&jwk).map(|key| key.algorithm()), Ok(Algorithm::EdDsa));
+    }
+
+    #[test]
+    fn a_jwk_that_is_not_ours_to_use_is_refused_and_says_why() {
+        let good = Signer::new("key-1").jwk();
+        let with = |change: fn(&mut Jwk)| {
+            let mut jwk = good.clone();
+            change(&mut jwk);
+            PublicKey::from_jwk(&jwk).map(drop)
+        };
+        assert_eq!(with(|jwk| jwk.kid.clear()), Err(KeyError::Name));
+        assert_eq!(with(|jwk| jwk.kid = "k".repeat(257)), Err(KeyError::Name));
+        assert_eq!(with(|jwk| jwk.r#use = "enc".to_owned()), Err(KeyError::Use));
+        assert_eq!(with(|jwk| jwk.r#use.clear()), Err(KeyError::Use));
+        assert_eq!(with(|jwk| jwk.alg = "HS256".to_owned()), Err(KeyError::Kind));
+        assert_eq!(with(|jwk| jwk.alg = "EdDSA".to_owned()), Err(KeyError::Kind));
+        assert_eq!(with(|jwk| jwk.kty = "oct".to_owned()), Err(KeyError::Kind));
+        assert_eq!(with(|jwk| jwk.crv = "P-384".to_owned()), Err(KeyError::Kind));
+        assert_eq!(with(|jwk| jwk.x.push('=')), Err(KeyError::Material));
+        assert_eq!(with(|jwk| jwk.y.clear()), Err(KeyError::Material));
+        // A point that is not on the curve.
+        assert_eq!(with(|jwk| jwk.y = jwk.x.clone()), Err(KeyError::Material));
+    }
+}

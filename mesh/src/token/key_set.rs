@@ -93,3 +93,48 @@ impl fmt::Debug for KeySet {
         f.debug_set().entries(self.0.keys.load().values()).finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::token::testing::Signer;
+
+    #[test]
+    fn only_a_withdrawn_or_exchanged_key_counts_as_a_withdrawal() {
+        let (first, second) = (Signer::new("1"), Signer::new("2"));
+        let keys = KeySet::new();
+        assert!(!keys.is_loaded());
+        keys.replace(vec![first.public()]);
+        keys.replace(vec![first.public()]);
+        keys.replace(vec![second.public(), first.public()]);
+        assert_eq!(keys.withdrawals(), 0);
+        keys.replace(vec![second.public()]);
+        assert_eq!(keys.withdrawals(), 1);
+        keys.replace(vec![Signer::new("2").public()]);
+        assert_eq!(keys.withdrawals(), 2);
+        assert!(keys.get("1").is_none() && keys.get("2").is_some());
+    }
+
+    #[test]
+    fn of_two_keys_with_one_name_the_first_counts() {
+        let (first, second) = (Signer::new("1"), Signer::new("1"));
+        let keys = KeySet::new();
+        keys.replace(vec![first.public(), second.public()]);
+        assert_eq!(keys.get("1").as_deref(), Some(&first.public()));
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_keys_is_told_when_they_come() {
+        let keys = KeySet::new();
+        let waiting = tokio::spawn({
+            let keys = keys.clone();
+            async move { keys.loaded().await }
+        });
+        keys.replace(vec![]);
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        keys.replace(vec![Signer::new("1").public()]);
+        waiting.await.unwrap();
+        keys.loaded().await;
+    }
+}

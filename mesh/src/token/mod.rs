@@ -26,6 +26,8 @@ mod key_set;
 mod principal;
 mod revocation;
 mod shape;
+#[cfg(test)]
+mod testing;
 mod verifier;
 mod watch;
 

@@ -30,7 +30,7 @@ impl VerifierConfig {
         Self {
             issuer: issuer.into(),
             audience: audience.into(),
-            max_lifetime: Duration::from_secs(3600),
+            max_lifetime: Duration::from_hours(1),
             cache_capacity: 10_000,
         }
     }
@@ -148,3 +148,6 @@ impl fmt::Debug for Verifier {
         f.debug_struct("Verifier").field("config", &self.0.config).field("keys", &self.0.keys).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,205 @@
+//! Sign-in: from credentials to tokens, and back out. This service owns the credentials and the keys that tokens are
+//! signed with.
+//!
+//! It knows no name and no role (user does) and keeps no session (session does). It asks them, and puts what they say
+//! into a token that every service can check by itself.
+//!
+//! | room | holds |
+//! |---|---|
+//! | `rpc` | the RPCs: convert, call the domain, convert back |
+//! | [`register`], [`sign_in`], [`refresh`] | what happens in each, from beginning to end |
+//! | [`password`], [`hasher`] | hashes, and the threads that make them |
+//! | [`refresh_token`], [`token_maker`], [`tokens`] | what tokens are made of |
+//! | [`signing_key`], [`key_ring`], [`discovery`] | what tokens are signed with, and how others find that |
+//! | [`neighbours`], [`property_claims`] | what is asked of the other services |
+//! | [`credential`], [`store`] | what is kept, and where; all SQL is in `store.rs` |
+//! | [`error`] | how this service fails, and the reason that the caller hears |
+//! | [`config`], [`metrics`] | its section of the configuration, and what it counts |
+//!
+//! A sign-in, step by step: [`sign_in::SignIn::sign_in`].
+//!
+//! # How to add an RPC
+//!
+//! Say, `ChangePassword`:
+//!
+//! 1. **Contract.** In `proto/drystone/auth/v1/auth.proto` write the RPC, its two messages and a comment for each.
+//!    Give it a rule (who may call, for whom, how long ago the user may have signed in), its idempotency, the lawful
+//!    values of its fields and, if it is meant for the outside, its REST path. A field that holds a secret gets
+//!    `debug_redact`. Then `cargo check`: the build says what is missing.
+//! 2. **Domain.** Write what happens in a file named for it, `change_password.rs`: a struct that holds what it needs,
+//!    and one function that reads from top to bottom. Secrets arrive as types that wipe themselves
+//!    ([`Password`](password::Password)); passwords are hashed nowhere but in the
+//!    [`HashingPool`](hasher::HashingPool). A new failure is a variant of [`Error`] with its reason beside it.
+//! 3. **Neighbours.** If it asks something new of another service, add a method to
+//!    [`Neighbours`](neighbours::Neighbours), in this service's own words, and the call to
+//!    [`Clients`](neighbours::Clients). The other service's rule has to list `auth` among its callers.
+//! 4. **Store.** Add a method to [`AuthStore`], its SQL to [`SqlStore`], and to `tests/store.rs` what every store must
+//!    promise of it. New columns are a new file in `migrations/sqlite/`, listed in [`MIGRATIONS`]; a file that has been
+//!    released is never edited.
+//! 5. **Handler.** The compiler now asks for the method in `rpc/auth_service.rs`. It takes the message apart, calls the
+//!    domain and puts the answer together. What the domain needs is handed to it in [`Service::new`].
+//! 6. **Tests.** Unit tests stand below the domain, with the neighbours of `tests::fake` where it asks any. Who may call
+//!    at all is proven for every RPC in the contract by the access matrix in `tests/`, without a line of yours; so is
+//!    the REST path by the edge.
+
+pub mod config;
+pub mod credential;
+pub mod discovery;
+pub mod error;
+pub mod hasher;
+pub mod key_ring;
+pub mod metrics;
+pub mod neighbours;
+pub mod password;
+pub mod property_claims;
+pub mod refresh;
+pub mod refresh_token;
+pub mod register;
+mod rpc;
+pub mod sign_in;
+pub mod signing_key;
+pub mod store;
+pub mod token_maker;
+pub mod tokens;
+
+#[cfg(test)]
+mod tests;
+
+use std::{fmt, sync::Arc};
+
+use drystone::{
+    auth::v1::{
+        auth_service_server::{AuthService, AuthServiceServer},
+        key_service_server::{KeyService, KeyServiceServer},
+    },
+    property::v1::property_service_client::PropertyServiceClient,
+    session::v1::session_service_client::SessionServiceClient,
+    user::v1::user_service_client::UserServiceClient,
+};
+use drystone_mesh::{client::Channel, clock::Clock, telemetry::Metrics};
+
+pub use crate::{
+    config::Config,
+    error::{Error, StartError},
+    store::{AuthStore, MIGRATIONS, SqlStore},
+    token_maker::AUDIENCE,
+};
+use crate::{
+    hasher::HashingPool,
+    key_ring::KeyRing,
+    metrics::{HashingMetrics, PropertyClaimMetrics},
+    neighbours::{Clients, Neighbours},
+    password::PasswordHash,
+    property_claims::PropertyClaims,
+    refresh::Refresh,
+    register::Registration,
+    rpc::{AuthRpc, KeyRpc},
+    sign_in::SignIn,
+    token_maker::TokenMaker,
+    tokens::TokenIssuer,
+};
+
+/// The workload's name, as in its SPIFFE ID.
+pub const NAME: &str = "auth";
+
+/// What the service needs of the world.
+pub struct Deps {
+    /// Where credentials and keys are.
+    pub store: Arc<dyn AuthStore>,
+    /// Who owns the accounts.
+    pub users: UserServiceClient<Channel>,
+    /// Who owns the properties.
+    pub properties: PropertyServiceClient<Channel>,
+    /// Who owns the sessions.
+    pub sessions: SessionServiceClient<Channel>,
+    /// The time.
+    pub clock: Clock,
+    /// Where to count.
+    pub metrics: Metrics,
+    /// The section `[auth]`.
+    pub config: Config,
+    /// What tokens say in `iss`.
+    pub issuer: String,
+    /// The address that clients use, such as `https://id.example.com`: the discovery document points there.
+    pub public_url: String,
+}
+
+/// `drystone.auth.v1.AuthService` and `drystone.auth.v1.KeyService`.
+pub struct Service {
+    auth: AuthRpc,
+    keys: KeyRpc,
+}
+
+impl Service {
+    /// The service over these. Reads the keys, makes those that are missing, and starts the hashing threads.
+    ///
+    /// # Errors
+    /// A sentence that says what to do: see [`StartError`].
+    pub async fn new(deps: Deps) -> Result<Self, StartError> {
+        let Deps { store, users, properties, sessions, clock, metrics, config, issuer, public_url } = deps;
+        let neighbours: Arc<dyn Neighbours> = Arc::new(Clients { users, properties, sessions });
+        Self::assemble(store, neighbours, clock, &metrics, &config, issuer, &public_url).await
+    }
+
+    async fn assemble(
+        store: Arc<dyn AuthStore>,
+        neighbours: Arc<dyn Neighbours>,
+        clock: Clock,
+        metrics: &Metrics,
+        config: &Config,
+        issuer: String,
+        public_url: &str,
+    ) -> Result<Self, StartError> {
+        config.check().map_err(StartError::Config)?;
+        let keys = Arc::new(KeyRing::open(&*store, &clock).await?);
+        let seal = key_ring::refresh_token_seal(&*store, &clock).await?;
+        let hashing = HashingPool::start(config.pool_size(), config.cost(), HashingMetrics::new(metrics))
+            .map_err(StartError::Threads)?;
+        let hashing = Arc::new(hashing);
+
+        let discovery = discovery::document(&issuer, public_url);
+        let maker = TokenMaker::new(Arc::clone(&keys), issuer, config.access_token_lifetime.duration());
+        let issuer = Arc::new(TokenIssuer { maker, seal, clock: clock.clone() });
+        let without = PropertyClaimMetrics::new(metrics);
+        let property_claims =
+            |without| PropertyClaims::new(Arc::clone(&neighbours), config.property_claims_timeout.duration(), without);
+
+        let auth = AuthRpc {
+            registration: Registration {
+                neighbours: Arc::clone(&neighbours),
+                store: Arc::clone(&store),
+                hashing: Arc::clone(&hashing),
+                clock: clock.clone(),
+            },
+            sign_in: SignIn {
+                neighbours: Arc::clone(&neighbours),
+                store,
+                hashing,
+                no_password: PasswordHash::of_no_password(config.cost())?,
+                property_claims: property_claims(without.sign_ins_without),
+                issuer: Arc::clone(&issuer),
+                clock: clock.clone(),
+            },
+            refresh: Refresh {
+                neighbours: Arc::clone(&neighbours),
+                property_claims: property_claims(without.refreshes_without),
+                issuer,
+                clock,
+            },
+            neighbours,
+        };
+        Ok(Self { auth, keys: KeyRpc { keys, discovery } })
+    }
+
+    /// The services as a server takes them.
+    #[must_use]
+    pub fn into_servers(self) -> (AuthServiceServer<impl AuthService>, KeyServiceServer<impl KeyService>) {
+        (AuthServiceServer::new(self.auth), KeyServiceServer::new(self.keys))
+    }
+}
+
+impl fmt::Debug for Service {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Service").finish_non_exhaustive()
+    }
+}

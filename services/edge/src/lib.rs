@@ -1,0 +1,195 @@
+//! The edge: REST for the outside world, in front of the mesh's gRPC.
+//!
+//! It holds no business rule, no database and no code for any route. At its start it reads the contract's descriptor:
+//! each RPC with a `google.api.http` option becomes a route. A request is turned into the RPC's message, sent to the
+//! service that owns the RPC, and the answer is turned back.
+//!
+//! ```text
+//! serve -> exchange -> router      which RPC
+//!                   -> body        bytes, under limits
+//!                   -> transcode   message: json (body), template (path), query, mask
+//!                   -> headers     the call: deadline, request id, trace, token, client
+//!                   -> forward     gRPC
+//!                   -> answer      JSON, or an error as google.rpc.Status
+//! ```
+//!
+//! The user's token is handed on as it came; the edge has no opinion of it. Whatever else a client claims to be is
+//! dropped: see `headers.rs` for the short list of what goes in.
+//!
+//! # How to add a REST call
+//!
+//! There is nothing to do here. Give the RPC a `google.api.http` option in its `.proto` file and list `outside` among the
+//! callers of its rule; the build refuses what does not fit together, and the next start serves it. The same holds for a new
+//! service: its package `drystone.NAME.v1` says which workload the edge calls.
+//!
+//! # What is served how
+//!
+//! - Templates, bodies, queries and answers follow [`google/api/http.proto`]; JSON is [ProtoJSON]. Fields of
+//!   default value are written.
+//! - What would be ignored is refused: unknown members and parameters, members that stand twice, a body where none
+//!   belongs. The error names the field as the client spells it.
+//! - A PATCH without update mask gets one from the members of its body, without those that the path fills or the server alone
+//!   sets.
+//! - HEAD is served by GET, OPTIONS answers `allow`, and `/health` is the edge's own.
+//! - Bad input never ends a connection, as long as its body is not much larger than what is taken.
+//!
+//! [`google/api/http.proto`]: https://github.com/googleapis/googleapis/blob/master/google/api/http.proto
+//! [ProtoJSON]: https://protobuf.dev/programming-guides/json/
+
+mod answer;
+mod body;
+mod config;
+mod exchange;
+mod field;
+#[cfg(test)]
+#[path = "../tests/support/fixture.rs"]
+mod fixture;
+mod forward;
+mod headers;
+mod json;
+mod mask;
+mod metrics;
+mod percent;
+mod query;
+mod refusal;
+mod route;
+mod router;
+mod serve;
+mod template;
+mod text;
+mod tracked;
+mod transcode;
+
+use std::{collections::HashMap, fmt, io, sync::Arc};
+
+use drystone_mesh::{
+    client::{Channel, DialError, Dialer},
+    health::{self, Health},
+    telemetry::Metrics,
+};
+use http::Method;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    answer::Errors,
+    exchange::{Exchange, HEALTH, Target},
+    metrics::EdgeMetrics,
+    router::Router,
+    template::Template,
+};
+pub use crate::{
+    config::Config,
+    forward::Backend,
+    route::{Contract, ContractError},
+    template::TemplateError,
+};
+
+/// The workload's name, as in its SPIFFE ID.
+pub const NAME: &str = "edge";
+
+/// What the edge needs of the world.
+pub struct Deps {
+    /// How it reaches the services.
+    pub dialer: Dialer,
+    /// Where it says how it is.
+    pub health: Health,
+    /// Where it counts.
+    pub metrics: Metrics,
+    /// How it runs.
+    pub config: Config,
+}
+
+/// Why the edge cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The contract cannot be served.
+    #[error(transparent)]
+    Contract(#[from] ContractError),
+    /// A service cannot be reached, since nobody said where it is.
+    #[error(transparent)]
+    Dial(#[from] DialError),
+    /// The program's own descriptors are damaged.
+    #[error("the descriptors of google.rpc cannot be read; this is a fault of the program")]
+    ErrorDescriptors,
+}
+
+/// The edge, over channels of kind `C`.
+pub struct Service<C = Channel> {
+    exchange: Arc<Exchange<C>>,
+    config: Config,
+    component: health::Component,
+}
+
+impl Service {
+    /// The edge of this house. Each service that it depends on shows up among the components of its health.
+    ///
+    /// # Errors
+    /// [`StartError`], for a contract that cannot be served or a service without address.
+    pub fn new(deps: Deps) -> Result<Self, StartError> {
+        let Deps { dialer, health, metrics, config } = deps;
+        let connect = |workload: &str| Ok(dialer.dependency(workload, health::Kind::Optional)?);
+        Self::over(Contract::drystone(), connect, &health, &metrics, config)
+    }
+}
+
+impl<C: Backend> Service<C> {
+    /// An edge for any contract; `connect` makes the channel to the workload of a name, and is asked once for each.
+    ///
+    /// # Errors
+    /// [`StartError`], for a contract that cannot be served, and whatever `connect` fails with.
+    pub fn over(
+        contract: Contract,
+        mut connect: impl FnMut(&str) -> Result<C, StartError>,
+        health: &Health,
+        metrics: &Metrics,
+        config: Config,
+    ) -> Result<Self, StartError> {
+        let mut router = Router::new();
+        let mut routes = Vec::new();
+        let mut channels: HashMap<&str, C> = HashMap::new();
+        let health_path: Template = HEALTH
+            .parse()
+            .map_err(|error: TemplateError| ContractError { rpc: HEALTH.to_owned(), fault: error.to_string() })?;
+        // The first route of a router never conflicts.
+        let _ = router.add(Method::GET, &health_path, Target::Health);
+        for route in route::read(contract)? {
+            router.add(route.method.clone(), &route.template, Target::Route(routes.len())).map_err(|taken| {
+                let by = match taken {
+                    Target::Health => "the health of the edge",
+                    Target::Route(number) => {
+                        routes.get(number).map_or("", |(other, _): &(route::Route, C)| other.rpc.path)
+                    }
+                };
+                ContractError { rpc: route.rpc.path.to_owned(), fault: format!("`{}` is taken by {by}", route.label) }
+            })?;
+            let workload = route.rpc.workload();
+            let channel = match channels.get(workload) {
+                Some(channel) => channel.clone(),
+                None => channels.entry(workload).or_insert(connect(workload)?).clone(),
+            };
+            routes.push((route, channel));
+        }
+        let errors = Errors::new().ok_or(StartError::ErrorDescriptors)?;
+        let exchange = Exchange::new(router, routes, errors, EdgeMetrics::new(metrics), &config);
+        let component = health.component("rest", health::Kind::Vital);
+        Ok(Self { exchange: Arc::new(exchange), config, component })
+    }
+
+    /// Serves until `stop`, then lets running requests end within the configured time.
+    ///
+    /// # Errors
+    /// The listener's own failure.
+    pub async fn run(self, listener: TcpListener, stop: CancellationToken) -> io::Result<()> {
+        self.component.up();
+        let end = serve::run(self.exchange, &self.config, listener, stop).await;
+        self.component.down("stopped");
+        end
+    }
+}
+
+impl<C> fmt::Debug for Service<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Service").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,98 @@
+//! Accounts: who the end users are. This service owns their addresses, names and roles.
+//!
+//! It never sees a password (auth does) and never a session (session does). A caller that is signing somebody in
+//! learns from it which account an address belongs to, and what that account may do.
+//!
+//! | room | holds |
+//! |---|---|
+//! | [`rpc`](crate::Service) | the RPCs: convert, call the domain, convert back |
+//! | [`Account`], [`Email`], [`DisplayName`] | what an account is made of, and what is lawful in it |
+//! | [`Role`], [`Roles`] | what roles there are, and which permissions each brings |
+//! | [`permission`] | who may see and change an account |
+//! | [`UserStore`], [`SqlStore`] | where accounts are kept; all SQL is in `store.rs` |
+//! | [`Error`] | how this service fails, and the reason that the caller hears |
+//! | [`Config`] | its section of the configuration |
+//!
+//! # How to add an RPC
+//!
+//! Say, `DeleteUser`:
+//!
+//! 1. **Contract.** In `proto/drystone/user/v1/user.proto` write the RPC, its two messages and a comment for each.
+//!    Give it a rule (who may call, for whom, with what permission), its idempotency, the lawful values of its
+//!    fields and, if it is meant for the outside, its REST path. Then `cargo check`: the build says what is missing.
+//! 2. **Domain.** Write what is true of accounts, whoever asks, in a file named for what it is. Raw strings become
+//!    types here ([`Email::parse`]). A new failure is a variant of [`Error`] with its reason beside it.
+//! 3. **Store.** Add a method to [`UserStore`], its SQL to [`SqlStore`], and to `tests/store.rs` what every store must
+//!    promise of it. New columns are a new file in `migrations/sqlite/`, listed in [`MIGRATIONS`]; a file that has
+//!    been released is never edited.
+//! 4. **Handler.** The compiler now asks for the method in `rpc/user_service.rs`. It takes the message apart, asks
+//!    [`permission`] if there is a user, calls the store, and puts the answer together.
+//! 5. **Tests.** `tests/rpc.rs` calls the handler as a given user. Who may call at all is proven for every RPC in the
+//!    contract by the access matrix in `tests/`, without a line of yours; so is the REST path by the edge.
+
+mod account;
+mod config;
+mod display_name;
+mod email;
+mod error;
+pub mod permission;
+mod role;
+mod rpc;
+mod store;
+
+use std::{fmt, sync::Arc};
+
+use drystone::{
+    session::v1::session_service_client::SessionServiceClient, user::v1::user_service_server::UserServiceServer,
+};
+use drystone_mesh::{client::Channel, clock::Clock};
+
+pub use crate::{
+    account::{Account, NewAccount},
+    config::Config,
+    display_name::{DisplayName, DisplayNameError},
+    email::{Email, EmailError},
+    error::Error,
+    role::{Role, Roles, UnknownRole},
+    store::{MIGRATIONS, SqlStore, UserStore},
+};
+
+/// The workload's name, as in its SPIFFE ID.
+pub const NAME: &str = "user";
+
+/// What the service needs of the world.
+pub struct Deps {
+    /// Where the accounts are.
+    pub store: Arc<dyn UserStore>,
+    /// Who voids the tokens of a user whose roles change.
+    pub sessions: SessionServiceClient<Channel>,
+    /// The time.
+    pub clock: Clock,
+}
+
+/// `drystone.user.v1.UserService`.
+pub struct Service {
+    store: Arc<dyn UserStore>,
+    sessions: SessionServiceClient<Channel>,
+    clock: Clock,
+}
+
+impl Service {
+    /// The service over these.
+    #[must_use]
+    pub fn new(Deps { store, sessions, clock }: Deps) -> Self {
+        Self { store, sessions, clock }
+    }
+
+    /// The service as a server takes it.
+    #[must_use]
+    pub fn into_server(self) -> UserServiceServer<Self> {
+        UserServiceServer::new(self)
+    }
+}
+
+impl fmt::Debug for Service {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Service").finish_non_exhaustive()
+    }
+}

@@ -26,7 +26,7 @@ struct Pace {
 }
 
 const PACE: Pace = Pace {
-    every: Duration::from_secs(60),
+    every: Duration::from_mins(1),
     at_least_apart: Duration::from_secs(5),
     patience: Duration::from_secs(5),
     backoff: (Duration::from_millis(50), Duration::from_secs(5)),
@@ -52,7 +52,7 @@ async fn keep<T: Transport>(mut client: KeyServiceClient<T>, keys: KeySet, pace:
             Err(error) => {
                 let delay = backoff.failed();
                 if backoff.is_lasting() {
-                    tracing::warn!(%error, loaded = keys.is_loaded(), "token keys not fetched");
+                    tracing::warn!(code = ?error.code(), error = error.message(), loaded = keys.is_loaded(), "token keys not fetched");
                 }
                 sleep(delay).await;
             }
@@ -79,3 +79,6 @@ async fn fetch<T: Transport>(client: &mut KeyServiceClient<T>, patience: Duratio
 fn usable(jwk: &drystone::auth::v1::Jwk) -> Option<PublicKey> {
     PublicKey::from_jwk(jwk).inspect_err(|error| tracing::warn!(kid = jwk.kid, %error, "token key passed over")).ok()
 }
+
+#[cfg(test)]
+mod tests;

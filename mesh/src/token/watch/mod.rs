@@ -10,8 +10,11 @@ pub use self::{keys::watch_keys, revocations::watch_revocations};
 
 /// What a generated client can stand on: [`crate::client::Channel`] in a mesh, a server's own service in a test.
 pub trait Transport:
-    GrpcService<Body, ResponseBody: http_body::Body<Data = Bytes, Error: Into<StdError> + Send> + Send + 'static, Future: Send>
-    + Send
+    GrpcService<
+        Body,
+        ResponseBody: http_body::Body<Data = Bytes, Error: Into<StdError> + Send> + Send + 'static,
+        Future: Send,
+    > + Send
     + 'static
 {
 }

@@ -17,17 +17,10 @@ use crate::{
     token::{RevocationView, backoff::Backoff},
 };
 
-/// When to give a stream up, and when to open the next.
-#[derive(Clone, Copy)]
-struct Pace {
-    /// A server that says nothing for so long is taken for gone; it gives a sign of life every 2 s.
-    silence: Duration,
-    /// The first and the longest wait after a failure.
-    backoff: (Duration, Duration),
-}
-
-const PACE: Pace =
-    Pace { silence: Duration::from_secs(10), backoff: (Duration::from_millis(50), Duration::from_secs(2)) };
+/// A server that says nothing for so long is taken for gone; it gives a sign of life every 2 s.
+const SILENCE: Duration = Duration::from_secs(10);
+/// The first and the longest wait after a failure. Short: until the next stream stands, nothing is heard.
+const WAITS: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
 /// Takes in what is revoked, and acknowledges it only then: a revoking call that waits for the acknowledgement knows
 /// that no token of it passes here any more. After a break it goes on from where it was.
@@ -36,8 +29,8 @@ pub async fn watch_revocations<T: Transport>(
     view: RevocationView,
     stop: CancellationToken,
 ) {
-    let follower = Follower { client, view, cursor: 0, backoff: Backoff::new(PACE.backoff.0, PACE.backoff.1) };
-    stop.run_until_cancelled(follower.follow(PACE.silence)).await;
+    let follower = Follower { client, view, cursor: 0, backoff: Backoff::new(WAITS.0, WAITS.1) };
+    stop.run_until_cancelled(follower.follow(SILENCE)).await;
 }
 
 struct Follower<T> {
@@ -57,7 +50,7 @@ impl<T: Transport> Follower<T> {
             };
             let delay = self.backoff.failed();
             if self.backoff.is_lasting() {
-                tracing::warn!(%error, cursor = self.cursor, "revocations are not heard of");
+                tracing::warn!(code = ?error.code(), error = error.message(), cursor = self.cursor, "revocations are not heard of");
             }
             sleep(delay).await;
         }
@@ -90,3 +83,6 @@ impl<T: Transport> Follower<T> {
 async fn in_time<R>(limit: Duration, work: impl Future<Output = Result<R, Status>>) -> Result<R, Status> {
     timeout(limit, work).await.map_err(|_| Status::deadline_exceeded("nothing was heard in time"))?
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,13 @@
+//! The echo service that stands beside ours: one unary RPC, generated without a contract of its own.
+
+fn main() {
+    let echo = tonic_build::manual::Method::builder()
+        .name("echo")
+        .route_name("Echo")
+        .input_type("drystone::user::v1::GetMeResponse")
+        .output_type("drystone::user::v1::GetMeResponse")
+        .codec_path("tonic_prost::ProstCodec")
+        .build();
+    let service = tonic_build::manual::Service::builder().name("Echo").package("bench").method(echo).build();
+    tonic_build::manual::Builder::new().compile(&[service]);
+}

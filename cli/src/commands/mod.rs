@@ -1,0 +1,9 @@
+//! One command a file: its flags, and what it does.
+
+pub(crate) mod access_show;
+pub(crate) mod certs;
+pub(crate) mod config_check;
+pub(crate) mod config_show;
+pub(crate) mod contract_export;
+pub(crate) mod serve;
+pub(crate) mod up;

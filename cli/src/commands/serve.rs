@@ -1,0 +1,58 @@
+//! `drystone serve`: chosen services in one process, with certificates that somebody else made.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use anyhow::{Result, bail};
+use drystone_mesh::{
+    identity::{Identity, IdentityFiles},
+    telemetry::logs,
+};
+
+use crate::{
+    config::{Config, ConfigFile},
+    process::{self, CertificatePaths, Plan},
+};
+
+/// The flags of `drystone serve`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The services to run
+    #[arg(value_name = "NAME", required = true, value_parser = process::WORKLOADS)]
+    pub(crate) names: Vec<String>,
+
+    #[command(flatten)]
+    pub(crate) config: ConfigFile,
+
+    /// Write the addresses and certificates to FILE as JSON once everything is ready
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ready_file: Option<PathBuf>,
+}
+
+/// Runs until Ctrl-C.
+pub(crate) fn run(args: Args) -> Result<()> {
+    let config = Config::load(&args.config.sources())?;
+    logs::init(&config.log);
+    let mut identities = BTreeMap::new();
+    let mut certificates = CertificatePaths { ca: config.certs_dir.join("ca.pem"), workloads: BTreeMap::new() };
+    for name in process::WORKLOADS.into_iter().filter(|name| args.names.iter().any(|chosen| chosen == name)) {
+        let files = IdentityFiles {
+            certificate: config.certs_dir.join(format!("{name}.pem")),
+            key: config.certs_dir.join(format!("{name}.key")),
+            bundle: certificates.ca.clone(),
+        };
+        let identity = Identity::load(&files)?;
+        if identity.trust_domain() != config.trust_domain || identity.id().workload() != Some(name) {
+            bail!(
+                "{} is the certificate of {}, not of spiffe://{}/service/{name}; put the right one there, or set `certs_dir`",
+                files.certificate.display(),
+                identity.id(),
+                config.trust_domain,
+            );
+        }
+        identities.insert(name, identity);
+        certificates.workloads.insert(name, files);
+    }
+    let peers = config.peers();
+    let plan = Plan { peers, identities, ready_file: args.ready_file, certificates, banner: false, config };
+    process::runtime()?.block_on(process::run(plan))
+}

@@ -1,0 +1,129 @@
+//! `drystone up`: the whole mesh in one process, on embedded stores, with a development CA of its own.
+
+use std::{
+    collections::BTreeMap,
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
+
+use anyhow::Result;
+use drystone::contract::WORKLOADS;
+use drystone_mesh::{
+    clock::Clock,
+    config::{ConfigError, Sources},
+    identity::{Authority, Identity, TrustDomain},
+    telemetry::logs,
+};
+use tracing::{info, warn};
+
+use crate::{
+    config::{Config, ConfigFile},
+    process::{self, CertificatePaths, Plan},
+};
+
+/// How often the certificates, which live for a day, are made again.
+const RENEWAL: Duration = Duration::from_secs(8 * 3600);
+
+/// The flags of `drystone up`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    pub(crate) config: ConfigFile,
+
+    /// Take free ports instead of the configured ones, for tests
+    #[arg(long)]
+    pub(crate) ephemeral: bool,
+
+    /// Write the addresses and certificates to FILE as JSON once everything is ready
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ready_file: Option<PathBuf>,
+
+    /// Keep the databases in DIR, and with --ephemeral the certificates in DIR/certs
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+
+    /// Leave the service NAME out, to see how the others do without it
+    #[arg(long, value_name = "NAME", value_parser = process::WORKLOADS)]
+    pub(crate) without: Vec<String>,
+}
+
+/// Runs until Ctrl-C.
+pub(crate) fn run(args: Args) -> Result<()> {
+    let mut config = Config::load(&sources(&args)?)?;
+    logs::init(&config.log);
+    if args.ephemeral {
+        take_free_ports(&mut config);
+    }
+    let authority = Authority::open_or_create(&config.certs_dir, &config.trust_domain, Clock::system())?;
+    let mut identities = BTreeMap::new();
+    let mut certificates = CertificatePaths { ca: authority.certificate(), workloads: BTreeMap::new() };
+    for name in WORKLOADS {
+        let files = authority.issue(name)?;
+        if process::WORKLOADS.contains(name) {
+            identities.insert(*name, Identity::load(&files)?);
+        }
+        certificates.workloads.insert(name, files);
+    }
+
+    process::runtime()?.block_on(async {
+        tokio::spawn(renew(config.certs_dir.clone(), config.trust_domain.clone(), identities.clone()));
+        identities.retain(|name, _| !args.without.iter().any(|left_out| left_out == name));
+        process::run(Plan {
+            // A service that is left out has an address where nobody answers, as one that is away has.
+            peers: config.peers(),
+            identities,
+            ready_file: args.ready_file,
+            certificates,
+            banner: !args.ephemeral,
+            config,
+        })
+        .await
+    })
+}
+
+fn sources(args: &Args) -> Result<Sources, ConfigError> {
+    let mut sources = args.config.sources();
+    if let Some(directory) = &args.data_dir {
+        let text = |path: &std::path::Path| {
+            let text = path.to_str().map(str::to_owned);
+            text.ok_or_else(|| ConfigError::new("--data-dir is not valid UTF-8; name another directory"))
+        };
+        sources = sources.flag("--data-dir", "data_dir", text(directory)?);
+        if args.ephemeral {
+            sources = sources.flag("--data-dir", "certs_dir", text(&directory.join("certs"))?);
+        }
+    }
+    Ok(sources)
+}
+
+/// Makes the certificates again before they end, for the services that run and for whoever reads the files.
+async fn renew(directory: PathBuf, domain: TrustDomain, identities: BTreeMap<&'static str, Identity>) {
+    loop {
+        tokio::time::sleep(RENEWAL).await;
+        let renewed = || -> Result<()> {
+            let authority = Authority::open_or_create(&directory, &domain, Clock::system())?;
+            for name in WORKLOADS {
+                let files = authority.issue(name)?;
+                if let Some(identity) = identities.get(name) {
+                    identity.replace(&files)?;
+                }
+            }
+            Ok(())
+        };
+        match renewed() {
+            Ok(()) => info!("certificates renewed"),
+            Err(error) => warn!(cause = format!("{error:#}"), "certificates not renewed; the old ones go on"),
+        }
+    }
+}
+
+fn take_free_ports(config: &mut Config) {
+    let free = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    config.auth.listen = free;
+    config.user.listen = free;
+    config.session.listen = free;
+    config.property.listen = free;
+    config.edge.listen = free;
+    config.admin.listen = free;
+}

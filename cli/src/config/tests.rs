@@ -1,0 +1,73 @@
+use std::ffi::OsString;
+
+use super::*;
+
+fn load<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Config, ConfigError> {
+    let variables = pairs.into_iter().map(|(name, value)| (OsString::from(name), OsString::from(value)));
+    Config::load(&Sources::new().environment(variables))
+}
+
+fn fault<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> String {
+    load(pairs).unwrap_err().to_string()
+}
+
+#[test]
+fn the_defaults_are_those_of_the_design() {
+    let config = load([]).unwrap();
+    for (listen, expected) in [
+        (config.auth.listen, "127.0.0.1:50051"),
+        (config.user.listen, "127.0.0.1:50052"),
+        (config.session.listen, "127.0.0.1:50053"),
+        (config.property.listen, "127.0.0.1:50054"),
+        (config.edge.listen, "127.0.0.1:8080"),
+        (config.admin.listen, "127.0.0.1:8081"),
+    ] {
+        assert_eq!(listen.to_string(), expected);
+    }
+    assert_eq!(config.trust_domain.as_str(), "drystone.local");
+    assert_eq!((config.data_dir, config.certs_dir), ("data".into(), "certs/dev".into()));
+}
+
+#[test]
+fn the_issuer_is_the_edge_unless_it_is_set() {
+    let edge = (Ipv4Addr::LOCALHOST, 4711).into();
+    assert_eq!(load([]).unwrap().issuer(edge), "http://127.0.0.1:4711");
+    let set = load([("DRYSTONE_ISSUER", "https://id.example.org")]).unwrap();
+    assert_eq!(set.issuer(edge), "https://id.example.org");
+    for unlawful in ["id.example.org", "https://", "https:///x", "https://a b", "https://a?b", "https://a#b", "ftp://a"]
+    {
+        assert!(fault([("DRYSTONE_ISSUER", unlawful)]).starts_with("issuer must be a URL"), "{unlawful}");
+    }
+}
+
+#[test]
+fn peers_are_where_they_are_said_to_be_or_else_where_they_listen() {
+    let config =
+        load([("DRYSTONE_PEERS__AUTH", "auth.internal:50051"), ("DRYSTONE_USER__LISTEN", "127.0.0.1:6000")]).unwrap();
+    let peers = config.peers();
+    assert_eq!(peers["auth"], "auth.internal:50051");
+    assert_eq!(peers["user"], "127.0.0.1:6000");
+    assert_eq!(peers["session"], "127.0.0.1:50053");
+    assert!(fault([("DRYSTONE_PEERS__AUTH", "auth")]).contains("`auth` is no address of a service; write HOST:PORT"));
+    assert!(fault([("DRYSTONE_PEERS__MAIL", "mail:1")]).contains("keys in [peers]: auth, property, session, user"));
+}
+
+#[test]
+fn faults_name_the_key() {
+    assert!(
+        fault([("DRYSTONE_TRUST_DOMAIN", "Drystone Local")]).contains("`trust_domain` in the environment variable")
+    );
+    assert!(fault([("DRYSTONE_AUTH__ACCESS_TOKEN_LIFETIME", "2h")]).contains("auth.access_token_lifetime"));
+    let longer = [("DRYSTONE_AUTH__ACCESS_TOKEN_LIFETIME", "10m"), ("DRYSTONE_SESSION__TOKEN_LIFETIME_MAX", "5m")];
+    assert_eq!(fault(longer), "auth.access_token_lifetime must be at most session.token_lifetime_max, which is 5m");
+    assert!(fault([("DRYSTONE_EDGE__LISTEN", "localhost")]).contains("has to be an IP address with a port"));
+}
+
+#[test]
+fn what_is_shown_can_be_loaded() {
+    let shown = config::show(&load([("DRYSTONE_PEERS__AUTH", "auth:1")]).unwrap()).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("drystone.toml");
+    std::fs::write(&path, &shown).unwrap();
+    assert_eq!(config::show(&Config::load(&Sources::new().file(path)).unwrap()).unwrap(), shown);
+}

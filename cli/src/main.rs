@@ -1,0 +1,110 @@
+//! `drystone`: the one binary. It runs the mesh, or one service of it, and has the commands of its operator.
+//!
+//! The code says how it ended: 0 well, 1 failed, 2 asked or configured wrongly.
+
+mod commands;
+mod config;
+mod output;
+mod process;
+mod table;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use drystone_mesh::config::ConfigError;
+
+use crate::commands::{access_show, certs, config_check, config_show, contract_export, serve, up};
+
+// musl's allocator, which small containers run on, is several times slower under many threads.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+const FAILED: u8 = 1;
+const WRONG_USAGE: u8 = 2;
+
+/// An identity mesh: accounts, sign-in, sessions, roles and owned resources, served over gRPC and REST.
+#[derive(Debug, Parser)]
+#[command(name = "drystone", version, arg_required_else_help = true, after_help = AFTER_HELP)]
+struct CommandLine {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const AFTER_HELP: &str = "\
+Settings come from defaults < the file of --config (or $DRYSTONE_CONFIG) < the environment < flags.
+In the environment, DRYSTONE_AUTH__LISTEN stands for `listen` in [auth].
+To start a mesh on this machine: drystone up";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the whole mesh in this process, on embedded stores
+    Up(up::Args),
+    /// Run one service of the mesh, or several
+    Serve(serve::Args),
+    /// Issue or renew the development certificates
+    Certs(certs::Args),
+    /// Look at who may call what
+    #[command(subcommand)]
+    Access(Access),
+    /// Take out the contracts
+    #[command(subcommand)]
+    Contract(Contract),
+    /// Look at the configuration
+    #[command(subcommand)]
+    Config(Config),
+}
+
+#[derive(Debug, Subcommand)]
+enum Access {
+    /// Show the rule of every RPC
+    Show(access_show::Args),
+}
+
+#[derive(Debug, Subcommand)]
+enum Contract {
+    /// Write the descriptor set: for grpcurl, buf, Envoy, and clients in any language
+    Export(contract_export::Args),
+}
+
+#[derive(Debug, Subcommand)]
+enum Config {
+    /// Say whether the configuration can be used
+    Check(config_check::Args),
+    /// Show the configuration as it takes effect, secrets masked
+    Show(config_show::Args),
+}
+
+/// A command that was given wrongly, in a way that only its own code can see.
+#[derive(Debug)]
+struct WrongUsage(String);
+
+impl std::error::Error for WrongUsage {}
+
+impl std::fmt::Display for WrongUsage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+fn main() -> ExitCode {
+    match run(CommandLine::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            output::complain(&error);
+            let is_wrong_usage = error.is::<ConfigError>() || error.is::<WrongUsage>();
+            ExitCode::from(if is_wrong_usage { WRONG_USAGE } else { FAILED })
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Up(args) => up::run(args),
+        Command::Serve(args) => serve::run(args),
+        Command::Certs(args) => certs::run(&args),
+        Command::Access(Access::Show(args)) => access_show::run(&args),
+        Command::Contract(Contract::Export(args)) => contract_export::run(&args),
+        Command::Config(Config::Check(args)) => config_check::run(&args),
+        Command::Config(Config::Show(args)) => config_show::run(&args),
+    }
+}

@@ -1,0 +1,54 @@
+//! What a person sees when the mesh is up: what runs where, and what to try next.
+
+use std::{collections::BTreeMap, fmt::Write as _, net::SocketAddr};
+
+use super::CertificatePaths;
+use crate::config::Config;
+
+/// Prints to standard output; logs go to standard error.
+pub(super) fn print(
+    addresses: &BTreeMap<&'static str, SocketAddr>,
+    admin: SocketAddr,
+    certificates: &CertificatePaths,
+    config: &Config,
+) {
+    println!("{}", text(addresses, admin, certificates, config));
+}
+
+fn text(
+    addresses: &BTreeMap<&'static str, SocketAddr>,
+    admin: SocketAddr,
+    certificates: &CertificatePaths,
+    config: &Config,
+) -> String {
+    let mut text = String::from("\nDrystone is up.\n\n");
+    if let Some(edge) = addresses.get("edge") {
+        let _ = writeln!(text, "  REST     http://{edge}");
+    }
+    for (name, address) in addresses.iter().filter(|(name, _)| **name != "edge") {
+        let _ = writeln!(text, "  {name:<8} {address}  (gRPC, mutual TLS)");
+    }
+    let _ = writeln!(text, "  admin    http://{admin}  (/health/detailed, /metrics)");
+    let _ = writeln!(text, "  data     {}", config.data_dir.display());
+    let _ = writeln!(text, "  certs    {}", config.certs_dir.display());
+
+    let (Some(edge), Some(user), Some(operator)) =
+        (addresses.get("edge"), addresses.get("user"), certificates.workloads.get("operator"))
+    else {
+        return text;
+    };
+    let _ = write!(
+        text,
+        "\nTry next:\n\n  \
+         curl -s http://{edge}/v1/auth/register -H 'content-type: application/json' \\\n    \
+         -d '{{\"email\":\"ada@example.com\",\"password\":\"correct horse\",\"displayName\":\"Ada\"}}'\n\n  \
+         curl -s http://{edge}/v1/auth/login -H 'content-type: application/json' \\\n    \
+         -d '{{\"email\":\"ada@example.com\",\"password\":\"correct horse\"}}'\n\n  \
+         grpcurl -cacert {ca} -cert {cert} -key {key} {user} list\n\n\
+         Ctrl-C stops it; what is stored stays.\n",
+        ca = certificates.ca.display(),
+        cert = operator.certificate.display(),
+        key = operator.key.display(),
+    );
+    text
+}

@@ -1,0 +1,163 @@
+//! Which services there are, and what each is put together from.
+//!
+//! Each function below is one service's assembly: its database, the clients it calls, its server.
+
+use std::{net::SocketAddr, path::Path, sync::Arc};
+
+use anyhow::{Result, bail};
+use drystone::{
+    property::v1::property_service_client::PropertyServiceClient,
+    session::v1::session_service_client::SessionServiceClient, user::v1::user_service_client::UserServiceClient,
+};
+use drystone_mesh::{
+    client::Dialer,
+    health::Kind,
+    identity::Identity,
+    node::{Node, NodeConfig},
+    server::Server,
+    store::{self, Db, Migration},
+    token::VerifierConfig,
+};
+use tokio::net::TcpListener;
+use tokio_util::task::TaskTracker;
+
+use super::{Parts, Process, named};
+use crate::config::Config;
+
+/// Where a workload listens by its section of the configuration.
+pub(super) fn address(config: &Config, name: &str) -> SocketAddr {
+    match name {
+        drystone_auth::NAME => config.auth.listen,
+        drystone_user::NAME => config.user.listen,
+        drystone_session::NAME => config.session.listen,
+        drystone_property::NAME => config.property.listen,
+        _ => config.edge.listen,
+    }
+}
+
+/// Starts one workload as a part of the process.
+pub(super) async fn start(
+    process: &Process,
+    name: &'static str,
+    identity: Identity,
+    listener: TcpListener,
+    parts: &mut Parts,
+) -> Result<()> {
+    if name == drystone_edge::NAME {
+        return edge(process, identity, listener, parts);
+    }
+    let node = process.node(name, identity)?;
+    let server = match name {
+        drystone_auth::NAME => auth(process, &node).await?,
+        drystone_user::NAME => user(process, &node).await?,
+        drystone_session::NAME => session(process, &node).await?,
+        drystone_property::NAME => property(process, &node).await?,
+        other => bail!("there is no service `{other}`; there are auth, user, session, property and edge"),
+    };
+    let stop = process.stop_services.clone();
+    parts.services.spawn(named(name, async move {
+        let outcome = server.run(listener, stop).await;
+        node.stop.cancel();
+        node.tasks.close();
+        node.tasks.wait().await;
+        outcome
+    }));
+    Ok(())
+}
+
+async fn auth(process: &Process, node: &Node) -> Result<Server> {
+    let config = process.config.auth.clone();
+    let db = process.database(node, &config.database, drystone_auth::MIGRATIONS).await?;
+    let service = drystone_auth::Service::new(drystone_auth::Deps {
+        store: Arc::new(drystone_auth::SqlStore::new(db)),
+        users: UserServiceClient::new(node.dialer.dependency("user", Kind::Optional)?),
+        properties: PropertyServiceClient::new(node.dialer.dependency("property", Kind::Optional)?),
+        sessions: SessionServiceClient::new(node.dialer.channel("session")?),
+        clock: node.clock.clone(),
+        metrics: node.metrics.clone(),
+        config,
+        issuer: process.issuer.clone(),
+        public_url: process.issuer.clone(),
+    })
+    .await?;
+    let (auth, keys) = service.into_servers();
+    Ok(Server::new(node)?.add(auth).add(keys))
+}
+
+async fn user(process: &Process, node: &Node) -> Result<Server> {
+    let db = process.database(node, &process.config.user.database, drystone_user::MIGRATIONS).await?;
+    let service = drystone_user::Service::new(drystone_user::Deps {
+        store: Arc::new(drystone_user::SqlStore::new(db)),
+        sessions: SessionServiceClient::new(node.dialer.channel("session")?),
+        clock: node.clock.clone(),
+    });
+    Ok(Server::new(node)?.add(service.into_server()))
+}
+
+async fn session(process: &Process, node: &Node) -> Result<Server> {
+    let config = process.config.session.clone();
+    let db = process.database(node, &config.database, drystone_session::MIGRATIONS).await?;
+    let service = drystone_session::Service::new(drystone_session::Deps {
+        store: Arc::new(drystone_session::SqlStore::new(db)),
+        clock: node.clock.clone(),
+        metrics: node.metrics.clone(),
+        config,
+        tasks: node.tasks.clone(),
+        stop: process.stop_services.clone(),
+    });
+    Ok(Server::new(node)?.add(service.into_server()))
+}
+
+async fn property(process: &Process, node: &Node) -> Result<Server> {
+    let db = process.database(node, &process.config.property.database, drystone_property::MIGRATIONS).await?;
+    let service = drystone_property::Service::new(drystone_property::Deps {
+        store: Arc::new(drystone_property::SqlStore::new(db)),
+        clock: node.clock.clone(),
+    });
+    Ok(Server::new(node)?.add(service.into_server()))
+}
+
+/// The edge has no rules and no database of its own: it needs to know who it is and where the others are.
+fn edge(process: &Process, identity: Identity, listener: TcpListener, parts: &mut Parts) -> Result<()> {
+    let tasks = TaskTracker::new();
+    let dialer = Dialer::new(
+        drystone_edge::NAME,
+        identity,
+        process.peers.clone(),
+        process.health.clone(),
+        tasks,
+        process.stop_rest.clone(),
+    );
+    let service = drystone_edge::Service::new(drystone_edge::Deps {
+        dialer,
+        health: process.health.clone(),
+        metrics: process.metrics.clone(),
+        config: process.config.edge.clone(),
+    })?;
+    let stop = process.stop_front.clone();
+    parts.front.spawn(named(drystone_edge::NAME, async move { service.run(listener, stop).await }));
+    Ok(())
+}
+
+impl Process {
+    fn node(&self, name: &'static str, identity: Identity) -> Result<Node> {
+        Ok(Node::start(NodeConfig {
+            name,
+            identity,
+            clock: self.clock.clone(),
+            metrics: self.metrics.clone(),
+            health: self.health.clone(),
+            peers: self.peers.clone(),
+            tokens: VerifierConfig::new(self.issuer.clone(), drystone_auth::AUDIENCE),
+            stop: self.stop_rest.child_token(),
+        })?)
+    }
+
+    /// Opens the node's database, brings its schema up to date, and watches over it.
+    async fn database(&self, node: &Node, file: &Path, migrations: &'static [Migration]) -> Result<Db> {
+        let db = Db::open(&self.config.data_dir.join(file), migrations).await?;
+        let component = self.health.component(format!("{} database", node.name), Kind::Vital);
+        node.tasks.spawn(store::probe(db.clone(), component, node.stop.clone()));
+        Ok(db)
+    }
+}

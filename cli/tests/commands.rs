@@ -1,0 +1,199 @@
+//! The commands that need no running mesh, as a shell calls them.
+
+#![allow(clippy::unwrap_used, reason = "what goes wrong here is for the test to tell")]
+
+use std::{
+    fs,
+    path::Path,
+    process::{Command, Output, Stdio},
+};
+
+use drystone::contract::{DESCRIPTOR_SET, METHODS};
+use tempfile::TempDir;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_drystone");
+
+/// How a command ended.
+struct Ended {
+    code: Option<i32>,
+    out: Vec<u8>,
+    err: String,
+}
+
+impl Ended {
+    fn text(&self) -> &str {
+        assert_eq!(self.code, Some(0), "{}", self.err);
+        std::str::from_utf8(&self.out).unwrap()
+    }
+
+    /// The one sentence that a failed command says, without the program's name.
+    fn complaint(&self, code: i32) -> &str {
+        assert_eq!(self.code, Some(code), "{}", self.err);
+        assert!(self.out.is_empty());
+        let sentence = self.err.strip_prefix("drystone: ").and_then(|rest| rest.strip_suffix('\n')).unwrap_or_default();
+        assert!(!sentence.is_empty() && !sentence.contains('\n'), "{}", self.err);
+        sentence
+    }
+}
+
+/// A shell's directory, whose environment knows nothing of Drystone.
+struct Shell(TempDir);
+
+impl Shell {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(PROGRAM);
+        command.args(arguments).env_clear().current_dir(self.0.path()).stdin(Stdio::null());
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> Ended {
+        let Output { status, stdout, stderr } = self.command(arguments).output().unwrap();
+        Ended { code: status.code(), out: stdout, err: String::from_utf8(stderr).unwrap() }
+    }
+
+    fn path(&self, name: &str) -> std::path::PathBuf {
+        self.0.path().join(name)
+    }
+}
+
+#[test]
+fn wrong_usage_ends_with_code_2() {
+    let shell = Shell::new();
+    for arguments in [&[][..], &["fly"], &["access"], &["access", "show", "--colour"], &["serve"], &["serve", "mail"]] {
+        let ended = shell.run(arguments);
+        assert_eq!(ended.code, Some(2), "{arguments:?}");
+        assert!(ended.err.contains("--help"), "{}", ended.err);
+    }
+    assert!(shell.run(&["--help"]).text().contains("To start a mesh on this machine: drystone up"));
+    assert!(shell.run(&["up", "--help"]).text().contains("--ready-file <FILE>"));
+}
+
+#[test]
+fn access_show_has_the_rule_of_every_rpc() {
+    let shell = Shell::new();
+    let shown = shell.run(&["access", "show"]);
+    let lines: Vec<&str> = shown.text().lines().collect();
+    assert_eq!(lines.len(), METHODS.len() + 1);
+    assert!(METHODS.iter().all(|method| lines.iter().any(|line| line.starts_with(&method.path[1..]))));
+    let rule = lines.iter().find(|line| line.contains("UserService/ListUsers ")).unwrap();
+    let cells: Vec<&str> = rule.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).collect();
+    assert_eq!(cells[1..], ["outside operator", "user", "users:read", "-", "no", "GET /v1/users"]);
+
+    let some = shell.run(&["access", "show", "--rpc", "propertyservice/list"]);
+    assert_eq!(some.text().lines().count(), 3, "{}", some.text());
+}
+
+#[test]
+fn access_show_speaks_json() {
+    let shown = Shell::new().run(&["access", "show", "--json", "--rpc", "UserService/"]);
+    let rules: Vec<serde_json::Value> = serde_json::from_str(shown.text()).unwrap();
+    let rule = rules.iter().find(|rule| rule["rpc"] == "drystone.user.v1.UserService/ListUsers").unwrap();
+    let expected = serde_json::json!({
+        "rpc": "drystone.user.v1.UserService/ListUsers", "callers": ["outside", "operator"], "subject": "user",
+        "permission": "users:read", "max_auth_age_seconds": null, "audited": false, "idempotency": "no_side_effects",
+        "rest": ["GET /v1/users"],
+    });
+    assert_eq!(rule, &expected);
+}
+
+#[test]
+fn access_show_says_when_nothing_matches() {
+    let ended = Shell::new().run(&["access", "show", "--rpc", "Fly"]);
+    assert_eq!(ended.complaint(1), "no RPC has `Fly` in its name; leave --rpc out to see them all");
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_is_no_failure() {
+    let shell = Shell::new();
+    let mut child =
+        shell.command(&["contract", "export"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    let Output { status, stderr, .. } = child.wait_with_output().unwrap();
+    assert!(status.success(), "{}", String::from_utf8_lossy(&stderr));
+}
+
+#[test]
+fn contract_export_writes_the_descriptor_set_as_it_is() {
+    let shell = Shell::new();
+    let ended = shell.run(&["contract", "export"]);
+    assert_eq!((ended.code, ended.out == DESCRIPTOR_SET), (Some(0), true));
+
+    assert_eq!(shell.run(&["contract", "export", "--output", "drystone.binpb"]).text(), "");
+    assert_eq!(fs::read(shell.path("drystone.binpb")).unwrap(), DESCRIPTOR_SET);
+
+    let ended = shell.run(&["contract", "export", "--output", "no/such/directory"]);
+    assert!(ended.complaint(1).starts_with("cannot write no/such/directory; name a file that this user may write"));
+}
+
+#[test]
+fn certs_are_issued_for_every_workload_and_renewed() {
+    let shell = Shell::new();
+    let listed = shell.run(&["certs"]);
+    for name in ["auth", "user", "session", "property", "edge", "ingress", "operator"] {
+        let line =
+            listed.text().lines().find(|line| line.starts_with(&format!("spiffe://drystone.local/service/{name} ")));
+        let line = line.unwrap_or_else(|| panic!("{name}: {}", listed.text()));
+        assert!(line.contains(" UTC ") && line.contains(&format!("certs/dev/{name}.pem")), "{line}");
+        assert_private(&shell.path(&format!("certs/dev/{name}.key")));
+    }
+    let certificate = || fs::read(shell.path("certs/dev/auth.pem")).unwrap();
+    let authority = || fs::read(shell.path("certs/dev/ca.pem")).unwrap();
+    let before = (certificate(), authority());
+    shell.run(&["certs"]).text();
+    assert_ne!(certificate(), before.0);
+    assert_eq!(authority(), before.1);
+}
+
+#[test]
+fn a_certificate_is_issued_for_one_name_alone() {
+    let shell = Shell::new();
+    let listed = shell.run(&["certs", "--name", "billing", "--certs-dir", "elsewhere"]);
+    assert!(listed.text().contains("spiffe://drystone.local/service/billing "), "{}", listed.text());
+    assert!(shell.path("elsewhere/billing.pem").exists() && !shell.path("elsewhere/auth.pem").exists());
+    assert!(
+        shell.run(&["certs", "--name", "../auth"]).complaint(1).starts_with("`../auth` cannot be a workload's name")
+    );
+}
+
+#[test]
+fn a_good_configuration_is_said_to_be_good() {
+    let shell = Shell::new();
+    assert_eq!(shell.run(&["config", "check"]).text(), "the configuration can be used\n");
+    fs::write(shell.path("mesh.toml"), "trust_domain = 'example.org'\n[edge]\nlisten = '0.0.0.0:80'\n").unwrap();
+    let shown = shell.run(&["config", "show", "--config", "mesh.toml"]);
+    assert!(shown.text().contains("trust_domain = \"example.org\""), "{}", shown.text());
+
+    let mut command = shell.command(&["config", "show"]);
+    let by_variable = command.env("DRYSTONE_CONFIG", "mesh.toml").output().unwrap();
+    assert_eq!(String::from_utf8(by_variable.stdout).unwrap(), shown.text());
+}
+
+#[test]
+fn a_bad_configuration_stops_every_command_that_needs_one_with_code_2() {
+    let shell = Shell::new();
+    fs::write(shell.path("mesh.toml"), "[auth]\nlisten_on = '127.0.0.1:1'\n").unwrap();
+    for command in [&["config", "check"][..], &["config", "show"], &["certs"]] {
+        let ended = shell.run(&[command, &["--config", "mesh.toml"]].concat());
+        let complaint = ended.complaint(2);
+        assert!(complaint.starts_with("`auth.listen_on` in mesh.toml is no known key; remove it"), "{complaint}");
+        let ended = shell.run(&[command, &["--config", "missing.toml"]].concat());
+        assert!(ended.complaint(2).ends_with("create it, or name another with --config"));
+    }
+}
+
+#[cfg(unix)]
+fn assert_private(path: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+
+    let mode = fs::metadata(path).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600, "{}", path.display());
+}
+
+#[cfg(not(unix))]
+fn assert_private(path: &Path) {
+    assert!(path.exists());
+}

@@ -1,0 +1,100 @@
+//! Tokens for tests.
+
+use aws_lc_rs::{
+    rand::SystemRandom,
+    signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair},
+};
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use chrono::TimeDelta;
+use drystone::auth::v1::Jwk;
+use uuid::Uuid;
+
+use super::{Algorithm, Claims, Principal, PublicKey, new_token_id};
+use crate::clock::{Clock, Timestamp};
+
+pub(super) const ISSUER: &str = "https://id.drystone.example";
+pub(super) const AUDIENCE: &str = "drystone";
+
+pub(super) fn clock() -> Clock {
+    Clock::manual("2026-03-01T12:00:00.5Z".parse().unwrap())
+}
+
+/// A signing key and its name.
+pub(super) struct Signer {
+    pub(super) kid: String,
+    pub(super) pair: EcdsaKeyPair,
+}
+
+impl Signer {
+    pub(super) fn new(kid: &str) -> Self {
+        Self { kid: kid.to_owned(), pair: EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap() }
+    }
+
+    pub(super) fn public(&self) -> PublicKey {
+        PublicKey::new(&self.kid, Algorithm::Es256, self.pair.public_key().as_ref()).unwrap()
+    }
+
+    pub(super) fn jwk(&self) -> Jwk {
+        let point = self.pair.public_key().as_ref();
+        Jwk {
+            kty: "EC".to_owned(),
+            r#use: "sig".to_owned(),
+            alg: "ES256".to_owned(),
+            kid: self.kid.clone(),
+            crv: "P-256".to_owned(),
+            x: encode(&point[1..33]),
+            y: encode(&point[33..]),
+        }
+    }
+
+    pub(super) fn sign(&self, claims: &Claims) -> String {
+        sign("ES256", &self.kid, claims, |message| {
+            self.pair.sign(&SystemRandom::new(), message).unwrap().as_ref().to_vec()
+        })
+    }
+}
+
+pub(super) fn sign(alg: &str, kid: &str, claims: &Claims, signature: impl Fn(&[u8]) -> Vec<u8>) -> String {
+    let header = serde_json::json!({ "alg": alg, "typ": "at+jwt", "kid": kid }).to_string();
+    let signed = format!("{}.{}", encode(header), encode(serde_json::to_vec(claims).unwrap()));
+    let signature = signature(signed.as_bytes());
+    format!("{signed}.{}", encode(signature))
+}
+
+/// Claims of a token that is made now and lives five minutes.
+pub(super) fn claims(now: Timestamp) -> Claims {
+    Claims {
+        iss: ISSUER.to_owned(),
+        aud: AUDIENCE.to_owned(),
+        sub: Uuid::now_v7(),
+        sid: Uuid::now_v7(),
+        jti: new_token_id(now),
+        iat: now.timestamp(),
+        exp: now.timestamp() + 300,
+        nbf: None,
+        auth_time: now.timestamp(),
+        amr: vec!["pwd".to_owned()],
+        roles: vec!["admin".to_owned()],
+        perms: vec!["users:read".to_owned()],
+        props: [("p".to_owned(), "owner".to_owned())].into(),
+    }
+}
+
+/// The user of a token that was made then.
+pub(super) fn principal(issued_at: Timestamp) -> Principal {
+    Principal {
+        user_id: Uuid::now_v7(),
+        session_id: Uuid::now_v7(),
+        token_id: new_token_id(issued_at),
+        issued_at,
+        expires_at: issued_at + TimeDelta::minutes(5),
+        auth_time: issued_at,
+        roles: vec![],
+        permissions: vec![],
+        properties: [].into(),
+    }
+}
+
+fn encode(bytes: impl AsRef<[u8]>) -> String {
+    URL_SAFE_NO_PAD.encode(bytes)
+}

@@ -1,0 +1,173 @@
+//! The section `[auth]` of the configuration.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    num::NonZeroUsize,
+    path::PathBuf,
+    thread::available_parallelism,
+    time::Duration,
+};
+
+use drystone_mesh::config::Span;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    hasher::PoolSize,
+    password::{Cost, MAX_MEMORY_KIB},
+};
+
+/// Services take no access token that lives longer than this.
+const LONGEST_TOKEN: Span = Span::hours(1);
+
+/// More threads than this are a mistake of configuration.
+const MOST_THREADS: usize = 1024;
+
+/// How the auth service runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Where it listens for gRPC.
+    pub listen: SocketAddr,
+    /// Its database file; a relative path starts at the data directory.
+    pub database: PathBuf,
+    /// How long an access token lives.
+    pub access_token_lifetime: Span,
+    /// How long a sign-in waits for property claims before it goes on without.
+    pub property_claims_timeout: Span,
+    /// What a password hash costs. Hashes of another cost are made anew when their owner signs in.
+    pub password: PasswordConfig,
+    /// Where passwords are hashed.
+    pub hashing: HashingConfig,
+}
+
+/// What a password hash costs (Argon2id, RFC 9106).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PasswordConfig {
+    /// Memory, in KiB.
+    pub memory_kib: u32,
+    /// Passes over the memory.
+    pub iterations: u32,
+    /// Lanes.
+    pub parallelism: u32,
+}
+
+/// Where passwords are hashed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct HashingConfig {
+    /// Threads that hash; 0 for as many as there are cores. Each holds `memory_kib` while there is work.
+    pub threads: usize,
+    /// Passwords that may wait for each thread. Beyond that, sign-ins are turned away for a moment.
+    pub queue_per_thread: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: (Ipv4Addr::LOCALHOST, 50051).into(),
+            database: "auth.db".into(),
+            access_token_lifetime: Span::minutes(5),
+            property_claims_timeout: Span::millis(500),
+            password: PasswordConfig::default(),
+            hashing: HashingConfig::default(),
+        }
+    }
+}
+
+/// The second choice of OWASP's password storage cheat sheet: 19 MiB and two passes.
+impl Default for PasswordConfig {
+    fn default() -> Self {
+        Self { memory_kib: 19 * 1024, iterations: 2, parallelism: 1 }
+    }
+}
+
+impl Default for HashingConfig {
+    fn default() -> Self {
+        Self { threads: 0, queue_per_thread: 64 }
+    }
+}
+
+impl Config {
+    /// What types cannot say of the values.
+    ///
+    /// # Errors
+    /// A sentence that names the key and says what to write.
+    pub fn check(&self) -> Result<(), String> {
+        if self.database.file_name().is_none() {
+            return Err("auth.database must name a file, such as `auth.db`".to_owned());
+        }
+        if self.access_token_lifetime.duration() < Duration::from_secs(1) || self.access_token_lifetime > LONGEST_TOKEN
+        {
+            return Err(format!("auth.access_token_lifetime must be from 1s to {LONGEST_TOKEN}, such as `5m`"));
+        }
+        if self.cost().check().is_err() {
+            return Err(format!(
+                "auth.password: iterations and parallelism must be at least 1, and memory_kib at least 8 for each of \
+                 parallelism and at most {MAX_MEMORY_KIB}"
+            ));
+        }
+        if self.hashing.threads > MOST_THREADS {
+            return Err(format!(
+                "auth.hashing.threads must be at most {MOST_THREADS}; 0 takes as many as there are cores"
+            ));
+        }
+        if self.hashing.queue_per_thread == 0 {
+            return Err("auth.hashing.queue_per_thread must be at least 1, such as 64".to_owned());
+        }
+        Ok(())
+    }
+
+    /// What a password hash costs.
+    #[must_use]
+    pub fn cost(&self) -> Cost {
+        let PasswordConfig { memory_kib, iterations, parallelism } = self.password;
+        Cost { memory_kib, iterations, parallelism }
+    }
+
+    /// How the hashing pool is laid out on this machine.
+    #[must_use]
+    pub fn pool_size(&self) -> PoolSize {
+        let cores = || available_parallelism().unwrap_or(NonZeroUsize::MIN);
+        let threads = NonZeroUsize::new(self.hashing.threads).unwrap_or_else(cores);
+        PoolSize { threads, queue: self.hashing.queue_per_thread.saturating_mul(threads.get()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_lawful() {
+        Config::default().check().unwrap();
+    }
+
+    #[test]
+    fn what_cannot_work_is_refused_by_its_key() {
+        let refused = |change: fn(&mut Config)| {
+            let mut config = Config::default();
+            change(&mut config);
+            config.check().unwrap_err()
+        };
+        assert!(refused(|config| config.database = "/".into()).contains("auth.database"));
+        for lifetime in [Span::seconds(0), Span::millis(999), Span::seconds(3601)] {
+            let config = Config { access_token_lifetime: lifetime, ..Config::default() };
+            assert!(config.check().unwrap_err().contains("auth.access_token_lifetime"));
+        }
+        assert!(refused(|config| config.password.memory_kib = 7).contains("auth.password"));
+        assert!(refused(|config| config.password.memory_kib = u32::MAX).contains("auth.password"));
+        assert!(refused(|config| config.password.iterations = 0).contains("auth.password"));
+        assert!(refused(|config| config.password.parallelism = 0).contains("auth.password"));
+        assert!(refused(|config| config.hashing.threads = 1025).contains("auth.hashing.threads"));
+        assert!(refused(|config| config.hashing.queue_per_thread = 0).contains("auth.hashing.queue_per_thread"));
+    }
+
+    #[test]
+    fn the_queue_grows_with_the_threads() {
+        let hashing = HashingConfig { threads: 3, queue_per_thread: 10 };
+        let size = Config { hashing, ..Config::default() }.pool_size();
+        assert_eq!((size.threads.get(), size.queue), (3, 30));
+        assert_eq!(Config::default().pool_size().threads, available_parallelism().unwrap());
+    }
+}

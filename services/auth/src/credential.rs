@@ -1,0 +1,21 @@
+//! What a user proves themselves with: today, a password.
+
+use drystone_mesh::clock::Timestamp;
+use uuid::Uuid;
+
+use crate::password::PasswordHash;
+
+/// A user's password, as far as it is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Credential {
+    /// Whose it is. The account itself is the user service's.
+    pub user_id: Uuid,
+    /// The hash of the password.
+    pub password_hash: PasswordHash,
+    /// The id that the client gave the registration, so that it could be repeated.
+    pub request_id: Option<Uuid>,
+    /// When it was set first.
+    pub created_at: Timestamp,
+    /// When it, or the hash alone, was last changed.
+    pub updated_at: Timestamp,
+}

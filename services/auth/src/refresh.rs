@@ -1,0 +1,46 @@
+//! Trading a refresh token for the next pair of tokens.
+
+use std::sync::Arc;
+
+use drystone_mesh::{call::Call, clock::Clock};
+
+use crate::{
+    error::Error,
+    neighbours::Neighbours,
+    property_claims::PropertyClaims,
+    refresh_token::RefreshToken,
+    tokens::{TokenIssuer, Tokens},
+};
+
+/// Refreshes sessions.
+pub struct Refresh {
+    /// The other services.
+    pub neighbours: Arc<dyn Neighbours>,
+    /// What goes into the token, if it is there in time.
+    pub property_claims: PropertyClaims,
+    /// Who makes the tokens.
+    pub issuer: Arc<TokenIssuer>,
+    /// The time.
+    pub clock: Clock,
+}
+
+impl Refresh {
+    /// Moves the session one step on, and makes tokens with the roles and properties of today.
+    ///
+    /// # Errors
+    /// [`Error::RefreshTokenInvalid`]; `REFRESH_TOKEN_REUSED` and `SESSION_ENDED` from the session service; what the
+    /// neighbours fail with.
+    pub async fn refresh(&self, call: &Call, refresh_token: &str) -> Result<Tokens, Error> {
+        let RefreshToken { session_id, counter } =
+            self.issuer.seal.open(refresh_token).ok_or(Error::RefreshTokenInvalid)?;
+        let session = self.neighbours.rotate_session(call, session_id, counter).await?;
+
+        let as_of = self.clock.now();
+        let user_id = session.user_id;
+        let (account, claims) =
+            tokio::join!(self.neighbours.account_by_id(call, user_id), self.property_claims.of(call, user_id));
+        let account = account?.ok_or(Error::SessionEnded)?;
+        let properties = self.property_claims.go_without(call, claims);
+        self.issuer.issue(session, account, properties, as_of)
+    }
+}

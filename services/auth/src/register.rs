@@ -1,0 +1,106 @@
+//! Registration: a credential here, an account at the user service, and no half of it that stands in the way.
+//!
+//! The credential is written first, under an id made here; then the account is created under that id, which is safe to
+//! repeat. If the account cannot be, the credential is removed. If it is not known whether the account is there, the
+//! credential stays: without an account it lets nobody in, and the same `request_id` again goes on from it.
+
+use std::sync::Arc;
+
+use drystone::user::v1::User;
+use drystone_mesh::{
+    call::Call,
+    clock::Clock,
+    error::{Chain, Reason},
+    token::new_token_id,
+};
+use tracing::warn;
+use uuid::Uuid;
+
+use crate::{
+    credential::Credential, error::Error, hasher::HashingPool, neighbours::Neighbours, password::Password,
+    store::AuthStore,
+};
+
+/// Registers people.
+pub struct Registration {
+    /// The other services.
+    pub neighbours: Arc<dyn Neighbours>,
+    /// Where the credentials go.
+    pub store: Arc<dyn AuthStore>,
+    /// Where passwords are hashed.
+    pub hashing: Arc<HashingPool>,
+    /// The time.
+    pub clock: Clock,
+}
+
+/// What somebody who registers brings along.
+#[derive(Debug)]
+pub struct NewAccount {
+    /// The e-mail address.
+    pub email: String,
+    /// The password.
+    pub password: Password,
+    /// The name that is shown.
+    pub display_name: String,
+    /// Names the registration, so that it can be repeated.
+    pub request_id: Option<Uuid>,
+}
+
+impl Registration {
+    /// Creates an account with a password, or goes on with the registration of the same `request_id`.
+    ///
+    /// # Errors
+    /// `EMAIL_TAKEN` from the user service; [`Error::RequestIdReused`]; what the neighbours, the hashing pool and the
+    /// store fail with.
+    pub async fn register(&self, call: &Call, new: NewAccount) -> Result<User, Error> {
+        if let Some(earlier) = self.earlier(new.request_id).await? {
+            return self.resume(call, new, earlier).await;
+        }
+        let password_hash = self.hashing.hash(new.password.clone(), call.parts().deadline).await?;
+        let now = self.clock.now();
+        let credential = Credential {
+            user_id: new_token_id(now),
+            password_hash,
+            request_id: new.request_id,
+            created_at: now,
+            updated_at: now,
+        };
+        if !self.store.insert_credential(&credential).await? {
+            // The same registration ran beside this one and was faster.
+            let earlier = self.earlier(new.request_id).await?.ok_or(Error::RequestIdReused)?;
+            return self.resume(call, new, earlier).await;
+        }
+
+        let user_id = credential.user_id;
+        let created = self.neighbours.create_account(call, user_id, new.email, new.display_name).await;
+        if let Err(error) = &created
+            && leaves_no_account(error.reason())
+            && let Err(error) = self.store.delete_credential(user_id).await
+        {
+            warn!(%user_id, cause = %Chain(&error), "credential of a failed registration stays behind");
+        }
+        created
+    }
+
+    async fn earlier(&self, request_id: Option<Uuid>) -> Result<Option<Credential>, Error> {
+        match request_id {
+            Some(request_id) => Ok(self.store.credential_of_request(request_id).await?),
+            None => Ok(None),
+        }
+    }
+
+    /// Goes on with a registration whose credential is there. Whatever comes of it, the credential stays: there may be
+    /// an account that it belongs to.
+    async fn resume(&self, call: &Call, new: NewAccount, earlier: Credential) -> Result<User, Error> {
+        let verdict = self.hashing.verify(new.password, earlier.password_hash, call.parts().deadline).await?;
+        if !verdict.is_right() {
+            return Err(Error::RequestIdReused);
+        }
+        self.neighbours.create_account(call, earlier.user_id, new.email, new.display_name).await
+    }
+}
+
+/// Whether a failure for this reason proves that no account was created under an id that is new.
+fn leaves_no_account(reason: Reason) -> bool {
+    matches!(reason, Reason::EmailTaken | Reason::InvalidRequest)
+}

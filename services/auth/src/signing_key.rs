@@ -1,0 +1,222 @@
+//! The keys that access tokens are signed with: ES256, that is ECDSA on P-256 with SHA-256 (RFC 7518, section 3.4).
+
+use std::fmt;
+
+use aws_lc_rs::{
+    digest,
+    rand::SystemRandom,
+    signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair},
+};
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use drystone::auth::v1::Jwk;
+use drystone_mesh::clock::Timestamp;
+use zeroize::Zeroizing;
+
+/// The algorithm's name, as tokens and JWKs have it.
+pub const ALGORITHM: &str = "ES256";
+
+/// A private key, as it is kept.
+#[derive(Clone, PartialEq, Eq)]
+pub struct StoredKey {
+    /// Its name: the thumbprint of the public key.
+    pub kid: String,
+    /// The one algorithm that it signs with.
+    pub algorithm: String,
+    /// The key itself: PKCS#8, DER.
+    pub private_key: Zeroizing<Vec<u8>>,
+    /// When it was made.
+    pub created_at: Timestamp,
+}
+
+impl StoredKey {
+    /// A new key.
+    ///
+    /// # Errors
+    /// [`KeyError::Generate`] if the system gives no random numbers.
+    pub fn generate(now: Timestamp) -> Result<Self, KeyError> {
+        let document = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new())
+            .map_err(|_| KeyError::Generate)?;
+        let private_key = Zeroizing::new(document.as_ref().to_vec());
+        let pair = parse(&private_key).ok_or(KeyError::Generate)?;
+        let jwk = public_jwk(&pair).ok_or(KeyError::Generate)?;
+        Ok(Self { kid: jwk.kid, algorithm: ALGORITHM.to_owned(), private_key, created_at: now })
+    }
+}
+
+impl fmt::Debug for StoredKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StoredKey").field("kid", &self.kid).field("algorithm", &self.algorithm).finish_non_exhaustive()
+    }
+}
+
+/// Why a key cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum KeyError {
+    /// No key could be made.
+    #[error("no signing key could be made")]
+    Generate,
+    /// The key is for an algorithm that this version does not know.
+    #[error(
+        "the signing key `{kid}` is for {algorithm}, which this version cannot sign with; run the version that made it"
+    )]
+    Algorithm {
+        /// Which key.
+        kid: String,
+        /// What it is for.
+        algorithm: String,
+    },
+    /// The key is damaged.
+    #[error("the signing key `{kid}` in the database of auth is damaged; restore the database from a backup")]
+    Damaged {
+        /// Which key.
+        kid: String,
+    },
+}
+
+/// A key, ready to sign.
+#[derive(Debug)]
+pub struct SigningKey {
+    pair: EcdsaKeyPair,
+    jwk: Jwk,
+}
+
+impl SigningKey {
+    /// Takes a key from the store into use.
+    ///
+    /// # Errors
+    /// [`KeyError::Algorithm`] or [`KeyError::Damaged`].
+    pub fn load(stored: &StoredKey) -> Result<Self, KeyError> {
+        let kid = stored.kid.clone();
+        if stored.algorithm != ALGORITHM {
+            return Err(KeyError::Algorithm { kid, algorithm: stored.algorithm.clone() });
+        }
+        let loaded = parse(&stored.private_key).and_then(|pair| Some(Self { jwk: public_jwk(&pair)?, pair }));
+        match loaded {
+            Some(key) if key.jwk.kid == kid => Ok(key),
+            _ => Err(KeyError::Damaged { kid }),
+        }
+    }
+
+    /// The key's name.
+    #[must_use]
+    pub fn kid(&self) -> &str {
+        &self.jwk.kid
+    }
+
+    /// The public half, to be published.
+    #[must_use]
+    pub fn jwk(&self) -> &Jwk {
+        &self.jwk
+    }
+
+    /// Signs: `r` and `s` side by side, as JWS has it. `None` if the library fails.
+    #[must_use]
+    pub fn sign(&self, message: &[u8]) -> Option<[u8; 64]> {
+        let signature = self.pair.sign(&SystemRandom::new(), message).ok()?;
+        signature.as_ref().try_into().ok()
+    }
+}
+
+fn parse(pkcs8: &[u8]) -> Option<EcdsaKeyPair> {
+    EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pkcs8).ok()
+}
+
+fn public_jwk(pair: &EcdsaKeyPair) -> Option<Jwk> {
+    // SEC 1, section 2.3.3: 4, then x, then y.
+    let [4, coordinates @ ..] = pair.public_key().as_ref() else { return None };
+    let (x, y) = coordinates.split_at_checked(32).filter(|(_, y)| y.len() == 32)?;
+    let (x, y) = (BASE64_URL_SAFE_NO_PAD.encode(x), BASE64_URL_SAFE_NO_PAD.encode(y));
+    let kid = thumbprint(&[("crv", "P-256"), ("kty", "EC"), ("x", &x), ("y", &y)]);
+    Some(Jwk { kty: "EC".into(), r#use: "sig".into(), alg: ALGORITHM.into(), kid, crv: "P-256".into(), x, y })
+}
+
+/// The thumbprint of a public key (RFC 7638): SHA-256 over its required members in the order of their names. The
+/// values of those need no escaping: they are names of curves and base64url.
+fn thumbprint(members: &[(&str, &str)]) -> String {
+    let members: Vec<String> = members.iter().map(|(name, value)| format!("\"{name}\":\"{value}\"")).collect();
+    let json = format!("{{{}}}", members.join(","));
+    BASE64_URL_SAFE_NO_PAD.encode(digest::digest(&digest::SHA256, json.as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use drystone_mesh::clock::Clock;
+
+    use super::*;
+
+    fn new_key() -> StoredKey {
+        StoredKey::generate(Clock::system().now()).unwrap()
+    }
+
+    #[test]
+    fn thumbprints_are_those_of_the_rfcs() {
+        // RFC 7638, section 3.1.
+        let n = "0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiAFbWhM78LhWx4cbbfAAtVT86zwu1RK7aPFFxuhDR1L6tSoc_BJECPebWKRXjBZCiFV4n3oknjhMstn64tZ_2W-5JsGY4Hc5n9yBXArwl93lqt7_RN5w6Cf0h4QyQ5v-65YGjQR0_FDW2QvzqY368QQMicAtaSqzs8KJZgnYb9c7d0zgdAZHzu6qMQvRL5hajrn1n91CbOpbISD08qNLyrdkt-bFTWhAI4vMQFh6WeZu0fM4lFd2NcRwr3XPksINHaQ-G_xBniIqbw0Ls1jF44-csFCur-kEgU8awapJzKnqDKgw";
+        assert_eq!(
+            thumbprint(&[("e", "AQAB"), ("kty", "RSA"), ("n", n)]),
+            "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs"
+        );
+        // RFC 8037, appendix A.3.
+        let x = "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo";
+        assert_eq!(
+            thumbprint(&[("crv", "Ed25519"), ("kty", "OKP"), ("x", x)]),
+            "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k"
+        );
+    }
+
+    #[test]
+    fn a_key_is_published_as_rfc_7517_has_it() {
+        let stored = new_key();
+        let key = SigningKey::load(&stored).unwrap();
+        let Jwk { kty, r#use, alg, kid, crv, x, y } = key.jwk().clone();
+        assert_eq!([kty, r#use, alg, crv], ["EC", "sig", "ES256", "P-256"]);
+        assert_eq!(kid, stored.kid);
+        assert_eq!(kid, thumbprint(&[("crv", "P-256"), ("kty", "EC"), ("x", &x), ("y", &y)]));
+        // 32 bytes each, leading zeros kept.
+        assert_eq!((x.len(), y.len()), (43, 43));
+    }
+
+    #[test]
+    fn the_public_half_of_rfc_7517s_example_key_is_found() {
+        // RFC 7517, appendix A.2: the private key that belongs to the first key of appendix A.1.
+        let member = |text| BASE64_URL_SAFE_NO_PAD.decode(text).unwrap();
+        let (x, y) = ("MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4", "4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM");
+        let d = member("870MB6gfuTJ4HtUnUvYMyJpr5eUZNP4Bk43bVdj3eAE");
+        let point = [vec![4], member(x), member(y)].concat();
+        let pair = EcdsaKeyPair::from_private_key_and_public_key(&ECDSA_P256_SHA256_FIXED_SIGNING, &d, &point).unwrap();
+        let jwk = public_jwk(&pair).unwrap();
+        assert_eq!((jwk.x.as_str(), jwk.y.as_str()), (x, y));
+    }
+
+    #[test]
+    fn two_keys_differ() {
+        assert_ne!(new_key().kid, new_key().kid);
+    }
+
+    #[test]
+    fn a_key_under_another_name_is_damaged() {
+        let other = StoredKey { kid: new_key().kid, ..new_key() };
+        assert!(matches!(SigningKey::load(&other), Err(KeyError::Damaged { .. })));
+    }
+
+    #[test]
+    fn a_key_that_is_cut_is_damaged() {
+        let mut key = new_key();
+        key.private_key.truncate(40);
+        assert!(matches!(SigningKey::load(&key), Err(KeyError::Damaged { .. })));
+    }
+
+    #[test]
+    fn a_key_of_an_unknown_algorithm_is_refused_by_name() {
+        let key = StoredKey { algorithm: "ES512".into(), ..new_key() };
+        let error = SigningKey::load(&key).unwrap_err();
+        assert!(error.to_string().contains("ES512"), "{error}");
+    }
+
+    #[test]
+    fn a_private_key_is_not_shown() {
+        let key = new_key();
+        let shown = format!("{key:?}");
+        assert!(shown.contains(&key.kid) && !shown.contains("private"), "{shown}");
+    }
+}

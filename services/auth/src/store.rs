@@ -1,0 +1,233 @@
+//! Where credentials, signing keys and secrets are kept. All SQL of the service is here.
+
+use async_trait::async_trait;
+use drystone_mesh::{
+    clock::Timestamp,
+    store::{
+        Db, Migration,
+        time::{from_micros, to_micros},
+    },
+};
+use sqlx::FromRow;
+use uuid::Uuid;
+use zeroize::Zeroizing;
+
+use crate::{credential::Credential, password::PasswordHash, signing_key::StoredKey};
+
+/// The schema, step by step.
+pub const MIGRATIONS: &[Migration] = &[Migration {
+    version: 1,
+    name: "credentials_and_keys",
+    sql: include_str!("../migrations/sqlite/0001_credentials_and_keys.sql"),
+}];
+
+/// Where credentials, signing keys and secrets are kept. What every store promises is written down in
+/// `tests/store.rs`.
+#[async_trait]
+pub trait AuthStore: Send + Sync {
+    /// Adds a credential. False, and nothing is changed, if its request id has been used.
+    async fn insert_credential(&self, credential: &Credential) -> sqlx::Result<bool>;
+
+    /// The credential of a user.
+    async fn credential(&self, user_id: Uuid) -> sqlx::Result<Option<Credential>>;
+
+    /// The credential that was made by the registration of this id.
+    async fn credential_of_request(&self, request_id: Uuid) -> sqlx::Result<Option<Credential>>;
+
+    /// Puts a new hash in place of this old one. False if the old one is no longer there: somebody was faster.
+    async fn replace_password_hash(
+        &self,
+        user_id: Uuid,
+        old: &PasswordHash,
+        new: &PasswordHash,
+        now: Timestamp,
+    ) -> sqlx::Result<bool>;
+
+    /// Removes a credential, if it is there.
+    async fn delete_credential(&self, user_id: Uuid) -> sqlx::Result<()>;
+
+    /// All signing keys, newest first.
+    async fn signing_keys(&self) -> sqlx::Result<Vec<StoredKey>>;
+
+    /// Adds a signing key if there is none yet; else nothing is changed.
+    async fn insert_first_signing_key(&self, key: StoredKey) -> sqlx::Result<()>;
+
+    /// The secret of this name; `fresh` becomes it if there is none yet.
+    async fn secret(&self, name: &str, fresh: &[u8], now: Timestamp) -> sqlx::Result<Zeroizing<Vec<u8>>>;
+}
+
+/// Credentials and keys in a SQL database.
+#[derive(Debug, Clone)]
+pub struct SqlStore {
+    db: Db,
+}
+
+impl SqlStore {
+    /// The store in a database that was opened with [`MIGRATIONS`].
+    #[must_use]
+    pub fn new(db: Db) -> Self {
+        Self { db }
+    }
+}
+
+#[async_trait]
+impl AuthStore for SqlStore {
+    async fn insert_credential(&self, credential: &Credential) -> sqlx::Result<bool> {
+        let inserted = sqlx::query(
+            "INSERT INTO credential (user_id, password_hash, request_id, created_at, updated_at)
+             VALUES ($1, $2, $3, $4, $5)
+             ON CONFLICT (request_id) DO NOTHING",
+        )
+        .bind(credential.user_id)
+        .bind(credential.password_hash.as_str())
+        .bind(credential.request_id)
+        .bind(to_micros(credential.created_at))
+        .bind(to_micros(credential.updated_at))
+        .execute(self.db.writer())
+        .await?;
+        Ok(inserted.rows_affected() == 1)
+    }
+
+    async fn credential(&self, user_id: Uuid) -> sqlx::Result<Option<Credential>> {
+        sqlx::query_as::<_, CredentialRow>(
+            "SELECT user_id, password_hash, request_id, created_at, updated_at
+             FROM credential
+             WHERE user_id = $1",
+        )
+        .bind(user_id)
+        .fetch_optional(self.db.reader())
+        .await?
+        .map(CredentialRow::read)
+        .transpose()
+    }
+
+    async fn credential_of_request(&self, request_id: Uuid) -> sqlx::Result<Option<Credential>> {
+        sqlx::query_as::<_, CredentialRow>(
+            "SELECT user_id, password_hash, request_id, created_at, updated_at
+             FROM credential
+             WHERE request_id = $1",
+        )
+        .bind(request_id)
+        .fetch_optional(self.db.reader())
+        .await?
+        .map(CredentialRow::read)
+        .transpose()
+    }
+
+    async fn replace_password_hash(
+        &self,
+        user_id: Uuid,
+        old: &PasswordHash,
+        new: &PasswordHash,
+        now: Timestamp,
+    ) -> sqlx::Result<bool> {
+        let updated = sqlx::query(
+            "UPDATE credential
+             SET password_hash = $3, updated_at = $4
+             WHERE user_id = $1 AND password_hash = $2",
+        )
+        .bind(user_id)
+        .bind(old.as_str())
+        .bind(new.as_str())
+        .bind(to_micros(now))
+        .execute(self.db.writer())
+        .await?;
+        Ok(updated.rows_affected() == 1)
+    }
+
+    async fn delete_credential(&self, user_id: Uuid) -> sqlx::Result<()> {
+        sqlx::query("DELETE FROM credential WHERE user_id = $1").bind(user_id).execute(self.db.writer()).await?;
+        Ok(())
+    }
+
+    async fn signing_keys(&self) -> sqlx::Result<Vec<StoredKey>> {
+        let rows = sqlx::query_as::<_, KeyRow>(
+            "SELECT kid, algorithm, private_key, created_at
+             FROM signing_key
+             ORDER BY created_at DESC, kid",
+        )
+        .fetch_all(self.db.reader())
+        .await?;
+        Ok(rows.into_iter().map(KeyRow::read).collect())
+    }
+
+    async fn insert_first_signing_key(&self, key: StoredKey) -> sqlx::Result<()> {
+        let mut transaction = self.db.begin().await?;
+        sqlx::query(
+            "INSERT INTO signing_key (kid, algorithm, private_key, created_at)
+             SELECT $1, $2, $3, $4
+             WHERE NOT EXISTS (SELECT 1 FROM signing_key)",
+        )
+        .bind(key.kid)
+        .bind(key.algorithm)
+        .bind(key.private_key.as_slice())
+        .bind(to_micros(key.created_at))
+        .execute(&mut *transaction)
+        .await?;
+        transaction.commit().await
+    }
+
+    async fn secret(&self, name: &str, fresh: &[u8], now: Timestamp) -> sqlx::Result<Zeroizing<Vec<u8>>> {
+        let mut transaction = self.db.begin().await?;
+        sqlx::query(
+            "INSERT INTO secret (name, value, created_at)
+             VALUES ($1, $2, $3)
+             ON CONFLICT (name) DO NOTHING",
+        )
+        .bind(name)
+        .bind(fresh)
+        .bind(to_micros(now))
+        .execute(&mut *transaction)
+        .await?;
+        let value: Vec<u8> = sqlx::query_scalar("SELECT value FROM secret WHERE name = $1")
+            .bind(name)
+            .fetch_one(&mut *transaction)
+            .await?;
+        transaction.commit().await?;
+        Ok(Zeroizing::new(value))
+    }
+}
+
+#[derive(FromRow)]
+struct CredentialRow {
+    user_id: Uuid,
+    password_hash: String,
+    request_id: Option<Uuid>,
+    created_at: i64,
+    updated_at: i64,
+}
+
+impl CredentialRow {
+    fn read(self) -> sqlx::Result<Credential> {
+        let password_hash = self
+            .password_hash
+            .parse()
+            .map_err(|error| sqlx::Error::ColumnDecode { index: "password_hash".into(), source: Box::new(error) })?;
+        Ok(Credential {
+            user_id: self.user_id,
+            password_hash,
+            request_id: self.request_id,
+            created_at: from_micros(self.created_at),
+            updated_at: from_micros(self.updated_at),
+        })
+    }
+}
+
+#[derive(FromRow)]
+struct KeyRow {
+    kid: String,
+    algorithm: String,
+    private_key: Vec<u8>,
+    created_at: i64,
+}
+
+impl KeyRow {
+    fn read(self) -> StoredKey {
+        StoredKey {
+            kid: self.kid,
+            algorithm: self.algorithm,
+            private_key: Zeroizing::new(self.private_key),
+            created_at: from_micros(self.created_at),
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! Neighbours in memory, which keep the contract of the real ones as far as this service leans on it.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard},
+};
+
+use async_trait::async_trait;
+use drystone::user::v1::User;
+use drystone_mesh::{
+    call::Call,
+    clock::Clock,
+    error::{Error as MeshError, Reason},
+    token::new_token_id,
+};
+use uuid::Uuid;
+
+use crate::{
+    error::Error,
+    neighbours::{Account, Neighbours, SessionState},
+};
+
+/// How the property service is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Condition {
+    /// It answers.
+    #[default]
+    Up,
+    /// It refuses connections.
+    Down,
+    /// It takes calls and never answers.
+    Silent,
+}
+
+/// How the creation of an account goes wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mishap {
+    /// The user service is away.
+    Away,
+    /// The account is created, and the answer is lost.
+    AnswerLost,
+}
+
+#[derive(Default)]
+pub(super) struct World {
+    pub(super) users: BTreeMap<Uuid, User>,
+    pub(super) roles: Vec<String>,
+    pub(super) property_service: Condition,
+    pub(super) next_creation: Option<Mishap>,
+    pub(super) sessions: BTreeMap<Uuid, SessionState>,
+    /// The names of the calls that were made, in order.
+    pub(super) calls: Vec<&'static str>,
+}
+
+pub(super) struct Fake {
+    world: Mutex<World>,
+    clock: Clock,
+}
+
+impl Fake {
+    pub(super) fn new(clock: Clock) -> Self {
+        Self { world: Mutex::default(), clock }
+    }
+
+    pub(super) fn world(&self) -> MutexGuard<'_, World> {
+        self.world.lock().unwrap()
+    }
+
+    fn called(&self, name: &'static str) -> MutexGuard<'_, World> {
+        let mut world = self.world();
+        world.calls.push(name);
+        world
+    }
+}
+
+fn account(world: &World, matches: impl Fn(&User) -> bool) -> Option<Account> {
+    let (id, _) = world.users.iter().find(|(_, user)| matches(user))?;
+    Some(Account { user_id: *id, roles: world.roles.clone(), permissions: vec!["users:read".to_owned()] })
+}
+
+fn away() -> Error {
+    MeshError::new(Reason::Unavailable, "away").into()
+}
+
+#[async_trait]
+impl Neighbours for Fake {
+    async fn create_account(&self, _: &Call, user_id: Uuid, email: String, name: String) -> Result<User, Error> {
+        let mut world = self.called("create_account");
+        let mishap = world.next_creation.take();
+        if mishap == Some(Mishap::Away) {
+            return Err(away());
+        }
+        if world.users.iter().any(|(id, user)| *id != user_id && user.email.eq_ignore_ascii_case(&email)) {
+            return Err(MeshError::new(Reason::EmailTaken, "taken").into());
+        }
+        let new = User { id: user_id.to_string(), email, display_name: name, ..User::default() };
+        let user = world.users.entry(user_id).or_insert(new).clone();
+        if mishap == Some(Mishap::AnswerLost) { Err(away()) } else { Ok(user) }
+    }
+
+    async fn account_by_email(&self, _: &Call, email: String) -> Result<Option<Account>, Error> {
+        let world = self.called("account_by_email");
+        Ok(account(&world, |user| user.email.eq_ignore_ascii_case(&email)))
+    }
+
+    async fn account_by_id(&self, _: &Call, user_id: Uuid) -> Result<Option<Account>, Error> {
+        let world = self.called("account_by_id");
+        Ok(account(&world, |user| user.id == user_id.to_string()))
+    }
+
+    async fn property_claims(&self, _: &Call, _: Uuid) -> Result<BTreeMap<String, String>, Error> {
+        let condition = self.called("property_claims").property_service;
+        match condition {
+            Condition::Up => Ok(BTreeMap::from([("a-property".to_owned(), "owner".to_owned())])),
+            Condition::Down => Err(away()),
+            Condition::Silent => std::future::pending().await,
+        }
+    }
+
+    async fn create_session(&self, _: &Call, user_id: Uuid) -> Result<SessionState, Error> {
+        let now = self.clock.now();
+        let session = SessionState { session_id: new_token_id(now), user_id, create_time: now, counter: 1 };
+        self.called("create_session").sessions.insert(session.session_id, session);
+        Ok(session)
+    }
+
+    async fn rotate_session(&self, _: &Call, session_id: Uuid, counter: u64) -> Result<SessionState, Error> {
+        let mut world = self.called("rotate_session");
+        match world.sessions.get_mut(&session_id) {
+            Some(session) if session.counter == counter => {
+                session.counter += 1;
+                Ok(*session)
+            }
+            Some(_) => Err(MeshError::new(Reason::RefreshTokenReused, "reused").into()),
+            None => Err(MeshError::new(Reason::SessionEnded, "ended").into()),
+        }
+    }
+
+    async fn revoke_session(&self, _: &Call, session_id: Uuid) -> Result<(), Error> {
+        self.called("revoke_session").sessions.remove(&session_id);
+        Ok(())
+    }
+}

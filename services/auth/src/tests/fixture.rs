@@ -1,0 +1,145 @@
+//! A service with a store of its own, and the calls that a client would make.
+
+use std::{sync::Arc, time::Duration};
+
+use drystone::{
+    auth::v1::{
+        GetJwksRequest, RefreshRequest, RefreshResponse, RegisterRequest, SignInRequest, SignInResponse,
+        SignOutRequest, auth_service_server::AuthService, key_service_server::KeyService,
+    },
+    user::v1::User,
+};
+use drystone_mesh::{
+    call::{Call, Client, Parts, new_request_id},
+    clock::Clock,
+    store::Db,
+    telemetry::{Metrics, TraceContext},
+    token::{KeySet, Principal, PublicKey, RevocationView, Verifier, VerifierConfig},
+};
+use tempfile::TempDir;
+use tonic::{Request, Response, Status};
+
+use super::fake::Fake;
+use crate::{
+    AUDIENCE, AuthStore, Config, MIGRATIONS, Service, SqlStore,
+    config::{HashingConfig, PasswordConfig},
+};
+
+pub(super) const ISSUER: &str = "https://id.example.com";
+pub(super) const EMAIL: &str = "ada@example.com";
+pub(super) const PASSWORD: &str = "correct horse";
+
+pub(super) struct Fixture {
+    pub(super) service: Service,
+    pub(super) neighbours: Arc<Fake>,
+    pub(super) store: Arc<dyn AuthStore>,
+    pub(super) clock: Clock,
+    pub(super) metrics: Metrics,
+    pub(super) directory: Arc<TempDir>,
+}
+
+impl Fixture {
+    pub(super) async fn new() -> Self {
+        let clock = Clock::manual(Clock::system().now());
+        let neighbours = Arc::new(Fake::new(clock.clone()));
+        Self::start(Arc::new(TempDir::new().unwrap()), neighbours, clock, cheap()).await
+    }
+
+    /// The same service, started again with another configuration.
+    pub(super) async fn restart(self, config: Config) -> Self {
+        let Self { neighbours, clock, directory, .. } = self;
+        Self::start(directory, neighbours, clock, config).await
+    }
+
+    async fn start(directory: Arc<TempDir>, neighbours: Arc<Fake>, clock: Clock, config: Config) -> Self {
+        let db = Db::open(&directory.path().join("auth.db"), MIGRATIONS).await.unwrap();
+        let store: Arc<dyn AuthStore> = Arc::new(SqlStore::new(db));
+        let metrics = Metrics::new();
+        let service = Service::assemble(
+            Arc::clone(&store),
+            Arc::clone(&neighbours) as _,
+            clock.clone(),
+            &metrics,
+            &config,
+            ISSUER.to_owned(),
+            "http://127.0.0.1:8080",
+        )
+        .await
+        .unwrap();
+        Self { service, neighbours, store, clock, metrics, directory }
+    }
+
+    pub(super) async fn register(&self, email: &str, password: &str, request_id: &str) -> Result<User, Status> {
+        let request = RegisterRequest {
+            email: email.to_owned(),
+            password: password.to_owned(),
+            display_name: "Ada".to_owned(),
+            request_id: request_id.to_owned(),
+        };
+        let answer = self.service.auth.register(from_outside(request, None)).await?;
+        Ok(answer.into_inner().user.unwrap())
+    }
+
+    /// An account that can sign in.
+    pub(super) async fn with_account() -> Self {
+        let fixture = Self::new().await;
+        fixture.register(EMAIL, PASSWORD, "").await.unwrap();
+        fixture.neighbours.world().calls.clear();
+        fixture
+    }
+
+    pub(super) async fn sign_in(&self, email: &str, password: &str) -> Result<Response<SignInResponse>, Status> {
+        let request = SignInRequest { email: email.to_owned(), password: password.to_owned() };
+        self.service.auth.sign_in(from_outside(request, None)).await
+    }
+
+    pub(super) async fn refresh(&self, token: &str) -> Result<Response<RefreshResponse>, Status> {
+        self.service.auth.refresh(from_outside(RefreshRequest { refresh_token: token.to_owned() }, None)).await
+    }
+
+    pub(super) async fn sign_out(&self, principal: Option<Arc<Principal>>) -> Result<(), Status> {
+        self.service.auth.sign_out(from_outside(SignOutRequest {}, principal)).await.map(drop)
+    }
+
+    /// What mesh makes of a token, with the keys that this service publishes.
+    pub(super) async fn verify(&self, jwt: &str) -> Arc<Principal> {
+        let keys = KeySet::new();
+        keys.replace(self.jwks().await.iter().map(|jwk| PublicKey::from_jwk(jwk).unwrap()).collect());
+        let config = VerifierConfig::new(ISSUER, AUDIENCE);
+        let view = RevocationView::new(self.clock.clone());
+        Verifier::new(config, keys, view, self.clock.clone()).verify(jwt).unwrap()
+    }
+
+    pub(super) async fn jwks(&self) -> Vec<drystone::auth::v1::Jwk> {
+        self.service.keys.get_jwks(Request::new(GetJwksRequest {})).await.unwrap().into_inner().keys
+    }
+
+    /// Whether the metrics show exactly this line.
+    pub(super) fn shows(&self, line: &str) -> bool {
+        self.metrics.render().lines().any(|found| found == line)
+    }
+}
+
+/// Hashes that take no time.
+pub(super) fn cheap() -> Config {
+    Config {
+        password: PasswordConfig { memory_kib: 64, iterations: 1, parallelism: 1 },
+        hashing: HashingConfig { threads: 2, queue_per_thread: 64 },
+        property_claims_timeout: drystone_mesh::config::Span::millis(50),
+        ..Config::default()
+    }
+}
+
+fn from_outside<T>(message: T, principal: Option<Arc<Principal>>) -> Request<T> {
+    let mut request = Request::new(message);
+    request.extensions_mut().insert(Call::new(Parts {
+        request_id: new_request_id(),
+        trace: TraceContext::new_root(),
+        deadline: Some(std::time::Instant::now() + Duration::from_secs(20)),
+        caller: None,
+        principal,
+        authorization: None,
+        client: Client { address: "192.0.2.7".to_owned(), agent: "test".to_owned() },
+    }));
+    request
+}

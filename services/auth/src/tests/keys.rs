@@ -1,0 +1,53 @@
+//! Keys: made once, kept, and published.
+
+use drystone::auth::v1::{GetDiscoveryRequest, key_service_server::KeyService};
+use tonic::Request;
+
+use super::fixture::{EMAIL, Fixture, ISSUER, PASSWORD, cheap};
+use crate::{StartError, key_ring::KeyRing, signing_key::StoredKey};
+
+#[tokio::test]
+async fn a_key_is_made_at_the_first_start_and_kept() {
+    let fixture = Fixture::with_account().await;
+    let before = fixture.jwks().await;
+    assert_eq!(before.len(), 1);
+    let token = fixture.sign_in(EMAIL, PASSWORD).await.unwrap().into_inner().access_token;
+
+    let fixture = fixture.restart(cheap()).await;
+    assert_eq!(fixture.jwks().await, before);
+    fixture.verify(&token).await;
+}
+
+#[tokio::test]
+async fn two_that_start_at_once_use_one_key() {
+    let fixture = Fixture::new().await;
+    let kept = fixture.store.signing_keys().await.unwrap();
+    let late = StoredKey::generate(fixture.clock.now()).unwrap();
+    fixture.store.insert_first_signing_key(late).await.unwrap();
+    assert_eq!(fixture.store.signing_keys().await.unwrap(), kept);
+    let (one, other) =
+        tokio::join!(KeyRing::open(&*fixture.store, &fixture.clock), KeyRing::open(&*fixture.store, &fixture.clock));
+    assert_eq!(one.unwrap().signing().kid(), other.unwrap().signing().kid());
+}
+
+#[tokio::test]
+async fn a_damaged_secret_stops_the_start_and_says_so() {
+    let fixture = Fixture::new().await;
+    let secret = fixture.store.secret("refresh_token", &[1; 32], fixture.clock.now()).await.unwrap();
+    assert_ne!(*secret, [1; 32], "the secret of the first start is kept");
+    let db =
+        drystone_mesh::store::Db::open(&fixture.directory.path().join("auth.db"), crate::MIGRATIONS).await.unwrap();
+    sqlx::query("UPDATE secret SET value = X'00'").execute(db.writer()).await.unwrap();
+    let error = crate::key_ring::refresh_token_seal(&*fixture.store, &fixture.clock).await.unwrap_err();
+    assert!(matches!(error, StartError::SecretDamaged));
+}
+
+#[tokio::test]
+async fn the_discovery_document_says_what_tokens_say() {
+    let fixture = Fixture::new().await;
+    let request = Request::new(GetDiscoveryRequest {});
+    let document = fixture.service.keys.get_discovery(request).await.unwrap().into_inner();
+    assert_eq!(document.issuer, ISSUER);
+    assert_eq!(document.jwks_uri, "http://127.0.0.1:8080/.well-known/jwks.json");
+    assert_eq!(document.id_token_signing_alg_values_supported, ["ES256"]);
+}

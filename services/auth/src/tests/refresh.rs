@@ -1,0 +1,76 @@
+//! Refreshing.
+
+use std::time::Duration;
+
+use drystone_mesh::error::Reason;
+
+use super::{
+    fake::Condition,
+    fixture::{EMAIL, Fixture, PASSWORD},
+    refusal,
+};
+
+#[tokio::test]
+async fn a_refresh_makes_a_token_with_the_roles_of_today() {
+    let fixture = Fixture::with_account().await;
+    let first = fixture.sign_in(EMAIL, PASSWORD).await.unwrap().into_inner();
+    fixture.clock.advance(Duration::from_hours(1));
+    fixture.neighbours.world().roles = vec!["admin".to_owned()];
+
+    let second = fixture.refresh(&first.refresh_token).await.unwrap().into_inner();
+    assert_eq!((&second.session_id, &second.user_id), (&first.session_id, &first.user_id));
+    assert_ne!(second.refresh_token, first.refresh_token);
+    let principal = fixture.verify(&second.access_token).await;
+    assert_eq!(principal.roles, ["admin"]);
+    assert_eq!(principal.properties["a-property"], "owner");
+    assert_eq!(fixture.clock.now().timestamp() - principal.auth_time.timestamp(), 3600, "it is no new proof");
+
+    fixture.refresh(&second.refresh_token).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_damaged_token_is_refused_before_anybody_is_asked() {
+    let fixture = Fixture::with_account().await;
+    let first = fixture.sign_in(EMAIL, PASSWORD).await.unwrap().into_inner();
+    fixture.neighbours.world().calls.clear();
+    for bad in ["", "x", &first.access_token, &first.refresh_token[1..], &format!("{}=", first.refresh_token)] {
+        assert_eq!(refusal(fixture.refresh(bad).await), Reason::RefreshTokenInvalid, "{bad}");
+    }
+    assert!(fixture.neighbours.world().calls.is_empty());
+}
+
+#[tokio::test]
+async fn what_the_session_service_says_of_a_token_is_what_the_client_hears() {
+    let fixture = Fixture::with_account().await;
+    let first = fixture.sign_in(EMAIL, PASSWORD).await.unwrap().into_inner();
+    fixture.refresh(&first.refresh_token).await.unwrap();
+    assert_eq!(refusal(fixture.refresh(&first.refresh_token).await), Reason::RefreshTokenReused);
+    fixture.neighbours.world().sessions.clear();
+    assert_eq!(refusal(fixture.refresh(&first.refresh_token).await), Reason::SessionEnded);
+}
+
+#[tokio::test]
+async fn a_session_whose_account_is_gone_is_over() {
+    let fixture = Fixture::with_account().await;
+    let first = fixture.sign_in(EMAIL, PASSWORD).await.unwrap().into_inner();
+    fixture.neighbours.world().users.clear();
+    assert_eq!(refusal(fixture.refresh(&first.refresh_token).await), Reason::SessionEnded);
+}
+
+#[tokio::test]
+async fn a_refresh_goes_without_property_claims_while_that_service_is_away() {
+    let fixture = Fixture::with_account().await;
+    let first = fixture.sign_in(EMAIL, PASSWORD).await.unwrap().into_inner();
+    fixture.neighbours.world().property_service = Condition::Down;
+    let second = fixture.refresh(&first.refresh_token).await.unwrap().into_inner();
+    assert!(fixture.verify(&second.access_token).await.properties.is_empty());
+    assert!(fixture.shows("drystone_refresh_without_property_claims_total 1"));
+}
+
+#[tokio::test]
+async fn refresh_tokens_outlive_a_restart() {
+    let fixture = Fixture::with_account().await;
+    let first = fixture.sign_in(EMAIL, PASSWORD).await.unwrap().into_inner();
+    let fixture = fixture.restart(super::fixture::cheap()).await;
+    fixture.refresh(&first.refresh_token).await.unwrap();
+}

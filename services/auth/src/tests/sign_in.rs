@@ -1,0 +1,100 @@
+//! Signing in.
+
+use std::time::Duration;
+
+use drystone_mesh::error::Reason;
+
+use super::{
+    fake::Condition,
+    fixture::{EMAIL, Fixture, PASSWORD, cheap},
+    refusal,
+};
+use crate::config::PasswordConfig;
+
+#[tokio::test]
+async fn the_right_password_gets_tokens_and_a_session() {
+    let fixture = Fixture::with_account().await;
+    let answer = fixture.sign_in(EMAIL, PASSWORD).await.unwrap().into_inner();
+    assert_eq!(answer.token_type, "Bearer");
+    assert_eq!(answer.expires_in, 300);
+
+    let principal = fixture.verify(&answer.access_token).await;
+    assert_eq!(principal.user_id.to_string(), answer.user_id);
+    assert_eq!(principal.session_id.to_string(), answer.session_id);
+    assert_eq!(principal.properties["a-property"], "owner");
+    assert!(fixture.neighbours.world().sessions.contains_key(&principal.session_id));
+}
+
+#[tokio::test]
+async fn an_unknown_address_and_a_wrong_password_go_the_same_way() {
+    let fixture = Fixture::with_account().await;
+
+    let wrong = fixture.sign_in(EMAIL, "wrong horse").await.unwrap_err();
+    let calls_of_wrong = std::mem::take(&mut fixture.neighbours.world().calls);
+    assert!(fixture.shows("drystone_hashing_seconds_count 2"), "one to register, one to check");
+
+    let unknown = fixture.sign_in("nobody@example.com", PASSWORD).await.unwrap_err();
+    let calls_of_unknown = std::mem::take(&mut fixture.neighbours.world().calls);
+    assert!(fixture.shows("drystone_hashing_seconds_count 3"));
+
+    assert_eq!(
+        (wrong.code(), wrong.message(), wrong.details()),
+        (unknown.code(), unknown.message(), unknown.details())
+    );
+    assert_eq!(calls_of_wrong, calls_of_unknown);
+    assert_eq!(refusal::<()>(Err(wrong)), Reason::InvalidCredentials);
+    assert!(fixture.neighbours.world().sessions.is_empty());
+}
+
+#[tokio::test]
+async fn an_account_without_a_credential_cannot_sign_in() {
+    let fixture = Fixture::with_account().await;
+    let user_id = *fixture.neighbours.world().users.keys().next().unwrap();
+    fixture.store.delete_credential(user_id).await.unwrap();
+    assert_eq!(refusal(fixture.sign_in(EMAIL, PASSWORD).await), Reason::InvalidCredentials);
+}
+
+#[tokio::test]
+async fn a_sign_in_goes_without_property_claims_while_that_service_is_away() {
+    for condition in [Condition::Down, Condition::Silent] {
+        let fixture = Fixture::with_account().await;
+        fixture.neighbours.world().property_service = condition;
+        let answer = fixture.sign_in(EMAIL, PASSWORD).await.unwrap().into_inner();
+        assert!(fixture.verify(&answer.access_token).await.properties.is_empty());
+        assert!(fixture.shows("drystone_sign_in_without_property_claims_total 1"), "{condition:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_wrong_password_is_not_counted_as_a_sign_in_without_property_claims() {
+    let fixture = Fixture::with_account().await;
+    fixture.neighbours.world().property_service = Condition::Silent;
+    assert_eq!(refusal(fixture.sign_in(EMAIL, "wrong horse").await), Reason::InvalidCredentials);
+    assert!(fixture.shows("drystone_sign_in_without_property_claims_total 0"));
+}
+
+#[tokio::test]
+async fn a_hash_of_another_cost_is_made_anew_at_sign_in() {
+    let fixture = Fixture::with_account().await;
+    let user_id = *fixture.neighbours.world().users.keys().next().unwrap();
+    let dearer = PasswordConfig { memory_kib: 128, iterations: 2, parallelism: 1 };
+    let fixture = fixture.restart(crate::Config { password: dearer, ..cheap() }).await;
+    let old = fixture.store.credential(user_id).await.unwrap().unwrap();
+
+    assert_eq!(refusal(fixture.sign_in(EMAIL, "wrong horse").await), Reason::InvalidCredentials);
+    assert_eq!(fixture.store.credential(user_id).await.unwrap().unwrap(), old);
+
+    // A busy thread lets it pass, so that it may take more than one sign-in.
+    let upgraded = tokio::time::timeout(Duration::from_secs(20), async {
+        loop {
+            fixture.sign_in(EMAIL, PASSWORD).await.unwrap();
+            let now = fixture.store.credential(user_id).await.unwrap().unwrap();
+            if now.password_hash != old.password_hash {
+                return now;
+            }
+        }
+    });
+    let upgraded = upgraded.await.unwrap();
+    assert!(upgraded.password_hash.as_str().starts_with("$argon2id$v=19$m=128,t=2,p=1$"));
+    fixture.sign_in(EMAIL, PASSWORD).await.unwrap();
+}

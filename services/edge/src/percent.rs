@@ -1,0 +1,105 @@
+//! Percent-decoding (RFC 3986, section 2.1), strict: what cannot be decoded is an error, not a guess.
+
+use std::borrow::Cow;
+
+/// A text that is no percent-encoded UTF-8.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum DecodeError {
+    /// A `%` without two hexadecimal digits.
+    #[error("has a `%` that two hexadecimal digits do not follow; write `%25` for the sign itself")]
+    Digits,
+    /// Bytes that are no UTF-8.
+    #[error("is not UTF-8 once it is decoded")]
+    Utf8,
+}
+
+/// What a decoder does beside `%XX`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Rules {
+    /// One segment of a path: everything is decoded, `%2F` too.
+    Segment,
+    /// Several segments of a path: `%2F` stays as it is, so that it is told from a slash between segments.
+    Segments,
+    /// A query: `+` is a space.
+    Query,
+}
+
+/// Decodes `text`; what needs no decoding is not copied.
+pub(crate) fn decode(text: &str, rules: Rules) -> Result<Cow<'_, str>, DecodeError> {
+    let is_plain = |byte: &u8| *byte != b'%' && (*byte != b'+' || rules != Rules::Query);
+    let bytes = text.as_bytes();
+    let Some(first) = bytes.iter().position(|byte| !is_plain(byte)) else { return Ok(Cow::Borrowed(text)) };
+
+    let mut decoded = Vec::with_capacity(bytes.len());
+    decoded.extend_from_slice(&bytes[..first]);
+    let mut rest = &bytes[first..];
+    while let Some((&byte, after)) = rest.split_first() {
+        rest = after;
+        match byte {
+            b'%' => {
+                let (&digits, after) = after.split_first_chunk().ok_or(DecodeError::Digits)?;
+                let value = hex(digits).ok_or(DecodeError::Digits)?;
+                if value == b'/' && rules == Rules::Segments {
+                    decoded.push(b'%');
+                    decoded.extend_from_slice(&digits);
+                } else {
+                    decoded.push(value);
+                }
+                rest = after;
+            }
+            b'+' if rules == Rules::Query => decoded.push(b' '),
+            byte => decoded.push(byte),
+        }
+    }
+    String::from_utf8(decoded).map(Cow::Owned).map_err(|_| DecodeError::Utf8)
+}
+
+fn hex([high, low]: [u8; 2]) -> Option<u8> {
+    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    Some(digit(high)? << 4 | digit(low)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn plain_text_is_not_copied() {
+        assert!(matches!(decode("a+b~c", Rules::Segment), Ok(Cow::Borrowed("a+b~c"))));
+        assert!(matches!(decode("abc", Rules::Query), Ok(Cow::Borrowed("abc"))));
+    }
+
+    #[test]
+    fn each_rule_decodes_its_own_signs() {
+        assert_eq!(decode("a%2Fb+c", Rules::Segment).unwrap(), "a/b+c");
+        assert_eq!(decode("a%2Fb/%2f%20+c", Rules::Segments).unwrap(), "a%2Fb/%2f +c");
+        assert_eq!(decode("a%2Fb+c%2B", Rules::Query).unwrap(), "a/b c+");
+        assert_eq!(decode("%C3%BC%e2%82%ac", Rules::Segment).unwrap(), "ü€");
+    }
+
+    #[test]
+    fn what_cannot_be_decoded_is_refused() {
+        for text in ["%", "%2", "a%zz", "%+1", "%ü"] {
+            assert_eq!(decode(text, Rules::Query), Err(DecodeError::Digits), "{text}");
+        }
+        for text in ["%ff", "%C3", "%c3%28", "%ed%a0%80"] {
+            assert_eq!(decode(text, Rules::Segment), Err(DecodeError::Utf8), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_encoded_comes_back(text in any::<String>()) {
+            let encoded: String = text.bytes().map(|byte| format!("%{byte:02x}")).collect();
+            prop_assert_eq!(decode(&encoded, Rules::Segment).unwrap(), text);
+        }
+
+        #[test]
+        fn no_text_makes_it_panic(text in any::<String>()) {
+            let _ = decode(&text, Rules::Query);
+            let _ = decode(&text, Rules::Segments);
+        }
+    }
+}

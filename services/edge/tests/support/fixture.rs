@@ -1,0 +1,76 @@
+//! A contract for tests, which uses every part of `google.api.http` that the edge promises to serve.
+
+use std::{path::Path, process::Command, sync::LazyLock};
+
+use drystone::contract::{Idempotency, Method, Subject};
+use prost_reflect::{DescriptorPool, MessageDescriptor};
+
+/// The package of `fixture.proto`.
+pub const PACKAGE: &str = "drystone.fixture.v1";
+
+static DESCRIPTOR_SET: LazyLock<Vec<u8>> =
+    LazyLock::new(|| compile(include_str!("fixture.proto")).expect("the fixture is a lawful contract"));
+
+static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| DescriptorPool::decode(descriptor_set()).unwrap());
+
+/// The fixture's encoded descriptor set.
+pub fn descriptor_set() -> &'static [u8] {
+    &DESCRIPTOR_SET
+}
+
+/// A message of the fixture.
+pub fn message(name: &str) -> MessageDescriptor {
+    POOL.get_message_by_name(&format!("{PACKAGE}.{name}")).unwrap()
+}
+
+macro_rules! methods {
+    ($($name:literal $subject:ident)+) => {
+        &[$(Method {
+            path: concat!("/drystone.fixture.v1.FixtureService/", $name),
+            callers: &["outside"],
+            subject: Subject::$subject,
+            permission: None,
+            max_auth_age: None,
+            audited: false,
+            idempotency: Idempotency::Unknown,
+            client_streaming: false,
+            server_streaming: false,
+        },)+]
+    };
+}
+
+/// The fixture's access rules.
+pub const METHODS: &[Method] = methods! {
+    "Search" User
+    "Get" None
+    "GetSpecial" None
+    "Create" None
+    "Reset" None
+    "Update" User
+    "SetTexts" None
+    "SetNumber" None
+    "Delete" None
+    "Hidden" None
+};
+
+/// Compiles a contract; the error is what protoc says.
+pub fn compile(proto: &str) -> Result<Vec<u8>, String> {
+    let scratch = tempfile::tempdir().unwrap();
+    let (source, output) = (scratch.path().join("fixture.proto"), scratch.path().join("fixture.binpb"));
+    std::fs::write(&source, proto).unwrap();
+    let house = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../proto");
+    let protoc = Command::new(protoc_bin_vendored::protoc_bin_path().unwrap())
+        .arg("--include_imports")
+        .arg(format!("--descriptor_set_out={}", output.display()))
+        .arg(format!("--proto_path={}", scratch.path().display()))
+        .arg(format!("--proto_path={}", house.display()))
+        .arg(format!("--proto_path={}", protoc_bin_vendored::include_path().unwrap().display()))
+        .arg("fixture.proto")
+        .output()
+        .unwrap();
+    if protoc.status.success() {
+        Ok(std::fs::read(output).unwrap())
+    } else {
+        Err(String::from_utf8_lossy(&protoc.stderr).into_owned())
+    }
+}

@@ -1,0 +1,122 @@
+//! What one watcher is told: all that is still of use, then whatever comes, and signs of life in between.
+//!
+//! A feed reads the store from its cursor, whether the watcher is new, has been away, or is up to date. So there is
+//! no difference between a snapshot and what follows it, and nothing can fall between them.
+
+use std::{mem, sync::Arc, time::Duration};
+
+use drystone_mesh::clock::Clock;
+use tokio::{
+    select,
+    time::{Instant, Interval, MissedTickBehavior, interval_at},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    hub::{Acknowledger, Event, Hub, Subscription},
+    revocation::Revocation,
+    store::{SessionStore, StoreError},
+};
+
+/// How many revocations one message holds at most.
+const BATCH: u32 = 1000;
+
+/// What a feed is made of.
+#[derive(Clone)]
+pub(crate) struct Source {
+    pub(crate) store: Arc<dyn SessionStore>,
+    pub(crate) hub: Hub,
+    pub(crate) clock: Clock,
+    pub(crate) heartbeat: Duration,
+    pub(crate) stop: CancellationToken,
+}
+
+/// What a watcher is told at once.
+#[derive(Debug)]
+pub(crate) struct Batch {
+    /// What is new; empty in a sign of life.
+    pub(crate) revocations: Vec<Revocation>,
+    /// Where that ends.
+    pub(crate) cursor: u64,
+}
+
+/// Why a feed breaks off.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum FeedError {
+    #[error("the watcher did not acknowledge in time")]
+    Dismissed,
+    #[error("the store of revocations failed")]
+    Store(#[from] StoreError),
+}
+
+/// What one watcher is told.
+pub(crate) struct Feed {
+    source: Source,
+    subscription: Subscription,
+    heartbeat: Interval,
+    cursor: u64,
+    /// Whether the store may hold something that has not been read.
+    read_due: bool,
+    /// Whether the watcher is to hear something even if nothing is new.
+    sign_due: bool,
+}
+
+impl Feed {
+    /// A feed for a watcher that has applied everything up to `cursor`; its first batch comes at once.
+    pub(crate) async fn open(source: Source, cursor: u64) -> Result<Self, StoreError> {
+        // A cursor from beyond the end is that of another store, which was lost: start over.
+        let cursor = if cursor > source.store.newest_revocation().await? { 0 } else { cursor };
+        let subscription = source.hub.subscribe(cursor);
+        let mut heartbeat = interval_at(Instant::now() + source.heartbeat, source.heartbeat);
+        heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Ok(Self { source, subscription, heartbeat, cursor, read_due: true, sign_due: true })
+    }
+
+    /// What takes the watcher's acknowledgements.
+    pub(crate) fn acknowledger(&self) -> Acknowledger {
+        self.subscription.acknowledger()
+    }
+
+    /// Waits for what is to be told next; `None` when the service stops.
+    pub(crate) async fn next(&mut self) -> Option<Result<Batch, FeedError>> {
+        loop {
+            if mem::take(&mut self.read_due) {
+                match self.read().await {
+                    Err(error) => return Some(Err(error.into())),
+                    Ok(revocations) if !revocations.is_empty() => return Some(Ok(self.batch(revocations))),
+                    Ok(_) => {}
+                }
+            }
+            if self.sign_due {
+                return Some(Ok(self.batch(Vec::new())));
+            }
+            select! {
+                biased;
+                () = self.source.stop.cancelled() => return None,
+                event = self.subscription.next() => match event {
+                    Event::News => self.read_due = true,
+                    Event::Dismissed => return Some(Err(FeedError::Dismissed)),
+                },
+                // The store is read as well: another process may have written there, or a call that was broken off.
+                _ = self.heartbeat.tick() => {
+                    self.read_due = true;
+                    self.sign_due = true;
+                }
+            }
+        }
+    }
+
+    async fn read(&mut self) -> Result<Vec<Revocation>, StoreError> {
+        // Before the reading, so that what comes during it is news.
+        self.subscription.mark_read();
+        let revocations = self.source.store.revocations_after(self.cursor, BATCH, self.source.clock.now()).await?;
+        self.read_due = revocations.len() == BATCH as usize;
+        Ok(revocations)
+    }
+
+    fn batch(&mut self, revocations: Vec<Revocation>) -> Batch {
+        self.sign_due = false;
+        self.cursor = revocations.last().map_or(self.cursor, |revocation| revocation.seq);
+        Batch { revocations, cursor: self.cursor }
+    }
+}

@@ -1,0 +1,49 @@
+//! The RPCs, one file a gRPC service, and what their messages are made of.
+
+mod session_service;
+mod watch;
+
+use drystone::session::v1;
+use drystone_mesh::{
+    error::{Error, Result},
+    store::time::to_proto,
+};
+use uuid::Uuid;
+
+use crate::{
+    revocation::{Revocation, Scope},
+    session::Session,
+};
+
+/// A session as clients see it; `current` is the session that the call belongs to.
+fn message_of(session: Session, current: Option<Uuid>) -> v1::Session {
+    v1::Session {
+        id: session.id.to_string(),
+        user_id: session.user_id.to_string(),
+        device: session.device,
+        address: session.address,
+        create_time: Some(to_proto(session.created_at)),
+        last_seen_time: Some(to_proto(session.last_seen_at)),
+        idle_expire_time: Some(to_proto(session.idle_expires_at)),
+        expire_time: Some(to_proto(session.expires_at)),
+        current: current == Some(session.id),
+    }
+}
+
+impl From<Revocation> for v1::Revocation {
+    fn from(revocation: Revocation) -> Self {
+        let scope = match revocation.scope {
+            Scope::Session(id) => v1::revocation::Scope::SessionId(id.to_string()),
+            Scope::UserTokens { user_id, void_until } => v1::revocation::Scope::UserTokens(v1::UserTokens {
+                user_id: user_id.to_string(),
+                before_time: Some(to_proto(void_until)),
+            }),
+        };
+        Self { scope: Some(scope), expire_time: Some(to_proto(revocation.forget_at)) }
+    }
+}
+
+/// The contract has seen to it that this is one; the type says so.
+fn parse_id(field: &'static str, text: &str) -> Result<Uuid> {
+    Uuid::try_parse(text).map_err(|_| Error::invalid_field(field, "must be a UUID"))
+}

@@ -1,0 +1,95 @@
+//! `drystone.session.v1.SessionService`.
+
+use drystone::session::v1::{
+    CreateSessionRequest, CreateSessionResponse, ListSessionsRequest, ListSessionsResponse, RevokeAllSessionsRequest,
+    RevokeAllSessionsResponse, RevokeSessionRequest, RevokeSessionResponse, RotateSessionRequest,
+    RotateSessionResponse, VoidTokensRequest, VoidTokensResponse, WatchRevocationsRequest,
+    session_service_server::SessionService,
+};
+use drystone_mesh::{
+    call::Call,
+    store::page::{self, Page},
+};
+use tonic::{Request, Response, Status, Streaming, async_trait};
+
+use super::{message_of, parse_id, watch};
+use crate::{Service, session::NewSession};
+
+/// What page tokens of this service are bound to.
+const LIST: &str = "sessions";
+
+#[async_trait]
+impl SessionService for Service {
+    async fn create_session(
+        &self,
+        request: Request<CreateSessionRequest>,
+    ) -> Result<Response<CreateSessionResponse>, Status> {
+        let CreateSessionRequest { user_id, device, address } = request.into_inner();
+        let new = NewSession { user_id: parse_id("user_id", &user_id)?, device, address };
+        let session = self.sessions.create(new).await?;
+        let counter = session.counter;
+        Ok(Response::new(CreateSessionResponse { session: Some(message_of(session, None)), counter }))
+    }
+
+    async fn rotate_session(
+        &self,
+        request: Request<RotateSessionRequest>,
+    ) -> Result<Response<RotateSessionResponse>, Status> {
+        let RotateSessionRequest { session_id, counter } = request.into_inner();
+        let session = self.sessions.rotate(parse_id("session_id", &session_id)?, counter).await?;
+        let counter = session.counter;
+        Ok(Response::new(RotateSessionResponse { session: Some(message_of(session, None)), counter }))
+    }
+
+    async fn list_sessions(
+        &self,
+        request: Request<ListSessionsRequest>,
+    ) -> Result<Response<ListSessionsResponse>, Status> {
+        let call = Call::of(&request)?;
+        let user = call.principal()?;
+        let ListSessionsRequest { page_size, page_token } = request.into_inner();
+        let page = Page::parse(LIST, page_size, &page_token)?;
+        let sessions = self.sessions.list(user.user_id, &page).await?;
+        let (sessions, next_page_token) = page::cut(LIST, sessions, page.size, |session| session.id);
+        let sessions = sessions.into_iter().map(|session| message_of(session, Some(user.session_id))).collect();
+        Ok(Response::new(ListSessionsResponse { sessions, next_page_token }))
+    }
+
+    async fn revoke_session(
+        &self,
+        request: Request<RevokeSessionRequest>,
+    ) -> Result<Response<RevokeSessionResponse>, Status> {
+        let call = Call::of(&request)?;
+        let id = parse_id("id", &request.into_inner().id)?;
+        self.sessions.revoke(call.principal()?.user_id, id).await?;
+        Ok(Response::new(RevokeSessionResponse {}))
+    }
+
+    async fn revoke_all_sessions(
+        &self,
+        request: Request<RevokeAllSessionsRequest>,
+    ) -> Result<Response<RevokeAllSessionsResponse>, Status> {
+        let call = Call::of(&request)?;
+        let user = call.principal()?;
+        let keep = request.into_inner().keep_current.then_some(user.session_id);
+        let revoked = self.sessions.revoke_all(user.user_id, keep).await?;
+        let revoked_count = i32::try_from(revoked).unwrap_or(i32::MAX);
+        Ok(Response::new(RevokeAllSessionsResponse { revoked_count }))
+    }
+
+    async fn void_tokens(&self, request: Request<VoidTokensRequest>) -> Result<Response<VoidTokensResponse>, Status> {
+        let user_id = parse_id("user_id", &request.into_inner().user_id)?;
+        self.sessions.void_tokens(user_id).await?;
+        Ok(Response::new(VoidTokensResponse {}))
+    }
+
+    type WatchRevocationsStream = watch::Answers;
+
+    async fn watch_revocations(
+        &self,
+        request: Request<Streaming<WatchRevocationsRequest>>,
+    ) -> Result<Response<watch::Answers>, Status> {
+        let call = Call::of(&request)?;
+        watch::watch(self, &call, request.into_inner()).await.map(Response::new)
+    }
+}

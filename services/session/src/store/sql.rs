@@ -1,0 +1,344 @@
+//! Sessions and revocations in a SQL database.
+
+use async_trait::async_trait;
+use drystone_mesh::{
+    clock::Timestamp,
+    store::{
+        Db, Migration,
+        page::Page,
+        time::{from_micros, to_micros},
+    },
+};
+use sqlx::{FromRow, Sqlite, Transaction};
+use uuid::Uuid;
+
+use super::{Ended, SessionStore, StoreError, Swept};
+use crate::{
+    revocation::{Revocation, Scope},
+    rotation::{NotCurrent, Rotation},
+    session::{Rules, Session},
+};
+
+/// The schema, step by step.
+pub const MIGRATIONS: &[Migration] =
+    &[Migration { version: 1, name: "session", sql: include_str!("../../migrations/sqlite/0001_session.sql") }];
+
+/// How many rows one statement of a sweep deletes, so that no writer waits long behind it.
+const SWEEP_BATCH: i64 = 1000;
+
+/// Sessions and revocations in a SQL database.
+#[derive(Debug, Clone)]
+pub struct SqlStore {
+    db: Db,
+}
+
+impl SqlStore {
+    /// The store in a database that was opened with [`MIGRATIONS`].
+    #[must_use]
+    pub fn new(db: Db) -> Self {
+        Self { db }
+    }
+
+    /// What becomes of a counter that is not the current one of a live session.
+    async fn rotate_not_current(
+        &self,
+        id: Uuid,
+        counter: u64,
+        rules: &Rules,
+        now: Timestamp,
+    ) -> Result<Rotation, StoreError> {
+        let mut transaction = self.db.begin().await?;
+        let row = sqlx::query_as::<_, SessionRow>(
+            "SELECT id, user_id, device, address, created_at, last_seen_at, idle_expires_at, expires_at, counter
+             FROM session
+             WHERE id = $1",
+        )
+        .bind(id)
+        .fetch_optional(&mut *transaction)
+        .await?;
+        let Some(session) = row.map(Session::from) else { return Ok(Rotation::Over) };
+        match rules.judge(&session, counter, now) {
+            NotCurrent::Repeat => Ok(Rotation::Repeated(session)),
+            NotCurrent::NeverIssued => Ok(Rotation::NeverIssued),
+            NotCurrent::Over => Ok(Rotation::Over),
+            NotCurrent::Reuse => {
+                sqlx::query("DELETE FROM session WHERE id = $1").bind(id).execute(&mut *transaction).await?;
+                let revocation = revoke_session(&mut transaction, id, rules.forget_at(now)).await?;
+                transaction.commit().await?;
+                Ok(Rotation::Reused { session, revocation })
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl SessionStore for SqlStore {
+    async fn insert(&self, session: &Session) -> Result<(), StoreError> {
+        sqlx::query(
+            "INSERT INTO session
+                 (id, user_id, device, address, created_at, last_seen_at, idle_expires_at, expires_at, counter)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+        )
+        .bind(session.id)
+        .bind(session.user_id)
+        .bind(&session.device)
+        .bind(&session.address)
+        .bind(to_micros(session.created_at))
+        .bind(to_micros(session.last_seen_at))
+        .bind(to_micros(session.idle_expires_at))
+        .bind(to_micros(session.expires_at))
+        .bind(to_column(session.counter))
+        .execute(self.db.writer())
+        .await?;
+        Ok(())
+    }
+
+    async fn rotate(&self, id: Uuid, counter: u64, rules: &Rules, now: Timestamp) -> Result<Rotation, StoreError> {
+        let mut advanced = sqlx::query_as::<_, SessionRow>(
+            "UPDATE session
+             SET counter = counter + 1,
+                 last_seen_at = $3,
+                 idle_expires_at = CASE WHEN $4 < expires_at THEN $4 ELSE expires_at END
+             WHERE id = $1 AND $2 > 0 AND idle_expires_at > $3
+             RETURNING id, user_id, device, address, created_at, last_seen_at, idle_expires_at, expires_at, counter",
+        )
+        .bind(id)
+        .bind(to_column(counter))
+        .bind(to_micros(now))
+        .bind(to_micros(now + rules.idle_timeout))
+        .fetch_all(self.db.writer())
+        .await?;
+        match advanced.pop() {
+            Some(row) => Ok(Rotation::Advanced(row.into())),
+            None => self.rotate_not_current(id, counter, rules, now).await,
+        }
+    }
+
+    async fn list(&self, user_id: Uuid, page: &Page, now: Timestamp) -> Result<Vec<Session>, StoreError> {
+        // No id of version 7 is greater than the greatest of all.
+        let rows = sqlx::query_as::<_, SessionRow>(
+            "SELECT id, user_id, device, address, created_at, last_seen_at, idle_expires_at, expires_at, counter
+             FROM session
+             WHERE user_id = $1 AND id < $2 AND idle_expires_at > $3
+             ORDER BY id DESC
+             LIMIT $4",
+        )
+        .bind(user_id)
+        .bind(page.after.unwrap_or(Uuid::max()))
+        .bind(to_micros(now))
+        .bind(page.limit())
+        .fetch_all(self.db.reader())
+        .await?;
+        Ok(rows.into_iter().map(Session::from).collect())
+    }
+
+    async fn end(&self, user_id: Uuid, id: Uuid, rules: &Rules, now: Timestamp) -> Result<Ended, StoreError> {
+        let mut transaction = self.db.begin().await?;
+        let ended = sqlx::query_scalar(
+            "DELETE FROM session
+             WHERE user_id = $1 AND id = $2 AND idle_expires_at > $3
+             RETURNING id",
+        )
+        .bind(user_id)
+        .bind(id)
+        .bind(to_micros(now))
+        .fetch_all(&mut *transaction)
+        .await?;
+        revoke_sessions(transaction, ended, rules.forget_at(now)).await
+    }
+
+    async fn end_all(
+        &self,
+        user_id: Uuid,
+        keep: Option<Uuid>,
+        rules: &Rules,
+        now: Timestamp,
+    ) -> Result<Ended, StoreError> {
+        let mut transaction = self.db.begin().await?;
+        // No session has the nil id.
+        let ended = sqlx::query_scalar(
+            "DELETE FROM session
+             WHERE user_id = $1 AND id <> $2 AND idle_expires_at > $3
+             RETURNING id",
+        )
+        .bind(user_id)
+        .bind(keep.unwrap_or(Uuid::nil()))
+        .bind(to_micros(now))
+        .fetch_all(&mut *transaction)
+        .await?;
+        revoke_sessions(transaction, ended, rules.forget_at(now)).await
+    }
+
+    async fn void_tokens(&self, user_id: Uuid, rules: &Rules, now: Timestamp) -> Result<u64, StoreError> {
+        let mut seq = sqlx::query_scalar(
+            "INSERT INTO revocation (user_id, void_until, forget_at)
+             VALUES ($1, $2, $3)
+             RETURNING seq",
+        )
+        .bind(user_id)
+        .bind(to_micros(now))
+        .bind(to_micros(rules.forget_at(now)))
+        .fetch_all(self.db.writer())
+        .await?;
+        Ok(from_column(seq.pop().ok_or(sqlx::Error::RowNotFound)?))
+    }
+
+    async fn revocations_after(&self, seq: u64, limit: u32, now: Timestamp) -> Result<Vec<Revocation>, StoreError> {
+        let rows = sqlx::query_as::<_, RevocationRow>(
+            "SELECT seq, session_id, user_id, void_until, forget_at
+             FROM revocation
+             WHERE seq > $1 AND forget_at > $2
+             ORDER BY seq
+             LIMIT $3",
+        )
+        .bind(to_column(seq))
+        .bind(to_micros(now))
+        .bind(i64::from(limit))
+        .fetch_all(self.db.reader())
+        .await?;
+        Ok(rows.into_iter().map(Revocation::try_from).collect::<Result<_, _>>()?)
+    }
+
+    async fn newest_revocation(&self) -> Result<u64, StoreError> {
+        let seq =
+            sqlx::query_scalar("SELECT COALESCE(MAX(seq), 0) FROM revocation").fetch_one(self.db.reader()).await?;
+        Ok(from_column(seq))
+    }
+
+    async fn sweep(&self, now: Timestamp) -> Result<Swept, StoreError> {
+        let mut swept = Swept::default();
+        loop {
+            let sessions = sqlx::query(
+                "DELETE FROM session
+                 WHERE id IN (SELECT id FROM session WHERE idle_expires_at <= $1 LIMIT $2)",
+            )
+            .bind(to_micros(now))
+            .bind(SWEEP_BATCH)
+            .execute(self.db.writer())
+            .await?
+            .rows_affected();
+            let revocations = sqlx::query(
+                "DELETE FROM revocation
+                 WHERE seq IN (
+                     SELECT seq
+                     FROM revocation
+                     WHERE forget_at <= $1 AND seq < (SELECT MAX(seq) FROM revocation)
+                     LIMIT $2
+                 )",
+            )
+            .bind(to_micros(now))
+            .bind(SWEEP_BATCH)
+            .execute(self.db.writer())
+            .await?
+            .rows_affected();
+            if sessions == 0 && revocations == 0 {
+                return Ok(swept);
+            }
+            swept.sessions += sessions;
+            swept.revocations += revocations;
+        }
+    }
+
+    async fn count_live(&self, now: Timestamp) -> Result<u64, StoreError> {
+        let count = sqlx::query_scalar("SELECT COUNT(*) FROM session WHERE idle_expires_at > $1")
+            .bind(to_micros(now))
+            .fetch_one(self.db.reader())
+            .await?;
+        Ok(from_column(count))
+    }
+}
+
+/// Revokes the tokens of sessions that have been ended in this transaction, and commits it.
+async fn revoke_sessions(
+    mut transaction: Transaction<'static, Sqlite>,
+    ended: Vec<Uuid>,
+    forget_at: Timestamp,
+) -> Result<Ended, StoreError> {
+    let mut outcome = Ended::default();
+    for id in ended {
+        outcome.revocation = Some(revoke_session(&mut transaction, id, forget_at).await?);
+        outcome.sessions += 1;
+    }
+    transaction.commit().await?;
+    Ok(outcome)
+}
+
+async fn revoke_session(
+    transaction: &mut Transaction<'static, Sqlite>,
+    id: Uuid,
+    forget_at: Timestamp,
+) -> sqlx::Result<u64> {
+    let seq = sqlx::query_scalar(
+        "INSERT INTO revocation (session_id, forget_at)
+         VALUES ($1, $2)
+         RETURNING seq",
+    )
+    .bind(id)
+    .bind(to_micros(forget_at))
+    .fetch_one(&mut **transaction)
+    .await?;
+    Ok(from_column(seq))
+}
+
+/// A session as a database keeps it.
+#[derive(FromRow)]
+struct SessionRow {
+    id: Uuid,
+    user_id: Uuid,
+    device: String,
+    address: String,
+    created_at: i64,
+    last_seen_at: i64,
+    idle_expires_at: i64,
+    expires_at: i64,
+    counter: i64,
+}
+
+impl From<SessionRow> for Session {
+    fn from(row: SessionRow) -> Self {
+        Self {
+            id: row.id,
+            user_id: row.user_id,
+            device: row.device,
+            address: row.address,
+            created_at: from_micros(row.created_at),
+            last_seen_at: from_micros(row.last_seen_at),
+            idle_expires_at: from_micros(row.idle_expires_at),
+            expires_at: from_micros(row.expires_at),
+            counter: from_column(row.counter),
+        }
+    }
+}
+
+/// A revocation as a database keeps it.
+#[derive(FromRow)]
+struct RevocationRow {
+    seq: i64,
+    session_id: Option<Uuid>,
+    user_id: Option<Uuid>,
+    void_until: Option<i64>,
+    forget_at: i64,
+}
+
+impl TryFrom<RevocationRow> for Revocation {
+    type Error = sqlx::Error;
+
+    fn try_from(row: RevocationRow) -> Result<Self, sqlx::Error> {
+        let scope = match (row.session_id, row.user_id, row.void_until) {
+            (Some(id), None, None) => Scope::Session(id),
+            (None, Some(user_id), Some(moment)) => Scope::UserTokens { user_id, void_until: from_micros(moment) },
+            _ => return Err(sqlx::Error::Decode(format!("revocation {} is of no known kind", row.seq).into())),
+        };
+        Ok(Self { seq: from_column(row.seq), scope, forget_at: from_micros(row.forget_at) })
+    }
+}
+
+/// Counts go into a column as they are. One that does not fit was never given out, and matches no row.
+fn to_column(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+/// Counts in columns are never negative.
+fn from_column(count: i64) -> u64 {
+    u64::try_from(count).unwrap_or_default()
+}

@@ -1,0 +1,134 @@
+//! `drystone.user.v1.UserService`.
+
+use drystone::{
+    session::v1::VoidTokensRequest,
+    user::v1::{
+        CreateUserRequest, CreateUserResponse, GetMeRequest, GetMeResponse, GetUserRequest, GetUserResponse,
+        ListUsersRequest, ListUsersResponse, LookUpForSignInRequest, LookUpForSignInResponse, SetUserRolesRequest,
+        SetUserRolesResponse, UpdateUserRequest, UpdateUserResponse, User, look_up_for_sign_in_request::Key,
+        user_service_server::UserService,
+    },
+};
+use drystone_mesh::{
+    call::Call,
+    error::Error as MeshError,
+    mask,
+    store::{
+        etag,
+        page::{self, Page},
+    },
+};
+use tonic::{Request, Response, Status};
+
+use super::parse_id;
+use crate::{Account, DisplayName, Email, Error, NewAccount, Role, Roles, Service, permission};
+
+/// The list that page tokens belong to.
+const LIST: &str = "users";
+
+/// The fields of an account that can be changed.
+const CHANGEABLE: [&str; 1] = ["display_name"];
+
+type Answer<T> = Result<Response<T>, Status>;
+
+#[tonic::async_trait]
+impl UserService for Service {
+    async fn create_user(&self, request: Request<CreateUserRequest>) -> Answer<CreateUserResponse> {
+        let message = request.into_inner();
+        let id = parse_id("user_id", &message.user_id)?;
+        // Lists are sorted by id and promise the oldest first.
+        if id.get_version_num() != 7 {
+            return Err(MeshError::invalid_field("user_id", "must be a UUID of version 7").into());
+        }
+        let email = Email::parse(&message.email).map_err(|error| unlawful("email", &error))?;
+        let display_name = parse_name("display_name", &message.display_name)?;
+        let new = NewAccount { id, email, display_name, roles: Role::Member.into() };
+        let account = self.store.create(new, self.clock.now()).await?;
+        Ok(Response::new(CreateUserResponse { user: Some(account.into()) }))
+    }
+
+    async fn look_up_for_sign_in(&self, request: Request<LookUpForSignInRequest>) -> Answer<LookUpForSignInResponse> {
+        let found = match request.into_inner().key {
+            // What is no address is nobody's: whoever mistypes theirs is not told more than that.
+            Some(Key::Email(text)) => match Email::parse(&text) {
+                Ok(email) => self.store.find_by_email(&email).await?,
+                Err(_) => None,
+            },
+            Some(Key::UserId(text)) => self.store.find(parse_id("user_id", &text)?).await?,
+            None => None,
+        };
+        let account = found.ok_or(Error::NotFound)?;
+        Ok(Response::new(LookUpForSignInResponse {
+            user_id: account.id.to_string(),
+            roles: account.roles.names(),
+            permissions: account.roles.permissions(),
+        }))
+    }
+
+    async fn get_me(&self, request: Request<GetMeRequest>) -> Answer<GetMeResponse> {
+        let call = Call::of(&request)?;
+        let account = self.store.find(call.principal()?.user_id).await?.ok_or(Error::NotFound)?;
+        Ok(Response::new(GetMeResponse { user: Some(account.into()) }))
+    }
+
+    async fn get_user(&self, request: Request<GetUserRequest>) -> Answer<GetUserResponse> {
+        let call = Call::of(&request)?;
+        let id = parse_id("id", &request.get_ref().id)?;
+        permission::may_read(call.principal()?, id)?;
+        let account = self.store.find(id).await?.ok_or(Error::NotFound)?;
+        Ok(Response::new(GetUserResponse { user: Some(account.into()) }))
+    }
+
+    async fn update_user(&self, request: Request<UpdateUserRequest>) -> Answer<UpdateUserResponse> {
+        let call = Call::of(&request)?;
+        let UpdateUserRequest { user, update_mask } = request.into_inner();
+        let user = user.unwrap_or_default();
+        let id = parse_id("user.id", &user.id)?;
+        permission::may_write(call.principal()?, id)?;
+        let wanted = mask::paths(update_mask.as_ref(), &CHANGEABLE)?;
+        if wanted.is_empty() && user.display_name.is_empty() {
+            return Err(mask::nothing(&CHANGEABLE).into());
+        }
+        let name = parse_name("user.display_name", &user.display_name)?;
+        let version = etag::parse(&user.etag)?;
+        let account = self.store.rename(id, &name, version, self.clock.now()).await?.ok_or(Error::NotFound)?;
+        Ok(Response::new(UpdateUserResponse { user: Some(account.into()) }))
+    }
+
+    async fn list_users(&self, request: Request<ListUsersRequest>) -> Answer<ListUsersResponse> {
+        let message = request.into_inner();
+        let page = Page::parse(LIST, message.page_size, &message.page_token)?;
+        let accounts = self.store.list(&page).await?;
+        let (accounts, next_page_token) = page::cut(LIST, accounts, page.size, |account: &Account| account.id);
+        let users = accounts.into_iter().map(User::from).collect();
+        Ok(Response::new(ListUsersResponse { users, next_page_token }))
+    }
+
+    /// The roles are saved before tokens are voided: a token made in between carries the new ones already. Tokens
+    /// are voided even if the roles were as asked, since an earlier try may have failed half-way.
+    async fn set_user_roles(&self, request: Request<SetUserRolesRequest>) -> Answer<SetUserRolesResponse> {
+        let call = Call::of(&request)?;
+        let message = request.into_inner();
+        let id = parse_id("id", &message.id)?;
+        let roles = parse_roles("roles", &message.roles)?;
+        let account = self.store.set_roles(id, roles, self.clock.now()).await?.ok_or(Error::NotFound)?;
+        self.sessions
+            .clone()
+            .void_tokens(call.request(VoidTokensRequest { user_id: id.to_string() }))
+            .await
+            .map_err(|status| Error::TokensNotVoided(Box::new(status)))?;
+        Ok(Response::new(SetUserRolesResponse { user: Some(account.into()) }))
+    }
+}
+
+fn parse_name(field: &'static str, text: &str) -> Result<DisplayName, MeshError> {
+    DisplayName::parse(text).map_err(|error| unlawful(field, &error))
+}
+
+fn parse_roles(field: &'static str, names: &[String]) -> Result<Roles, MeshError> {
+    names.iter().map(|name| name.parse::<Role>()).collect::<Result<_, _>>().map_err(|error| unlawful(field, &error))
+}
+
+fn unlawful(field: &'static str, error: &impl ToString) -> MeshError {
+    MeshError::invalid_field(field, error.to_string())
+}

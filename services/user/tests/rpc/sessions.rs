@@ -1,0 +1,126 @@
+//! A session service that only counts whose tokens it voids, behind mutual TLS as the real one.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+};
+
+use drystone::session::v1::{
+    CreateSessionRequest, CreateSessionResponse, ListSessionsRequest, ListSessionsResponse, RevokeAllSessionsRequest,
+    RevokeAllSessionsResponse, RevokeSessionRequest, RevokeSessionResponse, RotateSessionRequest,
+    RotateSessionResponse, VoidTokensRequest, VoidTokensResponse, WatchRevocationsRequest, WatchRevocationsResponse,
+    session_service_client::SessionServiceClient,
+    session_service_server::{SessionService, SessionServiceServer},
+};
+use drystone_mesh::{
+    client::{Channel, Dialer},
+    clock::Clock,
+    health::Health,
+    identity::{Authority, Identity},
+    server::acceptor::{AcceptLimits, accept},
+};
+use tempfile::TempDir;
+use tokio::net::TcpSocket;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::{Request, Response, Status, Streaming, codegen::BoxStream, transport::Server};
+
+/// The session service as the user service sees it. It is away until it is started.
+pub struct Sessions {
+    /// What the user service calls it with.
+    pub client: SessionServiceClient<Channel>,
+    /// Whose tokens were voided, in order.
+    pub voided: Arc<Mutex<Vec<String>>>,
+    authority: Authority,
+    socket: Option<TcpSocket>,
+    stop: CancellationToken,
+    _directory: TempDir,
+}
+
+impl Sessions {
+    /// The service, still away.
+    pub fn away() -> Self {
+        let directory = TempDir::new().unwrap();
+        let domain = "drystone.local".parse().unwrap();
+        let authority = Authority::open_or_create(directory.path(), &domain, Clock::system()).unwrap();
+        let identity = Identity::load(&authority.issue(drystone_user::NAME).unwrap()).unwrap();
+        // Bound, so that the port is ours, but not listening: whoever connects is refused.
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = socket.local_addr().unwrap();
+        let peers = HashMap::from([("session".to_owned(), address.to_string())]);
+        let stop = CancellationToken::new();
+        let dialer = Dialer::new(drystone_user::NAME, identity, peers, Health::new(), TaskTracker::new(), stop.clone());
+        let client = SessionServiceClient::new(dialer.channel("session").unwrap());
+        Self { client, voided: Arc::default(), authority, socket: Some(socket), stop, _directory: directory }
+    }
+
+    /// Brings it up.
+    pub fn start(&mut self) {
+        let identity = Identity::load(&self.authority.issue("session").unwrap()).unwrap();
+        let listener = self.socket.take().expect("it starts once").listen(16).unwrap();
+        let connections = accept(listener, identity, AcceptLimits::default(), |_| {}, self.stop.clone());
+        let service = SessionServiceServer::new(Counting(self.voided.clone()));
+        tokio::spawn(Server::builder().serve_with_incoming(service, connections));
+    }
+}
+
+impl Drop for Sessions {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+struct Counting(Arc<Mutex<Vec<String>>>);
+
+fn unused<T>() -> Result<Response<T>, Status> {
+    Err(Status::unimplemented("not what these tests are about"))
+}
+
+#[tonic::async_trait]
+impl SessionService for Counting {
+    type WatchRevocationsStream = BoxStream<WatchRevocationsResponse>;
+
+    async fn void_tokens(&self, request: Request<VoidTokensRequest>) -> Result<Response<VoidTokensResponse>, Status> {
+        self.0.lock().unwrap().push(request.into_inner().user_id);
+        Ok(Response::new(VoidTokensResponse {}))
+    }
+
+    async fn create_session(
+        &self,
+        _: Request<CreateSessionRequest>,
+    ) -> Result<Response<CreateSessionResponse>, Status> {
+        unused()
+    }
+
+    async fn rotate_session(
+        &self,
+        _: Request<RotateSessionRequest>,
+    ) -> Result<Response<RotateSessionResponse>, Status> {
+        unused()
+    }
+
+    async fn list_sessions(&self, _: Request<ListSessionsRequest>) -> Result<Response<ListSessionsResponse>, Status> {
+        unused()
+    }
+
+    async fn revoke_session(
+        &self,
+        _: Request<RevokeSessionRequest>,
+    ) -> Result<Response<RevokeSessionResponse>, Status> {
+        unused()
+    }
+
+    async fn revoke_all_sessions(
+        &self,
+        _: Request<RevokeAllSessionsRequest>,
+    ) -> Result<Response<RevokeAllSessionsResponse>, Status> {
+        unused()
+    }
+
+    async fn watch_revocations(
+        &self,
+        _: Request<Streaming<WatchRevocationsRequest>>,
+    ) -> Result<Response<Self::WatchRevocationsStream>, Status> {
+        unused()
+    }
+}

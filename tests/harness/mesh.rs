@@ -1,0 +1,240 @@
+//! A running mesh: the real binary, on free ports, with real certificates.
+
+use std::{collections::BTreeMap, fs, net::SocketAddr, path::PathBuf, sync::OnceLock};
+
+use serde_json::Value;
+use tonic::transport::Channel;
+
+use crate::{
+    Home,
+    certs::{Certificates, Credentials},
+    grpc,
+    metrics::Metrics,
+    process::{self, Process},
+    rest::{self, Answer, Rest},
+    wait::until_blocking,
+};
+
+/// The services that have a gRPC address.
+pub const SERVICES: [&str; 4] = ["auth", "user", "session", "property"];
+/// The workload names that there are.
+pub const WORKLOADS: [&str; 7] = ["auth", "user", "session", "property", "edge", "ingress", "operator"];
+
+/// A mesh that runs until it is stopped or dropped.
+#[derive(Debug)]
+pub struct Mesh {
+    process: Process,
+    ready: Ready,
+    home: Home,
+}
+
+/// What the ready file says.
+#[derive(Debug)]
+struct Ready {
+    rest: SocketAddr,
+    admin: SocketAddr,
+    grpc: BTreeMap<String, SocketAddr>,
+    certificates: Certificates,
+}
+
+/// How a mesh is to be started.
+#[derive(Debug, Default)]
+pub struct Setup {
+    home: Option<Home>,
+    arguments: Vec<String>,
+    environment: Vec<(String, String)>,
+}
+
+impl Setup {
+    /// On the data of a mesh that was there before.
+    #[must_use]
+    pub fn home(mut self, home: Home) -> Self {
+        self.home = Some(home);
+        self
+    }
+
+    /// Without one of its services.
+    #[must_use]
+    pub fn without(self, service: &str) -> Self {
+        self.argument("--without").argument(service)
+    }
+
+    /// With a configuration value, such as `("log.filter", "debug")`.
+    #[must_use]
+    pub fn set(mut self, key: &str, value: &str) -> Self {
+        let name = format!("DRYSTONE_{}", key.replace('.', "__").to_ascii_uppercase());
+        self.environment.push((name, value.to_owned()));
+        self
+    }
+
+    /// With an argument of the command line.
+    #[must_use]
+    pub fn argument(mut self, argument: &str) -> Self {
+        self.arguments.push(argument.to_owned());
+        self
+    }
+
+    /// Starts it, and waits until it is ready.
+    ///
+    /// # Panics
+    /// If it does not become so; the text holds its log.
+    #[must_use]
+    pub fn start(self) -> Mesh {
+        let home = self.home.unwrap_or_default();
+        let ready_file = home.path().join("ready.json");
+        // One that an earlier mesh left says nothing of ours.
+        let _there_may_be_none = fs::remove_file(&ready_file);
+        let mut command = process::drystone(&["up", "--ephemeral", "--ready-file"]);
+        command.arg(&ready_file).arg("--data-dir").arg(home.data()).args(&self.arguments).envs(self.environment);
+        // What a process that is not told otherwise would write, it writes here.
+        command.current_dir(home.path());
+        let mut process = Process::start(&mut command, &home.log(), home.path());
+        let ready = until_blocking(|| match process.ended() {
+            Some(status) => Err(format!("it ended with {status}")),
+            None => Ok(Ready::read(&ready_file)),
+        });
+        let ready = ready.unwrap_or_else(|error| panic!("the mesh did not become ready: {error}"));
+        Mesh { process, ready, home }
+    }
+}
+
+impl Mesh {
+    /// The mesh that the tests of one file share. It ends with their process.
+    #[must_use]
+    pub fn shared() -> &'static Self {
+        static SHARED: OnceLock<Mesh> = OnceLock::new();
+        SHARED.get_or_init(Self::start)
+    }
+
+    /// A mesh of one's own, with nothing out of the ordinary.
+    #[must_use]
+    pub fn start() -> Self {
+        Self::setup().start()
+    }
+
+    /// A mesh of one's own, that can be told how it is to be.
+    #[must_use]
+    pub fn setup() -> Setup {
+        Setup::default()
+    }
+
+    /// Stops it as an operator does, and hands back what it leaves behind.
+    ///
+    /// # Panics
+    /// If it does not end, or with a code other than zero.
+    #[must_use = "what is left goes away with it"]
+    pub fn stop(self) -> Home {
+        self.process.stop();
+        self.home
+    }
+
+    /// Ends it as a power cut does, and hands back what it leaves behind.
+    #[must_use = "what is left goes away with it"]
+    pub fn kill(self) -> Home {
+        self.process.kill();
+        self.home
+    }
+
+    /// The REST API.
+    #[must_use]
+    pub fn rest(&self) -> Rest {
+        Rest::at(self.ready.rest)
+    }
+
+    /// Asks the admin port.
+    pub async fn admin(&self, path: &str) -> Answer {
+        Rest::at(self.ready.admin).get(path).send().await
+    }
+
+    /// The address of the admin port.
+    #[must_use]
+    pub fn admin_address(&self) -> SocketAddr {
+        self.ready.admin
+    }
+
+    /// What is counted, as it stands now.
+    pub async fn metrics(&self) -> Metrics {
+        Metrics::parse(&self.admin("/metrics").await.expect(200).text())
+    }
+
+    /// The address of a service's gRPC port.
+    ///
+    /// # Panics
+    /// If the mesh runs without it.
+    #[must_use]
+    pub fn grpc_address(&self, service: &str) -> SocketAddr {
+        self.ready.grpc.get(service).copied().unwrap_or_else(|| panic!("the ready file has no address of `{service}`"))
+    }
+
+    /// A channel to a service, as the workload of this name.
+    ///
+    /// # Panics
+    /// If there is no such service or no such workload.
+    #[must_use]
+    pub fn channel(&self, service: &str, workload: &str) -> Channel {
+        let credentials = self.certificates().of(workload);
+        grpc::channel(self.grpc_address(service), service, self.certificates(), Some(credentials))
+    }
+
+    /// A channel to a service with whatever certificate, or none.
+    #[must_use]
+    pub fn channel_with(&self, service: &str, credentials: Option<Credentials>) -> Channel {
+        grpc::channel(self.grpc_address(service), service, self.certificates(), credentials)
+    }
+
+    /// The mesh's certificates, and the CA that makes more.
+    #[must_use]
+    pub fn certificates(&self) -> &Certificates {
+        &self.ready.certificates
+    }
+
+    /// All that it has logged.
+    #[must_use]
+    pub fn log(&self) -> String {
+        self.process.log()
+    }
+
+    /// Where it lives.
+    #[must_use]
+    pub fn home(&self) -> &Home {
+        &self.home
+    }
+
+    /// The process id.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+}
+
+impl Ready {
+    /// `None` as long as the file is not there.
+    fn read(path: &std::path::Path) -> Option<Self> {
+        let text = fs::read(path).ok()?;
+        let file: Value = serde_json::from_slice(&text)
+            .unwrap_or_else(|error| panic!("the ready file is not JSON, or not written at one go: {error}"));
+        let grpc = object(&file["grpc"]).map(|(name, address)| (name.clone(), socket(text_of(address)))).collect();
+        let certificates = object(&file["certs"])
+            .filter(|(name, _)| *name != "ca")
+            .map(|(name, pair)| (name.clone(), [&pair["cert"], &pair["key"]].map(|path| PathBuf::from(text_of(path)))))
+            .collect();
+        Some(Self {
+            rest: rest::address(text_of(&file["rest"])),
+            admin: rest::address(text_of(&file["admin"])),
+            grpc,
+            certificates: Certificates::new(PathBuf::from(text_of(&file["certs"]["ca"])), certificates),
+        })
+    }
+}
+
+fn object(value: &Value) -> impl Iterator<Item = (&String, &Value)> {
+    value.as_object().unwrap_or_else(|| panic!("the ready file has {value} where an object belongs")).iter()
+}
+
+fn text_of(value: &Value) -> &str {
+    value.as_str().unwrap_or_else(|| panic!("the ready file has {value} where a text belongs"))
+}
+
+fn socket(text: &str) -> SocketAddr {
+    text.parse().unwrap_or_else(|error| panic!("`{text}` in the ready file is no address: {error}"))
+}

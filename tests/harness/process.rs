@@ -1,0 +1,172 @@
+//! One `drystone` process, which never outlives the test that started it.
+
+use std::{
+    env,
+    fs::{self, File, OpenOptions},
+    io::Write,
+    path::{Path, PathBuf},
+    process::{Child, ChildStdin, Command, ExitStatus, Stdio},
+    thread,
+};
+
+use crate::{binary, wait::until_blocking};
+
+/// Waits for a line; if its input ends without one, the test process is gone, and the watched one goes too.
+const WATCHDOG: &str = r#"read -r _ && exit 0
+kill -KILL "$0" 2>/dev/null
+[ -n "$1" ] && rm -rf -- "$1"
+exit 0"#;
+
+/// A running `drystone`.
+#[derive(Debug)]
+pub struct Process {
+    child: Child,
+    watchdog: Watchdog,
+    log: PathBuf,
+}
+
+/// What came of a `drystone` that ended by itself.
+#[derive(Debug)]
+pub struct Ended {
+    /// How it ended.
+    pub status: ExitStatus,
+    /// What it wrote on standard output.
+    pub stdout: String,
+    /// What it wrote on standard error.
+    pub stderr: String,
+}
+
+impl Process {
+    /// Starts `drystone` with these arguments. Its standard error is added to the file `log`; `scratch` is removed
+    /// if the test process dies before this one.
+    pub(crate) fn start(command: &mut Command, log: &Path, scratch: &Path) -> Self {
+        let file = OpenOptions::new().create(true).append(true).open(log).expect("the log can be written");
+        let stdout = File::create(log.with_extension("stdout")).expect("the output can be written");
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(stdout)
+            .stderr(file)
+            .spawn()
+            .unwrap_or_else(|error| panic!("{command:?} cannot be started: {error}"));
+        let watchdog = Watchdog::start(child.id(), scratch);
+        Self { child, watchdog, log: log.to_owned() }
+    }
+
+    /// What it has logged so far.
+    #[must_use]
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// How it ended, if it has.
+    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("a child can be asked how it is")
+    }
+
+    /// Asks it to stop, as an operator or a container does, and waits until it has.
+    ///
+    /// # Panics
+    /// If it does not stop, or says that something went wrong.
+    pub fn stop(mut self) {
+        self.watchdog.dismiss();
+        terminate(self.child.id());
+        let status =
+            until_blocking(|| Ok(self.ended())).unwrap_or_else(|error| panic!("SIGTERM did not stop it: {error}"));
+        assert!(status.success(), "it ended with {status} after SIGTERM");
+    }
+
+    /// Ends it as a power cut does.
+    pub fn kill(mut self) {
+        self.end();
+    }
+
+    fn end(&mut self) {
+        self.watchdog.dismiss();
+        let _it_may_have_ended = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            eprintln!("--- its log ---\n{}--- end of its log ---", self.log());
+        }
+        self.end();
+    }
+}
+
+/// A command for `drystone` that takes no configuration from the environment of the test.
+#[must_use]
+pub fn drystone(arguments: &[&str]) -> Command {
+    let mut command = Command::new(binary::drystone());
+    let ours = env::vars_os().map(|(name, _)| name).filter(|name| name.to_string_lossy().starts_with("DRYSTONE_"));
+    for name in ours {
+        command.env_remove(name);
+    }
+    command.args(arguments);
+    command
+}
+
+/// Runs a command that is expected to end by itself, and takes all that it says.
+///
+/// # Panics
+/// If it does not end.
+#[must_use]
+pub fn run_to_end(command: &mut Command) -> Ended {
+    let scratch = tempfile::tempdir().expect("a temporary directory can be made");
+    let log = scratch.path().join("log");
+    let mut process = Process::start(command, &log, scratch.path());
+    let status =
+        until_blocking(|| Ok(process.ended())).unwrap_or_else(|error| panic!("{command:?} does not end: {error}"));
+    let stdout = fs::read_to_string(log.with_extension("stdout")).unwrap_or_default();
+    Ended { status, stdout, stderr: process.log() }
+}
+
+fn terminate(id: u32) {
+    let status = Command::new("kill").arg("-TERM").arg(id.to_string()).status().expect("`kill` can be run");
+    assert!(status.success(), "process {id} cannot be signalled: {status}");
+}
+
+/// Kills a process when the one that started it is gone, however it went: a static is never dropped, and nobody runs
+/// destructors for a test that was killed. The system closes our end of the pipe in any case.
+#[derive(Debug)]
+struct Watchdog {
+    shell: Child,
+    pipe: Option<ChildStdin>,
+}
+
+impl Watchdog {
+    fn start(watched: u32, scratch: &Path) -> Self {
+        let scratch = if keeps_scratch() { Path::new("") } else { scratch };
+        let mut shell = Command::new("sh")
+            .args(["-c", WATCHDOG, &watched.to_string()])
+            .arg(scratch)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("`sh` can be run");
+        let pipe = shell.stdin.take();
+        Self { shell, pipe }
+    }
+
+    /// Sends it home. To be done before the watched process is waited for, while its id is still its own.
+    fn dismiss(&mut self) {
+        if let Some(mut pipe) = self.pipe.take() {
+            let _it_may_have_gone = pipe.write_all(b"\n");
+            let _ = self.shell.wait();
+        }
+    }
+}
+
+/// Whether the tester asked to keep what the processes wrote, by setting `DRYSTONE_TEST_KEEP`.
+pub(crate) fn keeps_scratch() -> bool {
+    env::var_os("DRYSTONE_TEST_KEEP").is_some()
+}

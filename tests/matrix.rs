@@ -1,0 +1,211 @@
+//! Who may call what: every RPC of the contracts, as every workload there is, and as some that there should not be.
+//!
+//! The table is made from the contracts, so that a new RPC is in it from the day on which it is written.
+
+use drystone::{
+    Reason,
+    contract::{METHODS, Method, Subject},
+};
+use drystone_tests::{
+    Mesh, SERVICES, WORKLOADS,
+    certs::{Authority, Credentials, Leaf, TRUST_DOMAIN},
+    grpc::{assert_refused, call_raw, reason},
+    wait,
+};
+use tonic::{Code, Request, Status, transport::Channel};
+
+/// RPCs that no contract of ours describes and that every server offers: who may call them.
+const BUILT_IN: [(&str, &[&str]); 4] = [
+    ("/grpc.health.v1.Health/Check", &WORKLOADS),
+    ("/grpc.health.v1.Health/Watch", &WORKLOADS),
+    ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", &["operator"]),
+    ("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", &["operator"]),
+];
+
+async fn call(channel: Channel, path: &'static str, is_stream: bool) -> Result<Vec<u8>, Status> {
+    call_raw(channel, path, Request::new(Vec::new()), is_stream).await
+}
+
+/// What the rule says, read here a second time on purpose.
+fn may_call(method: &Method, workload: &str) -> bool {
+    let callers = method.callers;
+    callers.contains(&workload) || (callers.contains(&"outside") && ["edge", "ingress"].contains(&workload))
+}
+
+#[tokio::test]
+async fn each_rpc_can_be_called_by_whom_its_rule_lists_and_by_nobody_else() {
+    let mesh = Mesh::shared();
+    let (mut allowed, mut denied) = (0, 0);
+    for service in SERVICES {
+        for workload in WORKLOADS {
+            let channel = mesh.channel(service, workload);
+            for method in METHODS.iter().filter(|method| method.workload() == service) {
+                let is_stream = method.client_streaming || method.server_streaming;
+                let answer = call(channel.clone(), method.path, is_stream).await;
+                if may_call(method, workload) {
+                    assert_let_in(method, workload, answer);
+                    allowed += 1;
+                } else {
+                    assert_refused(answer, Reason::CallerNotAllowed);
+                    denied += 1;
+                }
+            }
+        }
+    }
+    assert_eq!(allowed + denied, METHODS.len() * WORKLOADS.len());
+    assert!(allowed > 40 && denied > 40, "the table is smaller than it can be: {allowed} allowed, {denied} denied");
+}
+
+/// Let in means: what stands against the call is not who makes it. It is called with nothing in it, so that something
+/// else may stand against it.
+#[track_caller]
+fn assert_let_in(method: &Method, workload: &str, answer: Result<Vec<u8>, Status>) {
+    match (method.subject, answer) {
+        (Subject::User, answer) => assert_refused(answer, Reason::TokenMissing),
+        (Subject::None, Ok(_)) => {}
+        (Subject::None, Err(status)) => {
+            assert_eq!(reason(&status), Some(Reason::InvalidRequest), "{} as {workload}: {status:?}", method.path);
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_every_server_offers_has_rules_too() {
+    let mesh = Mesh::shared();
+    for service in SERVICES {
+        for workload in WORKLOADS {
+            let channel = mesh.channel(service, workload);
+            for (path, callers) in BUILT_IN {
+                let answer = call(channel.clone(), path, !path.ends_with("Check")).await;
+                if callers.contains(&workload) {
+                    answer.unwrap_or_else(|status| panic!("{path} as {workload}: {status:?}"));
+                } else {
+                    assert_refused(answer, Reason::CallerNotAllowed);
+                }
+            }
+            for path in ["/drystone.user.v1.UserService/DropAllTables", "/", "/x/y"] {
+                assert_refused(call(channel.clone(), path, false).await, Reason::MethodUnknown);
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_service_answers_for_its_own_rpcs_alone() {
+    let mesh = Mesh::shared();
+    for service in SERVICES {
+        let channel = mesh.channel(service, "operator");
+        for method in METHODS.iter().filter(|method| method.workload() != service) {
+            assert_refused(call(channel.clone(), method.path, false).await, Reason::MethodUnknown);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_workload_of_ours_that_no_rule_names_may_call_nothing() {
+    let mesh = Mesh::shared();
+    let authority = mesh.certificates().authority();
+    // A name that nobody knows; and lawful identities that only look like one of a known name.
+    let strangers = [
+        "service/stranger",
+        "service/Auth",
+        "service/auth.",
+        "service/outside",
+        "service/auth/user",
+        "auth",
+        "ns/default/sa/auth",
+        "service",
+    ];
+    for path in strangers {
+        let leaf = Leaf { uris: vec![format!("spiffe://{TRUST_DOMAIN}/{path}")], ..Leaf::of(TRUST_DOMAIN, "stranger") };
+        for service in SERVICES {
+            let channel = mesh.channel_with(service, Some(authority.issue(&leaf)));
+            for method in METHODS.iter().filter(|method| method.workload() == service) {
+                let is_stream = method.client_streaming || method.server_streaming;
+                let answer = call(channel.clone(), method.path, is_stream).await;
+                let code = answer.as_ref().err().map(Status::code);
+                assert_eq!(code, Some(Code::PermissionDenied), "{} as {path}: {answer:?}", method.path);
+                assert_refused(answer, Reason::CallerNotAllowed);
+            }
+        }
+    }
+}
+
+/// Somebody whom no server speaks with, and the reason under which the attempt is counted.
+struct Intruder {
+    name: &'static str,
+    counted_as: &'static str,
+    credentials: Option<Credentials>,
+    /// Whether every RPC is tried, or one a service.
+    everywhere: bool,
+}
+
+fn intruders(ours: &Authority) -> Vec<Intruder> {
+    let foreign = Authority::foreign();
+    let auth = || Leaf::of(TRUST_DOMAIN, "auth");
+    let everywhere = |name, counted_as, credentials| Intruder { name, counted_as, credentials, everywhere: true };
+    let unlawful = |name, leaf: &Leaf| {
+        let (counted_as, credentials) = ("no_svid", Some(ours.issue(leaf)));
+        Intruder { name, counted_as, credentials, everywhere: false }
+    };
+    let uris = |uris: &[&str]| Leaf { uris: uris.iter().map(ToString::to_string).collect(), ..auth() };
+    let id = format!("spiffe://{TRUST_DOMAIN}/service/auth");
+    vec![
+        everywhere("another trust domain", "untrusted_domain", Some(ours.issue(&Leaf::of("elsewhere.example", "auth")))),
+        everywhere("another CA", "unknown_issuer", Some(foreign.issue(&auth()))),
+        everywhere("expired", "out_of_time", Some(ours.issue(&Leaf { validity: (-7200, -3600), ..auth() }))),
+        everywhere("no certificate", "no_certificate", None),
+        Intruder {
+            name: "not yet valid",
+            counted_as: "out_of_time",
+            credentials: Some(ours.issue(&Leaf { validity: (3600, 7200), ..auth() })),
+            everywhere: false,
+        },
+        unlawful("no URI", &uris(&[])),
+        unlawful("two IDs", &uris(&[&id, &format!("spiffe://{TRUST_DOMAIN}/service/user")])),
+        unlawful("an ID and another URI", &uris(&[&id, "https://example.com"])),
+        unlawful("no SPIFFE ID", &uris(&[&format!("https://{TRUST_DOMAIN}/service/auth")])),
+        unlawful("the ID of the trust domain itself", &uris(&[&format!("spiffe://{TRUST_DOMAIN}")])),
+        unlawful("a query", &uris(&[&format!("{id}?x=1")])),
+        unlawful("an encoded path", &uris(&[&format!("spiffe://{TRUST_DOMAIN}/service/%61uth")])),
+        unlawful("an empty segment", &uris(&[&format!("spiffe://{TRUST_DOMAIN}/service//auth")])),
+        unlawful("a relative segment", &uris(&[&format!("spiffe://{TRUST_DOMAIN}/service/user/../auth")])),
+        unlawful("the certificate of a CA", &Leaf { is_ca: true, ..auth() }),
+        unlawful("a certificate for servers only", &Leaf { for_clients: false, ..auth() }),
+    ]
+}
+
+/// Under TLS 1.3 a refused client sees a successful handshake first and an error later, so that it is the server's
+/// counter that tells.
+#[tokio::test]
+async fn nobody_without_a_lawful_certificate_gets_as_far_as_a_call() {
+    // A mesh of its own: nothing else may count here.
+    let mesh = Mesh::start();
+    let ours = mesh.certificates().authority();
+    for Intruder { name, counted_as, credentials, everywhere } in intruders(&ours) {
+        for service in SERVICES {
+            let labels = [("service", service), ("reason", counted_as)];
+            let count = async || mesh.metrics().await.sum("drystone_handshakes_refused_total", &labels);
+            let before = count().await;
+            let methods: Vec<_> = METHODS.iter().filter(|method| method.workload() == service).collect();
+            let tried = &methods[..if everywhere { methods.len() } else { 1 }];
+            for method in tried {
+                let channel = mesh.channel_with(service, credentials.clone());
+                let status = call(channel, method.path, false).await.expect_err("it was let in");
+                assert!(reason(&status).is_none(), "{name} got as far as {}: {status:?}", method.path);
+            }
+            #[expect(clippy::cast_precision_loss, reason = "there are not that many RPCs")]
+            let expected = before + tried.len() as f64;
+            let what = format!("{service} counts {expected} refusals of `{counted_as}` ({name})");
+            wait::until(&what, async || (count().await >= expected).then_some(())).await;
+            assert!((count().await - expected).abs() < f64::EPSILON, "more than {what}");
+        }
+    }
+    // Nobody has been called, and everybody is well.
+    let metrics = mesh.metrics().await;
+    assert!(metrics.sum("drystone_denials_total", &[]) < 0.5);
+    for service in SERVICES {
+        let answer = call(mesh.channel(service, "operator"), "/grpc.health.v1.Health/Check", false).await;
+        answer.unwrap_or_else(|status| panic!("{service}: {status:?}"));
+    }
+}

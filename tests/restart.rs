@@ -1,0 +1,143 @@
+//! What is there after a mesh has stopped, in order or not, and has been started again.
+
+use drystone::Reason;
+use drystone_tests::{Answer, Mesh, Setup, Tokens, User};
+use serde_json::{Value, json};
+
+/// What a user had before.
+struct Before {
+    user: User,
+    tokens: Tokens,
+    ended: Tokens,
+    me: Value,
+    properties: Value,
+    sessions: Value,
+    keys: Value,
+}
+
+/// The issuer stands in every token. By default it is the address of the edge, which changes here with each start.
+fn setup() -> Setup {
+    Mesh::setup().set("issuer", "https://id.example.com")
+}
+
+async fn get(mesh: &Mesh, path: &str, token: &str) -> Answer {
+    mesh.rest().get(path).bearer(token).send().await
+}
+
+async fn live(mesh: &Mesh) -> Before {
+    let (user, first) = User::signed_in(mesh).await;
+    let ended = user.sign_in(mesh).await;
+    mesh.rest().post("/v1/auth/logout", json!({})).bearer(&ended.access).send().await.expect(200);
+    for name in ["Barn", "Field"] {
+        let body = json!({"displayName": name, "labels": {"for": "restart"}});
+        mesh.rest().post("/v1/properties", body).bearer(&first.access).send().await.expect(200);
+    }
+    let tokens = first.refresh(mesh.rest()).await;
+    let read = async |path| get(mesh, path, &tokens.access).await.expect(200).json();
+    Before {
+        me: read("/v1/users/me").await,
+        properties: read("/v1/properties").await,
+        sessions: read("/v1/sessions").await,
+        keys: read("/.well-known/jwks.json").await,
+        user,
+        tokens,
+        ended,
+    }
+}
+
+async fn assert_as_before(mesh: &Mesh, before: &Before) {
+    let Before { user, tokens, ended, me, properties, sessions, keys } = before;
+    let read = async |path| get(mesh, path, &tokens.access).await.expect(200).json();
+    assert_eq!(&read("/v1/users/me").await, me);
+    assert_eq!(&read("/v1/properties").await, properties);
+    assert_eq!(&read("/v1/sessions").await, sessions);
+    assert_eq!(&read("/.well-known/jwks.json").await, keys);
+
+    // What was over is over, for every service, from the first call on.
+    for path in ["/v1/users/me", "/v1/properties", "/v1/sessions"] {
+        get(mesh, path, &ended.access).await.refused(Reason::TokenRevoked);
+    }
+    let body = json!({"refreshToken": ended.refresh});
+    mesh.rest().post("/v1/auth/refresh", body).send().await.refused(Reason::SessionEnded);
+
+    // And what was not goes on.
+    let refreshed = tokens.refresh(mesh.rest()).await;
+    assert_eq!(refreshed.session_id, tokens.session_id);
+    get(mesh, "/v1/users/me", &refreshed.access).await.expect(200);
+    user.sign_in(mesh).await;
+}
+
+#[tokio::test]
+async fn a_mesh_that_was_stopped_goes_on_where_it_was() {
+    let mesh = setup().start();
+    let before = live(&mesh).await;
+    let mesh = setup().home(mesh.stop()).start();
+    assert_as_before(&mesh, &before).await;
+}
+
+#[tokio::test]
+async fn a_mesh_that_was_killed_goes_on_where_it_was() {
+    let mesh = setup().start();
+    let before = live(&mesh).await;
+    let mesh = setup().home(mesh.kill()).start();
+    assert_as_before(&mesh, &before).await;
+}
+
+#[tokio::test]
+async fn what_was_answered_survives_a_kill() {
+    let mut mesh = setup().start();
+    for _ in 0..3 {
+        let user = User::register(&mesh).await;
+        mesh = setup().home(mesh.kill()).start();
+        let tokens = user.sign_in(&mesh).await;
+        mesh = setup().home(mesh.kill()).start();
+        let refreshed = tokens.refresh(mesh.rest()).await;
+        mesh = setup().home(mesh.kill()).start();
+        // The lost answer of a refresh is given again, across a restart as well.
+        assert_eq!(tokens.refresh(mesh.rest()).await.refresh, refreshed.refresh);
+    }
+}
+
+#[tokio::test]
+async fn a_reused_refresh_token_is_recognised_after_a_restart() {
+    let mesh = setup().start();
+    let (_, first) = User::signed_in(&mesh).await;
+    let second = first.refresh(mesh.rest()).await;
+    let third = second.refresh(mesh.rest()).await;
+    let mesh = setup().home(mesh.stop()).start();
+    let refresh = async |token| mesh.rest().post("/v1/auth/refresh", json!({"refreshToken": token})).send().await;
+    refresh(&first.refresh).await.refused(Reason::RefreshTokenReused);
+    refresh(&third.refresh).await.refused(Reason::SessionEnded);
+    get(&mesh, "/v1/users/me", &third.access).await.refused(Reason::TokenRevoked);
+}
+
+#[tokio::test]
+async fn a_mesh_stops_in_order_while_it_is_called() {
+    let mesh = Mesh::start();
+    let (_, tokens) = User::signed_in(&mesh).await;
+    let rest = mesh.rest();
+    let callers: Vec<_> = (0..8)
+        .map(|_| {
+            let token = tokens.access.clone();
+            tokio::spawn(async move {
+                // Until the door is closed, each call is answered in full.
+                let mut answered = 0;
+                while let Ok(answer) = rest.get("/v1/users/me").bearer(&token).try_send().await {
+                    assert!(answer.status == 200 || answer.status == 503, "{answer:?}");
+                    answered += 1;
+                }
+                answered
+            })
+        })
+        .collect();
+    let counted = drystone_tests::wait::until("the callers have begun", async || {
+        let count = mesh.metrics().await.sum("drystone_calls_total", &[("method", "GetMe"), ("code", "OK")]);
+        (count > 50.0).then_some(())
+    });
+    counted.await;
+    let home = tokio::task::spawn_blocking(|| mesh.stop()).await.unwrap();
+    for caller in callers {
+        assert!(caller.await.unwrap() > 0);
+    }
+    drop(home);
+}

@@ -1,0 +1,242 @@
+//! Sessions: how they go on, how they end, and how fast everybody knows.
+
+use drystone::{
+    Reason,
+    auth::v1::{SignOutRequest, auth_service_client::AuthServiceClient},
+    contract::{METHODS, Subject},
+    property::v1::{ListPropertiesRequest, property_service_client::PropertyServiceClient},
+    session::v1::{ListSessionsRequest, session_service_client::SessionServiceClient},
+    user::v1::{GetMeRequest, SetUserRolesRequest, user_service_client::UserServiceClient},
+};
+use drystone_tests::{
+    Answer, Mesh, Tokens, User,
+    grpc::{assert_refused, call_raw, with_token},
+};
+use serde_json::json;
+
+async fn refresh(mesh: &Mesh, token: &str) -> Answer {
+    mesh.rest().post("/v1/auth/refresh", json!({"refreshToken": token})).send().await
+}
+
+async fn me(mesh: &Mesh, token: &str) -> Answer {
+    mesh.rest().get("/v1/users/me").bearer(token).send().await
+}
+
+async fn session_ids(mesh: &Mesh, token: &str) -> Vec<String> {
+    let list = mesh.rest().get("/v1/sessions").bearer(token).send().await.expect(200).json();
+    let sessions = list["sessions"].as_array().unwrap();
+    sessions.iter().map(|session| session["id"].as_str().unwrap().to_owned()).collect()
+}
+
+#[tokio::test]
+async fn a_refresh_token_from_before_the_last_one_ends_the_session() {
+    let mesh = Mesh::shared();
+    let (_, first) = User::signed_in(mesh).await;
+    let second = first.refresh(mesh.rest()).await;
+    let third = second.refresh(mesh.rest()).await;
+
+    refresh(mesh, &first.refresh).await.refused(Reason::RefreshTokenReused);
+
+    // The thief has nothing, and neither has whoever was robbed: they sign in again.
+    for tokens in [&first, &second, &third] {
+        refresh(mesh, &tokens.refresh).await.refused(Reason::SessionEnded);
+        me(mesh, &tokens.access).await.refused(Reason::TokenRevoked);
+    }
+}
+
+#[tokio::test]
+async fn a_lost_answer_is_given_again() {
+    let mesh = Mesh::shared();
+    let (_, first) = User::signed_in(mesh).await;
+    let second = first.refresh(mesh.rest()).await;
+    let again = first.refresh(mesh.rest()).await;
+    assert_eq!(again.refresh, second.refresh, "the same successor, not another one");
+    assert_eq!(again.session_id, second.session_id);
+    for token in [&first.access, &second.access, &again.access] {
+        me(mesh, token).await.expect(200);
+    }
+    // The session goes on from there.
+    let third = second.refresh(mesh.rest()).await;
+    me(mesh, &third.access).await.expect(200);
+}
+
+#[tokio::test]
+async fn two_refreshes_at_once_get_the_same_successor() {
+    let mesh = Mesh::shared();
+    let (_, first) = User::signed_in(mesh).await;
+    let (one, other) = tokio::join!(first.refresh(mesh.rest()), first.refresh(mesh.rest()));
+    assert_eq!(one.refresh, other.refresh);
+    me(mesh, &one.refresh(mesh.rest()).await.access).await.expect(200);
+}
+
+#[tokio::test]
+async fn a_used_token_is_a_theft_once_its_grace_is_over() {
+    let mesh = Mesh::setup().set("session.rotation_grace", "0s").start();
+    let (_, first) = User::signed_in(&mesh).await;
+    let second = first.refresh(mesh.rest()).await;
+    refresh(&mesh, &first.refresh).await.refused(Reason::RefreshTokenReused);
+    refresh(&mesh, &second.refresh).await.refused(Reason::SessionEnded);
+}
+
+#[tokio::test]
+async fn a_refresh_token_with_a_changed_bit_is_refused_and_harms_nobody() {
+    let mesh = Mesh::shared();
+    let (_, tokens) = User::signed_in(mesh).await;
+    let length = tokens.refresh.len();
+    for place in 0..length {
+        let mut damaged = tokens.refresh.clone().into_bytes();
+        damaged[place] = if damaged[place] == b'A' { b'B' } else { b'A' };
+        refresh(mesh, std::str::from_utf8(&damaged).unwrap()).await.refused(Reason::RefreshTokenInvalid);
+    }
+    let variants = [&tokens.refresh[..length - 1], &format!("{}A", tokens.refresh), &format!("{}=", tokens.refresh), "x"];
+    for damaged in variants {
+        refresh(mesh, damaged).await.refused(Reason::RefreshTokenInvalid);
+    }
+    // And it is no access token.
+    me(mesh, &tokens.refresh).await.refused(Reason::TokenInvalid);
+
+    tokens.refresh(mesh.rest()).await;
+}
+
+#[tokio::test]
+async fn a_stolen_token_of_a_signed_out_session_is_refused_by_every_service_at_once() {
+    let mesh = Mesh::shared();
+    let (_, tokens) = User::signed_in(mesh).await;
+    let stolen = tokens.access.as_str();
+    let mut users = UserServiceClient::new(mesh.channel("user", "edge"));
+    let mut sessions = SessionServiceClient::new(mesh.channel("session", "edge"));
+    let mut properties = PropertyServiceClient::new(mesh.channel("property", "edge"));
+    let mut auth = AuthServiceClient::new(mesh.channel("auth", "edge"));
+
+    // Each service has seen the token and remembers that it was good.
+    users.get_me(with_token(GetMeRequest {}, stolen)).await.unwrap();
+    sessions.list_sessions(with_token(ListSessionsRequest::default(), stolen)).await.unwrap();
+    properties.list_properties(with_token(ListPropertiesRequest::default(), stolen)).await.unwrap();
+
+    auth.sign_out(with_token(SignOutRequest {}, stolen)).await.unwrap();
+
+    // There is no wait here: the answer came when everybody knew.
+    assert_refused(users.get_me(with_token(GetMeRequest {}, stolen)).await, Reason::TokenRevoked);
+    let list = sessions.list_sessions(with_token(ListSessionsRequest::default(), stolen)).await;
+    assert_refused(list, Reason::TokenRevoked);
+    let list = properties.list_properties(with_token(ListPropertiesRequest::default(), stolen)).await;
+    assert_refused(list, Reason::TokenRevoked);
+    assert_refused(auth.sign_out(with_token(SignOutRequest {}, stolen)).await, Reason::TokenRevoked);
+
+    // And so it is for every other RPC that asks for a user, by whatever front door.
+    for method in METHODS.iter().filter(|method| method.subject == Subject::User) {
+        for door in ["edge", "ingress"] {
+            let channel = mesh.channel(method.workload(), door);
+            let answer = call_raw(channel, method.path, with_token(Vec::new(), stolen), method.server_streaming).await;
+            assert_refused(answer, Reason::TokenRevoked);
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_sign_out_is_known_everywhere_when_it_is_answered() {
+    let mesh = Mesh::shared();
+    let user = User::register(mesh).await;
+    let mut users = UserServiceClient::new(mesh.channel("user", "edge"));
+    for _ in 0..20 {
+        let token = user.sign_in(mesh).await.access;
+        users.get_me(with_token(GetMeRequest {}, &token)).await.unwrap();
+        mesh.rest().post("/v1/auth/logout", json!({})).bearer(&token).send().await.expect(200);
+        assert_refused(users.get_me(with_token(GetMeRequest {}, &token)).await, Reason::TokenRevoked);
+    }
+}
+
+#[tokio::test]
+async fn one_session_can_be_ended_from_another() {
+    let mesh = Mesh::shared();
+    let (user, laptop) = User::signed_in(mesh).await;
+    let phone = user.sign_in(mesh).await;
+    assert_eq!(session_ids(mesh, &laptop.access).await, [phone.session_id.clone(), laptop.session_id.clone()]);
+
+    let path = format!("/v1/sessions/{}", phone.session_id);
+    mesh.rest().delete(&path).bearer(&laptop.access).send().await.expect(200);
+    me(mesh, &phone.access).await.refused(Reason::TokenRevoked);
+    refresh(mesh, &phone.refresh).await.refused(Reason::SessionEnded);
+    me(mesh, &laptop.access).await.expect(200);
+    assert_eq!(session_ids(mesh, &laptop.access).await, [laptop.session_id.clone()]);
+    mesh.rest().delete(&path).bearer(&laptop.access).send().await.refused(Reason::SessionNotFound);
+}
+
+#[tokio::test]
+async fn nobody_ends_a_session_of_somebody_else() {
+    let mesh = Mesh::shared();
+    let (_, victim) = User::signed_in(mesh).await;
+    let (_, attacker) = User::signed_in(mesh).await;
+    let path = format!("/v1/sessions/{}", victim.session_id);
+    mesh.rest().delete(&path).bearer(&attacker.access).send().await.refused(Reason::SessionNotFound);
+    me(mesh, &victim.access).await.expect(200);
+    assert_eq!(session_ids(mesh, &attacker.access).await, [attacker.session_id.clone()]);
+}
+
+async fn revoke_all(mesh: &Mesh, tokens: &Tokens, body: serde_json::Value) -> serde_json::Value {
+    mesh.rest().post("/v1/sessions:revokeAll", body).bearer(&tokens.access).send().await.expect(200).json()
+}
+
+#[tokio::test]
+async fn all_sessions_can_be_ended_at_once() {
+    let mesh = Mesh::shared();
+    let (user, first) = User::signed_in(mesh).await;
+    let second = user.sign_in(mesh).await;
+    assert_eq!(revoke_all(mesh, &first, json!({})).await, json!({"revokedCount": 2}));
+    for tokens in [&first, &second] {
+        me(mesh, &tokens.access).await.refused(Reason::TokenRevoked);
+        refresh(mesh, &tokens.refresh).await.refused(Reason::SessionEnded);
+    }
+    // The way back in stays open.
+    let third = user.sign_in(mesh).await;
+    me(mesh, &third.access).await.expect(200);
+}
+
+#[tokio::test]
+async fn all_other_sessions_can_be_ended_and_this_one_kept() {
+    let mesh = Mesh::shared();
+    let (user, first) = User::signed_in(mesh).await;
+    let second = user.sign_in(mesh).await;
+    let third = user.sign_in(mesh).await;
+    assert_eq!(revoke_all(mesh, &second, json!({"keepCurrent": true})).await, json!({"revokedCount": 2}));
+    for tokens in [&first, &third] {
+        me(mesh, &tokens.access).await.refused(Reason::TokenRevoked);
+        refresh(mesh, &tokens.refresh).await.refused(Reason::SessionEnded);
+    }
+    me(mesh, &second.access).await.expect(200);
+    let refreshed = second.refresh(mesh.rest()).await;
+    me(mesh, &refreshed.access).await.expect(200);
+}
+
+#[tokio::test]
+async fn a_session_ends_when_it_is_not_refreshed_in_its_time() {
+    let mesh = Mesh::setup().set("session.idle_timeout", "1s").set("session.rotation_grace", "0s").start();
+    let (_, tokens) = User::signed_in(&mesh).await;
+    drystone_tests::wait::until("the session is over", async || {
+        // Listing does not keep it alive.
+        let list = mesh.rest().get("/v1/sessions").bearer(&tokens.access).send().await;
+        (list.status != 200 || list.json()["sessions"] == json!([])).then_some(())
+    })
+    .await;
+    refresh(&mesh, &tokens.refresh).await.refused(Reason::SessionEnded);
+}
+
+#[tokio::test]
+async fn a_change_of_roles_voids_the_tokens_and_the_next_ones_carry_it() {
+    let mesh = Mesh::shared();
+    let (user, tokens) = User::signed_in(mesh).await;
+    let list = mesh.rest().get("/v1/users").bearer(&tokens.access).send().await;
+    list.refused(Reason::PermissionMissing);
+
+    let mut operator = UserServiceClient::new(mesh.channel("user", "operator"));
+    let roles = vec!["admin".to_owned(), "member".to_owned()];
+    let changed = operator.set_user_roles(SetUserRolesRequest { id: user.id.clone(), roles: roles.clone() }).await;
+    assert_eq!(changed.unwrap().into_inner().user.unwrap().roles, roles);
+
+    me(mesh, &tokens.access).await.refused(Reason::TokenRevoked);
+    // The session stays.
+    let refreshed = tokens.refresh(mesh.rest()).await;
+    let list = mesh.rest().get("/v1/users?pageSize=1").bearer(&refreshed.access).send().await.expect(200).json();
+    assert_eq!(list["users"].as_array().unwrap().len(), 1);
+    assert_eq!(me(mesh, &refreshed.access).await.expect(200).json()["roles"], json!(roles));
+}

@@ -1,0 +1,112 @@
+//! Signing in gives nothing away.
+
+use drystone::Reason;
+use drystone_tests::{Answer, Mesh, User, logs, unique_email, wait};
+use serde_json::{Value, json};
+
+/// How many passwords have been hashed.
+const HASHES: &str = "drystone_hashing_seconds_count";
+
+async fn sign_in(mesh: &Mesh, email: &str, password: &str) -> Answer {
+    mesh.rest().post("/v1/auth/login", json!({"email": email, "password": password})).send().await
+}
+
+#[tokio::test]
+async fn an_unknown_address_and_a_wrong_password_cannot_be_told_apart() {
+    let mesh = Mesh::shared();
+    let user = User::register(mesh).await;
+    let wrong = sign_in(mesh, &user.email, "not the password").await.refused(Reason::InvalidCredentials);
+    let unknown = sign_in(mesh, &unique_email(), &user.password).await.refused(Reason::InvalidCredentials);
+    let no_address = sign_in(mesh, "nobody", &user.password).await.refused(Reason::InvalidCredentials);
+    let names = |answer: &Answer| answer.headers.keys().map(ToString::to_string).collect::<Vec<_>>();
+    for other in [&unknown, &no_address] {
+        assert_eq!(other.body, wrong.body, "byte for byte");
+        assert_eq!(other.status, wrong.status);
+        assert_eq!(names(other), names(&wrong));
+    }
+}
+
+/// The work is what takes the time: where each costs one hash and asks the same services, neither is the faster.
+#[tokio::test]
+async fn an_unknown_address_and_a_wrong_password_cost_the_same() {
+    // A mesh of its own: nobody else may hash here.
+    let mesh = Mesh::start();
+    let user = User::register(&mesh).await;
+    let cost = async |email: &str| {
+        let work = async || {
+            let metrics = mesh.metrics().await;
+            let lookups = metrics.sum("drystone_calls_total", &[("method", "LookUpForSignIn")]);
+            let claims = metrics.sum("drystone_calls_total", &[("method", "ListPropertyClaims")]);
+            (metrics.sum(HASHES, &[]), lookups, claims)
+        };
+        let before = work().await;
+        for _ in 0..5 {
+            sign_in(&mesh, email, "not the password").await.refused(Reason::InvalidCredentials);
+        }
+        // A question to the property service is counted when it is over, which may be after the answer.
+        wait::until("five questions are counted", async || (work().await.2 >= before.2 + 5.0).then_some(())).await;
+        let after = work().await;
+        (after.0 - before.0, after.1 - before.1, after.2 - before.2)
+    };
+    assert_eq!(cost(&user.email).await, (5.0, 5.0, 5.0));
+    assert_eq!(cost(&unique_email()).await, (5.0, 5.0, 5.0));
+}
+
+#[tokio::test]
+async fn an_old_hash_is_upgraded_at_sign_in() {
+    let cheap = |memory: &str| Mesh::setup().set("auth.password.memory_kib", memory).set("log.format", "json");
+    let mesh = cheap("1024").start();
+    let user = User::register(&mesh).await;
+    let mesh = cheap("2048").home(mesh.stop()).start();
+    let is_upgrade = |event: &Value| event["message"] == "password hash upgraded";
+    user.sign_in(&mesh).await;
+    wait::until("the hash is upgraded", async || logs::events(&mesh.log()).iter().any(is_upgrade).then_some(())).await;
+    sign_in(&mesh, &user.email, "not the password").await.refused(Reason::InvalidCredentials);
+
+    // Once is enough, and the new one holds.
+    let mesh = cheap("2048").home(mesh.stop()).start();
+    user.sign_in(&mesh).await;
+    user.sign_in(&mesh).await;
+    let home = mesh.stop();
+    let log = std::fs::read_to_string(home.log()).unwrap();
+    assert_eq!(logs::events(&log).iter().filter(|event| is_upgrade(event)).count(), 1);
+}
+
+#[tokio::test]
+async fn more_sign_ins_than_can_be_hashed_are_turned_away_with_a_time_to_come_back() {
+    let mesh = Mesh::setup().set("auth.hashing.threads", "1").set("auth.hashing.queue_per_thread", "1").start();
+    let (user, tokens) = User::signed_in(&mesh).await;
+    let body = json!({"email": user.email, "password": user.password});
+    let rest = mesh.rest();
+    let all: Vec<_> = (0..24).map(|_| tokio::spawn(rest.post("/v1/auth/login", body.clone()).send())).collect();
+    let (mut signed_in, mut turned_away) = (0, 0);
+    for one in all {
+        let answer = one.await.unwrap();
+        if answer.status == 200 {
+            signed_in += 1;
+        } else {
+            let answer = answer.refused(Reason::Overloaded);
+            assert!(answer.header("retry-after").parse::<u32>().is_ok_and(|seconds| seconds >= 1), "{answer:?}");
+            turned_away += 1;
+        }
+    }
+    assert!(signed_in > 0 && turned_away > 0, "{signed_in} signed in, {turned_away} turned away");
+    // Who is signed in has noticed nothing.
+    mesh.rest().get("/v1/users/me").bearer(&tokens.access).send().await.expect(200);
+}
+
+#[tokio::test]
+async fn a_password_is_taken_as_it_is() {
+    let mesh = Mesh::shared();
+    for password in ["пароль 密码 🔑", "  spaces  ", "\"quotes\" \\ and \u{0} NUL", &"x".repeat(256), &"🔑".repeat(256)] {
+        let email = unique_email();
+        let body = json!({"email": email, "password": password, "displayName": "Ada"});
+        mesh.rest().post("/v1/auth/register", body).send().await.expect(200);
+        sign_in(mesh, &email, password).await.expect(200);
+        for other in [password.trim(), &password.to_uppercase(), &password[..password.len() - password.chars().last().unwrap().len_utf8()]] {
+            if other != password {
+                sign_in(mesh, &email, other).await.refused(Reason::InvalidCredentials);
+            }
+        }
+    }
+}

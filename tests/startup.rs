@@ -1,0 +1,189 @@
+//! What keeps a mesh from starting is said in one sentence, with what to do about it.
+
+use std::{
+    fs,
+    net::TcpListener,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
+
+use drystone_tests::{
+    Home, Mesh,
+    process::{Ended, drystone, run_to_end},
+};
+use sqlx::{ConnectOptions, Connection, sqlite::SqliteConnectOptions};
+
+/// Every port is free, and everything is in this home.
+fn configuration(home: &Home, more: &str) -> PathBuf {
+    let sections = ["admin", "auth", "user", "session", "property", "edge"];
+    let sections = sections.map(|name| format!("[{name}]\nlisten = \"127.0.0.1:0\"\n")).concat();
+    let (data, certs) = (home.data(), home.path().join("certs"));
+    let text = format!("data_dir = {data:?}\ncerts_dir = {certs:?}\n{more}\n{sections}");
+    home.write("drystone.toml", &text)
+}
+
+fn up(configuration: &Path) -> Ended {
+    run_to_end(drystone(&["up", "--config"]).arg(configuration))
+}
+
+/// The one sentence on standard error of a start that failed.
+#[track_caller]
+fn sentence(ended: &Ended) -> &str {
+    assert!(!ended.status.success(), "it says that all went well: {ended:#?}");
+    assert!(ended.status.code().is_some(), "it was ended by a signal: {ended:#?}");
+    assert_eq!(ended.stderr.trim_end().lines().count(), 1, "not one line: {}", ended.stderr);
+    assert_eq!(ended.stdout, "", "it says that it is there");
+    let line = ended.stderr.trim_end();
+    assert!(!line.contains("panicked") && !line.contains("Error {"), "{line}");
+    line.strip_prefix("drystone: ").unwrap_or_else(|| panic!("it does not say who speaks: {line}"))
+}
+
+#[track_caller]
+fn assert_says(ended: &Ended, words: &[&str]) {
+    let sentence = sentence(ended);
+    for word in words {
+        assert!(sentence.contains(word), "`{word}` is missing in: {sentence}");
+    }
+}
+
+#[test]
+fn a_port_that_is_taken_is_named() {
+    let home = Home::new();
+    let holder = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = holder.local_addr().unwrap().to_string();
+    for section in ["edge", "user", "admin"] {
+        let path = configuration(&home, "");
+        let others = fs::read_to_string(&path).unwrap();
+        let section = format!("[{section}]\nlisten = \"");
+        let text = others.replace(&format!("{section}127.0.0.1:0"), &format!("{section}{taken}"));
+        fs::write(&path, text).unwrap();
+        assert_says(&up(&path), &[&taken, "taken", &section[1..section.find(']').unwrap()], "listen"]);
+    }
+}
+
+#[test]
+fn a_data_directory_that_cannot_be_written_is_named() {
+    let home = Home::new();
+    // A file stands where a directory belongs, which stops root as well.
+    let file = home.write("file", "");
+    let data = file.join("data");
+    let path = configuration(&home, "");
+    let ended = run_to_end(drystone(&["up", "--config"]).arg(path).arg("--data-dir").arg(&data));
+    assert_says(&ended, &[data.to_str().unwrap(), "cannot be written"]);
+}
+
+#[test]
+fn a_data_directory_is_used_by_one_mesh_at_a_time() {
+    let mesh = Mesh::start();
+    let path = configuration(mesh.home(), "");
+    assert_says(&up(&path), &[mesh.home().data().to_str().unwrap(), "in use"]);
+    let _home = mesh.stop();
+}
+
+#[test]
+fn an_unknown_key_is_named_with_where_it_stands() {
+    let home = Home::new();
+    let path = configuration(&home, "colour = \"red\"");
+    assert_says(&up(&path), &["colour", path.to_str().unwrap()]);
+
+    let path = configuration(&home, "[auth.password]\nmemory_mib = 19");
+    assert_says(&up(&path), &["auth.password.memory_mib", path.to_str().unwrap(), "memory_kib"]);
+
+    let path = configuration(&home, "");
+    let ended = run_to_end(drystone(&["up", "--config"]).arg(&path).env("DRYSTONE_AUTH__LISTN", "127.0.0.1:1"));
+    assert_says(&ended, &["DRYSTONE_AUTH__LISTN", "auth.listn"]);
+}
+
+#[test]
+fn a_value_that_cannot_be_is_named_with_what_can() {
+    let home = Home::new();
+    for (more, words) in [
+        ("[log]\nformat = \"xml\"", ["log.format", "json"]),
+        ("[auth.password]\nmemory_kib = \"much\"", ["auth.password.memory_kib", "u32"]),
+        ("[auth.hashing]\nqueue_per_thread = 0", ["auth.hashing.queue_per_thread", "at least 1"]),
+        ("issuer = \"nowhere\"", ["issuer", "https://"]),
+        ("trust_domain = \"Not Lawful\"", ["trust_domain", "Not Lawful"]),
+    ] {
+        let path = configuration(&home, more);
+        // What follows a section in the file would belong to it.
+        assert_says(&up(&path), &words);
+    }
+    let path = home.write("broken.toml", "data_dir = \n");
+    assert_says(&up(&path), &[path.to_str().unwrap(), "line 1"]);
+    assert_says(&up(&home.path().join("nowhere.toml")), &["nowhere.toml", "--config"]);
+}
+
+/// `drystone serve` finds its certificates ready; these are from a mesh that was.
+fn serve(home: &Home) -> Ended {
+    let path = configuration(home, "");
+    let mut text = fs::read_to_string(&path).unwrap();
+    let certs = format!("certs_dir = {:?}", home.path().join("certs"));
+    text = text.replace(&certs, &format!("certs_dir = {:?}", home.data().join("certs")));
+    fs::write(&path, text).unwrap();
+    run_to_end(drystone(&["serve", "user", "--config"]).arg(path))
+}
+
+#[test]
+fn a_certificate_that_is_broken_is_named() {
+    let mesh = Mesh::start();
+    let [certificate, key] = mesh.certificates().files_of("user").clone();
+    let [other, other_key] = mesh.certificates().files_of("auth").clone();
+    let ca = mesh.certificates().ca().to_owned();
+    let home = mesh.stop();
+    let name = |path: &Path| path.to_str().unwrap().to_owned();
+    let set = |path: &Path, content: &[u8]| fs::write(path, content).unwrap();
+    let read = |path: &Path| fs::read(path).unwrap();
+    let (good_certificate, good_key, good_ca) = (read(&certificate), read(&key), read(&ca));
+
+    set(&certificate, b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n");
+    assert_says(&serve(&home), &[&name(&certificate)]);
+    set(&certificate, b"hello");
+    assert_says(&serve(&home), &[&name(&certificate)]);
+    set(&certificate, &good_certificate[..good_certificate.len() / 2]);
+    assert_says(&serve(&home), &[&name(&certificate)]);
+    fs::remove_file(&certificate).unwrap();
+    assert_says(&serve(&home), &[&name(&certificate)]);
+    // Another's certificate and key are whole, and still not ours.
+    set(&certificate, &read(&other));
+    set(&key, &read(&other_key));
+    assert_says(&serve(&home), &[&name(&certificate), "/service/auth", "/service/user"]);
+    set(&certificate, &good_certificate);
+    assert_says(&serve(&home), &[&name(&key), &name(&certificate)]);
+    set(&key, b"-----BEGIN PRIVATE KEY-----\nc2VjcmV0\n-----END PRIVATE KEY-----\n");
+    let ended = serve(&home);
+    assert_says(&ended, &[&name(&key)]);
+    assert!(!ended.stderr.contains("c2VjcmV0"), "{}", ended.stderr);
+    set(&key, &good_key);
+    set(&ca, b"");
+    assert_says(&serve(&home), &[&name(&ca)]);
+    set(&ca, &good_ca);
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
+    assert_says(&serve(&home), &[&name(&key), "chmod 600"]);
+}
+
+async fn with_database(home: &Home, name: &str, statement: &'static str) -> PathBuf {
+    let path = home.data().join(name);
+    let mut database = SqliteConnectOptions::new().filename(&path).connect().await.unwrap();
+    sqlx::query(statement).execute(&mut database).await.unwrap();
+    database.close().await.unwrap();
+    path
+}
+
+#[tokio::test]
+async fn a_database_of_a_newer_version_is_left_alone() {
+    let home = Mesh::start().stop();
+    let statement = "INSERT INTO schema_migration (version, name, checksum, applied_at) VALUES (9999, 'later', x'00', 0)";
+    let database = with_database(&home, "user.db", statement).await;
+    assert_says(&up(&configuration(&home, "")), &[database.to_str().unwrap(), "9999", "newer"]);
+}
+
+#[test]
+fn a_database_that_is_damaged_is_named() {
+    let home = Mesh::start().stop();
+    let database = home.data().join("session.db");
+    for side_file in ["session.db-wal", "session.db-shm"] {
+        let _there_may_be_none = fs::remove_file(home.data().join(side_file));
+    }
+    fs::write(&database, "this is no database, and long enough not to be taken for an empty one".repeat(100)).unwrap();
+    assert_says(&up(&configuration(&home, "")), &[database.to_str().unwrap(), "backup"]);
+}
