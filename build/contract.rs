@@ -34,6 +34,8 @@ pub struct Method {
     pub idempotency: String,
     pub client_streaming: bool,
     pub server_streaming: bool,
+    /// The REST calls that reach it, as `VERB path`.
+    pub rest: Vec<String>,
 }
 
 /// A permission that a service declares.
@@ -85,7 +87,7 @@ impl Contract {
                 continue;
             };
             findings.extend(vocabulary.complaints(&rule).into_iter().map(|complaint| format!("{name}: {complaint}")));
-            for route in options.routes(&method) {
+            for route in &rule.rest {
                 if !rule.callers.iter().any(|caller| caller == OUTSIDE) {
                     findings.push(format!(
                         "{name}: has the REST path `{route}` but does not list `outside` among its callers"
@@ -177,6 +179,7 @@ impl Options {
             idempotency: enum_name(&options, "idempotency_level"),
             client_streaming: method.is_client_streaming(),
             server_streaming: method.is_server_streaming(),
+            rest: self.routes(&options),
         })
     }
 
@@ -191,14 +194,11 @@ impl Options {
             .collect()
     }
 
-    /// The REST calls of an RPC, as `VERB path`.
-    fn routes(&self, method: &MethodDescriptor) -> Vec<String> {
-        let options = method.options();
+    fn routes(&self, options: &DynamicMessage) -> Vec<String> {
         if !options.has_extension(&self.http) {
             return Vec::new();
         }
-        let value = options.get_extension(&self.http);
-        value.as_message().map(bindings).unwrap_or_default()
+        options.get_extension(&self.http).as_message().map(bindings).unwrap_or_default()
     }
 }
 

@@ -14,7 +14,7 @@ pub fn method_table(contract: &Contract) -> String {
         let _ = write!(
             source,
             "    Method {{ path: {:?}, callers: &{:?}, subject: Subject::{}, permission: {:?}, \
-             max_auth_age: {}, audited: {}, idempotency: Idempotency::{}, client_streaming: {}, server_streaming: {} }},\n",
+             max_auth_age: {}, audited: {}, idempotency: Idempotency::{}, client_streaming: {}, server_streaming: {}, rest: &{:?} }},\n",
             method.path,
             method.callers,
             if method.subject == "SUBJECT_USER" { "User" } else { "None" },
@@ -28,6 +28,7 @@ pub fn method_table(contract: &Contract) -> String {
             },
             method.client_streaming,
             method.server_streaming,
+            method.rest,
         );
     }
     source.push_str("];\n\n/// Every permission that a service declares.\npub static PERMISSIONS: &[Permission] = &[\n");

@@ -29,6 +29,8 @@ pub struct Method {
     pub client_streaming: bool,
     /// Whether the server answers with a stream.
     pub server_streaming: bool,
+    /// The REST calls that reach it, as `VERB path`; none for an RPC that the outside cannot reach by REST.
+    pub rest: &'static [&'static str],
 }
 
 /// Whom a call is made for (`drystone.access.v1.Subject`).

@@ -1,1 +1,226 @@
-//! Soon.
+//! What an operator sees of a mesh: health, metrics, and logs.
+
+use drystone::Reason;
+use drystone_tests::{Answer, Mesh, Metrics, Rest, SERVICES, User, logs, wait};
+use serde_json::{Value, json};
+
+/// Signs somebody up, in, on and out, with a mistake or two on the way, and answers every secret that was involved.
+async fn traffic(mesh: &Mesh, request_id: &str) -> Vec<String> {
+    let rest = mesh.rest();
+    let user = User::register(mesh).await;
+    let wrong = "not the right password";
+    let body = json!({"email": user.email, "password": wrong});
+    rest.post("/v1/auth/login", body).send().await.refused(Reason::InvalidCredentials);
+    // Too short to be lawful, so that it is refused before anybody has looked at it.
+    let short = "hunter2";
+    let body = json!({"email": user.email, "password": short, "displayName": "Ada"});
+    rest.post("/v1/auth/register", body).send().await.refused(Reason::InvalidRequest);
+
+    let body = json!({"email": user.email, "password": user.password});
+    let call = rest.post("/v1/auth/login", body).header("x-request-id", request_id);
+    let first = drystone_tests::Tokens::of(&call.send().await.expect(200).json());
+    rest.get("/v1/users/me").bearer(&first.access).send().await.expect(200);
+    rest.get("/v1/users").bearer(&first.access).send().await.refused(Reason::PermissionMissing);
+    let second = first.refresh(rest).await;
+    let damaged = format!("{}x", second.refresh);
+    rest.post("/v1/auth/refresh", json!({"refreshToken": damaged})).send().await.refused(Reason::RefreshTokenInvalid);
+    let damaged = format!("{}x", second.access);
+    rest.get("/v1/users/me").bearer(&damaged).send().await.refused(Reason::TokenInvalid);
+    rest.post("/v1/auth/logout", json!({})).bearer(&second.access).send().await.expect(200);
+    rest.get("/v1/users/me").bearer(&second.access).send().await.refused(Reason::TokenRevoked);
+
+    let signature = |token: &str| token.rsplit('.').next().unwrap().to_owned();
+    let signatures = [signature(&first.access), signature(&second.access)];
+    let secrets = [user.password, wrong.into(), short.into(), first.access, first.refresh, second.access, second.refresh];
+    secrets.into_iter().chain(signatures).collect()
+}
+
+#[tokio::test]
+async fn health_is_told_in_short_and_in_detail() {
+    let mesh = Mesh::shared();
+    assert_eq!(mesh.admin("/health").await.expect(200).json(), json!({"status": "ok"}));
+    assert_eq!(mesh.admin("/ready").await.expect(200).json(), json!({"ready": true}));
+    let report = mesh.admin("/health/detailed").await.expect(200).json();
+    assert_eq!(report["status"], "ok", "{report:#}");
+    let components = report["components"].as_object().unwrap();
+    for component in components.values() {
+        assert_eq!(component["state"], "up", "{report:#}");
+        assert!(component["since"].as_str().unwrap().ends_with('Z'), "{report:#}");
+    }
+    // Each service has a store, and each but the edge says whom it depends on.
+    for service in SERVICES {
+        let of_service = |suffix: &str| components.contains_key(&format!("{service}{suffix}"));
+        assert!(of_service(".store") || of_service(" store"), "{service} says nothing of its store: {report:#}");
+    }
+    for dependency in ["auth -> user", "auth -> session", "auth -> property", "user -> session", "property -> auth"] {
+        assert!(components.contains_key(dependency), "nothing is said of `{dependency}`: {report:#}");
+    }
+}
+
+#[tokio::test]
+async fn the_admin_port_is_for_reading() {
+    let mesh = Mesh::shared();
+    let admin = |method: http::Method, path: &str| Rest::at(mesh.admin_address()).call(method, path).send();
+    for path in ["/health", "/health/detailed", "/ready", "/metrics"] {
+        let answer = admin(http::Method::POST, path).await.expect(405);
+        assert_eq!(answer.header("allow"), "GET, HEAD");
+        assert!(admin(http::Method::HEAD, path).await.expect(200).body.is_empty());
+    }
+    for path in ["/", "/v1/users", "/metrics/", "/health/.."] {
+        admin(http::Method::GET, path).await.expect(404);
+    }
+}
+
+fn is_prometheus(answer: &Answer) -> bool {
+    answer.header("content-type").starts_with("application/openmetrics-text") && answer.text().ends_with("# EOF\n")
+}
+
+#[tokio::test]
+async fn metrics_tell_of_calls_denials_hashing_and_sessions() {
+    let mesh = Mesh::setup().start();
+    let before = mesh.metrics().await;
+    traffic(&mesh, "metrics").await;
+    // A call is counted when it is over, which the caller may know a moment sooner.
+    wait::until("everything is counted", async || {
+        let calls = mesh.metrics().await.sum("drystone_calls_total", &[("method", "GetMe")]);
+        (calls > 2.5).then_some(())
+    })
+    .await;
+    assert!(is_prometheus(&mesh.admin("/metrics").await.expect(200)));
+    let after = mesh.metrics().await;
+    let grown = |name: &str, labels: &[(&str, &str)]| after.sum(name, labels) - before.sum(name, labels);
+    let assert_grown = |name: &str, labels: &[(&str, &str)], by: f64| {
+        assert!((grown(name, labels) - by).abs() < f64::EPSILON, "{name} {labels:?} grew by {}", grown(name, labels));
+    };
+
+    // Calls by caller, method and code, with their durations.
+    let calls = "drystone_calls_total";
+    let call = |method, caller, code| [("method", method), ("caller", caller), ("code", code)];
+    assert_grown(calls, &call("SignIn", "edge", "OK"), 1.0);
+    assert_grown(calls, &call("SignIn", "edge", "UNAUTHENTICATED"), 1.0);
+    assert_grown(calls, &call("Register", "edge", "OK"), 1.0);
+    assert_grown(calls, &call("Register", "edge", "INVALID_ARGUMENT"), 1.0);
+    assert_grown(calls, &call("GetMe", "edge", "OK"), 1.0);
+    assert_grown(calls, &call("GetMe", "edge", "UNAUTHENTICATED"), 2.0);
+    assert_grown(calls, &call("ListUsers", "edge", "PERMISSION_DENIED"), 1.0);
+    assert_grown(calls, &call("CreateSession", "auth", "OK"), 1.0);
+    assert_grown(calls, &call("RotateSession", "auth", "OK"), 1.0);
+    assert_grown("drystone_call_duration_seconds_count", &[("service", "user"), ("method", "GetMe")], 3.0);
+    assert_grown("drystone_call_duration_seconds_bucket", &[("method", "GetMe"), ("le", "+Inf")], 3.0);
+
+    // Denials by the part of the rule.
+    let denials = "drystone_denials_total";
+    assert_grown(denials, &[("method", "GetMe"), ("part", "subject"), ("caller", "edge")], 2.0);
+    assert_grown(denials, &[("method", "ListUsers"), ("part", "permission")], 1.0);
+
+    // Hashing: one for the registration, two for the sign-ins.
+    assert_grown("drystone_hashing_seconds_count", &[], 3.0);
+    assert_grown("drystone_hashing_wait_seconds_count", &[], 3.0);
+    assert!(after.has("drystone_hashing_queue_jobs", &[]));
+
+    // Sessions.
+    let names: Vec<&str> = after.names().filter(|name| name.contains("session")).collect();
+    assert!(grown_by_one(&before, &after, "created"), "no counter of sessions created: {names:?}");
+    assert!(grown_by_one(&before, &after, "ended"), "no counter of sessions ended: {names:?}");
+}
+
+/// Whether some counter of sessions with this word in its name or in its labels went up.
+fn grown_by_one(before: &Metrics, after: &Metrics, word: &str) -> bool {
+    let mut names = after.names().filter(|name| name.contains("session") && name.contains(word));
+    names.any(|name| (after.sum(name, &[]) - before.sum(name, &[]) - 1.0).abs() < f64::EPSILON)
+}
+
+#[tokio::test]
+async fn one_request_id_runs_through_all_services() {
+    let mesh = Mesh::setup().set("log.format", "json").set("log.filter", "info,drystone_mesh=debug").start();
+    traffic(&mesh, "one-walk-through-all").await;
+    let calls = async || -> Vec<String> {
+        let events = logs::events(&mesh.log());
+        let ours = events.iter().filter(|event| logs::field(event, "request_id") == "one-walk-through-all");
+        ours.map(|event| logs::field(event, "method").to_owned()).collect()
+    };
+    for method in [
+        "/drystone.auth.v1.AuthService/SignIn",
+        "/drystone.user.v1.UserService/LookUpForSignIn",
+        "/drystone.property.v1.PropertyService/ListPropertyClaims",
+        "/drystone.session.v1.SessionService/CreateSession",
+    ] {
+        let what = format!("{method} is in the log");
+        wait::until(&what, async || calls().await.iter().any(|logged| logged == method).then_some(())).await;
+    }
+}
+
+#[tokio::test]
+async fn a_denial_is_logged_with_caller_method_and_rule() {
+    let mesh = Mesh::setup().set("log.format", "json").start();
+    let mut sessions = drystone::session::v1::session_service_client::SessionServiceClient::new(mesh.channel("session", "user"));
+    let answer = sessions.create_session(drystone::session::v1::CreateSessionRequest::default()).await;
+    drystone_tests::grpc::assert_refused(answer, Reason::CallerNotAllowed);
+    let log = mesh.log();
+    let events = logs::events(&log);
+    let denial = events.iter().find(|event| event["message"] == "call denied").expect("the denial is in the log");
+    assert_eq!(denial["level"], "WARN");
+    assert_eq!(denial["caller"], "spiffe://drystone.local/service/user");
+    assert_eq!(logs::field(denial, "method"), "/drystone.session.v1.SessionService/CreateSession");
+    assert_eq!((&denial["rule"], &denial["reason"]), (&json!("caller"), &json!("CALLER_NOT_ALLOWED")));
+}
+
+#[tokio::test]
+async fn an_audited_call_leaves_a_record() {
+    let mesh = Mesh::setup().set("log.format", "json").start();
+    let (user, tokens) = User::signed_in(&mesh).await;
+    mesh.rest().post("/v1/auth/logout", json!({})).bearer(&tokens.access).send().await.expect(200);
+    wait::until("the sign-out is recorded", async || {
+        let records = logs::events(&mesh.log()).into_iter().filter(|event| event["target"] == "audit");
+        let of_method = |event: &Value, name: &str| logs::field(event, "method").ends_with(name);
+        let records: Vec<Value> = records.collect();
+        let sign_out = records.iter().find(|event| of_method(event, "/SignOut"))?;
+        assert_eq!(sign_out["user"], user.id.as_str(), "{sign_out:#}");
+        for name in ["/Register", "/SignIn"] {
+            assert!(records.iter().any(|event| of_method(event, name)), "{name} is not recorded: {records:#?}");
+        }
+        assert!(!records.iter().any(|event| of_method(event, "/GetMe")), "{records:#?}");
+        Some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn log_lines_are_in_one_style() {
+    let mesh = Mesh::setup().set("log.format", "json").set("log.filter", "info,drystone_mesh=debug").start();
+    traffic(&mesh, "style").await;
+    let home = tokio::task::spawn_blocking(|| mesh.stop()).await.unwrap();
+    let log = std::fs::read_to_string(home.log()).unwrap();
+    for event in logs::events(&log) {
+        let message = event["message"].as_str().unwrap_or_else(|| panic!("no message: {event}"));
+        let first = message.chars().next().unwrap_or_default();
+        assert!(!first.is_uppercase() && !message.ends_with('.'), "not in our style: {message}");
+        assert!(event["timestamp"].is_string() && event["level"].is_string(), "{event}");
+    }
+}
+
+#[tokio::test]
+async fn no_secret_is_in_any_log_however_much_is_logged() {
+    for format in ["json", "text"] {
+        let mesh = Mesh::setup().set("log.format", format).set("log.filter", "debug").start();
+        let secrets = traffic(&mesh, "secrets").await;
+        let home = tokio::task::spawn_blocking(|| mesh.stop()).await.unwrap();
+        let log = std::fs::read_to_string(home.log()).unwrap();
+        assert!(log.to_lowercase().contains("debug"), "nothing is logged at this level");
+        for secret in secrets {
+            if let Some(line) = log.lines().find(|line| line.contains(&secret)) {
+                panic!("`{secret}` is in the log: {line}");
+            }
+        }
+        // A private key, of whatever sort, would begin so.
+        assert!(!log.contains("PRIVATE KEY"), "a private key is in the log");
+    }
+}
+
+#[tokio::test]
+async fn a_mesh_that_runs_in_silence_says_nothing() {
+    let mesh = Mesh::setup().set("log.filter", "error").start();
+    traffic(&mesh, "silence").await;
+    let home = tokio::task::spawn_blocking(|| mesh.stop()).await.unwrap();
+    assert_eq!(std::fs::read_to_string(home.log()).unwrap(), "", "nothing went wrong, and something is said");
+}

@@ -105,7 +105,6 @@ fn a_value_that_cannot_be_is_named_with_what_can() {
         ("trust_domain = \"Not Lawful\"", ["trust_domain", "Not Lawful"]),
     ] {
         let path = configuration(&home, more);
-        // What follows a section in the file would belong to it.
         assert_says(&up(&path), &words);
     }
     let path = home.write("broken.toml", "data_dir = \n");

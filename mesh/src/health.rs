@@ -13,6 +13,9 @@ use tokio::sync::watch;
 
 use crate::clock::{Clock, Timestamp};
 
+/// Why a component is down that has not reported yet.
+const STARTING: &str = "starting";
+
 /// The health of a process. Clones are the same health.
 #[derive(Debug, Clone)]
 pub struct Health(Arc<Inner>);
@@ -104,7 +107,7 @@ impl Health {
     #[must_use = "the component stays down until it is told to be up"]
     pub fn component(&self, name: impl Into<String>, kind: Kind) -> Component {
         let name = name.into();
-        let known = Known { kind, state: State::Down, detail: "starting".to_owned(), since: self.0.clock.now() };
+        let known = Known { kind, state: State::Down, detail: STARTING.to_owned(), since: self.0.clock.now() };
         self.change(|components| drop(components.insert(name.clone(), known)));
         Component { health: self.clone(), name }
     }
@@ -184,6 +187,8 @@ impl Component {
             let Some(known) = components.get_mut(&self.name) else { return };
             if known.state != state {
                 match state {
+                    // What has not been down in earnest has not come back either.
+                    State::Up if known.detail == STARTING => tracing::debug!(component = self.name, "component is up"),
                     State::Up => tracing::info!(component = self.name, "component is up"),
                     State::Degraded => tracing::warn!(component = self.name, detail, "component is degraded"),
                     State::Down => tracing::warn!(component = self.name, detail, "component is down"),

@@ -37,7 +37,9 @@ pub struct Answer {
 }
 
 impl Rest {
-    pub(crate) fn at(address: SocketAddr) -> Self {
+    /// The server at this address.
+    #[must_use]
+    pub fn at(address: SocketAddr) -> Self {
         Self(address)
     }
 

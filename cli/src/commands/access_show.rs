@@ -1,11 +1,8 @@
 //! `drystone access show`: the rule of every RPC, as servers obey it.
 
-use std::collections::HashMap;
-
-use anyhow::{Context, Result, bail};
-use drystone::contract::{DESCRIPTOR_SET, Idempotency, METHODS, Method, Subject};
+use anyhow::{Result, bail};
+use drystone::contract::{Idempotency, METHODS, Method, Subject};
 use drystone_mesh::config::Span;
-use prost_reflect::{DescriptorPool, DynamicMessage};
 use serde::Serialize;
 
 use crate::{output, table::Table};
@@ -24,7 +21,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     let wanted = args.rpc.as_deref().unwrap_or_default();
-    let rules = rules(wanted)?;
+    let rules = rules(wanted);
     if rules.is_empty() {
         bail!("no RPC has `{wanted}` in its name; leave --rpc out to see them all");
     }
@@ -45,18 +42,16 @@ struct Rule {
     max_auth_age_seconds: Option<u64>,
     audited: bool,
     idempotency: &'static str,
-    rest: Vec<String>,
+    rest: &'static [&'static str],
 }
 
-fn rules(wanted: &str) -> Result<Vec<Rule>> {
-    let mut routes = routes()?;
+fn rules(wanted: &str) -> Vec<Rule> {
     let wanted = wanted.to_lowercase();
-    let methods = METHODS.iter().filter(|method| method.path.to_lowercase().contains(&wanted));
-    Ok(methods.map(|method| Rule::of(method, routes.remove(method.path).unwrap_or_default())).collect())
+    METHODS.iter().filter(|method| method.path.to_lowercase().contains(&wanted)).map(Rule::of).collect()
 }
 
 impl Rule {
-    fn of(method: &'static Method, rest: Vec<String>) -> Self {
+    fn of(method: &'static Method) -> Self {
         Self {
             rpc: method.path.trim_start_matches('/'),
             callers: method.callers,
@@ -72,7 +67,7 @@ impl Rule {
                 Idempotency::NoSideEffects => "no_side_effects",
                 Idempotency::Idempotent => "idempotent",
             },
-            rest,
+            rest: method.rest,
         }
     }
 }
@@ -93,28 +88,4 @@ fn table(rules: &[Rule]) -> Table<7> {
         ]);
     }
     table
-}
-
-/// The REST calls of each RPC by its path, as `google.api.http` has them.
-fn routes() -> Result<HashMap<String, Vec<String>>> {
-    let pool = DescriptorPool::decode(DESCRIPTOR_SET).context("the contracts in this program cannot be read")?;
-    let http = pool.get_extension_by_name("google.api.http").context("the contracts have no REST paths")?;
-    let methods = pool.services().flat_map(|service| service.methods().collect::<Vec<_>>());
-    let with_routes = methods.filter(|method| method.options().has_extension(&http)).map(|method| {
-        let path = format!("/{}/{}", method.parent_service().full_name(), method.name());
-        let options = method.options();
-        (path, options.get_extension(&http).as_message().map(bindings).unwrap_or_default())
-    });
-    Ok(with_routes.collect())
-}
-
-fn bindings(rule: &DynamicMessage) -> Vec<String> {
-    let own =
-        ["get", "put", "post", "delete", "patch"].into_iter().filter(|verb| rule.has_field_by_name(verb)).map(|verb| {
-            let path = rule.get_field_by_name(verb);
-            format!("{} {}", verb.to_uppercase(), path.as_deref().and_then(|path| path.as_str()).unwrap_or_default())
-        });
-    let additional = rule.get_field_by_name("additional_bindings");
-    let additional = additional.as_deref().and_then(|value| value.as_list()).unwrap_or_default();
-    own.chain(additional.iter().filter_map(|item| item.as_message()).flat_map(bindings)).collect()
 }

@@ -36,6 +36,7 @@ const fn built_in(path: &'static str, callers: &'static [&'static str], streamin
         idempotency: Idempotency::NoSideEffects,
         client_streaming: streaming,
         server_streaming: streaming,
+        rest: &[],
     }
 }
 

@@ -29,24 +29,50 @@ pub(super) fn hold(
     if response.body().is_end_stream() {
         return response;
     }
-    response.map(|body| {
-        let body = match deadline {
-            Some(deadline) if stop.is_some() => Body::new(DeadlineBody::new(body, deadline)),
-            _ => body,
-        };
-        Body::new(Held { body, stop: stop.map(|stop| Box::pin(stop.cancelled_owned())), over: false, _permit: permit })
+    response.map(|body| match stop {
+        // A stream may stand for days: it gives its place back, and has a deadline and the server's end to mind.
+        Some(stop) => {
+            let body = Stream { body, stop: Box::pin(stop.cancelled_owned()), over: false };
+            match deadline {
+                Some(deadline) => Body::new(DeadlineBody::new(body, deadline)),
+                None => Body::new(body),
+            }
+        }
+        None => Body::new(Held { body, _permit: permit }),
     })
 }
 
+/// The answer of a unary call, which keeps its place until it has gone.
 struct Held {
     body: Body,
-    /// Ends a stream when the server stops.
-    stop: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
-    over: bool,
     _permit: OwnedSemaphorePermit,
 }
 
 impl http_body::Body for Held {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// A stream of answers, which ends when the server stops.
+struct Stream {
+    body: Body,
+    stop: Pin<Box<WaitForCancellationFutureOwned>>,
+    over: bool,
+}
+
+impl http_body::Body for Stream {
     type Data = Bytes;
     type Error = Status;
 
@@ -57,8 +83,7 @@ impl http_body::Body for Held {
         if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
             return Poll::Ready(frame);
         }
-        let stopped = self.stop.as_mut().is_some_and(|stop| stop.as_mut().poll(cx).is_ready());
-        if !stopped {
+        if self.stop.as_mut().poll(cx).is_pending() {
             return Poll::Pending;
         }
         self.over = true;

@@ -68,7 +68,6 @@ struct Admitted {
 /// What is known of a call before anything is decided.
 struct Arrival<'a> {
     peer: &'a Peer,
-    path: &'a str,
     request_id: HeaderValue,
     trace: TraceContext,
     started: Instant,
@@ -109,14 +108,14 @@ impl Stack {
 
     /// Serves one call, and sees to it that it is counted, logged and audited however it ends.
     pub(super) async fn serve(&self, peer: &Peer, request: Request<Body>) -> Response<Body> {
-        let Some(entry) = self.methods.get(request.uri().path()) else {
-            let arrival = Arrival::of(peer, request.uri().path(), request.headers());
-            self.unknown.observe(peer.label, Code::Unimplemented, arrival.started.elapsed());
-            return arrival.refuse(&self.unknown, access::unknown_method());
-        };
-        let arrival = Arrival::of(peer, entry.rule.path, request.headers());
+        let arrival = Arrival::of(peer, request.headers());
+        let path = request.uri().path();
         let request_id = arrival.request_id.to_str().unwrap_or_default();
-        let span = info_span!("call", request_id, method = entry.rule.path, caller = peer.label);
+        let span = info_span!("call", request_id, method = path, caller = %peer.info.svid.id);
+        let Some(entry) = self.methods.get(path) else {
+            self.unknown.observe(peer.label, Code::Unimplemented, arrival.started.elapsed());
+            return span.in_scope(|| arrival.refuse(&self.unknown, access::unknown_method()));
+        };
 
         let admitted = match self.admit(entry.rule, &arrival, request.headers()) {
             Ok(admitted) => admitted,
@@ -226,12 +225,11 @@ impl Stack {
 }
 
 impl<'a> Arrival<'a> {
-    fn of(peer: &'a Peer, path: &'a str, headers: &HeaderMap) -> Self {
+    fn of(peer: &'a Peer, headers: &HeaderMap) -> Self {
         let given = headers.get(header::REQUEST_ID).filter(|id| call::lawful_request_id(id));
         let trace = headers.get(header::TRACEPARENT).and_then(TraceContext::parse);
         Self {
             peer,
-            path,
             request_id: given.cloned().unwrap_or_else(call::new_request_id),
             trace: trace.map_or_else(TraceContext::new_root, |trace| trace.child()),
             started: Instant::now(),
@@ -249,14 +247,9 @@ impl<'a> Arrival<'a> {
 
     fn refuse(&self, metrics: &MethodMetrics, denial: Denial) -> Response<Body> {
         metrics.denied(denial.part.name(), self.peer.label);
-        warn!(
-            caller = %self.peer.info.svid.id,
-            remote = %self.peer.info.remote,
-            method = self.path,
-            rule = denial.part.name(),
-            reason = denial.error.reason().name(),
-            "call denied"
-        );
+        // Caller, method and request id stand in the span.
+        let (rule, reason) = (denial.part.name(), denial.error.reason().name());
+        warn!(rule, reason, remote = %self.peer.info.remote, "call denied");
         Status::from(denial.error).into_http()
     }
 }

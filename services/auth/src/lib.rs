@@ -28,17 +28,16 @@
 //!    `debug_redact`. Then `cargo check`: the build says what is missing.
 //! 2. **Domain.** Write what happens in a file named for it, `change_password.rs`: a struct that holds what it needs,
 //!    and one function that reads from top to bottom. Secrets arrive as types that wipe themselves
-//!    ([`Password`](password::Password)); passwords are hashed nowhere but in the
-//!    [`HashingPool`](hasher::HashingPool). A new failure is a variant of [`Error`] with its reason beside it.
-//! 3. **Neighbours.** If it asks something new of another service, add a method to
-//!    [`Neighbours`](neighbours::Neighbours), in this service's own words, and the call to
-//!    [`Clients`](neighbours::Clients). The other service's rule has to list `auth` among its callers.
+//!    ([`Password`](password::Password)); passwords are hashed nowhere but in the [`HashingPool`]. A new failure is a
+//!    variant of [`Error`] with its reason beside it.
+//! 3. **Neighbours.** If it asks something new of another service, add a method to [`Neighbours`], in this service's
+//!    own words, and the call to [`Clients`]. The other service's rule has to list `auth` among its callers.
 //! 4. **Store.** Add a method to [`AuthStore`], its SQL to [`SqlStore`], and to `tests/store.rs` what every store must
 //!    promise of it. New columns are a new file in `migrations/sqlite/`, listed in [`MIGRATIONS`]; a file that has been
 //!    released is never edited.
 //! 5. **Handler.** The compiler now asks for the method in `rpc/auth_service.rs`. It takes the message apart, calls the
 //!    domain and puts the answer together. What the domain needs is handed to it in [`Service::new`].
-//! 6. **Tests.** Unit tests stand below the domain, with the neighbours of `tests::fake` where it asks any. Who may call
+//! 6. **Tests.** Write them in `src/tests/`, over a real store and the neighbours of `src/tests/fake.rs`. Who may call
 //!    at all is proven for every RPC in the contract by the access matrix in `tests/`, without a line of yours; so is
 //!    the REST path by the edge.
 

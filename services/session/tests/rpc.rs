@@ -434,7 +434,8 @@ async fn a_watcher_that_was_away_goes_on_from_its_cursor() {
 #[tokio::test]
 async fn a_long_history_comes_in_parts_that_miss_nothing() {
     let directory = directory();
-    let running = Running::start(directory.path()).await;
+    let config = Config { heartbeat: Span::hours(1), ..Config::default() };
+    let running = Running::start_with(directory.path(), config).await;
     let mut insert = running.db.begin().await.unwrap();
     for _ in 0..2500 {
         sqlx::query("INSERT INTO revocation (session_id, forget_at) VALUES ($1, $2)")

@@ -33,8 +33,7 @@ pub(super) async fn watch(
     let feed = Feed::open(service.feeds.clone(), first.cursor).await.map_err(Error::from)?;
     service.tasks.spawn(acknowledge(words, feed.acknowledger()));
 
-    let caller = call.parts().caller.as_ref().map(ToString::to_string).unwrap_or_default();
-    tracing::info!(caller, cursor = first.cursor, "watcher of revocations connected");
+    tracing::debug!(cursor = first.cursor, "watcher of revocations connected");
     Ok(Box::pin(stream::unfold(Some(feed), |feed| async {
         let mut feed = feed?;
         match feed.next().await? {

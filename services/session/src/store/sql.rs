@@ -99,7 +99,7 @@ impl SessionStore for SqlStore {
              SET counter = counter + 1,
                  last_seen_at = $3,
                  idle_expires_at = CASE WHEN $4 < expires_at THEN $4 ELSE expires_at END
-             WHERE id = $1 AND $2 > 0 AND idle_expires_at > $3
+             WHERE id = $1 AND counter = $2 AND idle_expires_at > $3
              RETURNING id, user_id, device, address, created_at, last_seen_at, idle_expires_at, expires_at, counter",
         )
         .bind(id)
