@@ -42,7 +42,7 @@ mod config;
 mod exchange;
 mod field;
 #[cfg(test)]
-#[path = "../tests/support/fixture.rs"]
+#[path = "../tests/edge/fixture.rs"]
 mod fixture;
 mod forward;
 mod headers;

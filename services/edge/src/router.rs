@@ -235,7 +235,7 @@ mod tests {
         assert_eq!(find(&router, "POST /v1/sessions:revokeAll"), "POST /v1/sessions:revokeAll");
         assert_eq!(find(&router, "GET /v1/sessions:revokeAll"), "OPTIONS, POST");
         assert_eq!(find(&router, "POST /v1/sessions:other"), "nothing");
-        assert_eq!(find(&router, "POST /v1/sessions/:revokeAll"), "nothing");
+        assert_eq!(find(&router, "POST /v1/sessions/:revokeAll"), "DELETE, OPTIONS");
         assert_eq!(find(&router, "POST /v1/users/7:block"), "POST /v1/users/{id}:block");
         assert_eq!(find(&router, "GET /v1/users/7:block"), "GET /v1/users/{id}");
         assert_eq!(find(&router, "GET /v1/users/a:b"), "GET /v1/users/{id}");

@@ -178,7 +178,8 @@ impl UserStore for SqlStore {
     }
 
     async fn set_roles(&self, id: Uuid, roles: Roles, now: Timestamp) -> Result<Option<Account>, Error> {
-        sqlx::query_as::<_, Row>(
+        // All rows, though there is at most one: a read that stops early would miss that the commit failed.
+        let mut changed = sqlx::query_as::<_, Row>(
             "UPDATE account
              SET roles = $2,
                  version = CASE WHEN roles = $2 THEN version ELSE version + 1 END,
@@ -189,10 +190,9 @@ impl UserStore for SqlStore {
         .bind(id)
         .bind(roles.to_string())
         .bind(to_micros(now))
-        .fetch_optional(self.db.writer())
-        .await?
-        .map(Account::try_from)
-        .transpose()
+        .fetch_all(self.db.writer())
+        .await?;
+        changed.pop().map(Account::try_from).transpose()
     }
 }
 

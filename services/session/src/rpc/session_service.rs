@@ -89,7 +89,6 @@ impl SessionService for Service {
         &self,
         request: Request<Streaming<WatchRevocationsRequest>>,
     ) -> Result<Response<watch::Answers>, Status> {
-        let call = Call::of(&request)?;
-        watch::watch(self, &call, request.into_inner()).await.map(Response::new)
+        watch::watch(self, request.into_inner()).await.map(Response::new)
     }
 }

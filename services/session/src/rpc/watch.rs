@@ -4,7 +4,6 @@ use std::{pin::Pin, time::Duration};
 
 use drystone::session::v1::{WatchRevocationsRequest, WatchRevocationsResponse};
 use drystone_mesh::{
-    call::Call,
     error::{Error as MeshError, Reason},
 };
 use futures_util::{Stream, stream};
@@ -26,7 +25,6 @@ const FIRST_WORD: Duration = Duration::from_secs(5);
 /// Connects a watcher that says first where to go on.
 pub(super) async fn watch(
     service: &Service,
-    call: &Call,
     mut words: Streaming<WatchRevocationsRequest>,
 ) -> Result<Answers, Status> {
     let first = timeout(FIRST_WORD, words.message()).await.map_err(|_| silent())??.ok_or_else(silent)?;

@@ -6,7 +6,7 @@ use drystone::contract::{Idempotency, Method, Subject};
 use prost_reflect::{DescriptorPool, MessageDescriptor};
 
 /// The package of `fixture.proto`.
-pub const PACKAGE: &str = "drystone.fixture.v1";
+pub(crate) const PACKAGE: &str = "drystone.fixture.v1";
 
 static DESCRIPTOR_SET: LazyLock<Vec<u8>> =
     LazyLock::new(|| compile(include_str!("fixture.proto")).expect("the fixture is a lawful contract"));
@@ -14,12 +14,12 @@ static DESCRIPTOR_SET: LazyLock<Vec<u8>> =
 static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| DescriptorPool::decode(descriptor_set()).unwrap());
 
 /// The fixture's encoded descriptor set.
-pub fn descriptor_set() -> &'static [u8] {
+pub(crate) fn descriptor_set() -> &'static [u8] {
     &DESCRIPTOR_SET
 }
 
 /// A message of the fixture.
-pub fn message(name: &str) -> MessageDescriptor {
+pub(crate) fn message(name: &str) -> MessageDescriptor {
     POOL.get_message_by_name(&format!("{PACKAGE}.{name}")).unwrap()
 }
 
@@ -35,12 +35,13 @@ macro_rules! methods {
             idempotency: Idempotency::Unknown,
             client_streaming: false,
             server_streaming: false,
+            rest: &[],
         },)+]
     };
 }
 
 /// The fixture's access rules.
-pub const METHODS: &[Method] = methods! {
+pub(crate) const METHODS: &[Method] = methods! {
     "Search" User
     "Get" None
     "GetSpecial" None
@@ -54,7 +55,7 @@ pub const METHODS: &[Method] = methods! {
 };
 
 /// Compiles a contract; the error is what protoc says.
-pub fn compile(proto: &str) -> Result<Vec<u8>, String> {
+pub(crate) fn compile(proto: &str) -> Result<Vec<u8>, String> {
     let scratch = tempfile::tempdir().unwrap();
     let (source, output) = (scratch.path().join("fixture.proto"), scratch.path().join("fixture.binpb"));
     std::fs::write(&source, proto).unwrap();

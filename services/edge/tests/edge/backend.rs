@@ -1,0 +1,160 @@
+//! A gRPC backend for any contract, in the same process, which remembers what it was asked.
+
+use std::{
+    convert::Infallible,
+    sync::{Arc, Mutex},
+    task::{Context, Poll},
+};
+
+use http::{HeaderMap, Request, Response};
+use prost::Message;
+use prost_reflect::{DynamicMessage, MethodDescriptor, ReflectMessage, Value};
+use tonic::{
+    Status,
+    body::Body,
+    codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
+    codegen::{BoxFuture, Service},
+    server::{Grpc, UnaryService},
+};
+
+use crate::fixture;
+
+/// What a call is answered with.
+pub(crate) type Handler =
+    Arc<dyn Fn(Asked) -> futures_util::future::BoxFuture<'static, Result<DynamicMessage, Status>> + Send + Sync>;
+
+/// A call as a handler sees it.
+pub(crate) struct Asked {
+    pub(crate) rpc: MethodDescriptor,
+    pub(crate) message: DynamicMessage,
+}
+
+/// A call as a test sees it.
+#[derive(Debug, Clone)]
+pub(crate) struct Received {
+    pub(crate) path: String,
+    pub(crate) headers: HeaderMap,
+    /// As JSON, without fields of default value.
+    pub(crate) message: serde_json::Value,
+}
+
+/// The backend. Clones are the same.
+#[derive(Clone)]
+pub(crate) struct FakeBackend {
+    handler: Handler,
+    received: Arc<Mutex<Vec<Received>>>,
+}
+
+impl FakeBackend {
+    pub(crate) fn new(handler: Handler) -> Self {
+        Self { handler, received: Arc::default() }
+    }
+
+    /// Answers each request with itself, as far as the answer has the same fields.
+    pub(crate) fn echo() -> Self {
+        Self::new(Arc::new(|asked| Box::pin(async move { Ok(echo(&asked)) })))
+    }
+
+    pub(crate) fn received(&self) -> Vec<Received> {
+        self.received.lock().unwrap().clone()
+    }
+
+    pub(crate) fn last(&self) -> Received {
+        self.received().pop().expect("a call reached the backend")
+    }
+}
+
+/// The answer that holds what was asked.
+pub(crate) fn echo(Asked { rpc, message }: &Asked) -> DynamicMessage {
+    let mut answer = DynamicMessage::new(rpc.output());
+    for field in rpc.output().fields() {
+        if let Some(same) = message.descriptor().get_field_by_name(field.name())
+            && message.has_field(&same)
+        {
+            answer.set_field(&field, message.get_field(&same).into_owned());
+        }
+    }
+    answer
+}
+
+/// The answer to an update, with this field changed.
+pub(crate) fn set(message: &mut DynamicMessage, field: &str, value: impl Into<Value>) {
+    message.set_field_by_name(field, value.into());
+}
+
+impl Service<Request<Body>> for FakeBackend {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<Response<Body>, Infallible>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let path = request.uri().path().to_owned();
+        let name = path.rsplit('/').next().unwrap_or_default();
+        let service = fixture::message("Everything").parent_pool().services().next().unwrap();
+        let rpc = service.methods().find(|method| method.name() == name).expect("the fixture has this RPC");
+        let call = Unary { backend: self.clone(), path, headers: request.headers().clone(), rpc: rpc.clone() };
+        Box::pin(async move { Ok(Grpc::new(FakeCodec(rpc)).unary(call, request).await) })
+    }
+}
+
+struct Unary {
+    backend: FakeBackend,
+    path: String,
+    headers: HeaderMap,
+    rpc: MethodDescriptor,
+}
+
+impl UnaryService<DynamicMessage> for Unary {
+    type Response = DynamicMessage;
+    type Future = BoxFuture<tonic::Response<DynamicMessage>, Status>;
+
+    fn call(&mut self, request: tonic::Request<DynamicMessage>) -> Self::Future {
+        let message = request.into_inner();
+        let json = serde_json::to_value(&message).unwrap();
+        let received = Received { path: self.path.clone(), headers: self.headers.clone(), message: json };
+        self.backend.received.lock().unwrap().push(received);
+        let answer = (self.backend.handler)(Asked { rpc: self.rpc.clone(), message });
+        Box::pin(async move { answer.await.map(tonic::Response::new) })
+    }
+}
+
+struct FakeCodec(MethodDescriptor);
+
+impl Codec for FakeCodec {
+    type Encode = DynamicMessage;
+    type Decode = DynamicMessage;
+    type Encoder = FakeEncoder;
+    type Decoder = FakeCodec;
+
+    fn encoder(&mut self) -> FakeEncoder {
+        FakeEncoder
+    }
+
+    fn decoder(&mut self) -> FakeCodec {
+        FakeCodec(self.0.clone())
+    }
+}
+
+pub(crate) struct FakeEncoder;
+
+impl Encoder for FakeEncoder {
+    type Item = DynamicMessage;
+    type Error = Status;
+
+    fn encode(&mut self, message: DynamicMessage, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        message.encode(buffer).map_err(|error| Status::internal(error.to_string()))
+    }
+}
+
+impl Decoder for FakeCodec {
+    type Item = DynamicMessage;
+    type Error = Status;
+
+    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<DynamicMessage>, Status> {
+        DynamicMessage::decode(self.0.input(), buffer).map(Some).map_err(|error| Status::internal(error.to_string()))
+    }
+}

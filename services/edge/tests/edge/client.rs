@@ -1,0 +1,130 @@
+//! HTTP/1.1 by hand, so that tests can send what no library would.
+
+use std::{net::SocketAddr, time::Duration};
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    net::TcpStream,
+    time::timeout,
+};
+
+/// No answer takes this long; a test that waits longer has failed.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// One connection.
+pub(crate) struct Client {
+    stream: BufReader<TcpStream>,
+}
+
+/// An answer.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    pub(crate) status: u16,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Reply {
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    pub(crate) fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.text()))
+    }
+
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+
+    /// The reason of an error.
+    pub(crate) fn reason(&self) -> String {
+        self.detail("ErrorInfo")["reason"].as_str().unwrap_or_default().to_owned()
+    }
+
+    /// The field that an error names first, and what it says of it.
+    pub(crate) fn violation(&self) -> (String, String) {
+        let violation = &self.detail("BadRequest")["fieldViolations"][0];
+        let text = |name: &str| violation[name].as_str().unwrap_or_default().to_owned();
+        (text("field"), text("description"))
+    }
+
+    fn detail(&self, name: &str) -> serde_json::Value {
+        let kind = format!("type.googleapis.com/google.rpc.{name}");
+        let details = self.json()["details"].as_array().cloned().unwrap_or_default();
+        details.into_iter().find(|detail| detail["@type"] == *kind).unwrap_or_default()
+    }
+}
+
+impl Client {
+    pub(crate) async fn connect(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        Self { stream: BufReader::new(stream) }
+    }
+
+    /// Sends `METHOD /path`, with lines of headers below it, and a body, which is JSON unless a header says otherwise.
+    pub(crate) async fn ask(&mut self, request: &str, body: impl AsRef<[u8]>) -> Reply {
+        let body = body.as_ref();
+        self.send(&write(request, body)).await;
+        self.receive(request.starts_with("HEAD")).await
+    }
+
+    /// Sends these bytes.
+    pub(crate) async fn send(&mut self, bytes: &[u8]) {
+        timeout(PATIENCE, self.stream.write_all(bytes)).await.unwrap().unwrap();
+    }
+
+    /// Reads one answer.
+    pub(crate) async fn receive(&mut self, is_head: bool) -> Reply {
+        timeout(PATIENCE, self.try_receive(is_head)).await.expect("an answer in time").expect("an answer")
+    }
+
+    /// Whether the server has closed the connection, which it is waited for.
+    pub(crate) async fn is_closed(&mut self) -> bool {
+        let end = timeout(PATIENCE, self.stream.read_u8()).await.expect("an end in time");
+        end.is_err()
+    }
+
+    async fn try_receive(&mut self, is_head: bool) -> Option<Reply> {
+        let first = self.line().await?;
+        let status: u16 = first.split(' ').nth(1)?.parse().ok()?;
+        let mut headers = HeaderMap::new();
+        loop {
+            let line = self.line().await?;
+            let Some((name, value)) = line.split_once(": ") else { break };
+            headers.append(name.parse::<HeaderName>().ok()?, HeaderValue::from_str(value).ok()?);
+        }
+        let length = headers.get("content-length").and_then(|length| length.to_str().ok()?.parse().ok());
+        let mut body = vec![0; if is_head { 0 } else { length.unwrap_or(0) }];
+        self.stream.read_exact(&mut body).await.ok()?;
+        Some(Reply { status, headers, body })
+    }
+
+    async fn line(&mut self) -> Option<String> {
+        let mut line = String::new();
+        let read = self.stream.read_line(&mut line).await.ok()?;
+        (read > 0).then(|| line.trim_end().to_owned())
+    }
+}
+
+/// The bytes of a request.
+pub(crate) fn write(request: &str, body: &[u8]) -> Vec<u8> {
+    let mut lines = request.lines();
+    let mut head = format!("{} HTTP/1.1\r\nhost: edge\r\n", lines.next().unwrap());
+    let has = |name: &str| request.to_lowercase().contains(&format!("\n{name}:"));
+    for line in lines {
+        head += &format!("{}\r\n", line.trim());
+    }
+    if !body.is_empty() {
+        if !has("content-length") && !has("transfer-encoding") {
+            head += &format!("content-length: {}\r\n", body.len());
+        }
+        if !has("content-type") {
+            head += "content-type: application/json\r\n";
+        }
+    }
+    head += "\r\n";
+    [head.as_bytes(), body].concat()
+}

@@ -1,0 +1,215 @@
+//! Connections: slow ones, broken ones, HTTP/2, and the end.
+
+use std::{convert::Infallible, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use drystone_edge::Config;
+use drystone_mesh::config::Span;
+use http_body_util::{BodyExt, Full};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::{net::TcpStream, sync::Notify, time::timeout};
+
+use crate::{
+    Edge,
+    backend::{FakeBackend, echo},
+    client::{self, PATIENCE},
+};
+
+#[tokio::test]
+async fn one_connection_carries_many_requests() {
+    let edge = Edge::echo().await;
+    let mut client = edge.client().await;
+    let pipelined = [client::write("GET /v1/things/one", b""), client::write("GET /v1/things/two", b"")].concat();
+    client.send(&pipelined).await;
+    assert_eq!(client.receive(false).await.json()["text"], "one");
+    assert_eq!(client.receive(false).await.json()["text"], "two");
+}
+
+#[tokio::test]
+async fn http2_is_spoken_without_tls() {
+    let edge = Edge::echo().await;
+    let stream = TokioIo::new(TcpStream::connect(edge.address).await.unwrap());
+    let (mut sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), stream).await.unwrap();
+    tokio::spawn(connection);
+    let mut ask = async |method: &str, path: &str, body: Vec<u8>| {
+        let request = http::Request::builder()
+            .method(method)
+            .uri(format!("http://edge{path}"))
+            .header("content-type", "application/json")
+            .body(Full::new(Bytes::from(body)))
+            .unwrap();
+        let (head, body) = sender.send_request(request).await.unwrap().into_parts();
+        (head.status.as_u16(), head.headers, body.collect().await.unwrap().to_bytes())
+    };
+    let (status, _, body) = ask("POST", "/v1/things", br#"{"text": "two"}"#.to_vec()).await;
+    assert_eq!(status, 200);
+    assert!(String::from_utf8_lossy(&body).contains(r#""text":"two""#));
+
+    let (status, headers, body) = ask("HEAD", "/v1/things/one", vec![]).await;
+    assert!(status == 200 && body.is_empty() && headers["content-length"] != "0");
+    for (body, status) in [(vec![b' '; 2 * 1024 * 1024], 413), (vec![b' '; 20 * 1024 * 1024], 413), (vec![0xff], 400)] {
+        assert_eq!(ask("POST", "/v1/things", body).await.0, status);
+    }
+    assert_eq!(ask("GET", "/v1/things", vec![]).await.0, 200);
+}
+
+#[tokio::test]
+async fn a_client_that_asks_first_is_told_before_it_sends() {
+    let edge = Edge::echo().await;
+    let mut client = edge.client().await;
+    let head = "POST /v1/things HTTP/1.1\r\nhost: edge\r\nexpect: 100-continue\r\ncontent-type: application/json\r\n";
+    client.send(format!("{head}content-length: 5000000\r\n\r\n").as_bytes()).await;
+    let reply = client.receive(false).await;
+    assert_eq!((reply.status, reply.header("connection")), (413, "close"));
+    assert!(client.is_closed().await);
+
+    let mut client = edge.client().await;
+    client.send(format!("{head}content-length: 2\r\n\r\n").as_bytes()).await;
+    assert_eq!(client.receive(true).await.status, 100);
+    client.send(b"{}").await;
+    assert_eq!(client.receive(false).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_body_that_is_much_too_large_ends_its_connection_with_an_answer() {
+    let config = Config { drain_limit: 2 * 1024 * 1024, ..Config::default() };
+    let edge = Edge::over(FakeBackend::echo(), config).await;
+    let mut client = edge.client().await;
+    client.send(b"POST /v1/things HTTP/1.1\r\nhost: edge\r\ncontent-length: 99999999\r\n\r\n").await;
+    client.send(&vec![b' '; 2 * 1024 * 1024 + 1]).await;
+    let reply = client.receive(false).await;
+    assert_eq!((reply.status, reply.header("connection")), (413, "close"));
+    assert!(client.is_closed().await);
+}
+
+#[tokio::test]
+async fn a_body_that_does_not_arrive_is_answered_in_time() {
+    let config = Config { body_time: Span::millis(50), ..Config::default() };
+    let edge = Edge::over(FakeBackend::echo(), config).await;
+    let mut client = edge.client().await;
+    client.send(b"POST /v1/things HTTP/1.1\r\nhost: edge\r\ncontent-length: 10\r\n\r\n{").await;
+    let reply = client.receive(false).await;
+    assert_eq!((reply.status, reply.header("connection")), (408, "close"));
+    assert!(client.is_closed().await && edge.backend.received().is_empty());
+}
+
+#[tokio::test]
+async fn a_chunk_that_is_none_is_answered() {
+    let edge = Edge::echo().await;
+    let mut client = edge.client().await;
+    client.send(b"POST /v1/things HTTP/1.1\r\nhost: edge\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n").await;
+    let reply = client.receive(false).await;
+    assert_eq!((reply.status, reply.reason().as_str()), (400, "MALFORMED_BODY"));
+}
+
+#[tokio::test]
+async fn a_connection_without_request_is_closed() {
+    let config = Config { request_time: Span::millis(50), ..Config::default() };
+    let edge = Edge::over(FakeBackend::echo(), config).await;
+    for start in ["", "P", "PRI * HTTP/2.0\r\n", "GET /v1/things HTTP/1.1\r\nx: "] {
+        let mut client = edge.client().await;
+        client.send(start.as_bytes()).await;
+        assert!(client.is_closed().await, "{start}");
+    }
+    // Once it has asked, it may take its time.
+    let mut client = edge.client().await;
+    assert_eq!(client.ask("GET /health", "").await.status, 200);
+    let mut other = edge.client().await;
+    assert!(other.is_closed().await);
+    assert_eq!(client.ask("GET /health", "").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_connection_that_waits_too_long_between_requests_is_closed() {
+    let config = Config { idle_time: Span::millis(50), ..Config::default() };
+    let edge = Edge::over(FakeBackend::echo(), config).await;
+    let mut client = edge.client().await;
+    assert_eq!(client.ask("GET /health", "").await.status, 200);
+    assert!(client.is_closed().await);
+}
+
+#[tokio::test]
+async fn connections_beyond_the_limit_wait_for_room() {
+    let edge = Edge::over(FakeBackend::echo(), Config { connections: 1, ..Config::default() }).await;
+    let mut first = edge.client().await;
+    assert_eq!(first.ask("GET /health", "").await.status, 200);
+    let mut second = edge.client().await;
+    second.send(&client::write("GET /health", b"")).await;
+    assert!(timeout(Duration::from_millis(50), second.receive(false)).await.is_err());
+    drop(first);
+    assert_eq!(second.receive(false).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_stop_lets_running_requests_end_and_takes_no_more() {
+    let (asked, leave) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let (told, wait) = (asked.clone(), leave.clone());
+    let slow = FakeBackend::new(Arc::new(move |request| {
+        let (told, wait) = (told.clone(), wait.clone());
+        Box::pin(async move {
+            told.notify_one();
+            wait.notified().await;
+            Ok(echo(&request))
+        })
+    }));
+    let edge = Edge::over(slow, Config::default()).await;
+    assert!(edge.health.is_ready());
+    let mut idle = edge.client().await;
+    assert_eq!(idle.ask("GET /health", "").await.status, 200);
+    let mut busy = edge.client().await;
+    busy.send(&client::write("GET /v1/things/one", b"")).await;
+    asked.notified().await;
+
+    edge.stop.cancel();
+    assert!(idle.is_closed().await);
+    leave.notify_one();
+    assert_eq!(busy.receive(false).await.json()["text"], "one");
+    let (address, health) = (edge.address, edge.health.clone());
+    timeout(PATIENCE, edge.stop()).await.unwrap();
+    assert!(!health.is_ready());
+    assert!(TcpStream::connect(address).await.is_err());
+}
+
+#[tokio::test]
+async fn a_stop_cuts_what_does_not_end() {
+    let never = FakeBackend::new(Arc::new(|_| Box::pin(std::future::pending())));
+    let config = Config { stop_time: Span::millis(20), ..Config::default() };
+    let edge = Edge::over(never, config).await;
+    let mut busy = edge.client().await;
+    busy.send(&client::write("GET /v1/things/one", b"")).await;
+    timeout(PATIENCE, edge.stop()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_real_grpc_server_can_stand_behind() {
+    // The same edge, over a channel of tonic's own and a socket.
+    let backend = FakeBackend::echo();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let behind = backend.clone();
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let behind = behind.clone();
+            let service = hyper::service::service_fn(move |request: http::Request<hyper::body::Incoming>| {
+                let mut behind = behind.clone();
+                async move {
+                    use tonic::codegen::Service as _;
+                    Ok::<_, Infallible>(behind.call(request.map(tonic::body::Body::new)).await.unwrap())
+                }
+            });
+            let http = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+            tokio::spawn(http.serve_connection(TokioIo::new(stream), service));
+        }
+    });
+    let channel = tonic::transport::Endpoint::try_from(format!("http://{address}")).unwrap().connect_lazy();
+    let contract =
+        drystone_edge::Contract { descriptor_set: crate::fixture::descriptor_set(), methods: crate::fixture::METHODS };
+    let edge = Edge::start(contract, channel, backend, Config::default()).await;
+    assert_eq!(edge.received("GET /v1/things/one", "").await, serde_json::json!({"text": "one"}));
+
+    let nobody = tonic::transport::Endpoint::from_static("http://127.0.0.1:1").connect_lazy();
+    let edge = Edge::start(contract, nobody, FakeBackend::echo(), Config::default()).await;
+    let reply = edge.ask("GET /v1/things/one", "").await;
+    assert_eq!((reply.status, reply.reason().as_str(), reply.header("retry-after")), (503, "UNAVAILABLE", "1"));
+}

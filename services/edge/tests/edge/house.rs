@@ -1,0 +1,129 @@
+//! The contract of this house, with a generated server behind the edge.
+
+use std::sync::{Arc, Mutex};
+
+use drystone::user::v1::{
+    CreateUserRequest, CreateUserResponse, GetMeRequest, GetMeResponse, GetUserRequest, GetUserResponse,
+    ListUsersRequest, ListUsersResponse, LookUpForSignInRequest, LookUpForSignInResponse, SetUserRolesRequest,
+    SetUserRolesResponse, UpdateUserRequest, UpdateUserResponse, User,
+    user_service_server::{UserService, UserServiceServer},
+};
+use drystone_edge::{Config, Contract};
+use serde_json::json;
+use tonic::{Request, Response, Status, async_trait};
+
+use crate::{Edge, backend::FakeBackend};
+
+const ID: &str = "0190b3c4-0000-7000-8000-000000000001";
+
+/// Answers every update with itself, and remembers the masks.
+#[derive(Default)]
+struct Users {
+    masks: Arc<Mutex<Vec<Vec<String>>>>,
+}
+
+fn user(id: &str) -> Option<User> {
+    Some(User { id: id.to_owned(), email: "ada@example.org".to_owned(), ..User::default() })
+}
+
+#[async_trait]
+impl UserService for Users {
+    async fn get_me(&self, _: Request<GetMeRequest>) -> Result<Response<GetMeResponse>, Status> {
+        Ok(Response::new(GetMeResponse { user: user("me") }))
+    }
+
+    async fn get_user(&self, request: Request<GetUserRequest>) -> Result<Response<GetUserResponse>, Status> {
+        Ok(Response::new(GetUserResponse { user: user(&request.into_inner().id) }))
+    }
+
+    async fn update_user(&self, request: Request<UpdateUserRequest>) -> Result<Response<UpdateUserResponse>, Status> {
+        let UpdateUserRequest { user, update_mask } = request.into_inner();
+        self.masks.lock().unwrap().push(update_mask.unwrap_or_default().paths);
+        Ok(Response::new(UpdateUserResponse { user }))
+    }
+
+    async fn list_users(&self, request: Request<ListUsersRequest>) -> Result<Response<ListUsersResponse>, Status> {
+        let next_page_token = format!("{:?}", request.into_inner());
+        Ok(Response::new(ListUsersResponse { users: vec![], next_page_token }))
+    }
+
+    async fn create_user(&self, _: Request<CreateUserRequest>) -> Result<Response<CreateUserResponse>, Status> {
+        panic!("not reachable from outside")
+    }
+
+    async fn look_up_for_sign_in(
+        &self,
+        _: Request<LookUpForSignInRequest>,
+    ) -> Result<Response<LookUpForSignInResponse>, Status> {
+        panic!("not reachable from outside")
+    }
+
+    async fn set_user_roles(&self, _: Request<SetUserRolesRequest>) -> Result<Response<SetUserRolesResponse>, Status> {
+        panic!("not reachable from outside")
+    }
+}
+
+async fn start(users: Users) -> Edge {
+    let server = UserServiceServer::new(users);
+    Edge::start(Contract::drystone(), server, FakeBackend::echo(), Config::default()).await
+}
+
+#[tokio::test]
+async fn me_is_not_an_id() {
+    let edge = start(Users::default()).await;
+    assert_eq!(edge.ask("GET /v1/users/me", "").await.json()["id"], "me");
+    let other = edge.ask(&format!("GET /v1/users/{ID}"), "").await.json();
+    assert_eq!((&other["id"], &other["roles"], &other["displayName"]), (&json!(ID), &json!([]), &json!("")));
+}
+
+#[tokio::test]
+async fn unlawful_values_are_named_as_the_client_spells_them() {
+    let edge = start(Users::default()).await;
+    let reply = edge.ask("GET /v1/users/7", "").await;
+    assert_eq!((reply.status, reply.reason().as_str(), reply.violation().0.as_str()), (400, "INVALID_REQUEST", "id"));
+
+    let reply = edge.ask("GET /v1/users?pageSize=201", "").await;
+    assert_eq!((reply.status, reply.violation().0.as_str()), (400, "pageSize"));
+    assert!(reply.json()["message"].as_str().unwrap().starts_with("pageSize: "), "{}", reply.text());
+
+    let long = json!({ "displayName": "x".repeat(201) }).to_string();
+    let reply = edge.ask(&format!("PATCH /v1/users/{ID}"), &long).await;
+    assert_eq!((reply.status, reply.violation().0.as_str()), (400, "displayName"));
+}
+
+#[tokio::test]
+async fn a_patch_says_what_it_changes() {
+    let users = Users::default();
+    let masks = users.masks.clone();
+    let edge = start(users).await;
+    let body = json!({"id": ID, "displayName": "Ada", "roles": ["admin"], "etag": "1", "createTime": null}).to_string();
+    let reply = edge.ask(&format!("PATCH /v1/users/{ID}"), &body).await;
+    assert_eq!((reply.status, &reply.json()["displayName"]), (200, &json!("Ada")));
+    let mut mask = masks.lock().unwrap().pop().unwrap();
+    mask.sort_unstable();
+    assert_eq!(mask, ["display_name", "etag"]);
+}
+
+#[tokio::test]
+async fn lists_take_their_page_from_the_query() {
+    let edge = start(Users::default()).await;
+    let page = edge.ask("GET /v1/users?pageSize=5&page_token=abc", "").await.json();
+    let told = page["nextPageToken"].as_str().unwrap();
+    assert!(told.contains("page_size: 5") && told.contains("\"abc\""), "{told}");
+    assert_eq!(page["users"], json!([]));
+}
+
+#[tokio::test]
+async fn what_is_for_services_alone_has_no_path() {
+    let edge = start(Users::default()).await;
+    for request in [
+        "POST /v1/users",
+        "POST /drystone.user.v1.UserService/CreateUser",
+        "POST /drystone.user.v1.UserService/SetUserRoles",
+        "GET /v1/users:lookUpForSignIn",
+        "GET /v1/propertyClaims",
+    ] {
+        let reply = edge.ask(request, "").await;
+        assert!(matches!(reply.status, 404 | 405), "{request}: {}", reply.status);
+    }
+}
