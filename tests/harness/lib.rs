@@ -27,6 +27,7 @@ pub mod binary;
 pub mod certs;
 pub mod grpc;
 mod home;
+pub mod impostor;
 pub mod logs;
 mod mesh;
 mod metrics;
