@@ -3,7 +3,7 @@
 use std::{cell::RefCell, collections::BTreeMap, net::TcpListener};
 
 use drystone::Reason;
-use drystone_tests::{Answer, Home, Mesh, Rest, Tokens, User, certs::Certificates, wait};
+use drystone_tests::{Answer, Home, Mesh, Rest, Starting, Tokens, User, certs::Certificates, wait};
 use serde_json::json;
 
 const EVERYTHING: [&str; 5] = ["auth", "user", "session", "property", "edge"];
@@ -28,16 +28,22 @@ impl Apart {
         let certificates = Certificates::make_in(&home.path().join("certs"));
         let this =
             Self { addresses, certificates, running: RefCell::default(), homes: RefCell::default(), _home: home };
-        EVERYTHING.iter().for_each(|name| this.start_one(name));
+        // Each waits for others, so that all have to begin before any can be ready.
+        let starting = EVERYTHING.map(|name| (name, this.begin_one(name)));
+        this.running.borrow_mut().extend(starting.map(|(name, starting)| (name, starting.ready())));
         this
     }
 
     fn start_one(&self, name: &'static str) {
+        self.running.borrow_mut().insert(name, self.begin_one(name).ready());
+    }
+
+    fn begin_one(&self, name: &'static str) -> Starting {
         let home = self.homes.borrow_mut().remove(name).unwrap_or_default();
         let setup = Mesh::setup().home(home).serve(&[name], &self.certificates).set("issuer", "https://id.example.com");
         let everyone = self.addresses.iter();
         let setup = everyone.fold(setup, |setup, (other, at)| setup.set(&format!("{other}.listen"), at));
-        self.running.borrow_mut().insert(name, setup.start());
+        setup.begin()
     }
 
     fn stop_one(&self, name: &'static str) {
@@ -145,7 +151,6 @@ async fn without_the_auth_service_tokens_that_are_there_work() {
         apart.get(path, &tokens).await.expect(200);
     }
     apart.sign_in(&user).await.refused(Reason::Unavailable);
-    // A service that starts now knows no keys, and says so rather than letting anybody in.
     apart.start_one("auth");
     let signed_in = wait::until("sign-in works again", async || {
         let answer = apart.sign_in(&user).await;

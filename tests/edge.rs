@@ -57,7 +57,11 @@ async fn of_what_a_client_sends_only_this_goes_on() {
     assert_eq!(header("x-drystone-client-address"), "127.0.0.1");
     assert_eq!(header("x-drystone-client-agent"), "curl/8");
     assert!(header("traceparent").starts_with("00-4bf92f3577b34da6a3ce929d0e0e4736-"), "{headers:?}");
-    assert_ne!(header("traceparent"), "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", "it is another's span");
+    assert_ne!(
+        header("traceparent"),
+        "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+        "it is another's span"
+    );
     // Less than the client had, since time has passed.
     let timeout = header("grpc-timeout").trim_end_matches('u').parse::<u64>().unwrap();
     assert!((1_000_000..2_000_000).contains(&timeout), "{timeout}");

@@ -31,7 +31,8 @@ async fn traffic(mesh: &Mesh, request_id: &str) -> Vec<String> {
 
     let signature = |token: &str| token.rsplit('.').next().unwrap().to_owned();
     let signatures = [signature(&first.access), signature(&second.access)];
-    let secrets = [user.password, wrong.into(), short.into(), first.access, first.refresh, second.access, second.refresh];
+    let secrets =
+        [user.password, wrong.into(), short.into(), first.access, first.refresh, second.access, second.refresh];
     secrets.into_iter().chain(signatures).collect()
 }
 
@@ -158,7 +159,8 @@ async fn one_request_id_runs_through_all_services() {
 #[tokio::test]
 async fn a_denial_is_logged_with_caller_method_and_rule() {
     let mesh = Mesh::setup().set("log.format", "json").start();
-    let mut sessions = drystone::session::v1::session_service_client::SessionServiceClient::new(mesh.channel("session", "user"));
+    let mut sessions =
+        drystone::session::v1::session_service_client::SessionServiceClient::new(mesh.channel("session", "user"));
     let answer = sessions.create_session(drystone::session::v1::CreateSessionRequest::default()).await;
     drystone_tests::grpc::assert_refused(answer, Reason::CallerNotAllowed);
     let log = mesh.log();

@@ -45,6 +45,7 @@ pub(crate) async fn serve(identity: Identity, stop: CancellationToken) -> Result
     let peers = Peers::from([("session".to_owned(), "127.0.0.1:1".to_owned())]);
     let dialer = Dialer::new("user", identity.clone(), peers, health.clone(), tasks.clone(), stop.clone());
     let revocations = RevocationView::new(clock.clone());
+    revocations.apply(&[]);
     let node = Node {
         name: "user",
         identity,

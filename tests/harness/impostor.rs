@@ -82,10 +82,14 @@ impl Impostor {
             let this = self.clone();
             async move { Ok::<_, Infallible>(this.answer(request).await) }
         });
-        let _the_peer_may_go = http2::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await;
+        let _the_peer_may_go =
+            http2::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await;
     }
 
-    async fn answer(&self, request: Request<Incoming>) -> Response<impl hyper::body::Body<Data = Bytes, Error = Infallible> + use<>> {
+    async fn answer(
+        &self,
+        request: Request<Incoming>,
+    ) -> Response<impl hyper::body::Body<Data = Bytes, Error = Infallible> + use<>> {
         let (head, body) = request.into_parts();
         let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
         let path = head.uri.path().to_owned();

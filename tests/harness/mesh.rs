@@ -49,6 +49,14 @@ pub struct Setup {
     environment: Vec<(String, String)>,
 }
 
+/// A mesh that has been started and may not be ready yet.
+#[derive(Debug)]
+#[must_use]
+pub struct Starting {
+    process: Process,
+    home: Home,
+}
+
 impl Setup {
     /// On the data of a mesh that was there before.
     #[must_use]
@@ -94,9 +102,17 @@ impl Setup {
     /// Starts it, and waits until it is ready.
     ///
     /// # Panics
-    /// If it does not become so; the text holds its log.
+    /// If it does not become so.
     #[must_use]
     pub fn start(self) -> Mesh {
+        self.begin().ready()
+    }
+
+    /// Starts it, and does not wait: it may be that it needs others to become ready.
+    ///
+    /// # Panics
+    /// If the program cannot be run at all.
+    pub fn begin(self) -> Starting {
         let home = self.home.unwrap_or_default();
         let ready_file = home.path().join(READY_FILE);
         // One that an earlier mesh left says nothing of ours.
@@ -115,7 +131,19 @@ impl Setup {
         command.args(&self.arguments).envs(self.environment);
         // What a process that is not told otherwise would write, it writes here.
         command.current_dir(home.path());
-        let mut process = Process::start(&mut command, &home.log(), home.path());
+        Starting { process: Process::start(&mut command, &home.log(), home.path()), home }
+    }
+}
+
+impl Starting {
+    /// Waits until it is ready.
+    ///
+    /// # Panics
+    /// If it does not become so.
+    #[must_use]
+    pub fn ready(self) -> Mesh {
+        let Self { mut process, home } = self;
+        let ready_file = home.path().join(READY_FILE);
         let ready = until_blocking(|| match process.ended() {
             Some(status) => Err(format!("it ended with {status}")),
             None => Ok(Ready::read(&ready_file)),

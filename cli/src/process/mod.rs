@@ -9,9 +9,10 @@ mod services;
 
 use std::{
     collections::BTreeMap,
-    fs::File,
+    fs::{DirBuilder, File},
     io,
     net::SocketAddr,
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -22,6 +23,7 @@ use drystone_mesh::{
     clock::Clock,
     health::{Health, State},
     identity::Identity,
+    node::TOKEN_CHECKS,
     telemetry::{Metrics, admin},
 };
 use tokio::{
@@ -111,7 +113,8 @@ pub(crate) async fn run(plan: Plan) -> Result<()> {
         stop_rest: CancellationToken::new(),
     };
     let mut parts = Parts::default();
-    let admin = admin::serve(listeners.admin, process.health.clone(), process.metrics.clone(), process.stop_rest.clone());
+    let admin =
+        admin::serve(listeners.admin, process.health.clone(), process.metrics.clone(), process.stop_rest.clone());
     parts.rest.spawn(named("admin", admin));
     for ((name, identity), listener) in plan.identities.into_iter().zip(listeners.workloads.into_values()) {
         services::start(&process, name, identity, listener, &mut parts).await?;
@@ -174,7 +177,11 @@ async fn finish(process: &Process, parts: Parts, signal: &'static str) -> Result
 
 async fn ready(health: &Health) {
     let mut status = health.watch();
-    while !health.is_ready() {
+    let can_check_tokens = |health: &Health| {
+        let components = health.report().components;
+        components.iter().all(|(name, component)| !name.ends_with(TOKEN_CHECKS) || component.state == State::Up)
+    };
+    while !(health.is_ready() && can_check_tokens(health)) {
         if tokio::time::timeout(Duration::from_secs(10), status.changed()).await.is_err() {
             let report = health.report();
             let waiting: Vec<String> = report
@@ -234,7 +241,7 @@ fn lock_data_dir(directory: &Path) -> Result<File> {
             directory.display()
         )
     };
-    std::fs::create_dir_all(directory).map_err(unusable)?;
+    DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(unusable)?;
     let path = directory.join("lock");
     let lock = File::options().create(true).truncate(false).write(true).open(&path).map_err(unusable)?;
     lock.try_lock().map_err(|_| {

@@ -78,6 +78,8 @@ async fn auth(process: &Process, node: &Node) -> Result<Server> {
         config,
         issuer: process.issuer.clone(),
         public_url: process.issuer.clone(),
+        tasks: node.tasks.clone(),
+        stop: node.stop.clone(),
     })
     .await?;
     let (auth, keys) = service.into_servers();

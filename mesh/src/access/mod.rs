@@ -111,7 +111,7 @@ pub fn unknown_method() -> Denial {
 /// Lets a workload in if the rule lists it, it is of our own trust domain, and its certificate has not ended.
 pub fn admit_caller(rule: &Method, caller: &Svid, domain: &TrustDomain, now: Timestamp) -> Result<(), Denial> {
     let deny = |reason, text: String| Err(Denial::new(Part::Caller, Error::new(reason, text)));
-    if now >= caller.not_after {
+    if caller.has_expired(now) {
         return deny(
             Reason::CallerExpired,
             format!("the certificate of {} ended at {}; connect again with a new one", caller.id, caller.not_after),
@@ -211,7 +211,11 @@ mod tests {
 
     #[test]
     fn a_name_counts_only_in_its_place_and_in_our_trust_domain() {
-        for id in ["spiffe://other.example/service/auth", "spiffe://drystone.local/auth", "spiffe://drystone.local/service/auth/x"] {
+        for id in [
+            "spiffe://other.example/service/auth",
+            "spiffe://drystone.local/auth",
+            "spiffe://drystone.local/service/auth/x",
+        ] {
             assert_eq!(admits(id), Some(Reason::CallerNotAllowed), "{id}");
         }
     }

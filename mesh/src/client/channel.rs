@@ -84,7 +84,8 @@ fn dress(request: &mut Request<Body>, call: &Call, on_behalf: OnBehalf) -> Resul
     headers.insert(header::REQUEST_ID, parts.request_id.clone());
     headers.insert(header::TRACEPARENT, parts.trace.header());
     if let Some(deadline) = parts.deadline {
-        let left = deadline::remaining(deadline).and_then(|left| left.checked_sub(MARGIN)).ok_or_else(deadline::exceeded)?;
+        let left =
+            deadline::remaining(deadline).and_then(|left| left.checked_sub(MARGIN)).ok_or_else(deadline::exceeded)?;
         headers.insert(header::GRPC_TIMEOUT, deadline::format_timeout(left));
     }
     if on_behalf == OnBehalf::User

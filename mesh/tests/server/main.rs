@@ -84,7 +84,8 @@ async fn a_call_whose_time_is_up_is_not_sent() {
     // One that is sent is counted, so that a count of one says that the first was not.
     client.look_up_for_sign_in(order("describe")).await.unwrap();
     let metrics = world.metrics.render();
-    let calls = metrics.lines().filter(|line| line.starts_with("drystone_calls_total") && line.contains("LookUpForSignIn"));
+    let calls =
+        metrics.lines().filter(|line| line.starts_with("drystone_calls_total") && line.contains("LookUpForSignIn"));
     let calls: Vec<&str> = calls.collect();
     assert!(calls.len() == 1 && calls[0].ends_with(" 1"), "{calls:?}");
 }

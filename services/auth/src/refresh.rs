@@ -6,7 +6,10 @@
 
 use std::sync::Arc;
 
-use drystone_mesh::{call::Call, clock::Clock};
+use drystone_mesh::{
+    call::{self, Call},
+    clock::Clock,
+};
 
 use crate::{
     error::Error,
@@ -38,6 +41,7 @@ impl Refresh {
         let RefreshToken { session_id, user_id, counter } =
             self.issuer.seal.open(refresh_token).ok_or(Error::RefreshTokenInvalid)?;
 
+        call::concerns(user_id);
         let as_of = self.clock.now();
         let (account, claims) =
             tokio::join!(self.neighbours.account_by_id(call, user_id), self.property_claims.of(call, user_id));

@@ -147,10 +147,7 @@ mod tests {
 
     #[test]
     fn padding_whitespace_and_the_other_alphabet_are_refused() {
-        let text = (0..1000)
-            .map(|counter| seal().seal(token(counter)))
-            .find(|text| text.contains(['-', '_']))
-            .unwrap();
+        let text = (0..1000).map(|counter| seal().seal(token(counter))).find(|text| text.contains(['-', '_'])).unwrap();
         let others = [
             format!("{text}="),
             format!("{text}===="),

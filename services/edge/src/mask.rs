@@ -17,7 +17,6 @@ const NAME: &str = "update_mask";
 const NOT_FOR_CLIENTS: [i32; 2] = [3, 8];
 
 /// How the mask of one route is made up.
-#[derive(Debug)]
 pub(crate) struct MaskRule {
     /// Where the mask goes.
     mask: FieldDescriptor,

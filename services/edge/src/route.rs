@@ -44,7 +44,6 @@ pub struct ContractError {
 }
 
 /// One REST call.
-#[derive(Debug)]
 pub(crate) struct Route {
     /// The RPC that it reaches, and its rule.
     pub(crate) rpc: &'static Method,
@@ -68,7 +67,7 @@ pub(crate) struct Route {
 }
 
 /// What the body of a request fills.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(PartialEq, Eq)]
 pub(crate) enum BodyMapping {
     /// Nothing.
     Nothing,

@@ -98,9 +98,8 @@ async fn a_library_that_is_not_ours_takes_our_tokens_by_our_key_set() {
     assert_eq!(token.claims["sub"], answer.user_id);
 
     // It does look.
-    let refusal = |key: &_, validation: &_| {
-        decode::<Value>(&answer.access_token, key, validation).unwrap_err().into_kind()
-    };
+    let refusal =
+        |key: &_, validation: &_| decode::<Value>(&answer.access_token, key, validation).unwrap_err().into_kind();
     let stranger = decoding_key(&Fixture::new().await.jwks().await[0]);
     assert!(matches!(refusal(&stranger, &validation), ErrorKind::InvalidSignature));
     validation.set_audience(&["another"]);
