@@ -14,7 +14,7 @@ use std::{
     net::SocketAddr,
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -32,7 +32,7 @@ use tokio::{
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info};
+use tracing::{info, warn};
 
 pub(crate) use self::ready_file::CertificatePaths;
 use crate::config::Config;
@@ -175,24 +175,29 @@ async fn finish(process: &Process, parts: Parts, signal: &'static str) -> Result
     Ok(())
 }
 
+/// Waits until every part works that cannot be done without, and every service here can check tokens.
 async fn ready(health: &Health) {
-    let mut status = health.watch();
-    let can_check_tokens = |health: &Health| {
-        let components = health.report().components;
-        components.iter().all(|(name, component)| !name.ends_with(TOKEN_CHECKS) || component.state == State::Up)
-    };
-    while !(health.is_ready() && can_check_tokens(health)) {
-        if tokio::time::timeout(Duration::from_secs(10), status.changed()).await.is_err() {
-            let report = health.report();
-            let waiting: Vec<String> = report
-                .components
-                .iter()
-                .filter(|(_, component)| component.state != State::Up)
-                .map(|(name, component)| format!("{name}: {}", component.detail))
-                .collect();
-            error!(waiting = waiting.join("; "), "still not ready");
+    const PACE: Duration = Duration::from_millis(5);
+    const PATIENCE: Duration = Duration::from_secs(10);
+
+    let mut complained = Instant::now();
+    while !is_ready(health) {
+        if complained.elapsed() > PATIENCE {
+            complained = Instant::now();
+            let components = health.report().components;
+            let waiting = components.iter().filter(|(_, component)| component.state != State::Up);
+            let waiting: Vec<String> =
+                waiting.map(|(name, component)| format!("{name}: {}", component.detail)).collect();
+            warn!(waiting_for = waiting.join("; "), "not ready yet");
         }
+        tokio::time::sleep(PACE).await;
     }
+}
+
+fn is_ready(health: &Health) -> bool {
+    let components = health.report().components;
+    let mut checks = components.iter().filter(|(name, _)| name.ends_with(TOKEN_CHECKS));
+    health.is_ready() && checks.all(|(_, component)| component.state == State::Up)
 }
 
 async fn named<E>(name: &'static str, part: impl Future<Output = Result<(), E>> + Send) -> Result<()>
