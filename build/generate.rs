@@ -11,10 +11,10 @@ pub fn method_table(contract: &Contract) -> String {
     let mut source = String::from("/// Every RPC of ours.\npub static METHODS: &[Method] = &[\n");
     for method in &contract.methods {
         let max_auth_age = method.max_auth_age.map(|age| age.as_secs());
-        let _ = write!(
+        let _ = writeln!(
             source,
             "    Method {{ path: {:?}, callers: &{:?}, subject: Subject::{}, permission: {:?}, \
-             max_auth_age: {}, audited: {}, idempotency: Idempotency::{}, client_streaming: {}, server_streaming: {}, rest: &{:?} }},\n",
+             max_auth_age: {}, audited: {}, idempotency: Idempotency::{}, client_streaming: {}, server_streaming: {}, rest: &{:?} }},",
             method.path,
             method.callers,
             if method.subject == "SUBJECT_USER" { "User" } else { "None" },

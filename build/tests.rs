@@ -55,7 +55,7 @@ fn a_lawful_contract_is_read_whole() {
     assert_eq!(method.path, "/drystone.stone.v1.StoneService/Lay");
     assert_eq!(method.callers, ["outside", "stone"]);
     assert_eq!(method.permission.as_deref(), Some("stones:lay"));
-    assert_eq!(method.max_auth_age, Some(std::time::Duration::from_secs(300)));
+    assert_eq!(method.max_auth_age, Some(std::time::Duration::from_mins(5)));
     assert_eq!(
         (method.subject.as_str(), method.idempotency.as_str(), method.audited),
         ("SUBJECT_USER", "IDEMPOTENT", true)

@@ -167,9 +167,13 @@ async fn a_denial_is_logged_with_caller_method_and_rule() {
     let events = logs::events(&log);
     let denial = events.iter().find(|event| event["message"] == "call denied").expect("the denial is in the log");
     assert_eq!(denial["level"], "WARN");
-    assert_eq!(denial["caller"], "spiffe://drystone.local/service/user");
+    assert_eq!(logs::field(denial, "caller"), "spiffe://drystone.local/service/user");
     assert_eq!(logs::field(denial, "method"), "/drystone.session.v1.SessionService/CreateSession");
     assert_eq!((&denial["rule"], &denial["reason"]), (&json!("caller"), &json!("CALLER_NOT_ALLOWED")));
+    // The RPC is one that is audited, and that holds for those who are denied as well.
+    let record = events.iter().find(|event| event["target"] == "audit").expect("the denial is in the audit trail");
+    assert_eq!(record["code"], "PermissionDenied", "{record:#}");
+    assert_eq!(logs::field(record, "caller"), "spiffe://drystone.local/service/user", "{record:#}");
 }
 
 #[tokio::test]
@@ -182,7 +186,8 @@ async fn an_audited_call_leaves_a_record() {
         let of_method = |event: &Value, name: &str| logs::field(event, "method").ends_with(name);
         let records: Vec<Value> = records.collect();
         let sign_out = records.iter().find(|event| of_method(event, "/SignOut"))?;
-        assert_eq!(sign_out["user"], user.id.as_str(), "{sign_out:#}");
+        assert_eq!(logs::field(sign_out, "user"), user.id, "{sign_out:#}");
+        assert_eq!(sign_out["client"], "127.0.0.1", "{sign_out:#}");
         for name in ["/Register", "/SignIn"] {
             assert!(records.iter().any(|event| of_method(event, name)), "{name} is not recorded: {records:#?}");
         }

@@ -165,7 +165,7 @@ mod tests {
         callers: &["outside", "auth"],
         subject: Subject::User,
         permission: Some("stones:lay"),
-        max_auth_age: Some(Duration::from_secs(300)),
+        max_auth_age: Some(Duration::from_mins(5)),
         audited: false,
         idempotency: Idempotency::Unknown,
         client_streaming: false,
@@ -174,7 +174,7 @@ mod tests {
     };
 
     fn caller(id: &str) -> Svid {
-        let not_after = Clock::system().now() + Duration::from_secs(60);
+        let not_after = Clock::system().now() + Duration::from_mins(1);
         Svid { id: id.parse().unwrap(), not_after, thumbprint: [0; 32], serial: "1".to_owned() }
     }
 
@@ -190,7 +190,7 @@ mod tests {
             session_id: Uuid::now_v7(),
             token_id: Uuid::now_v7(),
             issued_at: now,
-            expires_at: now + Duration::from_secs(60),
+            expires_at: now + Duration::from_mins(1),
             auth_time: now - signed_in_ago,
             roles: Vec::new(),
             permissions: permissions.iter().map(|&permission| permission.to_owned()).collect(),

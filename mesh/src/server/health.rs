@@ -16,7 +16,7 @@ const PACE: Duration = Duration::from_millis(500);
 /// Reports for every service of one server, and for the server as a whole, whose name is empty.
 #[derive(Clone)]
 pub(super) struct Reporter {
-    reporter: HealthReporter,
+    wire: HealthReporter,
     names: Vec<&'static str>,
     components: Health,
     /// What the names of this node's components start with.
@@ -27,9 +27,9 @@ impl Reporter {
     /// A reporter that says SERVING, and the service that answers for it.
     pub(super) async fn new(node: &Node, mut names: Vec<&'static str>) -> (Self, HealthServer<impl HealthApi>) {
         names.push("");
-        let (reporter, service) = tonic_health::server::health_reporter();
+        let (wire, service) = tonic_health::server::health_reporter();
         let prefix = format!("{} ", node.name);
-        let reporter = Self { reporter, names, components: node.health.clone(), prefix };
+        let reporter = Self { wire, names, components: node.health.clone(), prefix };
         reporter.say(ServingStatus::Serving).await;
         (reporter, service)
     }
@@ -54,7 +54,7 @@ impl Reporter {
 
     async fn say(&self, status: ServingStatus) {
         for name in &self.names {
-            self.reporter.set_service_status(name, status).await;
+            self.wire.set_service_status(name, status).await;
         }
     }
 }

@@ -49,7 +49,7 @@ impl Default for Limits {
             accept: AcceptLimits::default(),
             in_flight: 1024,
             default_deadline: Duration::from_secs(30),
-            max_deadline: Duration::from_secs(60),
+            max_deadline: Duration::from_mins(1),
             drain: Duration::from_secs(10),
         }
     }
@@ -74,7 +74,7 @@ impl Server {
 
     /// Adds a generated server.
     #[must_use]
-    pub fn add<S>(mut self, service: S) -> Self
+    pub fn add_service<S>(mut self, service: S) -> Self
     where
         S: TonicService + NamedService,
     {
@@ -96,7 +96,7 @@ impl Server {
     pub async fn run(mut self, listener: TcpListener, stop: CancellationToken) -> io::Result<()> {
         let ours = self.services.keys().copied().filter(|name| name.starts_with("drystone."));
         let (health, health_service) = health::Reporter::new(&self.node, ours.collect()).await;
-        self = self.add(health_service);
+        self = self.add_service(health_service);
         let following = self.node.tasks.spawn(health.clone().follow());
 
         let names: Vec<&str> = self.services.keys().copied().collect();

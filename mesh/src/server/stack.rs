@@ -126,13 +126,13 @@ impl Stack {
                     Refusal::Failed(error) => Status::from(error).into_http(),
                 });
                 let client = arrival.client(request.headers());
-                self.finish(entry, &arrival, client.address, span).headers(&response);
+                arrival.finish(entry, client.address, span).headers(&response);
                 return response;
             }
         };
 
         let client = admitted.call.parts().client.address.clone();
-        let finish = self.finish(entry, &arrival, client, span.clone());
+        let finish = arrival.finish(entry, client, span.clone());
         let response = self.run(entry.rule, admitted, request).instrument(span).await;
         finish.watch(response)
     }
@@ -214,22 +214,6 @@ impl Stack {
         let principal = self.verifier.verify(token).map_err(|error| deny(error.into()))?;
         Ok((Some(principal), Some(value.clone())))
     }
-
-    /// Counts the call when it ends, and writes its audit record: who called for whom stands in the span.
-    fn finish(&self, entry: &Arc<Entry>, arrival: &Arrival<'_>, client: String, span: Span) -> Finish {
-        let (entry, caller, started) = (entry.clone(), arrival.peer.label, arrival.started);
-        let remote = arrival.peer.info.remote;
-        Finish::new(move |code| {
-            let elapsed = started.elapsed();
-            entry.metrics.observe(caller, code, elapsed);
-            span.in_scope(|| {
-                debug!(?code, ?elapsed, "call ended");
-                if entry.rule.audited {
-                    info!(target: "audit", ?code, client, %remote, "audited call");
-                }
-            });
-        })
-    }
 }
 
 impl<'a> Arrival<'a> {
@@ -251,6 +235,22 @@ impl<'a> Arrival<'a> {
             value.and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()
         };
         Client { address: said(header::CLIENT_ADDRESS), agent: said(header::CLIENT_AGENT) }
+    }
+
+    /// Counts the call when it ends, and writes its audit record: who called for whom stands in the span.
+    fn finish(&self, entry: &Arc<Entry>, client: String, span: Span) -> Finish {
+        let (entry, caller, started) = (entry.clone(), self.peer.label, self.started);
+        let remote = self.peer.info.remote;
+        Finish::new(move |code| {
+            let elapsed = started.elapsed();
+            entry.metrics.observe(caller, code, elapsed);
+            span.in_scope(|| {
+                debug!(?code, ?elapsed, "call ended");
+                if entry.rule.audited {
+                    info!(target: "audit", ?code, client, %remote, "audited call");
+                }
+            });
+        })
     }
 
     fn refuse(&self, metrics: &MethodMetrics, denial: Denial) -> Response<Body> {

@@ -183,8 +183,8 @@ async fn a_server_that_stops_lets_running_calls_end_and_ends_streams() {
         match states.message().await {
             Ok(Some(state)) => assert_eq!(state.status(), ServingStatus::NotServing),
             Ok(None) => break,
-            Err(status) => {
-                assert_eq!(status.code(), Code::Unavailable);
+            Err(end) => {
+                assert_eq!(end.code(), Code::Unavailable);
                 break;
             }
         }

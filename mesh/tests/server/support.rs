@@ -128,7 +128,7 @@ impl World {
         let server = Server::new(&node)
             .unwrap()
             .limits(bounds(Limits { drain: Duration::from_secs(5), ..Limits::default() }))
-            .add(UserServiceServer::from_arc(handlers.clone()));
+            .add_service(UserServiceServer::from_arc(handlers.clone()));
         let running = tokio::spawn(server.run(listener, stop.clone()));
         Self { authority, address, metrics, handlers, stop, running, tasks, _folder: folder }
     }
