@@ -1,9 +1,9 @@
 //! Services that run apart, each in a process of its own, and come and go.
 
-use std::{cell::RefCell, collections::BTreeMap, net::TcpListener};
+use std::{cell::RefCell, collections::BTreeMap};
 
 use drystone::Reason;
-use drystone_tests::{Answer, Home, Mesh, Rest, Starting, Tokens, User, certs::Certificates, wait};
+use drystone_tests::{Answer, Home, Mesh, Rest, Starting, Tokens, User, certs::Certificates, free_addresses, wait};
 use serde_json::json;
 
 const EVERYTHING: [&str; 5] = ["auth", "user", "session", "property", "edge"];
@@ -21,10 +21,8 @@ struct Apart {
 impl Apart {
     fn start() -> Self {
         let home = Home::new();
-        // Each has to know where the others will be. Held all at once, they are different ones.
-        let free = EVERYTHING.map(|name| (name, TcpListener::bind("127.0.0.1:0").unwrap()));
-        let addresses = free.iter().map(|(name, port)| (*name, port.local_addr().unwrap().to_string())).collect();
-        drop(free);
+        // Each has to know where the others will be.
+        let addresses = EVERYTHING.into_iter().zip(free_addresses::<5>().map(|address| address.to_string())).collect();
         let certificates = Certificates::make_in(&home.path().join("certs"));
         let this =
             Self { addresses, certificates, running: RefCell::default(), homes: RefCell::default(), _home: home };

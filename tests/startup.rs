@@ -1,4 +1,4 @@
-//! What keeps a mesh from starting is said in one sentence, with what to do about it.
+//! How a mesh starts; and what keeps it from starting, said in one sentence with what to do about it.
 
 use std::{
     fs,
@@ -8,8 +8,9 @@ use std::{
 };
 
 use drystone_tests::{
-    Home, Mesh,
+    Home, Mesh, SERVICES,
     process::{Ended, drystone, run_to_end},
+    readme, wait,
 };
 use sqlx::{ConnectOptions, Connection, sqlite::SqliteConnectOptions};
 
@@ -44,6 +45,33 @@ fn assert_says(ended: &Ended, words: &[&str]) {
     for word in words {
         assert!(sentence.contains(word), "`{word}` is missing in: {sentence}");
     }
+}
+
+#[tokio::test]
+async fn a_mesh_says_what_runs_where_and_three_commands_that_work() {
+    let mesh = Mesh::setup().for_a_person().start();
+    // The ready file is written once everything is there; the greeting may come a moment later.
+    let greeting = async || Some(mesh.greeting()).filter(|text| text.contains("Ctrl-C"));
+    let greeting = wait::until("it greets", greeting).await;
+    let addresses = SERVICES.map(|service| mesh.grpc_address(service).to_string());
+    for address in addresses.into_iter().chain([mesh.rest().address().to_string(), mesh.admin_address().to_string()]) {
+        assert!(greeting.contains(&address), "{address} is missing in: {greeting}");
+    }
+    assert!(greeting.contains(mesh.home().data().to_str().unwrap()), "{greeting}");
+
+    let tries = greeting.split_once("Try next:").and_then(|(_, rest)| rest.split_once("Ctrl-C")).unwrap().0;
+    let commands = readme::commands(tries);
+    assert_eq!(commands.len(), 3, "{tries}");
+    let run = |command: &String| {
+        let output = readme::run(command, mesh.home().path());
+        assert!(output.status.success(), "{command}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let outputs: Vec<String> = commands.iter().map(run).collect();
+    assert!(outputs[0].contains("ada@example.com"), "{outputs:#?}");
+    assert!(outputs[1].contains("accessToken"), "{outputs:#?}");
+    assert!(outputs[2].contains("drystone.user.v1.UserService"), "{outputs:#?}");
+    let _home = mesh.interrupt();
 }
 
 #[test]

@@ -31,6 +31,7 @@ pub mod impostor;
 pub mod logs;
 mod mesh;
 mod metrics;
+mod ports;
 pub mod process;
 pub mod readme;
 mod rest;
@@ -41,6 +42,7 @@ pub use self::{
     home::Home,
     mesh::{Mesh, SERVICES, Setup, Starting, WORKLOADS},
     metrics::Metrics,
+    ports::free_addresses,
     rest::{Answer, Call, Rest},
     user::{Tokens, User, unique_email},
 };

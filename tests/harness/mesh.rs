@@ -45,6 +45,8 @@ pub struct Setup {
     home: Option<Home>,
     /// What is run with `drystone serve`; nothing for `drystone up`.
     served: Vec<&'static str>,
+    /// Whether `drystone up` is told that nobody is looking.
+    is_for_a_person: bool,
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
 }
@@ -84,6 +86,14 @@ impl Setup {
         setup
     }
 
+    /// As a person starts it, so that it says what runs where; the ports are free ones all the same.
+    #[must_use]
+    pub fn for_a_person(mut self) -> Self {
+        self.is_for_a_person = true;
+        let sections = ["admin", "auth", "user", "session", "property", "edge"];
+        sections.iter().fold(self, |setup, name| setup.set(&format!("{name}.listen"), "127.0.0.1:0"))
+    }
+
     /// With a configuration value, such as `("log.filter", "debug")`.
     #[must_use]
     pub fn set(mut self, key: &str, value: &str) -> Self {
@@ -118,7 +128,13 @@ impl Setup {
         // One that an earlier mesh left says nothing of ours.
         let _there_may_be_none = fs::remove_file(&ready_file);
         let mut command = if self.served.is_empty() {
-            process::drystone(&["up", "--ephemeral"])
+            let mut command = process::drystone(&["up"]);
+            if self.is_for_a_person {
+                command.env("DRYSTONE_CERTS_DIR", home.data().join("certs"));
+            } else {
+                command.arg("--ephemeral");
+            }
+            command
         } else {
             let mut command = process::drystone(&["serve"]);
             command.args(&self.served);
@@ -180,6 +196,16 @@ impl Mesh {
     #[must_use = "what is left goes away with it"]
     pub fn stop(self) -> Home {
         self.process.stop();
+        self.home
+    }
+
+    /// Stops it as a person does, with Ctrl-C, and hands back what it leaves behind.
+    ///
+    /// # Panics
+    /// If it does not end, or with a code other than zero.
+    #[must_use = "what is left goes away with it"]
+    pub fn interrupt(self) -> Home {
+        self.process.interrupt();
         self.home
     }
 
@@ -250,6 +276,12 @@ impl Mesh {
     #[must_use]
     pub fn log(&self) -> String {
         self.process.log()
+    }
+
+    /// What it has said on standard output.
+    #[must_use]
+    pub fn greeting(&self) -> String {
+        self.process.output()
     }
 
     /// Where it lives.
