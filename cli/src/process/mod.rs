@@ -35,7 +35,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 pub(crate) use self::ready_file::CertificatePaths;
-use crate::config::Config;
+use crate::{config::Config, output};
 
 /// The workloads that a process can run.
 pub(crate) const WORKLOADS: [&str; 5] = ["auth", "edge", "property", "session", "user"];
@@ -112,12 +112,17 @@ pub(crate) async fn run(plan: Plan) -> Result<()> {
         stop_services: CancellationToken::new(),
         stop_rest: CancellationToken::new(),
     };
+    // Everything is put together before any door opens: a start that fails has served nobody.
+    let mut prepared = Vec::new();
+    for ((name, identity), listener) in plan.identities.into_iter().zip(listeners.workloads.into_values()) {
+        prepared.push(services::prepare(&process, name, identity, listener).await?);
+    }
     let mut parts = Parts::default();
     let admin =
         admin::serve(listeners.admin, process.health.clone(), process.metrics.clone(), process.stop_rest.clone());
     parts.rest.spawn(named("admin", admin));
-    for ((name, identity), listener) in plan.identities.into_iter().zip(listeners.workloads.into_values()) {
-        services::start(&process, name, identity, listener, &mut parts).await?;
+    for workload in prepared {
+        workload.start(&mut parts);
     }
 
     tokio::select! {
@@ -126,7 +131,7 @@ pub(crate) async fn run(plan: Plan) -> Result<()> {
         signal = stop_signal() => return finish(&process, parts, signal?).await,
     }
     if plan.banner {
-        banner::print(&addresses, admin_address, &plan.certificates, &process.config);
+        output::print(banner::text(&addresses, admin_address, &plan.certificates, &process.config))?;
     }
     if let Some(path) = &plan.ready_file {
         ready_file::write(path, &addresses, admin_address, &plan.certificates)?;
