@@ -32,7 +32,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
-pub(crate) use self::ready_file::CertificatePaths;
+pub(crate) use self::{ready_file::CertificatePaths, services::databases};
 use crate::config::Config;
 
 /// The workloads that a process can run.
@@ -86,7 +86,8 @@ pub(crate) fn runtime() -> Result<Runtime> {
 /// # Errors
 /// What kept it from starting, as one sentence; or a part that died.
 pub(crate) async fn run(plan: Plan) -> Result<()> {
-    let _lock = lock_data_dir(&plan.config.data_dir)?;
+    let needs_data_dir = services::need_data_dir(&plan.config, plan.identities.keys().copied());
+    let _lock = needs_data_dir.then(|| lock_data_dir(&plan.config.data_dir)).transpose()?;
     let listeners = bind(&plan).await?;
 
     let mut peers = plan.peers;
@@ -111,10 +112,22 @@ pub(crate) async fn run(plan: Plan) -> Result<()> {
         stop_rest: CancellationToken::new(),
     };
     let mut parts = Parts::default();
-    let admin = admin::serve(listeners.admin, process.health.clone(), process.metrics.clone(), process.stop_rest.clone());
+    let admin =
+        admin::serve(listeners.admin, process.health.clone(), process.metrics.clone(), process.stop_rest.clone());
     parts.rest.spawn(named("admin", admin));
-    for ((name, identity), listener) in plan.identities.into_iter().zip(listeners.workloads.into_values()) {
-        services::start(&process, name, identity, listener, &mut parts).await?;
+    let start = async {
+        for ((name, identity), listener) in plan.identities.into_iter().zip(listeners.workloads.into_values()) {
+            services::start(&process, name, identity, listener, &mut parts).await?;
+        }
+        anyhow::Ok(())
+    };
+    // A start may wait for a database.
+    let stopped = tokio::select! {
+        outcome = start => outcome.map(|()| None)?,
+        signal = stop_signal() => Some(signal?),
+    };
+    if let Some(signal) = stopped {
+        return finish(&process, parts, signal).await;
     }
 
     tokio::select! {
