@@ -15,13 +15,13 @@ run: ## build and start the whole mesh on embedded stores (data in ./data, certi
 	target/debug/drystone up --data-dir $(DATA)
 
 test: setup ## build everything and run every test
-	cargo build --package drystone-cli
 	cargo test --workspace
 
 lint: setup ## formatting, clippy and buf, all strict
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- --deny warnings
-	cargo run --quiet --package drystone-cli -- contract export --output target/drystone.binpb
+	cargo test --quiet --workspace --no-run
+	target/debug/drystone contract export --output target/drystone.binpb
 	buf lint target/drystone.binpb --config buf.yaml
 
 bench: ## measure, and write target/bench.json

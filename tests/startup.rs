@@ -1,4 +1,4 @@
-//! What keeps a mesh from starting is said in one sentence, with what to do about it.
+//! How a mesh starts; and what keeps it from starting, said in one sentence with what to do about it.
 
 use std::{
     fs,
@@ -8,8 +8,9 @@ use std::{
 };
 
 use drystone_tests::{
-    Home, Mesh,
+    Home, Mesh, SERVICES,
     process::{Ended, drystone, run_to_end},
+    readme, wait,
 };
 use sqlx::{ConnectOptions, Connection, sqlite::SqliteConnectOptions};
 
@@ -18,7 +19,7 @@ fn configuration(home: &Home, more: &str) -> PathBuf {
     let sections = ["admin", "auth", "user", "session", "property", "edge"];
     let sections = sections.map(|name| format!("[{name}]\nlisten = \"127.0.0.1:0\"\n")).concat();
     let (data, certs) = (home.data(), home.path().join("certs"));
-    let text = format!("data_dir = {data:?}\ncerts_dir = {certs:?}\n{more}\n{sections}");
+    let text = format!("data_dir = '{}'\ncerts_dir = '{}'\n{more}\n{sections}", data.display(), certs.display());
     home.write("drystone.toml", &text)
 }
 
@@ -44,6 +45,33 @@ fn assert_says(ended: &Ended, words: &[&str]) {
     for word in words {
         assert!(sentence.contains(word), "`{word}` is missing in: {sentence}");
     }
+}
+
+#[tokio::test]
+async fn a_mesh_says_what_runs_where_and_three_commands_that_work() {
+    let mesh = Mesh::setup().for_a_person().start();
+    // The ready file is written once everything is there; the greeting may come a moment later.
+    let greeting = async || Some(mesh.greeting()).filter(|text| text.contains("Ctrl-C"));
+    let greeting = wait::until("it greets", greeting).await;
+    let addresses = SERVICES.map(|service| mesh.grpc_address(service).to_string());
+    for address in addresses.into_iter().chain([mesh.rest().address().to_string(), mesh.admin_address().to_string()]) {
+        assert!(greeting.contains(&address), "{address} is missing in: {greeting}");
+    }
+    assert!(greeting.contains(mesh.home().data().to_str().unwrap()), "{greeting}");
+
+    let tries = greeting.split_once("Try next:").and_then(|(_, rest)| rest.split_once("Ctrl-C")).unwrap().0;
+    let commands = readme::commands(tries);
+    assert_eq!(commands.len(), 3, "{tries}");
+    let run = |command: &String| {
+        let output = readme::run(command, mesh.home().path());
+        assert!(output.status.success(), "{command}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let outputs: Vec<String> = commands.iter().map(run).collect();
+    assert!(outputs[0].contains("ada@example.com"), "{outputs:#?}");
+    assert!(outputs[1].contains("accessToken"), "{outputs:#?}");
+    assert!(outputs[2].contains("drystone.user.v1.UserService"), "{outputs:#?}");
+    let _home = mesh.interrupt();
 }
 
 #[test]
@@ -102,7 +130,7 @@ fn a_value_that_cannot_be_is_named_with_what_can() {
         ("[auth.password]\nmemory_kib = \"much\"", ["auth.password.memory_kib", "u32"]),
         ("[auth.hashing]\nqueue_per_thread = 0", ["auth.hashing.queue_per_thread", "at least 1"]),
         ("issuer = \"nowhere\"", ["issuer", "https://"]),
-        ("trust_domain = \"Not Lawful\"", ["trust_domain", "Not Lawful"]),
+        ("trust_domain = \"Not Lawful\"", ["trust_domain", "a-z"]),
     ] {
         let path = configuration(&home, more);
         assert_says(&up(&path), &words);
@@ -115,11 +143,7 @@ fn a_value_that_cannot_be_is_named_with_what_can() {
 /// `drystone serve` finds its certificates ready; these are from a mesh that was.
 fn serve(home: &Home) -> Ended {
     let path = configuration(home, "");
-    let mut text = fs::read_to_string(&path).unwrap();
-    let certs = format!("certs_dir = {:?}", home.path().join("certs"));
-    text = text.replace(&certs, &format!("certs_dir = {:?}", home.data().join("certs")));
-    fs::write(&path, text).unwrap();
-    run_to_end(drystone(&["serve", "user", "--config"]).arg(path))
+    run_to_end(drystone(&["serve", "user", "--config"]).arg(path).env("DRYSTONE_CERTS_DIR", home.data().join("certs")))
 }
 
 #[test]
@@ -171,7 +195,8 @@ async fn with_database(home: &Home, name: &str, statement: &'static str) -> Path
 #[tokio::test]
 async fn a_database_of_a_newer_version_is_left_alone() {
     let home = Mesh::start().stop();
-    let statement = "INSERT INTO schema_migration (version, name, checksum, applied_at) VALUES (9999, 'later', x'00', 0)";
+    let statement =
+        "INSERT INTO schema_migration (version, name, checksum, applied_at) VALUES (9999, 'later', x'00', 0)";
     let database = with_database(&home, "user.db", statement).await;
     assert_says(&up(&configuration(&home, "")), &[database.to_str().unwrap(), "9999", "newer"]);
 }

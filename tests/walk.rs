@@ -22,7 +22,8 @@ async fn a_user_walks_from_sign_up_to_sign_out() {
     let body = json!({"email": email, "password": password});
     let answer = rest.post("/v1/auth/login", body).header("user-agent", "walk/1.0").send().await.expect(200).json();
     assert_eq!(answer["tokenType"], "Bearer");
-    assert_eq!(answer["expiresIn"], 300);
+    // Five minutes, less what the sign-in itself took.
+    assert!((290..=300).contains(&answer["expiresIn"].as_i64().unwrap()), "{}", answer["expiresIn"]);
     assert_eq!(answer["userId"], registered["id"]);
     let tokens = Tokens::of(&answer);
 
@@ -92,7 +93,8 @@ async fn an_address_has_one_account_whatever_its_case() {
 async fn a_registration_can_be_repeated_under_its_request_id() {
     let (rest, email) = (Mesh::shared().rest(), unique_email());
     let request_id = uuid::Uuid::now_v7().to_string();
-    let body = |password: &str| json!({"email": email, "password": password, "displayName": "Ada", "requestId": request_id});
+    let body =
+        |password: &str| json!({"email": email, "password": password, "displayName": "Ada", "requestId": request_id});
     let first = rest.post("/v1/auth/register", body("correct horse")).send().await.expect(200).json();
     let again = rest.post("/v1/auth/register", body("correct horse")).send().await.expect(200).json();
     assert_eq!(again["id"], first["id"]);

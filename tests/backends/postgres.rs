@@ -1,6 +1,7 @@
 //! PostgreSQL for tests.
 
 use std::{
+    collections::BTreeMap,
     env, fs,
     net::TcpListener,
     os::unix::{fs::PermissionsExt, process::CommandExt},
@@ -24,7 +25,7 @@ use crate::watchdog::Watchdog;
 const VARIABLE: &str = "DRYSTONE_TEST_POSTGRES";
 
 /// How long a server may take to start or to stop.
-const BOUND: Duration = Duration::from_secs(60);
+const BOUND: Duration = Duration::from_mins(1);
 
 /// The superuser of throw-away servers.
 const USER: &str = "mason";
@@ -109,30 +110,24 @@ impl Postgres {
     ///
     /// # Panics
     /// If the server is not one of ours, or does not stop.
-    pub async fn stop(&self) {
-        self.end("INT").await;
+    pub fn stop(&self) {
+        self.own().end("INT");
     }
 
     /// Ends a throw-away server as a power cut does.
     ///
     /// # Panics
     /// If the server is not one of ours, or does not stop.
-    pub async fn kill(&self) {
-        self.end("QUIT").await;
+    pub fn kill(&self) {
+        self.own().end("QUIT");
     }
 
     /// Starts a throw-away server again, where it was.
     ///
     /// # Panics
     /// If the server is not one of ours, is running, or does not start.
-    pub async fn start(&self) {
-        let own = self.own();
-        tokio::task::block_in_place(|| own.start().unwrap_or_else(|error| panic!("{error}")));
-    }
-
-    async fn end(&self, signal: &str) {
-        let own = self.own();
-        tokio::task::block_in_place(|| own.end(signal));
+    pub fn start(&self) {
+        self.own().start().unwrap_or_else(|error| panic!("{error}"));
     }
 
     fn own(&self) -> &Own {
@@ -160,6 +155,67 @@ impl Database {
     pub fn as_str(&self) -> &str {
         self.url.as_str()
     }
+
+    /// Runs statements.
+    ///
+    /// # Panics
+    /// If one fails.
+    pub async fn run(&self, statements: &str) {
+        administer(&self.url, statements).await.unwrap_or_else(|error| panic!("{statements}: {error}"));
+    }
+
+    /// Forgets what has been counted up to now.
+    pub async fn count_anew(&self) {
+        self.wait_until_left().await;
+        self.run("SELECT pg_stat_reset()").await;
+    }
+
+    /// How often each table of a schema was read from its beginning to its end since [`Self::count_anew`], and how
+    /// often by an index. All others must have closed their connections: only then is everything counted.
+    ///
+    /// # Panics
+    /// If the server cannot be asked.
+    pub async fn scans(&self, schema: &str) -> BTreeMap<String, Scans> {
+        self.wait_until_left().await;
+        let mut connection = PgConnection::connect(self.url.as_str()).await.expect("the server is there");
+        let rows: Vec<(String, i64, i64)> = sqlx::query_as(
+            "SELECT relname::TEXT, seq_scan, COALESCE(idx_scan, 0) FROM pg_stat_user_tables WHERE schemaname = $1",
+        )
+        .bind(schema)
+        .fetch_all(&mut connection)
+        .await
+        .expect("the server counts");
+        rows.into_iter().map(|(table, whole, by_index)| (table, Scans { whole, by_index })).collect()
+    }
+
+    /// Waits until everybody who had a connection has closed it, and what each has counted is there.
+    async fn wait_until_left(&self) {
+        let mut connection = PgConnection::connect(self.url.as_str()).await.expect("the server is there");
+        let started = Instant::now();
+        loop {
+            let others: i64 = sqlx::query_scalar(
+                "SELECT COUNT(*)
+                 FROM pg_stat_activity
+                 WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'",
+            )
+            .fetch_one(&mut connection)
+            .await
+            .expect("the server knows who is there");
+            if others == 0 {
+                return;
+            }
+            assert!(started.elapsed() < BOUND, "{others} connections are still open");
+        }
+    }
+}
+
+/// How often a table was read, by way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Scans {
+    /// From its beginning to its end.
+    pub whole: i64,
+    /// By an index.
+    pub by_index: i64,
 }
 
 impl Drop for Database {

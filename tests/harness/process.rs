@@ -41,7 +41,7 @@ impl Process {
     /// if the test process dies before this one.
     pub(crate) fn start(command: &mut Command, log: &Path, scratch: &Path) -> Self {
         let file = OpenOptions::new().create(true).append(true).open(log).expect("the log can be written");
-        let stdout = File::create(log.with_extension("stdout")).expect("the output can be written");
+        let stdout = File::create(output_beside(log)).expect("the output can be written");
         let child = command
             .stdin(Stdio::null())
             .stdout(stdout)
@@ -56,6 +56,12 @@ impl Process {
     #[must_use]
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// What it has written on standard output so far.
+    #[must_use]
+    pub fn output(&self) -> String {
+        fs::read_to_string(output_beside(&self.log)).unwrap_or_default()
     }
 
     /// Its process id.
@@ -73,12 +79,24 @@ impl Process {
     ///
     /// # Panics
     /// If it does not stop, or says that something went wrong.
-    pub fn stop(mut self) {
+    pub fn stop(self) {
+        self.stop_by("TERM");
+    }
+
+    /// Asks it to stop as Ctrl-C does, and waits until it has.
+    ///
+    /// # Panics
+    /// If it does not stop, or says that something went wrong.
+    pub fn interrupt(self) {
+        self.stop_by("INT");
+    }
+
+    fn stop_by(mut self, signal: &str) {
         self.watchdog.dismiss();
-        terminate(self.child.id());
-        let status =
-            until_blocking(|| Ok(self.ended())).unwrap_or_else(|error| panic!("SIGTERM did not stop it: {error}"));
-        assert!(status.success(), "it ended with {status} after SIGTERM");
+        send(signal, self.child.id());
+        let ended = until_blocking(|| Ok(self.ended()));
+        let status = ended.unwrap_or_else(|error| panic!("SIG{signal} did not stop it: {error}"));
+        assert!(status.success(), "it ended with {status} after SIG{signal}");
     }
 
     /// Ends it as a power cut does.
@@ -125,13 +143,16 @@ pub fn run_to_end(command: &mut Command) -> Ended {
     let mut process = Process::start(command, &log, scratch.path());
     let status =
         until_blocking(|| Ok(process.ended())).unwrap_or_else(|error| panic!("{command:?} does not end: {error}"));
-    let stdout = fs::read_to_string(log.with_extension("stdout")).unwrap_or_default();
-    Ended { status, stdout, stderr: process.log() }
+    Ended { status, stdout: process.output(), stderr: process.log() }
 }
 
-fn terminate(id: u32) {
-    let status = Command::new("kill").arg("-TERM").arg(id.to_string()).status().expect("`kill` can be run");
+fn send(signal: &str, id: u32) {
+    let status = Command::new("kill").args(["-s", signal]).arg(id.to_string()).status().expect("`kill` can be run");
     assert!(status.success(), "process {id} cannot be signalled: {status}");
+}
+
+fn output_beside(log: &Path) -> PathBuf {
+    log.with_extension("stdout")
 }
 
 /// Kills a process when the one that started it is gone, however it went: a static is never dropped, and nobody runs

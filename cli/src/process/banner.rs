@@ -5,17 +5,8 @@ use std::{collections::BTreeMap, fmt::Write as _, net::SocketAddr};
 use super::CertificatePaths;
 use crate::config::Config;
 
-/// Prints to standard output; logs go to standard error.
-pub(super) fn print(
-    addresses: &BTreeMap<&'static str, SocketAddr>,
-    admin: SocketAddr,
-    certificates: &CertificatePaths,
-    config: &Config,
-) {
-    println!("{}", text(addresses, admin, certificates, config));
-}
-
-fn text(
+/// The greeting.
+pub(super) fn text(
     addresses: &BTreeMap<&'static str, SocketAddr>,
     admin: SocketAddr,
     certificates: &CertificatePaths,

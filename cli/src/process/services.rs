@@ -2,7 +2,7 @@
 //!
 //! Each function below is one service's assembly: its database, the clients it calls, its server.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 
 use anyhow::{Result, bail};
 use drystone::{
@@ -60,16 +60,33 @@ pub(super) fn address(config: &Config, name: &str) -> SocketAddr {
     }
 }
 
-/// Starts one workload as a part of the process.
-pub(super) async fn start(
+/// A workload that is put together and has served nobody yet.
+pub(super) struct Prepared {
+    name: &'static str,
+    run: Pin<Box<dyn Future<Output = io::Result<()>> + Send>>,
+}
+
+impl Prepared {
+    fn new(name: &'static str, run: impl Future<Output = io::Result<()>> + Send + 'static) -> Self {
+        Self { name, run: Box::pin(run) }
+    }
+
+    /// Opens the door.
+    pub(super) fn start(self, parts: &mut Parts) {
+        let stage = if self.name == drystone_edge::NAME { &mut parts.front } else { &mut parts.services };
+        stage.spawn(named(self.name, self.run));
+    }
+}
+
+/// Puts one workload together: whatever can go wrong before it serves goes wrong here.
+pub(super) async fn prepare(
     process: &Process,
     name: &'static str,
     identity: Identity,
     listener: TcpListener,
-    parts: &mut Parts,
-) -> Result<()> {
+) -> Result<Prepared> {
     if name == drystone_edge::NAME {
-        return edge(process, identity, listener, parts);
+        return edge(process, identity, listener);
     }
     let node = process.node(name, identity)?;
     let server = match name {
@@ -80,14 +97,13 @@ pub(super) async fn start(
         other => bail!("there is no service `{other}`; there are auth, user, session, property and edge"),
     };
     let stop = process.stop_services.clone();
-    parts.services.spawn(named(name, async move {
+    Ok(Prepared::new(name, async move {
         let outcome = server.run(listener, stop).await;
         node.stop.cancel();
         node.tasks.close();
         node.tasks.wait().await;
         outcome
-    }));
-    Ok(())
+    }))
 }
 
 async fn auth(process: &Process, node: &Node) -> Result<Server> {
@@ -103,10 +119,12 @@ async fn auth(process: &Process, node: &Node) -> Result<Server> {
         config,
         issuer: process.issuer.clone(),
         public_url: process.issuer.clone(),
+        tasks: node.tasks.clone(),
+        stop: node.stop.clone(),
     })
     .await?;
     let (auth, keys) = service.into_servers();
-    Ok(Server::new(node)?.add(auth).add(keys))
+    Ok(Server::new(node)?.add_service(auth).add_service(keys))
 }
 
 async fn user(process: &Process, node: &Node) -> Result<Server> {
@@ -116,7 +134,7 @@ async fn user(process: &Process, node: &Node) -> Result<Server> {
         sessions: SessionServiceClient::new(node.dialer.channel("session")?),
         clock: node.clock.clone(),
     });
-    Ok(Server::new(node)?.add(service.into_server()))
+    Ok(Server::new(node)?.add_service(service.into_server()))
 }
 
 async fn session(process: &Process, node: &Node) -> Result<Server> {
@@ -130,7 +148,7 @@ async fn session(process: &Process, node: &Node) -> Result<Server> {
         tasks: node.tasks.clone(),
         stop: process.stop_services.clone(),
     });
-    Ok(Server::new(node)?.add(service.into_server()))
+    Ok(Server::new(node)?.add_service(service.into_server()))
 }
 
 async fn property(process: &Process, node: &Node) -> Result<Server> {
@@ -139,11 +157,11 @@ async fn property(process: &Process, node: &Node) -> Result<Server> {
         store: Arc::new(drystone_property::SqlStore::new(db)),
         clock: node.clock.clone(),
     });
-    Ok(Server::new(node)?.add(service.into_server()))
+    Ok(Server::new(node)?.add_service(service.into_server()))
 }
 
 /// The edge has no rules and no database of its own: it needs to know who it is and where the others are.
-fn edge(process: &Process, identity: Identity, listener: TcpListener, parts: &mut Parts) -> Result<()> {
+fn edge(process: &Process, identity: Identity, listener: TcpListener) -> Result<Prepared> {
     let tasks = TaskTracker::new();
     let dialer = Dialer::new(
         drystone_edge::NAME,
@@ -160,8 +178,7 @@ fn edge(process: &Process, identity: Identity, listener: TcpListener, parts: &mu
         config: process.config.edge.clone(),
     })?;
     let stop = process.stop_front.clone();
-    parts.front.spawn(named(drystone_edge::NAME, async move { service.run(listener, stop).await }));
-    Ok(())
+    Ok(Prepared::new(drystone_edge::NAME, async move { service.run(listener, stop).await }))
 }
 
 impl Process {

@@ -224,6 +224,7 @@ mod tests {
         for (fault, key) in [
             (check("/", None, |_| {}), "user.database must name a file"),
             (check("", None, |_| {}), "user.database must name a file"),
+            (check("..", None, |_| {}), "user.database must name a file"),
             (check("user.db", Some("password"), |_| {}), "user.database_password_file is for a PostgreSQL server"),
             (check(url, None, |pool| pool.connections = 0), "user.database_pool.connections"),
             (check(url, None, |pool| pool.connections = 1001), "user.database_pool.connections"),

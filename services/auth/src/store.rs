@@ -32,8 +32,19 @@ pub trait AuthStore: Send + Sync {
     /// The credential of a user.
     async fn credential(&self, user_id: Uuid) -> sqlx::Result<Option<Credential>>;
 
-    /// The credential that was made by the registration of this id.
-    async fn credential_of_request(&self, request_id: Uuid) -> sqlx::Result<Option<Credential>>;
+    /// The credential that was made by the registration of this id, to go on with it. If it is pending, it is so as
+    /// of now: see [`Self::delete_pending_credential`].
+    async fn resume_credential(&self, request_id: Uuid, now: Timestamp) -> sqlx::Result<Option<Credential>>;
+
+    /// The account of a credential is there: it is no longer pending.
+    async fn confirm_credential(&self, user_id: Uuid) -> sqlx::Result<()>;
+
+    /// The users of some of the credentials that are pending since this moment or longer, longest first.
+    async fn pending_credentials(&self, until: Timestamp, limit: u32) -> sqlx::Result<Vec<Uuid>>;
+
+    /// Removes a credential if it is pending since this moment or longer. False if there is none: it was confirmed, or
+    /// its registration goes on.
+    async fn delete_pending_credential(&self, user_id: Uuid, until: Timestamp) -> sqlx::Result<bool>;
 
     /// Puts a new hash in place of this old one. False if the old one is no longer there: somebody was faster.
     async fn replace_password_hash(
@@ -43,9 +54,6 @@ pub trait AuthStore: Send + Sync {
         new: &PasswordHash,
         now: Timestamp,
     ) -> sqlx::Result<bool>;
-
-    /// Removes a credential, if it is there.
-    async fn delete_credential(&self, user_id: Uuid) -> sqlx::Result<()>;
 
     /// All signing keys, newest first.
     async fn signing_keys(&self) -> sqlx::Result<Vec<StoredKey>>;
@@ -76,13 +84,14 @@ impl AuthStore for SqlStore {
     async fn insert_credential(&self, credential: &Credential) -> sqlx::Result<bool> {
         let inserted = run!(self.db.writer(), |db| {
             sqlx::query(
-                "INSERT INTO credential (user_id, password_hash, request_id, created_at, updated_at)
-                 VALUES ($1, $2, $3, $4, $5)
+                "INSERT INTO credential (user_id, password_hash, request_id, pending_since, created_at, updated_at)
+                 VALUES ($1, $2, $3, $4, $5, $6)
                  ON CONFLICT (request_id) DO NOTHING",
             )
             .bind(credential.user_id)
             .bind(credential.password_hash.as_str())
             .bind(credential.request_id)
+            .bind(credential.pending_since.map(to_micros))
             .bind(to_micros(credential.created_at))
             .bind(to_micros(credential.updated_at))
             .execute(db)
@@ -95,7 +104,7 @@ impl AuthStore for SqlStore {
     async fn credential(&self, user_id: Uuid) -> sqlx::Result<Option<Credential>> {
         run!(self.db.reader(), |db| {
             sqlx::query_as::<_, CredentialRow>(
-                "SELECT user_id, password_hash, request_id, created_at, updated_at
+                "SELECT user_id, password_hash, request_id, pending_since, created_at, updated_at
                  FROM credential
                  WHERE user_id = $1",
             )
@@ -107,19 +116,59 @@ impl AuthStore for SqlStore {
         .transpose()
     }
 
-    async fn credential_of_request(&self, request_id: Uuid) -> sqlx::Result<Option<Credential>> {
-        run!(self.db.reader(), |db| {
+    async fn resume_credential(&self, request_id: Uuid, now: Timestamp) -> sqlx::Result<Option<Credential>> {
+        // All rows, though there is at most one: a read that stops early would miss that the commit failed.
+        let mut resumed = run!(self.db.writer(), |db| {
             sqlx::query_as::<_, CredentialRow>(
-                "SELECT user_id, password_hash, request_id, created_at, updated_at
-                 FROM credential
-                 WHERE request_id = $1",
+                "UPDATE credential
+                 SET pending_since = CASE WHEN pending_since IS NOT NULL THEN $2 END
+                 WHERE request_id = $1
+                 RETURNING user_id, password_hash, request_id, pending_since, created_at, updated_at",
             )
             .bind(request_id)
-            .fetch_optional(db)
+            .bind(to_micros(now))
+            .fetch_all(db)
             .await?
+        });
+        resumed.pop().map(CredentialRow::read).transpose()
+    }
+
+    async fn confirm_credential(&self, user_id: Uuid) -> sqlx::Result<()> {
+        run!(self.db.writer(), |db| {
+            sqlx::query("UPDATE credential SET pending_since = NULL WHERE user_id = $1")
+                .bind(user_id)
+                .execute(db)
+                .await?;
+        });
+        Ok(())
+    }
+
+    async fn pending_credentials(&self, until: Timestamp, limit: u32) -> sqlx::Result<Vec<Uuid>> {
+        run!(self.db.reader(), |db| {
+            sqlx::query_scalar(
+                "SELECT user_id
+                 FROM credential
+                 WHERE pending_since <= $1
+                 ORDER BY pending_since
+                 LIMIT $2",
+            )
+            .bind(to_micros(until))
+            .bind(i64::from(limit))
+            .fetch_all(db)
+            .await
         })
-        .map(CredentialRow::read)
-        .transpose()
+    }
+
+    async fn delete_pending_credential(&self, user_id: Uuid, until: Timestamp) -> sqlx::Result<bool> {
+        let deleted = run!(self.db.writer(), |db| {
+            sqlx::query("DELETE FROM credential WHERE user_id = $1 AND pending_since <= $2")
+                .bind(user_id)
+                .bind(to_micros(until))
+                .execute(db)
+                .await?
+                .rows_affected()
+        });
+        Ok(deleted == 1)
     }
 
     async fn replace_password_hash(
@@ -144,13 +193,6 @@ impl AuthStore for SqlStore {
             .rows_affected()
         });
         Ok(updated == 1)
-    }
-
-    async fn delete_credential(&self, user_id: Uuid) -> sqlx::Result<()> {
-        run!(self.db.writer(), |db| {
-            sqlx::query("DELETE FROM credential WHERE user_id = $1").bind(user_id).execute(db).await?;
-        });
-        Ok(())
     }
 
     async fn signing_keys(&self) -> sqlx::Result<Vec<StoredKey>> {
@@ -190,6 +232,7 @@ impl AuthStore for SqlStore {
     }
 }
 
+/// Transactions that may be repeated as a whole.
 impl SqlStore {
     async fn secret_once(&self, name: &str, fresh: &[u8], now: Timestamp) -> sqlx::Result<Zeroizing<Vec<u8>>> {
         let mut transaction = self.db.begin().await?;
@@ -218,6 +261,7 @@ struct CredentialRow {
     user_id: Uuid,
     password_hash: String,
     request_id: Option<Uuid>,
+    pending_since: Option<i64>,
     created_at: i64,
     updated_at: i64,
 }
@@ -232,6 +276,7 @@ impl CredentialRow {
             user_id: self.user_id,
             password_hash,
             request_id: self.request_id,
+            pending_since: self.pending_since.map(from_micros),
             created_at: from_micros(self.created_at),
             updated_at: from_micros(self.updated_at),
         })

@@ -302,9 +302,9 @@ async fn a_server_that_goes_and_comes_back_is_used_again() {
 
     for (round, id) in [(true, 2), (false, 3)] {
         if round {
-            server.stop().await;
+            server.stop();
         } else {
-            server.kill().await;
+            server.kill();
         }
         let cut = run!(transaction.connection(), |connection| {
             sqlx::query("INSERT INTO note (id, text) VALUES (99, 'lost')").execute(connection).await.map(drop)
@@ -316,7 +316,7 @@ async fn a_server_that_goes_and_comes_back_is_used_again() {
         }
         assert!(db.ping().await.is_err());
 
-        server.start().await;
+        server.start();
         let waiting = Instant::now();
         while let Err(error) = write(&db, id, "after").await {
             assert_eq!(Failure::of(&error), Failure::Away, "{error}");

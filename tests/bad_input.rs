@@ -1,0 +1,282 @@
+//! Bad input at the REST edge. Whatever a client sends, it is answered: never with a 5xx for a fault of its own, never
+//! by a dropped connection.
+
+use bytes::Bytes;
+use drystone::Reason;
+use drystone_tests::{Answer, Mesh, User, unique_email};
+use http::Method;
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+fn account() -> Value {
+    json!({"email": unique_email(), "password": "correct horse", "displayName": "Ada"})
+}
+
+async fn register(body: impl Into<Bytes>) -> Answer {
+    Mesh::shared().rest().call(Method::POST, "/v1/auth/register").body("application/json", body).send().await
+}
+
+#[tokio::test]
+async fn only_json_is_taken() {
+    let rest = Mesh::shared().rest();
+    let post = |content_type| rest.call(Method::POST, "/v1/auth/register").body(content_type, account().to_string());
+    for content_type in
+        ["text/plain", "application/x-www-form-urlencoded", "application/grpc", "application/jsonx", "", "json"]
+    {
+        post(content_type).send().await.refused(Reason::UnsupportedMediaType);
+    }
+    for content_type in ["application/json; charset=latin1", "text/json"] {
+        assert_eq!(post(content_type).send().await.status, 415, "{content_type}");
+    }
+    for content_type in ["application/json", "application/json; charset=utf-8", "Application/JSON;charset=\"UTF-8\""] {
+        post(content_type).send().await.expect(200);
+    }
+}
+
+#[tokio::test]
+async fn a_large_body_is_refused_and_the_answer_can_be_read() {
+    let mut body = account();
+    body["displayName"] = json!("x".repeat(200));
+    // Room that JSON gives away: as large as is taken, and one byte more.
+    let padded = |size: usize| {
+        let text = body.to_string();
+        format!("{text}{}", " ".repeat(size - text.len()))
+    };
+    register(padded(1024 * 1024)).await.expect(200);
+    for size in [1024 * 1024 + 1, 2 * 1024 * 1024, 16 * 1024 * 1024] {
+        register(padded(size)).await.refused(Reason::BodyTooLarge);
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_is_no_json_is_refused() {
+    let lawful = account().to_string();
+    let open = &lawful[..lawful.len() - 1];
+    let named = |name: &[u8]| {
+        let mut account = account();
+        account["displayName"] = json!("NAME");
+        let text = account.to_string();
+        let (before, after) = text.split_once("NAME").unwrap();
+        [before.as_bytes(), name, after.as_bytes()].concat()
+    };
+    let bodies: Vec<(&str, Vec<u8>)> = vec![
+        ("cut short", open.into()),
+        ("nothing of it", b"hello".into()),
+        ("a second value", format!("{lawful}{{}}").into()),
+        ("a NUL", format!("{lawful}\0").into()),
+        ("a byte order mark", format!("\u{feff}{lawful}").into()),
+        ("bad UTF-8", named(b"\xff")),
+        ("overlong UTF-8", named(b"\xc0\xaf")),
+        ("a surrogate in UTF-8", named(b"\xed\xa0\x80")),
+        ("UTF-16", lawful.encode_utf16().flat_map(u16::to_le_bytes).collect()),
+        ("half a surrogate pair", named(br"\ud800")),
+        ("a control character", named(b"\x01")),
+        ("NaN", lawful.replace("\"Ada\"", "NaN").into()),
+        ("single quotes", lawful.replace('"', "'").into()),
+    ];
+    for (name, body) in bodies {
+        let answer = register(body).await;
+        assert_eq!(answer.status, 400, "{name}: {}", answer.text());
+        assert_eq!(answer.reason(), "MALFORMED_BODY", "{name}: {}", answer.text());
+        assert!(answer.body.len() < 2000, "{name}: the body comes back: {}", answer.text());
+    }
+}
+
+#[tokio::test]
+async fn json_that_is_nested_too_deep_is_refused() {
+    for (open, close) in [("[", "]"), (r#"{"labels":"#, "}"), (r#"{"x":"#, "}"), (r#"{"displayName":["#, "]}")] {
+        for depth in [200, 5_000, 50_000] {
+            let whole = format!("{}1{}", open.repeat(depth), close.repeat(depth));
+            for body in [&whole, &whole[..whole.len() / 2]] {
+                let answer = register(body.to_owned()).await;
+                assert_eq!(answer.status, 400, "{depth} of {open}: {}", answer.text());
+                answer.reason();
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_a_field_is_said_by_its_name() {
+    let with = |changes: Value| {
+        let mut body = account();
+        body.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+        register(body.to_string())
+    };
+    for (changes, field) in [
+        (json!({"displayName": ""}), "displayName"),
+        (json!({"displayName": "x".repeat(201)}), "displayName"),
+        (json!({"displayName": 7}), "displayName"),
+        (json!({"displayName": ["Ada"]}), "displayName"),
+        (json!({"password": "short"}), "password"),
+        (json!({"password": "x".repeat(257)}), "password"),
+        (json!({"email": "nobody"}), "email"),
+        (json!({"email": format!("{}@example.com", "x".repeat(300))}), "email"),
+        (json!({"requestId": "7"}), "requestId"),
+        (json!({"nickname": "Countess"}), "nickname"),
+    ] {
+        let shown = changes.to_string();
+        let answer = with(changes).await.refused(Reason::InvalidRequest);
+        assert_eq!(answer.fields(), [field], "{shown}: {}", answer.text());
+        let description = answer.detail("google.rpc.BadRequest").unwrap()["fieldViolations"][0]["description"].clone();
+        assert!(description.as_str().is_some_and(|text| text.len() > 5), "{shown} is not described: {}", answer.text());
+    }
+    // All that is wrong is said at once, and a secret is not among it.
+    let answer =
+        register(r#"{"email":"x","password":"hunter2","displayName":""}"#).await.refused(Reason::InvalidRequest);
+    let mut fields = answer.fields();
+    fields.sort_unstable();
+    assert_eq!(fields, ["displayName", "email", "password"]);
+    assert!(!answer.text().contains("hunter2"), "{}", answer.text());
+    // Something that is no object has no fields.
+    for body in ["[]", "null", "7", "\"x\"", "[{}]"] {
+        let answer = register(body).await;
+        assert_eq!(answer.status, 400, "{body}: {}", answer.text());
+    }
+}
+
+#[tokio::test]
+async fn what_is_wrong_in_path_and_query_is_said_by_its_name() {
+    let mesh = Mesh::shared();
+    let (_, tokens) = User::signed_in(mesh).await;
+    for (path, field) in [
+        ("/v1/properties?pageSize=many", "pageSize"),
+        ("/v1/properties?pageSize=-1", "pageSize"),
+        ("/v1/properties?pageSize=201", "pageSize"),
+        ("/v1/properties?pageSize=99999999999999999999", "pageSize"),
+        ("/v1/properties?pageSize=1&pageSize=2", "pageSize"),
+        ("/v1/properties?colour=red", "colour"),
+        ("/v1/properties/7", "id"),
+        ("/v1/properties/%F0%9F%94%91", "id"),
+        ("/v1/users/nobody", "id"),
+        ("/v1/users/01890a5d-ac96-774b-bcce-b302099a8057?id=x", "id"),
+    ] {
+        let answer = mesh.rest().get(path).bearer(&tokens.access).send().await.refused(Reason::InvalidRequest);
+        assert_eq!(answer.fields(), [field], "{path}: {}", answer.text());
+    }
+    for path in
+        ["/v1/users/%ff", "/v1/users/%", "/v1/users/%zz", "/v1/properties?pageToken=%ff", "/v1/properties?%ff=1"]
+    {
+        let answer = mesh.rest().get(path).bearer(&tokens.access).send().await;
+        assert_eq!(answer.status, 400, "{path}: {}", answer.text());
+        answer.reason();
+    }
+}
+
+#[tokio::test]
+async fn a_timeout_that_cannot_be_read_is_refused_and_one_that_can_is_kept() {
+    let rest = Mesh::shared().rest();
+    let jwks = || rest.get("/.well-known/jwks.json");
+    for malformed in ["", "1", "S", "1s", "-1S", "1.5S", "123456789S", "soon", "1S 1S"] {
+        jwks().header("grpc-timeout", malformed).send().await.refused(Reason::MalformedTimeout);
+    }
+    jwks().header("grpc-timeout", "1S").header("grpc-timeout", "1S").send().await.refused(Reason::MalformedTimeout);
+    jwks().header("grpc-timeout", "10S").send().await.expect(200);
+    // Hashing takes longer than this.
+    let user = User::register(Mesh::shared()).await;
+    let body = json!({"email": user.email, "password": user.password});
+    let call = rest.post("/v1/auth/login", body).header("grpc-timeout", "1m");
+    call.send().await.refused(Reason::DeadlineExceeded);
+}
+
+/// Sends bytes as they are, and reads until the server ends the connection.
+async fn exchange(request: &[u8]) -> String {
+    let mut stream = TcpStream::connect(Mesh::shared().rest().address()).await.unwrap();
+    stream.write_all(request).await.unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.unwrap();
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+#[tokio::test]
+async fn http_that_is_none_is_answered_with_400() {
+    for request in [
+        &b"GET /v1/users HTTP/1.1\r\nhost: x\r\nbad header\r\nconnection: close\r\n\r\n"[..],
+        b"GET /v1/users/\xff HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n",
+        b"HELLO\r\n\r\n",
+        b"POST /v1/auth/login HTTP/1.1\r\nhost: x\r\ncontent-length: -5\r\nconnection: close\r\n\r\n",
+        b"POST /v1/auth/login HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\ncontent-length: 6\r\nconnection: close\r\n\r\nhello",
+    ] {
+        let answer = exchange(request).await;
+        assert!(answer.starts_with("HTTP/1.1 4"), "{}: {answer}", String::from_utf8_lossy(request));
+    }
+}
+
+#[tokio::test]
+async fn a_connection_goes_on_after_a_refusal() {
+    let mut requests = Vec::new();
+    for (head, body) in [
+        ("GET /nowhere", ""),
+        ("POST /v1/auth/login", "{"),
+        ("POST /v1/auth/login", r#"{"email":7}"#),
+        ("POST /nowhere", r#"{"some":"body"}"#),
+        ("DELETE /v1/users/me", ""),
+        ("GET /v1/users/me", ""),
+    ] {
+        let length = body.len();
+        let headers = format!("host: x\r\ncontent-type: application/json\r\ncontent-length: {length}");
+        requests.push(format!("{head} HTTP/1.1\r\n{headers}\r\n\r\n{body}"));
+    }
+    requests.push("GET /health HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n".to_owned());
+    let answers = exchange(requests.concat().as_bytes()).await;
+    let statuses: Vec<&str> = answers.match_indices("HTTP/1.1 ").map(|(at, _)| &answers[at + 9..at + 12]).collect();
+    assert_eq!(statuses, ["404", "400", "400", "404", "405", "401", "200"], "{answers}");
+}
+
+#[tokio::test]
+async fn nothing_that_a_client_sends_is_answered_with_a_fault_of_ours() {
+    let mesh = Mesh::shared();
+    let (user, tokens) = User::signed_in(mesh).await;
+    let routes = [
+        (Method::POST, "/v1/auth/register".to_owned()),
+        (Method::POST, "/v1/auth/login".to_owned()),
+        (Method::POST, "/v1/auth/refresh".to_owned()),
+        (Method::PATCH, format!("/v1/users/{}", user.id)),
+        (Method::POST, "/v1/properties".to_owned()),
+        (Method::POST, "/v1/sessions:revokeAll?x=%00".to_owned()),
+        (Method::GET, "/v1/users/me".to_owned()),
+    ];
+    let values = [
+        json!(null),
+        json!(true),
+        json!(-1),
+        json!(1e308),
+        json!(""),
+        json!("\u{0}"),
+        json!("\u{fffe}\u{202e}"),
+        json!("'; DROP TABLE account; --"),
+        json!("%s%n../../etc/passwd"),
+        json!("x".repeat(100_000)),
+        json!([]),
+        json!([[[]]]),
+        json!({}),
+        json!({"": {"": ""}}),
+    ];
+    let fields = [
+        "email",
+        "password",
+        "displayName",
+        "refreshToken",
+        "requestId",
+        "labels",
+        "keepCurrent",
+        "id",
+        "etag",
+        "@type",
+        "",
+    ];
+    for (method, path) in &routes {
+        for value in &values {
+            for field in fields {
+                let mut body = json!({"email": unique_email(), "password": "correct horse", "displayName": "Ada"});
+                body[field] = value.clone();
+                let call = mesh.rest().call(method.clone(), path).bearer(&tokens.access).json(&body);
+                let answer = call.send().await;
+                assert!(answer.status < 500, "{method} {path} {field}={value}: {}", answer.text());
+            }
+        }
+    }
+}
