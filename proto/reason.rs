@@ -108,6 +108,8 @@ reasons! {
 
     /// Too much work at once; `RetryInfo` says when to come back.
     Overloaded "OVERLOADED" ResourceExhausted 429,
+    /// The disk of a database is full.
+    DatabaseFull "DATABASE_FULL" ResourceExhausted 507,
     /// The deadline passed before the work was done.
     DeadlineExceeded "DEADLINE_EXCEEDED" DeadlineExceeded 504,
     /// A part that the call needs is away for now.

@@ -13,7 +13,9 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use drystone_mesh::config::ConfigError;
 
-use crate::commands::{access_show, certs, config_check, config_show, contract_export, serve, up};
+use crate::commands::{
+    access_show, certs, config_check, config_show, contract_export, migrate_status, migrate_up, serve, up,
+};
 
 // musl's allocator, which small containers run on, is several times slower under many threads.
 #[global_allocator]
@@ -52,6 +54,9 @@ enum Command {
     /// Look at the configuration
     #[command(subcommand)]
     Config(Config),
+    /// Look after the schemas of the databases
+    #[command(subcommand)]
+    Migrate(Migrate),
 }
 
 #[derive(Debug, Subcommand)]
@@ -72,6 +77,14 @@ enum Config {
     Check(config_check::Args),
     /// Show the configuration as it takes effect, secrets masked
     Show(config_show::Args),
+}
+
+#[derive(Debug, Subcommand)]
+enum Migrate {
+    /// Show how far each schema is; ends with 1 if one is not up to date
+    Status(migrate_status::Args),
+    /// Bring the schemas up to date, as the services do when they start
+    Up(migrate_up::Args),
 }
 
 /// A command that was given wrongly, in a way that only its own code can see.
@@ -106,5 +119,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Contract(Contract::Export(args)) => contract_export::run(&args),
         Command::Config(Config::Check(args)) => config_check::run(&args),
         Command::Config(Config::Show(args)) => config_show::run(&args),
+        Command::Migrate(Migrate::Status(args)) => migrate_status::run(&args),
+        Command::Migrate(Migrate::Up(args)) => migrate_up::run(&args),
     }
 }

@@ -108,17 +108,6 @@ impl From<Error> for Status {
     }
 }
 
-impl From<sqlx::Error> for Error {
-    fn from(error: sqlx::Error) -> Self {
-        match error {
-            sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::Io(_) => {
-                Self::unavailable("the database", error)
-            }
-            other => Self::internal(other),
-        }
-    }
-}
-
 /// The failure of a call to another service, as seen by the one who made it: its reason if it gave one that the
 /// user may hear, else that the service is away.
 impl From<Status> for Error {

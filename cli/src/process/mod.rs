@@ -34,7 +34,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-pub(crate) use self::ready_file::CertificatePaths;
+pub(crate) use self::{ready_file::CertificatePaths, services::databases};
 use crate::{config::Config, output};
 
 /// The workloads that a process can run.
@@ -88,7 +88,8 @@ pub(crate) fn runtime() -> Result<Runtime> {
 /// # Errors
 /// What kept it from starting, as one sentence; or a part that died.
 pub(crate) async fn run(plan: Plan) -> Result<()> {
-    let _lock = lock_data_dir(&plan.config.data_dir)?;
+    let needs_data_dir = services::need_data_dir(&plan.config, plan.identities.keys().copied());
+    let _lock = needs_data_dir.then(|| lock_data_dir(&plan.config.data_dir)).transpose()?;
     let listeners = bind(&plan).await?;
 
     let mut peers = plan.peers;
@@ -112,15 +113,24 @@ pub(crate) async fn run(plan: Plan) -> Result<()> {
         stop_services: CancellationToken::new(),
         stop_rest: CancellationToken::new(),
     };
-    // Everything is put together before any door opens: a start that fails has served nobody.
-    let mut prepared = Vec::new();
-    for ((name, identity), listener) in plan.identities.into_iter().zip(listeners.workloads.into_values()) {
-        prepared.push(services::prepare(&process, name, identity, listener).await?);
-    }
     let mut parts = Parts::default();
     let admin =
         admin::serve(listeners.admin, process.health.clone(), process.metrics.clone(), process.stop_rest.clone());
     parts.rest.spawn(named("admin", admin));
+    // Every other door is opened when everything is put together: a start that fails has served nobody. That may wait for
+    // a database, and the admin port says so.
+    let prepare = async {
+        let mut prepared = Vec::new();
+        for ((name, identity), listener) in plan.identities.into_iter().zip(listeners.workloads.into_values()) {
+            prepared.push(services::prepare(&process, name, identity, listener).await?);
+        }
+        anyhow::Ok(prepared)
+    };
+    let prepared = tokio::select! {
+        prepared = prepare => prepared?,
+        outcome = parts.first_end() => return outcome,
+        signal = stop_signal() => return finish(&process, parts, signal?).await,
+    };
     for workload in prepared {
         workload.start(&mut parts);
     }

@@ -2,7 +2,7 @@
 //!
 //! Each function below is one service's assembly: its database, the clients it calls, its server.
 
-use std::{io, net::SocketAddr, path::Path, pin::Pin, sync::Arc};
+use std::{io, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 
 use anyhow::{Result, bail};
 use drystone::{
@@ -15,14 +15,39 @@ use drystone_mesh::{
     identity::Identity,
     node::{Node, NodeConfig},
     server::Server,
-    store::{self, Db, Migration},
+    store::{self, Address, Db, Migration, Settings},
     token::VerifierConfig,
 };
 use tokio::net::TcpListener;
 use tokio_util::task::TaskTracker;
+use tracing::warn;
 
 use super::{Parts, Process, named};
 use crate::config::Config;
+
+/// How long a database that is not there yet is left alone at first.
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+
+/// How long it is left alone in the end.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// The services that have a database, each with where it is and its schema, step by step.
+pub(crate) fn databases(config: &Config) -> [(&'static str, Settings<'_>, &'static [Migration]); 4] {
+    [
+        (drystone_auth::NAME, config.auth.database(), drystone_auth::MIGRATIONS),
+        (drystone_user::NAME, config.user.database(), drystone_user::MIGRATIONS),
+        (drystone_session::NAME, config.session.database(), drystone_session::MIGRATIONS),
+        (drystone_property::NAME, config.property.database(), drystone_property::MIGRATIONS),
+    ]
+}
+
+/// Whether one of these workloads keeps its database in the data directory.
+pub(super) fn need_data_dir<'a>(config: &Config, mut names: impl Iterator<Item = &'a str>) -> bool {
+    names.any(|name| {
+        let mut databases = databases(config).into_iter();
+        databases.any(|(service, settings, _)| service == name && matches!(settings.address, Address::File(_)))
+    })
+}
 
 /// Where a workload listens by its section of the configuration.
 pub(super) fn address(config: &Config, name: &str) -> SocketAddr {
@@ -83,7 +108,7 @@ pub(super) async fn prepare(
 
 async fn auth(process: &Process, node: &Node) -> Result<Server> {
     let config = process.config.auth.clone();
-    let db = process.database(node, &config.database, drystone_auth::MIGRATIONS).await?;
+    let db = process.database(node, config.database(), drystone_auth::MIGRATIONS).await?;
     let service = drystone_auth::Service::new(drystone_auth::Deps {
         store: Arc::new(drystone_auth::SqlStore::new(db)),
         users: UserServiceClient::new(node.dialer.dependency("user", Kind::Optional)?),
@@ -103,7 +128,7 @@ async fn auth(process: &Process, node: &Node) -> Result<Server> {
 }
 
 async fn user(process: &Process, node: &Node) -> Result<Server> {
-    let db = process.database(node, &process.config.user.database, drystone_user::MIGRATIONS).await?;
+    let db = process.database(node, process.config.user.database(), drystone_user::MIGRATIONS).await?;
     let service = drystone_user::Service::new(drystone_user::Deps {
         store: Arc::new(drystone_user::SqlStore::new(db)),
         sessions: SessionServiceClient::new(node.dialer.channel("session")?),
@@ -114,7 +139,7 @@ async fn user(process: &Process, node: &Node) -> Result<Server> {
 
 async fn session(process: &Process, node: &Node) -> Result<Server> {
     let config = process.config.session.clone();
-    let db = process.database(node, &config.database, drystone_session::MIGRATIONS).await?;
+    let db = process.database(node, config.database(), drystone_session::MIGRATIONS).await?;
     let service = drystone_session::Service::new(drystone_session::Deps {
         store: Arc::new(drystone_session::SqlStore::new(db)),
         clock: node.clock.clone(),
@@ -127,7 +152,7 @@ async fn session(process: &Process, node: &Node) -> Result<Server> {
 }
 
 async fn property(process: &Process, node: &Node) -> Result<Server> {
-    let db = process.database(node, &process.config.property.database, drystone_property::MIGRATIONS).await?;
+    let db = process.database(node, process.config.property.database(), drystone_property::MIGRATIONS).await?;
     let service = drystone_property::Service::new(drystone_property::Deps {
         store: Arc::new(drystone_property::SqlStore::new(db)),
         clock: node.clock.clone(),
@@ -170,10 +195,24 @@ impl Process {
         })?)
     }
 
-    /// Opens the node's database, brings its schema up to date, and watches over it.
-    async fn database(&self, node: &Node, file: &Path, migrations: &'static [Migration]) -> Result<Db> {
-        let db = Db::open(&self.config.data_dir.join(file), migrations).await?;
+    /// Opens the node's database, brings its schema up to date, and watches over it. A server that is not there yet is
+    /// waited for, so that it does not matter which of the two is started first.
+    async fn database(&self, node: &Node, settings: Settings<'_>, migrations: &'static [Migration]) -> Result<Db> {
         let component = self.health.component(format!("{} database", node.name), Kind::Vital);
+        let place = settings.place(&self.config.data_dir);
+        let mut pause = FIRST_PAUSE;
+        let db = loop {
+            match Db::open(place.clone(), migrations).await {
+                Ok(db) => break db,
+                Err(error) if error.is_temporary() => {
+                    warn!(%error, "waiting for a database");
+                    component.down(error.to_string());
+                }
+                Err(error) => return Err(error.into()),
+            }
+            tokio::time::sleep(pause).await;
+            pause = LONGEST_PAUSE.min(pause * 2);
+        };
         node.tasks.spawn(store::probe(db.clone(), component, node.stop.clone()));
         Ok(db)
     }

@@ -1,102 +1,165 @@
-//! One service's database: an SQLite file, many readers, one writer.
+//! One service's database, on either engine.
 
-use std::{path::Path, time::Duration};
+use std::{error::Error as StdError, time::Duration};
 
-use sqlx::{
-    Sqlite, SqlitePool, Transaction,
-    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
-};
+use sqlx::{PgPool, SqlitePool};
 
 use super::{
-    Migration,
-    file::{self, OpenError},
-    migration,
+    Failure, Migration, OpenError, Place, Transaction, failure, migration, postgres,
+    postgres::Postgres,
+    sqlite::{self, Sqlite},
 };
 
-/// How many connections read at once. Each has a thread of its own, and they open as they are needed.
-const READERS: u32 = 4;
+/// How often a transaction is repeated that lost a race.
+const REPETITIONS: u32 = 5;
 
-/// How long a statement waits for another process that writes, and a caller for a connection.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long the first repetition waits at most; each further one waits for up to twice as long.
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+
+/// One of two: what there is of SQLite, or what there is of PostgreSQL.
+#[derive(Debug, Clone)]
+pub enum Either<S, P> {
+    /// Of SQLite.
+    Sqlite(S),
+    /// Of PostgreSQL.
+    Postgres(P),
+}
+
+/// Does the same on either engine, each statement bound natively.
+///
+/// `$on` is what statements run on: [`Db::reader`], [`Db::writer`] or [`Transaction::connection`]. The body is compiled
+/// once for each engine.
+///
+/// ```
+/// # use drystone_mesh::store::{Db, run};
+/// # async fn example(db: &Db) -> sqlx::Result<()> {
+/// let notes: i64 = run!(db.reader(), |db| sqlx::query_scalar("SELECT COUNT(*) FROM note").fetch_one(db).await?);
+/// # Ok(())
+/// # }
+/// ```
+#[macro_export]
+#[doc(hidden)]
+macro_rules! __run_on_either {
+    ($on:expr, |$executor:ident| $body:expr) => {
+        match $on {
+            $crate::store::Either::Sqlite($executor) => $body,
+            $crate::store::Either::Postgres($executor) => $body,
+        }
+    };
+}
 
 /// A database. Clones share its connections.
 ///
-/// SQLite lets one connection write at a time. There is one writer here, so that writers queue in order and without
-/// `SQLITE_BUSY`, and readers never wait for them (WAL). Whoever holds a transaction must use nothing but that
-/// transaction to write: a second way in would wait for the first.
+/// Whoever holds a transaction must use nothing but that transaction to write: on SQLite, where there is one writer, a
+/// second way in would wait for the first.
+///
+/// On PostgreSQL transactions are `READ COMMITTED`: each statement sees what was committed before it, and a statement
+/// that meets a row which another transaction is changing waits for that one and then looks at the row again. On SQLite
+/// transactions come one after the other. SQL has to be right on both: what was read is written only where a condition
+/// of the writing statement says that it is still so.
 #[derive(Debug, Clone)]
-pub struct Db {
-    readers: SqlitePool,
-    writer: SqlitePool,
-}
+pub struct Db(Either<Sqlite, Postgres>);
 
 impl Db {
-    /// Opens the file, creates it and its directory if need be, readable by its owner alone, and brings its schema up
-    /// to date.
+    /// Opens a database and brings its schema up to date. A file is created if need be, and its directory too, readable
+    /// by its owner alone.
     ///
     /// # Errors
-    /// A sentence that names the path and says what to do: see [`OpenError`].
-    pub async fn open(path: &Path, migrations: &'static [Migration]) -> Result<Self, OpenError> {
-        file::prepare(path)?;
-        let options = SqliteConnectOptions::new()
-            .filename(path)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full)
-            .foreign_keys(true)
-            .busy_timeout(PATIENCE);
-
-        // Connections are never recycled: they are threads of this process, and nothing between can break.
-        let pool = || {
-            SqlitePoolOptions::new()
-                .acquire_timeout(PATIENCE)
-                .idle_timeout(None)
-                .max_lifetime(None)
-                .test_before_acquire(false)
-        };
-        let writer = pool()
-            .max_connections(1)
-            .connect_with(options.clone())
-            .await
-            .map_err(|error| file::explain(path, &error))?;
-        let readers = pool().max_connections(READERS).connect_lazy_with(options.pragma("query_only", "ON"));
-
-        let db = Self { readers, writer };
-        if let Err(error) = migration::run(&db, path, migrations).await {
-            db.close().await;
-            return Err(error);
-        }
-        Ok(db)
+    /// A sentence that names the database and says what to do: see [`OpenError`].
+    pub async fn open(place: impl Into<Place>, migrations: &'static [Migration]) -> Result<Self, OpenError> {
+        Ok(Self(match place.into() {
+            Place::File(path) => Either::Sqlite(sqlite::open(&path, migrations).await?),
+            Place::Server(server) => Either::Postgres(postgres::open(server, migrations).await?),
+        }))
     }
 
-    /// The connections to read with. They refuse to write.
+    /// What to read on. SQLite refuses to write there.
     #[must_use]
-    pub fn reader(&self) -> &SqlitePool {
-        &self.readers
+    pub fn reader(&self) -> Either<&SqlitePool, &PgPool> {
+        match &self.0 {
+            Either::Sqlite(sqlite) => Either::Sqlite(&sqlite.readers),
+            Either::Postgres(postgres) => Either::Postgres(&postgres.pool),
+        }
     }
 
-    /// The connection to write with, for a single statement. More than one belong in [`Db::begin`].
+    /// What to write on, a single statement. More than one belong in [`Db::begin`].
     ///
     /// A statement with `RETURNING` is to be read with `fetch_all`: `fetch_one` and `fetch_optional` stop at the first
     /// row, and then sqlx drops the error of a commit that fails, on a full disk for one.
     #[must_use]
-    pub fn writer(&self) -> &SqlitePool {
-        &self.writer
+    pub fn writer(&self) -> Either<&SqlitePool, &PgPool> {
+        match &self.0 {
+            Either::Sqlite(sqlite) => Either::Sqlite(&sqlite.writer),
+            Either::Postgres(postgres) => Either::Postgres(&postgres.pool),
+        }
     }
 
     /// Begins a transaction that may write. It is rolled back when it is dropped without `commit`.
-    pub async fn begin(&self) -> sqlx::Result<Transaction<'static, Sqlite>> {
-        // Taking the lock at once means that what is read inside is still so when it is written.
-        self.writer.begin_with("BEGIN IMMEDIATE").await
+    pub async fn begin(&self) -> sqlx::Result<Transaction> {
+        Ok(Transaction(match &self.0 {
+            // Taking the lock at once means that what is read inside is still so when it is written.
+            Either::Sqlite(sqlite) => Either::Sqlite(sqlite.writer.begin_with("BEGIN IMMEDIATE").await?),
+            Either::Postgres(postgres) => Either::Postgres(postgres.pool.begin().await?),
+        }))
+    }
+
+    /// Begins a transaction that no other one of this kind runs beside, in whatever process: for what no condition of
+    /// a statement can guard. On SQLite every transaction is of this kind.
+    pub async fn begin_alone(&self) -> sqlx::Result<Transaction> {
+        let mut transaction = self.begin().await?;
+        if let Either::Postgres(connection) = transaction.connection() {
+            sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended('drystone alone ' || current_schema(), 0))")
+                .execute(connection)
+                .await?;
+        }
+        Ok(transaction)
+    }
+
+    /// Runs a whole transaction, again if it lost a race against another one: a serialization failure or a deadlock,
+    /// which PostgreSQL ends by rolling back. Nothing of it has been done then, and it must have had no effect but
+    /// those in the database.
+    ///
+    /// A lost connection is not repeated: whether the transaction was committed is not known.
+    pub async fn repeat<T, E, F>(&self, transaction: impl Fn() -> F + Send) -> Result<T, E>
+    where
+        E: StdError + Send + 'static,
+        F: Future<Output = Result<T, E>> + Send,
+    {
+        let mut pause = FIRST_PAUSE;
+        for _ in 0..REPETITIONS {
+            match transaction().await {
+                Err(error) if failure::behind(&error) == Some(Failure::Conflict) => {
+                    tracing::debug!(cause = %error, "transaction lost a race, repeated");
+                }
+                outcome => return outcome,
+            }
+            tokio::time::sleep(pause.mul_f64(random_fraction())).await;
+            pause *= 2;
+        }
+        transaction().await
     }
 
     /// Proves that the database answers.
     pub async fn ping(&self) -> sqlx::Result<()> {
-        migration::applied_version(&self.readers).await.map(drop)
+        match &self.0 {
+            Either::Sqlite(sqlite) => migration::version_in_file(&sqlite.readers).await.map(drop),
+            Either::Postgres(postgres) => postgres.ping().await,
+        }
     }
 
     /// Closes all connections, after the work that is under way.
     pub async fn close(&self) {
-        self.readers.close().await;
-        self.writer.close().await;
+        match &self.0 {
+            Either::Sqlite(sqlite) => sqlite.close().await,
+            Either::Postgres(postgres) => postgres.pool.close().await,
+        }
     }
+}
+
+/// Two that lost a race against each other must not meet again in step.
+fn random_fraction() -> f64 {
+    let mut bytes = [0; 4];
+    // Without random numbers they meet again, and one of them wins all the same.
+    let _ = aws_lc_rs::rand::fill(&mut bytes);
+    f64::from(u32::from_le_bytes(bytes)) / f64::from(u32::MAX)
 }

@@ -8,7 +8,10 @@ use std::{
     time::Duration,
 };
 
-use drystone_mesh::config::{Span, check_database};
+use drystone_mesh::{
+    config::Span,
+    store::{Address, PoolConfig, Settings},
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -28,8 +31,13 @@ const MOST_THREADS: usize = 1024;
 pub struct Config {
     /// Where it listens for gRPC.
     pub listen: SocketAddr,
-    /// Its database file; a relative path starts at the data directory.
-    pub database: PathBuf,
+    /// Its database: an SQLite file, where a relative path starts at the data directory, or the URL of a PostgreSQL
+    /// database.
+    pub database: Address,
+    /// A file with the password of that URL, where it holds none.
+    pub database_password_file: Option<PathBuf>,
+    /// How connections to a PostgreSQL server are used.
+    pub database_pool: PoolConfig,
     /// How long an access token lives.
     pub access_token_lifetime: Span,
     /// How long a sign-in waits for property claims before it goes on without.
@@ -66,7 +74,9 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             listen: (Ipv4Addr::LOCALHOST, 50051).into(),
-            database: "auth.db".into(),
+            database: Address::file("auth.db"),
+            database_password_file: None,
+            database_pool: PoolConfig::default(),
             access_token_lifetime: Span::minutes(5),
             property_claims_timeout: Span::millis(500),
             password: PasswordConfig::default(),
@@ -94,7 +104,7 @@ impl Config {
     /// # Errors
     /// A sentence that names the key and says what to write.
     pub fn check(&self) -> Result<(), String> {
-        check_database("auth", &self.database)?;
+        self.database().check()?;
         if self.access_token_lifetime.duration() < Duration::from_secs(1) || self.access_token_lifetime > LONGEST_TOKEN
         {
             return Err(format!("auth.access_token_lifetime must be from 1s to {LONGEST_TOKEN}, such as `5m`"));
@@ -114,6 +124,17 @@ impl Config {
             return Err("auth.hashing.queue_per_thread must be at least 1, such as 64".to_owned());
         }
         Ok(())
+    }
+
+    /// Its database, and how to use it.
+    #[must_use]
+    pub fn database(&self) -> Settings<'_> {
+        Settings {
+            service: crate::NAME,
+            address: &self.database,
+            password_file: self.database_password_file.as_deref(),
+            pool: &self.database_pool,
+        }
     }
 
     /// What a password hash costs.
@@ -148,7 +169,7 @@ mod tests {
             change(&mut config);
             config.check().unwrap_err()
         };
-        assert!(refused(|config| config.database = "/".into()).contains("auth.database"));
+        assert!(refused(|config| config.database = Address::file("/")).contains("auth.database"));
         for lifetime in [Span::seconds(0), Span::millis(999), Span::seconds(3601)] {
             let config = Config { access_token_lifetime: lifetime, ..Config::default() };
             assert!(config.check().unwrap_err().contains("auth.access_token_lifetime"));

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use drystone_mesh::{
     clock::Timestamp,
     store::{
-        Db, Migration,
+        Db, Migration, run,
         time::{from_micros, to_micros},
     },
 };
@@ -18,7 +18,8 @@ use crate::{credential::Credential, password::PasswordHash, signing_key::StoredK
 pub const MIGRATIONS: &[Migration] = &[Migration {
     version: 1,
     name: "credentials_and_keys",
-    sql: include_str!("../migrations/sqlite/0001_credentials_and_keys.sql"),
+    sqlite: include_str!("../migrations/sqlite/0001_credentials_and_keys.sql"),
+    postgres: include_str!("../migrations/postgres/0001_credentials_and_keys.sql"),
 }];
 
 /// Where credentials, signing keys and secrets are kept. What every store promises is written down in
@@ -81,79 +82,93 @@ impl SqlStore {
 #[async_trait]
 impl AuthStore for SqlStore {
     async fn insert_credential(&self, credential: &Credential) -> sqlx::Result<bool> {
-        let inserted = sqlx::query(
-            "INSERT INTO credential (user_id, password_hash, request_id, pending_since, created_at, updated_at)
-             VALUES ($1, $2, $3, $4, $5, $6)
-             ON CONFLICT (request_id) DO NOTHING",
-        )
-        .bind(credential.user_id)
-        .bind(credential.password_hash.as_str())
-        .bind(credential.request_id)
-        .bind(credential.pending_since.map(to_micros))
-        .bind(to_micros(credential.created_at))
-        .bind(to_micros(credential.updated_at))
-        .execute(self.db.writer())
-        .await?;
-        Ok(inserted.rows_affected() == 1)
+        let inserted = run!(self.db.writer(), |db| {
+            sqlx::query(
+                "INSERT INTO credential (user_id, password_hash, request_id, pending_since, created_at, updated_at)
+                 VALUES ($1, $2, $3, $4, $5, $6)
+                 ON CONFLICT (request_id) DO NOTHING",
+            )
+            .bind(credential.user_id)
+            .bind(credential.password_hash.as_str())
+            .bind(credential.request_id)
+            .bind(credential.pending_since.map(to_micros))
+            .bind(to_micros(credential.created_at))
+            .bind(to_micros(credential.updated_at))
+            .execute(db)
+            .await?
+            .rows_affected()
+        });
+        Ok(inserted == 1)
     }
 
     async fn credential(&self, user_id: Uuid) -> sqlx::Result<Option<Credential>> {
-        sqlx::query_as::<_, CredentialRow>(
-            "SELECT user_id, password_hash, request_id, pending_since, created_at, updated_at
-             FROM credential
-             WHERE user_id = $1",
-        )
-        .bind(user_id)
-        .fetch_optional(self.db.reader())
-        .await?
+        run!(self.db.reader(), |db| {
+            sqlx::query_as::<_, CredentialRow>(
+                "SELECT user_id, password_hash, request_id, pending_since, created_at, updated_at
+                 FROM credential
+                 WHERE user_id = $1",
+            )
+            .bind(user_id)
+            .fetch_optional(db)
+            .await?
+        })
         .map(CredentialRow::read)
         .transpose()
     }
 
     async fn resume_credential(&self, request_id: Uuid, now: Timestamp) -> sqlx::Result<Option<Credential>> {
-        sqlx::query_as::<_, CredentialRow>(
-            "UPDATE credential
-             SET pending_since = CASE WHEN pending_since IS NOT NULL THEN $2 END
-             WHERE request_id = $1
-             RETURNING user_id, password_hash, request_id, pending_since, created_at, updated_at",
-        )
-        .bind(request_id)
-        .bind(to_micros(now))
-        .fetch_optional(self.db.writer())
-        .await?
-        .map(CredentialRow::read)
-        .transpose()
+        // All rows, though there is at most one: a read that stops early would miss that the commit failed.
+        let mut resumed = run!(self.db.writer(), |db| {
+            sqlx::query_as::<_, CredentialRow>(
+                "UPDATE credential
+                 SET pending_since = CASE WHEN pending_since IS NOT NULL THEN $2 END
+                 WHERE request_id = $1
+                 RETURNING user_id, password_hash, request_id, pending_since, created_at, updated_at",
+            )
+            .bind(request_id)
+            .bind(to_micros(now))
+            .fetch_all(db)
+            .await?
+        });
+        resumed.pop().map(CredentialRow::read).transpose()
     }
 
     async fn confirm_credential(&self, user_id: Uuid) -> sqlx::Result<()> {
-        sqlx::query("UPDATE credential SET pending_since = NULL WHERE user_id = $1")
-            .bind(user_id)
-            .execute(self.db.writer())
-            .await?;
+        run!(self.db.writer(), |db| {
+            sqlx::query("UPDATE credential SET pending_since = NULL WHERE user_id = $1")
+                .bind(user_id)
+                .execute(db)
+                .await?;
+        });
         Ok(())
     }
 
     async fn pending_credentials(&self, until: Timestamp, limit: u32) -> sqlx::Result<Vec<Uuid>> {
-        sqlx::query_scalar(
-            "SELECT user_id
-             FROM credential
-             WHERE pending_since <= $1
-             ORDER BY pending_since
-             LIMIT $2",
-        )
-        .bind(to_micros(until))
-        .bind(i64::from(limit))
-        .fetch_all(self.db.reader())
-        .await
+        run!(self.db.reader(), |db| {
+            sqlx::query_scalar(
+                "SELECT user_id
+                 FROM credential
+                 WHERE pending_since <= $1
+                 ORDER BY pending_since
+                 LIMIT $2",
+            )
+            .bind(to_micros(until))
+            .bind(i64::from(limit))
+            .fetch_all(db)
+            .await
+        })
     }
 
     async fn delete_pending_credential(&self, user_id: Uuid, until: Timestamp) -> sqlx::Result<bool> {
-        let deleted = sqlx::query("DELETE FROM credential WHERE user_id = $1 AND pending_since <= $2")
-            .bind(user_id)
-            .bind(to_micros(until))
-            .execute(self.db.writer())
-            .await?;
-        Ok(deleted.rows_affected() == 1)
+        let deleted = run!(self.db.writer(), |db| {
+            sqlx::query("DELETE FROM credential WHERE user_id = $1 AND pending_since <= $2")
+                .bind(user_id)
+                .bind(to_micros(until))
+                .execute(db)
+                .await?
+                .rows_affected()
+        });
+        Ok(deleted == 1)
     }
 
     async fn replace_password_hash(
@@ -163,63 +178,79 @@ impl AuthStore for SqlStore {
         new: &PasswordHash,
         now: Timestamp,
     ) -> sqlx::Result<bool> {
-        let updated = sqlx::query(
-            "UPDATE credential
-             SET password_hash = $3, updated_at = $4
-             WHERE user_id = $1 AND password_hash = $2",
-        )
-        .bind(user_id)
-        .bind(old.as_str())
-        .bind(new.as_str())
-        .bind(to_micros(now))
-        .execute(self.db.writer())
-        .await?;
-        Ok(updated.rows_affected() == 1)
+        let updated = run!(self.db.writer(), |db| {
+            sqlx::query(
+                "UPDATE credential
+                 SET password_hash = $3, updated_at = $4
+                 WHERE user_id = $1 AND password_hash = $2",
+            )
+            .bind(user_id)
+            .bind(old.as_str())
+            .bind(new.as_str())
+            .bind(to_micros(now))
+            .execute(db)
+            .await?
+            .rows_affected()
+        });
+        Ok(updated == 1)
     }
 
     async fn signing_keys(&self) -> sqlx::Result<Vec<StoredKey>> {
-        let rows = sqlx::query_as::<_, KeyRow>(
-            "SELECT kid, algorithm, private_key, created_at
-             FROM signing_key
-             ORDER BY created_at DESC, kid",
-        )
-        .fetch_all(self.db.reader())
-        .await?;
+        let rows = run!(self.db.reader(), |db| {
+            sqlx::query_as::<_, KeyRow>(
+                "SELECT kid, algorithm, private_key, created_at
+                 FROM signing_key
+                 ORDER BY created_at DESC, kid",
+            )
+            .fetch_all(db)
+            .await?
+        });
         Ok(rows.into_iter().map(KeyRow::read).collect())
     }
 
     async fn insert_first_signing_key(&self, key: StoredKey) -> sqlx::Result<()> {
-        let mut transaction = self.db.begin().await?;
-        sqlx::query(
-            "INSERT INTO signing_key (kid, algorithm, private_key, created_at)
-             SELECT $1, $2, $3, $4
-             WHERE NOT EXISTS (SELECT 1 FROM signing_key)",
-        )
-        .bind(key.kid)
-        .bind(key.algorithm)
-        .bind(key.private_key.as_slice())
-        .bind(to_micros(key.created_at))
-        .execute(&mut *transaction)
-        .await?;
+        // Whether there is a key yet can be told only while nobody else adds one.
+        let mut transaction = self.db.begin_alone().await?;
+        run!(transaction.connection(), |connection| {
+            sqlx::query(
+                "INSERT INTO signing_key (kid, algorithm, private_key, created_at)
+                 SELECT $1, $2, $3, $4
+                 WHERE NOT EXISTS (SELECT 1 FROM signing_key)",
+            )
+            .bind(key.kid)
+            .bind(key.algorithm)
+            .bind(key.private_key.as_slice())
+            .bind(to_micros(key.created_at))
+            .execute(connection)
+            .await?;
+        });
         transaction.commit().await
     }
 
     async fn secret(&self, name: &str, fresh: &[u8], now: Timestamp) -> sqlx::Result<Zeroizing<Vec<u8>>> {
+        self.db.repeat(|| self.secret_once(name, fresh, now)).await
+    }
+}
+
+/// Transactions that may be repeated as a whole.
+impl SqlStore {
+    async fn secret_once(&self, name: &str, fresh: &[u8], now: Timestamp) -> sqlx::Result<Zeroizing<Vec<u8>>> {
         let mut transaction = self.db.begin().await?;
-        sqlx::query(
-            "INSERT INTO secret (name, value, created_at)
-             VALUES ($1, $2, $3)
-             ON CONFLICT (name) DO NOTHING",
-        )
-        .bind(name)
-        .bind(fresh)
-        .bind(to_micros(now))
-        .execute(&mut *transaction)
-        .await?;
-        let value: Vec<u8> = sqlx::query_scalar("SELECT value FROM secret WHERE name = $1")
+        run!(transaction.connection(), |connection| {
+            sqlx::query(
+                "INSERT INTO secret (name, value, created_at)
+                 VALUES ($1, $2, $3)
+                 ON CONFLICT (name) DO NOTHING",
+            )
             .bind(name)
-            .fetch_one(&mut *transaction)
+            .bind(fresh)
+            .bind(to_micros(now))
+            .execute(connection)
             .await?;
+        });
+        let value: Vec<u8> = run!(transaction.connection(), |connection| {
+            sqlx::query_scalar("SELECT value FROM secret WHERE name = $1").bind(name).fetch_one(connection).await?
+        });
         transaction.commit().await?;
         Ok(Zeroizing::new(value))
     }

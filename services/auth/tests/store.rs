@@ -2,12 +2,16 @@
 
 #![allow(clippy::unwrap_used, reason = "what goes wrong here is for the test to tell")]
 
-use std::{sync::Arc, time::Duration};
+use std::{any::Any, sync::Arc, time::Duration};
 
 use drystone_auth::{
     AuthStore, MIGRATIONS, SqlStore, credential::Credential, password::PasswordHash, signing_key::StoredKey,
 };
-use drystone_mesh::{clock::Clock, store::Db};
+use drystone_backends::Postgres;
+use drystone_mesh::{
+    clock::Clock,
+    store::{Db, Place},
+};
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 use uuid::Uuid;
@@ -16,15 +20,26 @@ use uuid::Uuid;
 struct Fixture {
     store: Arc<dyn AuthStore>,
     clock: Clock,
-    _directory: TempDir,
+    /// The database goes when this does.
+    _keep: Box<dyn Any>,
 }
 
 impl Fixture {
     async fn sqlite() -> Self {
         let directory = TempDir::new().unwrap();
         let db = Db::open(&directory.path().join("auth.db"), MIGRATIONS).await.unwrap();
+        Self::on(db, directory)
+    }
+
+    async fn postgres() -> Self {
+        let database = Postgres::shared().await.database().await;
+        let db = Db::open(Place::server("auth", database.as_str()).unwrap(), MIGRATIONS).await.unwrap();
+        Self::on(db, database)
+    }
+
+    fn on(db: Db, keep: impl Any) -> Self {
         let clock = Clock::manual(Clock::system().now());
-        Self { store: Arc::new(SqlStore::new(db)), clock, _directory: directory }
+        Self { store: Arc::new(SqlStore::new(db)), clock, _keep: Box::new(keep) }
     }
 
     fn credential(&self, request_id: Option<Uuid>) -> Credential {
@@ -187,31 +202,33 @@ async fn a_secret_is_what_it_was_at_first(fixture: Fixture) {
 }
 
 macro_rules! contract {
-    ($backend:ident: $($promise:ident)+) => {
+    ($backend:ident: $($promise:ident,)+) => {
         mod $backend {
             $(
-                #[tokio::test]
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
                 async fn $promise() {
                     super::$promise(super::Fixture::$backend().await).await;
                 }
             )+
         }
     };
+    ($($backend:ident),+) => {
+        $(contract! { $backend:
+            a_credential_is_found_as_it_was_put_in,
+            what_is_not_there_is_none,
+            a_request_id_is_taken_once,
+            any_number_of_credentials_have_no_request_id,
+            a_user_has_one_credential,
+            a_credential_that_is_deleted_frees_its_request_id,
+            credentials_are_pending_until_they_are_confirmed,
+            a_credential_that_is_resumed_is_pending_anew_unless_it_is_confirmed,
+            only_what_is_pending_for_so_long_is_deleted,
+            a_hash_is_replaced_only_while_the_old_one_is_there,
+            the_first_signing_key_stays_the_first,
+            of_many_first_signing_keys_at_once_one_stays,
+            a_secret_is_what_it_was_at_first,
+        })+
+    };
 }
 
-contract! {
-    sqlite:
-    a_credential_is_found_as_it_was_put_in
-    what_is_not_there_is_none
-    a_request_id_is_taken_once
-    any_number_of_credentials_have_no_request_id
-    a_user_has_one_credential
-    a_credential_that_is_deleted_frees_its_request_id
-    credentials_are_pending_until_they_are_confirmed
-    a_credential_that_is_resumed_is_pending_anew_unless_it_is_confirmed
-    only_what_is_pending_for_so_long_is_deleted
-    a_hash_is_replaced_only_while_the_old_one_is_there
-    the_first_signing_key_stays_the_first
-    of_many_first_signing_keys_at_once_one_stays
-    a_secret_is_what_it_was_at_first
-}
+contract!(sqlite, postgres);

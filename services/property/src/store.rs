@@ -6,19 +6,24 @@ use async_trait::async_trait;
 use drystone_mesh::{
     clock::Timestamp,
     store::{
-        Db, Migration,
+        Db, Migration, Transaction,
         page::Page,
+        run,
         time::{from_micros, to_micros},
     },
 };
-use sqlx::{FromRow, Sqlite, Transaction, types::Json};
+use sqlx::{FromRow, types::Json};
 use uuid::Uuid;
 
 use crate::{Change, Claim, Content, Description, DisplayName, Error, Labels, NewProperty, Property, Relation};
 
 /// The schema, step by step.
-pub const MIGRATIONS: &[Migration] =
-    &[Migration { version: 1, name: "property", sql: include_str!("../migrations/sqlite/0001_property.sql") }];
+pub const MIGRATIONS: &[Migration] = &[Migration {
+    version: 1,
+    name: "property",
+    sqlite: include_str!("../migrations/sqlite/0001_property.sql"),
+    postgres: include_str!("../migrations/postgres/0001_property.sql"),
+}];
 
 /// Where properties are kept. To whoever is not their owner they are not there. What every store promises is
 /// written down in `tests/store.rs`.
@@ -76,55 +81,40 @@ impl SqlStore {
 #[async_trait]
 impl PropertyStore for SqlStore {
     async fn create(&self, new: NewProperty, now: Timestamp) -> Result<Property, Error> {
-        let mut transaction = self.db.begin().await?;
-        if let Some(made) = claim_request(&mut transaction, &new, now).await? {
-            let property = find(&mut transaction, new.owner_id, made).await?;
-            return property.ok_or(Error::NotFound);
-        }
-        let row = sqlx::query_as::<_, Row>(
-            "INSERT INTO property (id, owner_id, display_name, description, labels, version, created_at, updated_at)
-             VALUES ($1, $2, $3, $4, $5, 1, $6, $6)
-             RETURNING id, owner_id, display_name, description, labels, version, created_at, updated_at",
-        )
-        .bind(new.id)
-        .bind(new.owner_id)
-        .bind(new.content.display_name.as_str())
-        .bind(new.content.description.as_str())
-        .bind(Json(new.content.labels.as_map()))
-        .bind(to_micros(now))
-        .fetch_one(&mut *transaction)
-        .await?;
-        transaction.commit().await?;
-        Ok(row.into())
+        self.db.repeat(|| self.create_once(&new, now)).await
     }
 
     async fn find(&self, owner: Uuid, id: Uuid) -> Result<Option<Property>, Error> {
-        let row = sqlx::query_as::<_, Row>(
-            "SELECT id, owner_id, display_name, description, labels, version, created_at, updated_at
-             FROM property
-             WHERE id = $1 AND owner_id = $2",
-        )
-        .bind(id)
-        .bind(owner)
-        .fetch_optional(self.db.reader())
-        .await?;
+        let row = run!(self.db.reader(), |db| {
+            sqlx::query_as::<_, Row>(
+                "SELECT id, owner_id, display_name, description, labels, version, created_at, updated_at
+                 FROM property
+                 WHERE id = $1 AND owner_id = $2",
+            )
+            .bind(id)
+            .bind(owner)
+            .fetch_optional(db)
+            .await?
+        });
         Ok(row.map(Property::from))
     }
 
     async fn list(&self, owner: Uuid, page: &Page) -> Result<Vec<Property>, Error> {
         // Every id of version 7 is greater than the nil one.
-        let rows = sqlx::query_as::<_, Row>(
-            "SELECT id, owner_id, display_name, description, labels, version, created_at, updated_at
-             FROM property
-             WHERE owner_id = $1 AND id > $2
-             ORDER BY id
-             LIMIT $3",
-        )
-        .bind(owner)
-        .bind(page.after.unwrap_or(Uuid::nil()))
-        .bind(page.limit())
-        .fetch_all(self.db.reader())
-        .await?;
+        let rows = run!(self.db.reader(), |db| {
+            sqlx::query_as::<_, Row>(
+                "SELECT id, owner_id, display_name, description, labels, version, created_at, updated_at
+                 FROM property
+                 WHERE owner_id = $1 AND id > $2
+                 ORDER BY id
+                 LIMIT $3",
+            )
+            .bind(owner)
+            .bind(page.after.unwrap_or(Uuid::nil()))
+            .bind(page.limit())
+            .fetch_all(db)
+            .await?
+        });
         Ok(rows.into_iter().map(Property::from).collect())
     }
 
@@ -136,26 +126,89 @@ impl PropertyStore for SqlStore {
         version: Option<i64>,
         now: Timestamp,
     ) -> Result<Option<Property>, Error> {
+        self.db.repeat(|| self.update_once(owner, id, change, version, now)).await
+    }
+
+    async fn delete(&self, owner: Uuid, id: Uuid, version: Option<i64>) -> Result<bool, Error> {
+        self.db.repeat(|| self.delete_once(owner, id, version)).await
+    }
+
+    async fn claims(&self, user: Uuid, limit: u32) -> Result<Vec<Claim>, Error> {
+        let ids = run!(self.db.reader(), |db| {
+            sqlx::query_scalar::<_, Uuid>(
+                "SELECT id
+                 FROM property
+                 WHERE owner_id = $1
+                 ORDER BY id DESC
+                 LIMIT $2",
+            )
+            .bind(user)
+            .bind(i64::from(limit))
+            .fetch_all(db)
+            .await?
+        });
+        Ok(ids.into_iter().map(|property_id| Claim { property_id, relation: Relation::Owner }).collect())
+    }
+}
+
+/// Transactions that may be repeated as a whole.
+impl SqlStore {
+    async fn create_once(&self, new: &NewProperty, now: Timestamp) -> Result<Property, Error> {
         let mut transaction = self.db.begin().await?;
-        let updated = sqlx::query_as::<_, Row>(
-            "UPDATE property
-             SET display_name = COALESCE($3, display_name),
-                 description = COALESCE($4, description),
-                 labels = COALESCE($5, labels),
-                 version = version + 1,
-                 updated_at = $6
-             WHERE id = $1 AND owner_id = $2 AND version = COALESCE($7, version)
-             RETURNING id, owner_id, display_name, description, labels, version, created_at, updated_at",
-        )
-        .bind(id)
-        .bind(owner)
-        .bind(change.display_name.as_ref().map(DisplayName::as_str))
-        .bind(change.description.as_ref().map(Description::as_str))
-        .bind(change.labels.as_ref().map(Labels::as_map).map(Json))
-        .bind(to_micros(now))
-        .bind(version)
-        .fetch_optional(&mut *transaction)
-        .await?;
+        if let Some(made) = claim_request(&mut transaction, new, now).await? {
+            let property = find(&mut transaction, new.owner_id, made).await?;
+            return property.ok_or(Error::NotFound);
+        }
+        let row = run!(transaction.connection(), |connection| {
+            sqlx::query_as::<_, Row>(
+                "INSERT INTO property
+                     (id, owner_id, display_name, description, labels, version, created_at, updated_at)
+                 VALUES ($1, $2, $3, $4, $5, 1, $6, $6)
+                 RETURNING id, owner_id, display_name, description, labels, version, created_at, updated_at",
+            )
+            .bind(new.id)
+            .bind(new.owner_id)
+            .bind(new.content.display_name.as_str())
+            .bind(new.content.description.as_str())
+            .bind(Json(new.content.labels.as_map()))
+            .bind(to_micros(now))
+            .fetch_one(connection)
+            .await?
+        });
+        transaction.commit().await?;
+        Ok(row.into())
+    }
+
+    async fn update_once(
+        &self,
+        owner: Uuid,
+        id: Uuid,
+        change: &Change,
+        version: Option<i64>,
+        now: Timestamp,
+    ) -> Result<Option<Property>, Error> {
+        let mut transaction = self.db.begin().await?;
+        let updated = run!(transaction.connection(), |connection| {
+            sqlx::query_as::<_, Row>(
+                "UPDATE property
+                 SET display_name = COALESCE($3, display_name),
+                     description = COALESCE($4, description),
+                     labels = COALESCE($5, labels),
+                     version = version + 1,
+                     updated_at = $6
+                 WHERE id = $1 AND owner_id = $2 AND version = COALESCE($7, version)
+                 RETURNING id, owner_id, display_name, description, labels, version, created_at, updated_at",
+            )
+            .bind(id)
+            .bind(owner)
+            .bind(change.display_name.as_ref().map(DisplayName::as_str))
+            .bind(change.description.as_ref().map(Description::as_str))
+            .bind(change.labels.as_ref().map(Labels::as_map).map(Json))
+            .bind(to_micros(now))
+            .bind(version)
+            .fetch_optional(connection)
+            .await?
+        });
         if let Some(row) = updated {
             transaction.commit().await?;
             return Ok(Some(row.into()));
@@ -166,18 +219,21 @@ impl PropertyStore for SqlStore {
         }
     }
 
-    async fn delete(&self, owner: Uuid, id: Uuid, version: Option<i64>) -> Result<bool, Error> {
+    async fn delete_once(&self, owner: Uuid, id: Uuid, version: Option<i64>) -> Result<bool, Error> {
         let mut transaction = self.db.begin().await?;
-        let deleted = sqlx::query(
-            "DELETE FROM property
-             WHERE id = $1 AND owner_id = $2 AND version = COALESCE($3, version)",
-        )
-        .bind(id)
-        .bind(owner)
-        .bind(version)
-        .execute(&mut *transaction)
-        .await?;
-        if deleted.rows_affected() > 0 {
+        let deleted = run!(transaction.connection(), |connection| {
+            sqlx::query(
+                "DELETE FROM property
+                 WHERE id = $1 AND owner_id = $2 AND version = COALESCE($3, version)",
+            )
+            .bind(id)
+            .bind(owner)
+            .bind(version)
+            .execute(connection)
+            .await?
+            .rows_affected()
+        });
+        if deleted > 0 {
             transaction.commit().await?;
             return Ok(true);
         }
@@ -186,69 +242,61 @@ impl PropertyStore for SqlStore {
             None => Ok(false),
         }
     }
-
-    async fn claims(&self, user: Uuid, limit: u32) -> Result<Vec<Claim>, Error> {
-        let ids = sqlx::query_scalar::<_, Uuid>(
-            "SELECT id
-             FROM property
-             WHERE owner_id = $1
-             ORDER BY id DESC
-             LIMIT $2",
-        )
-        .bind(user)
-        .bind(i64::from(limit))
-        .fetch_all(self.db.reader())
-        .await?;
-        Ok(ids.into_iter().map(|property_id| Claim { property_id, relation: Relation::Owner }).collect())
-    }
 }
 
 /// Writes down what this request is about to make; answers what it has made before, if it has.
 async fn claim_request(
-    transaction: &mut Transaction<'_, Sqlite>,
+    transaction: &mut Transaction,
     new: &NewProperty,
     now: Timestamp,
 ) -> Result<Option<Uuid>, Error> {
     let Some(request_id) = new.request_id else { return Ok(None) };
     let fingerprint = new.content.fingerprint();
-    let claimed = sqlx::query(
-        "INSERT INTO creation (owner_id, request_id, property_id, fingerprint, created_at)
-         VALUES ($1, $2, $3, $4, $5)
-         ON CONFLICT DO NOTHING",
-    )
-    .bind(new.owner_id)
-    .bind(request_id)
-    .bind(new.id)
-    .bind(fingerprint.as_slice())
-    .bind(to_micros(now))
-    .execute(&mut **transaction)
-    .await?;
-    if claimed.rows_affected() > 0 {
+    let claimed = run!(transaction.connection(), |connection| {
+        sqlx::query(
+            "INSERT INTO creation (owner_id, request_id, property_id, fingerprint, created_at)
+             VALUES ($1, $2, $3, $4, $5)
+             ON CONFLICT DO NOTHING",
+        )
+        .bind(new.owner_id)
+        .bind(request_id)
+        .bind(new.id)
+        .bind(fingerprint.as_slice())
+        .bind(to_micros(now))
+        .execute(connection)
+        .await?
+        .rows_affected()
+    });
+    if claimed > 0 {
         return Ok(None);
     }
-    let (made, its_fingerprint) = sqlx::query_as::<_, (Uuid, Vec<u8>)>(
-        "SELECT property_id, fingerprint
-         FROM creation
-         WHERE owner_id = $1 AND request_id = $2",
-    )
-    .bind(new.owner_id)
-    .bind(request_id)
-    .fetch_one(&mut **transaction)
-    .await?;
+    let (made, its_fingerprint) = run!(transaction.connection(), |connection| {
+        sqlx::query_as::<_, (Uuid, Vec<u8>)>(
+            "SELECT property_id, fingerprint
+             FROM creation
+             WHERE owner_id = $1 AND request_id = $2",
+        )
+        .bind(new.owner_id)
+        .bind(request_id)
+        .fetch_one(connection)
+        .await?
+    });
     if its_fingerprint == fingerprint { Ok(Some(made)) } else { Err(Error::RequestIdReused) }
 }
 
 /// The owner's property, as this transaction sees it.
-async fn find(transaction: &mut Transaction<'_, Sqlite>, owner: Uuid, id: Uuid) -> Result<Option<Property>, Error> {
-    let row = sqlx::query_as::<_, Row>(
-        "SELECT id, owner_id, display_name, description, labels, version, created_at, updated_at
-         FROM property
-         WHERE id = $1 AND owner_id = $2",
-    )
-    .bind(id)
-    .bind(owner)
-    .fetch_optional(&mut **transaction)
-    .await?;
+async fn find(transaction: &mut Transaction, owner: Uuid, id: Uuid) -> Result<Option<Property>, Error> {
+    let row = run!(transaction.connection(), |connection| {
+        sqlx::query_as::<_, Row>(
+            "SELECT id, owner_id, display_name, description, labels, version, created_at, updated_at
+             FROM property
+             WHERE id = $1 AND owner_id = $2",
+        )
+        .bind(id)
+        .bind(owner)
+        .fetch_optional(connection)
+        .await?
+    });
     Ok(row.map(Property::from))
 }
 

@@ -2,11 +2,12 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "what goes wrong here is for the test to tell")]
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{any::Any, collections::HashSet, sync::Arc, time::Duration};
 
+use drystone_backends::Postgres;
 use drystone_mesh::{
     clock::Clock,
-    store::{Db, page::Page},
+    store::{Db, Place, page::Page},
 };
 use drystone_property::{
     Change, Claim, Content, Description, DisplayName, Error, Labels, MIGRATIONS, NewProperty, Property, PropertyStore,
@@ -21,15 +22,26 @@ struct Fixture {
     store: Arc<dyn PropertyStore>,
     clock: Clock,
     owner: Uuid,
-    _directory: TempDir,
+    /// The database goes when this does.
+    _keep: Box<dyn Any>,
 }
 
 impl Fixture {
     async fn sqlite() -> Self {
         let directory = TempDir::new().unwrap();
         let db = Db::open(&directory.path().join("property.db"), MIGRATIONS).await.unwrap();
+        Self::on(db, directory)
+    }
+
+    async fn postgres() -> Self {
+        let database = Postgres::shared().await.database().await;
+        let db = Db::open(Place::server("property", database.as_str()).unwrap(), MIGRATIONS).await.unwrap();
+        Self::on(db, database)
+    }
+
+    fn on(db: Db, keep: impl Any) -> Self {
         let clock = Clock::manual(Clock::system().now());
-        Self { store: Arc::new(SqlStore::new(db)), clock, owner: Uuid::now_v7(), _directory: directory }
+        Self { store: Arc::new(SqlStore::new(db)), clock, owner: Uuid::now_v7(), _keep: Box::new(keep) }
     }
 
     async fn create(&self, name: &str) -> Property {
@@ -249,4 +261,4 @@ macro_rules! contract {
     };
 }
 
-contract!(sqlite);
+contract!(sqlite, postgres);

@@ -6,7 +6,10 @@ use std::{
     time::Duration,
 };
 
-use drystone_mesh::config::{Span, check_database};
+use drystone_mesh::{
+    config::Span,
+    store::{Address, PoolConfig, Settings},
+};
 use serde::{Deserialize, Serialize};
 
 /// A session that lives longer than this is a mistake of configuration.
@@ -21,8 +24,13 @@ const SLOWEST_HEARTBEAT: Span = Span::seconds(5);
 pub struct Config {
     /// Where it listens for gRPC.
     pub listen: SocketAddr,
-    /// Its database file; a relative path starts at the data directory.
-    pub database: PathBuf,
+    /// Its database: an SQLite file, where a relative path starts at the data directory, or the URL of a PostgreSQL
+    /// database.
+    pub database: Address,
+    /// A file with the password of that URL, where it holds none.
+    pub database_password_file: Option<PathBuf>,
+    /// How connections to a PostgreSQL server are used.
+    pub database_pool: PoolConfig,
     /// How long a session lives without a refresh.
     pub idle_timeout: Span,
     /// How long a session lives in any case.
@@ -41,7 +49,9 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             listen: (Ipv4Addr::LOCALHOST, 50053).into(),
-            database: "session.db".into(),
+            database: Address::file("session.db"),
+            database_password_file: None,
+            database_pool: PoolConfig::default(),
             idle_timeout: Span::days(14),
             lifetime: Span::days(90),
             rotation_grace: Span::seconds(10),
@@ -58,7 +68,7 @@ impl Config {
     /// # Errors
     /// A sentence that names the key and says what to write.
     pub fn check(&self) -> Result<(), String> {
-        check_database("session", &self.database)?;
+        self.database().check()?;
         for (key, value, example) in [
             ("idle_timeout", self.idle_timeout, "14d"),
             ("lifetime", self.lifetime, "90d"),
@@ -84,6 +94,17 @@ impl Config {
         }
         Ok(())
     }
+
+    /// Its database, and how to use it.
+    #[must_use]
+    pub fn database(&self) -> Settings<'_> {
+        Settings {
+            service: crate::NAME,
+            address: &self.database,
+            password_file: self.database_password_file.as_deref(),
+            pool: &self.database_pool,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -102,7 +123,7 @@ mod tests {
             change(&mut config);
             config.check().unwrap_err()
         };
-        assert!(refused(|config| config.database = "/".into()).contains("session.database"));
+        assert!(refused(|config| config.database = Address::file("/")).contains("session.database"));
         assert!(refused(|config| config.idle_timeout = Span::seconds(0)).contains("session.idle_timeout"));
         assert!(refused(|config| config.idle_timeout = Span::days(91)).contains("session.lifetime, which is 90d"));
         assert!(refused(|config| config.lifetime = Span::days(9999)).contains("session.lifetime"));

@@ -6,9 +6,10 @@
 use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta};
+use drystone_backends::Postgres;
 use drystone_mesh::{
     clock::Timestamp,
-    store::{Db, page::Page},
+    store::{Db, Place, page::Page},
 };
 use drystone_session::{FIRST_COUNTER, MIGRATIONS, NewSession, Rotation, Rules, SessionStore, SqlStore};
 use proptest::prelude::*;
@@ -156,10 +157,21 @@ async fn follow(store: &dyn SessionStore, steps: Vec<Step>) -> Result<(), TestCa
 }
 
 #[test]
-fn rotation_follows_the_model_whatever_happens() {
-    let runtime = Runtime::new().unwrap();
+fn rotation_follows_the_model_whatever_happens_on_sqlite() {
     let directory = tempfile::tempdir().unwrap();
-    let db = runtime.block_on(Db::open(&directory.path().join("session.db"), MIGRATIONS)).unwrap();
+    follows_the_model(Place::from(&directory.path().join("session.db")));
+}
+
+#[test]
+fn rotation_follows_the_model_whatever_happens_on_postgres() {
+    let runtime = Runtime::new().unwrap();
+    let database = runtime.block_on(async { Postgres::shared().await.database().await });
+    follows_the_model(Place::server("session", database.as_str()).unwrap());
+}
+
+fn follows_the_model(place: Place) {
+    let runtime = Runtime::new().unwrap();
+    let db = runtime.block_on(Db::open(place, MIGRATIONS)).unwrap();
     let store: Arc<dyn SessionStore> = Arc::new(SqlStore::new(db));
     proptest!(ProptestConfig::with_cases(100), |(steps in steps())| {
         runtime.block_on(follow(store.as_ref(), steps))?;

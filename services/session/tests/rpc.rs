@@ -27,7 +27,7 @@ use drystone_mesh::{
     config::Span,
     error::{Reason, reason_of},
     store::{
-        Db,
+        Db, run,
         time::{from_proto, to_proto},
     },
     telemetry::{Metrics, TraceContext},
@@ -47,6 +47,9 @@ use uuid::Uuid;
 
 /// How long anything may take before a test gives up.
 const BOUND: Duration = Duration::from_secs(10);
+
+/// Puts a revocation where nobody announces it.
+const REVOKE: &str = "INSERT INTO revocation (session_id, forget_at) VALUES ($1, $2)";
 
 /// A session service on a free port.
 struct Running {
@@ -438,12 +441,9 @@ async fn a_long_history_comes_in_parts_that_miss_nothing() {
     let running = Running::start_with(directory.path(), config).await;
     let mut insert = running.db.begin().await.unwrap();
     for _ in 0..2500 {
-        sqlx::query("INSERT INTO revocation (session_id, forget_at) VALUES ($1, $2)")
-            .bind(Uuid::now_v7())
-            .bind(i64::MAX / 2)
-            .execute(&mut *insert)
-            .await
-            .unwrap();
+        run!(insert.connection(), |connection| {
+            sqlx::query(REVOKE).bind(Uuid::now_v7()).bind(i64::MAX / 2).execute(connection).await.unwrap();
+        });
     }
     insert.commit().await.unwrap();
     let mut watcher = running.watch(0).await;
@@ -525,12 +525,9 @@ async fn a_sign_of_life_finds_what_nobody_announced() {
     let running = Running::start_with(directory.path(), config).await;
     let mut watcher = running.watch(0).await;
     let session = Uuid::now_v7();
-    sqlx::query("INSERT INTO revocation (session_id, forget_at) VALUES ($1, $2)")
-        .bind(session)
-        .bind(i64::MAX / 2)
-        .execute(running.db.writer())
-        .await
-        .unwrap();
+    run!(running.db.writer(), |db| {
+        sqlx::query(REVOKE).bind(session).bind(i64::MAX / 2).execute(db).await.unwrap();
+    });
     assert_eq!(session_ids(&watcher.news().await.revocations), [session.to_string()]);
     drop(watcher);
     running.stop().await;

@@ -5,9 +5,10 @@
 use std::{collections::HashSet, sync::Arc};
 
 use chrono::{DateTime, TimeDelta};
+use drystone_backends::{Database, Postgres};
 use drystone_mesh::{
     clock::Timestamp,
-    store::{Db, page::Page},
+    store::{Db, Place, page::Page},
 };
 use drystone_session::{
     Ended, FIRST_COUNTER, MIGRATIONS, NewSession, Revocation, Rotation, Rules, Scope, Session, SessionStore, SqlStore,
@@ -24,50 +25,6 @@ const RULES: Rules = Rules {
 };
 
 type Store = Arc<dyn SessionStore>;
-
-/// Runs every test of the suite on one backend. `$open` answers a store and whatever has to stay for it to live.
-macro_rules! suite {
-    ($backend:ident, $open:path, $($test:ident)+) => {
-        mod $backend {
-            $(
-                #[tokio::test]
-                async fn $test() {
-                    let (store, _keep) = $open().await;
-                    super::$test(store).await;
-                }
-            )+
-        }
-    };
-}
-
-suite! {
-    sqlite, super::open_sqlite,
-    a_session_is_read_as_it_was_written
-    the_current_counter_moves_a_session_one_step
-    a_rotation_moves_the_idle_end_but_never_past_the_absolute_one
-    the_last_counter_is_answered_the_same_within_the_grace
-    the_last_counter_ends_the_session_after_the_grace
-    an_older_counter_ends_the_session_at_once
-    a_counter_from_the_future_changes_nothing
-    an_expired_or_unknown_session_is_over
-    concurrent_rotations_of_one_session_have_one_successor
-    a_list_holds_the_live_sessions_of_one_user_newest_first_in_pages
-    ending_a_session_revokes_its_tokens
-    only_its_own_user_can_end_a_session
-    a_session_ends_once_however_many_ask
-    ending_all_sessions_can_keep_one
-    voiding_tokens_leaves_the_sessions
-    revocations_are_read_in_order_from_any_cursor_in_batches
-    revocations_of_many_writers_are_all_there_once
-    what_has_expired_is_swept_and_nothing_else
-    a_number_is_never_used_twice_and_the_newest_is_remembered
-}
-
-async fn open_sqlite() -> (Store, TempDir) {
-    let directory = tempfile::tempdir().unwrap();
-    let db = Db::open(&directory.path().join("session.db"), MIGRATIONS).await.unwrap();
-    (Arc::new(SqlStore::new(db)), directory)
-}
 
 fn start() -> Timestamp {
     DateTime::from_timestamp_micros(1_700_000_000_123_456).unwrap()
@@ -219,6 +176,28 @@ async fn concurrent_rotations_of_one_session_have_one_successor(store: Store) {
     assert_eq!(sessions(&store, session.user_id, start()).await[0].counter, FIRST_COUNTER + 1);
 }
 
+async fn a_used_counter_that_comes_many_times_at_once_revokes_once(store: Store) {
+    let mut session = add(&store, Uuid::now_v7(), start()).await;
+    for _ in 0..2 {
+        session = session_of(present(&store, &session, session.counter, start()).await);
+    }
+    let tasks: Vec<_> = (0..16)
+        .map(|_| {
+            let (store, session) = (store.clone(), session.clone());
+            tokio::spawn(async move { present(&store, &session, FIRST_COUNTER, start()).await })
+        })
+        .collect();
+    let mut reused = 0;
+    for task in tasks {
+        match task.await.unwrap() {
+            Rotation::Reused { .. } => reused += 1,
+            other => assert_eq!(other, Rotation::Over),
+        }
+    }
+    assert_eq!(reused, 1);
+    assert_eq!(revocations(&store, 0, start()).await.len(), 1);
+}
+
 async fn a_list_holds_the_live_sessions_of_one_user_newest_first_in_pages(store: Store) {
     let user = Uuid::now_v7();
     add(&store, user, start() - TimeDelta::days(15)).await;
@@ -342,6 +321,36 @@ async fn revocations_of_many_writers_are_all_there_once(store: Store) {
     assert_eq!(found, numbers);
 }
 
+async fn a_reader_behind_many_writers_misses_nothing(store: Store) {
+    const WRITERS: usize = 8;
+    const EACH: usize = 25;
+    let writers: Vec<_> = (0..WRITERS)
+        .map(|_| {
+            let store = store.clone();
+            tokio::spawn(async move {
+                for _ in 0..EACH {
+                    let session = add(&store, Uuid::now_v7(), start()).await;
+                    store.end(session.user_id, session.id, &RULES, start()).await.unwrap();
+                }
+            })
+        })
+        .collect();
+    let (mut cursor, mut seen) = (0, 0);
+    while seen < WRITERS * EACH {
+        let found = revocations(&store, cursor, start()).await;
+        seen += found.len();
+        cursor = found.last().map_or(cursor, |revocation| revocation.seq);
+        if writers.iter().all(tokio::task::JoinHandle::is_finished) && found.is_empty() {
+            break;
+        }
+    }
+    for writer in writers {
+        writer.await.unwrap();
+    }
+    seen += revocations(&store, cursor, start()).await.len();
+    assert_eq!(seen, WRITERS * EACH, "a revocation became visible behind the cursor");
+}
+
 async fn what_has_expired_is_swept_and_nothing_else(store: Store) {
     let now = start() + RULES.idle_timeout;
     let user = Uuid::now_v7();
@@ -363,4 +372,61 @@ async fn a_number_is_never_used_twice_and_the_newest_is_remembered(store: Store)
     store.sweep(start() + RULES.token_lifetime_max).await.unwrap();
     assert_eq!(store.newest_revocation().await.unwrap(), last);
     assert!(store.void_tokens(user, &RULES, start()).await.unwrap() > last);
+}
+
+async fn open_sqlite() -> (Store, TempDir) {
+    let directory = tempfile::tempdir().unwrap();
+    let db = Db::open(&directory.path().join("session.db"), MIGRATIONS).await.unwrap();
+    (Arc::new(SqlStore::new(db)), directory)
+}
+
+async fn open_postgres() -> (Store, Database) {
+    let database = Postgres::shared().await.database().await;
+    let db = Db::open(Place::server("session", database.as_str()).unwrap(), MIGRATIONS).await.unwrap();
+    (Arc::new(SqlStore::new(db)), database)
+}
+
+/// Runs every test of the suite on each backend. `$open` answers a store and whatever has to stay for it to live.
+macro_rules! suite {
+    ($backend:ident, $open:path: $($test:ident,)+) => {
+        mod $backend {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $test() {
+                    let (store, _keep) = $open().await;
+                    super::$test(store).await;
+                }
+            )+
+        }
+    };
+    ($($backend:ident, $open:path;)+) => {
+        $(suite! { $backend, $open:
+            a_session_is_read_as_it_was_written,
+            the_current_counter_moves_a_session_one_step,
+            a_rotation_moves_the_idle_end_but_never_past_the_absolute_one,
+            the_last_counter_is_answered_the_same_within_the_grace,
+            the_last_counter_ends_the_session_after_the_grace,
+            an_older_counter_ends_the_session_at_once,
+            a_counter_from_the_future_changes_nothing,
+            an_expired_or_unknown_session_is_over,
+            concurrent_rotations_of_one_session_have_one_successor,
+            a_used_counter_that_comes_many_times_at_once_revokes_once,
+            a_list_holds_the_live_sessions_of_one_user_newest_first_in_pages,
+            ending_a_session_revokes_its_tokens,
+            only_its_own_user_can_end_a_session,
+            a_session_ends_once_however_many_ask,
+            ending_all_sessions_can_keep_one,
+            voiding_tokens_leaves_the_sessions,
+            revocations_are_read_in_order_from_any_cursor_in_batches,
+            revocations_of_many_writers_are_all_there_once,
+            a_reader_behind_many_writers_misses_nothing,
+            what_has_expired_is_swept_and_nothing_else,
+            a_number_is_never_used_twice_and_the_newest_is_remembered,
+        })+
+    };
+}
+
+suite! {
+    sqlite, super::open_sqlite;
+    postgres, super::open_postgres;
 }

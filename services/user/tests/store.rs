@@ -2,11 +2,12 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "what goes wrong here is for the test to tell")]
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{any::Any, collections::HashSet, sync::Arc, time::Duration};
 
+use drystone_backends::Postgres;
 use drystone_mesh::{
     clock::Clock,
-    store::{Db, page::Page},
+    store::{Db, Place, page::Page},
 };
 use drystone_user::{Account, DisplayName, Email, Error, MIGRATIONS, NewAccount, Role, Roles, SqlStore, UserStore};
 use tempfile::TempDir;
@@ -17,15 +18,26 @@ use uuid::Uuid;
 struct Fixture {
     store: Arc<dyn UserStore>,
     clock: Clock,
-    _directory: TempDir,
+    /// The database goes when this does.
+    _keep: Box<dyn Any>,
 }
 
 impl Fixture {
     async fn sqlite() -> Self {
         let directory = TempDir::new().unwrap();
         let db = Db::open(&directory.path().join("user.db"), MIGRATIONS).await.unwrap();
+        Self::on(db, directory)
+    }
+
+    async fn postgres() -> Self {
+        let database = Postgres::shared().await.database().await;
+        let db = Db::open(Place::server("user", database.as_str()).unwrap(), MIGRATIONS).await.unwrap();
+        Self::on(db, database)
+    }
+
+    fn on(db: Db, keep: impl Any) -> Self {
         let clock = Clock::manual(Clock::system().now());
-        Self { store: Arc::new(SqlStore::new(db)), clock, _directory: directory }
+        Self { store: Arc::new(SqlStore::new(db)), clock, _keep: Box::new(keep) }
     }
 
     async fn create(&self, email: &str) -> Account {
@@ -216,4 +228,4 @@ macro_rules! contract {
     };
 }
 
-contract!(sqlite);
+contract!(sqlite, postgres);

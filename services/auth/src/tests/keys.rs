@@ -1,6 +1,7 @@
 //! Keys: made once, kept, and published.
 
 use drystone::auth::v1::{GetDiscoveryRequest, key_service_server::KeyService};
+use drystone_mesh::store::{Db, run};
 use tonic::Request;
 
 use super::fixture::{EMAIL, Fixture, ISSUER, PASSWORD, cheap};
@@ -35,9 +36,10 @@ async fn a_damaged_secret_stops_the_start_and_says_so() {
     let fixture = Fixture::new().await;
     let secret = fixture.store.secret("refresh_token", &[1; 32], fixture.clock.now()).await.unwrap();
     assert_ne!(*secret, [1; 32], "the secret of the first start is kept");
-    let db =
-        drystone_mesh::store::Db::open(&fixture.directory.path().join("auth.db"), crate::MIGRATIONS).await.unwrap();
-    sqlx::query("UPDATE secret SET value = X'00'").execute(db.writer()).await.unwrap();
+    let db = Db::open(&fixture.directory.path().join("auth.db"), crate::MIGRATIONS).await.unwrap();
+    run!(db.writer(), |db| {
+        sqlx::query("UPDATE secret SET value = $1").bind(&[0][..]).execute(db).await.unwrap();
+    });
     let error = crate::key_ring::refresh_token_seal(&*fixture.store, &fixture.clock).await.unwrap_err();
     assert!(matches!(error, StartError::SecretDamaged));
 }

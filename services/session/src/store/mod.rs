@@ -79,6 +79,6 @@ pub struct Swept {
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The database failed.
-    #[error(transparent)]
+    #[error("the database failed")]
     Sql(#[from] sqlx::Error),
 }

@@ -4,12 +4,13 @@ use async_trait::async_trait;
 use drystone_mesh::{
     clock::Timestamp,
     store::{
-        Db, Migration,
+        Db, Migration, Transaction,
         page::Page,
+        run,
         time::{from_micros, to_micros},
     },
 };
-use sqlx::{FromRow, Sqlite, Transaction};
+use sqlx::FromRow;
 use uuid::Uuid;
 
 use super::{Ended, SessionStore, StoreError, Swept};
@@ -20,8 +21,12 @@ use crate::{
 };
 
 /// The schema, step by step.
-pub const MIGRATIONS: &[Migration] =
-    &[Migration { version: 1, name: "session", sql: include_str!("../../migrations/sqlite/0001_session.sql") }];
+pub const MIGRATIONS: &[Migration] = &[Migration {
+    version: 1,
+    name: "session",
+    sqlite: include_str!("../../migrations/sqlite/0001_session.sql"),
+    postgres: include_str!("../../migrations/postgres/0001_session.sql"),
+}];
 
 /// How many rows one statement of a sweep deletes, so that no writer waits long behind it.
 const SWEEP_BATCH: i64 = 1000;
@@ -38,113 +43,82 @@ impl SqlStore {
     pub fn new(db: Db) -> Self {
         Self { db }
     }
-
-    /// What becomes of a counter that is not the current one of a live session.
-    async fn rotate_not_current(
-        &self,
-        id: Uuid,
-        counter: u64,
-        rules: &Rules,
-        now: Timestamp,
-    ) -> Result<Rotation, StoreError> {
-        let mut transaction = self.db.begin().await?;
-        let row = sqlx::query_as::<_, SessionRow>(
-            "SELECT id, user_id, device, address, created_at, last_seen_at, idle_expires_at, expires_at, counter
-             FROM session
-             WHERE id = $1",
-        )
-        .bind(id)
-        .fetch_optional(&mut *transaction)
-        .await?;
-        let Some(session) = row.map(Session::from) else { return Ok(Rotation::Over) };
-        match rules.judge(&session, counter, now) {
-            NotCurrent::Repeat => Ok(Rotation::Repeated(session)),
-            NotCurrent::NeverIssued => Ok(Rotation::NeverIssued),
-            NotCurrent::Over => Ok(Rotation::Over),
-            NotCurrent::Reuse => {
-                sqlx::query("DELETE FROM session WHERE id = $1").bind(id).execute(&mut *transaction).await?;
-                let revocation = revoke_session(&mut transaction, id, rules.forget_at(now)).await?;
-                transaction.commit().await?;
-                Ok(Rotation::Reused { session, revocation })
-            }
-        }
-    }
 }
 
 #[async_trait]
 impl SessionStore for SqlStore {
     async fn insert(&self, session: &Session) -> Result<(), StoreError> {
-        sqlx::query(
-            "INSERT INTO session
-                 (id, user_id, device, address, created_at, last_seen_at, idle_expires_at, expires_at, counter)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
-        )
-        .bind(session.id)
-        .bind(session.user_id)
-        .bind(&session.device)
-        .bind(&session.address)
-        .bind(to_micros(session.created_at))
-        .bind(to_micros(session.last_seen_at))
-        .bind(to_micros(session.idle_expires_at))
-        .bind(to_micros(session.expires_at))
-        .bind(to_column(session.counter))
-        .execute(self.db.writer())
-        .await?;
+        run!(self.db.writer(), |db| {
+            sqlx::query(
+                "INSERT INTO session
+                     (id, user_id, device, address, created_at, last_seen_at, idle_expires_at, expires_at, counter)
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+            )
+            .bind(session.id)
+            .bind(session.user_id)
+            .bind(&session.device)
+            .bind(&session.address)
+            .bind(to_micros(session.created_at))
+            .bind(to_micros(session.last_seen_at))
+            .bind(to_micros(session.idle_expires_at))
+            .bind(to_micros(session.expires_at))
+            .bind(to_column(session.counter))
+            .execute(db)
+            .await?;
+        });
         Ok(())
     }
 
     async fn rotate(&self, id: Uuid, counter: u64, rules: &Rules, now: Timestamp) -> Result<Rotation, StoreError> {
-        let mut advanced = sqlx::query_as::<_, SessionRow>(
-            "UPDATE session
-             SET counter = counter + 1,
-                 last_seen_at = $3,
-                 idle_expires_at = CASE WHEN $4 < expires_at THEN $4 ELSE expires_at END
-             WHERE id = $1 AND counter = $2 AND idle_expires_at > $3
-             RETURNING id, user_id, device, address, created_at, last_seen_at, idle_expires_at, expires_at, counter",
-        )
-        .bind(id)
-        .bind(to_column(counter))
-        .bind(to_micros(now))
-        .bind(to_micros(now + rules.idle_timeout))
-        .fetch_all(self.db.writer())
-        .await?;
-        match advanced.pop() {
-            Some(row) => Ok(Rotation::Advanced(row.into())),
-            None => self.rotate_not_current(id, counter, rules, now).await,
+        let mut advanced = run!(self.db.writer(), |db| {
+            sqlx::query_as::<_, SessionRow>(
+                "UPDATE session
+                 SET counter = counter + 1,
+                     last_seen_at = $3,
+                     idle_expires_at = CASE WHEN $4 < expires_at THEN $4 ELSE expires_at END
+                 WHERE id = $1 AND counter = $2 AND idle_expires_at > $3
+                 RETURNING id, user_id, device, address, created_at, last_seen_at, idle_expires_at, expires_at, counter",
+            )
+            .bind(id)
+            .bind(to_column(counter))
+            .bind(to_micros(now))
+            .bind(to_micros(now + rules.idle_timeout))
+            .fetch_all(db)
+            .await?
+        });
+        if let Some(row) = advanced.pop() {
+            return Ok(Rotation::Advanced(row.into()));
+        }
+        loop {
+            let rotation = self.db.repeat(|| self.rotate_not_current(id, counter, rules, now)).await?;
+            if let Some(rotation) = rotation {
+                return Ok(rotation);
+            }
         }
     }
 
     async fn list(&self, user_id: Uuid, page: &Page, now: Timestamp) -> Result<Vec<Session>, StoreError> {
         // No id of version 7 is greater than the greatest of all.
-        let rows = sqlx::query_as::<_, SessionRow>(
-            "SELECT id, user_id, device, address, created_at, last_seen_at, idle_expires_at, expires_at, counter
-             FROM session
-             WHERE user_id = $1 AND id < $2 AND idle_expires_at > $3
-             ORDER BY id DESC
-             LIMIT $4",
-        )
-        .bind(user_id)
-        .bind(page.after.unwrap_or(Uuid::max()))
-        .bind(to_micros(now))
-        .bind(page.limit())
-        .fetch_all(self.db.reader())
-        .await?;
+        let rows = run!(self.db.reader(), |db| {
+            sqlx::query_as::<_, SessionRow>(
+                "SELECT id, user_id, device, address, created_at, last_seen_at, idle_expires_at, expires_at, counter
+                 FROM session
+                 WHERE user_id = $1 AND id < $2 AND idle_expires_at > $3
+                 ORDER BY id DESC
+                 LIMIT $4",
+            )
+            .bind(user_id)
+            .bind(page.after.unwrap_or(Uuid::max()))
+            .bind(to_micros(now))
+            .bind(page.limit())
+            .fetch_all(db)
+            .await?
+        });
         Ok(rows.into_iter().map(Session::from).collect())
     }
 
     async fn end(&self, user_id: Uuid, id: Uuid, rules: &Rules, now: Timestamp) -> Result<Ended, StoreError> {
-        let mut transaction = self.db.begin().await?;
-        let ended = sqlx::query_scalar(
-            "DELETE FROM session
-             WHERE user_id = $1 AND id = $2 AND idle_expires_at > $3
-             RETURNING id",
-        )
-        .bind(user_id)
-        .bind(id)
-        .bind(to_micros(now))
-        .fetch_all(&mut *transaction)
-        .await?;
-        revoke_sessions(transaction, ended, rules.forget_at(now)).await
+        self.db.repeat(|| self.end_once(user_id, id, rules, now)).await
     }
 
     async fn end_all(
@@ -154,83 +128,81 @@ impl SessionStore for SqlStore {
         rules: &Rules,
         now: Timestamp,
     ) -> Result<Ended, StoreError> {
-        let mut transaction = self.db.begin().await?;
-        // No session has the nil id.
-        let ended = sqlx::query_scalar(
-            "DELETE FROM session
-             WHERE user_id = $1 AND id <> $2 AND idle_expires_at > $3
-             RETURNING id",
-        )
-        .bind(user_id)
-        .bind(keep.unwrap_or(Uuid::nil()))
-        .bind(to_micros(now))
-        .fetch_all(&mut *transaction)
-        .await?;
-        revoke_sessions(transaction, ended, rules.forget_at(now)).await
+        self.db.repeat(|| self.end_all_once(user_id, keep, rules, now)).await
     }
 
     async fn void_tokens(&self, user_id: Uuid, rules: &Rules, now: Timestamp) -> Result<u64, StoreError> {
-        let mut seq = sqlx::query_scalar(
-            "INSERT INTO revocation (user_id, void_until, forget_at)
-             VALUES ($1, $2, $3)
-             RETURNING seq",
-        )
-        .bind(user_id)
-        .bind(to_micros(now))
-        .bind(to_micros(rules.forget_at(now)))
-        .fetch_all(self.db.writer())
-        .await?;
+        let mut seq = run!(self.db.writer(), |db| {
+            sqlx::query_scalar(
+                "INSERT INTO revocation (user_id, void_until, forget_at)
+                 VALUES ($1, $2, $3)
+                 RETURNING seq",
+            )
+            .bind(user_id)
+            .bind(to_micros(now))
+            .bind(to_micros(rules.forget_at(now)))
+            .fetch_all(db)
+            .await?
+        });
         Ok(from_column(seq.pop().ok_or(sqlx::Error::RowNotFound)?))
     }
 
     async fn revocations_after(&self, seq: u64, limit: u32, now: Timestamp) -> Result<Vec<Revocation>, StoreError> {
-        let rows = sqlx::query_as::<_, RevocationRow>(
-            "SELECT seq, session_id, user_id, void_until, forget_at
-             FROM revocation
-             WHERE seq > $1 AND forget_at > $2
-             ORDER BY seq
-             LIMIT $3",
-        )
-        .bind(to_column(seq))
-        .bind(to_micros(now))
-        .bind(i64::from(limit))
-        .fetch_all(self.db.reader())
-        .await?;
+        let rows = run!(self.db.reader(), |db| {
+            sqlx::query_as::<_, RevocationRow>(
+                "SELECT seq, session_id, user_id, void_until, forget_at
+                 FROM revocation
+                 WHERE seq > $1 AND forget_at > $2
+                 ORDER BY seq
+                 LIMIT $3",
+            )
+            .bind(to_column(seq))
+            .bind(to_micros(now))
+            .bind(i64::from(limit))
+            .fetch_all(db)
+            .await?
+        });
         Ok(rows.into_iter().map(Revocation::try_from).collect::<Result<_, _>>()?)
     }
 
     async fn newest_revocation(&self) -> Result<u64, StoreError> {
-        let seq =
-            sqlx::query_scalar("SELECT COALESCE(MAX(seq), 0) FROM revocation").fetch_one(self.db.reader()).await?;
+        let seq = run!(self.db.reader(), |db| {
+            sqlx::query_scalar("SELECT COALESCE(MAX(seq), 0) FROM revocation").fetch_one(db).await?
+        });
         Ok(from_column(seq))
     }
 
     async fn sweep(&self, now: Timestamp) -> Result<Swept, StoreError> {
         let mut swept = Swept::default();
         loop {
-            let sessions = sqlx::query(
-                "DELETE FROM session
-                 WHERE id IN (SELECT id FROM session WHERE idle_expires_at <= $1 LIMIT $2)",
-            )
-            .bind(to_micros(now))
-            .bind(SWEEP_BATCH)
-            .execute(self.db.writer())
-            .await?
-            .rows_affected();
-            let revocations = sqlx::query(
-                "DELETE FROM revocation
-                 WHERE seq IN (
-                     SELECT seq
-                     FROM revocation
-                     WHERE forget_at <= $1 AND seq < (SELECT MAX(seq) FROM revocation)
-                     LIMIT $2
-                 )",
-            )
-            .bind(to_micros(now))
-            .bind(SWEEP_BATCH)
-            .execute(self.db.writer())
-            .await?
-            .rows_affected();
+            let sessions = run!(self.db.writer(), |db| {
+                sqlx::query(
+                    "DELETE FROM session
+                     WHERE idle_expires_at <= $1
+                         AND id IN (SELECT id FROM session WHERE idle_expires_at <= $1 LIMIT $2)",
+                )
+                .bind(to_micros(now))
+                .bind(SWEEP_BATCH)
+                .execute(db)
+                .await?
+                .rows_affected()
+            });
+            let revocations = run!(self.db.writer(), |db| {
+                sqlx::query(
+                    "DELETE FROM revocation
+                     WHERE seq IN (
+                         SELECT seq
+                         FROM revocation
+                         WHERE forget_at <= $1 AND seq < (SELECT MAX(seq) FROM revocation)
+                         LIMIT $2
+                     )",
+                )
+                .bind(to_micros(now))
+                .bind(SWEEP_BATCH)
+                .execute(db)
+                .await?
+                .rows_affected()
+            });
             if sessions == 0 && revocations == 0 {
                 return Ok(swept);
             }
@@ -240,17 +212,106 @@ impl SessionStore for SqlStore {
     }
 
     async fn count_live(&self, now: Timestamp) -> Result<u64, StoreError> {
-        let count = sqlx::query_scalar("SELECT COUNT(*) FROM session WHERE idle_expires_at > $1")
-            .bind(to_micros(now))
-            .fetch_one(self.db.reader())
-            .await?;
+        let count = run!(self.db.reader(), |db| {
+            sqlx::query_scalar("SELECT COUNT(*) FROM session WHERE idle_expires_at > $1")
+                .bind(to_micros(now))
+                .fetch_one(db)
+                .await?
+        });
         Ok(from_column(count))
+    }
+}
+
+/// Transactions that may be repeated as a whole.
+impl SqlStore {
+    /// What becomes of a counter that is not the current one of a live session; `None` if that changes meanwhile.
+    async fn rotate_not_current(
+        &self,
+        id: Uuid,
+        counter: u64,
+        rules: &Rules,
+        now: Timestamp,
+    ) -> Result<Option<Rotation>, StoreError> {
+        let mut transaction = self.db.begin().await?;
+        let row = run!(transaction.connection(), |connection| {
+            sqlx::query_as::<_, SessionRow>(
+                "SELECT id, user_id, device, address, created_at, last_seen_at, idle_expires_at, expires_at, counter
+                 FROM session
+                 WHERE id = $1",
+            )
+            .bind(id)
+            .fetch_optional(connection)
+            .await?
+        });
+        let Some(session) = row.map(Session::from) else { return Ok(Some(Rotation::Over)) };
+        match rules.judge(&session, counter, now) {
+            NotCurrent::Repeat => Ok(Some(Rotation::Repeated(session))),
+            NotCurrent::NeverIssued => Ok(Some(Rotation::NeverIssued)),
+            NotCurrent::Over => Ok(Some(Rotation::Over)),
+            NotCurrent::Reuse => {
+                let ended = run!(transaction.connection(), |connection| {
+                    sqlx::query("DELETE FROM session WHERE id = $1 AND counter = $2")
+                        .bind(id)
+                        .bind(to_column(session.counter))
+                        .execute(connection)
+                        .await?
+                        .rows_affected()
+                });
+                if ended == 0 {
+                    return Ok(None);
+                }
+                let revocation = revoke_session(&mut transaction, id, rules.forget_at(now)).await?;
+                transaction.commit().await?;
+                Ok(Some(Rotation::Reused { session, revocation }))
+            }
+        }
+    }
+
+    async fn end_once(&self, user_id: Uuid, id: Uuid, rules: &Rules, now: Timestamp) -> Result<Ended, StoreError> {
+        let mut transaction = self.db.begin().await?;
+        let ended = run!(transaction.connection(), |connection| {
+            sqlx::query_scalar(
+                "DELETE FROM session
+                 WHERE user_id = $1 AND id = $2 AND idle_expires_at > $3
+                 RETURNING id",
+            )
+            .bind(user_id)
+            .bind(id)
+            .bind(to_micros(now))
+            .fetch_all(connection)
+            .await?
+        });
+        revoke_sessions(transaction, ended, rules.forget_at(now)).await
+    }
+
+    async fn end_all_once(
+        &self,
+        user_id: Uuid,
+        keep: Option<Uuid>,
+        rules: &Rules,
+        now: Timestamp,
+    ) -> Result<Ended, StoreError> {
+        let mut transaction = self.db.begin().await?;
+        // No session has the nil id.
+        let ended = run!(transaction.connection(), |connection| {
+            sqlx::query_scalar(
+                "DELETE FROM session
+                 WHERE user_id = $1 AND id <> $2 AND idle_expires_at > $3
+                 RETURNING id",
+            )
+            .bind(user_id)
+            .bind(keep.unwrap_or(Uuid::nil()))
+            .bind(to_micros(now))
+            .fetch_all(connection)
+            .await?
+        });
+        revoke_sessions(transaction, ended, rules.forget_at(now)).await
     }
 }
 
 /// Revokes the tokens of sessions that have been ended in this transaction, and commits it.
 async fn revoke_sessions(
-    mut transaction: Transaction<'static, Sqlite>,
+    mut transaction: Transaction,
     ended: Vec<Uuid>,
     forget_at: Timestamp,
 ) -> Result<Ended, StoreError> {
@@ -263,20 +324,18 @@ async fn revoke_sessions(
     Ok(outcome)
 }
 
-async fn revoke_session(
-    transaction: &mut Transaction<'static, Sqlite>,
-    id: Uuid,
-    forget_at: Timestamp,
-) -> sqlx::Result<u64> {
-    let seq = sqlx::query_scalar(
-        "INSERT INTO revocation (session_id, forget_at)
-         VALUES ($1, $2)
-         RETURNING seq",
-    )
-    .bind(id)
-    .bind(to_micros(forget_at))
-    .fetch_one(&mut **transaction)
-    .await?;
+async fn revoke_session(transaction: &mut Transaction, id: Uuid, forget_at: Timestamp) -> sqlx::Result<u64> {
+    let seq = run!(transaction.connection(), |connection| {
+        sqlx::query_scalar(
+            "INSERT INTO revocation (session_id, forget_at)
+             VALUES ($1, $2)
+             RETURNING seq",
+        )
+        .bind(id)
+        .bind(to_micros(forget_at))
+        .fetch_one(connection)
+        .await?
+    });
     Ok(from_column(seq))
 }
 

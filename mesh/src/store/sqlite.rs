@@ -1,0 +1,64 @@
+//! SQLite: a file, many readers, one writer.
+
+use std::{path::Path, time::Duration};
+
+use sqlx::{
+    SqlitePool,
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+};
+
+use super::{Migration, OpenError, file, migration};
+
+/// How many connections read at once. Each has a thread of its own, and they open as they are needed.
+const READERS: u32 = 4;
+
+/// How long a statement waits for another process that writes, and a caller for a connection.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// SQLite lets one connection write at a time. There is one writer here, so that writers queue in order and without
+/// `SQLITE_BUSY`, and readers never wait for them (WAL).
+#[derive(Debug, Clone)]
+pub(super) struct Sqlite {
+    pub(super) readers: SqlitePool,
+    pub(super) writer: SqlitePool,
+}
+
+/// Opens the file, creates it and its directory if need be, and brings its schema up to date.
+pub(super) async fn open(path: &Path, migrations: &'static [Migration]) -> Result<Sqlite, OpenError> {
+    file::prepare(path)?;
+    let options = SqliteConnectOptions::new()
+        .filename(path)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .foreign_keys(true)
+        .busy_timeout(PATIENCE);
+
+    // Connections are never recycled: they are threads of this process, and nothing between can break.
+    let pool = || {
+        SqlitePoolOptions::new()
+            .acquire_timeout(PATIENCE)
+            .idle_timeout(None)
+            .max_lifetime(None)
+            .test_before_acquire(false)
+    };
+    let writer = pool()
+        .max_connections(1)
+        .connect_with(options.clone())
+        .await
+        .map_err(|error| OpenError::of_file(path, &error))?;
+    let readers = pool().max_connections(READERS).connect_lazy_with(options.pragma("query_only", "ON"));
+
+    let sqlite = Sqlite { readers, writer };
+    if let Err(error) = migration::run_on_file(&sqlite, path, migrations).await {
+        sqlite.close().await;
+        return Err(error);
+    }
+    Ok(sqlite)
+}
+
+impl Sqlite {
+    pub(super) async fn close(&self) {
+        self.readers.close().await;
+        self.writer.close().await;
+    }
+}
