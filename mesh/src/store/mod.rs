@@ -18,6 +18,8 @@
 //!
 //! SQL is written for PostgreSQL and SQLite alike: `$1` parameters, `TEXT`, `BIGINT` and `BLOB` columns, moments as
 //! microseconds ([`time`]), ids as [`uuid::Uuid`].
+//!
+//! What is fleeting and hot may live in [`redis`] instead.
 
 mod db;
 pub mod etag;
@@ -25,6 +27,7 @@ mod file;
 mod migration;
 pub mod page;
 mod probe;
+pub mod redis;
 pub mod time;
 
 pub use db::Db;

@@ -109,7 +109,15 @@ impl Feed {
     async fn read(&mut self) -> Result<Vec<Revocation>, StoreError> {
         // Before the reading, so that what comes during it is news.
         self.subscription.mark_read();
-        let revocations = self.source.store.revocations_after(self.cursor, BATCH, self.source.clock.now()).await?;
+        let store = &self.source.store;
+        let mut revocations = store.revocations_after(self.cursor, BATCH, self.source.clock.now()).await?;
+        // Where nothing comes after the cursor, it may be that of a store which has lost its history in the meantime.
+        if revocations.is_empty() && self.cursor > store.newest_revocation().await? {
+            tracing::warn!(cursor = self.cursor, "the store has lost revocations, a watcher starts over");
+            self.cursor = 0;
+            self.sign_due = true;
+            revocations = store.revocations_after(0, BATCH, self.source.clock.now()).await?;
+        }
         self.read_due = revocations.len() == BATCH as usize;
         Ok(revocations)
     }

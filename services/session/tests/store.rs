@@ -5,13 +5,19 @@
 use std::{collections::HashSet, sync::Arc};
 
 use chrono::{DateTime, TimeDelta};
+use drystone_backends::RedisCluster;
 use drystone_mesh::{
     clock::Timestamp,
-    store::{Db, page::Page},
+    config::Span,
+    store::{
+        Db,
+        page::Page,
+        redis::{Config, Redis},
+    },
 };
 use drystone_session::{
-    Ended, FIRST_COUNTER, MIGRATIONS, NewSession, Revocation, Rotation, Rules, Scope, Session, SessionStore, SqlStore,
-    Swept,
+    Ended, FIRST_COUNTER, MIGRATIONS, NewSession, RedisStore, Revocation, Rotation, Rules, Scope, Session,
+    SessionStore, SqlStore, Swept,
 };
 use tempfile::TempDir;
 use uuid::Uuid;
@@ -25,8 +31,32 @@ const RULES: Rules = Rules {
 
 type Store = Arc<dyn SessionStore>;
 
-/// Runs every test of the suite on one backend. `$open` answers a store and whatever has to stay for it to live.
+/// Runs the suite on one backend. `$open` answers a store and whatever has to stay for it to live.
 macro_rules! suite {
+    ($backend:ident, $open:path) => {
+        suite! {
+            $backend, $open,
+            a_session_is_read_as_it_was_written
+            the_current_counter_moves_a_session_one_step
+            a_rotation_moves_the_idle_end_but_never_past_the_absolute_one
+            the_last_counter_is_answered_the_same_within_the_grace
+            the_last_counter_ends_the_session_after_the_grace
+            an_older_counter_ends_the_session_at_once
+            a_counter_from_the_future_changes_nothing
+            an_expired_or_unknown_session_is_over
+            concurrent_rotations_of_one_session_have_one_successor
+            a_list_holds_the_live_sessions_of_one_user_newest_first_in_pages
+            ending_a_session_revokes_its_tokens
+            only_its_own_user_can_end_a_session
+            a_session_ends_once_however_many_ask
+            ending_all_sessions_can_keep_one
+            voiding_tokens_leaves_the_sessions
+            revocations_are_read_in_order_from_any_cursor_in_batches
+            revocations_of_many_writers_are_all_there_once
+            what_has_expired_is_swept_and_nothing_else
+            a_number_is_never_used_twice_and_the_newest_is_remembered
+        }
+    };
     ($backend:ident, $open:path, $($test:ident)+) => {
         mod $backend {
             $(
@@ -40,33 +70,33 @@ macro_rules! suite {
     };
 }
 
-suite! {
-    sqlite, super::open_sqlite,
-    a_session_is_read_as_it_was_written
-    the_current_counter_moves_a_session_one_step
-    a_rotation_moves_the_idle_end_but_never_past_the_absolute_one
-    the_last_counter_is_answered_the_same_within_the_grace
-    the_last_counter_ends_the_session_after_the_grace
-    an_older_counter_ends_the_session_at_once
-    a_counter_from_the_future_changes_nothing
-    an_expired_or_unknown_session_is_over
-    concurrent_rotations_of_one_session_have_one_successor
-    a_list_holds_the_live_sessions_of_one_user_newest_first_in_pages
-    ending_a_session_revokes_its_tokens
-    only_its_own_user_can_end_a_session
-    a_session_ends_once_however_many_ask
-    ending_all_sessions_can_keep_one
-    voiding_tokens_leaves_the_sessions
-    revocations_are_read_in_order_from_any_cursor_in_batches
-    revocations_of_many_writers_are_all_there_once
-    what_has_expired_is_swept_and_nothing_else
-    a_number_is_never_used_twice_and_the_newest_is_remembered
-}
+suite!(sqlite, super::open_sqlite);
+suite!(redis, super::open_redis);
+suite!(redis_cluster, super::open_redis_cluster);
 
 async fn open_sqlite() -> (Store, TempDir) {
     let directory = tempfile::tempdir().unwrap();
     let db = Db::open(&directory.path().join("session.db"), MIGRATIONS).await.unwrap();
     (Arc::new(SqlStore::new(db)), directory)
+}
+
+async fn open_redis() -> (Store, ()) {
+    let server = drystone_backends::Redis::shared();
+    let url = server.url().to_owned().into();
+    (redis_store(Config { url, prefix: server.prefix(), ..Config::default() }).await, ())
+}
+
+async fn open_redis_cluster() -> (Store, ()) {
+    let server = RedisCluster::shared();
+    let url = server.url().into();
+    (redis_store(Config { url, cluster: true, prefix: server.prefix(), ..Config::default() }).await, ())
+}
+
+/// What a test machine needs under load is no measure for a time limit.
+async fn redis_store(config: Config) -> Store {
+    let redis = Redis::open(&Config { timeout: Span::seconds(5), ..config }).unwrap();
+    redis.ready().await;
+    Arc::new(RedisStore::new(redis))
 }
 
 fn start() -> Timestamp {
