@@ -1,6 +1,8 @@
 //! Turns `proto/` into everything that is made from it: messages, clients, servers, validation,
 //! the descriptor set and the access table. A contract that breaks a rule of the house fails here.
 
+#[path = "build/comments.rs"]
+mod comments;
 #[path = "build/contract.rs"]
 mod contract;
 #[path = "build/generate.rs"]
@@ -27,6 +29,7 @@ fn run() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=build");
 
     let descriptor_set = protoc::compile(&proto, &protoc::files_under(&proto)?, &out)?;
+    let descriptor_set = comments::only_of("drystone/", &descriptor_set)?;
     fs::write(out.join("descriptor_set.binpb"), &descriptor_set)?;
 
     let contract = contract::Contract::read(&descriptor_set)?;

@@ -11,10 +11,10 @@ pub fn method_table(contract: &Contract) -> String {
     let mut source = String::from("/// Every RPC of ours.\npub static METHODS: &[Method] = &[\n");
     for method in &contract.methods {
         let max_auth_age = method.max_auth_age.map(|age| age.as_secs());
-        let _ = write!(
+        let _ = writeln!(
             source,
             "    Method {{ path: {:?}, callers: &{:?}, subject: Subject::{}, permission: {:?}, \
-             max_auth_age: {}, audited: {}, idempotency: Idempotency::{}, client_streaming: {}, server_streaming: {}, rest: &{:?} }},\n",
+             max_auth_age: {}, audited: {}, idempotency: Idempotency::{}, client_streaming: {}, server_streaming: {}, rest: &{:?} }},",
             method.path,
             method.callers,
             if method.subject == "SUBJECT_USER" { "User" } else { "None" },
@@ -31,7 +31,8 @@ pub fn method_table(contract: &Contract) -> String {
             method.rest,
         );
     }
-    source.push_str("];\n\n/// Every permission that a service declares.\npub static PERMISSIONS: &[Permission] = &[\n");
+    source
+        .push_str("];\n\n/// Every permission that a service declares.\npub static PERMISSIONS: &[Permission] = &[\n");
     for permission in &contract.permissions {
         let _ = writeln!(
             source,
@@ -40,7 +41,11 @@ pub fn method_table(contract: &Contract) -> String {
         );
     }
     source.push_str("];\n\n");
-    let _ = writeln!(source, "/// Every workload of a mesh, by name: those that serve an RPC, and those in front of them.\npub static WORKLOADS: &[&str] = &{:?};", contract.workloads.iter().collect::<Vec<_>>());
+    let _ = writeln!(
+        source,
+        "/// Every workload of a mesh, by name: those that serve an RPC, and those in front of them.\npub static WORKLOADS: &[&str] = &{:?};",
+        contract.workloads.iter().collect::<Vec<_>>()
+    );
     source
 }
 

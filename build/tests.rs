@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, dead_code)]
 
+#[path = "comments.rs"]
+mod comments;
 #[path = "contract.rs"]
 mod contract;
 #[path = "protoc.rs"]
@@ -53,8 +55,11 @@ fn a_lawful_contract_is_read_whole() {
     assert_eq!(method.path, "/drystone.stone.v1.StoneService/Lay");
     assert_eq!(method.callers, ["outside", "stone"]);
     assert_eq!(method.permission.as_deref(), Some("stones:lay"));
-    assert_eq!(method.max_auth_age, Some(std::time::Duration::from_secs(300)));
-    assert_eq!((method.subject.as_str(), method.idempotency.as_str(), method.audited), ("SUBJECT_USER", "IDEMPOTENT", true));
+    assert_eq!(method.max_auth_age, Some(std::time::Duration::from_mins(5)));
+    assert_eq!(
+        (method.subject.as_str(), method.idempotency.as_str(), method.audited),
+        ("SUBJECT_USER", "IDEMPOTENT", true)
+    );
 }
 
 #[test]
@@ -84,13 +89,18 @@ fn a_rule_without_a_subject_is_refused() {
 
 #[test]
 fn an_unknown_permission_is_refused() {
-    let finding = finding(&format!("{RULE} = {{ callers: \"edge\" subject: SUBJECT_USER permission: \"stones:eat\" }};"));
-    assert!(finding.contains("StoneService.Lay: names the unknown permission `stones:eat`; declared are none"), "{finding}");
+    let finding =
+        finding(&format!("{RULE} = {{ callers: \"edge\" subject: SUBJECT_USER permission: \"stones:eat\" }};"));
+    assert!(
+        finding.contains("StoneService.Lay: names the unknown permission `stones:eat`; declared are none"),
+        "{finding}"
+    );
 }
 
 #[test]
 fn a_permission_without_a_user_is_refused() {
-    let finding = finding(&format!("{RULE} = {{ callers: \"edge\" subject: SUBJECT_NONE max_auth_age: {{ seconds: 5 }} }};"));
+    let finding =
+        finding(&format!("{RULE} = {{ callers: \"edge\" subject: SUBJECT_NONE max_auth_age: {{ seconds: 5 }} }};"));
     assert!(finding.contains("which only SUBJECT_USER can have"), "{finding}");
 }
 
@@ -99,7 +109,10 @@ fn a_rest_path_without_outside_is_refused() {
     let finding = finding(&format!(
         "option (google.api.http) = {{ get: \"/v1/stones\" }}; {RULE} = {{ callers: \"edge\" subject: SUBJECT_NONE }};"
     ));
-    assert!(finding.contains("StoneService.Lay: has the REST path `GET /v1/stones` but does not list `outside`"), "{finding}");
+    assert!(
+        finding.contains("StoneService.Lay: has the REST path `GET /v1/stones` but does not list `outside`"),
+        "{finding}"
+    );
 }
 
 #[test]
@@ -129,7 +142,9 @@ fn a_stream_with_a_rest_path_is_refused() {
         "service StoneService {{ rpc Lay(M) returns (stream M) {{ option (google.api.http) = {{ get: \"/v1/stones\" }};
          {RULE} = {{ callers: \"outside\" subject: SUBJECT_NONE }}; }} }}"
     ));
-    assert!(refused.err().unwrap().0[0].contains("StoneService.Lay: has the REST path `GET /v1/stones` but is a stream"));
+    assert!(
+        refused.err().unwrap().0[0].contains("StoneService.Lay: has the REST path `GET /v1/stones` but is a stream")
+    );
 }
 
 #[test]
@@ -148,4 +163,28 @@ fn a_file_that_does_not_compile_is_refused_by_protoc() {
     fs::write(folder.path().join("broken.proto"), "syntax = \"proto3\"; message {").unwrap();
     let error = protoc::compile(folder.path(), &["broken.proto".into()], folder.path()).unwrap_err();
     assert!(error.to_string().contains("broken.proto:1"), "{error}");
+}
+
+#[test]
+fn comments_of_others_are_left_out_and_nothing_else() {
+    use prost_reflect::{DescriptorPool, prost::Message as _, prost_types::FileDescriptorSet};
+
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("proto");
+    let scratch = tempfile::tempdir().unwrap();
+    let whole = protoc::compile(&root, &protoc::files_under(&root).unwrap(), scratch.path()).unwrap();
+    let kept = comments::only_of("drystone/", &whole).unwrap();
+    assert!(kept.len() * 2 < whole.len(), "{} of {} bytes", kept.len(), whole.len());
+
+    let (before, after) = (FileDescriptorSet::decode(&*whole).unwrap(), FileDescriptorSet::decode(&*kept).unwrap());
+    for (before, mut after) in before.file.into_iter().zip(after.file) {
+        let is_ours = after.name().starts_with("drystone/");
+        assert_eq!(after.source_code_info.is_some(), is_ours, "{}", after.name());
+        after.source_code_info.clone_from(&before.source_code_info);
+        assert_eq!(before, after);
+    }
+    // Custom options stand.
+    let pool = DescriptorPool::decode(&*kept).unwrap();
+    let option = pool.get_extension_by_name("drystone.access.v1.rule").unwrap();
+    let method = pool.get_service_by_name("drystone.user.v1.UserService").unwrap().methods().next().unwrap();
+    assert!(method.options().has_extension(&option));
 }

@@ -3,7 +3,7 @@
 use std::marker::PhantomData;
 
 use prost::Message;
-use prost_protovalidate::{Validate, ValidationError};
+use prost_protovalidate::{Validate, ValidationError, Violation};
 use tonic::{
     Code, Status,
     codec::{Codec, DecodeBuf, Decoder},
@@ -63,11 +63,21 @@ fn unlawful(error: &ValidationError) -> Status {
     let violations: Vec<FieldViolation> = error
         .violations()
         .iter()
-        .map(|violation| FieldViolation::new(violation.field_path(), violation.message()))
+        .map(|violation| FieldViolation::new(violation.field_path(), description(violation)))
         .collect();
     let fields: Vec<String> =
         violations.iter().map(|violation| format!("{}: {}", violation.field, violation.description)).collect();
     refuse(&fields.join("; "), violations)
+}
+
+/// What is wrong, in words. The rules for well-known formats come with an id and no words of their own.
+fn description(violation: &Violation) -> String {
+    match (violation.message(), violation.rule_id()) {
+        ("", "string.email" | "string.email_empty") => "must be an e-mail address".to_owned(),
+        ("", "string.uuid" | "string.uuid_empty") => "must be a UUID".to_owned(),
+        ("", rule) => format!("breaks the rule `{rule}`"),
+        (message, _) => message.to_owned(),
+    }
 }
 
 fn refuse(message: &str, violations: Vec<FieldViolation>) -> Status {

@@ -15,51 +15,43 @@
 //!
 //! A call that is refused carries a [`Reason`] in the `google.rpc.ErrorInfo` of its status.
 
-// Generated code is generated for a machine: what pedantic lints ask of people does not concern it.
-#![allow(clippy::pedantic, missing_docs)]
-
 pub mod codec;
 pub mod contract;
 pub mod reason;
 
 pub use reason::Reason;
 
-/// Who may call what: the options that rules are written in.
-pub mod access {
-    pub mod v1 {
-        tonic::include_proto!("drystone.access.v1");
-    }
+/// What is generated from the package `drystone.NAME.v1`. What lints ask of people does not concern it.
+macro_rules! generated {
+    ($($(#[$doc:meta])+ $name:ident $package:literal,)+) => {
+        $(
+            $(#[$doc])+
+            #[allow(clippy::all, clippy::pedantic, missing_docs)]
+            pub mod $name {
+                /// Version 1.
+                pub mod v1 {
+                    tonic::include_proto!($package);
+                }
+            }
+        )+
+    };
 }
 
-/// Sign-in and keys.
-pub mod auth {
-    pub mod v1 {
-        tonic::include_proto!("drystone.auth.v1");
-    }
+generated! {
+    /// Who may call what: the options that rules are written in.
+    access "drystone.access.v1",
+    /// Sign-in and keys.
+    auth "drystone.auth.v1",
+    /// Properties.
+    property "drystone.property.v1",
+    /// Sessions and revocations.
+    session "drystone.session.v1",
+    /// Accounts.
+    user "drystone.user.v1",
 }
 
-/// Properties.
-pub mod property {
-    pub mod v1 {
-        tonic::include_proto!("drystone.property.v1");
-    }
-}
-
-/// Sessions and revocations.
-pub mod session {
-    pub mod v1 {
-        tonic::include_proto!("drystone.session.v1");
-    }
-}
-
-/// Accounts.
-pub mod user {
-    pub mod v1 {
-        tonic::include_proto!("drystone.user.v1");
-    }
-}
-
-mod generated {
+#[allow(clippy::all, clippy::pedantic)]
+mod generated_impls {
     // The generators name our types from the root of their package.
     use crate as drystone;
 

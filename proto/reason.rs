@@ -53,6 +53,8 @@ reasons! {
     InvalidPageToken "INVALID_PAGE_TOKEN" InvalidArgument 400,
     /// The body is larger than is taken.
     BodyTooLarge "BODY_TOO_LARGE" InvalidArgument 413,
+    /// The body did not arrive in time.
+    BodyTooSlow "BODY_TOO_SLOW" DeadlineExceeded 408,
     /// The body's content type is not served.
     UnsupportedMediaType "UNSUPPORTED_MEDIA_TYPE" InvalidArgument 415,
     /// No REST call has this path.

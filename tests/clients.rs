@@ -1,1 +1,194 @@
-//! Soon.
+//! Clients that are not ours: what the README tells people to type, done to the letter.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+
+use drystone::Reason;
+use drystone_tests::{Home, Mesh, User, process, readme};
+use serde_json::Value;
+
+#[track_caller]
+fn succeed(output: &Output) -> String {
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let complaints = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "it failed with {}: {text}\n{complaints}", output.status);
+    text
+}
+
+/// The README's commands, at the addresses and with the certificates of this mesh.
+fn for_mesh(mesh: &Mesh, script: &str) -> String {
+    let certificates = mesh.certificates().ca().parent().unwrap().display().to_string();
+    let replacements = [
+        ("http://127.0.0.1:8080", format!("http://{}", mesh.rest().address())),
+        ("127.0.0.1:50052", mesh.grpc_address("user").to_string()),
+        ("certs/dev", certificates),
+        ("target/debug/drystone", "drystone".to_owned()),
+        ("target/drystone.binpb", "drystone.binpb".to_owned()),
+    ];
+    replacements.iter().fold(script.to_owned(), |script, (from, to)| {
+        assert!(!from.starts_with("127") || !script.contains("127.0.0.1:5005") || script.contains(from), "{script}");
+        script.replace(from, to)
+    })
+}
+
+/// The JSON objects that stand alone on a line.
+fn objects(text: &str) -> Vec<Value> {
+    text.lines().filter_map(|line| serde_json::from_str(line).ok()).filter(Value::is_object).collect()
+}
+
+#[test]
+fn the_walk_of_the_readme_goes_as_it_says() {
+    // A mesh of its own: the README's user has the README's address.
+    let mesh = Mesh::start();
+    let output = readme::run(&for_mesh(&mesh, &readme::section("walk")), mesh.home().path());
+    let text = succeed(&output);
+    let answers = objects(&text);
+    let refused: Vec<_> = answers.iter().filter(|answer| answer.get("code").is_some()).collect();
+    assert_eq!(refused.len(), 1, "{text}");
+    assert!(text.contains("HTTP/1.1 401 Unauthorized"), "{text}");
+    assert_eq!(refused[0]["details"][0]["reason"], "TOKEN_REVOKED", "{text}");
+    let last = answers.last().unwrap();
+    assert_eq!(last, refused[0], "the refusal comes last: {text}");
+    assert_eq!(answers[0]["displayName"], "Ada");
+    assert!(answers.iter().any(|answer| answer["displayName"] == "Ada Lovelace"), "{text}");
+    assert!(answers.iter().any(|answer| answer["properties"][0]["labels"]["kind"] == "machine"), "{text}");
+    assert!(answers.iter().any(|answer| answer["sessions"][0]["current"] == true), "{text}");
+}
+
+#[test]
+fn grpcurl_does_what_the_readme_says() {
+    let mesh = Mesh::start();
+    readme::tool("grpcurl");
+    let script = format!("{}\necho ---\n{}", readme::section("walk"), readme::section("grpcurl"));
+    let output = readme::run(&for_mesh(&mesh, &format!("exec 2>&1\n{script}")), mesh.home().path());
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let text = text.split_once("---\n").unwrap().1;
+
+    // It lists, and describes with the rule.
+    for service in ["drystone.user.v1.UserService", "grpc.health.v1.Health"] {
+        assert!(text.lines().any(|line| line == service), "{service} is not listed: {text}");
+    }
+    assert!(text.contains("rpc ListUsers"), "{text}");
+    for part in ["drystone.access.v1.rule", "outside", "operator", "SUBJECT_USER", "users:read"] {
+        assert!(text.contains(part), "the rule is not described with {part}: {text}");
+    }
+    // It calls.
+    assert!(text.contains("\"displayName\": \"Ada Lovelace\""), "{text}");
+    assert!(text.contains("\"roles\": ["), "{text}");
+    // And it is refused, three times, in this order.
+    let mut rest = text;
+    for refusal in ["certificate", "may not call", Reason::TokenMissing.name()] {
+        let at = rest.find(refusal).unwrap_or_else(|| panic!("no refusal for {refusal} in: {rest}\nall of it: {text}"));
+        rest = &rest[at + refusal.len()..];
+    }
+    assert!(text.contains("Code: PermissionDenied") && text.contains("Code: Unauthenticated"), "{text}");
+}
+
+fn grpcurl(mesh: &Mesh, workload: Option<&str>, arguments: &[&str]) -> Output {
+    let mut command = Command::new(readme::tool("grpcurl"));
+    command.arg("-cacert").arg(mesh.certificates().ca());
+    if let Some(workload) = workload {
+        let [certificate, key] = mesh.certificates().files_of(workload);
+        command.arg("-cert").arg(certificate).arg("-key").arg(key);
+    }
+    command.args(arguments).output().unwrap()
+}
+
+#[tokio::test]
+async fn grpcurl_lists_and_describes_every_service() {
+    let mesh = Mesh::shared();
+    for (service, name) in [("auth", "Auth"), ("user", "User"), ("session", "Session"), ("property", "Property")] {
+        let (address, name) = (mesh.grpc_address(service).to_string(), format!("drystone.{service}.v1.{name}Service"));
+        let listed = succeed(&grpcurl(mesh, Some("operator"), &[&address, "list"]));
+        assert!(listed.lines().any(|line| line == name), "{listed}");
+        let described = succeed(&grpcurl(mesh, Some("operator"), &[&address, "describe", &name]));
+        let (rpcs, rules) = (described.matches("rpc ").count(), described.matches("drystone.access.v1.rule").count());
+        assert!(rpcs > 0 && rpcs == rules, "{described}");
+    }
+}
+
+#[tokio::test]
+async fn reflection_is_for_the_operator() {
+    let mesh = Mesh::shared();
+    let address = mesh.grpc_address("user").to_string();
+    for workload in ["auth", "user", "session", "property", "edge", "ingress"] {
+        let output = grpcurl(mesh, Some(workload), &[&address, "list"]);
+        let complaints = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && complaints.contains("may not call"), "{workload}: {complaints}");
+    }
+    let output = grpcurl(mesh, None, &["-max-time", "5", &address, "list"]);
+    assert!(!output.status.success(), "{output:?}");
+}
+
+#[tokio::test]
+async fn grpcurl_calls_as_a_user_with_a_token() {
+    let mesh = Mesh::shared();
+    let (user, tokens) = User::signed_in(mesh).await;
+    let (address, token) = (mesh.grpc_address("user").to_string(), format!("authorization: Bearer {}", tokens.access));
+    let method = "drystone.user.v1.UserService/GetMe";
+    let answer: Value =
+        serde_json::from_str(&succeed(&grpcurl(mesh, Some("operator"), &["-H", &token, &address, method]))).unwrap();
+    assert_eq!(answer["user"]["email"], user.email.as_str());
+}
+
+fn export(directory: &Path) -> PathBuf {
+    let path = directory.join("drystone.binpb");
+    let exported = process::run_to_end(process::drystone(&["contract", "export", "--output"]).arg(&path));
+    assert!(exported.status.success(), "{exported:?}");
+    path
+}
+
+#[test]
+fn the_exported_contract_is_the_one_that_is_embedded() {
+    let home = Home::new();
+    assert!(fs::read(export(home.path())).unwrap() == drystone::contract::DESCRIPTOR_SET);
+    let piped = Command::new(drystone_tests::binary::drystone()).args(["contract", "export"]).output().unwrap();
+    assert!(piped.status.success() && piped.stdout == drystone::contract::DESCRIPTOR_SET);
+}
+
+#[test]
+fn a_python_client_is_made_with_two_commands_and_works() {
+    let mesh = Mesh::shared();
+    readme::tool("python");
+    let home = Home::new();
+    let script = readme::section("python-client");
+    assert_eq!(readme::commands(&script).len(), 2, "{script}");
+    succeed(&readme::run(&script, home.path()));
+
+    // The README's reader works beside what has been made; so does the program.
+    let program = drystone_tests::binary::repository().join("tests/clients/call.py");
+    let output = Command::new(readme::tool("python"))
+        .arg(program)
+        .arg(mesh.ready_file())
+        .env("PYTHONPATH", generated(home.path()))
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .output()
+        .unwrap();
+    assert!(succeed(&output).contains("all is well"), "{output:?}");
+}
+
+#[test]
+fn plain_protoc_makes_code_from_the_exported_contract_too() {
+    let home = Home::new();
+    let contract = export(home.path());
+    // The prebuilt protoc that the build itself runs.
+    let output = Command::new(drystone_tests::binary::repository().join("build/protoc"))
+        .arg(format!("--descriptor_set_in={}", contract.display()))
+        .arg(format!("--python_out={}", home.path().display()))
+        .args(["drystone/user/v1/user.proto", "buf/validate/validate.proto", "google/api/annotations.proto"])
+        .output()
+        .unwrap();
+    succeed(&output);
+    assert!(home.path().join("drystone/user/v1/user_pb2.py").is_file());
+}
+
+/// The directory that Python has to look into for the generated code.
+fn generated(directory: &Path) -> PathBuf {
+    let made = Path::new("drystone/auth/v1/auth_pb2_grpc.py");
+    let subdirectories = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    let mut found = subdirectories.chain([directory.to_owned()]).filter(|path| path.join(made).is_file());
+    found.next().unwrap_or_else(|| panic!("the commands have not made {}", made.display()))
+}

@@ -151,7 +151,11 @@ fn intruders(ours: &Authority) -> Vec<Intruder> {
     let uris = |uris: &[&str]| Leaf { uris: uris.iter().map(ToString::to_string).collect(), ..auth() };
     let id = format!("spiffe://{TRUST_DOMAIN}/service/auth");
     vec![
-        everywhere("another trust domain", "untrusted_domain", Some(ours.issue(&Leaf::of("elsewhere.example", "auth")))),
+        everywhere(
+            "another trust domain",
+            "untrusted_domain",
+            Some(ours.issue(&Leaf::of("elsewhere.example", "auth"))),
+        ),
         everywhere("another CA", "unknown_issuer", Some(foreign.issue(&auth()))),
         everywhere("expired", "out_of_time", Some(ours.issue(&Leaf { validity: (-7200, -3600), ..auth() }))),
         everywhere("no certificate", "no_certificate", None),

@@ -28,7 +28,8 @@ async fn a_refusal_is_a_google_rpc_status() {
     let answer = Mesh::shared().rest().get("/v1/users/me").send().await.refused(Reason::TokenMissing);
     let error = answer.json();
     assert_eq!(error["code"], 16);
-    let details = json!([{"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "TOKEN_MISSING", "domain": "drystone"}]);
+    let details =
+        json!([{"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "TOKEN_MISSING", "domain": "drystone"}]);
     let mut found = error["details"].clone();
     found[0].as_object_mut().unwrap().remove("metadata");
     assert_eq!(found, details);
@@ -39,7 +40,18 @@ async fn a_refusal_is_a_google_rpc_status() {
 #[tokio::test]
 async fn a_path_that_nobody_serves_is_not_found() {
     let rest = Mesh::shared().rest();
-    let paths = ["/", "/v1", "/v1/", "/v1/users/", "/v1//users", "/v2/users", "/V1/users", "/v1/users/me/", "/%2e%2e/", "/v1/users/me/x"];
+    let paths = [
+        "/",
+        "/v1",
+        "/v1/",
+        "/v1/users/",
+        "/v1//users",
+        "/v2/users",
+        "/V1/users",
+        "/v1/users/me/",
+        "/%2e%2e/",
+        "/v1/users/me/x",
+    ];
     for path in paths {
         rest.get(path).send().await.refused(Reason::RouteNotFound);
         rest.post(path, json!({})).send().await.refused(Reason::RouteNotFound);
@@ -83,7 +95,9 @@ async fn head_answers_as_get_does_without_the_body() {
 async fn only_json_is_taken() {
     let rest = Mesh::shared().rest();
     let post = |content_type| rest.call(Method::POST, "/v1/auth/register").body(content_type, account().to_string());
-    for content_type in ["text/plain", "application/x-www-form-urlencoded", "application/grpc", "application/jsonx", "", "json"] {
+    for content_type in
+        ["text/plain", "application/x-www-form-urlencoded", "application/grpc", "application/jsonx", "", "json"]
+    {
         post(content_type).send().await.refused(Reason::UnsupportedMediaType);
     }
     for content_type in ["application/json; charset=latin1", "text/json"] {
@@ -113,29 +127,47 @@ async fn a_large_body_is_refused_and_the_answer_can_be_read() {
 async fn a_body_that_is_no_json_is_refused() {
     let lawful = account().to_string();
     let open = &lawful[..lawful.len() - 1];
-    let nested = |open: &str, close: &str, depth: usize| format!("{}{}", open.repeat(depth), close.repeat(depth));
+    let named = |name: &[u8]| {
+        let mut account = account();
+        account["displayName"] = json!("NAME");
+        let text = account.to_string();
+        let (before, after) = text.split_once("NAME").unwrap();
+        [before.as_bytes(), name, after.as_bytes()].concat()
+    };
     let bodies: Vec<(&str, Vec<u8>)> = vec![
         ("cut short", open.into()),
         ("nothing of it", b"hello".into()),
         ("a second value", format!("{lawful}{{}}").into()),
         ("a NUL", format!("{lawful}\0").into()),
         ("a byte order mark", format!("\u{feff}{lawful}").into()),
-        ("bad UTF-8", [open.as_bytes(), b",\"x\":\"\xff\"}"].concat()),
-        ("overlong UTF-8", [open.as_bytes(), b",\"x\":\"\xc0\xaf\"}"].concat()),
+        ("bad UTF-8", named(b"\xff")),
+        ("overlong UTF-8", named(b"\xc0\xaf")),
+        ("a surrogate in UTF-8", named(b"\xed\xa0\x80")),
         ("UTF-16", lawful.encode_utf16().flat_map(u16::to_le_bytes).collect()),
-        ("half a surrogate pair", format!(r#"{open},"x":"\ud800"}}"#).into()),
-        ("a control character", [open.as_bytes(), b",\"x\":\"\x01\"}"].concat()),
-        ("NaN", format!(r#"{open},"x":NaN}}"#).into()),
+        ("half a surrogate pair", named(br"\ud800")),
+        ("a control character", named(b"\x01")),
+        ("NaN", lawful.replace("\"Ada\"", "NaN").into()),
         ("single quotes", lawful.replace('"', "'").into()),
-        ("a list nested deep", nested("[", "]", 100_000).into()),
-        ("objects nested deep", nested(r#"{"x":"#, "}", 50_000).replace(":}", ":1}").into()),
-        ("nested deep and never closed", "[".repeat(500_000).into()),
     ];
     for (name, body) in bodies {
         let answer = register(body).await;
         assert_eq!(answer.status, 400, "{name}: {}", answer.text());
         assert_eq!(answer.reason(), "MALFORMED_BODY", "{name}: {}", answer.text());
         assert!(answer.body.len() < 2000, "{name}: the body comes back: {}", answer.text());
+    }
+}
+
+#[tokio::test]
+async fn json_that_is_nested_too_deep_is_refused() {
+    for (open, close) in [("[", "]"), (r#"{"labels":"#, "}"), (r#"{"x":"#, "}"), (r#"{"displayName":["#, "]}")] {
+        for depth in [200, 5_000, 50_000] {
+            let whole = format!("{}1{}", open.repeat(depth), close.repeat(depth));
+            for body in [&whole, &whole[..whole.len() / 2]] {
+                let answer = register(body.to_owned()).await;
+                assert_eq!(answer.status, 400, "{depth} of {open}: {}", answer.text());
+                answer.reason();
+            }
+        }
     }
 }
 
@@ -161,9 +193,12 @@ async fn what_is_wrong_with_a_field_is_said_by_its_name() {
         let shown = changes.to_string();
         let answer = with(changes).await.refused(Reason::InvalidRequest);
         assert_eq!(answer.fields(), [field], "{shown}: {}", answer.text());
+        let description = answer.detail("google.rpc.BadRequest").unwrap()["fieldViolations"][0]["description"].clone();
+        assert!(description.as_str().is_some_and(|text| text.len() > 5), "{shown} is not described: {}", answer.text());
     }
     // All that is wrong is said at once, and a secret is not among it.
-    let answer = register(r#"{"email":"x","password":"hunter2","displayName":""}"#).await.refused(Reason::InvalidRequest);
+    let answer =
+        register(r#"{"email":"x","password":"hunter2","displayName":""}"#).await.refused(Reason::InvalidRequest);
     let mut fields = answer.fields();
     fields.sort_unstable();
     assert_eq!(fields, ["displayName", "email", "password"]);
@@ -194,7 +229,9 @@ async fn what_is_wrong_in_path_and_query_is_said_by_its_name() {
         let answer = mesh.rest().get(path).bearer(&tokens.access).send().await.refused(Reason::InvalidRequest);
         assert_eq!(answer.fields(), [field], "{path}: {}", answer.text());
     }
-    for path in ["/v1/users/%ff", "/v1/users/%", "/v1/users/%zz", "/v1/properties?pageToken=%ff", "/v1/properties?%ff=1"] {
+    for path in
+        ["/v1/users/%ff", "/v1/users/%", "/v1/users/%zz", "/v1/properties?pageToken=%ff", "/v1/properties?%ff=1"]
+    {
         let answer = mesh.rest().get(path).bearer(&tokens.access).send().await;
         assert_eq!(answer.status, 400, "{path}: {}", answer.text());
         answer.reason();
@@ -206,16 +243,16 @@ async fn an_update_changes_what_its_body_or_its_mask_names() {
     let mesh = Mesh::shared();
     let (user, tokens) = User::signed_in(mesh).await;
     let path = format!("/v1/users/{}", user.id);
-    let patch = async |query: &str, body: Value| {
+    let change = async |query: &str, body: Value| {
         mesh.rest().patch(&format!("{path}{query}"), body).bearer(&tokens.access).send().await
     };
     let name = |answer: &Answer| answer.json()["displayName"].as_str().unwrap().to_owned();
-    assert_eq!(name(&patch("", json!({"displayName": "One"})).await.expect(200)), "One");
-    assert_eq!(name(&patch("?updateMask=displayName", json!({"displayName": "Two"})).await.expect(200)), "Two");
+    assert_eq!(name(&change("", json!({"displayName": "One"})).await.expect(200)), "One");
+    assert_eq!(name(&change("?updateMask=displayName", json!({"displayName": "Two"})).await.expect(200)), "Two");
     // What the server sets itself may come back with the rest of what was read, and is let lie.
     let mut read = mesh.rest().get(&path).bearer(&tokens.access).send().await.expect(200).json();
     read["displayName"] = json!("Three");
-    assert_eq!(name(&patch("", read).await.expect(200)), "Three");
+    assert_eq!(name(&change("", read).await.expect(200)), "Three");
 
     for (query, body) in [
         ("", json!({"displayName": ""})),
@@ -226,12 +263,12 @@ async fn an_update_changes_what_its_body_or_its_mask_names() {
         ("", json!({})),
     ] {
         let shown = format!("{query} {body}");
-        let answer = patch(query, body).await;
+        let answer = change(query, body).await;
         assert_eq!((answer.status, answer.reason().as_str()), (400, "INVALID_REQUEST"), "{shown}: {}", answer.text());
     }
     // The id of the path is the one that counts; another in the body is a contradiction, and is not followed.
     let (other, _) = User::signed_in(mesh).await;
-    let answer = patch("", json!({"id": other.id, "displayName": "Five"})).await;
+    let answer = change("", json!({"id": other.id, "displayName": "Five"})).await;
     assert!(answer.status == 400 || answer.json()["id"] == user.id.as_str(), "{}", answer.text());
 }
 
@@ -266,7 +303,8 @@ async fn what_a_client_says_of_itself_is_not_believed() {
         ("x-user-roles", "admin"),
     ];
     let sign_in = mesh.rest().post("/v1/auth/login", json!({"email": user.email, "password": user.password}));
-    let sign_in = forged.iter().fold(sign_in.header("user-agent", "honest/1.0"), |call, (name, value)| call.header(name, value));
+    let sign_in =
+        forged.iter().fold(sign_in.header("user-agent", "honest/1.0"), |call, (name, value)| call.header(name, value));
     let second = drystone_tests::Tokens::of(&sign_in.send().await.expect(200).json());
     let sessions = mesh.rest().get("/v1/sessions").bearer(&second.access).send().await.expect(200).json();
     assert_eq!(sessions["sessions"][0]["device"], "honest/1.0");
@@ -322,7 +360,10 @@ async fn keys_and_discovery_are_where_clients_look_for_them() {
     let keys = jwks["keys"].as_array().unwrap();
     assert!(!keys.is_empty());
     for key in keys {
-        assert_eq!((&key["kty"], &key["crv"], &key["alg"], &key["use"]), (&json!("EC"), &json!("P-256"), &json!("ES256"), &json!("sig")));
+        assert_eq!(
+            (&key["kty"], &key["crv"], &key["alg"], &key["use"]),
+            (&json!("EC"), &json!("P-256"), &json!("ES256"), &json!("sig"))
+        );
         for member in ["kid", "x", "y"] {
             assert_eq!(key[member].as_str().unwrap().len(), 43, "{member} is 32 bytes in base64url without padding");
         }
@@ -395,7 +436,7 @@ async fn http_that_is_none_is_answered_with_400() {
 
 #[tokio::test]
 async fn a_connection_goes_on_after_a_refusal() {
-    let mut requests = String::new();
+    let mut requests = Vec::new();
     for (head, body) in [
         ("GET /nowhere", ""),
         ("POST /v1/auth/login", "{"),
@@ -405,10 +446,11 @@ async fn a_connection_goes_on_after_a_refusal() {
         ("GET /v1/users/me", ""),
     ] {
         let length = body.len();
-        requests += &format!("{head} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}");
+        let headers = format!("host: x\r\ncontent-type: application/json\r\ncontent-length: {length}");
+        requests.push(format!("{head} HTTP/1.1\r\n{headers}\r\n\r\n{body}"));
     }
-    requests += "GET /health HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
-    let answers = exchange(requests.as_bytes()).await;
+    requests.push("GET /health HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n".to_owned());
+    let answers = exchange(requests.concat().as_bytes()).await;
     let statuses: Vec<&str> = answers.match_indices("HTTP/1.1 ").map(|(at, _)| &answers[at + 9..at + 12]).collect();
     assert_eq!(statuses, ["404", "400", "400", "404", "405", "401", "200"], "{answers}");
 }
@@ -455,7 +497,19 @@ async fn nothing_that_a_client_sends_is_answered_with_a_fault_of_ours() {
         json!({}),
         json!({"": {"": ""}}),
     ];
-    let fields = ["email", "password", "displayName", "refreshToken", "requestId", "labels", "keepCurrent", "id", "etag", "@type", ""];
+    let fields = [
+        "email",
+        "password",
+        "displayName",
+        "refreshToken",
+        "requestId",
+        "labels",
+        "keepCurrent",
+        "id",
+        "etag",
+        "@type",
+        "",
+    ];
     for (method, path) in &routes {
         for value in &values {
             for field in fields {

@@ -88,7 +88,8 @@ async fn a_refresh_token_with_a_changed_bit_is_refused_and_harms_nobody() {
         damaged[place] = if damaged[place] == b'A' { b'B' } else { b'A' };
         refresh(mesh, std::str::from_utf8(&damaged).unwrap()).await.refused(Reason::RefreshTokenInvalid);
     }
-    let variants = [&tokens.refresh[..length - 1], &format!("{}A", tokens.refresh), &format!("{}=", tokens.refresh), "x"];
+    let variants =
+        [&tokens.refresh[..length - 1], &format!("{}A", tokens.refresh), &format!("{}=", tokens.refresh), "x"];
     for damaged in variants {
         refresh(mesh, damaged).await.refused(Reason::RefreshTokenInvalid);
     }
@@ -158,7 +159,7 @@ async fn one_session_can_be_ended_from_another() {
     me(mesh, &phone.access).await.refused(Reason::TokenRevoked);
     refresh(mesh, &phone.refresh).await.refused(Reason::SessionEnded);
     me(mesh, &laptop.access).await.expect(200);
-    assert_eq!(session_ids(mesh, &laptop.access).await, [laptop.session_id.clone()]);
+    assert_eq!(session_ids(mesh, &laptop.access).await, std::slice::from_ref(&laptop.session_id));
     mesh.rest().delete(&path).bearer(&laptop.access).send().await.refused(Reason::SessionNotFound);
 }
 
@@ -170,7 +171,7 @@ async fn nobody_ends_a_session_of_somebody_else() {
     let path = format!("/v1/sessions/{}", victim.session_id);
     mesh.rest().delete(&path).bearer(&attacker.access).send().await.refused(Reason::SessionNotFound);
     me(mesh, &victim.access).await.expect(200);
-    assert_eq!(session_ids(mesh, &attacker.access).await, [attacker.session_id.clone()]);
+    assert_eq!(session_ids(mesh, &attacker.access).await, std::slice::from_ref(&attacker.session_id));
 }
 
 async fn revoke_all(mesh: &Mesh, tokens: &Tokens, body: serde_json::Value) -> serde_json::Value {

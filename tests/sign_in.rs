@@ -98,12 +98,17 @@ async fn more_sign_ins_than_can_be_hashed_are_turned_away_with_a_time_to_come_ba
 #[tokio::test]
 async fn a_password_is_taken_as_it_is() {
     let mesh = Mesh::shared();
-    for password in ["пароль 密码 🔑", "  spaces  ", "\"quotes\" \\ and \u{0} NUL", &"x".repeat(256), &"🔑".repeat(256)] {
+    for password in ["пароль 密码 🔑", "  spaces  ", "\"quotes\" \\ and \u{0} NUL", &"x".repeat(256), &"🔑".repeat(256)]
+    {
         let email = unique_email();
         let body = json!({"email": email, "password": password, "displayName": "Ada"});
         mesh.rest().post("/v1/auth/register", body).send().await.expect(200);
         sign_in(mesh, &email, password).await.expect(200);
-        for other in [password.trim(), &password.to_uppercase(), &password[..password.len() - password.chars().last().unwrap().len_utf8()]] {
+        for other in [
+            password.trim(),
+            &password.to_uppercase(),
+            &password[..password.len() - password.chars().last().unwrap().len_utf8()],
+        ] {
             if other != password {
                 sign_in(mesh, &email, other).await.refused(Reason::InvalidCredentials);
             }

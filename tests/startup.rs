@@ -18,7 +18,7 @@ fn configuration(home: &Home, more: &str) -> PathBuf {
     let sections = ["admin", "auth", "user", "session", "property", "edge"];
     let sections = sections.map(|name| format!("[{name}]\nlisten = \"127.0.0.1:0\"\n")).concat();
     let (data, certs) = (home.data(), home.path().join("certs"));
-    let text = format!("data_dir = {data:?}\ncerts_dir = {certs:?}\n{more}\n{sections}");
+    let text = format!("data_dir = '{}'\ncerts_dir = '{}'\n{more}\n{sections}", data.display(), certs.display());
     home.write("drystone.toml", &text)
 }
 
@@ -102,7 +102,7 @@ fn a_value_that_cannot_be_is_named_with_what_can() {
         ("[auth.password]\nmemory_kib = \"much\"", ["auth.password.memory_kib", "u32"]),
         ("[auth.hashing]\nqueue_per_thread = 0", ["auth.hashing.queue_per_thread", "at least 1"]),
         ("issuer = \"nowhere\"", ["issuer", "https://"]),
-        ("trust_domain = \"Not Lawful\"", ["trust_domain", "Not Lawful"]),
+        ("trust_domain = \"Not Lawful\"", ["trust_domain", "a-z"]),
     ] {
         let path = configuration(&home, more);
         assert_says(&up(&path), &words);
@@ -115,11 +115,7 @@ fn a_value_that_cannot_be_is_named_with_what_can() {
 /// `drystone serve` finds its certificates ready; these are from a mesh that was.
 fn serve(home: &Home) -> Ended {
     let path = configuration(home, "");
-    let mut text = fs::read_to_string(&path).unwrap();
-    let certs = format!("certs_dir = {:?}", home.path().join("certs"));
-    text = text.replace(&certs, &format!("certs_dir = {:?}", home.data().join("certs")));
-    fs::write(&path, text).unwrap();
-    run_to_end(drystone(&["serve", "user", "--config"]).arg(path))
+    run_to_end(drystone(&["serve", "user", "--config"]).arg(path).env("DRYSTONE_CERTS_DIR", home.data().join("certs")))
 }
 
 #[test]
@@ -171,7 +167,8 @@ async fn with_database(home: &Home, name: &str, statement: &'static str) -> Path
 #[tokio::test]
 async fn a_database_of_a_newer_version_is_left_alone() {
     let home = Mesh::start().stop();
-    let statement = "INSERT INTO schema_migration (version, name, checksum, applied_at) VALUES (9999, 'later', x'00', 0)";
+    let statement =
+        "INSERT INTO schema_migration (version, name, checksum, applied_at) VALUES (9999, 'later', x'00', 0)";
     let database = with_database(&home, "user.db", statement).await;
     assert_says(&up(&configuration(&home, "")), &[database.to_str().unwrap(), "9999", "newer"]);
 }

@@ -92,7 +92,8 @@ async fn an_address_has_one_account_whatever_its_case() {
 async fn a_registration_can_be_repeated_under_its_request_id() {
     let (rest, email) = (Mesh::shared().rest(), unique_email());
     let request_id = uuid::Uuid::now_v7().to_string();
-    let body = |password: &str| json!({"email": email, "password": password, "displayName": "Ada", "requestId": request_id});
+    let body =
+        |password: &str| json!({"email": email, "password": password, "displayName": "Ada", "requestId": request_id});
     let first = rest.post("/v1/auth/register", body("correct horse")).send().await.expect(200).json();
     let again = rest.post("/v1/auth/register", body("correct horse")).send().await.expect(200).json();
     assert_eq!(again["id"], first["id"]);

@@ -45,6 +45,7 @@ pub(crate) async fn serve(identity: Identity, stop: CancellationToken) -> Result
     let peers = Peers::from([("session".to_owned(), "127.0.0.1:1".to_owned())]);
     let dialer = Dialer::new("user", identity.clone(), peers, health.clone(), tasks.clone(), stop.clone());
     let revocations = RevocationView::new(clock.clone());
+    revocations.apply(&[]);
     let node = Node {
         name: "user",
         identity,
@@ -63,7 +64,7 @@ pub(crate) async fn serve(identity: Identity, stop: CancellationToken) -> Result
     });
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
-    let server = Server::new(&node)?.add(service.into_server());
+    let server = Server::new(&node)?.add_service(service.into_server());
     tokio::spawn(server.run(listener, stop));
     Ok((address, token))
 }

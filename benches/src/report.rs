@@ -50,7 +50,7 @@ impl Row {
 
 /// Prints the rows and writes them to `path`.
 pub(crate) fn publish(rows: &[Row], path: &Path) -> Result<()> {
-    println!("\n{:<58} {:>12} {:<10} {:>7}  {}", "figure", "value", "unit", "ratio", "aim");
+    println!("\n{:<58} {:>12} {:<10} {:>7}  aim", "figure", "value", "unit", "ratio");
     for row in rows {
         let ratio = row.ratio.map_or(String::new(), |ratio| format!("{ratio:.2}"));
         let aim = match (&row.aim, row.met) {

@@ -93,7 +93,12 @@ fn bare_hashes() -> Result<f64> {
                 let (mut hashes, mut output) = (0, [0; 32]);
                 while started.elapsed() < RUN {
                     argon2
-                        .hash_password_into_with_memory(b"correct horse battery staple", b"a salt of sixteen", &mut output, &mut memory)
+                        .hash_password_into_with_memory(
+                            b"correct horse battery staple",
+                            b"a salt of sixteen",
+                            &mut output,
+                            &mut memory,
+                        )
                         .map_err(|error| anyhow!("{error}"))?;
                     hashes += 1;
                 }

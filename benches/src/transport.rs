@@ -24,7 +24,8 @@ use tower::service_fn;
 
 use crate::{
     load::{self, Figures},
-    memory_user, report::Row,
+    memory_user,
+    report::Row,
 };
 
 mod echo {

@@ -90,7 +90,8 @@ impl Call {
     /// # Errors
     /// `INTERNAL` if the request did not come through the server stack.
     pub fn of<T>(request: &Request<T>) -> Result<Self> {
-        Self::from_extensions(request.extensions()).ok_or_else(|| Error::internal("the request did not pass the server stack"))
+        Self::from_extensions(request.extensions())
+            .ok_or_else(|| Error::internal("the request did not pass the server stack"))
     }
 
     /// The call that these extensions carry.
@@ -128,6 +129,12 @@ impl Call {
         request.extensions_mut().insert(Outgoing { call: self.clone(), on_behalf });
         request
     }
+}
+
+/// Notes that the call at hand concerns this user, for its log lines and its audit record. The server stack does so
+/// for whoever a token proves; a handler that finds out by other means, as sign-in does, says it here.
+pub fn concerns(user_id: Uuid) {
+    tracing::Span::current().record("user", tracing::field::display(user_id));
 }
 
 /// What the client stack needs to know of an outgoing request.

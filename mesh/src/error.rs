@@ -36,7 +36,8 @@ impl Error {
 
     /// Something went wrong inside. The caller learns no more than that.
     pub fn internal(source: impl Into<Source>) -> Self {
-        Self::new(Reason::Internal, "something went wrong on our side; the log has it under this request id").caused_by(source)
+        Self::new(Reason::Internal, "something went wrong on our side; the log has it under this request id")
+            .caused_by(source)
     }
 
     /// A part that the call needs is away for now.
@@ -110,7 +111,9 @@ impl From<Error> for Status {
 impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Self {
         match error {
-            sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::Io(_) => Self::unavailable("the database", error),
+            sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::Io(_) => {
+                Self::unavailable("the database", error)
+            }
             other => Self::internal(other),
         }
     }
@@ -121,9 +124,9 @@ impl From<sqlx::Error> for Error {
 impl From<Status> for Error {
     fn from(status: Status) -> Self {
         match reason_of(&status) {
-            Some(Reason::CallerNotAllowed | Reason::CallerUnidentified | Reason::CallerExpired | Reason::MethodUnknown) => {
-                Self::internal(status)
-            }
+            Some(
+                Reason::CallerNotAllowed | Reason::CallerUnidentified | Reason::CallerExpired | Reason::MethodUnknown,
+            ) => Self::internal(status),
             Some(reason) => {
                 let retry_after = status.get_details_retry_info().and_then(|info| info.retry_delay);
                 let mut error = Self::new(reason, status.message().to_owned());

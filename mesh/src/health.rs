@@ -124,6 +124,14 @@ impl Health {
         self.status() != Status::Down
     }
 
+    /// Whether a vital component is down among those whose names start with `prefix`.
+    #[must_use]
+    pub fn is_down(&self, prefix: &str) -> bool {
+        let components = self.0.components.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut of_prefix = components.iter().filter(|(name, _)| name.starts_with(prefix));
+        of_prefix.any(|(_, known)| known.kind == Kind::Vital && known.state == State::Down)
+    }
+
     /// How everything is.
     #[must_use]
     pub fn report(&self) -> Report {

@@ -12,6 +12,7 @@
 //! | [`deadline`] | how long a call may take |
 //! | [`store`] | databases, migrations, pages, etags |
 //! | [`mask`] | field masks |
+//! | [`id`] | ids in messages |
 //! | [`telemetry`] | logs, metrics, traces, the admin port |
 //! | [`health`] | what is up, and what that means |
 //! | [`config`] | defaults < file < environment < flags |
@@ -26,6 +27,7 @@ pub mod config;
 pub mod deadline;
 pub mod error;
 pub mod health;
+pub mod id;
 pub mod identity;
 pub mod mask;
 pub mod node;

@@ -17,6 +17,9 @@ use crate::{
     token::{KeySet, RevocationView, Verifier, VerifierConfig, watch_keys, watch_revocations},
 };
 
+/// The end of the name of the component that says whether a node can check tokens.
+pub const TOKEN_CHECKS: &str = " token checks";
+
 /// What a service stands on. Clones are the same node.
 #[derive(Clone)]
 pub struct Node {
@@ -77,7 +80,8 @@ impl Node {
         let session_service = SessionServiceClient::new(dialer.dependency("session", Kind::Optional)?);
         tasks.spawn(watch_keys(key_service, keys.clone(), stop.clone()));
         tasks.spawn(watch_revocations(session_service, revocations.clone(), stop.clone()));
-        let component = health.component(format!("{name} token checks"), Kind::Vital);
+        // Not vital either: services that wait for each other's readiness would wait for ever.
+        let component = health.component(format!("{name}{TOKEN_CHECKS}"), Kind::Optional);
         tasks.spawn(report_token_checks(keys, revocations, component, stop.clone()));
 
         Ok(Self { name, identity, clock, metrics, health, dialer, verifier, stop, tasks })

@@ -36,7 +36,9 @@ fn setting() -> Setting {
         claims: claims.as_object().expect("an object").clone(),
     };
     let config = VerifierConfig::new(ISSUER, "drystone");
-    let verifier = Verifier::new(config, keys, RevocationView::new(clock.clone()), clock);
+    let revocations = RevocationView::new(clock.clone());
+    revocations.apply(&[]);
+    let verifier = Verifier::new(config, keys, revocations, clock);
     Setting { verifier, good }
 }
 

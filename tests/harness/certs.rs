@@ -20,6 +20,8 @@ use rustls::{
 };
 use x509_parser::{certificate::X509Certificate, prelude::FromDer};
 
+use crate::{WORKLOADS, process};
+
 /// The trust domain of a mesh that is not told otherwise.
 pub const TRUST_DOMAIN: &str = "drystone.local";
 
@@ -43,9 +45,28 @@ impl Clone for Credentials {
     }
 }
 
+impl Credentials {
+    pub(crate) fn into_parts(self) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
+        (self.chain, self.key)
+    }
+}
+
 impl Certificates {
     pub(crate) fn new(ca: PathBuf, workloads: BTreeMap<String, [PathBuf; 2]>) -> Self {
         Self { ca, workloads }
+    }
+
+    /// Those that `drystone certs` makes in this directory.
+    ///
+    /// # Panics
+    /// If it makes none.
+    #[must_use]
+    pub fn make_in(directory: &Path) -> Self {
+        let made = process::run_to_end(process::drystone(&["certs", "--certs-dir"]).arg(directory));
+        assert!(made.status.success(), "{made:?}");
+        let files = |name: &str| [".pem", ".key"].map(|end| directory.join(format!("{name}{end}")));
+        let workloads = WORKLOADS.iter().map(|name| ((*name).to_owned(), files(name))).collect();
+        Self::new(directory.join("ca.pem"), workloads)
     }
 
     /// The file of the CA's certificate.

@@ -27,17 +27,19 @@ pub mod binary;
 pub mod certs;
 pub mod grpc;
 mod home;
+pub mod impostor;
 pub mod logs;
 mod mesh;
 mod metrics;
 pub mod process;
+pub mod readme;
 mod rest;
 mod user;
 pub mod wait;
 
 pub use self::{
     home::Home,
-    mesh::{Mesh, SERVICES, Setup, WORKLOADS},
+    mesh::{Mesh, SERVICES, Setup, Starting, WORKLOADS},
     metrics::Metrics,
     rest::{Answer, Call, Rest},
     user::{Tokens, User, unique_email},

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-/// The lines of a log in JSON.
+/// The lines of a log in JSON. The last one may be on its way to the file still, and counts once it is there.
 ///
 /// # Panics
 /// If a line is not a JSON object.
@@ -10,7 +10,8 @@ use serde_json::Value;
 pub fn events(log: &str) -> Vec<Value> {
     let parse =
         |line| serde_json::from_str(line).unwrap_or_else(|error| panic!("this log line is not JSON ({error}): {line}"));
-    log.lines().map(parse).collect()
+    let whole = log.rfind('\n').map_or("", |end| &log[..end]);
+    whole.lines().map(parse).collect()
 }
 
 /// A field of an event, or of the call that it belongs to.

@@ -20,6 +20,8 @@ pub const SERVICES: [&str; 4] = ["auth", "user", "session", "property"];
 /// The workload names that there are.
 pub const WORKLOADS: [&str; 7] = ["auth", "user", "session", "property", "edge", "ingress", "operator"];
 
+const READY_FILE: &str = "ready.json";
+
 /// A mesh that runs until it is stopped or dropped.
 #[derive(Debug)]
 pub struct Mesh {
@@ -31,7 +33,7 @@ pub struct Mesh {
 /// What the ready file says.
 #[derive(Debug)]
 struct Ready {
-    rest: SocketAddr,
+    rest: Option<SocketAddr>,
     admin: SocketAddr,
     grpc: BTreeMap<String, SocketAddr>,
     certificates: Certificates,
@@ -41,8 +43,18 @@ struct Ready {
 #[derive(Debug, Default)]
 pub struct Setup {
     home: Option<Home>,
+    /// What is run with `drystone serve`; nothing for `drystone up`.
+    served: Vec<&'static str>,
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
+}
+
+/// A mesh that has been started and may not be ready yet.
+#[derive(Debug)]
+#[must_use]
+pub struct Starting {
+    process: Process,
+    home: Home,
 }
 
 impl Setup {
@@ -57,6 +69,19 @@ impl Setup {
     #[must_use]
     pub fn without(self, service: &str) -> Self {
         self.argument("--without").argument(service)
+    }
+
+    /// Only these services, as `drystone serve` runs them: with the certificates of a mesh that is there already, and
+    /// knowing the others by `peers.NAME`.
+    #[must_use]
+    pub fn serve(mut self, names: &[&'static str], certificates: &Certificates) -> Self {
+        self.served = names.to_vec();
+        let directory = certificates.ca().parent().expect("the CA's certificate lies in a directory");
+        let mut setup = self.set("certs_dir", directory.to_str().expect("the path is UTF-8"));
+        for name in names.iter().chain(&["admin"]) {
+            setup = setup.set(&format!("{name}.listen"), "127.0.0.1:0");
+        }
+        setup
     }
 
     /// With a configuration value, such as `("log.filter", "debug")`.
@@ -77,18 +102,48 @@ impl Setup {
     /// Starts it, and waits until it is ready.
     ///
     /// # Panics
-    /// If it does not become so; the text holds its log.
+    /// If it does not become so.
     #[must_use]
     pub fn start(self) -> Mesh {
+        self.begin().ready()
+    }
+
+    /// Starts it, and does not wait: it may be that it needs others to become ready.
+    ///
+    /// # Panics
+    /// If the program cannot be run at all.
+    pub fn begin(self) -> Starting {
         let home = self.home.unwrap_or_default();
-        let ready_file = home.path().join("ready.json");
+        let ready_file = home.path().join(READY_FILE);
         // One that an earlier mesh left says nothing of ours.
         let _there_may_be_none = fs::remove_file(&ready_file);
-        let mut command = process::drystone(&["up", "--ephemeral", "--ready-file"]);
-        command.arg(&ready_file).arg("--data-dir").arg(home.data()).args(&self.arguments).envs(self.environment);
+        let mut command = if self.served.is_empty() {
+            process::drystone(&["up", "--ephemeral"])
+        } else {
+            let mut command = process::drystone(&["serve"]);
+            command.args(&self.served);
+            command
+        };
+        command.arg("--ready-file").arg(&ready_file).env("DRYSTONE_DATA_DIR", home.data());
+        if self.served.is_empty() {
+            command.arg("--data-dir").arg(home.data());
+        }
+        command.args(&self.arguments).envs(self.environment);
         // What a process that is not told otherwise would write, it writes here.
         command.current_dir(home.path());
-        let mut process = Process::start(&mut command, &home.log(), home.path());
+        Starting { process: Process::start(&mut command, &home.log(), home.path()), home }
+    }
+}
+
+impl Starting {
+    /// Waits until it is ready.
+    ///
+    /// # Panics
+    /// If it does not become so.
+    #[must_use]
+    pub fn ready(self) -> Mesh {
+        let Self { mut process, home } = self;
+        let ready_file = home.path().join(READY_FILE);
         let ready = until_blocking(|| match process.ended() {
             Some(status) => Err(format!("it ended with {status}")),
             None => Ok(Ready::read(&ready_file)),
@@ -136,9 +191,12 @@ impl Mesh {
     }
 
     /// The REST API.
+    ///
+    /// # Panics
+    /// If the mesh runs without an edge.
     #[must_use]
     pub fn rest(&self) -> Rest {
-        Rest::at(self.ready.rest)
+        Rest::at(self.ready.rest.expect("the ready file has the address of the edge"))
     }
 
     /// Asks the admin port.
@@ -200,6 +258,12 @@ impl Mesh {
         &self.home
     }
 
+    /// The ready file.
+    #[must_use]
+    pub fn ready_file(&self) -> PathBuf {
+        self.home.path().join(READY_FILE)
+    }
+
     /// The process id.
     #[must_use]
     pub fn id(&self) -> u32 {
@@ -219,7 +283,7 @@ impl Ready {
             .map(|(name, pair)| (name.clone(), [&pair["cert"], &pair["key"]].map(|path| PathBuf::from(text_of(path)))))
             .collect();
         Some(Self {
-            rest: rest::address(text_of(&file["rest"])),
+            rest: file["rest"].as_str().map(rest::address),
             admin: rest::address(text_of(&file["admin"])),
             grpc,
             certificates: Certificates::new(PathBuf::from(text_of(&file["certs"]["ca"])), certificates),

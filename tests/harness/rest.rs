@@ -148,6 +148,7 @@ impl Answer {
     /// # Panics
     /// If it has another.
     #[track_caller]
+    #[expect(clippy::return_self_not_must_use, reason = "often nothing more is asked of it")]
     pub fn expect(self, status: u16) -> Self {
         assert_eq!(self.status, status, "{} was answered: {}", self.call, self.text());
         self
@@ -159,6 +160,7 @@ impl Answer {
     /// # Panics
     /// If it is not.
     #[track_caller]
+    #[expect(clippy::return_self_not_must_use, reason = "often nothing more is asked of it")]
     pub fn refused(self, reason: drystone::Reason) -> Self {
         let error = self.json();
         assert_eq!(self.reason(), reason.name(), "{} was answered {}: {error}", self.call, self.status);

@@ -28,18 +28,28 @@ pub struct Tokens {
 }
 
 impl User {
-    /// Registers somebody new over REST.
+    /// Registers somebody new.
     pub async fn register(mesh: &Mesh) -> Self {
+        Self::register_at(mesh.rest()).await
+    }
+
+    /// Registers somebody new at an edge.
+    pub async fn register_at(rest: Rest) -> Self {
         let (email, password) = (unique_email(), format!("correct horse {}", Uuid::now_v7().simple()));
         let body = json!({"email": email, "password": password, "displayName": "Ada Lovelace"});
-        let user = mesh.rest().post("/v1/auth/register", body).send().await.expect(200).json();
+        let user = rest.post("/v1/auth/register", body).send().await.expect(200).json();
         Self { email, password, id: text(&user["id"]) }
     }
 
-    /// Signs them in over REST.
+    /// Signs them in.
     pub async fn sign_in(&self, mesh: &Mesh) -> Tokens {
+        self.sign_in_at(mesh.rest()).await
+    }
+
+    /// Signs them in at an edge.
+    pub async fn sign_in_at(&self, rest: Rest) -> Tokens {
         let body = json!({"email": self.email, "password": self.password});
-        Tokens::of(&mesh.rest().post("/v1/auth/login", body).send().await.expect(200).json())
+        Tokens::of(&rest.post("/v1/auth/login", body).send().await.expect(200).json())
     }
 
     /// Registers somebody new and signs them in.

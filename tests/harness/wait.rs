@@ -8,7 +8,7 @@ use std::{
 /// How often a condition is looked at.
 const PACE: Duration = Duration::from_millis(5);
 /// How long anything may take to become so, on the slowest machine that is still of use.
-pub const BOUND: Duration = Duration::from_secs(60);
+pub const BOUND: Duration = Duration::from_mins(1);
 
 /// The first `Some` that `condition` answers.
 ///

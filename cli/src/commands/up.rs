@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// How often the certificates, which live for a day, are made again.
-const RENEWAL: Duration = Duration::from_secs(8 * 3600);
+const RENEWAL: Duration = Duration::from_hours(8);
 
 /// The flags of `drystone up`.
 #[derive(Debug, clap::Args)]

@@ -9,11 +9,12 @@ mod services;
 
 use std::{
     collections::BTreeMap,
-    fs::File,
+    fs::{DirBuilder, File},
     io,
     net::SocketAddr,
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -22,6 +23,7 @@ use drystone_mesh::{
     clock::Clock,
     health::{Health, State},
     identity::Identity,
+    node::TOKEN_CHECKS,
     telemetry::{Metrics, admin},
 };
 use tokio::{
@@ -30,7 +32,7 @@ use tokio::{
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info};
+use tracing::{info, warn};
 
 pub(crate) use self::ready_file::CertificatePaths;
 use crate::config::Config;
@@ -111,7 +113,8 @@ pub(crate) async fn run(plan: Plan) -> Result<()> {
         stop_rest: CancellationToken::new(),
     };
     let mut parts = Parts::default();
-    let admin = admin::serve(listeners.admin, process.health.clone(), process.metrics.clone(), process.stop_rest.clone());
+    let admin =
+        admin::serve(listeners.admin, process.health.clone(), process.metrics.clone(), process.stop_rest.clone());
     parts.rest.spawn(named("admin", admin));
     for ((name, identity), listener) in plan.identities.into_iter().zip(listeners.workloads.into_values()) {
         services::start(&process, name, identity, listener, &mut parts).await?;
@@ -172,20 +175,29 @@ async fn finish(process: &Process, parts: Parts, signal: &'static str) -> Result
     Ok(())
 }
 
+/// Waits until every part works that cannot be done without, and every service here can check tokens.
 async fn ready(health: &Health) {
-    let mut status = health.watch();
-    while !health.is_ready() {
-        if tokio::time::timeout(Duration::from_secs(10), status.changed()).await.is_err() {
-            let report = health.report();
-            let waiting: Vec<String> = report
-                .components
-                .iter()
-                .filter(|(_, component)| component.state != State::Up)
-                .map(|(name, component)| format!("{name}: {}", component.detail))
-                .collect();
-            error!(waiting = waiting.join("; "), "still not ready");
+    const PACE: Duration = Duration::from_millis(5);
+    const PATIENCE: Duration = Duration::from_secs(10);
+
+    let mut complained = Instant::now();
+    while !is_ready(health) {
+        if complained.elapsed() > PATIENCE {
+            complained = Instant::now();
+            let components = health.report().components;
+            let waiting = components.iter().filter(|(_, component)| component.state != State::Up);
+            let waiting: Vec<String> =
+                waiting.map(|(name, component)| format!("{name}: {}", component.detail)).collect();
+            warn!(waiting_for = waiting.join("; "), "not ready yet");
         }
+        tokio::time::sleep(PACE).await;
     }
+}
+
+fn is_ready(health: &Health) -> bool {
+    let components = health.report().components;
+    let mut checks = components.iter().filter(|(name, _)| name.ends_with(TOKEN_CHECKS));
+    health.is_ready() && checks.all(|(_, component)| component.state == State::Up)
 }
 
 async fn named<E>(name: &'static str, part: impl Future<Output = Result<(), E>> + Send) -> Result<()>
@@ -234,7 +246,7 @@ fn lock_data_dir(directory: &Path) -> Result<File> {
             directory.display()
         )
     };
-    std::fs::create_dir_all(directory).map_err(unusable)?;
+    DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(unusable)?;
     let path = directory.join("lock");
     let lock = File::options().create(true).truncate(false).write(true).open(&path).map_err(unusable)?;
     lock.try_lock().map_err(|_| {

@@ -78,10 +78,12 @@ async fn auth(process: &Process, node: &Node) -> Result<Server> {
         config,
         issuer: process.issuer.clone(),
         public_url: process.issuer.clone(),
+        tasks: node.tasks.clone(),
+        stop: node.stop.clone(),
     })
     .await?;
     let (auth, keys) = service.into_servers();
-    Ok(Server::new(node)?.add(auth).add(keys))
+    Ok(Server::new(node)?.add_service(auth).add_service(keys))
 }
 
 async fn user(process: &Process, node: &Node) -> Result<Server> {
@@ -91,7 +93,7 @@ async fn user(process: &Process, node: &Node) -> Result<Server> {
         sessions: SessionServiceClient::new(node.dialer.channel("session")?),
         clock: node.clock.clone(),
     });
-    Ok(Server::new(node)?.add(service.into_server()))
+    Ok(Server::new(node)?.add_service(service.into_server()))
 }
 
 async fn session(process: &Process, node: &Node) -> Result<Server> {
@@ -105,7 +107,7 @@ async fn session(process: &Process, node: &Node) -> Result<Server> {
         tasks: node.tasks.clone(),
         stop: process.stop_services.clone(),
     });
-    Ok(Server::new(node)?.add(service.into_server()))
+    Ok(Server::new(node)?.add_service(service.into_server()))
 }
 
 async fn property(process: &Process, node: &Node) -> Result<Server> {
@@ -114,7 +116,7 @@ async fn property(process: &Process, node: &Node) -> Result<Server> {
         store: Arc::new(drystone_property::SqlStore::new(db)),
         clock: node.clock.clone(),
     });
-    Ok(Server::new(node)?.add(service.into_server()))
+    Ok(Server::new(node)?.add_service(service.into_server()))
 }
 
 /// The edge has no rules and no database of its own: it needs to know who it is and where the others are.

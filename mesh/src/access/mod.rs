@@ -111,7 +111,7 @@ pub fn unknown_method() -> Denial {
 /// Lets a workload in if the rule lists it, it is of our own trust domain, and its certificate has not ended.
 pub fn admit_caller(rule: &Method, caller: &Svid, domain: &TrustDomain, now: Timestamp) -> Result<(), Denial> {
     let deny = |reason, text: String| Err(Denial::new(Part::Caller, Error::new(reason, text)));
-    if now >= caller.not_after {
+    if caller.has_expired(now) {
         return deny(
             Reason::CallerExpired,
             format!("the certificate of {} ended at {}; connect again with a new one", caller.id, caller.not_after),
@@ -149,4 +149,108 @@ pub fn admit_user(rule: &Method, principal: &Principal, now: Timestamp) -> Resul
 pub fn caller_label(id: &SpiffeId, domain: &TrustDomain) -> &'static str {
     let name = (id.trust_domain() == domain).then(|| id.workload()).flatten();
     name.and_then(|name| WORKLOADS.iter().copied().find(|known| *known == name)).unwrap_or(STRANGER)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, time::Duration};
+
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::clock::Clock;
+
+    const RULE: Method = Method {
+        path: "/drystone.stone.v1.StoneService/Lay",
+        callers: &["outside", "auth"],
+        subject: Subject::User,
+        permission: Some("stones:lay"),
+        max_auth_age: Some(Duration::from_mins(5)),
+        audited: false,
+        idempotency: Idempotency::Unknown,
+        client_streaming: false,
+        server_streaming: false,
+        rest: &[],
+    };
+
+    fn caller(id: &str) -> Svid {
+        let not_after = Clock::system().now() + Duration::from_mins(1);
+        Svid { id: id.parse().unwrap(), not_after, thumbprint: [0; 32], serial: "1".to_owned() }
+    }
+
+    fn admits(id: &str) -> Option<Reason> {
+        let domain = "drystone.local".parse().unwrap();
+        admit_caller(&RULE, &caller(id), &domain, Clock::system().now()).err().map(|denial| denial.error.reason())
+    }
+
+    fn principal(permissions: &[&str], signed_in_ago: Duration) -> Principal {
+        let now = Clock::system().now();
+        Principal {
+            user_id: Uuid::now_v7(),
+            session_id: Uuid::now_v7(),
+            token_id: Uuid::now_v7(),
+            issued_at: now,
+            expires_at: now + Duration::from_mins(1),
+            auth_time: now - signed_in_ago,
+            roles: Vec::new(),
+            permissions: permissions.iter().map(|&permission| permission.to_owned()).collect(),
+            properties: BTreeMap::new(),
+        }
+    }
+
+    #[test]
+    fn the_rule_lists_who_may_call_and_outside_stands_for_the_front_doors() {
+        for allowed in ["auth", "edge", "ingress"] {
+            assert_eq!(admits(&format!("spiffe://drystone.local/service/{allowed}")), None, "{allowed}");
+        }
+        for denied in ["user", "operator", "outside", "authority", "AUTH"] {
+            let reason = admits(&format!("spiffe://drystone.local/service/{denied}"));
+            assert_eq!(reason, Some(Reason::CallerNotAllowed), "{denied}");
+        }
+    }
+
+    #[test]
+    fn a_name_counts_only_in_its_place_and_in_our_trust_domain() {
+        for id in [
+            "spiffe://other.example/service/auth",
+            "spiffe://drystone.local/auth",
+            "spiffe://drystone.local/service/auth/x",
+        ] {
+            assert_eq!(admits(id), Some(Reason::CallerNotAllowed), "{id}");
+        }
+    }
+
+    #[test]
+    fn a_certificate_that_ends_during_a_connection_ends_its_calls() {
+        let caller = caller("spiffe://drystone.local/service/auth");
+        let domain = "drystone.local".parse().unwrap();
+        let denial = admit_caller(&RULE, &caller, &domain, caller.not_after).unwrap_err();
+        assert_eq!((denial.part, denial.error.reason()), (Part::Caller, Reason::CallerExpired));
+    }
+
+    #[test]
+    fn the_user_must_hold_the_permission() {
+        let now = Clock::system().now();
+        assert!(admit_user(&RULE, &principal(&["stones:lay"], Duration::ZERO), now).is_ok());
+        for held in [&[][..], &["stones:lift"], &["stones:lay2"]] {
+            let denial = admit_user(&RULE, &principal(held, Duration::ZERO), now).unwrap_err();
+            assert_eq!((denial.part, denial.error.reason()), (Part::Permission, Reason::PermissionMissing));
+        }
+    }
+
+    #[test]
+    fn the_sign_in_must_be_recent_where_the_rule_says_so() {
+        let now = Clock::system().now();
+        assert!(admit_user(&RULE, &principal(&["stones:lay"], Duration::from_secs(299)), now).is_ok());
+        let denial = admit_user(&RULE, &principal(&["stones:lay"], Duration::from_secs(302)), now).unwrap_err();
+        assert_eq!((denial.part, denial.error.reason()), (Part::MaxAuthAge, Reason::ReauthenticationRequired));
+    }
+
+    #[test]
+    fn a_server_has_rules_for_what_it_serves_and_for_nothing_else() {
+        let rules = rules_of(&["drystone.user.v1.UserService", "grpc.health.v1.Health"]);
+        assert!(rules.contains_key("/drystone.user.v1.UserService/GetMe"));
+        assert!(rules.contains_key("/grpc.health.v1.Health/Check"));
+        assert!(rules.keys().all(|path| path.contains("UserService/") || path.contains("Health/")));
+    }
 }

@@ -70,8 +70,8 @@ impl Service<Request<Body>> for Channel {
             Ok(match (answer, deadline) {
                 (Ok(Ok(response)), Some(deadline)) => response.map(|body| Body::new(DeadlineBody::new(body, deadline))),
                 (Ok(Ok(response)), None) => response,
-                (Ok(Err(error)), _) => away(&service, &error).into_http(),
-                (Err(_elapsed), _) => Status::from(deadline::exceeded()).into_http(),
+                (Ok(Err(error)), _) if !has_timed_out(&error) => away(&service, &error).into_http(),
+                (Ok(Err(_)) | Err(_), _) => Status::from(deadline::exceeded()).into_http(),
             })
         })
     }
@@ -84,7 +84,8 @@ fn dress(request: &mut Request<Body>, call: &Call, on_behalf: OnBehalf) -> Resul
     headers.insert(header::REQUEST_ID, parts.request_id.clone());
     headers.insert(header::TRACEPARENT, parts.trace.header());
     if let Some(deadline) = parts.deadline {
-        let left = deadline::remaining(deadline).and_then(|left| left.checked_sub(MARGIN)).ok_or_else(deadline::exceeded)?;
+        let left =
+            deadline::remaining(deadline).and_then(|left| left.checked_sub(MARGIN)).ok_or_else(deadline::exceeded)?;
         headers.insert(header::GRPC_TIMEOUT, deadline::format_timeout(left));
     }
     if on_behalf == OnBehalf::User
@@ -103,6 +104,18 @@ fn dress(request: &mut Request<Body>, call: &Call, on_behalf: OnBehalf) -> Resul
         }
     }
     Ok(())
+}
+
+/// Whether it was the deadline: tonic's transport reads the `grpc-timeout` that goes by, and keeps it too.
+fn has_timed_out(error: &transport::Error) -> bool {
+    let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = source {
+        if error.is::<tonic::TimeoutExpired>() {
+            return true;
+        }
+        source = error.source();
+    }
+    false
 }
 
 /// The answer of a service that cannot be reached. What the matter was stays in the log.

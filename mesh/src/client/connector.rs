@@ -21,12 +21,15 @@ pub(super) fn connector(
     identity: Identity,
     expected: SpiffeId,
     address: String,
-) -> impl Service<Uri, Response = TokioIo<TlsStream<TcpStream>>, Error = io::Error, Future = Connecting> + Clone + Send {
+) -> impl Service<Uri, Response = TokioIo<TlsStream<TcpStream>>, Error = io::Error, Future = Connecting> + Clone + Send
+{
     service_fn(move |_: Uri| -> Connecting {
         let (identity, expected, address) = (identity.clone(), expected.clone(), address.clone());
         Box::pin(async move {
             let connected = tokio::time::timeout(CONNECT_TIME, connect(&identity, &expected, &address)).await;
-            let timed_out = |_| io::Error::new(io::ErrorKind::TimedOut, format!("no connection to {address} within {CONNECT_TIME:?}"));
+            let timed_out = |_| {
+                io::Error::new(io::ErrorKind::TimedOut, format!("no connection to {address} within {CONNECT_TIME:?}"))
+            };
             connected.map_err(timed_out)?.map(TokioIo::new)
         })
     })

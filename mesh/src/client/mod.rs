@@ -77,8 +77,7 @@ impl Dialer {
         let inner = &self.0;
         let address = inner.peers.get(service).ok_or_else(|| DialError::UnknownPeer(service.to_owned()))?;
         let bad_address = || DialError::BadAddress { name: service.to_owned(), address: address.clone() };
-        let expected =
-            SpiffeId::for_workload(&inner.identity.trust_domain(), service).map_err(|_| bad_address())?;
+        let expected = SpiffeId::for_workload(&inner.identity.trust_domain(), service).map_err(|_| bad_address())?;
         let origin = Uri::try_from(format!("https://{service}")).map_err(|_| bad_address())?;
         let endpoint = Endpoint::try_from(format!("http://{address}"))
             .map_err(|_| bad_address())?

@@ -106,6 +106,17 @@ pub fn show<T: Serialize>(config: &T) -> Result<String, ConfigError> {
     toml::to_string(config).map_err(|error| ConfigError::new(format!("the configuration cannot be shown: {error}")))
 }
 
+/// Whether the database of this section is somewhere that a file can be.
+///
+/// # Errors
+/// A sentence that names the key and says what to write.
+pub fn check_database(section: &str, path: &Path) -> Result<(), String> {
+    match path.file_name() {
+        Some(_) => Ok(()),
+        None => Err(format!("{section}.database must name a file, such as `{section}.db`")),
+    }
+}
+
 fn file_layer(path: &Path) -> Result<Layer, ConfigError> {
     let name = path.display().to_string();
     let text = fs::read_to_string(path).map_err(|error| ConfigError::unreadable(&name, &error))?;

@@ -264,3 +264,13 @@ fn what_is_shown_can_be_loaded() {
     let defaults = show(&Config::default()).unwrap();
     assert!(defaults.contains("lifetime = \"5m\""), "{defaults}");
 }
+
+#[test]
+fn a_database_that_is_no_file_is_refused_by_its_key() {
+    check_database("user", "user.db".as_ref()).unwrap();
+    check_database("user", "/var/lib/drystone/user.db".as_ref()).unwrap();
+    for path in ["", "/", ".."] {
+        let fault = check_database("user", path.as_ref()).unwrap_err();
+        assert_eq!(fault, "user.database must name a file, such as `user.db`", "{path:?}");
+    }
+}

@@ -82,10 +82,10 @@ impl Svid {
         Ok(Self { id, not_after, thumbprint, serial: hexadecimal(certificate.raw_serial()) })
     }
 
-    /// Whether the certificate's time is over.
+    /// Whether the certificate's time is over, which it is from `not_after` on.
     #[must_use]
     pub fn has_expired(&self, now: Timestamp) -> bool {
-        now > self.not_after
+        now >= self.not_after
     }
 }
 
@@ -173,8 +173,8 @@ mod tests {
         let svid = Svid::parse(leaf.der()).unwrap();
         assert_eq!(svid.id.as_str(), "spiffe://drystone.test/service/auth");
         assert_eq!(svid.not_after, leaf.not_after);
-        assert!(!svid.has_expired(leaf.not_after));
-        assert!(svid.has_expired(leaf.not_after + chrono::TimeDelta::microseconds(1)));
+        assert!(!svid.has_expired(leaf.not_after - chrono::TimeDelta::microseconds(1)));
+        assert!(svid.has_expired(leaf.not_after));
         assert_eq!(svid.thumbprint, digest::digest(&digest::SHA256, leaf.der()).as_ref());
         assert!(!svid.serial.is_empty() && svid.serial.bytes().all(|byte| byte.is_ascii_hexdigit()));
     }

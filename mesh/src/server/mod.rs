@@ -5,6 +5,8 @@
 //! ```
 
 pub mod acceptor;
+mod health;
+mod reflection;
 mod response;
 mod stack;
 
@@ -47,7 +49,7 @@ impl Default for Limits {
             accept: AcceptLimits::default(),
             in_flight: 1024,
             default_deadline: Duration::from_secs(30),
-            max_deadline: Duration::from_secs(60),
+            max_deadline: Duration::from_mins(1),
             drain: Duration::from_secs(10),
         }
     }
@@ -66,22 +68,13 @@ impl Server {
     /// # Errors
     /// `INTERNAL` if the embedded descriptor set cannot be read.
     pub fn new(node: &Node) -> Result<Self, Error> {
-        let reflection = || {
-            tonic_reflection::server::Builder::configure()
-                .register_encoded_file_descriptor_set(drystone::contract::DESCRIPTOR_SET)
-                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-                // So that tools can show the details of a refusal.
-                .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
-        };
-        let server = Self { node: node.clone(), limits: Limits::default(), services: HashMap::new() };
-        Ok(server
-            .add(reflection().build_v1().map_err(Error::internal)?)
-            .add(reflection().build_v1alpha().map_err(Error::internal)?))
+        let services = reflection::services()?;
+        Ok(Self { node: node.clone(), limits: Limits::default(), services })
     }
 
     /// Adds a generated server.
     #[must_use]
-    pub fn add<S>(mut self, service: S) -> Self
+    pub fn add_service<S>(mut self, service: S) -> Self
     where
         S: TonicService + NamedService,
     {
@@ -101,12 +94,10 @@ impl Server {
     /// # Errors
     /// The listener's own failure, which ends the accepting.
     pub async fn run(mut self, listener: TcpListener, stop: CancellationToken) -> io::Result<()> {
-        let (health, health_service) = tonic_health::server::health_reporter();
-        let ours: Vec<&'static str> = self.services.keys().copied().filter(|name| name.starts_with("drystone.")).collect();
-        for name in ours.iter().copied().chain([""]) {
-            health.set_service_status(name, tonic_health::ServingStatus::Serving).await;
-        }
-        self = self.add(health_service);
+        let ours = self.services.keys().copied().filter(|name| name.starts_with("drystone."));
+        let (health, health_service) = health::Reporter::new(&self.node, ours.collect()).await;
+        self = self.add_service(health_service);
+        let following = self.node.tasks.spawn(health.clone().follow());
 
         let names: Vec<&str> = self.services.keys().copied().collect();
         let stack = Arc::new(Stack::new(&self.node, &self.limits, access::rules_of(&names), self.services));
@@ -119,8 +110,7 @@ impl Server {
             warn!(service, remote = %refusal.remote, reason = refusal.reason(), cause = %refusal, "handshake refused");
         };
         let accept_limits = self.limits.accept;
-        let connections =
-            acceptor::accept(listener, self.node.identity.clone(), accept_limits, refused, stop.clone());
+        let connections = acceptor::accept(listener, self.node.identity.clone(), accept_limits, refused, stop.clone());
         tokio::pin!(connections);
 
         let graceful = GracefulShutdown::new();
@@ -141,9 +131,8 @@ impl Server {
         }
 
         // Whoever asks is told to go elsewhere before the running calls are let end.
-        for name in ours.into_iter().chain([""]) {
-            health.set_service_status(name, tonic_health::ServingStatus::NotServing).await;
-        }
+        following.abort();
+        health.not_serving().await;
         stack.stop_streams();
         if tokio::time::timeout(self.limits.drain, graceful.shutdown()).await.is_err() {
             warn!(service = self.node.name, "some calls did not end within the drain limit and were cut");

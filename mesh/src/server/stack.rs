@@ -27,7 +27,7 @@ use crate::{
     error::{Error, Reason},
     identity::TrustDomain,
     node::Node,
-    telemetry::{Metrics, MethodMetrics, TraceContext},
+    telemetry::{MethodMetrics, Metrics, TraceContext},
     token::{Principal, Verifier},
 };
 
@@ -111,25 +111,28 @@ impl Stack {
         let arrival = Arrival::of(peer, request.headers());
         let path = request.uri().path();
         let request_id = arrival.request_id.to_str().unwrap_or_default();
-        let span = info_span!("call", request_id, method = path, caller = %peer.info.svid.id);
+        let user = tracing::field::Empty;
+        let span = info_span!("call", request_id, method = path, caller = %peer.info.svid.id, user);
         let Some(entry) = self.methods.get(path) else {
             self.unknown.observe(peer.label, Code::Unimplemented, arrival.started.elapsed());
             return span.in_scope(|| arrival.refuse(&self.unknown, access::unknown_method()));
         };
 
-        let admitted = match self.admit(entry.rule, &arrival, request.headers()) {
+        let admitted = match span.in_scope(|| self.admit(entry.rule, &arrival, request.headers())) {
             Ok(admitted) => admitted,
             Err(refusal) => {
                 let response = span.in_scope(|| match refusal {
                     Refusal::Denied(denial) => arrival.refuse(&entry.metrics, denial),
                     Refusal::Failed(error) => Status::from(error).into_http(),
                 });
-                self.finish(entry, &arrival, None, span).headers(&response);
+                let client = arrival.client(request.headers());
+                arrival.finish(entry, client.address, span).headers(&response);
                 return response;
             }
         };
 
-        let finish = self.finish(entry, &arrival, admitted.call.parts().principal.clone(), span.clone());
+        let client = admitted.call.parts().client.address.clone();
+        let finish = arrival.finish(entry, client, span.clone());
         let response = self.run(entry.rule, admitted, request).instrument(span).await;
         finish.watch(response)
     }
@@ -146,6 +149,7 @@ impl Stack {
         // Whom it is for, and what they hold.
         let (principal, authorization) = self.subject(rule, headers)?;
         if let Some(principal) = &principal {
+            call::concerns(principal.user_id);
             access::admit_user(rule, principal, now)?;
         }
 
@@ -196,7 +200,11 @@ impl Stack {
         Ok(timeout.and_then(|timeout| arrival.started.checked_add(timeout)))
     }
 
-    fn subject(&self, rule: &Method, headers: &HeaderMap) -> Result<(Option<Arc<Principal>>, Option<HeaderValue>), Refusal> {
+    fn subject(
+        &self,
+        rule: &Method,
+        headers: &HeaderMap,
+    ) -> Result<(Option<Arc<Principal>>, Option<HeaderValue>), Refusal> {
         if rule.subject == Subject::None {
             return Ok((None, None));
         }
@@ -205,22 +213,6 @@ impl Stack {
         let token = bearer(value).map_err(deny)?;
         let principal = self.verifier.verify(token).map_err(|error| deny(error.into()))?;
         Ok((Some(principal), Some(value.clone())))
-    }
-
-    fn finish(&self, entry: &Arc<Entry>, arrival: &Arrival<'_>, principal: Option<Arc<Principal>>, span: Span) -> Finish {
-        let (entry, caller, started) = (entry.clone(), arrival.peer.label, arrival.started);
-        let remote = arrival.peer.info.remote;
-        Finish::new(move |code| {
-            let elapsed = started.elapsed();
-            entry.metrics.observe(caller, code, elapsed);
-            span.in_scope(|| {
-                debug!(?code, ?elapsed, "call ended");
-                if entry.rule.audited {
-                    let user = principal.as_ref().map(|principal| tracing::field::display(principal.user_id));
-                    info!(target: "audit", ?code, user, %remote, "audited call");
-                }
-            });
-        })
     }
 }
 
@@ -243,6 +235,22 @@ impl<'a> Arrival<'a> {
             value.and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()
         };
         Client { address: said(header::CLIENT_ADDRESS), agent: said(header::CLIENT_AGENT) }
+    }
+
+    /// Counts the call when it ends, and writes its audit record: who called for whom stands in the span.
+    fn finish(&self, entry: &Arc<Entry>, client: String, span: Span) -> Finish {
+        let (entry, caller, started) = (entry.clone(), self.peer.label, self.started);
+        let remote = self.peer.info.remote;
+        Finish::new(move |code| {
+            let elapsed = started.elapsed();
+            entry.metrics.observe(caller, code, elapsed);
+            span.in_scope(|| {
+                debug!(?code, ?elapsed, "call ended");
+                if entry.rule.audited {
+                    info!(target: "audit", ?code, client, %remote, "audited call");
+                }
+            });
+        })
     }
 
     fn refuse(&self, metrics: &MethodMetrics, denial: Denial) -> Response<Body> {

@@ -54,6 +54,9 @@ pub enum TokenError {
     /// No keys have been fetched yet, so nothing can be said of any token.
     #[error("the keys to check it with have not arrived")]
     NoKeys,
+    /// Nothing has been heard of revocations yet, so the token may be dead.
+    #[error("what has been revoked has not arrived")]
+    NoRevocations,
 }
 
 impl TokenError {
@@ -63,7 +66,7 @@ impl TokenError {
         match self {
             Self::Expired => Reason::TokenExpired,
             Self::Revoked => Reason::TokenRevoked,
-            Self::NoKeys => Reason::Unavailable,
+            Self::NoKeys | Self::NoRevocations => Reason::Unavailable,
             _ => Reason::TokenInvalid,
         }
     }
@@ -74,7 +77,7 @@ impl From<TokenError> for Error {
         match error.reason() {
             Reason::TokenExpired => Self::new(Reason::TokenExpired, "the access token has expired; refresh it"),
             Reason::TokenRevoked => Self::new(Reason::TokenRevoked, "the access token has been revoked; sign in again"),
-            Reason::Unavailable => Self::unavailable("the key service", error),
+            Reason::Unavailable => Self::unavailable("what access tokens are checked with", error),
             reason => Self::new(reason, format!("the access token is not valid: {error}; sign in again")),
         }
     }

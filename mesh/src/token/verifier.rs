@@ -75,6 +75,8 @@ impl Verifier {
         let withdrawals = self.0.keys.withdrawals();
         let principal = match self.recall(&fingerprint, withdrawals, now)? {
             Some(principal) => principal,
+            // A server that has just started and heard of no revocation yet cannot tell a live token from a dead one.
+            None if self.0.revocations.last_heard().is_none() => return Err(TokenError::NoRevocations),
             None => self.prove(token, fingerprint, withdrawals, now)?,
         };
         if self.0.revocations.is_void(&principal) {

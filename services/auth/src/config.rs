@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use drystone_mesh::config::Span;
+use drystone_mesh::config::{Span, check_database};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -94,9 +94,7 @@ impl Config {
     /// # Errors
     /// A sentence that names the key and says what to write.
     pub fn check(&self) -> Result<(), String> {
-        if self.database.file_name().is_none() {
-            return Err("auth.database must name a file, such as `auth.db`".to_owned());
-        }
+        check_database("auth", &self.database)?;
         if self.access_token_lifetime.duration() < Duration::from_secs(1) || self.access_token_lifetime > LONGEST_TOKEN
         {
             return Err(format!("auth.access_token_lifetime must be from 1s to {LONGEST_TOKEN}, such as `5m`"));

@@ -14,6 +14,8 @@ pub struct Credential {
     pub password_hash: PasswordHash,
     /// The id that the client gave the registration, so that it could be repeated.
     pub request_id: Option<Uuid>,
+    /// When the account was last asked for; none once it is known to be there.
+    pub pending_since: Option<Timestamp>,
     /// When it was set first.
     pub created_at: Timestamp,
     /// When it, or the hash alone, was last changed.

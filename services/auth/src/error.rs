@@ -30,7 +30,7 @@ pub enum Error {
     Hashing(#[from] HashingError),
     /// No token could be signed.
     #[error("the access token could not be signed")]
-    Signing,
+    Signing(#[source] jsonwebtoken::errors::Error),
     /// Another service answered something that the contract does not allow.
     #[error("{0} answered without {1}")]
     Answer(&'static str, &'static str),
@@ -55,7 +55,7 @@ impl Error {
             Self::Hashing(HashingError::DeadlinePassed) => Reason::DeadlineExceeded,
             Self::Hashing(HashingError::Stopped) => Reason::Unavailable,
             Self::Neighbour(error) => error.reason(),
-            Self::Hashing(HashingError::Hash(_)) | Self::Signing | Self::Answer(..) | Self::Store(_) => {
+            Self::Hashing(HashingError::Hash(_)) | Self::Signing(_) | Self::Answer(..) | Self::Store(_) => {
                 Reason::Internal
             }
         }
@@ -130,7 +130,7 @@ mod tests {
             (Error::Hashing(HashingError::QueueFull), Reason::Overloaded),
             (Error::Hashing(HashingError::DeadlinePassed), Reason::DeadlineExceeded),
             (Error::Hashing(HashingError::Stopped), Reason::Unavailable),
-            (Error::Signing, Reason::Internal),
+            (Error::Signing(jsonwebtoken::errors::ErrorKind::InvalidEcdsaKey.into()), Reason::Internal),
             (Error::Store(sqlx::Error::RowNotFound), Reason::Internal),
             (Error::Store(sqlx::Error::PoolTimedOut), Reason::Unavailable),
         ];

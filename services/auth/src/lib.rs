@@ -13,6 +13,7 @@
 //! | [`signing_key`], [`key_ring`], [`discovery`] | what tokens are signed with, and how others find that |
 //! | [`neighbours`], [`property_claims`] | what is asked of the other services |
 //! | [`credential`], [`store`] | what is kept, and where; all SQL is in `store.rs` |
+//! | [`orphan_sweep`] | removes what a registration that broke off has left |
 //! | [`error`] | how this service fails, and the reason that the caller hears |
 //! | [`config`], [`metrics`] | its section of the configuration, and what it counts |
 //!
@@ -49,6 +50,7 @@ pub mod hasher;
 pub mod key_ring;
 pub mod metrics;
 pub mod neighbours;
+pub mod orphan_sweep;
 pub mod password;
 pub mod property_claims;
 pub mod refresh;
@@ -76,6 +78,7 @@ use drystone::{
     user::v1::user_service_client::UserServiceClient,
 };
 use drystone_mesh::{client::Channel, clock::Clock, telemetry::Metrics};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use crate::{
     config::Config,
@@ -88,6 +91,7 @@ use crate::{
     key_ring::KeyRing,
     metrics::{HashingMetrics, PropertyClaimMetrics},
     neighbours::{Clients, Neighbours},
+    orphan_sweep::OrphanSweep,
     password::PasswordHash,
     property_claims::PropertyClaims,
     refresh::Refresh,
@@ -121,6 +125,10 @@ pub struct Deps {
     pub issuer: String,
     /// The address that clients use, such as `https://id.example.com`: the discovery document points there.
     pub public_url: String,
+    /// Its background work.
+    pub tasks: TaskTracker,
+    /// Ends its background work.
+    pub stop: CancellationToken,
 }
 
 /// `drystone.auth.v1.AuthService` and `drystone.auth.v1.KeyService`.
@@ -130,14 +138,19 @@ pub struct Service {
 }
 
 impl Service {
-    /// The service over these. Reads the keys, makes those that are missing, and starts the hashing threads.
+    /// The service over these. Reads the keys, makes those that are missing, starts the hashing threads, and begins its
+    /// background work.
     ///
     /// # Errors
     /// A sentence that says what to do: see [`StartError`].
     pub async fn new(deps: Deps) -> Result<Self, StartError> {
-        let Deps { store, users, properties, sessions, clock, metrics, config, issuer, public_url } = deps;
+        let Deps { store, users, properties, sessions, clock, metrics, config, issuer, public_url, tasks, stop } = deps;
         let neighbours: Arc<dyn Neighbours> = Arc::new(Clients { users, properties, sessions });
-        Self::assemble(store, neighbours, clock, &metrics, &config, issuer, &public_url).await
+        let sweep =
+            OrphanSweep { neighbours: Arc::clone(&neighbours), store: Arc::clone(&store), clock: clock.clone() };
+        let service = Self::assemble(store, neighbours, clock, &metrics, &config, issuer, &public_url).await?;
+        tasks.spawn(sweep.run(orphan_sweep::FIRST, stop));
+        Ok(service)
     }
 
     async fn assemble(

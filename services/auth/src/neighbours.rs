@@ -99,10 +99,7 @@ impl Clients {
             Ok(answer) => answer.into_inner(),
             Err(status) => {
                 let error = failed("the user service", status);
-                return match error.reason() {
-                    Reason::UserNotFound | Reason::InvalidRequest => Ok(None),
-                    _ => Err(error.into()),
-                };
+                return if error.reason() == Reason::UserNotFound { Ok(None) } else { Err(error.into()) };
             }
         };
         let user_id = id(&answer.user_id, "the user service", "a user id")?;
@@ -126,7 +123,10 @@ impl Neighbours for Clients {
     }
 
     async fn account_by_email(&self, call: &Call, email: String) -> Result<Option<Account>, Error> {
-        self.account(call, Key::Email(email)).await
+        match self.account(call, Key::Email(email)).await {
+            Err(error) if error.reason() == Reason::InvalidRequest => Ok(None),
+            answer => answer,
+        }
     }
 
     async fn account_by_id(&self, call: &Call, user_id: Uuid) -> Result<Option<Account>, Error> {
@@ -159,7 +159,13 @@ impl Neighbours for Clients {
             .await
             .map_err(|status| failed("the session service", status))?;
         let answer = answer.into_inner();
-        session_state(answer.session, answer.counter)
+        let session = session_state(answer.session, answer.counter)?;
+        // The token speaks for whoever the session is said to be of: that must be who has proved themselves here.
+        if session.user_id == user_id {
+            Ok(session)
+        } else {
+            Err(Error::Answer("the session service", "a session of the user who signs in"))
+        }
     }
 
     async fn rotate_session(&self, call: &Call, session_id: Uuid, counter: u64) -> Result<SessionState, Error> {

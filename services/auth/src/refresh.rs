@@ -1,8 +1,15 @@
 //! Trading a refresh token for the next pair of tokens.
+//!
+//! Everything that can fail comes before the session is moved on, so that a refresh that fails has not used the token
+//! up: while the user service is away nobody can refresh, and once it is back everybody can, with the token that they
+//! have.
 
 use std::sync::Arc;
 
-use drystone_mesh::{call::Call, clock::Clock};
+use drystone_mesh::{
+    call::{self, Call},
+    clock::Clock,
+};
 
 use crate::{
     error::Error,
@@ -25,21 +32,25 @@ pub struct Refresh {
 }
 
 impl Refresh {
-    /// Moves the session one step on, and makes tokens with the roles and properties of today.
+    /// Makes tokens with the roles and properties of today, and moves the session one step on.
     ///
     /// # Errors
-    /// [`Error::RefreshTokenInvalid`]; `REFRESH_TOKEN_REUSED` and `SESSION_ENDED` from the session service; what the
-    /// neighbours fail with.
+    /// [`Error::RefreshTokenInvalid`]; [`Error::SessionEnded`] if the account is gone; `REFRESH_TOKEN_REUSED` and
+    /// `SESSION_ENDED` from the session service; what the neighbours fail with.
     pub async fn refresh(&self, call: &Call, refresh_token: &str) -> Result<Tokens, Error> {
-        let RefreshToken { session_id, counter } =
+        let RefreshToken { session_id, user_id, counter } =
             self.issuer.seal.open(refresh_token).ok_or(Error::RefreshTokenInvalid)?;
-        let session = self.neighbours.rotate_session(call, session_id, counter).await?;
 
+        call::concerns(user_id);
         let as_of = self.clock.now();
-        let user_id = session.user_id;
         let (account, claims) =
             tokio::join!(self.neighbours.account_by_id(call, user_id), self.property_claims.of(call, user_id));
         let account = account?.ok_or(Error::SessionEnded)?;
+
+        let session = self.neighbours.rotate_session(call, session_id, counter).await?;
+        if session.user_id != user_id {
+            return Err(Error::RefreshTokenInvalid);
+        }
         let properties = self.property_claims.go_without(call, claims);
         self.issuer.issue(session, account, properties, as_of)
     }

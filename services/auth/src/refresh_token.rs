@@ -1,15 +1,19 @@
-//! Refresh tokens: `{session, counter}` and a MAC, so that nothing need be stored but the session's counter.
+//! Refresh tokens: `{session, user, counter}` and a MAC, so that nothing need be stored but the session's counter.
 //!
 //! | bytes | hold |
 //! |---|---|
 //! | 0..3 | `drt` |
 //! | 3 | the version, 1 |
 //! | 4..20 | the session's id |
-//! | 20..28 | the counter, big-endian |
-//! | 28..60 | HMAC-SHA256 (RFC 2104) of all that stands before |
+//! | 20..36 | the user's id |
+//! | 36..44 | the counter, big-endian |
+//! | 44..76 | HMAC-SHA256 (RFC 2104) of all that stands before |
 //!
-//! On the wire: base64url without padding (RFC 4648, section 5), 80 characters. 60 bytes leave no spare bits in the
-//! last character, so that each token has one spelling.
+//! The user's id is the session's own business; the token carries it so that a refresh can ask for the user's roles
+//! before it uses the token up.
+//!
+//! On the wire: base64url without padding (RFC 4648, section 5), 102 characters. The spare bits of the last one have
+//! to be zero, so that each token has one spelling.
 
 use aws_lc_rs::hmac;
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
@@ -17,16 +21,18 @@ use uuid::Uuid;
 use zeroize::Zeroizing;
 
 const PREFIX: [u8; 4] = *b"drt\x01";
-const PAYLOAD_LENGTH: usize = 28;
-const TOKEN_LENGTH: usize = 60;
+const PAYLOAD_LENGTH: usize = 44;
+const TOKEN_LENGTH: usize = 76;
 /// The length of the secret, in bytes: as long as the MAC, as RFC 2104 advises.
 pub const SECRET_LENGTH: usize = 32;
 
-/// What a refresh token says: "the holder may move this session from this counter on".
+/// What a refresh token says: "the holder may move this session of this user from this counter on".
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RefreshToken {
     /// The session.
     pub session_id: Uuid,
+    /// Whose it is.
+    pub user_id: Uuid,
     /// The session's counter when the token was made.
     pub counter: u64,
 }
@@ -68,9 +74,11 @@ impl RefreshTokenSeal {
         hmac::verify(&self.key, payload, tag).ok()?;
 
         let (prefix, rest) = payload.split_first_chunk::<4>()?;
-        let (session_id, counter) = rest.split_first_chunk::<16>()?;
+        let (session_id, rest) = rest.split_first_chunk::<16>()?;
+        let (user_id, counter) = rest.split_first_chunk::<16>()?;
         (*prefix == PREFIX).then_some(RefreshToken {
             session_id: Uuid::from_bytes(*session_id),
+            user_id: Uuid::from_bytes(*user_id),
             counter: u64::from_be_bytes(counter.try_into().ok()?),
         })
     }
@@ -80,7 +88,8 @@ fn payload(token: RefreshToken) -> [u8; PAYLOAD_LENGTH] {
     let mut payload = [0; PAYLOAD_LENGTH];
     payload[..4].copy_from_slice(&PREFIX);
     payload[4..20].copy_from_slice(token.session_id.as_bytes());
-    payload[20..].copy_from_slice(&token.counter.to_be_bytes());
+    payload[20..36].copy_from_slice(token.user_id.as_bytes());
+    payload[36..].copy_from_slice(&token.counter.to_be_bytes());
     payload
 }
 
@@ -90,36 +99,46 @@ mod tests {
 
     use super::*;
 
+    /// The length of a token on the wire.
+    const TEXT_LENGTH: usize = 102;
+
     fn seal() -> RefreshTokenSeal {
         RefreshTokenSeal::new(&[7; SECRET_LENGTH])
     }
 
+    fn token(counter: u64) -> RefreshToken {
+        RefreshToken { session_id: Uuid::from_u128(0x0102), user_id: Uuid::from_u128(0x0304), counter }
+    }
+
     fn tokens() -> impl Strategy<Value = RefreshToken> {
-        (any::<[u8; 16]>(), any::<u64>())
-            .prop_map(|(id, counter)| RefreshToken { session_id: Uuid::from_bytes(id), counter })
+        (any::<[u8; 16]>(), any::<[u8; 16]>(), any::<u64>()).prop_map(|(session, user, counter)| RefreshToken {
+            session_id: Uuid::from_bytes(session),
+            user_id: Uuid::from_bytes(user),
+            counter,
+        })
     }
 
     #[test]
     fn a_token_has_the_shape_that_is_documented() {
-        let token = RefreshToken { session_id: Uuid::from_u128(0x0102), counter: 3 };
+        let token = token(3);
         let text = seal().seal(token);
-        assert_eq!(text.len(), 80);
+        assert_eq!(text.len(), TEXT_LENGTH);
         let bytes = BASE64_URL_SAFE_NO_PAD.decode(&text).unwrap();
         assert_eq!(&bytes[..4], b"drt\x01");
         assert_eq!(&bytes[4..20], token.session_id.as_bytes());
-        assert_eq!(&bytes[20..28], &[0, 0, 0, 0, 0, 0, 0, 3]);
+        assert_eq!(&bytes[20..36], token.user_id.as_bytes());
+        assert_eq!(&bytes[36..44], &[0, 0, 0, 0, 0, 0, 0, 3]);
     }
 
     #[test]
     fn another_secrets_token_is_refused() {
-        let text =
-            RefreshTokenSeal::new(&[8; SECRET_LENGTH]).seal(RefreshToken { session_id: Uuid::nil(), counter: 1 });
+        let text = RefreshTokenSeal::new(&[8; SECRET_LENGTH]).seal(token(1));
         assert_eq!(seal().open(&text), None);
     }
 
     #[test]
     fn another_version_is_refused_even_under_a_good_mac() {
-        let mut payload = payload(RefreshToken { session_id: Uuid::nil(), counter: 1 });
+        let mut payload = payload(token(1));
         payload[3] = 2;
         let tag = hmac::sign(&seal().key, &payload);
         let text = BASE64_URL_SAFE_NO_PAD.encode([&payload, tag.as_ref()].concat());
@@ -128,10 +147,7 @@ mod tests {
 
     #[test]
     fn padding_whitespace_and_the_other_alphabet_are_refused() {
-        let text = (0..1000)
-            .map(|counter| seal().seal(RefreshToken { session_id: Uuid::nil(), counter }))
-            .find(|text| text.contains(['-', '_']))
-            .unwrap();
+        let text = (0..1000).map(|counter| seal().seal(token(counter))).find(|text| text.contains(['-', '_'])).unwrap();
         let others = [
             format!("{text}="),
             format!("{text}===="),
@@ -160,7 +176,7 @@ mod tests {
         }
 
         #[test]
-        fn a_token_with_any_character_changed_is_refused(token in tokens(), at in 0..80_usize, other in "[ -~]") {
+        fn a_token_with_any_character_changed_is_refused(token in tokens(), at in 0..TEXT_LENGTH, other in "[ -~]") {
             let mut text = seal().seal(token);
             prop_assume!(text[at..=at] != other);
             text.replace_range(at..=at, &other);
@@ -168,7 +184,7 @@ mod tests {
         }
 
         #[test]
-        fn a_token_that_is_cut_or_lengthened_is_refused(token in tokens(), cut in 0..80_usize, more in "[A-Za-z0-9_-]{1,8}") {
+        fn a_token_that_is_cut_or_lengthened_is_refused(token in tokens(), cut in 0..TEXT_LENGTH, more in "[A-Za-z0-9_-]{1,8}") {
             let text = seal().seal(token);
             prop_assert_eq!(seal().open(&text[..cut]), None);
             prop_assert_eq!(seal().open(&format!("{text}{more}")), None);

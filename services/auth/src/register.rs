@@ -2,18 +2,19 @@
 //!
 //! The credential is written first, under an id made here; then the account is created under that id, which is safe to
 //! repeat. If the account cannot be, the credential is removed. If it is not known whether the account is there, the
-//! credential stays: without an account it lets nobody in, and the same `request_id` again goes on from it.
+//! credential stays, and stays pending: without an account it lets nobody in, the same `request_id` again goes on from
+//! it, and if nobody asks again [`OrphanSweep`](crate::orphan_sweep::OrphanSweep) removes it.
 
 use std::sync::Arc;
 
 use drystone::user::v1::User;
 use drystone_mesh::{
-    call::Call,
+    call::{self, Call},
     clock::Clock,
     error::{Chain, Reason},
     token::new_token_id,
 };
-use tracing::warn;
+use tracing::{debug, warn};
 use uuid::Uuid;
 
 use crate::{
@@ -62,6 +63,7 @@ impl Registration {
             user_id: new_token_id(now),
             password_hash,
             request_id: new.request_id,
+            pending_since: Some(now),
             created_at: now,
             updated_at: now,
         };
@@ -72,10 +74,11 @@ impl Registration {
         }
 
         let user_id = credential.user_id;
-        let created = self.neighbours.create_account(call, user_id, new.email, new.display_name).await;
+        let created = self.create_account(call, user_id, new.email, new.display_name).await;
         if let Err(error) = &created
             && leaves_no_account(error.reason())
-            && let Err(error) = self.store.delete_credential(user_id).await
+            // Not if the same registration runs beside this one and has taken it up: it may fare better.
+            && let Err(error) = self.store.delete_pending_credential(user_id, now).await
         {
             warn!(%user_id, cause = %Chain(&error), "credential of a failed registration stays behind");
         }
@@ -84,7 +87,7 @@ impl Registration {
 
     async fn earlier(&self, request_id: Option<Uuid>) -> Result<Option<Credential>, Error> {
         match request_id {
-            Some(request_id) => Ok(self.store.credential_of_request(request_id).await?),
+            Some(request_id) => Ok(self.store.resume_credential(request_id, self.clock.now()).await?),
             None => Ok(None),
         }
     }
@@ -96,7 +99,23 @@ impl Registration {
         if !verdict.is_right() {
             return Err(Error::RequestIdReused);
         }
-        self.neighbours.create_account(call, earlier.user_id, new.email, new.display_name).await
+        self.create_account(call, earlier.user_id, new.email, new.display_name).await
+    }
+
+    async fn create_account(
+        &self,
+        call: &Call,
+        user_id: Uuid,
+        email: String,
+        display_name: String,
+    ) -> Result<User, Error> {
+        call::concerns(user_id);
+        let user = self.neighbours.create_account(call, user_id, email, display_name).await?;
+        if let Err(error) = self.store.confirm_credential(user_id).await {
+            // The first sign-in or the sweep makes up for it.
+            debug!(%user_id, cause = %Chain(&error), "credential not confirmed");
+        }
+        Ok(user)
     }
 }
 

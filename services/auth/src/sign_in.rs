@@ -5,7 +5,12 @@
 
 use std::sync::Arc;
 
-use drystone_mesh::{call::Call, clock::Clock, error::Chain, token::new_token_id};
+use drystone_mesh::{
+    call::{self, Call},
+    clock::Clock,
+    error::Chain,
+    token::new_token_id,
+};
 use tracing::{debug, info};
 
 use crate::{
@@ -47,6 +52,9 @@ impl SignIn {
         let account = self.neighbours.account_by_email(call, email).await?;
         // For an unknown address, the id of nobody goes through the same questions.
         let user_id = account.as_ref().map_or_else(|| new_token_id(as_of), |account| account.user_id);
+        if account.is_some() {
+            call::concerns(user_id);
+        }
         let credential = self.store.credential(user_id).await?;
 
         // Asked first, so that it is asked in any case. A wrong password then ends both at once: nobody waits for the
@@ -57,6 +65,7 @@ impl SignIn {
             return Err(Error::InvalidCredentials);
         };
         let properties = self.property_claims.go_without(call, claims);
+        self.confirm(&credential).await;
 
         let session = self.neighbours.create_session(call, user_id).await?;
         if verdict == Verdict::RightButOutdated {
@@ -69,6 +78,16 @@ impl SignIn {
         let hash = credential.map_or(&self.no_password, |credential| &credential.password_hash);
         let verdict = self.hashing.verify(password.clone(), hash.clone(), call.parts().deadline).await?;
         if verdict.is_right() { Ok(verdict) } else { Err(Error::InvalidCredentials) }
+    }
+
+    /// The account is there, which the registration may not have come to know.
+    async fn confirm(&self, credential: &Credential) {
+        let Credential { user_id, pending_since, .. } = credential;
+        if pending_since.is_some()
+            && let Err(error) = self.store.confirm_credential(*user_id).await
+        {
+            debug!(%user_id, cause = %Chain(&error), "credential not confirmed");
+        }
     }
 
     /// Hashes a password anew at today's cost, behind the answer and only while no one else waits for a thread. What

@@ -10,6 +10,7 @@ use aws_lc_rs::{
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use drystone::auth::v1::Jwk;
 use drystone_mesh::clock::Timestamp;
+use jsonwebtoken::EncodingKey;
 use zeroize::Zeroizing;
 
 /// The algorithm's name, as tokens and JWKs have it.
@@ -76,7 +77,7 @@ pub enum KeyError {
 /// A key, ready to sign.
 #[derive(Debug)]
 pub struct SigningKey {
-    pair: EcdsaKeyPair,
+    private: EncodingKey,
     jwk: Jwk,
 }
 
@@ -90,9 +91,8 @@ impl SigningKey {
         if stored.algorithm != ALGORITHM {
             return Err(KeyError::Algorithm { kid, algorithm: stored.algorithm.clone() });
         }
-        let loaded = parse(&stored.private_key).and_then(|pair| Some(Self { jwk: public_jwk(&pair)?, pair }));
-        match loaded {
-            Some(key) if key.jwk.kid == kid => Ok(key),
+        match parse(&stored.private_key).as_ref().and_then(public_jwk) {
+            Some(jwk) if jwk.kid == kid => Ok(Self { private: EncodingKey::from_ec_der(&stored.private_key), jwk }),
             _ => Err(KeyError::Damaged { kid }),
         }
     }
@@ -109,11 +109,10 @@ impl SigningKey {
         &self.jwk
     }
 
-    /// Signs: `r` and `s` side by side, as JWS has it. `None` if the library fails.
+    /// The private half, to sign with. It wipes itself, and does not show itself.
     #[must_use]
-    pub fn sign(&self, message: &[u8]) -> Option<[u8; 64]> {
-        let signature = self.pair.sign(&SystemRandom::new(), message).ok()?;
-        signature.as_ref().try_into().ok()
+    pub fn private(&self) -> &EncodingKey {
+        &self.private
     }
 }
 
@@ -218,5 +217,7 @@ mod tests {
         let key = new_key();
         let shown = format!("{key:?}");
         assert!(shown.contains(&key.kid) && !shown.contains("private"), "{shown}");
+        let shown = format!("{:?}", SigningKey::load(&key).unwrap().private());
+        assert!(shown.contains("[redacted]"), "{shown}");
     }
 }

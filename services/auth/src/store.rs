@@ -31,8 +31,19 @@ pub trait AuthStore: Send + Sync {
     /// The credential of a user.
     async fn credential(&self, user_id: Uuid) -> sqlx::Result<Option<Credential>>;
 
-    /// The credential that was made by the registration of this id.
-    async fn credential_of_request(&self, request_id: Uuid) -> sqlx::Result<Option<Credential>>;
+    /// The credential that was made by the registration of this id, to go on with it. If it is pending, it is so as
+    /// of now: see [`Self::delete_pending_credential`].
+    async fn resume_credential(&self, request_id: Uuid, now: Timestamp) -> sqlx::Result<Option<Credential>>;
+
+    /// The account of a credential is there: it is no longer pending.
+    async fn confirm_credential(&self, user_id: Uuid) -> sqlx::Result<()>;
+
+    /// The users of some of the credentials that are pending since this moment or longer, longest first.
+    async fn pending_credentials(&self, until: Timestamp, limit: u32) -> sqlx::Result<Vec<Uuid>>;
+
+    /// Removes a credential if it is pending since this moment or longer. False if there is none: it was confirmed, or
+    /// its registration goes on.
+    async fn delete_pending_credential(&self, user_id: Uuid, until: Timestamp) -> sqlx::Result<bool>;
 
     /// Puts a new hash in place of this old one. False if the old one is no longer there: somebody was faster.
     async fn replace_password_hash(
@@ -42,9 +53,6 @@ pub trait AuthStore: Send + Sync {
         new: &PasswordHash,
         now: Timestamp,
     ) -> sqlx::Result<bool>;
-
-    /// Removes a credential, if it is there.
-    async fn delete_credential(&self, user_id: Uuid) -> sqlx::Result<()>;
 
     /// All signing keys, newest first.
     async fn signing_keys(&self) -> sqlx::Result<Vec<StoredKey>>;
@@ -74,13 +82,14 @@ impl SqlStore {
 impl AuthStore for SqlStore {
     async fn insert_credential(&self, credential: &Credential) -> sqlx::Result<bool> {
         let inserted = sqlx::query(
-            "INSERT INTO credential (user_id, password_hash, request_id, created_at, updated_at)
-             VALUES ($1, $2, $3, $4, $5)
+            "INSERT INTO credential (user_id, password_hash, request_id, pending_since, created_at, updated_at)
+             VALUES ($1, $2, $3, $4, $5, $6)
              ON CONFLICT (request_id) DO NOTHING",
         )
         .bind(credential.user_id)
         .bind(credential.password_hash.as_str())
         .bind(credential.request_id)
+        .bind(credential.pending_since.map(to_micros))
         .bind(to_micros(credential.created_at))
         .bind(to_micros(credential.updated_at))
         .execute(self.db.writer())
@@ -90,7 +99,7 @@ impl AuthStore for SqlStore {
 
     async fn credential(&self, user_id: Uuid) -> sqlx::Result<Option<Credential>> {
         sqlx::query_as::<_, CredentialRow>(
-            "SELECT user_id, password_hash, request_id, created_at, updated_at
+            "SELECT user_id, password_hash, request_id, pending_since, created_at, updated_at
              FROM credential
              WHERE user_id = $1",
         )
@@ -101,17 +110,50 @@ impl AuthStore for SqlStore {
         .transpose()
     }
 
-    async fn credential_of_request(&self, request_id: Uuid) -> sqlx::Result<Option<Credential>> {
+    async fn resume_credential(&self, request_id: Uuid, now: Timestamp) -> sqlx::Result<Option<Credential>> {
         sqlx::query_as::<_, CredentialRow>(
-            "SELECT user_id, password_hash, request_id, created_at, updated_at
-             FROM credential
-             WHERE request_id = $1",
+            "UPDATE credential
+             SET pending_since = CASE WHEN pending_since IS NOT NULL THEN $2 END
+             WHERE request_id = $1
+             RETURNING user_id, password_hash, request_id, pending_since, created_at, updated_at",
         )
         .bind(request_id)
-        .fetch_optional(self.db.reader())
+        .bind(to_micros(now))
+        .fetch_optional(self.db.writer())
         .await?
         .map(CredentialRow::read)
         .transpose()
+    }
+
+    async fn confirm_credential(&self, user_id: Uuid) -> sqlx::Result<()> {
+        sqlx::query("UPDATE credential SET pending_since = NULL WHERE user_id = $1")
+            .bind(user_id)
+            .execute(self.db.writer())
+            .await?;
+        Ok(())
+    }
+
+    async fn pending_credentials(&self, until: Timestamp, limit: u32) -> sqlx::Result<Vec<Uuid>> {
+        sqlx::query_scalar(
+            "SELECT user_id
+             FROM credential
+             WHERE pending_since <= $1
+             ORDER BY pending_since
+             LIMIT $2",
+        )
+        .bind(to_micros(until))
+        .bind(i64::from(limit))
+        .fetch_all(self.db.reader())
+        .await
+    }
+
+    async fn delete_pending_credential(&self, user_id: Uuid, until: Timestamp) -> sqlx::Result<bool> {
+        let deleted = sqlx::query("DELETE FROM credential WHERE user_id = $1 AND pending_since <= $2")
+            .bind(user_id)
+            .bind(to_micros(until))
+            .execute(self.db.writer())
+            .await?;
+        Ok(deleted.rows_affected() == 1)
     }
 
     async fn replace_password_hash(
@@ -133,11 +175,6 @@ impl AuthStore for SqlStore {
         .execute(self.db.writer())
         .await?;
         Ok(updated.rows_affected() == 1)
-    }
-
-    async fn delete_credential(&self, user_id: Uuid) -> sqlx::Result<()> {
-        sqlx::query("DELETE FROM credential WHERE user_id = $1").bind(user_id).execute(self.db.writer()).await?;
-        Ok(())
     }
 
     async fn signing_keys(&self) -> sqlx::Result<Vec<StoredKey>> {
@@ -193,6 +230,7 @@ struct CredentialRow {
     user_id: Uuid,
     password_hash: String,
     request_id: Option<Uuid>,
+    pending_since: Option<i64>,
     created_at: i64,
     updated_at: i64,
 }
@@ -207,6 +245,7 @@ impl CredentialRow {
             user_id: self.user_id,
             password_hash,
             request_id: self.request_id,
+            pending_since: self.pending_since.map(from_micros),
             created_at: from_micros(self.created_at),
             updated_at: from_micros(self.updated_at),
         })

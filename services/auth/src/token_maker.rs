@@ -2,18 +2,21 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
-use chrono::TimeDelta;
+use chrono::{SubsecRound, TimeDelta};
 use drystone_mesh::{
     clock::Timestamp,
     token::{Claims, new_token_id},
 };
+use jsonwebtoken::{Algorithm, Header};
 use uuid::Uuid;
 
-use crate::{error::Error, key_ring::KeyRing, signing_key::ALGORITHM};
+use crate::{error::Error, key_ring::KeyRing};
 
 /// Whom all access tokens are made for.
 pub const AUDIENCE: &str = "drystone";
+
+/// What kind of JWT an access token is (RFC 9068, section 2.1).
+const TYPE: &str = "at+jwt";
 
 /// How users sign in, in the words of RFC 8176.
 const PASSWORD: &str = "pwd";
@@ -53,16 +56,19 @@ pub struct TokenMaker {
     keys: Arc<KeyRing>,
     issuer: String,
     lifetime: TimeDelta,
-    /// The header is the same in every token: encoded once.
-    header: String,
+    /// The header is the same in every token.
+    header: Header,
 }
 
 impl TokenMaker {
     /// A maker of tokens with the ring's newest key.
     #[must_use]
     pub fn new(keys: Arc<KeyRing>, issuer: String, lifetime: Duration) -> Self {
-        let header = serde_json::json!({ "alg": ALGORITHM, "typ": "at+jwt", "kid": keys.signing().kid() });
-        let header = BASE64_URL_SAFE_NO_PAD.encode(header.to_string());
+        let header = Header {
+            typ: Some(TYPE.to_owned()),
+            kid: Some(keys.signing().kid().to_owned()),
+            ..Header::new(Algorithm::ES256)
+        };
         let lifetime = TimeDelta::from_std(lifetime).unwrap_or(TimeDelta::zero());
         Self { keys, issuer, lifetime, header }
     }
@@ -73,6 +79,7 @@ impl TokenMaker {
     /// [`Error::Signing`].
     pub fn make(&self, grant: Grant) -> Result<AccessToken, Error> {
         let issued_at = grant.as_of;
+        let expires_at = (issued_at + self.lifetime).trunc_subsecs(0);
         let claims = Claims {
             iss: self.issuer.clone(),
             aud: AUDIENCE.to_owned(),
@@ -80,7 +87,7 @@ impl TokenMaker {
             sid: grant.session_id,
             jti: new_token_id(issued_at),
             iat: issued_at.timestamp(),
-            exp: (issued_at + self.lifetime).timestamp(),
+            exp: expires_at.timestamp(),
             nbf: None,
             // A session begins after its user's roles were read, but no token is older than the proof it rests on.
             auth_time: grant.auth_time.min(issued_at).timestamp(),
@@ -89,16 +96,7 @@ impl TokenMaker {
             perms: grant.permissions,
             props: grant.properties,
         };
-        let expires_at = Timestamp::from_timestamp(claims.exp, 0).ok_or(Error::Signing)?;
-        let payload = serde_json::to_vec(&claims).map_err(|_| Error::Signing)?;
-
-        let mut jwt = String::with_capacity(self.header.len() + payload.len() * 4 / 3 + 96);
-        jwt.push_str(&self.header);
-        jwt.push('.');
-        BASE64_URL_SAFE_NO_PAD.encode_string(payload, &mut jwt);
-        let signature = self.keys.signing().sign(jwt.as_bytes()).ok_or(Error::Signing)?;
-        jwt.push('.');
-        BASE64_URL_SAFE_NO_PAD.encode_string(signature, &mut jwt);
+        let jwt = jsonwebtoken::encode(&self.header, &claims, self.keys.signing().private()).map_err(Error::Signing)?;
         Ok(AccessToken { jwt, expires_at })
     }
 }

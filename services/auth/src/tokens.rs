@@ -66,7 +66,7 @@ impl TokenIssuer {
         let left = access.expires_at.timestamp() - self.clock.now().timestamp();
         Ok(Tokens {
             access_token: access.jwt,
-            refresh_token: self.seal.seal(RefreshToken { session_id, counter }),
+            refresh_token: self.seal.seal(RefreshToken { session_id, user_id, counter }),
             expires_in: i32::try_from(left.max(0)).unwrap_or(i32::MAX),
             session_id,
             user_id,

@@ -33,6 +33,7 @@ impl Fixture {
             user_id: Uuid::now_v7(),
             password_hash: hash("AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"),
             request_id,
+            pending_since: Some(now),
             created_at: now,
             updated_at: now,
         }
@@ -48,13 +49,16 @@ async fn a_credential_is_found_as_it_was_put_in(fixture: Fixture) {
     let new = fixture.credential(Some(request_id));
     assert!(fixture.store.insert_credential(&new).await.unwrap());
     assert_eq!(fixture.store.credential(new.user_id).await.unwrap(), Some(new.clone()));
-    assert_eq!(fixture.store.credential_of_request(request_id).await.unwrap(), Some(new));
+    let found = fixture.store.resume_credential(request_id, fixture.clock.now()).await.unwrap();
+    assert_eq!(found, Some(new));
 }
 
 async fn what_is_not_there_is_none(fixture: Fixture) {
     assert_eq!(fixture.store.credential(Uuid::now_v7()).await.unwrap(), None);
-    assert_eq!(fixture.store.credential_of_request(Uuid::now_v7()).await.unwrap(), None);
-    fixture.store.delete_credential(Uuid::now_v7()).await.unwrap();
+    assert_eq!(fixture.store.resume_credential(Uuid::now_v7(), fixture.clock.now()).await.unwrap(), None);
+    assert!(fixture.store.pending_credentials(fixture.clock.now(), 10).await.unwrap().is_empty());
+    assert!(!fixture.store.delete_pending_credential(Uuid::now_v7(), fixture.clock.now()).await.unwrap());
+    fixture.store.confirm_credential(Uuid::now_v7()).await.unwrap();
 }
 
 async fn a_request_id_is_taken_once(fixture: Fixture) {
@@ -63,7 +67,8 @@ async fn a_request_id_is_taken_once(fixture: Fixture) {
     assert!(fixture.store.insert_credential(&first).await.unwrap());
     assert!(!fixture.store.insert_credential(&second).await.unwrap());
     assert_eq!(fixture.store.credential(second.user_id).await.unwrap(), None);
-    assert_eq!(fixture.store.credential_of_request(request_id).await.unwrap(), Some(first));
+    let found = fixture.store.resume_credential(request_id, fixture.clock.now()).await.unwrap();
+    assert_eq!(found, Some(first));
 }
 
 async fn any_number_of_credentials_have_no_request_id(fixture: Fixture) {
@@ -83,9 +88,58 @@ async fn a_credential_that_is_deleted_frees_its_request_id(fixture: Fixture) {
     let request_id = Some(Uuid::now_v7());
     let first = fixture.credential(request_id);
     fixture.store.insert_credential(&first).await.unwrap();
-    fixture.store.delete_credential(first.user_id).await.unwrap();
+    assert!(fixture.store.delete_pending_credential(first.user_id, fixture.clock.now()).await.unwrap());
     assert_eq!(fixture.store.credential(first.user_id).await.unwrap(), None);
     assert!(fixture.store.insert_credential(&fixture.credential(request_id)).await.unwrap());
+}
+
+async fn credentials_are_pending_until_they_are_confirmed(fixture: Fixture) {
+    let mut made = Vec::new();
+    for _ in 0..4 {
+        let new = fixture.credential(None);
+        fixture.store.insert_credential(&new).await.unwrap();
+        made.push(new);
+        fixture.clock.advance(Duration::from_secs(1));
+    }
+    fixture.store.confirm_credential(made[1].user_id).await.unwrap();
+    let confirmed = fixture.store.credential(made[1].user_id).await.unwrap().unwrap();
+    assert_eq!(confirmed, Credential { pending_since: None, ..made[1].clone() });
+
+    let until = made[2].created_at;
+    let pending = fixture.store.pending_credentials(until, 10).await.unwrap();
+    assert_eq!(pending, [made[0].user_id, made[2].user_id], "the last one is too young");
+    assert_eq!(fixture.store.pending_credentials(until, 1).await.unwrap(), [made[0].user_id]);
+}
+
+async fn a_credential_that_is_resumed_is_pending_anew_unless_it_is_confirmed(fixture: Fixture) {
+    let request_id = Uuid::now_v7();
+    let new = fixture.credential(Some(request_id));
+    fixture.store.insert_credential(&new).await.unwrap();
+    fixture.clock.advance(Duration::from_secs(1));
+    let later = fixture.clock.now();
+    let resumed = Credential { pending_since: Some(later), ..new.clone() };
+    assert_eq!(fixture.store.resume_credential(request_id, later).await.unwrap(), Some(resumed));
+
+    fixture.store.confirm_credential(new.user_id).await.unwrap();
+    let confirmed = Credential { pending_since: None, ..new };
+    assert_eq!(fixture.store.resume_credential(request_id, later).await.unwrap(), Some(confirmed));
+}
+
+async fn only_what_is_pending_for_so_long_is_deleted(fixture: Fixture) {
+    let (resumed, confirmed) = (fixture.credential(Some(Uuid::now_v7())), fixture.credential(None));
+    fixture.store.insert_credential(&resumed).await.unwrap();
+    fixture.store.insert_credential(&confirmed).await.unwrap();
+    let then = fixture.clock.now();
+    fixture.clock.advance(Duration::from_secs(1));
+    let now = fixture.clock.now();
+
+    fixture.store.resume_credential(resumed.request_id.unwrap(), now).await.unwrap();
+    assert!(!fixture.store.delete_pending_credential(resumed.user_id, then).await.unwrap());
+    assert!(fixture.store.delete_pending_credential(resumed.user_id, now).await.unwrap());
+
+    fixture.store.confirm_credential(confirmed.user_id).await.unwrap();
+    assert!(!fixture.store.delete_pending_credential(confirmed.user_id, now).await.unwrap());
+    assert!(fixture.store.credential(confirmed.user_id).await.unwrap().is_some());
 }
 
 async fn a_hash_is_replaced_only_while_the_old_one_is_there(fixture: Fixture) {
@@ -153,6 +207,9 @@ contract! {
     any_number_of_credentials_have_no_request_id
     a_user_has_one_credential
     a_credential_that_is_deleted_frees_its_request_id
+    credentials_are_pending_until_they_are_confirmed
+    a_credential_that_is_resumed_is_pending_anew_unless_it_is_confirmed
+    only_what_is_pending_for_so_long_is_deleted
     a_hash_is_replaced_only_while_the_old_one_is_there
     the_first_signing_key_stays_the_first
     of_many_first_signing_keys_at_once_one_stays

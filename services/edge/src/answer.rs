@@ -61,7 +61,6 @@ pub(crate) fn finish(mut answer: Answer, method: &Method, request_id: HeaderValu
 }
 
 /// Writes errors. It knows the messages of `google.rpc` that their details are made of.
-#[derive(Debug)]
 pub(crate) struct Errors {
     status: MessageDescriptor,
 }

@@ -77,8 +77,9 @@ impl Intake {
                 collected.push(data);
                 continue;
             };
+            let read = collected.len() + data.len();
             drop(collected);
-            let closes = !self.drain(body, deadline).await;
+            let closes = !self.drain(body, read, deadline).await;
             return Err(refused.closing(closes));
         }
         if collected.len() > 0 {
@@ -95,24 +96,22 @@ impl Intake {
         if body.is_end_stream() {
             return true;
         }
-        !awaits_leave(headers) && self.drain(body, Instant::now() + self.time).await
+        !awaits_leave(headers) && self.drain(body, 0, Instant::now() + self.time).await
     }
 
-    async fn drain<B>(&self, mut body: B, deadline: Instant) -> bool
+    /// Reads on after the first `read` bytes. Answers whether it came to the end.
+    async fn drain<B>(&self, mut body: B, mut read: usize, deadline: Instant) -> bool
     where
         B: Body<Data = Bytes> + Unpin,
     {
-        let mut read = 0;
-        loop {
+        while read <= self.drain_limit {
             match next(&mut body, deadline).await {
                 Ok(Some(data)) => read += data.len(),
                 Ok(None) => return true,
                 Err(_) => return false,
             }
-            if read > self.drain_limit {
-                return false;
-            }
         }
+        false
     }
 
     /// Takes memory for `size` more bytes; `false` if there is none left.
@@ -253,8 +252,13 @@ mod tests {
         HeaderMap::from_iter([(header::CONTENT_TYPE, "application/json".parse().unwrap())])
     }
 
-    fn intake(config: Config) -> Intake {
-        Intake::new(&Config { body_limit: 64 * 1024, drain_limit: 128 * 1024, body_memory: 96 * 1024, ..config })
+    fn intake(config: &Config) -> Intake {
+        Intake::new(&Config {
+            body_limit: 64 * 1024,
+            drain_limit: 128 * 1024,
+            body_memory: 96 * 1024,
+            ..config.clone()
+        })
     }
 
     fn parts(sizes: &[usize]) -> impl Body<Data = Bytes, Error = Infallible> + Unpin + use<> {
@@ -266,15 +270,15 @@ mod tests {
     #[tokio::test]
     async fn one_part_is_not_copied() {
         let whole = Bytes::from(vec![b' '; 5000]);
-        let read = intake(Config::default()).read(&headers(), Full::new(whole.clone())).await.unwrap();
+        let read = intake(&Config::default()).read(&headers(), Full::new(whole.clone())).await.unwrap();
         assert_eq!(read.bytes.as_ptr(), whole.as_ptr());
-        let read = intake(Config::default()).read(&headers(), parts(&[1000, 2000, 7])).await.unwrap();
+        let read = intake(&Config::default()).read(&headers(), parts(&[1000, 2000, 7])).await.unwrap();
         assert_eq!(read.bytes.len(), 3007);
     }
 
     #[tokio::test]
     async fn the_limit_itself_is_taken_and_one_byte_more_is_not() {
-        let intake = intake(Config::default());
+        let intake = intake(&Config::default());
         assert_eq!(intake.read(&headers(), parts(&[64 * 1024])).await.unwrap().bytes.len(), 64 * 1024);
         let refused = intake.read(&headers(), parts(&[64 * 1024, 1])).await.unwrap_err();
         assert_eq!(reason_of(&refused.status), Some(Reason::BodyTooLarge));
@@ -285,7 +289,7 @@ mod tests {
 
     #[tokio::test]
     async fn bodies_share_their_memory_and_give_it_back() {
-        let intake = intake(Config::default());
+        let intake = intake(&Config::default());
         let first = intake.read(&headers(), parts(&[60 * 1024])).await.unwrap();
         let refused = intake.read(&headers(), parts(&[60 * 1024])).await.unwrap_err();
         assert_eq!(reason_of(&refused.status), Some(Reason::Overloaded));
@@ -296,7 +300,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_slow_body_is_not_waited_for() {
-        let intake = intake(Config { body_time: Span::seconds(3), ..Config::default() });
+        let intake = intake(&Config { body_time: Span::seconds(3), ..Config::default() });
         let before = Instant::now();
         let endless = StreamBody::new(futures_util::stream::pending::<Result<http_body::Frame<Bytes>, Infallible>>());
         let refused = intake.read(&headers(), endless).await.unwrap_err();

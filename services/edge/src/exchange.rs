@@ -2,62 +2,47 @@
 
 use std::{
     net::SocketAddr,
+    panic::AssertUnwindSafe,
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use drystone::contract::Subject;
-use drystone_mesh::{deadline, error::Chain};
+use drystone_mesh::{deadline, error::Error};
+use futures_util::FutureExt;
 use http::{Method, Request, StatusCode, request::Parts};
 use http_body::Body;
-use tracing::{debug, warn};
+use tracing::{Instrument, debug, info_span};
 
 use crate::{
     answer::{self, Answer, Errors},
-    body::{Intake, Payload},
+    body::Intake,
     config::Config,
     forward::{self, Backend},
-    headers, json,
+    headers::{self, Arrival},
+    json,
     metrics::EdgeMetrics,
     refusal::Refusal,
     route::Route,
-    router::{Found, Router},
+    router::Found,
+    table::{Table, Target},
     transcode,
 };
 
-/// The path that the edge answers by itself.
-pub(crate) const HEALTH: &str = "/health";
-
 /// All that is needed to answer requests.
 pub(crate) struct Exchange<C> {
-    pub(crate) router: Router<Target>,
-    /// Each with a channel to the service that owns its RPC.
-    pub(crate) routes: Vec<(Route, C)>,
-    pub(crate) intake: Intake,
-    pub(crate) errors: Errors,
+    table: Table<C>,
+    intake: Intake,
+    errors: Errors,
+    /// What is counted.
     pub(crate) metrics: EdgeMetrics,
     /// How long a call may take.
-    pub(crate) deadline: Duration,
-}
-
-/// What a path leads to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Target {
-    /// The edge's own health.
-    Health,
-    /// The route of this number.
-    Route(usize),
+    deadline: Duration,
 }
 
 impl<C: Backend> Exchange<C> {
-    pub(crate) fn new(
-        router: Router<Target>,
-        routes: Vec<(Route, C)>,
-        errors: Errors,
-        metrics: EdgeMetrics,
-        config: &Config,
-    ) -> Self {
-        Self { router, routes, intake: Intake::new(config), errors, metrics, deadline: config.deadline.duration() }
+    pub(crate) fn new(table: Table<C>, errors: Errors, metrics: EdgeMetrics, config: &Config) -> Self {
+        Self { table, intake: Intake::new(config), errors, metrics, deadline: config.deadline.duration() }
     }
 
     /// Answers a request. Whatever it holds, there is an answer.
@@ -65,34 +50,36 @@ impl<C: Backend> Exchange<C> {
     where
         B: Body<Data = Bytes> + Unpin,
     {
-        let arrived = Instant::now();
+        let at = Instant::now();
         let (head, body) = request.into_parts();
         let request_id = headers::request_id(&head.headers);
-
-        let found = self.router.find(&head.method, head.uri.path());
-        let (route, answer) = match found {
-            Found::Served(Target::Route(number)) => {
-                let (route, channel) = &self.routes[number];
-                let called = self.call(route, channel, &head, body, client, &request_id, arrived).await;
-                (Some(route), called)
-            }
-            other => (None, self.answer_alone(other, &head, body).await),
+        let arrival = Arrival { headers: &head.headers, request_id: &request_id, address: client.ip(), at };
+        let found = self.table.find(&head.method, head.uri.path());
+        let route = match found {
+            Found::Served(Target::Route(number)) => Some(self.table.route(number)),
+            _ => None,
         };
-        let answer = answer.unwrap_or_else(|refusal| {
-            warn_of(&refusal, route);
-            self.errors.answer(refusal, route, head.version)
-        });
-        let answer = answer::finish(answer, &head.method, request_id);
+        let label = route.map(|(route, _)| &*route.label);
+        let span = info_span!("request", request_id = request_id.to_str().unwrap_or_default(), route = label);
 
-        self.metrics.answered(route, answer.status());
-        debug!(
-            route = route.map(|route| &*route.label),
-            status = answer.status().as_u16(),
-            request_id = answer.headers().get(drystone_mesh::call::header::REQUEST_ID).and_then(|id| id.to_str().ok()),
-            elapsed = ?arrived.elapsed(),
-            "request answered"
-        );
-        answer
+        let answering = async {
+            let work = async {
+                match route {
+                    Some((route, channel)) => self.call(route, channel.clone(), &head, body, &arrival).await,
+                    None => self.answer_alone(found, &head, body).await,
+                }
+            };
+            // A fault of ours costs one request, not the connection that others share.
+            let answered = AssertUnwindSafe(work).catch_unwind().await;
+            let answered = answered.unwrap_or_else(|_| Err(Error::internal("the request's work panicked").into()));
+            let route = route.map(|(route, _)| route);
+            let answer = answered.unwrap_or_else(|refusal| self.errors.answer(refusal, route, head.version));
+            self.metrics.answered(route, answer.status());
+            debug!(status = answer.status().as_u16(), elapsed = ?at.elapsed(), "request answered");
+            answer
+        };
+        let answer = answering.instrument(span).await;
+        answer::finish(answer, &head.method, request_id)
     }
 
     /// Answers what needs no service.
@@ -112,45 +99,29 @@ impl<C: Backend> Exchange<C> {
         Err(refusal.closing(closes))
     }
 
-    #[expect(clippy::too_many_arguments, reason = "each is one part of the request, and they have no other name")]
+    /// Answers what a service does.
     async fn call<B>(
         &self,
         route: &Route,
-        channel: &C,
+        channel: C,
         head: &Parts,
         body: B,
-        client: SocketAddr,
-        request_id: &http::HeaderValue,
-        arrived: Instant,
+        arrival: &Arrival<'_>,
     ) -> Result<Answer, Refusal>
     where
         B: Body<Data = Bytes> + Unpin,
     {
-        let payload: Payload = self.intake.read(&head.headers, body).await?;
-        let subject = route.rpc.subject;
-        let call = headers::call(&head.headers, client.ip(), request_id.clone(), subject, arrived, self.deadline)?;
+        let payload = self.intake.read(&head.headers, body).await?;
+        let call = headers::call(arrival, route.rpc.subject, self.deadline)?;
         let message = transcode::request(route, head.uri.path(), head.uri.query(), &payload.bytes)?;
-        let request = match subject {
+        let request = match route.rpc.subject {
             Subject::User => call.request_for_user(message),
             Subject::None => call.request(message),
         };
-        let calling = forward::call(channel.clone(), route, request);
-        let called = match call.parts().deadline {
-            Some(deadline) => {
-                tokio::time::timeout_at(deadline.into(), calling).await.map_err(|_| deadline::exceeded())?
-            }
-            None => calling.await,
-        };
+        let latest = call.parts().deadline.unwrap_or_else(|| Instant::now() + self.deadline);
+        let calling = forward::call(channel, route, request);
+        let called = tokio::time::timeout_at(latest.into(), calling).await.map_err(|_elapsed| deadline::exceeded())?;
         let message = called.map_err(Refusal::from_service)?;
         Ok(answer::json(StatusCode::OK, json::write(&message, route.response_body.as_ref())?))
-    }
-}
-
-/// What went wrong on our side is for the operator to see.
-fn warn_of(refusal: &Refusal, route: Option<&Route>) {
-    use tonic::Code::{DataLoss, Internal, Unavailable, Unknown};
-    let status = &refusal.status;
-    if refusal.is_from_service && matches!(status.code(), DataLoss | Internal | Unavailable | Unknown) {
-        warn!(route = route.map(|route| &*route.label), cause = %Chain(status), "service failed");
     }
 }

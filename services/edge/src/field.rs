@@ -3,7 +3,7 @@
 use prost_reflect::{Cardinality, DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, Value};
 
 /// A field, and the way to it: `user.id`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub(crate) struct FieldPath {
     /// The messages on the way, outermost first.
     parents: Vec<FieldDescriptor>,

@@ -29,32 +29,38 @@ pub(crate) fn request_id(headers: &HeaderMap) -> HeaderValue {
     own.cloned().unwrap_or_else(call::new_request_id)
 }
 
+/// A request as it came in.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Arrival<'a> {
+    pub(crate) headers: &'a HeaderMap,
+    /// What [`request_id`] made of it.
+    pub(crate) request_id: &'a HeaderValue,
+    /// Where it came from.
+    pub(crate) address: IpAddr,
+    /// When.
+    pub(crate) at: Instant,
+}
+
 /// The call that a request begins.
 ///
-/// Its deadline lies `longest` ahead, or where the client's `grpc-timeout` ends, counted from `arrived`. A token goes
-/// along only where the rule asks for one.
+/// Its deadline lies `longest` ahead, or where the client's `grpc-timeout` ends, counted from when the request came. A
+/// token goes along only where the rule asks for one.
 ///
 /// # Errors
 /// `MALFORMED_TIMEOUT`, or an `authorization` header that is none: twice there, or longer than any token of ours.
-pub(crate) fn call(
-    headers: &HeaderMap,
-    address: IpAddr,
-    request_id: HeaderValue,
-    subject: Subject,
-    arrived: Instant,
-    longest: Duration,
-) -> Result<Call> {
-    let asked = deadline::parse_timeout(headers)?.and_then(|timeout| arrived.checked_add(timeout));
+pub(crate) fn call(arrival: &Arrival<'_>, subject: Subject, longest: Duration) -> Result<Call> {
+    let headers = arrival.headers;
+    let asked = deadline::parse_timeout(headers)?.and_then(|timeout| arrival.at.checked_add(timeout));
     let latest = Instant::now() + longest;
     let trace = headers.get(header::TRACEPARENT).and_then(TraceContext::parse);
     Ok(Call::new(Parts {
-        request_id,
+        request_id: arrival.request_id.clone(),
         trace: trace.map_or_else(TraceContext::new_root, |trace| trace.child()),
         deadline: Some(asked.map_or(latest, |asked| asked.min(latest))),
         caller: None,
         principal: None,
         authorization: if subject == Subject::User { authorization(headers)? } else { None },
-        client: Client { address: address.to_canonical().to_string(), agent: agent(headers) },
+        client: Client { address: arrival.address.to_canonical().to_string(), agent: agent(headers) },
     }))
 }
 
@@ -79,7 +85,7 @@ fn agent(headers: &HeaderMap) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::net::{Ipv4Addr, Ipv6Addr};
+    use std::net::Ipv4Addr;
 
     use super::*;
 
@@ -89,7 +95,8 @@ mod tests {
 
     fn begin(headers: &HeaderMap, subject: Subject) -> Result<Call> {
         let address = IpAddr::V6(Ipv4Addr::LOCALHOST.to_ipv6_mapped());
-        call(headers, address, request_id(headers), subject, Instant::now(), Duration::from_secs(10))
+        let arrival = Arrival { headers, request_id: &request_id(headers), address, at: Instant::now() };
+        call(&arrival, subject, Duration::from_secs(10))
     }
 
     #[test]
@@ -166,11 +173,5 @@ mod tests {
         assert_eq!(agent(&odd), "a?");
         odd.insert(USER_AGENT, "x".repeat(1000).parse().unwrap());
         assert_eq!(agent(&odd).len(), 256);
-    }
-
-    #[test]
-    fn an_address_is_written_plainly() {
-        let write = |address: IpAddr| address.to_canonical().to_string();
-        assert_eq!(write(IpAddr::V6(Ipv6Addr::LOCALHOST)), "::1");
     }
 }

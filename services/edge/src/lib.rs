@@ -5,7 +5,7 @@
 //! service that owns the RPC, and the answer is turned back.
 //!
 //! ```text
-//! serve -> exchange -> router      which RPC
+//! serve -> exchange -> table       which RPC: route (from the descriptor), template, router
 //!                   -> body        bytes, under limits
 //!                   -> transcode   message: json (body), template (path), query, mask
 //!                   -> headers     the call: deadline, request id, trace, token, client
@@ -55,34 +55,27 @@ mod refusal;
 mod route;
 mod router;
 mod serve;
+mod table;
 mod template;
 mod text;
 mod tracked;
 mod transcode;
 
-use std::{collections::HashMap, fmt, io, sync::Arc};
+use std::{fmt, io, sync::Arc};
 
 use drystone_mesh::{
     client::{Channel, DialError, Dialer},
     health::{self, Health},
     telemetry::Metrics,
 };
-use http::Method;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    answer::Errors,
-    exchange::{Exchange, HEALTH, Target},
-    metrics::EdgeMetrics,
-    router::Router,
-    template::Template,
-};
+use crate::{answer::Errors, exchange::Exchange, metrics::EdgeMetrics, table::Table};
 pub use crate::{
     config::Config,
     forward::Backend,
     route::{Contract, ContractError},
-    template::TemplateError,
 };
 
 /// The workload's name, as in its SPIFFE ID.
@@ -140,38 +133,14 @@ impl<C: Backend> Service<C> {
     /// [`StartError`], for a contract that cannot be served, and whatever `connect` fails with.
     pub fn over(
         contract: Contract,
-        mut connect: impl FnMut(&str) -> Result<C, StartError>,
+        connect: impl FnMut(&str) -> Result<C, StartError>,
         health: &Health,
         metrics: &Metrics,
         config: Config,
     ) -> Result<Self, StartError> {
-        let mut router = Router::new();
-        let mut routes = Vec::new();
-        let mut channels: HashMap<&str, C> = HashMap::new();
-        let health_path: Template = HEALTH
-            .parse()
-            .map_err(|error: TemplateError| ContractError { rpc: HEALTH.to_owned(), fault: error.to_string() })?;
-        // The first route of a router never conflicts.
-        let _ = router.add(Method::GET, &health_path, Target::Health);
-        for route in route::read(contract)? {
-            router.add(route.method.clone(), &route.template, Target::Route(routes.len())).map_err(|taken| {
-                let by = match taken {
-                    Target::Health => "the health of the edge",
-                    Target::Route(number) => {
-                        routes.get(number).map_or("", |(other, _): &(route::Route, C)| other.rpc.path)
-                    }
-                };
-                ContractError { rpc: route.rpc.path.to_owned(), fault: format!("`{}` is taken by {by}", route.label) }
-            })?;
-            let workload = route.rpc.workload();
-            let channel = match channels.get(workload) {
-                Some(channel) => channel.clone(),
-                None => channels.entry(workload).or_insert(connect(workload)?).clone(),
-            };
-            routes.push((route, channel));
-        }
+        let table = Table::build(contract, connect)?;
         let errors = Errors::new().ok_or(StartError::ErrorDescriptors)?;
-        let exchange = Exchange::new(router, routes, errors, EdgeMetrics::new(metrics), &config);
+        let exchange = Exchange::new(table, errors, EdgeMetrics::new(metrics), &config);
         let component = health.component("rest", health::Kind::Vital);
         Ok(Self { exchange: Arc::new(exchange), config, component })
     }

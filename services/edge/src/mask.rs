@@ -1,6 +1,6 @@
 //! The update mask of a PATCH whose client sent none: the fields that stand in its body.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, sync::Arc};
 
 use prost_reflect::{DescriptorPool, DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, Value};
 
@@ -17,7 +17,6 @@ const NAME: &str = "update_mask";
 const NOT_FOR_CLIENTS: [i32; 2] = [3, 8];
 
 /// How the mask of one route is made up.
-#[derive(Debug)]
 pub(crate) struct MaskRule {
     /// Where the mask goes.
     mask: FieldDescriptor,
@@ -27,12 +26,18 @@ pub(crate) struct MaskRule {
     /// Fields inside the body that the path fills: they say which thing is meant, not what to change.
     from_path: HashSet<String>,
     /// Fields, by full name, that the server alone sets; in requests they are ignored.
-    output_only: HashSet<String>,
+    output_only: Arc<HashSet<String>>,
 }
 
 impl MaskRule {
-    /// The rule for a request whose body is `body`, if it has a mask at all.
-    pub(crate) fn of(input: &MessageDescriptor, body: &FieldDescriptor, variables: &[FieldPath]) -> Option<Self> {
+    /// The rule for a request whose body is `body`, if it has a mask at all. `output_only` is what [`output_only`]
+    /// answers.
+    pub(crate) fn of(
+        input: &MessageDescriptor,
+        body: &FieldDescriptor,
+        variables: &[FieldPath],
+        output_only: &Arc<HashSet<String>>,
+    ) -> Option<Self> {
         let mask = input.get_field_by_name(NAME)?;
         let mask_message = mask.kind().as_message().filter(|kind| kind.full_name() == FIELD_MASK)?.clone();
         let message = body.kind().as_message().filter(|_| !body.is_list() && !body.is_map())?.clone();
@@ -45,7 +50,7 @@ impl MaskRule {
             mask_message,
             body: message,
             from_path: from_path.collect(),
-            output_only: output_only(input.parent_pool()),
+            output_only: Arc::clone(output_only),
         })
     }
 
@@ -91,7 +96,8 @@ fn has_members(value: &serde_json::Value) -> bool {
     value.as_object().is_some_and(|members| !members.is_empty())
 }
 
-fn output_only(pool: &DescriptorPool) -> HashSet<String> {
+/// The full names of all fields that the server alone sets.
+pub(crate) fn output_only(pool: &DescriptorPool) -> HashSet<String> {
     let Some(behavior) = pool.get_extension_by_name("google.api.field_behavior") else { return HashSet::new() };
     let is_for_server = |field: &FieldDescriptor| {
         let options = field.options();

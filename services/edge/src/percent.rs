@@ -61,6 +61,8 @@ fn hex([high, low]: [u8; 2]) -> Option<u8> {
 
 #[cfg(test)]
 mod tests {
+    use std::fmt::Write;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -92,7 +94,8 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_encoded_comes_back(text in any::<String>()) {
-            let encoded: String = text.bytes().map(|byte| format!("%{byte:02x}")).collect();
+            let mut encoded = String::new();
+            text.bytes().for_each(|byte| write!(encoded, "%{byte:02x}").unwrap());
             prop_assert_eq!(decode(&encoded, Rules::Segment).unwrap(), text);
         }
 

@@ -48,8 +48,8 @@ impl Refusal {
 
     /// The body did not arrive in time.
     pub(crate) fn too_slow() -> Self {
-        let error = Error::new(Reason::DeadlineExceeded, "the body did not arrive in time; send it again");
-        Self { http: Some(StatusCode::REQUEST_TIMEOUT), closes: true, ..error.into() }
+        let error = Error::new(Reason::BodyTooSlow, "the body did not arrive in time; send it again");
+        Self { closes: true, ..error.into() }
     }
 
     /// The same, on a connection that cannot go on.

@@ -1,6 +1,6 @@
 //! The REST calls of the contract: read from its descriptor once, at the start, with all that a call needs looked up.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use drystone::contract::{DESCRIPTOR_SET, METHODS, Method};
 use http::uri::PathAndQuery;
@@ -8,7 +8,7 @@ use prost_reflect::{DescriptorPool, DynamicMessage, FieldDescriptor, MessageDesc
 
 use crate::{
     field::{FieldPath, Spelling},
-    mask::MaskRule,
+    mask::{self, MaskRule},
     template::Template,
     text,
 };
@@ -44,7 +44,6 @@ pub struct ContractError {
 }
 
 /// One REST call.
-#[derive(Debug)]
 pub(crate) struct Route {
     /// The RPC that it reaches, and its rule.
     pub(crate) rpc: &'static Method,
@@ -68,7 +67,7 @@ pub(crate) struct Route {
 }
 
 /// What the body of a request fills.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(PartialEq, Eq)]
 pub(crate) enum BodyMapping {
     /// Nothing.
     Nothing,
@@ -99,6 +98,8 @@ pub(crate) fn read(contract: Contract) -> Result<Vec<Route>, ContractError> {
         .get_extension_by_name("google.api.http")
         .ok_or_else(|| whole("does not hold the option `google.api.http`".to_owned()))?;
 
+    let output_only = Arc::new(mask::output_only(&pool));
+    let reader = Reader { rules: contract.methods, output_only };
     let mut routes = Vec::new();
     for method in pool.services().flat_map(|service| service.methods().collect::<Vec<_>>()) {
         let options = method.options();
@@ -110,7 +111,8 @@ pub(crate) fn read(contract: Contract) -> Result<Vec<Route>, ContractError> {
         let additional = rule.get_field_by_name("additional_bindings");
         let additional = additional.as_deref().and_then(|bindings| bindings.as_list()).unwrap_or_default();
         for binding in [rule].into_iter().chain(additional.iter().filter_map(|binding| binding.as_message())) {
-            let route = bind(&method, binding, contract.methods)
+            let route = reader
+                .bind(&method, binding)
                 .map_err(|fault| ContractError { rpc: method.full_name().to_owned(), fault })?;
             routes.push(route);
         }
@@ -118,35 +120,46 @@ pub(crate) fn read(contract: Contract) -> Result<Vec<Route>, ContractError> {
     Ok(routes)
 }
 
-/// One binding of an RPC; the error says what is wrong with it.
-fn bind(descriptor: &MethodDescriptor, binding: &DynamicMessage, methods: &'static [Method]) -> Result<Route, String> {
-    let path = format!("/{}/{}", descriptor.parent_service().full_name(), descriptor.name());
-    let rpc = methods.iter().find(|rpc| rpc.path == path).ok_or("has a REST path but no access rule")?;
-    if !rpc.allows(CALLER) {
-        return Err("has a REST path but does not list `outside` among its callers".to_owned());
-    }
-    if rpc.client_streaming || rpc.server_streaming {
-        return Err("has a REST path but is a stream, which is not carried over REST".to_owned());
-    }
-    let (verb, template) = pattern(binding).ok_or("has a REST binding without method and path")?;
-    let label = format!("{verb} {template}").into();
-    let method: http::Method =
-        verb.parse().map_err(|_| format!("names the method `{verb}`, which HTTP does not have"))?;
-    let template: Template = template.parse().map_err(|error| format!("the path `{template}` {error}"))?;
+/// What every binding is read with.
+struct Reader {
+    rules: &'static [Method],
+    /// The full names of the fields that a client cannot change.
+    output_only: Arc<HashSet<String>>,
+}
 
-    let (input, output) = (descriptor.input(), descriptor.output());
-    let variables = variables(&template, &input)?;
-    let body = body_mapping(&text_of(binding, "body"), &input)?;
-    let response_body = match text_of(binding, "response_body").as_str() {
-        "" => None,
-        name => Some(output.get_field_by_name(name).ok_or_else(|| format!("answers the unknown field `{name}`"))?),
-    };
-    let mask = match &body {
-        BodyMapping::Field(field) if method == http::Method::PATCH => MaskRule::of(&input, field, &variables),
-        _ => None,
-    };
-    let path = PathAndQuery::from_static(rpc.path);
-    Ok(Route { rpc, path, label, method, template, input, output, variables, body, response_body, mask })
+impl Reader {
+    /// One binding of an RPC; the error says what is wrong with it.
+    fn bind(&self, descriptor: &MethodDescriptor, binding: &DynamicMessage) -> Result<Route, String> {
+        let path = format!("/{}/{}", descriptor.parent_service().full_name(), descriptor.name());
+        let rpc = self.rules.iter().find(|rpc| rpc.path == path).ok_or("has a REST path but no access rule")?;
+        if !rpc.allows(CALLER) {
+            return Err("has a REST path but does not list `outside` among its callers".to_owned());
+        }
+        if rpc.client_streaming || rpc.server_streaming {
+            return Err("has a REST path but is a stream, which is not carried over REST".to_owned());
+        }
+        let (verb, template) = pattern(binding).ok_or("has a REST binding without method and path")?;
+        let label = format!("{verb} {template}").into();
+        let method: http::Method =
+            verb.parse().map_err(|_| format!("names the method `{verb}`, which HTTP does not have"))?;
+        let template: Template = template.parse().map_err(|error| format!("the path `{template}` {error}"))?;
+
+        let (input, output) = (descriptor.input(), descriptor.output());
+        let variables = variables(&template, &input)?;
+        let body = body_mapping(&text_of(binding, "body"), &input)?;
+        let response_body = match text_of(binding, "response_body").as_str() {
+            "" => None,
+            name => Some(output.get_field_by_name(name).ok_or_else(|| format!("answers the unknown field `{name}`"))?),
+        };
+        let mask = match &body {
+            BodyMapping::Field(field) if method == http::Method::PATCH => {
+                MaskRule::of(&input, field, &variables, &self.output_only)
+            }
+            _ => None,
+        };
+        let path = PathAndQuery::from_static(rpc.path);
+        Ok(Route { rpc, path, label, method, template, input, output, variables, body, response_body, mask })
+    }
 }
 
 fn pattern(binding: &DynamicMessage) -> Option<(String, String)> {

@@ -48,7 +48,7 @@ pub(crate) struct Variable {
 
 /// A text that is no path template.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum TemplateError {
+pub(crate) enum TemplateError {
     /// It has to begin with a slash.
     #[error("does not begin with `/`")]
     NoSlash,
@@ -211,6 +211,8 @@ impl fmt::Display for Template {
 
 #[cfg(test)]
 mod tests {
+    use std::fmt::Write;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -304,11 +306,12 @@ mod tests {
         (prop::collection::vec(item, 1..5), last, verb).prop_map(|(items, last, verb)| {
             let mut text = String::new();
             for (index, (segments, is_variable)) in items.into_iter().enumerate() {
-                text += &match (is_variable, segments.as_str()) {
-                    (false, segment) => format!("/{segment}"),
-                    (true, "") => format!("/{{f{index}.id}}"),
-                    (true, segments) => format!("/{{f{index}={segments}}}"),
+                let written = match (is_variable, segments.as_str()) {
+                    (false, segment) => write!(text, "/{segment}"),
+                    (true, "") => write!(text, "/{{f{index}.id}}"),
+                    (true, segments) => write!(text, "/{{f{index}={segments}}}"),
                 };
+                written.unwrap();
             }
             text + last + &verb.map(|verb| format!(":{verb}")).unwrap_or_default()
         })

@@ -1,5 +1,5 @@
-//! Reads JSON through serde and remembers where it is, so that an error can name its place; refuses members that
-//! stand twice in one object, of which readers would otherwise take different ones.
+//! Reads JSON through serde and remembers where it is, so that an error can name its place. It refuses members that
+//! stand twice in one object, of which readers would take different ones, and nesting that protobuf could not carry.
 
 use std::{borrow::Cow, collections::HashSet, fmt};
 
@@ -8,6 +8,10 @@ use serde::{
     de::{DeserializeSeed, Error, MapAccess, SeqAccess, Visitor, value::StrDeserializer},
     forward_to_deserialize_any,
 };
+
+/// How deep lists and objects may nest. Protobuf readers stop at 100 messages inside each other, and one level of JSON
+/// is up to three of them (`google.protobuf.Struct`).
+pub(crate) const DEEPEST: usize = 32;
 
 /// Where reading stopped.
 #[derive(Debug, Default)]
@@ -18,6 +22,8 @@ pub(crate) struct Trail<'de> {
     member: Option<Cow<'de, str>>,
     /// Whether the member had been there before.
     is_twice: bool,
+    /// How many lists and objects are open.
+    depth: usize,
 }
 
 /// A step into a JSON value.
@@ -38,6 +44,21 @@ impl Trail<'_> {
     /// Whether the error is a member that stands twice.
     pub(crate) fn is_twice(&self) -> bool {
         self.is_twice
+    }
+
+    /// Whether the error is nesting that goes too deep.
+    pub(crate) fn is_too_deep(&self) -> bool {
+        self.depth > DEEPEST
+    }
+
+    fn enter<E: Error>(&mut self) -> Result<(), E> {
+        self.depth += 1;
+        if self.is_too_deep() { Err(E::custom("nested too deep")) } else { Ok(()) }
+    }
+
+    /// After an error the depth stays as it was.
+    fn leave<T, E>(&mut self, result: &Result<T, E>) {
+        self.depth -= usize::from(result.is_ok());
     }
 }
 
@@ -102,12 +123,18 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for Tracked<'_, 'de, V> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, inner: A) -> Result<V::Value, A::Error> {
-        self.inner.visit_seq(Items { inner, next: 0, trail: self.trail })
+        let trail = self.trail;
+        trail.enter()?;
+        let result = self.inner.visit_seq(Items { inner, next: 0, trail });
+        trail.leave(&result);
+        result
     }
 
     fn visit_map<A: MapAccess<'de>>(self, inner: A) -> Result<V::Value, A::Error> {
         let trail = self.trail;
+        trail.enter()?;
         let result = self.inner.visit_map(Members { inner, seen: Seen::default(), trail });
+        trail.leave(&result);
         // An error of the visitor's own is about the member that it looked at last.
         if let (Err(_), Some(member)) = (&result, trail.member.take())
             && trail.steps.is_empty()

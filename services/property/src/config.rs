@@ -5,6 +5,7 @@ use std::{
     path::PathBuf,
 };
 
+use drystone_mesh::config::check_database;
 use serde::{Deserialize, Serialize};
 
 /// How the property service runs.
@@ -29,10 +30,7 @@ impl Config {
     /// # Errors
     /// A sentence that names the key and says what to write.
     pub fn check(&self) -> Result<(), String> {
-        match self.database.file_name() {
-            Some(_) => Ok(()),
-            None => Err("property.database must name a file, such as `property.db`".to_owned()),
-        }
+        check_database("property", &self.database)
     }
 }
 

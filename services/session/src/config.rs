@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use drystone_mesh::config::Span;
+use drystone_mesh::config::{Span, check_database};
 use serde::{Deserialize, Serialize};
 
 /// A session that lives longer than this is a mistake of configuration.
@@ -58,9 +58,7 @@ impl Config {
     /// # Errors
     /// A sentence that names the key and says what to write.
     pub fn check(&self) -> Result<(), String> {
-        if self.database.file_name().is_none() {
-            return Err("session.database must name a file, such as `session.db`".to_owned());
-        }
+        check_database("session", &self.database)?;
         for (key, value, example) in [
             ("idle_timeout", self.idle_timeout, "14d"),
             ("lifetime", self.lifetime, "90d"),

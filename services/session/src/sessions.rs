@@ -57,7 +57,7 @@ impl Sessions {
             Rotation::Reused { session, revocation } => {
                 let Session { id, user_id, counter: current, .. } = session;
                 tracing::warn!(
-                    target: "drystone::audit",
+                    target: "audit",
                     event = "refresh_token_reused",
                     session = %id,
                     user = %user_id,

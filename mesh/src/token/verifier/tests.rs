@@ -28,7 +28,7 @@ impl Setting {
         let (clock, signer, keys) = (clock(), Signer::new("key-1"), KeySet::new());
         keys.replace(vec![signer.public()]);
         let config = VerifierConfig::new(ISSUER, AUDIENCE);
-        let verifier = Verifier::new(config, keys, RevocationView::new(clock.clone()), clock.clone());
+        let verifier = Verifier::new(config, keys, heard_of_nothing(&clock), clock.clone());
         Self { clock, signer, verifier }
     }
 
@@ -41,6 +41,13 @@ impl Setting {
         let scope = Some(Scope::UserTokens(user_tokens));
         self.verifier.revocations().apply(&[Revocation { scope, expire_time: Some(proto(before + LIFETIME)) }]);
     }
+}
+
+/// A view that has heard that nothing is revoked.
+fn heard_of_nothing(clock: &Clock) -> RevocationView {
+    let view = RevocationView::new(clock.clone());
+    view.apply(&[]);
+    view
 }
 
 const LIFETIME: Duration = Duration::from_hours(1);
@@ -175,10 +182,23 @@ fn a_remembered_token_outlives_the_coming_of_a_new_key_and_the_going_of_another(
 }
 
 #[test]
+fn a_server_that_has_heard_of_no_revocation_yet_lets_no_token_in() {
+    let (clock, signer, keys) = (clock(), Signer::new("key-1"), KeySet::new());
+    keys.replace(vec![signer.public()]);
+    let view = RevocationView::new(clock.clone());
+    let verifier = Verifier::new(VerifierConfig::new(ISSUER, AUDIENCE), keys, view.clone(), clock.clone());
+    let token = signer.sign(&claims(clock.now()));
+    assert_eq!(verifier.verify(&token), Err(TokenError::NoRevocations));
+    assert_eq!(Error::from(TokenError::NoRevocations).reason(), Reason::Unavailable);
+    view.apply(&[]);
+    assert!(verifier.verify(&token).is_ok());
+}
+
+#[test]
 fn without_any_key_no_token_is_called_bad() {
     let clock = clock();
     let config = VerifierConfig::new(ISSUER, AUDIENCE);
-    let verifier = Verifier::new(config, KeySet::new(), RevocationView::new(clock.clone()), clock.clone());
+    let verifier = Verifier::new(config, KeySet::new(), heard_of_nothing(&clock), clock.clone());
     let token = Signer::new("key-1").sign(&claims(clock.now()));
     assert_eq!(verifier.verify(&token), Err(TokenError::NoKeys));
     assert_eq!(Error::from(TokenError::NoKeys).reason(), Reason::Unavailable);
@@ -215,7 +235,7 @@ fn more_tokens_than_are_remembered_still_verify() {
     let mut config = VerifierConfig::new(ISSUER, AUDIENCE);
     config.cache_capacity = 4;
     let keys = setting.verifier.keys().clone();
-    setting.verifier = Verifier::new(config, keys, RevocationView::new(setting.clock.clone()), setting.clock.clone());
+    setting.verifier = Verifier::new(config, keys, heard_of_nothing(&setting.clock), setting.clock.clone());
     let tokens: Vec<_> = (0..20).map(|_| setting.token()).collect();
     for token in tokens.iter().chain(&tokens) {
         assert!(setting.verifier.verify(token).is_ok());

@@ -5,9 +5,14 @@ CREATE TABLE credential (
     password_hash TEXT NOT NULL,
     -- The id that the client gave the registration, so that it can be repeated.
     request_id BLOB UNIQUE,
+    -- When the account was last asked for; null once it is known to be there.
+    pending_since BIGINT,
     created_at BIGINT NOT NULL,
     updated_at BIGINT NOT NULL
 );
+
+-- For the sweep of those whose account never came to be.
+CREATE INDEX credential_pending ON credential (pending_since) WHERE pending_since IS NOT NULL;
 
 -- What access tokens are signed with. The newest signs; all are published.
 CREATE TABLE signing_key (

@@ -4,7 +4,7 @@ use drystone::auth::v1::{
     RefreshRequest, RefreshResponse, RegisterRequest, RegisterResponse, SignInRequest, SignInResponse, SignOutRequest,
     SignOutResponse, auth_service_server::AuthService,
 };
-use drystone_mesh::{call::Call, error::Error as MeshError};
+use drystone_mesh::{call::Call, error::Error as MeshError, id};
 use std::sync::Arc;
 use tonic::{Request, Response, Status, async_trait};
 use uuid::Uuid;
@@ -82,5 +82,5 @@ fn optional_id(text: &str) -> Result<Option<Uuid>, MeshError> {
     if text.is_empty() {
         return Ok(None);
     }
-    text.parse().map(Some).map_err(|_| MeshError::invalid_field("request_id", "must be a UUID"))
+    id::parse("request_id", text).map(Some)
 }

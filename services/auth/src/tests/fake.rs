@@ -20,7 +20,7 @@ use crate::{
     neighbours::{Account, Neighbours, SessionState},
 };
 
-/// How the property service is.
+/// How a service is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum Condition {
     /// It answers.
@@ -45,6 +45,8 @@ pub(super) enum Mishap {
 pub(super) struct World {
     pub(super) users: BTreeMap<Uuid, User>,
     pub(super) roles: Vec<String>,
+    /// As far as accounts are looked up: for their creation, see `next_creation`.
+    pub(super) user_service: Condition,
     pub(super) property_service: Condition,
     pub(super) next_creation: Option<Mishap>,
     pub(super) sessions: BTreeMap<Uuid, SessionState>,
@@ -71,11 +73,29 @@ impl Fake {
         world.calls.push(name);
         world
     }
+
+    async fn account(
+        &self,
+        name: &'static str,
+        matches: impl Fn(&User) -> bool + Send,
+    ) -> Result<Option<Account>, Error> {
+        let condition = self.called(name).user_service;
+        condition.answer().await?;
+        let world = self.world();
+        let Some((id, _)) = world.users.iter().find(|(_, user)| matches(user)) else { return Ok(None) };
+        let permissions = vec!["users:read".to_owned()];
+        Ok(Some(Account { user_id: *id, roles: world.roles.clone(), permissions }))
+    }
 }
 
-fn account(world: &World, matches: impl Fn(&User) -> bool) -> Option<Account> {
-    let (id, _) = world.users.iter().find(|(_, user)| matches(user))?;
-    Some(Account { user_id: *id, roles: world.roles.clone(), permissions: vec!["users:read".to_owned()] })
+impl Condition {
+    async fn answer(self) -> Result<(), Error> {
+        match self {
+            Self::Up => Ok(()),
+            Self::Down => Err(away()),
+            Self::Silent => std::future::pending().await,
+        }
+    }
 }
 
 fn away() -> Error {
@@ -99,22 +119,17 @@ impl Neighbours for Fake {
     }
 
     async fn account_by_email(&self, _: &Call, email: String) -> Result<Option<Account>, Error> {
-        let world = self.called("account_by_email");
-        Ok(account(&world, |user| user.email.eq_ignore_ascii_case(&email)))
+        self.account("account_by_email", |user| user.email.eq_ignore_ascii_case(&email)).await
     }
 
     async fn account_by_id(&self, _: &Call, user_id: Uuid) -> Result<Option<Account>, Error> {
-        let world = self.called("account_by_id");
-        Ok(account(&world, |user| user.id == user_id.to_string()))
+        self.account("account_by_id", |user| user.id == user_id.to_string()).await
     }
 
     async fn property_claims(&self, _: &Call, _: Uuid) -> Result<BTreeMap<String, String>, Error> {
         let condition = self.called("property_claims").property_service;
-        match condition {
-            Condition::Up => Ok(BTreeMap::from([("a-property".to_owned(), "owner".to_owned())])),
-            Condition::Down => Err(away()),
-            Condition::Silent => std::future::pending().await,
-        }
+        condition.answer().await?;
+        Ok(BTreeMap::from([("a-property".to_owned(), "owner".to_owned())]))
     }
 
     async fn create_session(&self, _: &Call, user_id: Uuid) -> Result<SessionState, Error> {

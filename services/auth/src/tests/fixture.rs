@@ -107,6 +107,7 @@ impl Fixture {
         keys.replace(self.jwks().await.iter().map(|jwk| PublicKey::from_jwk(jwk).unwrap()).collect());
         let config = VerifierConfig::new(ISSUER, AUDIENCE);
         let view = RevocationView::new(self.clock.clone());
+        view.apply(&[]);
         Verifier::new(config, keys, view, self.clock.clone()).verify(jwt).unwrap()
     }
 

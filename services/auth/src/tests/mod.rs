@@ -5,6 +5,7 @@
 mod fake;
 mod fixture;
 mod keys;
+mod orphans;
 mod refresh;
 mod register;
 mod sign_in;

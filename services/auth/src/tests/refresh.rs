@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use drystone_mesh::error::Reason;
 
 use super::{
@@ -36,7 +37,15 @@ async fn a_damaged_token_is_refused_before_anybody_is_asked() {
     for bad in ["", "x", &first.access_token, &first.refresh_token[1..], &format!("{}=", first.refresh_token)] {
         assert_eq!(refusal(fixture.refresh(bad).await), Reason::RefreshTokenInvalid, "{bad}");
     }
+    let sealed = BASE64_URL_SAFE_NO_PAD.decode(&first.refresh_token).unwrap();
+    for place in 0..sealed.len() {
+        let mut damaged = sealed.clone();
+        damaged[place] ^= 1;
+        let damaged = BASE64_URL_SAFE_NO_PAD.encode(damaged);
+        assert_eq!(refusal(fixture.refresh(&damaged).await), Reason::RefreshTokenInvalid, "byte {place}");
+    }
     assert!(fixture.neighbours.world().calls.is_empty());
+    fixture.refresh(&first.refresh_token).await.unwrap();
 }
 
 #[tokio::test]
@@ -50,11 +59,38 @@ async fn what_the_session_service_says_of_a_token_is_what_the_client_hears() {
 }
 
 #[tokio::test]
+async fn an_outage_of_the_user_service_uses_no_refresh_token_up() {
+    let fixture = Fixture::with_account().await;
+    let first = fixture.sign_in(EMAIL, PASSWORD).await.unwrap().into_inner();
+    fixture.neighbours.world().user_service = Condition::Down;
+    fixture.neighbours.world().calls.clear();
+    assert_eq!(refusal(fixture.refresh(&first.refresh_token).await), Reason::Unavailable);
+    assert!(!fixture.neighbours.world().calls.contains(&"rotate_session"));
+
+    // Long after the time in which a token may be presented again.
+    fixture.clock.advance(Duration::from_hours(1));
+    fixture.neighbours.world().user_service = Condition::Up;
+    fixture.refresh(&first.refresh_token).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_session_whose_account_is_gone_is_over() {
     let fixture = Fixture::with_account().await;
     let first = fixture.sign_in(EMAIL, PASSWORD).await.unwrap().into_inner();
     fixture.neighbours.world().users.clear();
+    fixture.neighbours.world().calls.clear();
     assert_eq!(refusal(fixture.refresh(&first.refresh_token).await), Reason::SessionEnded);
+    assert!(!fixture.neighbours.world().calls.contains(&"rotate_session"));
+}
+
+#[tokio::test]
+async fn a_token_of_another_user_than_the_sessions_is_refused() {
+    let fixture = Fixture::with_account().await;
+    let first = fixture.sign_in(EMAIL, PASSWORD).await.unwrap().into_inner();
+    for session in fixture.neighbours.world().sessions.values_mut() {
+        session.user_id = uuid::Uuid::now_v7();
+    }
+    assert_eq!(refusal(fixture.refresh(&first.refresh_token).await), Reason::RefreshTokenInvalid);
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use super::{
 };
 
 async fn has_credential(fixture: &Fixture, request_id: &str) -> bool {
-    fixture.store.credential_of_request(request_id.parse().unwrap()).await.unwrap().is_some()
+    fixture.store.resume_credential(request_id.parse().unwrap(), fixture.clock.now()).await.unwrap().is_some()
 }
 
 fn new_id() -> String {

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use drystone::user::v1::User;
 use drystone_mesh::error::Reason;
+use uuid::Uuid;
 
 use super::{
     fake::Condition,
@@ -48,9 +50,9 @@ async fn an_unknown_address_and_a_wrong_password_go_the_same_way() {
 
 #[tokio::test]
 async fn an_account_without_a_credential_cannot_sign_in() {
-    let fixture = Fixture::with_account().await;
-    let user_id = *fixture.neighbours.world().users.keys().next().unwrap();
-    fixture.store.delete_credential(user_id).await.unwrap();
+    let fixture = Fixture::new().await;
+    let user = User { id: Uuid::now_v7().to_string(), email: EMAIL.to_owned(), ..User::default() };
+    fixture.neighbours.world().users.insert(user.id.parse().unwrap(), user);
     assert_eq!(refusal(fixture.sign_in(EMAIL, PASSWORD).await), Reason::InvalidCredentials);
 }
 

@@ -1,6 +1,8 @@
 //! Access tokens, to the letter.
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use drystone::auth::v1::Jwk;
+use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, errors::ErrorKind};
 use serde_json::{Value, json};
 
 use super::fixture::{EMAIL, Fixture, ISSUER, PASSWORD};
@@ -72,4 +74,34 @@ async fn a_token_with_all_that_it_may_hold_stays_within_what_verifiers_take() {
     let token = fixture.service.auth.sign_in.issuer.maker.make(grant).unwrap();
     assert!(token.jwt.len() < 8 * 1024, "{}", token.jwt.len());
     assert_eq!(fixture.verify(&token.jwt).await.properties.len(), 64);
+}
+
+/// A key of the set as a client reads it, in the library's own terms.
+fn decoding_key(jwk: &Jwk) -> DecodingKey {
+    let Jwk { kty, r#use, alg, kid, crv, x, y } = jwk;
+    let jwk = json!({ "kty": kty, "use": r#use, "alg": alg, "kid": kid, "crv": crv, "x": x, "y": y });
+    DecodingKey::from_jwk(&serde_json::from_value(jwk).unwrap()).unwrap()
+}
+
+#[tokio::test]
+async fn a_library_that_is_not_ours_takes_our_tokens_by_our_key_set() {
+    let fixture = Fixture::with_account().await;
+    let answer = fixture.sign_in(EMAIL, PASSWORD).await.unwrap().into_inner();
+    let key = decoding_key(&fixture.jwks().await[0]);
+    let mut validation = Validation::new(Algorithm::ES256);
+    validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
+    validation.set_audience(&["drystone"]);
+    validation.set_issuer(&[ISSUER]);
+
+    let token = decode::<Value>(&answer.access_token, &key, &validation).unwrap();
+    assert_eq!(token.header.typ.as_deref(), Some("at+jwt"));
+    assert_eq!(token.claims["sub"], answer.user_id);
+
+    // It does look.
+    let refusal =
+        |key: &_, validation: &_| decode::<Value>(&answer.access_token, key, validation).unwrap_err().into_kind();
+    let stranger = decoding_key(&Fixture::new().await.jwks().await[0]);
+    assert!(matches!(refusal(&stranger, &validation), ErrorKind::InvalidSignature));
+    validation.set_audience(&["another"]);
+    assert!(matches!(refusal(&key, &validation), ErrorKind::InvalidAudience));
 }

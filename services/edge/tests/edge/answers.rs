@@ -142,6 +142,22 @@ async fn a_service_that_does_not_answer_is_not_waited_for() {
 }
 
 #[tokio::test]
+async fn a_fault_of_ours_costs_one_request() {
+    let edge = Edge::over(
+        FakeBackend::new(Arc::new(|asked| {
+            assert!(!asked.message.has_field_by_name("text"), "told to");
+            Box::pin(async move { Ok(echo(&asked)) })
+        })),
+        Config::default(),
+    )
+    .await;
+    let mut client = edge.client().await;
+    let reply = client.ask("GET /v1/things/panic", "").await;
+    assert_eq!((reply.status, reply.reason().as_str()), (500, "INTERNAL"));
+    assert_eq!(client.ask("GET /v1/things", "").await.status, 200);
+}
+
+#[tokio::test]
 async fn requests_are_counted_by_route_and_status() {
     let edge = Edge::echo().await;
     for request in ["GET /v1/things/one", "GET /v1/things/two", "GET /v1/numbers/x", "GET /nothing"] {

@@ -1,6 +1,6 @@
 //! HTTP/1.1 by hand, so that tests can send what no library would.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{fmt::Write, net::SocketAddr, time::Duration};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::{
@@ -115,11 +115,11 @@ pub(crate) fn write(request: &str, body: &[u8]) -> Vec<u8> {
     let mut head = format!("{} HTTP/1.1\r\nhost: edge\r\n", lines.next().unwrap());
     let has = |name: &str| request.to_lowercase().contains(&format!("\n{name}:"));
     for line in lines {
-        head += &format!("{}\r\n", line.trim());
+        write!(head, "{}\r\n", line.trim()).unwrap();
     }
     if !body.is_empty() {
         if !has("content-length") && !has("transfer-encoding") {
-            head += &format!("content-length: {}\r\n", body.len());
+            write!(head, "content-length: {}\r\n", body.len()).unwrap();
         }
         if !has("content-type") {
             head += "content-type: application/json\r\n";

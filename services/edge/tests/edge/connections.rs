@@ -153,9 +153,9 @@ async fn a_stop_lets_running_requests_end_and_takes_no_more() {
         })
     }));
     let edge = Edge::over(slow, Config::default()).await;
-    assert!(edge.health.is_ready());
     let mut idle = edge.client().await;
     assert_eq!(idle.ask("GET /health", "").await.status, 200);
+    assert!(edge.health.is_ready());
     let mut busy = edge.client().await;
     busy.send(&client::write("GET /v1/things/one", b"")).await;
     asked.notified().await;
@@ -204,7 +204,7 @@ async fn a_real_grpc_server_can_stand_behind() {
     });
     let channel = tonic::transport::Endpoint::try_from(format!("http://{address}")).unwrap().connect_lazy();
     let contract =
-        drystone_edge::Contract { descriptor_set: crate::fixture::descriptor_set(), methods: crate::fixture::METHODS };
+        drystone_edge::Contract { descriptor_set: crate::fixture::descriptor_set(), methods: crate::rules::METHODS };
     let edge = Edge::start(contract, channel, backend, Config::default()).await;
     assert_eq!(edge.received("GET /v1/things/one", "").await, serde_json::json!({"text": "one"}));
 

@@ -2,7 +2,6 @@
 
 use std::{path::Path, process::Command, sync::LazyLock};
 
-use drystone::contract::{Idempotency, Method, Subject};
 use prost_reflect::{DescriptorPool, MessageDescriptor};
 
 /// The package of `fixture.proto`.
@@ -22,37 +21,6 @@ pub(crate) fn descriptor_set() -> &'static [u8] {
 pub(crate) fn message(name: &str) -> MessageDescriptor {
     POOL.get_message_by_name(&format!("{PACKAGE}.{name}")).unwrap()
 }
-
-macro_rules! methods {
-    ($($name:literal $subject:ident)+) => {
-        &[$(Method {
-            path: concat!("/drystone.fixture.v1.FixtureService/", $name),
-            callers: &["outside"],
-            subject: Subject::$subject,
-            permission: None,
-            max_auth_age: None,
-            audited: false,
-            idempotency: Idempotency::Unknown,
-            client_streaming: false,
-            server_streaming: false,
-            rest: &[],
-        },)+]
-    };
-}
-
-/// The fixture's access rules.
-pub(crate) const METHODS: &[Method] = methods! {
-    "Search" User
-    "Get" None
-    "GetSpecial" None
-    "Create" None
-    "Reset" None
-    "Update" User
-    "SetTexts" None
-    "SetNumber" None
-    "Delete" None
-    "Hidden" None
-};
 
 /// Compiles a contract; the error is what protoc says.
 pub(crate) fn compile(proto: &str) -> Result<Vec<u8>, String> {

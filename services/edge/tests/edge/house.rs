@@ -22,18 +22,18 @@ struct Users {
     masks: Arc<Mutex<Vec<Vec<String>>>>,
 }
 
-fn user(id: &str) -> Option<User> {
-    Some(User { id: id.to_owned(), email: "ada@example.org".to_owned(), ..User::default() })
+fn user(id: &str) -> User {
+    User { id: id.to_owned(), email: "ada@example.org".to_owned(), ..User::default() }
 }
 
 #[async_trait]
 impl UserService for Users {
     async fn get_me(&self, _: Request<GetMeRequest>) -> Result<Response<GetMeResponse>, Status> {
-        Ok(Response::new(GetMeResponse { user: user("me") }))
+        Ok(Response::new(GetMeResponse { user: Some(user("me")) }))
     }
 
     async fn get_user(&self, request: Request<GetUserRequest>) -> Result<Response<GetUserResponse>, Status> {
-        Ok(Response::new(GetUserResponse { user: user(&request.into_inner().id) }))
+        Ok(Response::new(GetUserResponse { user: Some(user(&request.into_inner().id)) }))
     }
 
     async fn update_user(&self, request: Request<UpdateUserRequest>) -> Result<Response<UpdateUserResponse>, Status> {

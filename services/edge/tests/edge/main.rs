@@ -12,6 +12,7 @@ mod fixture;
 mod house;
 mod requests;
 mod routes;
+mod rules;
 mod start;
 
 use std::sync::Arc;
@@ -40,7 +41,7 @@ impl Edge {
     }
 
     async fn over(backend: FakeBackend, config: Config) -> Self {
-        let contract = Contract { descriptor_set: fixture::descriptor_set(), methods: fixture::METHODS };
+        let contract = Contract { descriptor_set: fixture::descriptor_set(), methods: rules::METHODS };
         Self::start(contract, backend.clone(), backend, config).await
     }
 

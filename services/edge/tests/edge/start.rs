@@ -68,7 +68,7 @@ fn each_fault_names_the_rpc_and_what_is_wrong() {
     ] {
         let fault = fault(http, &[RPC]);
         assert!(fault.contains(word), "{http}: {fault}");
-        assert!(fault == "none" || fault.contains("S"), "{http}: {fault}");
+        assert!(fault == "none" || fault.contains("drystone.fixture.v1.S"), "{http}: {fault}");
     }
 }
 

@@ -11,7 +11,7 @@ use drystone::property::v1::{
 use drystone_mesh::{
     call::Call,
     error::Error as MeshError,
-    mask,
+    id, mask,
     store::{
         etag,
         page::{self, Page},
@@ -20,7 +20,6 @@ use drystone_mesh::{
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
-use super::parse_id;
 use crate::{
     Change, Claim, Content, Description, DisplayName, Error, Labels, NewProperty, Property, Service, TextError,
 };
@@ -39,7 +38,7 @@ impl PropertyService for Service {
         let call = Call::of(&request)?;
         let owner_id = call.principal()?.user_id;
         let CreatePropertyRequest { display_name, description, labels, request_id } = request.into_inner();
-        let request_id = if request_id.is_empty() { None } else { Some(parse_id("request_id", &request_id)?) };
+        let request_id = if request_id.is_empty() { None } else { Some(id::parse("request_id", &request_id)?) };
         let content = Content {
             display_name: lawful("display_name", DisplayName::parse(&display_name))?,
             description: lawful("description", Description::parse(description))?,
@@ -52,7 +51,7 @@ impl PropertyService for Service {
 
     async fn get_property(&self, request: Request<GetPropertyRequest>) -> Answer<GetPropertyResponse> {
         let call = Call::of(&request)?;
-        let id = parse_id("id", &request.get_ref().id)?;
+        let id = id::parse("id", &request.get_ref().id)?;
         let property = self.store.find(call.principal()?.user_id, id).await?.ok_or(Error::NotFound)?;
         Ok(Response::new(GetPropertyResponse { property: Some(property.into()) }))
     }
@@ -72,7 +71,7 @@ impl PropertyService for Service {
         let owner = call.principal()?.user_id;
         let UpdatePropertyRequest { property, update_mask } = request.into_inner();
         let property = property.unwrap_or_default();
-        let id = parse_id("property.id", &property.id)?;
+        let id = id::parse("property.id", &property.id)?;
         let version = etag::parse(&property.etag)?;
         let change = parse_change(property, &mask::paths(update_mask.as_ref(), &CHANGEABLE)?)?;
         let property =
@@ -83,7 +82,7 @@ impl PropertyService for Service {
     async fn delete_property(&self, request: Request<DeletePropertyRequest>) -> Answer<DeletePropertyResponse> {
         let call = Call::of(&request)?;
         let message = request.into_inner();
-        let id = parse_id("id", &message.id)?;
+        let id = id::parse("id", &message.id)?;
         let version = etag::parse(&message.etag)?;
         let was_there = self.store.delete(call.principal()?.user_id, id, version).await?;
         if was_there { Ok(Response::new(DeletePropertyResponse {})) } else { Err(Error::NotFound.into()) }
@@ -93,7 +92,7 @@ impl PropertyService for Service {
         &self,
         request: Request<ListPropertyClaimsRequest>,
     ) -> Answer<ListPropertyClaimsResponse> {
-        let user = parse_id("user_id", &request.get_ref().user_id)?;
+        let user = id::parse("user_id", &request.get_ref().user_id)?;
         let claims = self.store.claims(user, Claim::MAX).await?;
         let claims = claims.into_iter().map(PropertyClaim::from).collect();
         Ok(Response::new(ListPropertyClaimsResponse { claims }))

@@ -4,10 +4,7 @@ mod session_service;
 mod watch;
 
 use drystone::session::v1;
-use drystone_mesh::{
-    error::{Error, Result},
-    store::time::to_proto,
-};
+use drystone_mesh::store::time::to_proto;
 use uuid::Uuid;
 
 use crate::{
@@ -41,9 +38,4 @@ impl From<Revocation> for v1::Revocation {
         };
         Self { scope: Some(scope), expire_time: Some(to_proto(revocation.forget_at)) }
     }
-}
-
-/// The contract has seen to it that this is one; the type says so.
-fn parse_id(field: &'static str, text: &str) -> Result<Uuid> {
-    Uuid::try_parse(text).map_err(|_| Error::invalid_field(field, "must be a UUID"))
 }

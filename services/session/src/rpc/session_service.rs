@@ -8,11 +8,12 @@ use drystone::session::v1::{
 };
 use drystone_mesh::{
     call::Call,
+    id,
     store::page::{self, Page},
 };
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
-use super::{message_of, parse_id, watch};
+use super::{message_of, watch};
 use crate::{Service, session::NewSession};
 
 /// What page tokens of this service are bound to.
@@ -25,7 +26,7 @@ impl SessionService for Service {
         request: Request<CreateSessionRequest>,
     ) -> Result<Response<CreateSessionResponse>, Status> {
         let CreateSessionRequest { user_id, device, address } = request.into_inner();
-        let new = NewSession { user_id: parse_id("user_id", &user_id)?, device, address };
+        let new = NewSession { user_id: id::parse("user_id", &user_id)?, device, address };
         let session = self.sessions.create(new).await?;
         let counter = session.counter;
         Ok(Response::new(CreateSessionResponse { session: Some(message_of(session, None)), counter }))
@@ -36,7 +37,7 @@ impl SessionService for Service {
         request: Request<RotateSessionRequest>,
     ) -> Result<Response<RotateSessionResponse>, Status> {
         let RotateSessionRequest { session_id, counter } = request.into_inner();
-        let session = self.sessions.rotate(parse_id("session_id", &session_id)?, counter).await?;
+        let session = self.sessions.rotate(id::parse("session_id", &session_id)?, counter).await?;
         let counter = session.counter;
         Ok(Response::new(RotateSessionResponse { session: Some(message_of(session, None)), counter }))
     }
@@ -60,7 +61,7 @@ impl SessionService for Service {
         request: Request<RevokeSessionRequest>,
     ) -> Result<Response<RevokeSessionResponse>, Status> {
         let call = Call::of(&request)?;
-        let id = parse_id("id", &request.into_inner().id)?;
+        let id = id::parse("id", &request.into_inner().id)?;
         self.sessions.revoke(call.principal()?.user_id, id).await?;
         Ok(Response::new(RevokeSessionResponse {}))
     }
@@ -78,7 +79,7 @@ impl SessionService for Service {
     }
 
     async fn void_tokens(&self, request: Request<VoidTokensRequest>) -> Result<Response<VoidTokensResponse>, Status> {
-        let user_id = parse_id("user_id", &request.into_inner().user_id)?;
+        let user_id = id::parse("user_id", &request.into_inner().user_id)?;
         self.sessions.void_tokens(user_id).await?;
         Ok(Response::new(VoidTokensResponse {}))
     }

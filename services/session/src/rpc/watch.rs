@@ -3,9 +3,7 @@
 use std::{pin::Pin, time::Duration};
 
 use drystone::session::v1::{WatchRevocationsRequest, WatchRevocationsResponse};
-use drystone_mesh::{
-    error::{Error as MeshError, Reason},
-};
+use drystone_mesh::error::{Error as MeshError, Reason};
 use futures_util::{Stream, stream};
 use tokio::{select, time::timeout};
 use tonic::{Status, Streaming};
@@ -23,10 +21,7 @@ pub(crate) type Answers = Pin<Box<dyn Stream<Item = Result<WatchRevocationsRespo
 const FIRST_WORD: Duration = Duration::from_secs(5);
 
 /// Connects a watcher that says first where to go on.
-pub(super) async fn watch(
-    service: &Service,
-    mut words: Streaming<WatchRevocationsRequest>,
-) -> Result<Answers, Status> {
+pub(super) async fn watch(service: &Service, mut words: Streaming<WatchRevocationsRequest>) -> Result<Answers, Status> {
     let first = timeout(FIRST_WORD, words.message()).await.map_err(|_| silent())??.ok_or_else(silent)?;
     let feed = Feed::open(service.feeds.clone(), first.cursor).await.map_err(Error::from)?;
     service.tasks.spawn(acknowledge(words, feed.acknowledger()));

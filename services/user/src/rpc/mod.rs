@@ -3,18 +3,9 @@
 mod user_service;
 
 use drystone::user::v1::User;
-use drystone_mesh::{
-    error::{Error, Result},
-    store::{etag, time::to_proto},
-};
-use uuid::Uuid;
+use drystone_mesh::store::{etag, time::to_proto};
 
 use crate::Account;
-
-/// The id in this field. The contract has seen to its form already, except where an empty one stands for none.
-fn parse_id(field: &'static str, text: &str) -> Result<Uuid> {
-    Uuid::try_parse(text).map_err(|_| Error::invalid_field(field, "must be a UUID"))
-}
 
 impl From<Account> for User {
     fn from(account: Account) -> Self {

@@ -12,7 +12,7 @@ use drystone::{
 use drystone_mesh::{
     call::Call,
     error::Error as MeshError,
-    mask,
+    id, mask,
     store::{
         etag,
         page::{self, Page},
@@ -20,7 +20,6 @@ use drystone_mesh::{
 };
 use tonic::{Request, Response, Status};
 
-use super::parse_id;
 use crate::{Account, DisplayName, Email, Error, NewAccount, Role, Roles, Service, permission};
 
 /// The list that page tokens belong to.
@@ -35,7 +34,7 @@ type Answer<T> = Result<Response<T>, Status>;
 impl UserService for Service {
     async fn create_user(&self, request: Request<CreateUserRequest>) -> Answer<CreateUserResponse> {
         let message = request.into_inner();
-        let id = parse_id("user_id", &message.user_id)?;
+        let id = id::parse("user_id", &message.user_id)?;
         // Lists are sorted by id and promise the oldest first.
         if id.get_version_num() != 7 {
             return Err(MeshError::invalid_field("user_id", "must be a UUID of version 7").into());
@@ -54,7 +53,7 @@ impl UserService for Service {
                 Ok(email) => self.store.find_by_email(&email).await?,
                 Err(_) => None,
             },
-            Some(Key::UserId(text)) => self.store.find(parse_id("user_id", &text)?).await?,
+            Some(Key::UserId(text)) => self.store.find(id::parse("user_id", &text)?).await?,
             None => None,
         };
         let account = found.ok_or(Error::NotFound)?;
@@ -73,7 +72,7 @@ impl UserService for Service {
 
     async fn get_user(&self, request: Request<GetUserRequest>) -> Answer<GetUserResponse> {
         let call = Call::of(&request)?;
-        let id = parse_id("id", &request.get_ref().id)?;
+        let id = id::parse("id", &request.get_ref().id)?;
         permission::may_read(call.principal()?, id)?;
         let account = self.store.find(id).await?.ok_or(Error::NotFound)?;
         Ok(Response::new(GetUserResponse { user: Some(account.into()) }))
@@ -83,7 +82,7 @@ impl UserService for Service {
         let call = Call::of(&request)?;
         let UpdateUserRequest { user, update_mask } = request.into_inner();
         let user = user.unwrap_or_default();
-        let id = parse_id("user.id", &user.id)?;
+        let id = id::parse("user.id", &user.id)?;
         permission::may_write(call.principal()?, id)?;
         let wanted = mask::paths(update_mask.as_ref(), &CHANGEABLE)?;
         if wanted.is_empty() && user.display_name.is_empty() {
@@ -109,7 +108,7 @@ impl UserService for Service {
     async fn set_user_roles(&self, request: Request<SetUserRolesRequest>) -> Answer<SetUserRolesResponse> {
         let call = Call::of(&request)?;
         let message = request.into_inner();
-        let id = parse_id("id", &message.id)?;
+        let id = id::parse("id", &message.id)?;
         let roles = parse_roles("roles", &message.roles)?;
         let account = self.store.set_roles(id, roles, self.clock.now()).await?.ok_or(Error::NotFound)?;
         self.sessions

@@ -1,0 +1,172 @@
+//! A server of the mesh with handlers that do as they are told, and callers of every kind.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use drystone::user::v1::{
+    CreateUserRequest, CreateUserResponse, GetMeRequest, GetMeResponse, GetUserRequest, GetUserResponse,
+    ListUsersRequest, ListUsersResponse, LookUpForSignInRequest, LookUpForSignInResponse, SetUserRolesRequest,
+    SetUserRolesResponse, UpdateUserRequest, UpdateUserResponse, User,
+    user_service_client::UserServiceClient,
+    user_service_server::{UserService, UserServiceServer},
+};
+use drystone_mesh::{
+    call::Call,
+    client::{Channel, Dialer, Peers},
+    clock::Clock,
+    health::Health,
+    identity::{Authority, Identity, TrustDomain},
+    node::Node,
+    server::{Limits, Server},
+    telemetry::Metrics,
+    token::{KeySet, RevocationView, Verifier, VerifierConfig},
+};
+use tempfile::TempDir;
+use tokio::{net::TcpListener, sync::Notify, task::JoinHandle};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::{Request, Response, Status};
+
+/// Looks accounts up by e-mail address, and takes the address for an order.
+pub struct Obedient {
+    /// Calls that have begun to wait.
+    pub waiting: Notify,
+    /// Lets them go on.
+    pub go_on: Notify,
+}
+
+#[tonic::async_trait]
+impl UserService for Obedient {
+    async fn look_up_for_sign_in(
+        &self,
+        request: Request<LookUpForSignInRequest>,
+    ) -> Result<Response<LookUpForSignInResponse>, Status> {
+        use drystone::user::v1::look_up_for_sign_in_request::Key;
+
+        let call = Call::of(&request)?;
+        let order = match request.into_inner().key {
+            Some(Key::Email(order)) => order,
+            _ => String::new(),
+        };
+        let said = match order.as_str() {
+            "wait" => {
+                self.waiting.notify_one();
+                self.go_on.notified().await;
+                Vec::new()
+            }
+            "panic" => panic!("as ordered"),
+            _ => describe(&call),
+        };
+        Ok(Response::new(LookUpForSignInResponse { user_id: String::new(), roles: said, permissions: Vec::new() }))
+    }
+
+    async fn create_user(&self, _: Request<CreateUserRequest>) -> Result<Response<CreateUserResponse>, Status> {
+        Ok(Response::new(CreateUserResponse { user: Some(User::default()) }))
+    }
+
+    async fn get_me(&self, _: Request<GetMeRequest>) -> Result<Response<GetMeResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn get_user(&self, _: Request<GetUserRequest>) -> Result<Response<GetUserResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn update_user(&self, _: Request<UpdateUserRequest>) -> Result<Response<UpdateUserResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn list_users(&self, _: Request<ListUsersRequest>) -> Result<Response<ListUsersResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn set_user_roles(&self, _: Request<SetUserRolesRequest>) -> Result<Response<SetUserRolesResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+}
+
+/// What a handler sees of a call: request id, trace id, microseconds left, caller, client's address.
+fn describe(call: &Call) -> Vec<String> {
+    let parts = call.parts();
+    let left = parts.deadline.map(|deadline| deadline.saturating_duration_since(std::time::Instant::now()));
+    vec![
+        parts.request_id.to_str().unwrap_or_default().to_owned(),
+        parts.trace.trace_id().to_string(),
+        left.unwrap_or_default().as_micros().to_string(),
+        parts.caller.as_ref().map(ToString::to_string).unwrap_or_default(),
+        parts.client.address.clone(),
+    ]
+}
+
+/// A server that runs, and what is needed to call it.
+pub struct World {
+    authority: Authority,
+    pub address: SocketAddr,
+    pub metrics: Metrics,
+    pub handlers: Arc<Obedient>,
+    pub stop: CancellationToken,
+    pub running: JoinHandle<std::io::Result<()>>,
+    tasks: TaskTracker,
+    _folder: TempDir,
+}
+
+impl World {
+    pub async fn new() -> Self {
+        Self::with(|limits| limits).await
+    }
+
+    /// A server of the workload `user` with these bounds.
+    pub async fn with(bounds: impl FnOnce(Limits) -> Limits) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let domain: TrustDomain = "drystone.local".parse().unwrap();
+        let authority = Authority::open_or_create(folder.path(), &domain, Clock::system()).unwrap();
+        let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+        let handlers = Arc::new(Obedient { waiting: Notify::new(), go_on: Notify::new() });
+        let identity = Identity::load(&authority.issue("user").unwrap()).unwrap();
+        let node = node(identity, Peers::new(), &stop, &tasks);
+        let metrics = node.metrics.clone();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = Server::new(&node)
+            .unwrap()
+            .limits(bounds(Limits { drain: Duration::from_secs(5), ..Limits::default() }))
+            .add_service(UserServiceServer::from_arc(handlers.clone()));
+        let running = tokio::spawn(server.run(listener, stop.clone()));
+        Self { authority, address, metrics, handlers, stop, running, tasks, _folder: folder }
+    }
+
+    /// A channel as `workload`, to whoever is at our address and must be `service`.
+    pub fn channel(&self, workload: &'static str, service: &str) -> Channel {
+        let identity = Identity::load(&self.authority.issue(workload).unwrap()).unwrap();
+        let peers = Peers::from([(service.to_owned(), self.address.to_string())]);
+        let dialer = Dialer::new(workload, identity, peers, Health::new(), self.tasks.clone(), self.stop.clone());
+        dialer.channel(service).unwrap()
+    }
+
+    /// A client as `workload`.
+    pub fn client(&self, workload: &'static str) -> UserServiceClient<Channel> {
+        UserServiceClient::new(self.channel(workload, "user"))
+    }
+}
+
+fn node(identity: Identity, peers: Peers, stop: &CancellationToken, tasks: &TaskTracker) -> Node {
+    let (clock, health) = (Clock::system(), Health::new());
+    let revocations = RevocationView::new(clock.clone());
+    let tokens = VerifierConfig::new("https://mesh.example", "drystone");
+    Node {
+        name: "user",
+        verifier: Verifier::new(tokens, KeySet::new(), revocations, clock.clone()),
+        dialer: Dialer::new("user", identity.clone(), peers, health.clone(), tasks.clone(), stop.clone()),
+        identity,
+        clock,
+        metrics: Metrics::new(),
+        health,
+        stop: stop.clone(),
+        tasks: tasks.clone(),
+    }
+}
+
+/// An order to the handler.
+pub fn order(text: &str) -> LookUpForSignInRequest {
+    use drystone::user::v1::look_up_for_sign_in_request::Key;
+
+    LookUpForSignInRequest { key: Some(Key::Email(text.to_owned())) }
+}

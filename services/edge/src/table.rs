@@ -1,0 +1,85 @@
+//! The table of routes: made once, at the start, and only if every route of the contract can be served.
+
+use std::collections::HashMap;
+
+use http::Method;
+
+use crate::{
+    StartError,
+    route::{self, Contract, ContractError, Route},
+    router::{Found, Router},
+    template::{Template, TemplateError},
+};
+
+/// The path that the edge answers by itself.
+const HEALTH: &str = "/health";
+
+/// All routes, each with a channel to the service that owns its RPC.
+pub(crate) struct Table<C> {
+    router: Router<Target>,
+    routes: Vec<(Route, C)>,
+}
+
+/// What a path leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Target {
+    /// The edge's own health.
+    Health,
+    /// The route of this number.
+    Route(usize),
+}
+
+impl<C: Clone> Table<C> {
+    /// Reads the contract; `connect` is asked once for each workload.
+    ///
+    /// # Errors
+    /// For a contract that cannot be served, or whatever `connect` fails with.
+    pub(crate) fn build(
+        contract: Contract,
+        mut connect: impl FnMut(&str) -> Result<C, StartError>,
+    ) -> Result<Self, StartError> {
+        let mut table = Self { router: Router::new(), routes: Vec::new() };
+        table.add(Method::GET, &health_path()?, Target::Health).map_err(|fault| fault_of(HEALTH, fault))?;
+        let mut channels: HashMap<&str, C> = HashMap::new();
+        for route in route::read(contract)? {
+            let target = Target::Route(table.routes.len());
+            table
+                .add(route.method.clone(), &route.template, target)
+                .map_err(|fault| fault_of(route.rpc.path, fault))?;
+            let workload = route.rpc.workload();
+            let channel = match channels.get(workload) {
+                Some(channel) => channel.clone(),
+                None => channels.entry(workload).or_insert(connect(workload)?).clone(),
+            };
+            table.routes.push((route, channel));
+        }
+        Ok(table)
+    }
+
+    /// Adds a route; the error says what is there already.
+    fn add(&mut self, method: Method, path: &Template, target: Target) -> Result<(), String> {
+        let label = format!("{method} {path}");
+        self.router.add(method, path, target).map_err(|taken| match taken {
+            Target::Health => format!("`{label}` is taken by the health of the edge"),
+            Target::Route(number) => format!("`{label}` is taken by {}", self.routes[number].0.rpc.path),
+        })
+    }
+
+    /// Finds what serves `method` at `path`.
+    pub(crate) fn find(&self, method: &Method, path: &str) -> Found<Target> {
+        self.router.find(method, path)
+    }
+
+    /// The route of a number that [`Self::find`] answered.
+    pub(crate) fn route(&self, number: usize) -> &(Route, C) {
+        &self.routes[number]
+    }
+}
+
+fn health_path() -> Result<Template, ContractError> {
+    HEALTH.parse().map_err(|error: TemplateError| fault_of(HEALTH, error.to_string()))
+}
+
+fn fault_of(rpc: &str, fault: String) -> ContractError {
+    ContractError { rpc: rpc.to_owned(), fault }
+}

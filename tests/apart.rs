@@ -1,0 +1,176 @@
+//! Services that run apart, each in a process of its own, and come and go.
+
+use std::{cell::RefCell, collections::BTreeMap, net::TcpListener};
+
+use drystone::Reason;
+use drystone_tests::{Answer, Home, Mesh, Rest, Starting, Tokens, User, certs::Certificates, wait};
+use serde_json::json;
+
+const EVERYTHING: [&str; 5] = ["auth", "user", "session", "property", "edge"];
+
+/// A mesh whose services are processes of their own.
+struct Apart {
+    addresses: BTreeMap<&'static str, String>,
+    certificates: Certificates,
+    running: RefCell<BTreeMap<&'static str, Mesh>>,
+    /// What a service left that does not run.
+    homes: RefCell<BTreeMap<&'static str, Home>>,
+    _home: Home,
+}
+
+impl Apart {
+    fn start() -> Self {
+        let home = Home::new();
+        // Each has to know where the others will be. Held all at once, they are different ones.
+        let free = EVERYTHING.map(|name| (name, TcpListener::bind("127.0.0.1:0").unwrap()));
+        let addresses = free.iter().map(|(name, port)| (*name, port.local_addr().unwrap().to_string())).collect();
+        drop(free);
+        let certificates = Certificates::make_in(&home.path().join("certs"));
+        let this =
+            Self { addresses, certificates, running: RefCell::default(), homes: RefCell::default(), _home: home };
+        // Each waits for others, so that all have to begin before any can be ready.
+        let starting = EVERYTHING.map(|name| (name, this.begin_one(name)));
+        this.running.borrow_mut().extend(starting.map(|(name, starting)| (name, starting.ready())));
+        this
+    }
+
+    fn start_one(&self, name: &'static str) {
+        self.running.borrow_mut().insert(name, self.begin_one(name).ready());
+    }
+
+    fn begin_one(&self, name: &'static str) -> Starting {
+        let home = self.homes.borrow_mut().remove(name).unwrap_or_default();
+        let setup = Mesh::setup().home(home).serve(&[name], &self.certificates).set("issuer", "https://id.example.com");
+        let everyone = self.addresses.iter();
+        let setup = everyone.fold(setup, |setup, (other, at)| setup.set(&format!("{other}.listen"), at));
+        setup.begin()
+    }
+
+    fn stop_one(&self, name: &'static str) {
+        let running = self.running.borrow_mut().remove(name).expect("it runs");
+        self.homes.borrow_mut().insert(name, running.stop());
+    }
+
+    fn kill_one(&self, name: &'static str) {
+        let running = self.running.borrow_mut().remove(name).expect("it runs");
+        self.homes.borrow_mut().insert(name, running.kill());
+    }
+
+    fn rest(&self) -> Rest {
+        Rest::at(self.addresses["edge"].parse().unwrap())
+    }
+
+    async fn sign_up(&self) -> (User, Tokens) {
+        let user = User::register_at(self.rest()).await;
+        let tokens = user.sign_in_at(self.rest()).await;
+        (user, tokens)
+    }
+
+    async fn get(&self, path: &str, tokens: &Tokens) -> Answer {
+        self.rest().get(path).bearer(&tokens.access).send().await
+    }
+
+    /// Waits until a service answers again.
+    async fn until_answered(&self, path: &str, tokens: &Tokens) {
+        wait::until(path, async || (self.get(path, tokens).await.status == 200).then_some(())).await;
+    }
+
+    async fn sign_in(&self, user: &User) -> Answer {
+        let body = json!({"email": user.email, "password": user.password});
+        self.rest().post("/v1/auth/login", body).send().await
+    }
+}
+
+#[tokio::test]
+async fn the_whole_walk_works_across_processes() {
+    let apart = Apart::start();
+    let (_, tokens) = apart.sign_up().await;
+    let body = json!({"displayName": "Barn"});
+    apart.rest().post("/v1/properties", body).bearer(&tokens.access).send().await.expect(200);
+    for path in ["/v1/users/me", "/v1/properties", "/v1/sessions"] {
+        apart.get(path, &tokens).await.expect(200);
+    }
+    let tokens = tokens.refresh(apart.rest()).await;
+    apart.rest().post("/v1/auth/logout", json!({})).bearer(&tokens.access).send().await.expect(200);
+    for path in ["/v1/users/me", "/v1/properties", "/v1/sessions"] {
+        apart.get(path, &tokens).await.refused(Reason::TokenRevoked);
+    }
+    EVERYTHING.iter().rev().for_each(|name| apart.stop_one(name));
+}
+
+#[tokio::test]
+async fn the_property_service_goes_and_comes_back() {
+    let apart = Apart::start();
+    let (user, tokens) = apart.sign_up().await;
+    apart.kill_one("property");
+    apart.get("/v1/properties", &tokens).await.refused(Reason::Unavailable);
+    let meanwhile = user.sign_in_at(apart.rest()).await;
+    apart.get("/v1/users/me", &meanwhile).await.expect(200);
+
+    // What is revoked while it is away is known to it when it is back.
+    apart.rest().post("/v1/auth/logout", json!({})).bearer(&tokens.access).send().await.expect(200);
+    apart.start_one("property");
+    apart.until_answered("/v1/properties", &meanwhile).await;
+    apart.get("/v1/properties", &tokens).await.refused(Reason::TokenRevoked);
+}
+
+#[tokio::test]
+async fn without_the_session_service_tokens_work_and_nobody_signs_in() {
+    let apart = Apart::start();
+    let (user, tokens) = apart.sign_up().await;
+    let other = user.sign_in_at(apart.rest()).await;
+    apart.stop_one("session");
+    for path in ["/v1/users/me", "/v1/properties"] {
+        apart.get(path, &tokens).await.expect(200);
+    }
+    let answer = apart.sign_in(&user).await.refused(Reason::Unavailable);
+    assert!(!answer.header("retry-after").is_empty(), "{answer:?}");
+    let body = json!({"refreshToken": tokens.refresh});
+    apart.rest().post("/v1/auth/refresh", body).send().await.refused(Reason::Unavailable);
+    apart.rest().post("/v1/auth/logout", json!({})).bearer(&tokens.access).send().await.refused(Reason::Unavailable);
+
+    apart.start_one("session");
+    apart.until_answered("/v1/sessions", &tokens).await;
+    // Everybody listens again, so that a sign-out is known everywhere.
+    apart.rest().post("/v1/auth/logout", json!({})).bearer(&other.access).send().await.expect(200);
+    for path in ["/v1/users/me", "/v1/properties", "/v1/sessions"] {
+        let what = format!("{path} knows of the sign-out");
+        wait::until(&what, async || (apart.get(path, &other).await.status == 401).then_some(())).await;
+    }
+    let refreshed = tokens.refresh(apart.rest()).await;
+    apart.get("/v1/users/me", &refreshed).await.expect(200);
+    apart.sign_in(&user).await.expect(200);
+}
+
+#[tokio::test]
+async fn without_the_auth_service_tokens_that_are_there_work() {
+    let apart = Apart::start();
+    let (user, tokens) = apart.sign_up().await;
+    apart.kill_one("auth");
+    for path in ["/v1/users/me", "/v1/properties", "/v1/sessions"] {
+        apart.get(path, &tokens).await.expect(200);
+    }
+    apart.sign_in(&user).await.refused(Reason::Unavailable);
+    apart.start_one("auth");
+    let signed_in = wait::until("sign-in works again", async || {
+        let answer = apart.sign_in(&user).await;
+        (answer.status == 200).then(|| Tokens::of(&answer.json()))
+    });
+    apart.get("/v1/users/me", &signed_in.await).await.expect(200);
+}
+
+#[tokio::test]
+async fn a_user_service_that_comes_back_has_forgotten_nothing() {
+    let apart = Apart::start();
+    let (user, tokens) = apart.sign_up().await;
+    let ended = user.sign_in_at(apart.rest()).await;
+    apart.kill_one("user");
+    apart.get("/v1/users/me", &tokens).await.refused(Reason::Unavailable);
+    apart.sign_in(&user).await.refused(Reason::Unavailable);
+    apart.rest().post("/v1/auth/logout", json!({})).bearer(&ended.access).send().await.expect(200);
+
+    apart.start_one("user");
+    apart.until_answered("/v1/users/me", &tokens).await;
+    apart.get("/v1/users/me", &ended).await.refused(Reason::TokenRevoked);
+    apart.sign_in(&user).await.expect(200);
+}

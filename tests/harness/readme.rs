@@ -1,0 +1,67 @@
+//! The README's own commands, taken from between its markers, so that what it promises is what is tested.
+
+use std::{
+    env,
+    ffi::OsString,
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+
+use crate::binary;
+
+/// The shell commands between `<!-- NAME -->` and `<!-- /NAME -->` in README.md.
+///
+/// # Panics
+/// If there are none.
+#[must_use]
+pub fn section(name: &str) -> String {
+    let path = binary::repository().join("README.md");
+    let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let between = text
+        .split_once(&format!("<!-- {name} -->"))
+        .and_then(|(_, rest)| rest.split_once(&format!("<!-- /{name} -->")))
+        .unwrap_or_else(|| panic!("README.md has no section between `<!-- {name} -->` and `<!-- /{name} -->`"));
+    let code = between.0.split_once("```sh\n").and_then(|(_, rest)| rest.split_once("\n```"));
+    code.unwrap_or_else(|| panic!("the section `{name}` of README.md holds no block of shell commands")).0.to_owned()
+}
+
+/// The commands of a script: its lines without comments and empty ones, continued lines joined.
+#[must_use]
+pub fn commands(script: &str) -> Vec<String> {
+    let joined = script.replace("\\\n", " ");
+    let lines = joined.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    lines.map(str::to_owned).collect()
+}
+
+/// Runs a script in `directory` as a reader of the README would: with `drystone` and what `make setup` installs at hand.
+///
+/// # Panics
+/// If there is no shell.
+#[must_use]
+pub fn run(script: &str, directory: &Path) -> Output {
+    let mut shell = Command::new("sh");
+    shell.arg("-c").arg(script).current_dir(directory).env("PATH", search_path());
+    shell.output().unwrap_or_else(|error| panic!("`sh` cannot be run: {error}"))
+}
+
+/// A command of the virtual environment that `make setup` makes.
+///
+/// # Panics
+/// If it is not there.
+pub fn tool(name: &str) -> PathBuf {
+    let path = tools().join(name);
+    assert!(path.is_file(), "{} is missing: run `make setup` first", path.display());
+    path
+}
+
+fn tools() -> PathBuf {
+    binary::repository().join("target/venv/bin")
+}
+
+fn search_path() -> OsString {
+    let program = binary::drystone();
+    let ours = [tools(), program.parent().expect("the binary lies in a directory").to_owned()];
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::join_paths(ours.into_iter().chain(env::split_paths(&path))).expect("the paths can be joined")
+}

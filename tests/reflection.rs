@@ -1,0 +1,176 @@
+//! Reflection: what a server says of itself is the contract, custom options and all.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use drystone::contract::{METHODS, Method, Subject};
+use drystone_tests::{Mesh, SERVICES};
+use prost::Message;
+use prost_reflect::{DescriptorPool, DynamicMessage, MethodDescriptor, Value};
+use prost_types::FileDescriptorProto;
+use tonic::transport::Channel;
+
+/// The two versions of the protocol are the same but for their package.
+macro_rules! reflection {
+    ($version:ident) => {
+        mod $version {
+            use tonic::transport::Channel;
+            use tonic_reflection::pb::$version::{
+                ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
+                server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
+            };
+
+            async fn ask(channel: Channel, request: MessageRequest) -> MessageResponse {
+                let request = ServerReflectionRequest { host: String::new(), message_request: Some(request) };
+                let requests = tokio_stream::iter([request]);
+                let answers = ServerReflectionClient::new(channel).server_reflection_info(requests).await;
+                let answer = answers.unwrap().into_inner().message().await.unwrap().unwrap();
+                answer.message_response.unwrap()
+            }
+
+            pub(super) async fn services(channel: Channel) -> Vec<String> {
+                match ask(channel, MessageRequest::ListServices(String::new())).await {
+                    MessageResponse::ListServicesResponse(list) => {
+                        list.service.into_iter().map(|one| one.name).collect()
+                    }
+                    other => panic!("{other:?}"),
+                }
+            }
+
+            pub(super) async fn file_of(channel: Channel, symbol: &str) -> Vec<Vec<u8>> {
+                files(ask(channel, MessageRequest::FileContainingSymbol(symbol.to_owned())).await)
+            }
+
+            pub(super) async fn file(channel: Channel, name: &str) -> Vec<Vec<u8>> {
+                files(ask(channel, MessageRequest::FileByFilename(name.to_owned())).await)
+            }
+
+            fn files(answer: MessageResponse) -> Vec<Vec<u8>> {
+                match answer {
+                    MessageResponse::FileDescriptorResponse(files) => files.file_descriptor_proto,
+                    other => panic!("{other:?}"),
+                }
+            }
+        }
+    };
+}
+
+reflection!(v1);
+reflection!(v1alpha);
+
+#[derive(Clone, Copy)]
+enum Version {
+    V1,
+    V1Alpha,
+}
+
+impl Version {
+    async fn services(self, channel: Channel) -> Vec<String> {
+        match self {
+            Self::V1 => v1::services(channel).await,
+            Self::V1Alpha => v1alpha::services(channel).await,
+        }
+    }
+
+    async fn file_of(self, channel: Channel, symbol: &str) -> Vec<Vec<u8>> {
+        match self {
+            Self::V1 => v1::file_of(channel, symbol).await,
+            Self::V1Alpha => v1alpha::file_of(channel, symbol).await,
+        }
+    }
+
+    async fn file(self, channel: Channel, name: &str) -> Vec<Vec<u8>> {
+        match self {
+            Self::V1 => v1::file(channel, name).await,
+            Self::V1Alpha => v1alpha::file(channel, name).await,
+        }
+    }
+
+    /// The file of a symbol and all that it needs, as a client gathers them: one question a file.
+    async fn pool(self, channel: Channel, symbol: &str) -> DescriptorPool {
+        let (mut files, mut asked) = (BTreeMap::new(), BTreeSet::new());
+        let mut found = self.file_of(channel.clone(), symbol).await;
+        while let Some(bytes) = found.pop() {
+            let file = FileDescriptorProto::decode(&bytes[..]).unwrap();
+            files.insert(file.name().to_owned(), bytes);
+            for name in file.dependency {
+                if asked.insert(name.clone()) {
+                    found.extend(self.file(channel.clone(), &name).await);
+                }
+            }
+        }
+        DescriptorPool::decode(&file_set(files.values())[..]).unwrap()
+    }
+}
+
+/// A `FileDescriptorSet` of these files, each byte for byte: decoded as plain descriptors they would lose their options.
+fn file_set<'a>(files: impl Iterator<Item = &'a Vec<u8>>) -> Vec<u8> {
+    let mut set = Vec::new();
+    for file in files {
+        prost::encoding::bytes::encode(1, file, &mut set);
+    }
+    set
+}
+
+#[tokio::test]
+async fn each_service_lists_what_it_offers() {
+    let mesh = Mesh::shared();
+    for version in [Version::V1, Version::V1Alpha] {
+        for service in SERVICES {
+            let listed: BTreeSet<String> =
+                version.services(mesh.channel(service, "operator")).await.into_iter().collect();
+            let own =
+                METHODS.iter().filter(|method| method.workload() == service).map(|method| method.service().to_owned());
+            let own: BTreeSet<String> = own.collect();
+            assert!(own.is_subset(&listed), "{service} does not list {own:?}: {listed:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn both_versions_tell_the_rule_of_every_rpc() {
+    let mesh = Mesh::shared();
+    for version in [Version::V1, Version::V1Alpha] {
+        let mut seen = 0;
+        for service in METHODS.iter().map(Method::service).collect::<BTreeSet<_>>() {
+            let workload = service.split('.').nth(1).unwrap();
+            let pool = version.pool(mesh.channel(workload, "operator"), service).await;
+            for rpc in pool.get_service_by_name(service).unwrap().methods() {
+                let path = format!("/{service}/{}", rpc.name());
+                let method = METHODS.iter().find(|method| method.path == path).unwrap();
+                assert_rule(&pool, &rpc, method);
+                seen += 1;
+            }
+        }
+        assert_eq!(seen, METHODS.len());
+    }
+}
+
+#[track_caller]
+fn assert_rule(pool: &DescriptorPool, rpc: &MethodDescriptor, method: &Method) {
+    let options = rpc.options();
+    let extension = pool.get_extension_by_name("drystone.access.v1.rule").unwrap();
+    assert_eq!(extension.number(), 50701);
+    assert!(options.has_extension(&extension), "{} has lost its rule", method.path);
+    let rule = options.get_extension(&extension);
+    let rule: &DynamicMessage = rule.as_message().unwrap();
+    let callers = rule.get_field_by_name("callers").unwrap();
+    let callers: Vec<&str> = callers.as_list().unwrap().iter().map(|caller| caller.as_str().unwrap()).collect();
+    assert_eq!(callers, method.callers, "{}", method.path);
+    let subject = if method.subject == Subject::User { 2 } else { 1 };
+    assert_eq!(rule.get_field_by_name("subject").as_deref(), Some(&Value::EnumNumber(subject)), "{}", method.path);
+    let permission = rule.get_field_by_name("permission").unwrap();
+    assert_eq!(permission.as_str().filter(|name| !name.is_empty()), method.permission, "{}", method.path);
+}
+
+#[tokio::test]
+async fn validation_and_rest_paths_are_told_as_well() {
+    let mesh = Mesh::shared();
+    let pool = Version::V1.pool(mesh.channel("auth", "operator"), "drystone.auth.v1.AuthService").await;
+    let http = pool.get_extension_by_name("google.api.http").unwrap();
+    let service = pool.get_service_by_name("drystone.auth.v1.AuthService").unwrap();
+    let register = service.methods().find(|rpc| rpc.name() == "Register").unwrap();
+    assert!(register.options().has_extension(&http));
+    let lawful = pool.get_extension_by_name("buf.validate.field").unwrap();
+    let password = register.input().get_field_by_name("password").unwrap();
+    assert!(password.options().has_extension(&lawful));
+}
