@@ -71,6 +71,12 @@ impl Circuit {
         true
     }
 
+    /// Why the circuit is open, from now on.
+    #[cfg(test)]
+    pub(super) fn trouble(&self) -> watch::Receiver<Option<String>> {
+        self.trouble.subscribe()
+    }
+
     fn close(&self, link: Link) {
         self.failures.store(0, Ordering::Relaxed);
         self.link.store(Some(link.into()));
