@@ -21,7 +21,9 @@ const SLOWEST_HEARTBEAT: Span = Span::seconds(5);
 pub struct Config {
     /// Where it listens for gRPC.
     pub listen: SocketAddr,
-    /// Its database file; a relative path starts at the data directory.
+    /// What sessions and revocations are kept in.
+    pub store: StoreKind,
+    /// Its database file, if they are kept in SQL; a relative path starts at the data directory.
     pub database: PathBuf,
     /// How long a session lives without a refresh.
     pub idle_timeout: Span,
@@ -37,10 +39,21 @@ pub struct Config {
     pub heartbeat: Span,
 }
 
+/// What sessions and revocations are kept in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StoreKind {
+    /// A database: `session.database`.
+    Sql,
+    /// Redis: the section `[redis]`.
+    Redis,
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
             listen: (Ipv4Addr::LOCALHOST, 50053).into(),
+            store: StoreKind::Sql,
             database: "session.db".into(),
             idle_timeout: Span::days(14),
             lifetime: Span::days(90),

@@ -67,7 +67,7 @@ use drystone_mesh::{clock::Clock, telemetry::Metrics};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use crate::{
-    config::Config,
+    config::{Config, StoreKind},
     error::Error,
     revocation::{Revocation, Scope},
     rotation::{NotCurrent, Rotation},
