@@ -16,8 +16,14 @@ pub enum Failure {
     #[error("redis did not answer within {0:?}")]
     TimedOut(Duration),
     /// The connection failed, or Redis refused the command.
-    #[error("redis failed")]
-    Redis(#[from] RedisError),
+    #[error("redis failed: {0}")]
+    Redis(RedisError),
+}
+
+impl From<RedisError> for Failure {
+    fn from(error: RedisError) -> Self {
+        Self::Redis(error)
+    }
 }
 
 impl Failure {

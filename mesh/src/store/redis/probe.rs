@@ -14,6 +14,12 @@ const RETRY: Duration = Duration::from_millis(200);
 
 /// Probes until `stop`.
 pub async fn probe(redis: Redis, component: Component, stop: CancellationToken) {
+    // At the start it is being connected to, which takes a moment.
+    tokio::select! {
+        () = stop.cancelled() => return,
+        () = redis.ready() => {}
+        () = tokio::time::sleep(RETRY) => {}
+    }
     loop {
         let pause = match redis.ping().await {
             Ok(()) => {
