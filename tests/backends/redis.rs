@@ -5,7 +5,7 @@ use std::{
     fs::{self, File},
     io::{Read, Write},
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::OnceLock,
     thread,
@@ -62,6 +62,17 @@ impl Redis {
     #[must_use]
     pub fn start() -> Self {
         Self::start_with(&["--appendonly", "yes", "--appendfsync", "always"])
+    }
+
+    /// The same, over TLS with this certificate and key.
+    #[must_use]
+    pub fn start_with_tls(certificate: &Path, key: &Path) -> Self {
+        let [certificate, key] = [certificate, key].map(|path| path.to_str().expect("the path is UTF-8"));
+        let port = free_address().port().to_string();
+        let files = ["--tls-cert-file", certificate, "--tls-key-file", key, "--tls-ca-cert-file", certificate];
+        let own = ["--tls-port", &port, "--tls-auth-clients", "no"];
+        let server = Self::start_with(&[files.as_slice(), own.as_slice()].concat());
+        Self { url: format!("rediss://{}:{port}", Ipv4Addr::LOCALHOST), ..server }
     }
 
     fn start_with(arguments: &[&str]) -> Self {
@@ -207,7 +218,7 @@ impl Drop for Own {
 }
 
 /// A server that answers, or `None` if it ended at once.
-fn run(address: SocketAddr, arguments: &[String], directory: &std::path::Path) -> Option<Running> {
+fn run(address: SocketAddr, arguments: &[String], directory: &Path) -> Option<Running> {
     let log = File::create(directory.join("log")).expect("the log can be written");
     let mut command = Command::new(binary());
     command

@@ -6,8 +6,10 @@ use tokio::time::timeout;
 
 use super::*;
 use crate::{
+    clock::Clock,
     config::{Secret, Span},
     error::{Error, Reason},
+    identity::Authority,
 };
 
 /// How long anything may take before a test gives up.
@@ -126,6 +128,29 @@ async fn a_wrong_password_is_said_and_not_told() {
     let right = Redis::open(&with("right")).unwrap();
     ready(&right).await;
     right.ping().await.unwrap();
+}
+
+#[tokio::test]
+async fn tls_is_spoken_with_a_server_that_the_given_roots_prove() {
+    let directory = tempfile::tempdir().unwrap();
+    let domain = "drystone.local".parse().unwrap();
+    let authority = Authority::open_or_create(directory.path(), &domain, Clock::system()).unwrap();
+    let files = authority.issue("redis").unwrap();
+    let server = drystone_backends::Redis::start_with_tls(&files.certificate, &files.key);
+
+    let timeout_of_tests = Span::seconds(5);
+    let known = Config { ca: authority.certificate(), timeout: timeout_of_tests, ..config(&server) };
+    let redis = Redis::open(&known).unwrap();
+    ready(&redis).await;
+    redis.ping().await.unwrap();
+
+    let stranger = Redis::open(&config(&server)).unwrap();
+    let mut trouble = stranger.0.circuit.trouble();
+    let told = |trouble: &Option<String>| trouble.as_ref().is_some_and(|text| text.contains("certificate"));
+    timeout(BOUND, trouble.wait_for(told)).await.expect("it is told in time").unwrap();
+
+    let missing = Config { ca: directory.path().join("missing.pem"), ..config(&server) };
+    assert!(Redis::open(&missing).unwrap_err().to_string().starts_with("redis.ca"));
 }
 
 #[tokio::test]
