@@ -106,6 +106,8 @@ reasons! {
     /// There is no such property, or it is somebody else's.
     PropertyNotFound "PROPERTY_NOT_FOUND" NotFound 404,
 
+    /// Too many attempts in a while; `RetryInfo` says when to come back.
+    RateLimited "RATE_LIMITED" ResourceExhausted 429,
     /// Too much work at once; `RetryInfo` says when to come back.
     Overloaded "OVERLOADED" ResourceExhausted 429,
     /// The disk of a database is full.

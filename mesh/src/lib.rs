@@ -10,7 +10,8 @@
 //! | [`call`] | one call as a handler sees it |
 //! | [`error`] | one closed set of reasons, and its way onto the wire |
 //! | [`deadline`] | how long a call may take |
-//! | [`store`] | databases, migrations, pages, etags |
+//! | [`limit`] | how often something may be tried |
+//! | [`store`] | databases, migrations, pages, etags, Redis |
 //! | [`mask`] | field masks |
 //! | [`id`] | ids in messages |
 //! | [`telemetry`] | logs, metrics, traces, the admin port |
@@ -29,6 +30,7 @@ pub mod error;
 pub mod health;
 pub mod id;
 pub mod identity;
+pub mod limit;
 pub mod mask;
 pub mod node;
 pub mod server;

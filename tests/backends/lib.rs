@@ -3,6 +3,7 @@
 //! | environment variable | what it names |
 //! |---|---|
 //! | `DRYSTONE_TEST_POSTGRES` | a PostgreSQL 15 or newer, such as `postgres://USER:PASSWORD@localhost/postgres`, whose user may create databases |
+//! | `DRYSTONE_TEST_REDIS` | a Redis 7 or newer, such as `redis://127.0.0.1:6379` |
 //!
 //! Without it the server is started on a free port, with its data in a temporary directory, and ends with the test
 //! process, however that ends. Where it is not installed either, tests fail and say what to install: none is skipped.
@@ -11,6 +12,10 @@
 //! says what ran on what.
 
 mod postgres;
+mod redis;
 mod watchdog;
 
-pub use self::postgres::{Database, Postgres, Scans};
+pub use self::{
+    postgres::{Database, Postgres, Scans},
+    redis::{Redis, RedisCluster},
+};

@@ -49,6 +49,7 @@ pub struct Setup {
     is_for_a_person: bool,
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
+    limited: bool,
 }
 
 /// A mesh that has been started and may not be ready yet.
@@ -102,6 +103,14 @@ impl Setup {
         self
     }
 
+    /// With the limits of a mesh that nobody has configured. Others have none: their tests sign in from one address, and
+    /// more often than anybody may.
+    #[must_use]
+    pub fn limited(mut self) -> Self {
+        self.limited = true;
+        self
+    }
+
     /// With an argument of the command line.
     #[must_use]
     pub fn argument(mut self, argument: &str) -> Self {
@@ -143,6 +152,11 @@ impl Setup {
         command.arg("--ready-file").arg(&ready_file).env("DRYSTONE_DATA_DIR", home.data());
         if self.served.is_empty() {
             command.arg("--data-dir").arg(home.data());
+        }
+        if !self.limited {
+            command
+                .env("DRYSTONE_LIMITS__SIGN_IN_PER_MINUTE", "0")
+                .env("DRYSTONE_LIMITS__REGISTRATION_PER_MINUTE", "0");
         }
         command.args(&self.arguments).envs(self.environment);
         // What a process that is not told otherwise would write, it writes here.

@@ -10,11 +10,17 @@ use drystone_mesh::{
     client,
     config::{self, ConfigError, LogConfig, Sources},
     identity::TrustDomain,
+    store::redis,
 };
+use drystone_session::StoreKind as SessionStoreKind;
 use serde::{Deserialize, Serialize};
 
-pub(crate) use self::peer::{PeerAddress, Peers};
+pub(crate) use self::{
+    limits::{LimitStore, LimitsConfig},
+    peer::{PeerAddress, Peers},
+};
 
+mod limits;
 mod peer;
 mod trust_domain;
 
@@ -59,6 +65,10 @@ pub(crate) struct Config {
     pub(crate) log: LogConfig,
     /// The port for probes and Prometheus.
     pub(crate) admin: Admin,
+    /// Where Redis is, if something is kept there.
+    pub(crate) redis: redis::Config,
+    /// How often something may be tried.
+    pub(crate) limits: LimitsConfig,
     /// Where `serve` finds the other services.
     pub(crate) peers: Peers,
     /// The auth service.
@@ -90,6 +100,8 @@ impl Default for Config {
             issuer: None,
             log: LogConfig::default(),
             admin: Admin::default(),
+            redis: redis::Config::default(),
+            limits: LimitsConfig::default(),
             peers: Peers::default(),
             auth: drystone_auth::Config::default(),
             user: drystone_user::Config::default(),
@@ -134,8 +146,21 @@ impl Config {
         listens.into_iter().map(|(name, peer, listen)| (name.to_owned(), address(peer, listen))).collect()
     }
 
+    /// The key that asks for Redis, if one does.
+    fn needs_redis(&self) -> Option<&'static str> {
+        if self.session.store == SessionStoreKind::Redis {
+            Some("session.store")
+        } else if self.limits.store == LimitStore::Redis {
+            Some("limits.store")
+        } else {
+            None
+        }
+    }
+
     /// What types cannot say of the values.
     fn check(&self) -> Result<(), String> {
+        self.redis.check()?;
+        self.limits.check()?;
         self.auth.check()?;
         self.user.check()?;
         self.session.check()?;
@@ -146,6 +171,13 @@ impl Config {
             return Err(format!(
                 "auth.access_token_lifetime must be at most session.token_lifetime_max, which is {}",
                 self.session.token_lifetime_max
+            ));
+        }
+        if let Some(key) = self.needs_redis()
+            && self.redis.url.is_empty()
+        {
+            return Err(format!(
+                "{key} is `redis`, so redis.url has to say where it is, such as `redis://127.0.0.1:6379`"
             ));
         }
         match &self.issuer {

@@ -64,6 +64,21 @@ fn faults_name_the_key() {
 }
 
 #[test]
+fn who_keeps_something_in_redis_says_where_it_is_and_the_password_is_not_shown() {
+    for key in ["SESSION", "LIMITS"] {
+        let store = format!("DRYSTONE_{key}__STORE");
+        let fault = fault([(store.as_str(), "redis")]);
+        assert!(fault.starts_with(&format!("{}.store is `redis`", key.to_lowercase())), "{fault}");
+        let url = ("DRYSTONE_REDIS__URL", "redis://:hunter2@localhost");
+        let shown = config::show(&load([(store.as_str(), "redis"), url]).unwrap()).unwrap();
+        assert!(shown.contains("url = \"(secret)\"") && !shown.contains("hunter2"), "{shown}");
+    }
+    assert!(fault([("DRYSTONE_REDIS__URL", "http://:hunter2@localhost")]).starts_with("redis.url"));
+    assert!(fault([("DRYSTONE_SESSION__STORE", "memory")]).contains("session.store"));
+    assert!(fault([("DRYSTONE_LIMITS__SIGN_IN_PER_MINUTE", "1000001")]).starts_with("limits.sign_in_per_minute"));
+}
+
+#[test]
 fn what_is_shown_can_be_loaded() {
     let shown = config::show(&load([("DRYSTONE_PEERS__AUTH", "auth:1")]).unwrap()).unwrap();
     let dir = tempfile::tempdir().unwrap();

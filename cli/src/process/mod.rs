@@ -14,6 +14,7 @@ use std::{
     net::SocketAddr,
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
+    sync::OnceLock,
     time::{Duration, Instant},
 };
 
@@ -24,6 +25,7 @@ use drystone_mesh::{
     health::{Health, State},
     identity::Identity,
     node::TOKEN_CHECKS,
+    store::redis::Redis,
     telemetry::{Metrics, admin},
 };
 use tokio::{
@@ -64,6 +66,8 @@ struct Process {
     clock: Clock,
     metrics: Metrics,
     health: Health,
+    /// Opened by the first service that keeps something there.
+    redis: OnceLock<Redis>,
     /// Ends the front doors, so that nothing new comes in.
     stop_front: CancellationToken,
     /// Ends the services behind them.
@@ -109,6 +113,7 @@ pub(crate) async fn run(plan: Plan) -> Result<()> {
         clock: Clock::system(),
         metrics: Metrics::new(),
         health: Health::new(),
+        redis: OnceLock::new(),
         stop_front: CancellationToken::new(),
         stop_services: CancellationToken::new(),
         stop_rest: CancellationToken::new(),

@@ -9,21 +9,27 @@ use drystone::{
     property::v1::property_service_client::PropertyServiceClient,
     session::v1::session_service_client::SessionServiceClient, user::v1::user_service_client::UserServiceClient,
 };
+use drystone_auth::AttemptLimits;
 use drystone_mesh::{
     client::Dialer,
     health::Kind,
     identity::Identity,
+    limit::Limits,
     node::{Node, NodeConfig},
     server::Server,
-    store::{self, Address, Db, Migration, Settings},
+    store::{
+        self, Address, Db, Migration, Settings,
+        redis::{self, Redis},
+    },
     token::VerifierConfig,
 };
+use drystone_session::{RedisStore, SessionStore, StoreKind};
 use tokio::net::TcpListener;
 use tokio_util::task::TaskTracker;
 use tracing::warn;
 
 use super::{Parts, Process, named};
-use crate::config::Config;
+use crate::config::{Config, LimitStore};
 
 /// How long a database that is not there yet is left alone at first.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
@@ -116,6 +122,7 @@ async fn auth(process: &Process, node: &Node) -> Result<Server> {
         sessions: SessionServiceClient::new(node.dialer.channel("session")?),
         clock: node.clock.clone(),
         metrics: node.metrics.clone(),
+        attempts: attempts(process, node)?,
         config,
         issuer: process.issuer.clone(),
         public_url: process.issuer.clone(),
@@ -125,6 +132,16 @@ async fn auth(process: &Process, node: &Node) -> Result<Server> {
     .await?;
     let (auth, keys) = service.into_servers();
     Ok(Server::new(node)?.add_service(auth).add_service(keys))
+}
+
+/// How often somebody may try to sign in. Without Redis, a stricter limit of the process holds, so that it is not vital.
+fn attempts(process: &Process, node: &Node) -> Result<AttemptLimits> {
+    let config = &process.config.limits;
+    let limits = match config.store {
+        LimitStore::Memory => Limits::in_process(&node.metrics),
+        LimitStore::Redis => Limits::in_redis(process.redis(node, "limits", Kind::Optional)?, &node.metrics),
+    };
+    Ok(AttemptLimits::new(&limits, config.sign_in_per_minute, config.registration_per_minute))
 }
 
 async fn user(process: &Process, node: &Node) -> Result<Server> {
@@ -139,9 +156,15 @@ async fn user(process: &Process, node: &Node) -> Result<Server> {
 
 async fn session(process: &Process, node: &Node) -> Result<Server> {
     let config = process.config.session.clone();
-    let db = process.database(node, config.database(), drystone_session::MIGRATIONS).await?;
+    let store: Arc<dyn SessionStore> = match config.store {
+        StoreKind::Sql => {
+            let db = process.database(node, config.database(), drystone_session::MIGRATIONS).await?;
+            Arc::new(drystone_session::SqlStore::new(db))
+        }
+        StoreKind::Redis => Arc::new(RedisStore::new(process.redis(node, "redis", Kind::Vital)?)),
+    };
     let service = drystone_session::Service::new(drystone_session::Deps {
-        store: Arc::new(drystone_session::SqlStore::new(db)),
+        store,
         clock: node.clock.clone(),
         metrics: node.metrics.clone(),
         config,
@@ -193,6 +216,20 @@ impl Process {
             tokens: VerifierConfig::new(self.issuer.clone(), drystone_auth::AUDIENCE),
             stop: self.stop_rest.child_token(),
         })?)
+    }
+
+    /// The process' Redis, watched over for the node.
+    fn redis(&self, node: &Node, component: &str, kind: Kind) -> Result<Redis> {
+        let redis = match self.redis.get() {
+            Some(redis) => redis.clone(),
+            None => {
+                let redis = Redis::open(&self.config.redis)?;
+                self.redis.get_or_init(|| redis).clone()
+            }
+        };
+        let component = self.health.component(format!("{} {component}", node.name), kind);
+        node.tasks.spawn(redis::probe(redis.clone(), component, node.stop.clone()));
+        Ok(redis)
     }
 
     /// Opens the node's database, brings its schema up to date, and watches over it. A server that is not there yet is

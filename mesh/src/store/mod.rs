@@ -31,6 +31,8 @@
 //! | a text | `&str`, `String` | `TEXT` | `TEXT` |
 //! | bytes | `&[u8]`, `Vec<u8>` | `BLOB` | `BYTEA` |
 //! | a document | `sqlx::types::Json` | `TEXT` | `JSONB` |
+//!
+//! What is fleeting and hot may live in [`redis`] instead.
 
 mod address;
 mod db;
@@ -43,6 +45,7 @@ pub mod page;
 mod place;
 mod postgres;
 mod probe;
+pub mod redis;
 mod sqlite;
 pub mod time;
 mod transaction;

@@ -25,6 +25,9 @@ pub enum Error {
     /// The request id belongs to a registration with another password.
     #[error("this request id was used for another registration; make a new one")]
     RequestIdReused,
+    /// Too many attempts in a while.
+    #[error(transparent)]
+    Limited(MeshError),
     /// The password could not be hashed.
     #[error(transparent)]
     Hashing(#[from] HashingError),
@@ -54,7 +57,7 @@ impl Error {
             Self::Hashing(HashingError::QueueFull) => Reason::Overloaded,
             Self::Hashing(HashingError::DeadlinePassed) => Reason::DeadlineExceeded,
             Self::Hashing(HashingError::Stopped) => Reason::Unavailable,
-            Self::Neighbour(error) => error.reason(),
+            Self::Limited(error) | Self::Neighbour(error) => error.reason(),
             Self::Hashing(HashingError::Hash(_)) | Self::Signing(_) | Self::Answer(..) | Self::Store(_) => {
                 Reason::Internal
             }
@@ -66,7 +69,7 @@ impl From<Error> for MeshError {
     fn from(error: Error) -> Self {
         let reason = error.reason();
         match error {
-            Error::Neighbour(error) => error,
+            Error::Limited(error) | Error::Neighbour(error) => error,
             Error::Store(error) => error.into(),
             Error::Hashing(HashingError::QueueFull) => {
                 Self::new(reason, "too many people sign in at once; try again in a second").retry_after(RETRY_AFTER)

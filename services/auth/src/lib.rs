@@ -8,6 +8,7 @@
 //! |---|---|
 //! | `rpc` | the RPCs: convert, call the domain, convert back |
 //! | [`register`], [`sign_in`], [`refresh`] | what happens in each, from beginning to end |
+//! | [`attempts`] | how often that may be tried |
 //! | [`password`], [`hasher`] | hashes, and the threads that make them |
 //! | [`refresh_token`], [`token_maker`], [`tokens`] | what tokens are made of |
 //! | [`signing_key`], [`key_ring`], [`discovery`] | what tokens are signed with, and how others find that |
@@ -42,6 +43,7 @@
 //!    at all is proven for every RPC in the contract by the access matrix in `tests/`, without a line of yours; so is
 //!    the REST path by the edge.
 
+pub mod attempts;
 pub mod config;
 pub mod credential;
 pub mod discovery;
@@ -81,6 +83,7 @@ use drystone_mesh::{client::Channel, clock::Clock, telemetry::Metrics};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use crate::{
+    attempts::AttemptLimits,
     config::Config,
     error::{Error, StartError},
     store::{AuthStore, MIGRATIONS, SqlStore},
@@ -119,6 +122,8 @@ pub struct Deps {
     pub clock: Clock,
     /// Where to count.
     pub metrics: Metrics,
+    /// How often somebody may try to sign in or to register.
+    pub attempts: AttemptLimits,
     /// The section `[auth]`.
     pub config: Config,
     /// What tokens say in `iss`.
@@ -129,6 +134,16 @@ pub struct Deps {
     pub tasks: TaskTracker,
     /// Ends its background work.
     pub stop: CancellationToken,
+}
+
+/// What is around the service, apart from the store and the other services.
+struct Setting<'a> {
+    clock: Clock,
+    metrics: &'a Metrics,
+    attempts: AttemptLimits,
+    config: &'a Config,
+    issuer: String,
+    public_url: &'a str,
 }
 
 /// `drystone.auth.v1.AuthService` and `drystone.auth.v1.KeyService`.
@@ -144,11 +159,29 @@ impl Service {
     /// # Errors
     /// A sentence that says what to do: see [`StartError`].
     pub async fn new(deps: Deps) -> Result<Self, StartError> {
-        let Deps { store, users, properties, sessions, clock, metrics, config, issuer, public_url, tasks, stop } = deps;
+        let Deps {
+            store,
+            users,
+            properties,
+            sessions,
+            clock,
+            metrics,
+            attempts,
+            config,
+            issuer,
+            public_url,
+            tasks,
+            stop,
+        } = deps;
         let neighbours: Arc<dyn Neighbours> = Arc::new(Clients { users, properties, sessions });
         let sweep =
             OrphanSweep { neighbours: Arc::clone(&neighbours), store: Arc::clone(&store), clock: clock.clone() };
-        let service = Self::assemble(store, neighbours, clock, &metrics, &config, issuer, &public_url).await?;
+        let service = Self::assemble(
+            store,
+            neighbours,
+            Setting { clock, metrics: &metrics, attempts, config: &config, issuer, public_url: &public_url },
+        )
+        .await?;
         tasks.spawn(sweep.run(orphan_sweep::FIRST, stop));
         Ok(service)
     }
@@ -156,12 +189,9 @@ impl Service {
     async fn assemble(
         store: Arc<dyn AuthStore>,
         neighbours: Arc<dyn Neighbours>,
-        clock: Clock,
-        metrics: &Metrics,
-        config: &Config,
-        issuer: String,
-        public_url: &str,
+        setting: Setting<'_>,
     ) -> Result<Self, StartError> {
+        let Setting { clock, metrics, attempts, config, issuer, public_url } = setting;
         config.check().map_err(StartError::Config)?;
         let keys = Arc::new(KeyRing::open(&*store, &clock).await?);
         let seal = key_ring::refresh_token_seal(&*store, &clock).await?;
@@ -178,12 +208,14 @@ impl Service {
 
         let auth = AuthRpc {
             registration: Registration {
+                attempts: attempts.clone(),
                 neighbours: Arc::clone(&neighbours),
                 store: Arc::clone(&store),
                 hashing: Arc::clone(&hashing),
                 clock: clock.clone(),
             },
             sign_in: SignIn {
+                attempts,
                 neighbours: Arc::clone(&neighbours),
                 store,
                 hashing,

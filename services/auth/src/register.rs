@@ -18,12 +18,14 @@ use tracing::{debug, warn};
 use uuid::Uuid;
 
 use crate::{
-    credential::Credential, error::Error, hasher::HashingPool, neighbours::Neighbours, password::Password,
-    store::AuthStore,
+    attempts::AttemptLimits, credential::Credential, error::Error, hasher::HashingPool, neighbours::Neighbours,
+    password::Password, store::AuthStore,
 };
 
 /// Registers people.
 pub struct Registration {
+    /// How often it may be tried.
+    pub attempts: AttemptLimits,
     /// The other services.
     pub neighbours: Arc<dyn Neighbours>,
     /// Where the credentials go.
@@ -51,9 +53,10 @@ impl Registration {
     /// Creates an account with a password, or goes on with the registration of the same `request_id`.
     ///
     /// # Errors
-    /// `EMAIL_TAKEN` from the user service; [`Error::RequestIdReused`]; what the neighbours, the hashing pool and the
+    /// `EMAIL_TAKEN` from the user service; [`Error::RequestIdReused`]; [`Error::Limited`]; what the neighbours, the hashing pool and the
     /// store fail with.
     pub async fn register(&self, call: &Call, new: NewAccount) -> Result<User, Error> {
+        self.attempts.registration(&call.parts().client).await?;
         if let Some(earlier) = self.earlier(new.request_id).await? {
             return self.resume(call, new, earlier).await;
         }

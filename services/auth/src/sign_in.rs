@@ -14,6 +14,7 @@ use drystone_mesh::{
 use tracing::{debug, info};
 
 use crate::{
+    attempts::AttemptLimits,
     credential::Credential,
     error::Error,
     hasher::{HashingError, HashingPool},
@@ -26,6 +27,8 @@ use crate::{
 
 /// Signs people in.
 pub struct SignIn {
+    /// How often it may be tried.
+    pub attempts: AttemptLimits,
     /// The other services.
     pub neighbours: Arc<dyn Neighbours>,
     /// Where the credentials are.
@@ -46,8 +49,9 @@ impl SignIn {
     /// Checks a password, starts a session and makes its first tokens.
     ///
     /// # Errors
-    /// [`Error::InvalidCredentials`]; what the neighbours, the hashing pool and the store fail with.
+    /// [`Error::InvalidCredentials`]; [`Error::Limited`]; what the neighbours, the hashing pool and the store fail with.
     pub async fn sign_in(&self, call: &Call, email: String, password: Password) -> Result<Tokens, Error> {
+        self.attempts.sign_in(&call.parts().client, &email).await?;
         let as_of = self.clock.now();
         let account = self.neighbours.account_by_email(call, email).await?;
         // For an unknown address, the id of nobody goes through the same questions.

@@ -24,8 +24,10 @@ const SLOWEST_HEARTBEAT: Span = Span::seconds(5);
 pub struct Config {
     /// Where it listens for gRPC.
     pub listen: SocketAddr,
-    /// Its database: an SQLite file, where a relative path starts at the data directory, or the URL of a PostgreSQL
-    /// database.
+    /// What sessions and revocations are kept in.
+    pub store: StoreKind,
+    /// Its database, if they are kept in SQL: an SQLite file, where a relative path starts at the data directory, or the
+    /// URL of a PostgreSQL database.
     pub database: Address,
     /// A file with the password of that URL, where it holds none.
     pub database_password_file: Option<PathBuf>,
@@ -45,10 +47,21 @@ pub struct Config {
     pub heartbeat: Span,
 }
 
+/// What sessions and revocations are kept in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StoreKind {
+    /// A database: `session.database`.
+    Sql,
+    /// Redis: the section `[redis]`.
+    Redis,
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
             listen: (Ipv4Addr::LOCALHOST, 50053).into(),
+            store: StoreKind::Sql,
             database: Address::file("session.db"),
             database_password_file: None,
             database_pool: PoolConfig::default(),

@@ -38,6 +38,8 @@ impl From<Error> for MeshError {
             Error::NeverIssued => Self::new(Reason::RefreshTokenInvalid, message),
             Error::NotFound => Self::new(Reason::SessionNotFound, message),
             Error::Store(StoreError::Sql(cause)) => cause.into(),
+            Error::Store(StoreError::Redis(cause)) => cause.into(),
+            Error::Store(cause @ StoreError::Unreadable(_)) => Self::internal(cause),
             Error::Interrupted(cause) => Self::internal(cause),
         }
     }

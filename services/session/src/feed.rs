@@ -2,10 +2,13 @@
 //!
 //! A feed reads the store from its cursor, whether the watcher is new, has been away, or is up to date. So there is
 //! no difference between a snapshot and what follows it, and nothing can fall between them.
+//!
+//! While the store is away a watcher hears nothing, not even a sign of life, so that it knows of its own blindness. It
+//! stays connected all the same: who revokes something as soon as the store is back waits for it as ever.
 
 use std::{mem, sync::Arc, time::Duration};
 
-use drystone_mesh::clock::Clock;
+use drystone_mesh::{clock::Clock, error::Chain};
 use tokio::{
     select,
     time::{Instant, Interval, MissedTickBehavior, interval_at},
@@ -40,14 +43,9 @@ pub(crate) struct Batch {
     pub(crate) cursor: u64,
 }
 
-/// Why a feed breaks off.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum FeedError {
-    #[error("the watcher did not acknowledge in time")]
-    Dismissed,
-    #[error("the store of revocations failed")]
-    Store(#[from] StoreError),
-}
+/// Why a feed breaks off: the watcher did not acknowledge in time.
+#[derive(Debug)]
+pub(crate) struct Dismissed;
 
 /// What one watcher is told.
 pub(crate) struct Feed {
@@ -59,17 +57,17 @@ pub(crate) struct Feed {
     read_due: bool,
     /// Whether the watcher is to hear something even if nothing is new.
     sign_due: bool,
+    /// Whether the store could not be read the last time.
+    blind: bool,
 }
 
 impl Feed {
     /// A feed for a watcher that has applied everything up to `cursor`; its first batch comes at once.
-    pub(crate) async fn open(source: Source, cursor: u64) -> Result<Self, StoreError> {
-        // A cursor from beyond the end is that of another store, which was lost: start over.
-        let cursor = if cursor > source.store.newest_revocation().await? { 0 } else { cursor };
+    pub(crate) fn open(source: Source, cursor: u64) -> Self {
         let subscription = source.hub.subscribe(cursor);
         let mut heartbeat = interval_at(Instant::now() + source.heartbeat, source.heartbeat);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Ok(Self { source, subscription, heartbeat, cursor, read_due: true, sign_due: true })
+        Self { source, subscription, heartbeat, cursor, read_due: true, sign_due: true, blind: false }
     }
 
     /// What takes the watcher's acknowledgements.
@@ -78,16 +76,20 @@ impl Feed {
     }
 
     /// Waits for what is to be told next; `None` when the service stops.
-    pub(crate) async fn next(&mut self) -> Option<Result<Batch, FeedError>> {
+    pub(crate) async fn next(&mut self) -> Option<Result<Batch, Dismissed>> {
         loop {
             if mem::take(&mut self.read_due) {
                 match self.read().await {
-                    Err(error) => return Some(Err(error.into())),
-                    Ok(revocations) if !revocations.is_empty() => return Some(Ok(self.batch(revocations))),
-                    Ok(_) => {}
+                    Err(error) => self.lose_sight(&error),
+                    Ok(revocations) => {
+                        self.blind = false;
+                        if !revocations.is_empty() {
+                            return Some(Ok(self.batch(revocations)));
+                        }
+                    }
                 }
             }
-            if self.sign_due {
+            if self.sign_due && !self.blind {
                 return Some(Ok(self.batch(Vec::new())));
             }
             select! {
@@ -95,7 +97,7 @@ impl Feed {
                 () = self.source.stop.cancelled() => return None,
                 event = self.subscription.next() => match event {
                     Event::News => self.read_due = true,
-                    Event::Dismissed => return Some(Err(FeedError::Dismissed)),
+                    Event::Dismissed => return Some(Err(Dismissed)),
                 },
                 // The store is read as well: another process may have written there, or a call that was broken off.
                 _ = self.heartbeat.tick() => {
@@ -109,9 +111,26 @@ impl Feed {
     async fn read(&mut self) -> Result<Vec<Revocation>, StoreError> {
         // Before the reading, so that what comes during it is news.
         self.subscription.mark_read();
-        let revocations = self.source.store.revocations_after(self.cursor, BATCH, self.source.clock.now()).await?;
+        let store = &self.source.store;
+        let mut revocations = store.revocations_after(self.cursor, BATCH, self.source.clock.now()).await?;
+        // A cursor from beyond the end is that of a store whose history was lost.
+        if revocations.is_empty() && self.cursor > store.newest_revocation().await? {
+            tracing::warn!(cursor = self.cursor, "the store has lost revocations, a watcher starts over");
+            self.cursor = 0;
+            self.subscription.start_over();
+            self.sign_due = true;
+            revocations = store.revocations_after(0, BATCH, self.source.clock.now()).await?;
+        }
         self.read_due = revocations.len() == BATCH as usize;
         Ok(revocations)
+    }
+
+    /// What is due stays so until the store can be read again.
+    fn lose_sight(&mut self, error: &StoreError) {
+        if !self.blind {
+            tracing::warn!(cause = %Chain(error), "revocations cannot be read, a watcher hears nothing");
+        }
+        self.blind = true;
     }
 
     fn batch(&mut self, revocations: Vec<Revocation>) -> Batch {

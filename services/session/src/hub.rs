@@ -179,6 +179,13 @@ impl Subscription {
         self.newest.mark_unchanged();
     }
 
+    /// What the watcher has acknowledged was said of another history.
+    pub(crate) fn start_over(&self) {
+        if let Some(watcher) = self.hub.lock().by_id.get_mut(&self.id) {
+            watcher.acknowledged = 0;
+        }
+    }
+
     /// What takes this watcher's acknowledgements.
     pub(crate) fn acknowledger(&self) -> Acknowledger {
         Acknowledger { hub: self.hub.clone(), id: self.id, dismissed: self.dismissed.clone() }

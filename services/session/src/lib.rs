@@ -11,7 +11,8 @@
 //! | [`Revocation`] | what can be revoked |
 //! | `sessions` | what can be done with sessions: the store's transitions, and telling everybody |
 //! | `hub`, `feed` | who watches revocations, what each is told, and how far each has got |
-//! | [`SessionStore`], [`SqlStore`] | where sessions and revocations are kept; all SQL is in `store/sql.rs` |
+//! | [`SessionStore`], [`SqlStore`], [`RedisStore`] | where sessions and revocations are kept: all SQL is in `store/sql.rs`, all Redis in `store/redis/` |
+//! | `follow` | hears of what other instances of this service revoke |
 //! | `sweep` | forgets what has expired |
 //! | [`Error`] | how this service fails, and the reason that the caller hears |
 //! | [`Config`] | its section of the configuration |
@@ -24,6 +25,9 @@
 //! can rely on it. A watcher that says nothing for [`Config::acknowledgement_timeout`] is dropped. It comes back with
 //! the cursor that it had, and misses nothing: the store has everything for as long as a token could be affected.
 //!
+//! Where several instances share a store, the call waits for the watchers of its own instance. Those of the others hear
+//! of it as soon as their instance does: at once over Redis, which tells it, else with their next sign of life.
+//!
 //! # How to add an RPC
 //!
 //! Say, `RenameSession`:
@@ -35,7 +39,7 @@
 //!    `sessions.rs`. If it voids tokens, announce that and wait until it is settled, as its neighbours there do. A new
 //!    failure is a variant of [`Error`] with its reason beside it.
 //! 3. **Store.** Add the transition to [`SessionStore`] as one method, however many statements it takes, its SQL to
-//!    [`SqlStore`], and to `tests/store.rs` what every store must promise of it. New columns are a new file in
+//!    [`SqlStore`], its script to [`RedisStore`], and to `tests/store.rs` what every store must promise of it. New columns are a new file in
 //!    `migrations/sqlite/`, listed in [`MIGRATIONS`]; a file that has been released is never edited.
 //! 4. **Handler.** The compiler now asks for the method in `rpc/session_service.rs`. It takes the message apart, calls
 //!    the domain for the user of the call, and puts the answer together.
@@ -45,6 +49,7 @@
 mod config;
 mod error;
 mod feed;
+mod follow;
 mod hub;
 mod metrics;
 mod revocation;
@@ -62,12 +67,12 @@ use drystone_mesh::{clock::Clock, telemetry::Metrics};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use crate::{
-    config::Config,
+    config::{Config, StoreKind},
     error::Error,
     revocation::{Revocation, Scope},
     rotation::{NotCurrent, Rotation},
-    session::{FIRST_COUNTER, NewSession, Rules, Session},
-    store::{Ended, MIGRATIONS, SessionStore, SqlStore, StoreError, Swept},
+    session::{FIRST_COUNTER, NewSession, Rules, Session, Shard},
+    store::{Ended, MIGRATIONS, RedisStore, SessionStore, SqlStore, StoreError, Swept},
 };
 use crate::{feed::Source, hub::Hub, metrics::SessionMetrics, sessions::Sessions};
 
@@ -106,6 +111,7 @@ impl Service {
         let metrics = SessionMetrics::registered(&metrics);
         let hub = Hub::new(metrics.clone());
         tasks.spawn(sweep::run(store.clone(), clock.clone(), metrics.clone(), stop.clone()));
+        tasks.spawn(follow::run(store.clone(), hub.clone(), stop.clone()));
 
         let heartbeat = config.heartbeat.duration();
         let feeds = Source { store: store.clone(), hub: hub.clone(), clock: clock.clone(), heartbeat, stop };

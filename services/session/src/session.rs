@@ -1,5 +1,7 @@
 //! What a session is, and how long it lives.
 
+use std::fmt;
+
 use chrono::TimeDelta;
 use drystone_mesh::{clock::Timestamp, config::Span};
 use uuid::Uuid;
@@ -51,6 +53,54 @@ impl Session {
     }
 }
 
+/// A part of all users, by which a store can divide them. A session's id tells its user's, so that sessions can be found
+/// by either.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Shard(u8);
+
+/// Which byte of a session's id tells the shard. In a UUID of version 7 it is random: those before it tell the time and
+/// count what comes at the same time.
+const SHARD_BYTE: usize = 12;
+
+impl Shard {
+    /// Every shard.
+    pub fn all() -> impl Iterator<Item = Self> {
+        (0..=u8::MAX).map(Self)
+    }
+
+    /// A user's.
+    #[must_use]
+    pub fn of_user(user_id: Uuid) -> Self {
+        Self(user_id.as_bytes().iter().fold(0, |shard, byte| shard ^ byte))
+    }
+
+    /// That of a session's user.
+    #[must_use]
+    pub fn of_session(id: Uuid) -> Self {
+        Self(id.as_bytes()[SHARD_BYTE])
+    }
+
+    /// The id of a new session of one of its users.
+    fn session_id(self) -> Uuid {
+        let mut id = Uuid::now_v7().into_bytes();
+        id[SHARD_BYTE] = self.0;
+        Uuid::from_bytes(id)
+    }
+}
+
+/// Two digits.
+impl fmt::Display for Shard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:02x}", self.0)
+    }
+}
+
+impl fmt::Debug for Shard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Shard({self})")
+    }
+}
+
 /// How long things live.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rules {
@@ -70,7 +120,7 @@ impl Rules {
     pub fn start(&self, new: NewSession, now: Timestamp) -> Session {
         let NewSession { user_id, device, address } = new;
         Session {
-            id: Uuid::now_v7(),
+            id: Shard::of_user(user_id).session_id(),
             user_id,
             device,
             address,
@@ -104,4 +154,25 @@ impl From<&Config> for Rules {
 fn delta(span: Span) -> TimeDelta {
     let longest = TimeDelta::days(36_500);
     TimeDelta::from_std(span.duration()).unwrap_or(longest).min(longest)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn a_session_tells_the_shard_of_its_user_and_stays_in_order() {
+        let user = Uuid::now_v7();
+        let ids: Vec<Uuid> = (0..1000).map(|_| Shard::of_user(user).session_id()).collect();
+        assert!(ids.is_sorted_by(|one, other| one < other));
+        assert!(ids.iter().all(|id| id.get_version_num() == 7 && Shard::of_session(*id) == Shard::of_user(user)));
+    }
+
+    #[test]
+    fn users_are_spread_over_the_shards() {
+        let taken: HashSet<Shard> = (0..5000).map(|_| Shard::of_user(Uuid::now_v7())).collect();
+        assert!(taken.len() > 250, "{}", taken.len());
+    }
 }

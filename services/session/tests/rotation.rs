@@ -3,15 +3,18 @@
 
 #![allow(clippy::unwrap_used, reason = "what goes wrong here is for the test to tell")]
 
-use std::sync::Arc;
-
 use chrono::{DateTime, TimeDelta};
 use drystone_backends::Postgres;
 use drystone_mesh::{
     clock::Timestamp,
-    store::{Db, Place, page::Page},
+    config::Span,
+    store::{
+        Db, Place,
+        page::Page,
+        redis::{Config, Redis},
+    },
 };
-use drystone_session::{FIRST_COUNTER, MIGRATIONS, NewSession, Rotation, Rules, SessionStore, SqlStore};
+use drystone_session::{FIRST_COUNTER, MIGRATIONS, NewSession, RedisStore, Rotation, Rules, SessionStore, SqlStore};
 use proptest::prelude::*;
 use tokio::runtime::Runtime;
 use uuid::Uuid;
@@ -156,24 +159,41 @@ async fn follow(store: &dyn SessionStore, steps: Vec<Step>) -> Result<(), TestCa
     Ok(())
 }
 
-#[test]
-fn rotation_follows_the_model_whatever_happens_on_sqlite() {
-    let directory = tempfile::tempdir().unwrap();
-    follows_the_model(Place::from(&directory.path().join("session.db")));
+fn follows_the_model(runtime: &Runtime, store: &dyn SessionStore) {
+    proptest!(ProptestConfig::with_cases(100), |(steps in steps())| {
+        runtime.block_on(follow(store, steps))?;
+    });
 }
 
 #[test]
-fn rotation_follows_the_model_whatever_happens_on_postgres() {
+fn sqlite_follows_the_model_whatever_happens() {
+    let directory = tempfile::tempdir().unwrap();
+    sql_follows_the_model(Place::from(&directory.path().join("session.db")));
+}
+
+#[test]
+fn postgres_follows_the_model_whatever_happens() {
     let runtime = Runtime::new().unwrap();
     let database = runtime.block_on(async { Postgres::shared().await.database().await });
-    follows_the_model(Place::server("session", database.as_str()).unwrap());
+    sql_follows_the_model(Place::server("session", database.as_str()).unwrap());
 }
 
-fn follows_the_model(place: Place) {
+fn sql_follows_the_model(place: Place) {
     let runtime = Runtime::new().unwrap();
     let db = runtime.block_on(Db::open(place, MIGRATIONS)).unwrap();
-    let store: Arc<dyn SessionStore> = Arc::new(SqlStore::new(db));
-    proptest!(ProptestConfig::with_cases(100), |(steps in steps())| {
-        runtime.block_on(follow(store.as_ref(), steps))?;
+    follows_the_model(&runtime, &SqlStore::new(db));
+}
+
+#[test]
+fn redis_follows_the_model_whatever_happens() {
+    let runtime = Runtime::new().unwrap();
+    let server = drystone_backends::Redis::shared();
+    let url = server.url().to_owned().into();
+    let config = Config { url, prefix: server.prefix(), timeout: Span::seconds(5), ..Config::default() };
+    let redis = runtime.block_on(async {
+        let redis = Redis::open(&config).unwrap();
+        redis.ready().await;
+        redis
     });
+    follows_the_model(&runtime, &RedisStore::new(redis));
 }

@@ -5,14 +5,19 @@
 use std::{collections::HashSet, sync::Arc};
 
 use chrono::{DateTime, TimeDelta};
-use drystone_backends::{Database, Postgres};
+use drystone_backends::{Database, Postgres, RedisCluster};
 use drystone_mesh::{
     clock::Timestamp,
-    store::{Db, Place, page::Page},
+    config::Span,
+    store::{
+        Db, Place,
+        page::Page,
+        redis::{Config, Redis},
+    },
 };
 use drystone_session::{
-    Ended, FIRST_COUNTER, MIGRATIONS, NewSession, Revocation, Rotation, Rules, Scope, Session, SessionStore, SqlStore,
-    Swept,
+    Ended, FIRST_COUNTER, MIGRATIONS, NewSession, RedisStore, Revocation, Rotation, Rules, Scope, Session,
+    SessionStore, SqlStore, Swept,
 };
 use tempfile::TempDir;
 use uuid::Uuid;
@@ -386,6 +391,25 @@ async fn open_postgres() -> (Store, Database) {
     (Arc::new(SqlStore::new(db)), database)
 }
 
+async fn open_redis() -> (Store, ()) {
+    let server = drystone_backends::Redis::shared();
+    let url = server.url().to_owned().into();
+    (redis_store(Config { url, prefix: server.prefix(), ..Config::default() }).await, ())
+}
+
+async fn open_redis_cluster() -> (Store, ()) {
+    let server = RedisCluster::shared();
+    let url = server.url().into();
+    (redis_store(Config { url, cluster: true, prefix: server.prefix(), ..Config::default() }).await, ())
+}
+
+/// What a test machine needs under load is no measure for a time limit.
+async fn redis_store(config: Config) -> Store {
+    let redis = Redis::open(&Config { timeout: Span::seconds(5), ..config }).unwrap();
+    redis.ready().await;
+    Arc::new(RedisStore::new(redis))
+}
+
 /// Runs every test of the suite on each backend. `$open` answers a store and whatever has to stay for it to live.
 macro_rules! suite {
     ($backend:ident, $open:path: $($test:ident,)+) => {
@@ -429,4 +453,6 @@ macro_rules! suite {
 suite! {
     sqlite, super::open_sqlite;
     postgres, super::open_postgres;
+    redis, super::open_redis;
+    redis_cluster, super::open_redis_cluster;
 }

@@ -12,6 +12,7 @@ use drystone::{
 use drystone_mesh::{
     call::{Call, Client, Parts, new_request_id},
     clock::Clock,
+    limit::Limits,
     store::Db,
     telemetry::{Metrics, TraceContext},
     token::{KeySet, Principal, PublicKey, RevocationView, Verifier, VerifierConfig},
@@ -21,7 +22,7 @@ use tonic::{Request, Response, Status};
 
 use super::fake::Fake;
 use crate::{
-    AUDIENCE, AuthStore, Config, MIGRATIONS, Service, SqlStore,
+    AUDIENCE, AttemptLimits, AuthStore, Config, MIGRATIONS, Service, Setting, SqlStore,
     config::{HashingConfig, PasswordConfig},
 };
 
@@ -42,27 +43,45 @@ impl Fixture {
     pub(super) async fn new() -> Self {
         let clock = Clock::manual(Clock::system().now());
         let neighbours = Arc::new(Fake::new(clock.clone()));
-        Self::start(Arc::new(TempDir::new().unwrap()), neighbours, clock, cheap()).await
+        Self::start(Arc::new(TempDir::new().unwrap()), neighbours, clock, cheap(), None).await
+    }
+
+    /// One where so many may sign in, and so many register, in a minute.
+    pub(super) async fn limited(sign_ins: u32, registrations: u32) -> Self {
+        let Self { neighbours, clock, directory, .. } = Self::new().await;
+        Self::start(directory, neighbours, clock, cheap(), Some((sign_ins, registrations))).await
     }
 
     /// The same service, started again with another configuration.
     pub(super) async fn restart(self, config: Config) -> Self {
         let Self { neighbours, clock, directory, .. } = self;
-        Self::start(directory, neighbours, clock, config).await
+        Self::start(directory, neighbours, clock, config, None).await
     }
 
-    async fn start(directory: Arc<TempDir>, neighbours: Arc<Fake>, clock: Clock, config: Config) -> Self {
+    async fn start(
+        directory: Arc<TempDir>,
+        neighbours: Arc<Fake>,
+        clock: Clock,
+        config: Config,
+        attempts: Option<(u32, u32)>,
+    ) -> Self {
+        let metrics = Metrics::new();
+        let attempts = attempts.map_or_else(AttemptLimits::none, |(sign_ins, registrations)| {
+            AttemptLimits::new(&Limits::in_process(&metrics), sign_ins, registrations)
+        });
         let db = Db::open(&directory.path().join("auth.db"), MIGRATIONS).await.unwrap();
         let store: Arc<dyn AuthStore> = Arc::new(SqlStore::new(db));
-        let metrics = Metrics::new();
         let service = Service::assemble(
             Arc::clone(&store),
             Arc::clone(&neighbours) as _,
-            clock.clone(),
-            &metrics,
-            &config,
-            ISSUER.to_owned(),
-            "http://127.0.0.1:8080",
+            Setting {
+                clock: clock.clone(),
+                metrics: &metrics,
+                attempts,
+                config: &config,
+                issuer: ISSUER.to_owned(),
+                public_url: "http://127.0.0.1:8080",
+            },
         )
         .await
         .unwrap();
@@ -91,6 +110,11 @@ impl Fixture {
     pub(super) async fn sign_in(&self, email: &str, password: &str) -> Result<Response<SignInResponse>, Status> {
         let request = SignInRequest { email: email.to_owned(), password: password.to_owned() };
         self.service.auth.sign_in(from_outside(request, None)).await
+    }
+
+    pub(super) async fn sign_in_from(&self, address: &str, email: &str, password: &str) -> Result<(), Status> {
+        let request = SignInRequest { email: email.to_owned(), password: password.to_owned() };
+        self.service.auth.sign_in(from_address(address, request, None)).await.map(drop)
     }
 
     pub(super) async fn refresh(&self, token: &str) -> Result<Response<RefreshResponse>, Status> {
@@ -132,6 +156,11 @@ pub(super) fn cheap() -> Config {
 }
 
 fn from_outside<T>(message: T, principal: Option<Arc<Principal>>) -> Request<T> {
+    from_address("192.0.2.7", message, principal)
+}
+
+/// A call of a client at this address; nothing for one that comes through no front door.
+fn from_address<T>(address: &str, message: T, principal: Option<Arc<Principal>>) -> Request<T> {
     let mut request = Request::new(message);
     request.extensions_mut().insert(Call::new(Parts {
         request_id: new_request_id(),
@@ -140,7 +169,7 @@ fn from_outside<T>(message: T, principal: Option<Arc<Principal>>) -> Request<T> 
         caller: None,
         principal,
         authorization: None,
-        client: Client { address: "192.0.2.7".to_owned(), agent: "test".to_owned() },
+        client: Client { address: address.to_owned(), agent: "test".to_owned() },
     }));
     request
 }

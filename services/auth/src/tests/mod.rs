@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "what goes wrong here is for the test to tell")]
 
+mod attempts;
 mod fake;
 mod fixture;
 mod keys;
@@ -13,10 +14,10 @@ mod sign_out;
 mod token;
 
 use drystone_mesh::error::{Reason, reason_of};
-use tonic::{Response, Status};
+use tonic::Status;
 
 /// The reason of a refusal.
-fn refusal<T>(answer: Result<Response<T>, Status>) -> Reason {
+fn refusal<T>(answer: Result<T, Status>) -> Reason {
     match answer {
         Ok(_) => panic!("it was not refused"),
         Err(status) => reason_of(&status).unwrap(),

@@ -9,8 +9,8 @@ use tokio::{select, time::timeout};
 use tonic::{Status, Streaming};
 
 use crate::{
-    Error, Service,
-    feed::{Batch, Feed, FeedError},
+    Service,
+    feed::{Batch, Dismissed, Feed},
     hub::Acknowledger,
 };
 
@@ -23,7 +23,7 @@ const FIRST_WORD: Duration = Duration::from_secs(5);
 /// Connects a watcher that says first where to go on.
 pub(super) async fn watch(service: &Service, mut words: Streaming<WatchRevocationsRequest>) -> Result<Answers, Status> {
     let first = timeout(FIRST_WORD, words.message()).await.map_err(|_| silent())??.ok_or_else(silent)?;
-    let feed = Feed::open(service.feeds.clone(), first.cursor).await.map_err(Error::from)?;
+    let feed = Feed::open(service.feeds.clone(), first.cursor);
     service.tasks.spawn(acknowledge(words, feed.acknowledger()));
 
     tracing::debug!(cursor = first.cursor, "watcher of revocations connected");
@@ -31,7 +31,7 @@ pub(super) async fn watch(service: &Service, mut words: Streaming<WatchRevocatio
         let mut feed = feed?;
         match feed.next().await? {
             Ok(batch) => Some((Ok(batch.into()), Some(feed))),
-            Err(error) => Some((Err(broken_off(error)), None)),
+            Err(dismissed) => Some((Err(broken_off(dismissed)), None)),
         }
     })))
 }
@@ -54,14 +54,9 @@ fn silent() -> MeshError {
     MeshError::invalid_field("cursor", "the first message has to say where to go on; send 0 to start")
 }
 
-fn broken_off(error: FeedError) -> Status {
-    match error {
-        FeedError::Dismissed => {
-            let message = "what was sent was not acknowledged in time; connect again with the last cursor";
-            MeshError::new(Reason::Unavailable, message).into()
-        }
-        FeedError::Store(error) => Error::from(error).into(),
-    }
+fn broken_off(_: Dismissed) -> Status {
+    let message = "what was sent was not acknowledged in time; connect again with the last cursor";
+    MeshError::new(Reason::Unavailable, message).into()
 }
 
 impl From<Batch> for WatchRevocationsResponse {

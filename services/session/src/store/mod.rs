@@ -1,12 +1,21 @@
 //! Where sessions and revocations are kept.
 
+mod redis;
 mod sql;
 
+use std::future;
+
 use async_trait::async_trait;
-use drystone_mesh::{clock::Timestamp, store::page::Page};
+use drystone_mesh::{
+    clock::Timestamp,
+    store::{page::Page, redis::Failure},
+};
 use uuid::Uuid;
 
-pub use self::sql::{MIGRATIONS, SqlStore};
+pub use self::{
+    redis::RedisStore,
+    sql::{MIGRATIONS, SqlStore},
+};
 use crate::{
     revocation::Revocation,
     rotation::Rotation,
@@ -53,6 +62,15 @@ pub trait SessionStore: Send + Sync {
     /// of another.
     async fn sweep(&self, now: Timestamp) -> Result<Swept, StoreError>;
 
+    /// Waits until something is revoked after this number by whichever instance of the service, or was; answers the
+    /// number of the newest such revocation that it knows of. A smaller number means that the store has lost some.
+    ///
+    /// A store that cannot tell waits for ever: then watchers hear of the others' revocations with a sign of life.
+    async fn news(&self, after: u64) -> Result<u64, StoreError> {
+        let _ = after;
+        future::pending().await
+    }
+
     /// How many sessions are live.
     async fn count_live(&self, now: Timestamp) -> Result<u64, StoreError>;
 }
@@ -62,7 +80,8 @@ pub trait SessionStore: Send + Sync {
 pub struct Ended {
     /// How many sessions.
     pub sessions: u32,
-    /// The greatest number of their revocations; `None` if nothing ended.
+    /// The greatest number of their revocations; `None` if nothing ended. It can be there although nothing ended, where
+    /// an earlier call had ended it and could not tell everybody.
     pub revocation: Option<u64>,
 }
 
@@ -81,4 +100,10 @@ pub enum StoreError {
     /// The database failed.
     #[error("the database failed")]
     Sql(#[from] sqlx::Error),
+    /// Redis failed.
+    #[error(transparent)]
+    Redis(#[from] Failure),
+    /// The store holds something that is none of ours.
+    #[error("the store holds {0}")]
+    Unreadable(&'static str),
 }

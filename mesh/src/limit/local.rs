@@ -1,0 +1,82 @@
+//! Limits of one process.
+
+use std::sync::{Mutex, PoisonError};
+
+use async_trait::async_trait;
+use governor::{
+    Quota, RateLimiter as Governor,
+    clock::{Clock, DefaultClock, Reference},
+    middleware::NoOpMiddleware,
+    state::keyed::HashMapStateStore,
+};
+
+use super::{Rate, RateLimiter, Verdict};
+use crate::store::redis::Failure;
+
+/// How often keys are forgotten that stand as if they had never been used, in nanoseconds.
+const SWEEP_EVERY: u64 = 10_000_000_000;
+
+type Keyed<C> = Governor<String, HashMapStateStore<String>, C, NoOpMiddleware<<C as Clock>::Instant>>;
+
+/// Limits of this process alone.
+#[derive(Debug)]
+pub struct LocalLimiter<C: Clock = DefaultClock> {
+    governor: Keyed<C>,
+    clock: C,
+    swept: Mutex<C::Instant>,
+}
+
+impl LocalLimiter {
+    /// A limiter of this rate.
+    #[must_use]
+    pub fn new(rate: Rate) -> Self {
+        Self::with_clock(rate, DefaultClock::default())
+    }
+}
+
+impl<C: Clock + Clone> LocalLimiter<C> {
+    pub(super) fn with_clock(rate: Rate, clock: C) -> Self {
+        // There is no quota without an interval, which no rate of ours is.
+        let quota = Quota::with_period(rate.interval).unwrap_or_else(|| Quota::per_second(rate.burst));
+        let governor = Governor::new(quota.allow_burst(rate.burst), HashMapStateStore::default(), clock.clone());
+        Self { governor, swept: Mutex::new(clock.now()), clock }
+    }
+
+    /// Counts an attempt, unless it is refused.
+    pub fn check_now(&self, key: &str) -> Verdict {
+        self.sweep();
+        match self.governor.check_key(&key.to_owned()) {
+            Ok(()) => Verdict::Pass,
+            Err(not_until) => Verdict::Wait(not_until.wait_time_from(self.clock.now())),
+        }
+    }
+
+    /// Forgets keys that stand as if they had never been used: an attacker has many.
+    fn sweep(&self) {
+        let now = self.clock.now();
+        let mut swept = self.swept.lock().unwrap_or_else(PoisonError::into_inner);
+        if now.duration_since(*swept).as_u64() < SWEEP_EVERY {
+            return;
+        }
+        *swept = now;
+        drop(swept);
+        self.governor.retain_recent();
+        self.governor.shrink_to_fit();
+    }
+
+    #[cfg(test)]
+    pub(super) fn keys(&self) -> usize {
+        self.governor.len()
+    }
+}
+
+#[async_trait]
+impl<C> RateLimiter for LocalLimiter<C>
+where
+    C: Clock + Clone + Send + Sync,
+    C::Instant: Send + Sync,
+{
+    async fn check(&self, key: &str) -> Result<Verdict, Failure> {
+        Ok(self.check_now(key))
+    }
+}

@@ -1,0 +1,227 @@
+//! What every limiter promises, in the process and in Redis; and what holds while Redis is away.
+
+use std::{
+    num::NonZeroU32,
+    time::{Duration, Instant},
+};
+
+use drystone_backends::RedisCluster;
+use governor::clock::FakeRelativeClock;
+use proptest::prelude::*;
+
+use super::*;
+use crate::{config::Span, store::redis::Config};
+
+fn rate(burst: u32, interval: Duration) -> Rate {
+    Rate { burst: NonZeroU32::new(burst).unwrap(), interval }
+}
+
+/// Two limiters that count together, as two instances of a service have them.
+type Pair = [Arc<dyn RateLimiter>; 2];
+
+async fn in_process(rate: Rate) -> Pair {
+    // One process has one; whoever asks it twice asks the same.
+    let limiter: Arc<dyn RateLimiter> = Arc::new(LocalLimiter::new(rate));
+    [limiter.clone(), limiter]
+}
+
+async fn in_redis(rate: Rate) -> Pair {
+    let server = drystone_backends::Redis::shared();
+    let config = Config { url: server.url().to_owned().into(), prefix: server.prefix(), ..patient() };
+    [instance(&config, rate).await, instance(&config, rate).await]
+}
+
+async fn in_redis_cluster(rate: Rate) -> Pair {
+    let server = RedisCluster::shared();
+    let config = Config { url: server.url().into(), cluster: true, prefix: server.prefix(), ..patient() };
+    [instance(&config, rate).await, instance(&config, rate).await]
+}
+
+async fn instance(config: &Config, rate: Rate) -> Arc<dyn RateLimiter> {
+    let redis = Redis::open(config).unwrap();
+    redis.ready().await;
+    Arc::new(RedisLimiter::new(redis, "test", rate))
+}
+
+/// What a test machine needs under load is no measure for a time limit.
+fn patient() -> Config {
+    Config { timeout: Span::seconds(5), ..Config::default() }
+}
+
+macro_rules! suite {
+    ($backend:ident) => {
+        mod $backend {
+            #[tokio::test]
+            async fn a_burst_passes_and_then_it_is_said_when_to_come_back() {
+                super::a_burst_passes_and_then_it_is_said_when_to_come_back(super::$backend).await;
+            }
+
+            #[tokio::test]
+            async fn each_key_has_its_own_count() {
+                super::each_key_has_its_own_count(super::$backend).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn no_more_pass_than_the_rate_allows_however_many_hammer() {
+                super::no_more_pass_than_the_rate_allows_however_many_hammer(super::$backend).await;
+            }
+        }
+    };
+}
+
+suite!(in_process);
+suite!(in_redis);
+suite!(in_redis_cluster);
+
+async fn a_burst_passes_and_then_it_is_said_when_to_come_back(open: impl AsyncFnOnce(Rate) -> Pair) {
+    let interval = Duration::from_secs(2);
+    let [limiter, other] = open(rate(3, interval)).await;
+    let start = Instant::now();
+    for _ in 0..3 {
+        assert_eq!(limiter.check("key").await.unwrap(), Verdict::Pass);
+    }
+    let Verdict::Wait(wait) = other.check("key").await.unwrap() else { panic!("the fourth passes") };
+    assert!(wait <= interval && wait + start.elapsed() >= interval, "{wait:?}");
+
+    // Refused attempts do not count, so that it is true what was said.
+    let said = Instant::now() + wait;
+    loop {
+        match limiter.check("key").await.unwrap() {
+            Verdict::Pass => break,
+            Verdict::Wait(wait) => tokio::time::sleep(wait.min(Duration::from_millis(50))).await,
+        }
+    }
+    assert!(Instant::now() >= said.checked_sub(Duration::from_millis(5)).unwrap());
+    assert!(start.elapsed() < Duration::from_secs(30));
+    assert!(matches!(limiter.check("key").await.unwrap(), Verdict::Wait(_)), "one in an interval");
+}
+
+async fn each_key_has_its_own_count(open: impl AsyncFnOnce(Rate) -> Pair) {
+    let [limiter, other] = open(rate(1, Duration::from_mins(10))).await;
+    for key in ["a", "b", "a b", "{a}", "", "ключ"] {
+        assert_eq!(limiter.check(key).await.unwrap(), Verdict::Pass, "{key}");
+        assert!(matches!(other.check(key).await.unwrap(), Verdict::Wait(_)), "{key}");
+    }
+}
+
+/// In any stretch of time `T`, at most `burst + T / interval` pass: here `T` runs from before the first attempt to after
+/// the last answer.
+async fn no_more_pass_than_the_rate_allows_however_many_hammer(open: impl AsyncFnOnce(Rate) -> Pair) {
+    let allowed = rate(20, Duration::from_millis(50));
+    let pair = open(allowed).await;
+    let start = Instant::now();
+    let tasks: Vec<_> = (0..32)
+        .map(|task| {
+            let limiter = pair[task % 2].clone();
+            tokio::spawn(async move {
+                let mut passed = 0;
+                while start.elapsed() < Duration::from_secs(1) {
+                    passed += u32::from(limiter.check("key").await.unwrap() == Verdict::Pass);
+                    tokio::task::yield_now().await;
+                }
+                passed
+            })
+        })
+        .collect();
+    let mut passed = 0;
+    for task in tasks {
+        passed += task.await.unwrap();
+    }
+    let bound = f64::from(allowed.burst.get()) + start.elapsed().as_secs_f64() / allowed.interval.as_secs_f64();
+    assert!(f64::from(passed) <= bound, "{passed} passed, {bound} are allowed");
+    // At least the burst, and most of what came due: whoever hammers is not locked out.
+    assert!(passed >= 30, "{passed} passed");
+}
+
+#[test]
+fn a_minute_is_divided_evenly() {
+    let rate = Rate::per_minute(10).unwrap();
+    assert_eq!((rate.burst.get(), rate.interval), (10, Duration::from_secs(6)));
+    assert_eq!(Rate::per_minute(0), None);
+    assert_eq!(Rate::per_minute(7).unwrap().interval, Duration::from_micros(8_571_429));
+    assert_eq!(rate.stricter(), super::tests::rate(5, Duration::from_secs(12)));
+    assert_eq!(Rate::per_minute(1).unwrap().stricter(), super::tests::rate(1, Duration::from_mins(2)));
+}
+
+proptest! {
+    #[test]
+    fn whatever_the_times_no_stretch_has_more_than_its_bound(
+        burst in 1_u32..8,
+        interval in 1_u64..50,
+        gaps in prop::collection::vec(0_u64..60, 1..200),
+    ) {
+        let clock = FakeRelativeClock::default();
+        let limiter = LocalLimiter::with_clock(rate(burst, Duration::from_millis(interval)), clock.clone());
+        let (mut now, mut passed) = (0, Vec::new());
+        for gap in gaps {
+            clock.advance(Duration::from_millis(gap));
+            now += gap;
+            if limiter.check_now("key") == Verdict::Pass {
+                passed.push(now);
+            }
+        }
+        for (i, from) in passed.iter().enumerate() {
+            for (j, to) in passed.iter().enumerate().skip(i) {
+                prop_assert!((j - i + 1) as u64 <= u64::from(burst) + (to - from) / interval);
+            }
+        }
+    }
+}
+
+#[test]
+fn keys_that_stand_as_if_never_used_are_forgotten() {
+    let clock = FakeRelativeClock::default();
+    let limiter = LocalLimiter::with_clock(rate(10, Duration::from_secs(1)), clock.clone());
+    for key in 0..1000 {
+        limiter.check_now(&key.to_string());
+    }
+    clock.advance(Duration::from_mins(1));
+    limiter.check_now("another");
+    assert!(limiter.keys() <= 2, "{}", limiter.keys());
+}
+
+#[tokio::test]
+async fn a_refusal_has_its_reason_and_is_counted() {
+    let metrics = Metrics::new();
+    let limit = Limits::in_process(&metrics).limit("sign_in_address", 2);
+    limit.check("key").await.unwrap();
+    limit.check("key").await.unwrap();
+    let refusal = limit.check("key").await.unwrap_err();
+    assert_eq!(refusal.reason(), Reason::RateLimited);
+    assert_eq!(refusal.to_string(), "RATE_LIMITED: too many attempts; try again in 30 s");
+    assert!(metrics.render().contains(r#"drystone_rate_limited_total{limit="sign_in_address"} 1"#));
+
+    let none = Limits::in_process(&Metrics::new()).limit("sign_in_address", 0);
+    for _ in 0..1000 {
+        none.check("key").await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn while_redis_is_away_a_stricter_limit_holds_and_then_the_old_one_again() {
+    let mut server = drystone_backends::Redis::start();
+    let redis = Redis::open(&Config { url: server.url().to_owned().into(), ..patient() }).unwrap();
+    redis.ready().await;
+    let metrics = Metrics::new();
+    let limit = Limits::in_redis(redis.clone(), &metrics).limit("test", 10);
+    let passed = async |key: &str| {
+        let mut passed = 0;
+        for _ in 0..20 {
+            passed += u32::from(limit.check(key).await.is_ok());
+        }
+        passed
+    };
+    assert_eq!(passed("before").await, 10);
+    server.stop();
+    assert_eq!(passed("during").await, 5);
+    assert_eq!(passed("before").await, 5, "each process counts anew, and for half");
+    assert!(
+        metrics.render().contains(r#"drystone_rate_limit_fallbacks_total{limit="test"} 40"#),
+        "{}",
+        metrics.render()
+    );
+
+    server.start_empty();
+    redis.ready().await;
+    assert_eq!(passed("after").await, 10);
+}

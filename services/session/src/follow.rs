@@ -1,0 +1,35 @@
+//! Follows what other instances of this service revoke, for the watchers of this one.
+
+use std::{sync::Arc, time::Duration};
+
+use drystone_mesh::error::Chain;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use crate::{hub::Hub, store::SessionStore};
+
+/// The first and the longest wait after a failure.
+const WAITS: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+
+/// Announces what comes into the store until `stop`. What is missed while the store is away is found by the first look
+/// at it afterwards.
+pub(crate) async fn run(store: Arc<dyn SessionStore>, hub: Hub, stop: CancellationToken) {
+    stop.run_until_cancelled(follow(store.as_ref(), &hub)).await;
+}
+
+async fn follow(store: &dyn SessionStore, hub: &Hub) {
+    let (mut newest, mut wait) = (0, WAITS.0);
+    loop {
+        match store.news(newest).await {
+            Ok(number) => {
+                hub.announce(number);
+                (newest, wait) = (number, WAITS.0);
+            }
+            Err(error) => {
+                tracing::debug!(cause = %Chain(&error), "revocations of other instances are not heard of");
+                sleep(wait).await;
+                wait = WAITS.1.min(wait * 2);
+            }
+        }
+    }
+}

@@ -1,0 +1,26 @@
+-- Moves a live session one step on if this is its counter.
+--
+-- KEYS: the session, the ends of the shard.
+-- ARGV: id, counter, now, idle end if it moves, how much longer than until its end a session is kept, in milliseconds.
+-- Answers whether it has moved, and the session as it is now; nothing if there is none.
+local session = redis.call('HMGET', KEYS[1], unpack(FIELDS))
+if not session[1] then
+  return false
+end
+-- Counters are compared as text: one that does not fit a number of Lua's was never given out.
+if session[8] ~= ARGV[2] or tonumber(ARGV[3]) >= tonumber(session[6]) then
+  return {0, session}
+end
+local idle = ARGV[4]
+if tonumber(session[7]) < tonumber(idle) then
+  idle = session[7]
+end
+session[5] = ARGV[3]
+session[6] = idle
+redis.call('HINCRBY', KEYS[1], 'counter', 1)
+session[8] = redis.call('HGET', KEYS[1], 'counter')
+redis.call('HSET', KEYS[1], 'seen', session[5], 'idle', session[6])
+local rest = math.ceil((tonumber(idle) - tonumber(ARGV[3])) / 1000) + tonumber(ARGV[5])
+redis.call('PEXPIRE', KEYS[1], string.format('%.0f', rest))
+redis.call('ZADD', KEYS[2], idle, session[1] .. ARGV[1])
+return {1, session}
