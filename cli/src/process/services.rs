@@ -220,12 +220,11 @@ impl Process {
 
     /// The process' Redis, watched over for the node.
     fn redis(&self, node: &Node, component: &str, kind: Kind) -> Result<Redis> {
-        let redis = match self.redis.get() {
-            Some(redis) => redis.clone(),
-            None => {
-                let redis = Redis::open(&self.config.redis)?;
-                self.redis.get_or_init(|| redis).clone()
-            }
+        let redis = if let Some(redis) = self.redis.get() {
+            redis.clone()
+        } else {
+            let redis = Redis::open(&self.config.redis)?;
+            self.redis.get_or_init(|| redis).clone()
         };
         let component = self.health.component(format!("{} {component}", node.name), kind);
         node.tasks.spawn(redis::probe(redis.clone(), component, node.stop.clone()));
