@@ -62,7 +62,7 @@ async fn a_server_that_goes_is_named_and_used_again_when_it_comes_back() {
     until("the health names what is away", async || {
         let health = mesh.admin("/health/detailed").await.json();
         let is_down = |service: &&str| health["components"][format!("{service} database")]["state"] == "down";
-        SERVICES.iter().all(|service| is_down(&service)).then_some(())
+        SERVICES.iter().all(is_down).then_some(())
     })
     .await;
 
@@ -97,7 +97,8 @@ async fn it_does_not_matter_which_is_started_first() {
 fn operate(home: &Home, database: &str, arguments: &[&str]) -> Ended {
     let sections = SERVICES.map(|service| format!("[{service}]\ndatabase = \"{database}\"\n")).concat();
     let (data, certs) = (home.data(), home.path().join("certs"));
-    let text = format!("data_dir = {data:?}\ncerts_dir = {certs:?}\n{sections}");
+    let (data, certs) = (data.display(), certs.display());
+    let text = format!("data_dir = '{data}'\ncerts_dir = '{certs}'\n{sections}");
     let configuration = home.write("drystone.toml", &text);
     run_to_end(drystone(arguments).arg("--config").arg(configuration))
 }
