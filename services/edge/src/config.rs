@@ -5,12 +5,17 @@ use std::net::{Ipv4Addr, SocketAddr};
 use drystone_mesh::config::Span;
 use serde::{Deserialize, Serialize};
 
+use crate::proxies::Network;
+
 /// How the edge runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Where it listens for HTTP.
     pub listen: SocketAddr,
+    /// The proxies before the edge, such as a TLS front, whose `x-forwarded-for` is believed. Without them, the address of
+    /// whoever connects is taken for the client's.
+    pub trusted_proxies: Vec<Network>,
     /// How long a call may take once its body is there; a client may ask for less with `grpc-timeout`.
     pub deadline: Span,
     /// How large a body may be, in bytes. More is refused with 413.
@@ -37,6 +42,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             listen: (Ipv4Addr::LOCALHOST, 8080).into(),
+            trusted_proxies: Vec::new(),
             deadline: Span::seconds(10),
             body_limit: 1024 * 1024,
             drain_limit: 16 * 1024 * 1024,

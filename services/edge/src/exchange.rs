@@ -22,6 +22,7 @@ use crate::{
     headers::{self, Arrival},
     json,
     metrics::EdgeMetrics,
+    proxies::{self, Network},
     refusal::Refusal,
     route::Route,
     router::Found,
@@ -38,11 +39,14 @@ pub(crate) struct Exchange<C> {
     pub(crate) metrics: EdgeMetrics,
     /// How long a call may take.
     deadline: Duration,
+    /// Whose word is taken for who called.
+    trusted_proxies: Vec<Network>,
 }
 
 impl<C: Backend> Exchange<C> {
     pub(crate) fn new(table: Table<C>, errors: Errors, metrics: EdgeMetrics, config: &Config) -> Self {
-        Self { table, intake: Intake::new(config), errors, metrics, deadline: config.deadline.duration() }
+        let (deadline, trusted_proxies) = (config.deadline.duration(), config.trusted_proxies.clone());
+        Self { table, intake: Intake::new(config), errors, metrics, deadline, trusted_proxies }
     }
 
     /// Answers a request. Whatever it holds, there is an answer.
@@ -53,7 +57,8 @@ impl<C: Backend> Exchange<C> {
         let at = Instant::now();
         let (head, body) = request.into_parts();
         let request_id = headers::request_id(&head.headers);
-        let arrival = Arrival { headers: &head.headers, request_id: &request_id, address: client.ip(), at };
+        let address = proxies::client(&self.trusted_proxies, client.ip(), &head.headers);
+        let arrival = Arrival { headers: &head.headers, request_id: &request_id, address, at };
         let found = self.table.find(&head.method, head.uri.path());
         let route = match found {
             Found::Served(Target::Route(number)) => Some(self.table.route(number)),

@@ -50,6 +50,7 @@ mod json;
 mod mask;
 mod metrics;
 mod percent;
+mod proxies;
 mod query;
 mod refusal;
 mod route;
@@ -75,6 +76,7 @@ use crate::{answer::Errors, exchange::Exchange, metrics::EdgeMetrics, table::Tab
 pub use crate::{
     config::Config,
     forward::Backend,
+    proxies::{Network, NetworkError},
     route::{Contract, ContractError},
 };
 
