@@ -166,6 +166,12 @@ impl Setup {
 }
 
 impl Starting {
+    /// All that it has logged.
+    #[must_use]
+    pub fn log(&self) -> String {
+        self.process.log()
+    }
+
     /// Waits until it is ready.
     ///
     /// # Panics

@@ -1,12 +1,6 @@
 //! PostgreSQL: one pool of connections, each with the service's schema before it.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use sqlx::{
     Connection, PgConnection, PgPool,
@@ -23,15 +17,13 @@ const OLDEST: u32 = 150_000;
 const TRUSTED: Duration = Duration::from_secs(1);
 
 /// How long the trying out may take.
-const PATIENCE: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The connections to a PostgreSQL database.
 #[derive(Debug, Clone)]
 pub(super) struct Postgres {
     pub(super) pool: PgPool,
     server: Arc<Server>,
-    /// Whether the last ping failed: from then on no connection is waited for without a bound.
-    in_trouble: Arc<AtomicBool>,
 }
 
 /// Connects, and brings the schema up to date.
@@ -43,9 +35,8 @@ pub(super) async fn open(server: Server, migrations: &'static [Migration]) -> Re
     let _ = connection.close().await;
     migrated?;
 
-    let in_trouble = Arc::new(AtomicBool::new(false));
-    let pool = pool(&server, &in_trouble).connect_lazy_with(options);
-    Ok(Postgres { pool, server: Arc::new(server), in_trouble })
+    let pool = pool(&server).connect_lazy_with(options);
+    Ok(Postgres { pool, server: Arc::new(server) })
 }
 
 /// One connection, to a server that is new enough.
@@ -69,25 +60,21 @@ pub(super) async fn connect(server: &Server, options: &PgConnectOptions) -> Resu
     }
 }
 
-fn pool(server: &Server, in_trouble: &Arc<AtomicBool>) -> PgPoolOptions {
+fn pool(server: &Server) -> PgPoolOptions {
     let config = &server.pool;
-    let in_trouble = in_trouble.clone();
     PgPoolOptions::new()
         .max_connections(config.connections)
         .acquire_timeout(config.acquire_timeout.duration())
         .idle_timeout(config.idle_timeout.duration())
         .max_lifetime(config.max_lifetime.duration())
-        // A question before each statement would double the way to the server.
+        // A question before each statement would double the caller's way to the server.
         .test_before_acquire(false)
         .before_acquire(|connection, state| {
             Box::pin(async move { if state.idle_for > TRUSTED { try_out(connection).await } else { Ok(true) } })
         })
-        // The pool itself waits without a bound for the end of a statement that was given up. Where the server has
+        // The pool waits without a bound for the end of a statement that its caller gave up. Where the server has
         // vanished without a word, that would be until the system gives the connection up, a quarter of an hour later.
-        .after_release(move |connection, _| {
-            let in_trouble = in_trouble.load(Ordering::Relaxed);
-            Box::pin(async move { if in_trouble { try_out(connection).await } else { Ok(true) } })
-        })
+        .after_release(|connection, _| Box::pin(try_out(connection)))
 }
 
 async fn try_out(connection: &mut PgConnection) -> sqlx::Result<bool> {
@@ -105,7 +92,6 @@ impl Postgres {
             Ok(answer) => answer.map(drop),
             Err(_) => Err(sqlx::Error::PoolTimedOut),
         };
-        self.in_trouble.store(answer.is_err(), Ordering::Relaxed);
         if let Err(sqlx::Error::Database(error)) = &answer
             && error.code().is_some_and(|code| code.starts_with("28"))
         {

@@ -36,7 +36,7 @@ async fn race(instances: [Store; 2], rounds: u64) {
     let new = NewSession { user_id: Uuid::now_v7(), device: String::new(), address: String::new() };
     let session = RULES.start(new, clock.now());
     instances[0].insert(&session).await.unwrap();
-    for counter in FIRST_COUNTER..FIRST_COUNTER + rounds {
+    for counter in (0..rounds).map(|round| FIRST_COUNTER + round) {
         let mut clients = JoinSet::new();
         for client in 0..CLIENTS {
             let (store, clock, id) = (instances[client % 2].clone(), clock.clone(), session.id);

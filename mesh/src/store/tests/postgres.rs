@@ -361,7 +361,9 @@ async fn relay(listener: TcpListener, server: String, mut is_open: tokio::sync::
             let mut server = tokio::net::TcpStream::connect(server).await.unwrap();
             let (mut up, mut down) = ([0; 4096], [0; 4096]);
             loop {
-                is_open.wait_for(|is_open| *is_open).await.unwrap();
+                if is_open.wait_for(|is_open| *is_open).await.is_err() {
+                    return;
+                }
                 tokio::select! {
                     _ = is_open.changed() => {}
                     read = client.read(&mut up) => match read {
@@ -392,6 +394,8 @@ async fn connections_into_silence_are_given_up() {
 
     let narrow = PoolConfig { connections: 2, acquire_timeout: Span::millis(300), ..PoolConfig::default() };
     let db = Db::open(with(&url, &narrow, None), FIRST).await.unwrap();
+    let both = (db.begin().await.unwrap(), db.begin().await.unwrap());
+    drop(both);
     write(&db, 1, "before").await.unwrap();
 
     // The network swallows everything; callers give up, as their deadlines tell them to.
