@@ -5,11 +5,12 @@
 use std::sync::Arc;
 
 use chrono::TimeDelta;
+use drystone_backends::Postgres;
 use drystone_mesh::{
     clock::Clock,
     config::Span,
     store::{
-        Db,
+        Db, Place,
         redis::{Config, Redis},
     },
 };
@@ -67,6 +68,16 @@ async fn sqlite_gives_one_successor_to_all_who_refresh_at_once() {
     let db = Db::open(&directory.path().join("session.db"), MIGRATIONS).await.unwrap();
     let store: Store = Arc::new(SqlStore::new(db));
     race([store.clone(), store], 20).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn postgres_gives_one_successor_to_all_who_refresh_at_once() {
+    let database = Postgres::shared().await.database().await;
+    let open = async || {
+        let db = Db::open(Place::server("session", database.as_str()).unwrap(), MIGRATIONS).await.unwrap();
+        Arc::new(SqlStore::new(db)) as Store
+    };
+    race([open().await, open().await], 50).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
