@@ -35,8 +35,8 @@
 //! 3. **Neighbours.** If it asks something new of another service, add a method to [`Neighbours`], in this service's
 //!    own words, and the call to [`Clients`]. The other service's rule has to list `auth` among its callers.
 //! 4. **Store.** Add a method to [`AuthStore`], its SQL to [`SqlStore`], and to `tests/store.rs` what every store must
-//!    promise of it. New columns are a new file in `migrations/sqlite/`, listed in [`MIGRATIONS`]; a file that has been
-//!    released is never edited.
+//!    promise of it. New columns are a new file for each engine in `migrations/`, listed in [`MIGRATIONS`]; a file
+//!    that has been released is never edited.
 //! 5. **Handler.** The compiler now asks for the method in `rpc/auth_service.rs`. It takes the message apart, calls the
 //!    domain and puts the answer together. What the domain needs is handed to it in [`Service::new`].
 //! 6. **Tests.** Write them in `src/tests/`, over a real store and the neighbours of `src/tests/fake.rs`. Who may call

@@ -23,7 +23,7 @@
 //!    types here ([`Labels::parse`]). A new failure is a variant of [`Error`] with its reason beside it.
 //! 3. **Store.** Add a method to [`PropertyStore`], its SQL to [`SqlStore`], and to `tests/store.rs` what every store
 //!    must promise of it. Each method takes the owner: somebody else's property is not found. New columns are a new file
-//!    in `migrations/sqlite/`, listed in [`MIGRATIONS`]; a file that has been released is never edited.
+//!    in `migrations/`, one for each engine, listed in [`MIGRATIONS`]; a file that has been released is never edited.
 //! 4. **Handler.** The compiler now asks for the method in `rpc/property_service.rs`. It takes the message apart,
 //!    takes the owner from the call's principal, calls the store, and puts the answer together.
 //! 5. **Tests.** `tests/rpc.rs` calls the handler as a given user. Who may call at all is proven for every RPC in the

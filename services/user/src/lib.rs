@@ -23,8 +23,8 @@
 //! 2. **Domain.** Write what is true of accounts, whoever asks, in a file named for what it is. Raw strings become
 //!    types here ([`Email::parse`]). A new failure is a variant of [`Error`] with its reason beside it.
 //! 3. **Store.** Add a method to [`UserStore`], its SQL to [`SqlStore`], and to `tests/store.rs` what every store must
-//!    promise of it. New columns are a new file in `migrations/sqlite/`, listed in [`MIGRATIONS`]; a file that has
-//!    been released is never edited.
+//!    promise of it. New columns are a new file for each engine in `migrations/`, listed in [`MIGRATIONS`]; a file
+//!    that has been released is never edited.
 //! 4. **Handler.** The compiler now asks for the method in `rpc/user_service.rs`. It takes the message apart, asks
 //!    [`permission`] if there is a user, calls the store, and puts the answer together.
 //! 5. **Tests.** `tests/rpc.rs` calls the handler as a given user. Who may call at all is proven for every RPC in the
