@@ -2,11 +2,11 @@
 
 use std::{error::Error as StdError, time::Duration};
 
-use sqlx::{PgPool, SqlitePool};
+use sqlx::SqlitePool;
 
 use super::{
     Failure, Migration, OpenError, Place, Transaction, failure, migration, postgres,
-    postgres::Postgres,
+    postgres::{Postgres, PostgresPool},
     sqlite::{self, Sqlite},
 };
 
@@ -75,10 +75,10 @@ impl Db {
 
     /// What to read on. SQLite refuses to write there.
     #[must_use]
-    pub fn reader(&self) -> Either<&SqlitePool, &PgPool> {
+    pub fn reader(&self) -> Either<&SqlitePool, PostgresPool> {
         match &self.0 {
             Either::Sqlite(sqlite) => Either::Sqlite(&sqlite.readers),
-            Either::Postgres(postgres) => Either::Postgres(&postgres.pool),
+            Either::Postgres(postgres) => Either::Postgres(postgres.pool()),
         }
     }
 
@@ -87,10 +87,10 @@ impl Db {
     /// A statement with `RETURNING` is to be read with `fetch_all`: `fetch_one` and `fetch_optional` stop at the first
     /// row, and then sqlx drops the error of a commit that fails, on a full disk for one.
     #[must_use]
-    pub fn writer(&self) -> Either<&SqlitePool, &PgPool> {
+    pub fn writer(&self) -> Either<&SqlitePool, PostgresPool> {
         match &self.0 {
             Either::Sqlite(sqlite) => Either::Sqlite(&sqlite.writer),
-            Either::Postgres(postgres) => Either::Postgres(&postgres.pool),
+            Either::Postgres(postgres) => Either::Postgres(postgres.pool()),
         }
     }
 
@@ -99,7 +99,7 @@ impl Db {
         Ok(Transaction(match &self.0 {
             // Taking the lock at once means that what is read inside is still so when it is written.
             Either::Sqlite(sqlite) => Either::Sqlite(sqlite.writer.begin_with("BEGIN IMMEDIATE").await?),
-            Either::Postgres(postgres) => Either::Postgres(postgres.pool.begin().await?),
+            Either::Postgres(postgres) => Either::Postgres(postgres.pool().begin().await?),
         }))
     }
 
@@ -151,7 +151,7 @@ impl Db {
     pub async fn close(&self) {
         match &self.0 {
             Either::Sqlite(sqlite) => sqlite.close().await,
-            Either::Postgres(postgres) => postgres.pool.close().await,
+            Either::Postgres(postgres) => postgres.pool().close().await,
         }
     }
 }

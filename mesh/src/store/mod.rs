@@ -56,6 +56,7 @@ pub use failure::Failure;
 pub use migration::{Migration, SchemaState, schema_state};
 pub use open_error::OpenError;
 pub use place::{Place, PoolConfig, Server, Settings};
+pub use postgres::PostgresPool;
 pub use probe::probe;
 pub use transaction::Transaction;
 

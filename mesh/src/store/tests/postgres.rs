@@ -17,7 +17,7 @@ use tonic_types::StatusExt;
 use url::Url;
 
 use super::{
-    super::{Address, Either, Failure, OpenError, PoolConfig, Settings},
+    super::{Address, Either, Failure, OpenError, PoolConfig, PostgresPool, Settings},
     *,
 };
 use crate::{
@@ -36,7 +36,7 @@ fn with(url: &Url, pool: &PoolConfig, password_file: Option<&Path>) -> Place {
     Settings { service: "notes", address: &address, password_file, pool }.place(Path::new("unused"))
 }
 
-fn pool(db: &Db) -> &PgPool {
+fn pool(db: &Db) -> PostgresPool {
     match db.writer() {
         Either::Postgres(pool) => pool,
         Either::Sqlite(_) => unreachable!(),
