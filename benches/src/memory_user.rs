@@ -11,7 +11,7 @@ use aws_lc_rs::{
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use drystone::{session::v1::session_service_client::SessionServiceClient, user::v1::User};
 use drystone_mesh::{
-    client::{Dialer, Peers},
+    client::{Dialer, DialerConfig, Peers},
     clock::{Clock, Timestamp},
     health::Health,
     identity::Identity,
@@ -42,8 +42,16 @@ pub(crate) async fn serve(identity: Identity, stop: CancellationToken) -> Result
     let token = token(&key, account.id, clock.now())?;
 
     let (health, tasks) = (Health::new(), TaskTracker::new());
-    let peers = Peers::from([("session".to_owned(), "127.0.0.1:1".to_owned())]);
-    let dialer = Dialer::new("user", identity.clone(), peers, health.clone(), tasks.clone(), stop.clone());
+    let metrics = Metrics::new();
+    let dialer = Dialer::new(DialerConfig {
+        caller: "user",
+        identity: identity.clone(),
+        peers: Peers::from([("session".to_owned(), vec!["127.0.0.1:1".to_owned()])]),
+        health: health.clone(),
+        metrics: metrics.clone(),
+        tasks: tasks.clone(),
+        stop: stop.clone(),
+    });
     let revocations = RevocationView::new(clock.clone());
     revocations.apply(&[]);
     let node = Node {
@@ -51,7 +59,7 @@ pub(crate) async fn serve(identity: Identity, stop: CancellationToken) -> Result
         identity,
         verifier: Verifier::new(VerifierConfig::new(ISSUER, AUDIENCE), keys, revocations, clock.clone()),
         clock: clock.clone(),
-        metrics: Metrics::new(),
+        metrics,
         health,
         dialer: dialer.clone(),
         stop: stop.clone(),

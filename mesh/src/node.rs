@@ -4,12 +4,10 @@ use std::time::Duration;
 
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use drystone::{
-    auth::v1::key_service_client::KeyServiceClient, session::v1::session_service_client::SessionServiceClient,
-};
+use drystone::auth::v1::key_service_client::KeyServiceClient;
 
 use crate::{
-    client::{DialError, Dialer, Peers},
+    client::{DialError, Dialer, DialerConfig, Peers},
     clock::Clock,
     health::{Component, Health, Kind},
     identity::Identity,
@@ -71,15 +69,23 @@ impl Node {
     pub fn start(config: NodeConfig) -> Result<Self, DialError> {
         let NodeConfig { name, identity, clock, metrics, health, peers, tokens, stop } = config;
         let tasks = TaskTracker::new();
-        let dialer = Dialer::new(name, identity.clone(), peers, health.clone(), tasks.clone(), stop.clone());
+        let dialer = Dialer::new(DialerConfig {
+            caller: name,
+            identity: identity.clone(),
+            peers,
+            health: health.clone(),
+            metrics: metrics.clone(),
+            tasks: tasks.clone(),
+            stop: stop.clone(),
+        });
 
         let (keys, revocations) = (KeySet::default(), RevocationView::new(clock.clone()));
         let verifier = Verifier::new(tokens, keys.clone(), revocations.clone(), clock.clone());
         // Tokens that stand keep working while either is away, so neither is vital.
         let key_service = KeyServiceClient::new(dialer.dependency("auth", Kind::Optional)?);
-        let session_service = SessionServiceClient::new(dialer.dependency("session", Kind::Optional)?);
+        dialer.dependency("session", Kind::Optional)?;
         tasks.spawn(watch_keys(key_service, keys.clone(), stop.clone()));
-        tasks.spawn(watch_revocations(session_service, revocations.clone(), stop.clone()));
+        tasks.spawn(watch_revocations(dialer.instances("session")?, revocations.clone(), stop.clone()));
         // Not vital either: services that wait for each other's readiness would wait for ever.
         let component = health.component(format!("{name}{TOKEN_CHECKS}"), Kind::Optional);
         tasks.spawn(report_token_checks(keys, revocations, component, stop.clone()));

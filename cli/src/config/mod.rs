@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use self::{
     limits::{LimitStore, LimitsConfig},
-    peer::{PeerAddress, Peers},
+    peer::{PeerAddresses, Peers},
 };
 
 mod limits;
@@ -140,10 +140,21 @@ impl Config {
             ("session", &self.peers.session, self.session.listen),
             ("property", &self.peers.property, self.property.listen),
         ];
-        let address = |peer: &Option<PeerAddress>, listen: SocketAddr| {
-            peer.as_ref().map_or_else(|| listen.to_string(), PeerAddress::to_string)
+        let addresses = |peer: &Option<PeerAddresses>, listen: SocketAddr| {
+            peer.as_ref().map_or_else(|| vec![listen.to_string()], PeerAddresses::to_strings)
         };
-        listens.into_iter().map(|(name, peer, listen)| (name.to_owned(), address(peer, listen))).collect()
+        listens.into_iter().map(|(name, peer, listen)| (name.to_owned(), addresses(peer, listen))).collect()
+    }
+
+    /// Whether `[peers]` says where a service is.
+    pub(crate) fn names_peer(&self, service: &str) -> bool {
+        match service {
+            "auth" => self.peers.auth.is_some(),
+            "user" => self.peers.user.is_some(),
+            "session" => self.peers.session.is_some(),
+            "property" => self.peers.property.is_some(),
+            _ => false,
+        }
     }
 
     /// The key that asks for Redis, if one does.

@@ -2,19 +2,75 @@
 
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::{
+    Deserialize, Deserializer, Serialize, Serializer,
+    de::{self, SeqAccess, Visitor},
+};
 
 /// Where `serve` finds the services that it does not run itself.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Peers {
-    pub(crate) auth: Option<PeerAddress>,
-    pub(crate) user: Option<PeerAddress>,
-    pub(crate) session: Option<PeerAddress>,
-    pub(crate) property: Option<PeerAddress>,
+    pub(crate) auth: Option<PeerAddresses>,
+    pub(crate) user: Option<PeerAddresses>,
+    pub(crate) session: Option<PeerAddresses>,
+    pub(crate) property: Option<PeerAddresses>,
 }
 
-/// `HOST:PORT`, with a name or an IP address for the host.
+/// Where the instances of a service are: one address, or a list of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PeerAddresses(Vec<PeerAddress>);
+
+impl PeerAddresses {
+    /// Each as a text.
+    pub(crate) fn to_strings(&self) -> Vec<String> {
+        self.0.iter().map(PeerAddress::to_string).collect()
+    }
+}
+
+impl Serialize for PeerAddresses {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match &self.0[..] {
+            [only] => only.serialize(serializer),
+            several => several.serialize(serializer),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for PeerAddresses {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(OneOrSeveral)
+    }
+}
+
+struct OneOrSeveral;
+
+impl<'de> Visitor<'de> for OneOrSeveral {
+    type Value = PeerAddresses;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("HOST:PORT, or a list of them")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<PeerAddresses, E> {
+        PeerAddress::try_from(text.to_owned()).map(|only| PeerAddresses(vec![only])).map_err(E::custom)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<PeerAddresses, A::Error> {
+        let mut addresses = Vec::new();
+        while let Some(address) = list.next_element::<PeerAddress>()? {
+            if !addresses.contains(&address) {
+                addresses.push(address);
+            }
+        }
+        if addresses.is_empty() {
+            return Err(de::Error::custom("a list of addresses must not be empty; leave the key out"));
+        }
+        Ok(PeerAddresses(addresses))
+    }
+}
+
+/// `HOST:PORT`, with a name or an IP address for the host. A name stands for all addresses that it has.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub(crate) struct PeerAddress(String);

@@ -45,11 +45,20 @@ fn peers_are_where_they_are_said_to_be_or_else_where_they_listen() {
     let config =
         load([("DRYSTONE_PEERS__AUTH", "auth.internal:50051"), ("DRYSTONE_USER__LISTEN", "127.0.0.1:6000")]).unwrap();
     let peers = config.peers();
-    assert_eq!(peers["auth"], "auth.internal:50051");
-    assert_eq!(peers["user"], "127.0.0.1:6000");
-    assert_eq!(peers["session"], "127.0.0.1:50053");
+    assert_eq!(peers["auth"], ["auth.internal:50051"]);
+    assert_eq!(peers["user"], ["127.0.0.1:6000"]);
+    assert_eq!(peers["session"], ["127.0.0.1:50053"]);
     assert!(fault([("DRYSTONE_PEERS__AUTH", "auth")]).contains("`auth` is no address of a service; write HOST:PORT"));
     assert!(fault([("DRYSTONE_PEERS__MAIL", "mail:1")]).contains("keys in [peers]: auth, property, session, user"));
+}
+
+#[test]
+fn a_peer_can_have_several_instances() {
+    let config = load([("DRYSTONE_PEERS__AUTH", r#"["auth-1:50051", "auth-2:50051", "auth-1:50051"]"#)]).unwrap();
+    assert_eq!(config.peers()["auth"], ["auth-1:50051", "auth-2:50051"]);
+    assert!(fault([("DRYSTONE_PEERS__AUTH", "[]")]).contains("a list of addresses must not be empty"));
+    assert!(fault([("DRYSTONE_PEERS__AUTH", r#"["auth-1:50051", "auth-2"]"#)]).contains("`auth-2` is no address"));
+    assert!(fault([("DRYSTONE_PEERS__AUTH", "50051")]).contains("HOST:PORT, or a list of them"));
 }
 
 #[test]
@@ -80,7 +89,8 @@ fn who_keeps_something_in_redis_says_where_it_is_and_the_password_is_not_shown()
 
 #[test]
 fn what_is_shown_can_be_loaded() {
-    let shown = config::show(&load([("DRYSTONE_PEERS__AUTH", "auth:1")]).unwrap()).unwrap();
+    let peers = [("DRYSTONE_PEERS__AUTH", "auth:1"), ("DRYSTONE_PEERS__USER", r#"["user-1:1", "user-2:1"]"#)];
+    let shown = config::show(&load(peers).unwrap()).unwrap();
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("drystone.toml");
     std::fs::write(&path, &shown).unwrap();

@@ -100,7 +100,10 @@ pub(crate) async fn run(plan: Plan) -> Result<()> {
     let mut addresses = BTreeMap::new();
     for (name, listener) in &listeners.workloads {
         let address = listener.local_addr()?;
-        peers.insert((*name).to_owned(), address.to_string());
+        // Where `[peers]` names the instances of a service, the one that runs here is among them.
+        if !plan.config.names_peer(name) {
+            peers.insert((*name).to_owned(), vec![address.to_string()]);
+        }
         addresses.insert(*name, address);
     }
     let admin_address = listeners.admin.local_addr()?;

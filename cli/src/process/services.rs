@@ -11,7 +11,7 @@ use drystone::{
 };
 use drystone_auth::AttemptLimits;
 use drystone_mesh::{
-    client::Dialer,
+    client::{Dialer, DialerConfig},
     health::Kind,
     identity::Identity,
     limit::Limits,
@@ -186,14 +186,15 @@ async fn property(process: &Process, node: &Node) -> Result<Server> {
 /// The edge has no rules and no database of its own: it needs to know who it is and where the others are.
 fn edge(process: &Process, identity: Identity, listener: TcpListener) -> Result<Prepared> {
     let tasks = TaskTracker::new();
-    let dialer = Dialer::new(
-        drystone_edge::NAME,
+    let dialer = Dialer::new(DialerConfig {
+        caller: drystone_edge::NAME,
         identity,
-        process.peers.clone(),
-        process.health.clone(),
+        peers: process.peers.clone(),
+        health: process.health.clone(),
+        metrics: process.metrics.clone(),
         tasks,
-        process.stop_rest.clone(),
-    );
+        stop: process.stop_rest.clone(),
+    });
     let service = drystone_edge::Service::new(drystone_edge::Deps {
         dialer,
         health: process.health.clone(),

@@ -2,38 +2,67 @@
 
 use std::{
     convert::Infallible,
+    error::Error as StdError,
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
 
-use http::{Request, Response, header::AUTHORIZATION};
-use tonic::{Code, Status, body::Body, codegen::BoxFuture, transport};
+use http::{
+    HeaderValue, Request, Response, Uri,
+    header::{AUTHORIZATION, USER_AGENT},
+    uri::Scheme,
+};
+use http_body_util::{BodyExt, Either};
+use hyper::body::Incoming;
+use tonic::{Code, Status, body::Body, codegen::BoxFuture};
 use tower::Service;
 use tracing::debug;
 
+use super::{
+    instance::{Instance, Unanswered},
+    instances::Instances,
+    retry,
+};
 use crate::{
     call::{Call, OnBehalf, Outgoing, header},
     deadline::{self, DeadlineBody},
-    error::Error,
+    error::{Chain, Error},
 };
+
+/// What our requests are sent by.
+const AGENT: &str = concat!("drystone/", env!("CARGO_PKG_VERSION"));
 
 /// What is kept back of a deadline that is handed on, so that there is time to answer with what came of it.
 const MARGIN: Duration = Duration::from_millis(5);
 
-/// A channel to one service. Clones share its connection.
+/// A channel to one service. Clones share its connections.
 ///
 /// Requests made with [`Call::request`] carry the call's deadline, request id and trace, and end in time. A
 /// service that cannot be reached is answered as UNAVAILABLE.
 #[derive(Clone, Debug)]
 pub struct Channel {
     service: Arc<str>,
-    inner: transport::Channel,
+    target: Target,
+}
+
+/// Who answers.
+#[derive(Clone, Debug)]
+enum Target {
+    /// Whichever instance is best for each call.
+    Any(Arc<Instances>),
+    /// This one.
+    One(Arc<Instance>),
 }
 
 impl Channel {
-    pub(super) fn new(service: &str, inner: transport::Channel) -> Self {
-        Self { service: service.into(), inner }
+    pub(super) fn balanced(instances: Arc<Instances>) -> Self {
+        Self { service: instances.service().clone(), target: Target::Any(instances) }
+    }
+
+    /// A channel to one instance of a service.
+    pub(crate) fn to(service: Arc<str>, instance: Arc<Instance>) -> Self {
+        Self { service, target: Target::One(instance) }
     }
 
     /// The workload name of the service.
@@ -42,43 +71,68 @@ impl Channel {
     }
 }
 
+impl Target {
+    async fn call(&self, request: Request<Body>) -> Result<Response<Incoming>, Unanswered> {
+        match self {
+            Self::Any(instances) => retry::call(instances, request).await,
+            Self::One(instance) => instance.call(request.map(Either::Right)).await,
+        }
+    }
+}
+
 impl Service<Request<Body>> for Channel {
     type Response = Response<Body>;
     type Error = Infallible;
     type Future = BoxFuture<Response<Body>, Infallible>;
 
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        // A channel that is broken says so when it is called, as a status.
-        self.inner.poll_ready(cx).map(|_| Ok(()))
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        // A service that is away says so when it is called, as a status.
+        Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         let outgoing = request.extensions_mut().remove::<Outgoing>();
         let deadline = outgoing.as_ref().and_then(|outgoing| outgoing.call.parts().deadline);
-        if let Some(Outgoing { call, on_behalf }) = &outgoing
-            && let Err(error) = dress(&mut request, call, *on_behalf)
-        {
+        if let Err(error) = dress(&mut request, &self.service, outgoing.as_ref()) {
             return Box::pin(async move { Ok(Status::from(error).into_http()) });
         }
-        let answer = self.inner.call(request);
-        let service = self.service.clone();
+        let Self { service, target } = self.clone();
         Box::pin(async move {
+            let answering = target.call(request);
             let answer = match deadline {
-                Some(deadline) => tokio::time::timeout_at(deadline.into(), answer).await,
-                None => Ok(answer.await),
+                Some(deadline) => tokio::time::timeout_at(deadline.into(), answering).await,
+                None => Ok(answering.await),
             };
-            Ok(match (answer, deadline) {
-                (Ok(Ok(response)), Some(deadline)) => response.map(|body| Body::new(DeadlineBody::new(body, deadline))),
-                (Ok(Ok(response)), None) => response,
-                (Ok(Err(error)), _) if !has_timed_out(&error) => away(&service, &error).into_http(),
-                (Ok(Err(_)) | Err(_), _) => Status::from(deadline::exceeded()).into_http(),
+            Ok(match answer {
+                Ok(Ok(response)) => response.map(|body| {
+                    let body = body.map_err(move |error| away(&service, &error));
+                    match deadline {
+                        Some(deadline) => Body::new(DeadlineBody::new(body, deadline)),
+                        None => Body::new(body),
+                    }
+                }),
+                Ok(Err(error)) => away(&service, &error).into_http(),
+                Err(_) => Status::from(deadline::exceeded()).into_http(),
             })
         })
     }
 }
 
+/// Puts on what every request has, and what the call carries.
+fn dress(request: &mut Request<Body>, service: &str, outgoing: Option<&Outgoing>) -> Result<(), Error> {
+    let mut uri = std::mem::take(request.uri_mut()).into_parts();
+    uri.scheme = Some(Scheme::HTTPS);
+    uri.authority = Some(service.parse().map_err(Error::internal)?);
+    *request.uri_mut() = Uri::from_parts(uri).map_err(Error::internal)?;
+    request.headers_mut().insert(USER_AGENT, HeaderValue::from_static(AGENT));
+    match outgoing {
+        Some(Outgoing { call, on_behalf }) => dress_for(request, call, *on_behalf),
+        None => Ok(()),
+    }
+}
+
 /// Puts on what the call carries.
-fn dress(request: &mut Request<Body>, call: &Call, on_behalf: OnBehalf) -> Result<(), Error> {
+fn dress_for(request: &mut Request<Body>, call: &Call, on_behalf: OnBehalf) -> Result<(), Error> {
     let parts = call.parts();
     let headers = request.headers_mut();
     headers.insert(header::REQUEST_ID, parts.request_id.clone());
@@ -106,20 +160,8 @@ fn dress(request: &mut Request<Body>, call: &Call, on_behalf: OnBehalf) -> Resul
     Ok(())
 }
 
-/// Whether it was the deadline: tonic's transport reads the `grpc-timeout` that goes by, and keeps it too.
-fn has_timed_out(error: &transport::Error) -> bool {
-    let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(error) = source {
-        if error.is::<tonic::TimeoutExpired>() {
-            return true;
-        }
-        source = error.source();
-    }
-    false
-}
-
 /// The answer of a service that cannot be reached. What the matter was stays in the log.
-fn away(service: &str, error: &transport::Error) -> Status {
-    debug!(service, cause = %crate::error::Chain(error), "call did not arrive");
+fn away(service: &str, error: &(dyn StdError + 'static)) -> Status {
+    debug!(service, cause = %Chain(error), "call was not answered");
     Status::new(Code::Unavailable, format!("the service `{service}` is away for now; try again shortly"))
 }

@@ -7,37 +7,67 @@
 //! let users = UserServiceClient::new(node.dialer.channel("user")?);
 //! let answer = users.clone().get_me(call.request_for_user(GetMeRequest {})).await?;
 //! ```
+//!
+//! The way of a call: [`Channel`] (deadline, request id, token) -> `retry` (again, if it may) -> `instances` (which one,
+//! by `load` and `breaker`) -> `instance` -> `connection` (HTTP/2 over mutual TLS). Which instances there are is found out
+//! by `discovery`, and how they are by `probe`, both beside the calls.
 
+mod breaker;
 mod channel;
-mod connector;
+mod connection;
+mod discovery;
+mod instance;
+mod instances;
+mod load;
 mod probe;
+mod retry;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tonic::transport::{Endpoint, Uri};
 
 pub use self::channel::Channel;
+use self::{discovery::Place, instances::Surroundings};
+pub(crate) use self::{instance::Instance, instances::Instances};
 use crate::{
     health::{Health, Kind},
     identity::{Identity, SpiffeId},
+    telemetry::Metrics,
 };
 
-/// Where the services are: `host:port` by workload name.
-pub type Peers = HashMap<String, String>;
+/// Where the services are: by workload name one or several `HOST:PORT`. A name stands for all addresses that it has.
+pub type Peers = HashMap<String, Vec<String>>;
 
 /// Makes channels to services, under one identity.
 #[derive(Clone)]
 pub struct Dialer(Arc<Inner>);
 
 struct Inner {
-    /// Who calls, as health reports name it.
-    caller: &'static str,
-    identity: Identity,
-    peers: Peers,
-    health: Health,
-    tasks: TaskTracker,
-    stop: CancellationToken,
+    config: DialerConfig,
+    /// Those that somebody has asked for: all channels to a service share its connections.
+    services: Mutex<HashMap<String, Arc<Instances>>>,
+}
+
+/// What a dialer is made of.
+pub struct DialerConfig {
+    /// The workload that calls, as health reports and metrics name it.
+    pub caller: &'static str,
+    /// Its certificate, key and roots.
+    pub identity: Identity,
+    /// Where the services are.
+    pub peers: Peers,
+    /// Where it says how they are.
+    pub health: Health,
+    /// Where it counts.
+    pub metrics: Metrics,
+    /// Where it looks after them in the background.
+    pub tasks: TaskTracker,
+    /// Ends that.
+    pub stop: CancellationToken,
 }
 
 /// A channel that cannot be made.
@@ -57,49 +87,72 @@ pub enum DialError {
 }
 
 impl Dialer {
-    /// A dialer for the workload `caller`, whose probes run among `tasks` until `stop`.
-    pub fn new(
-        caller: &'static str,
-        identity: Identity,
-        peers: Peers,
-        health: Health,
-        tasks: TaskTracker,
-        stop: CancellationToken,
-    ) -> Self {
-        Self(Arc::new(Inner { caller, identity, peers, health, tasks, stop }))
+    /// A dialer that knows these services.
+    #[must_use]
+    pub fn new(config: DialerConfig) -> Self {
+        Self(Arc::new(Inner { config, services: Mutex::default() }))
     }
 
-    /// A channel to the service of this workload name. It connects with its first call, and again after a break.
+    /// A channel to the service of this workload name. It connects with its first call, and again after a break. Has to
+    /// be called within a Tokio runtime.
     ///
     /// # Errors
     /// [`DialError`] if the service's address is missing or none.
     pub fn channel(&self, service: &str) -> Result<Channel, DialError> {
-        let inner = &self.0;
-        let address = inner.peers.get(service).ok_or_else(|| DialError::UnknownPeer(service.to_owned()))?;
-        let bad_address = || DialError::BadAddress { name: service.to_owned(), address: address.clone() };
-        let expected = SpiffeId::for_workload(&inner.identity.trust_domain(), service).map_err(|_| bad_address())?;
-        let origin = Uri::try_from(format!("https://{service}")).map_err(|_| bad_address())?;
-        let endpoint = Endpoint::try_from(format!("http://{address}"))
-            .map_err(|_| bad_address())?
-            .origin(origin)
-            .initial_stream_window_size(256 * 1024)
-            .initial_connection_window_size(4 * 1024 * 1024)
-            .http2_keep_alive_interval(Duration::from_secs(20))
-            .keep_alive_timeout(Duration::from_secs(20))
-            .keep_alive_while_idle(true);
-        let connector = connector::connector(inner.identity.clone(), expected, address.clone());
-        Ok(Channel::new(service, endpoint.connect_with_connector_lazy(connector)))
+        Ok(Channel::balanced(self.instances(service)?))
     }
 
-    /// A channel to a service that this one depends on: its state is probed and reported among the health
-    /// components as `CALLER -> SERVICE`.
+    /// A channel to a service that this one depends on: its state is reported among the health components as
+    /// `CALLER -> SERVICE`.
     ///
     /// # Errors
     /// As [`Dialer::channel`].
     pub fn dependency(&self, service: &str, kind: Kind) -> Result<Channel, DialError> {
-        let channel = self.channel(service)?;
-        let component = self.0.health.component(format!("{} -> {service}", self.0.caller), kind);
-        self.0.tasks.spawn(probe::run(channel.clone(), component, self.0.stop.clone()));
-        Ok(channel)
+        let DialerConfig { caller, health, .. } = &self.0.config;
+        let instances = self.instances(service)?;
+        instances.report_to(health.component(format!("{caller} -> {service}"), kind));
+        Ok(Channel::balanced(instances))
+    }
+
+    /// The instances of a service, for whoever has something to say to each of them.
+    ///
+    /// # Errors
+    /// As [`Dialer::channel`].
+    pub(crate) fn instances(&self, service: &str) -> Result<Arc<Instances>, DialError> {
+        let mut services = self.0.services.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(instances) = services.get(service) {
+            return Ok(instances.clone());
+        }
+        let instances = self.begin(service)?;
+        services.insert(service.to_owned(), instances.clone());
+        Ok(instances)
+    }
+
+    fn begin(&self, service: &str) -> Result<Arc<Instances>, DialError> {
+        let DialerConfig { caller, identity, peers, metrics, tasks, stop, .. } = &self.0.config;
+        let addresses = peers.get(service).filter(|addresses| !addresses.is_empty());
+        let addresses = addresses.ok_or_else(|| DialError::UnknownPeer(service.to_owned()))?;
+        let bad = |address: &str| DialError::BadAddress { name: service.to_owned(), address: address.to_owned() };
+        let place = |address: &String| address.parse::<Place>().map_err(|()| bad(address));
+        let places = addresses.iter().map(place).collect::<Result<Vec<_>, _>>()?;
+        let expected = SpiffeId::for_workload(&identity.trust_domain(), service).map_err(|_| bad(&addresses[0]))?;
+        let (retries, out) = metrics.client(caller, service);
+        let surroundings =
+            Surroundings { identity: identity.clone(), retries, out, tasks: tasks.clone(), stop: stop.clone() };
+        let instances = Instances::new(service, expected, surroundings);
+        if let Some(addresses) = discovery::all_addresses(&places) {
+            instances.set(&addresses);
+        } else {
+            let discovering = discovery::run(instances.clone(), places);
+            let stop = stop.clone();
+            tasks.spawn(async move { stop.run_until_cancelled(discovering).await });
+        }
+        Ok(instances)
+    }
+}
+
+impl fmt::Debug for Dialer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Dialer").field("caller", &self.0.config.caller).finish_non_exhaustive()
     }
 }

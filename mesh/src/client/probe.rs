@@ -1,43 +1,62 @@
-//! Asks a service that we depend on how it is, every few seconds, and reports what it says.
+//! Asks an instance how it is, every few seconds and whenever it has been put out, and puts it back when it serves.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use tokio_util::sync::CancellationToken;
+use tonic::{Code, Status};
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 
-use super::Channel;
-use crate::{call::Call, health::Component};
+use super::{
+    Channel,
+    instance::{Condition, Instance},
+    instances::Instances,
+};
+use crate::call::Call;
 
-/// How often a service that is up is asked.
+/// How often an instance that serves is asked.
 const INTERVAL: Duration = Duration::from_secs(5);
-/// How often one that is away is asked.
+/// How often one that does not is asked.
 const RETRY: Duration = Duration::from_millis(250);
 /// How long it may take to answer.
 const TIME: Duration = Duration::from_secs(1);
 
-/// Probes until `stop`.
-pub(super) async fn run(channel: Channel, component: Component, stop: CancellationToken) {
-    let mut client = HealthClient::new(channel);
+/// Probes for ever.
+pub(super) async fn run(instances: Arc<Instances>, instance: Arc<Instance>) {
+    let mut client = HealthClient::new(Channel::to(instances.service().clone(), instance.clone()));
     loop {
+        if let Some(hold) = instance.breaker.hold() {
+            tokio::time::sleep(hold).await;
+        }
         let call = Call::background(Some(Instant::now() + TIME));
         let answer = client.check(call.request(HealthCheckRequest::default())).await;
-        let pause = match answer.map(|answer| answer.into_inner().status()) {
-            Ok(ServingStatus::Serving) => {
-                component.up();
-                INTERVAL
-            }
-            Ok(other) => {
-                component.degraded(format!("answers {}", other.as_str_name()));
-                RETRY
-            }
-            Err(status) => {
-                component.down(status.message());
-                RETRY
-            }
-        };
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = tokio::time::sleep(pause) => {}
+        let condition = condition(answer.map(|answer| answer.into_inner().status()));
+        let serves = condition == Condition::Serving;
+        if serves {
+            instance.breaker.close();
+        } else {
+            instance.breaker.trip();
         }
+        if instance.set_condition(condition.clone()) != condition {
+            tracing::debug!(service = &**instances.service(), address = %instance.address(), ?condition, "instance probed");
+        }
+        instances.report();
+        tokio::select! {
+            // The trip may be our own.
+            () = instance.breaker.tripped(), if serves => instances.report(),
+            () = tokio::time::sleep(if serves { INTERVAL } else { RETRY }) => {}
+        }
+    }
+}
+
+fn condition(answer: Result<ServingStatus, Status>) -> Condition {
+    match answer {
+        Ok(ServingStatus::Serving) => Condition::Serving,
+        Ok(other) => Condition::Ailing(format!("answers {}", other.as_str_name())),
+        Err(status) if matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded) => {
+            Condition::Away(status.message().to_owned())
+        }
+        Err(status) => Condition::Ailing(format!("answers {:?}: {}", status.code(), status.message())),
     }
 }

@@ -11,7 +11,7 @@ use std::{
 use drystone::contract::{METHODS, WORKLOADS};
 use prometheus_client::{
     encoding::{EncodeLabelSet, text},
-    metrics::{counter::Counter, family::Family},
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::Registry,
 };
 use tonic::Code;
@@ -56,6 +56,8 @@ struct Inner {
     durations: Family<MethodLabels, DurationHistogram>,
     denials: Family<DenialLabels, Counter>,
     handshakes: Family<HandshakeLabels, Counter>,
+    retries: Family<ClientLabels, Counter>,
+    instances_out: Family<ClientLabels, Gauge>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -86,6 +88,12 @@ struct HandshakeLabels {
     reason: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ClientLabels {
+    caller: &'static str,
+    service: String,
+}
+
 impl Metrics {
     /// Metrics that stand at nothing yet.
     #[must_use]
@@ -94,6 +102,8 @@ impl Metrics {
         let durations = Family::<MethodLabels, DurationHistogram>::default();
         let denials = Family::<DenialLabels, Counter>::default();
         let handshakes = Family::<HandshakeLabels, Counter>::default();
+        let retries = Family::<ClientLabels, Counter>::default();
+        let instances_out = Family::<ClientLabels, Gauge>::default();
 
         let mut registry = Registry::default();
         registry.register("drystone_calls", "Calls answered, by caller and gRPC code", calls.clone());
@@ -104,9 +114,15 @@ impl Metrics {
             denials.clone(),
         );
         registry.register("drystone_handshakes_refused", "TLS handshakes that were refused", handshakes.clone());
+        registry.register("drystone_client_retries", "Calls to a service that were sent again", retries.clone());
+        registry.register(
+            "drystone_client_instances_out",
+            "Instances of a service that are not called for now, since they fail",
+            instances_out.clone(),
+        );
 
-        let registry = Mutex::new(registry);
-        Self(Arc::new(Inner { registry, callers: caller_labels(), calls, durations, denials, handshakes }))
+        let (registry, callers) = (Mutex::new(registry), caller_labels());
+        Self(Arc::new(Inner { registry, callers, calls, durations, denials, handshakes, retries, instances_out }))
     }
 
     /// The metrics of one RPC, by its path `/package.Service/Method`. To be asked for once, at the start.
@@ -122,6 +138,12 @@ impl Metrics {
     pub fn handshake_refused(&self, service: &str, why: &'static str) {
         let labels = HandshakeLabels { service: service.to_owned(), reason: why };
         self.0.handshakes.get_or_create(&labels).inc();
+    }
+
+    /// What counts the calls of `caller` to `service` that were sent again, and the instances that are out.
+    pub(crate) fn client(&self, caller: &'static str, service: &str) -> (Counter, Gauge) {
+        let labels = ClientLabels { caller, service: service.to_owned() };
+        (self.0.retries.get_or_create_owned(&labels), self.0.instances_out.get_or_create_owned(&labels))
     }
 
     /// Adds metrics of a service's own. Names are given in full, `drystone_...`, and without the `_total` that the

@@ -13,7 +13,7 @@
 //! [`Verifier`] goes through this list once for a token and remembers the outcome under the token's SHA-256. From
 //! then on the same token costs one hash, one look-up and one question to the revocation view.
 //!
-//! Keys and revocations come in by [`watch_keys`] and [`watch_revocations`], two loops that a node runs in the
+//! Keys and revocations come in by [`watch_keys`] and `watch_revocations`, two loops that a node runs in the
 //! background.
 
 mod backoff;
@@ -38,4 +38,5 @@ pub use key_set::KeySet;
 pub use principal::Principal;
 pub use revocation::RevocationView;
 pub use verifier::{Verifier, VerifierConfig};
-pub use watch::{Transport, watch_keys, watch_revocations};
+pub(crate) use watch::watch_revocations;
+pub use watch::{Transport, watch_keys};

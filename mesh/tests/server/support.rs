@@ -11,7 +11,7 @@ use drystone::user::v1::{
 };
 use drystone_mesh::{
     call::Call,
-    client::{Channel, Dialer, Peers},
+    client::{Channel, Dialer, DialerConfig, Peers},
     clock::Clock,
     health::Health,
     identity::{Authority, Identity, TrustDomain},
@@ -136,9 +136,8 @@ impl World {
     /// A channel as `workload`, to whoever is at our address and must be `service`.
     pub fn channel(&self, workload: &'static str, service: &str) -> Channel {
         let identity = Identity::load(&self.authority.issue(workload).unwrap()).unwrap();
-        let peers = Peers::from([(service.to_owned(), self.address.to_string())]);
-        let dialer = Dialer::new(workload, identity, peers, Health::new(), self.tasks.clone(), self.stop.clone());
-        dialer.channel(service).unwrap()
+        let peers = Peers::from([(service.to_owned(), vec![self.address.to_string()])]);
+        dialer(workload, identity, peers, &self.stop, &self.tasks).channel(service).unwrap()
     }
 
     /// A client as `workload`.
@@ -154,7 +153,7 @@ fn node(identity: Identity, peers: Peers, stop: &CancellationToken, tasks: &Task
     Node {
         name: "user",
         verifier: Verifier::new(tokens, KeySet::new(), revocations, clock.clone()),
-        dialer: Dialer::new("user", identity.clone(), peers, health.clone(), tasks.clone(), stop.clone()),
+        dialer: dialer("user", identity.clone(), peers, stop, tasks),
         identity,
         clock,
         metrics: Metrics::new(),
@@ -162,6 +161,17 @@ fn node(identity: Identity, peers: Peers, stop: &CancellationToken, tasks: &Task
         stop: stop.clone(),
         tasks: tasks.clone(),
     }
+}
+
+fn dialer(
+    caller: &'static str,
+    identity: Identity,
+    peers: Peers,
+    stop: &CancellationToken,
+    tasks: &TaskTracker,
+) -> Dialer {
+    let (health, metrics) = (Health::new(), Metrics::new());
+    Dialer::new(DialerConfig { caller, identity, peers, health, metrics, tasks: tasks.clone(), stop: stop.clone() })
 }
 
 /// An order to the handler.

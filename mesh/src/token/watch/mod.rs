@@ -6,7 +6,8 @@ mod revocations;
 use bytes::Bytes;
 use tonic::{body::Body, client::GrpcService, codegen::StdError};
 
-pub use self::{keys::watch_keys, revocations::watch_revocations};
+pub use self::keys::watch_keys;
+pub(crate) use self::revocations::watch_revocations;
 
 /// What a generated client can stand on: [`crate::client::Channel`] in a mesh, a server's own service in a test.
 pub trait Transport:

@@ -1,10 +1,11 @@
 //! Follows what the session service revokes.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use drystone::session::v1::{WatchRevocationsRequest, session_service_client::SessionServiceClient};
 use tokio::{
     sync::watch,
+    task::JoinSet,
     time::{sleep, timeout},
 };
 use tokio_stream::wrappers::WatchStream;
@@ -14,6 +15,7 @@ use tonic::Status;
 use super::Transport;
 use crate::{
     call::Call,
+    client::{Channel, Instance, Instances},
     token::{RevocationView, backoff::Backoff},
 };
 
@@ -23,14 +25,35 @@ const SILENCE: Duration = Duration::from_secs(10);
 const WAITS: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
 /// Takes in what is revoked, and acknowledges it only then: a revoking call that waits for the acknowledgement knows
-/// that no token of it passes here any more. After a break it goes on from where it was.
-pub async fn watch_revocations<T: Transport>(
-    client: SessionServiceClient<T>,
-    view: RevocationView,
-    stop: CancellationToken,
-) {
+/// that no token of it passes here any more.
+///
+/// Every instance of the session service is followed. Each knows of all revocations, and the view is up to date as long
+/// as one of them is heard; but one that revokes waits for its own watchers alone.
+pub(crate) async fn watch_revocations(instances: Arc<Instances>, view: RevocationView, stop: CancellationToken) {
+    let mut current = instances.watch();
+    let mut followed: Vec<Arc<Instance>> = Vec::new();
+    // Ends its tasks when it is dropped.
+    let mut followers = JoinSet::new();
+    loop {
+        let all = current.borrow_and_update().clone();
+        for instance in all.iter().filter(|instance| !followed.iter().any(|other| Arc::ptr_eq(other, instance))) {
+            let client = SessionServiceClient::new(Channel::to(instances.service().clone(), instance.clone()));
+            let (gone, view) = (instance.gone().clone(), view.clone());
+            followers.spawn(async move { gone.run_until_cancelled(follow(client, view)).await });
+        }
+        followed = all.to_vec();
+        match stop.run_until_cancelled(current.changed()).await {
+            Some(Ok(())) => while followers.try_join_next().is_some() {},
+            // The service's last channel has gone.
+            Some(Err(_)) | None => return,
+        }
+    }
+}
+
+/// Follows one instance. After a break it goes on from where it was.
+async fn follow<T: Transport>(client: SessionServiceClient<T>, view: RevocationView) {
     let follower = Follower { client, view, cursor: 0, backoff: Backoff::new(WAITS.0, WAITS.1) };
-    stop.run_until_cancelled(follower.follow(SILENCE)).await;
+    follower.follow(SILENCE).await;
 }
 
 struct Follower<T> {
@@ -49,7 +72,8 @@ impl<T: Transport> Follower<T> {
                 Err(error) => error,
             };
             let delay = self.backoff.failed();
-            if self.backoff.is_lasting() {
+            // As long as another instance is heard, nothing is missed.
+            if self.backoff.is_lasting() && !self.view.is_fresh() {
                 tracing::warn!(code = ?error.code(), error = error.message(), cursor = self.cursor, "revocations are not heard of");
             }
             sleep(delay).await;

@@ -13,11 +13,12 @@ use drystone::session::v1::{
     session_service_server::{SessionService, SessionServiceServer},
 };
 use drystone_mesh::{
-    client::{Channel, Dialer},
+    client::{Channel, Dialer, DialerConfig},
     clock::Clock,
     health::Health,
     identity::{Authority, Identity},
     server::acceptor::{AcceptLimits, accept},
+    telemetry::Metrics,
 };
 use tempfile::TempDir;
 use tokio::net::TcpSocket;
@@ -47,9 +48,16 @@ impl Sessions {
         let socket = TcpSocket::new_v4().unwrap();
         socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = socket.local_addr().unwrap();
-        let peers = HashMap::from([("session".to_owned(), address.to_string())]);
         let stop = CancellationToken::new();
-        let dialer = Dialer::new(drystone_user::NAME, identity, peers, Health::new(), TaskTracker::new(), stop.clone());
+        let dialer = Dialer::new(DialerConfig {
+            caller: drystone_user::NAME,
+            identity,
+            peers: HashMap::from([("session".to_owned(), vec![address.to_string()])]),
+            health: Health::new(),
+            metrics: Metrics::new(),
+            tasks: TaskTracker::new(),
+            stop: stop.clone(),
+        });
         let client = SessionServiceClient::new(dialer.channel("session").unwrap());
         Self { client, voided: Arc::default(), authority, socket: Some(socket), stop, _directory: directory }
     }

@@ -150,18 +150,6 @@ async fn a_server_that_reads_no_acknowledgements_holds_nothing_up() {
     assert_eq!(setting.view.len(), 500);
 }
 
-#[tokio::test]
-async fn a_stop_ends_the_watch() {
-    let (opened, mut streams) = mpsc::unbounded_channel();
-    let client = SessionServiceClient::new(SessionServiceServer::new(FakeSessions(opened)));
-    let stop = CancellationToken::new();
-    let watching = tokio::spawn(watch_revocations(client, RevocationView::new(clock()), stop.clone()));
-    let stream = timeout(BOUND, streams.recv()).await.unwrap().unwrap();
-    stop.cancel();
-    timeout(BOUND, watching).await.unwrap().unwrap();
-    timeout(BOUND, stream.say.closed()).await.unwrap();
-}
-
 #[tonic::async_trait]
 impl SessionService for FakeSessions {
     type WatchRevocationsStream = ReceiverStream<Result<WatchRevocationsResponse, Status>>;

@@ -1,0 +1,159 @@
+//! One HTTP/2 connection to one address: TCP, then mutual TLS with the identity that we expect there. It is made with
+//! the first call, shared by all, and made again after a break.
+
+use std::{
+    fmt, io,
+    net::SocketAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures_util::{FutureExt, future::Shared};
+use http_body_util::{Either, Full};
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use rustls::pki_types::ServerName;
+use tokio::{net::TcpStream, sync::oneshot};
+use tokio_rustls::{TlsConnector, client::TlsStream};
+use tonic::body::Body;
+
+use crate::{
+    error::Chain,
+    identity::{Identity, SpiffeId},
+};
+
+/// How long a connection may take, handshake included.
+const CONNECT_TIME: Duration = Duration::from_secs(1);
+
+/// How much an answer may send ahead of its reader, for one call and for all of a connection.
+const WINDOWS: (u32, u32) = (256 * 1024, 4 * 1024 * 1024);
+
+/// How often an idle connection is tried out, and how long the other side has to answer. Between them they bound how long
+/// a peer that vanished without a word is held on to.
+const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(5));
+
+/// The body of a request: one message, which can be sent again, or a stream.
+pub(super) type Payload = Either<Full<Bytes>, Body>;
+
+/// What sends requests over a connection.
+pub(super) type Sender = http2::SendRequest<Payload>;
+
+/// Why there is no connection.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct NotConnected(Arc<str>);
+
+type Attempt = Shared<oneshot::Receiver<Result<Sender, NotConnected>>>;
+
+/// A connection to one address.
+pub(super) struct Connection {
+    target: Arc<Target>,
+    state: Arc<Mutex<State>>,
+}
+
+/// Who is to be reached, and by whom.
+struct Target {
+    identity: Identity,
+    expected: SpiffeId,
+    address: SocketAddr,
+}
+
+enum State {
+    None,
+    /// Somebody has begun; the others wait for the same.
+    Connecting(Attempt),
+    Connected(Sender),
+}
+
+impl Connection {
+    pub(super) fn new(identity: Identity, expected: SpiffeId, address: SocketAddr) -> Self {
+        Self { target: Arc::new(Target { identity, expected, address }), state: Arc::new(Mutex::new(State::None)) }
+    }
+
+    /// What sends over the connection, which is made if there is none.
+    pub(super) async fn sender(&self) -> Result<Sender, NotConnected> {
+        let attempt = {
+            let mut state = lock(&self.state);
+            match &*state {
+                State::Connected(sender) if !sender.is_closed() => return Ok(sender.clone()),
+                State::Connecting(attempt) => attempt.clone(),
+                State::None | State::Connected(_) => {
+                    let attempt = self.begin();
+                    *state = State::Connecting(attempt.clone());
+                    attempt
+                }
+            }
+        };
+        attempt.await.unwrap_or_else(|_| Err(NotConnected("the process is stopping".into())))
+    }
+
+    /// Connects in a task of its own: a caller that gives up takes nothing from the others.
+    fn begin(&self) -> Attempt {
+        let (done, attempt) = oneshot::channel();
+        let (target, state) = (self.target.clone(), self.state.clone());
+        tokio::spawn(async move {
+            let outcome = target.connect_in_time().await;
+            *lock(&state) = match &outcome {
+                Ok(sender) => State::Connected(sender.clone()),
+                Err(_) => State::None,
+            };
+            // Nobody may be waiting any more.
+            let _ = done.send(outcome);
+        });
+        attempt.shared()
+    }
+}
+
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Target {
+    async fn connect_in_time(&self) -> Result<Sender, NotConnected> {
+        let Self { address, .. } = self;
+        match tokio::time::timeout(CONNECT_TIME, self.connect()).await {
+            Ok(Ok(sender)) => Ok(sender),
+            Ok(Err(error)) => Err(NotConnected(Chain(&*error).to_string().into())),
+            Err(_) => Err(NotConnected(format!("no connection to {address} within {CONNECT_TIME:?}").into())),
+        }
+    }
+
+    async fn connect(&self) -> Result<Sender, Box<dyn std::error::Error + Send + Sync>> {
+        let stream = self.handshake().await?;
+        let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .initial_stream_window_size(WINDOWS.0)
+            .initial_connection_window_size(WINDOWS.1)
+            .keep_alive_interval(KEEP_ALIVE.0)
+            .keep_alive_timeout(KEEP_ALIVE.1)
+            .keep_alive_while_idle(true)
+            .handshake(TokioIo::new(stream))
+            .await?;
+        let address = self.address;
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%address, cause = %Chain(&error), "connection broke");
+            }
+        });
+        Ok(sender)
+    }
+
+    async fn handshake(&self) -> io::Result<TlsStream<TcpStream>> {
+        let stream = TcpStream::connect(self.address).await?;
+        // Small frames that wait for each other cost a hundredfold.
+        stream.set_nodelay(true)?;
+        // Read at each connection, so that a swapped identity is used from the next one on.
+        let config = self.identity.client_config(&self.expected).map_err(io::Error::other)?;
+        // The name is sent as SNI and no more: who answers is decided by SPIFFE ID.
+        let name = self.expected.workload().unwrap_or("service").to_owned();
+        let name = ServerName::try_from(name).map_err(io::Error::other)?;
+        TlsConnector::from(config).connect(name, stream).await
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection").field("address", &self.target.address).finish_non_exhaustive()
+    }
+}

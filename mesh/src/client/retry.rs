@@ -1,0 +1,137 @@
+//! One call, sent to one instance after another until one answers or it may not be sent again.
+//!
+//! - A call that no instance has begun with is sent again, whatever it does.
+//! - One that may have been begun with, or that an instance refused with UNAVAILABLE, is sent again if its contract says
+//!   that twice is as good as once, to an instance that has not been tried, and only as long as few calls need it: when
+//!   everything fails, repeating it makes it worse.
+
+use std::{collections::HashMap, sync::LazyLock};
+
+use bytes::{Bytes, BytesMut};
+use drystone::contract::{Idempotency, METHODS};
+use http::{Request, Response, request::Parts};
+use http_body::Body as _;
+use http_body_util::{BodyExt, Either, Full};
+use hyper::body::Incoming;
+use tonic::{Code, Status, body::Body};
+use tower::retry::budget::Budget;
+
+use super::{
+    connection::Payload,
+    instance::{Unanswered, has_code},
+    instances::Instances,
+};
+
+/// How often a call is sent at most.
+const MOST: usize = 3;
+
+/// What may be done with the calls of an RPC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Policy {
+    /// One message, which can be kept and sent again. Whether twice is as good as once.
+    Unary { is_idempotent: bool },
+    /// Messages come as they are made: they can be sent but once.
+    Stream,
+}
+
+/// Calls until somebody answers.
+pub(super) async fn call(instances: &Instances, request: Request<Body>) -> Result<Response<Incoming>, Unanswered> {
+    let (head, body) = request.into_parts();
+    let Policy::Unary { is_idempotent } = Policy::of(head.uri.path()) else {
+        let instance = instances.pick(&[]).await?;
+        return instance.call(Request::from_parts(head, Either::Right(body))).await;
+    };
+    let message = message(body).await.map_err(|status| Unanswered { was_sent: false, source: status.into() })?;
+    if is_idempotent {
+        instances.budget.deposit();
+    }
+    let mut tried = Vec::new();
+    loop {
+        let instance = instances.pick(&tried).await?;
+        let outcome = instance.call(copy(&head, &message)).await;
+        tried.push(instance);
+        let again = tried.len() < MOST
+            && match &outcome {
+                // One that could not be reached is out; one that let its connection go in order is not.
+                Err(error) if !error.was_sent => instances.has_any(),
+                Err(_) => is_idempotent && instances.budget.withdraw(),
+                Ok(response) => {
+                    is_idempotent
+                        && has_code(response, Code::Unavailable)
+                        && instances.has_another(&tried)
+                        && instances.budget.withdraw()
+                }
+            };
+        if !again {
+            return outcome;
+        }
+        instances.retries.inc();
+    }
+}
+
+/// The one message of a unary call, as it goes over the wire.
+async fn message(mut body: Body) -> Result<Bytes, Status> {
+    let mut message = next(&mut body).await?.unwrap_or_default();
+    // A message comes in one piece, as a rule.
+    while let Some(more) = next(&mut body).await? {
+        message = BytesMut::from_iter(message.iter().chain(&more)).freeze();
+    }
+    Ok(message)
+}
+
+async fn next(body: &mut Body) -> Result<Option<Bytes>, Status> {
+    while !body.is_end_stream() {
+        match body.frame().await {
+            Some(frame) => {
+                if let Ok(data) = frame?.into_data() {
+                    return Ok(Some(data));
+                }
+            }
+            None => break,
+        }
+    }
+    Ok(None)
+}
+
+fn copy(head: &Parts, message: &Bytes) -> Request<Payload> {
+    let mut request = Request::new(Either::Left(Full::new(message.clone())));
+    request.method_mut().clone_from(&head.method);
+    request.uri_mut().clone_from(&head.uri);
+    request.headers_mut().clone_from(&head.headers);
+    request
+}
+
+impl Policy {
+    fn of(path: &str) -> Self {
+        static POLICIES: LazyLock<HashMap<&str, Policy>> = LazyLock::new(|| {
+            let unary = METHODS.iter().filter(|method| !method.client_streaming && !method.server_streaming);
+            let policy = |idempotency| Policy::Unary { is_idempotent: idempotency != Idempotency::Unknown };
+            unary.map(|method| (method.path, policy(method.idempotency))).collect()
+        });
+        // What the contracts do not know is sent as it comes.
+        POLICIES.get(path).copied().unwrap_or(Self::Stream)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_be_sent_again_is_what_the_contract_says() {
+        let policy = |path| Policy::of(path);
+        assert_eq!(policy("/drystone.user.v1.UserService/GetMe"), Policy::Unary { is_idempotent: true });
+        assert_eq!(policy("/drystone.auth.v1.AuthService/SignIn"), Policy::Unary { is_idempotent: false });
+        assert_eq!(policy("/drystone.session.v1.SessionService/WatchRevocations"), Policy::Stream);
+        assert_eq!(policy("/grpc.health.v1.Health/Check"), Policy::Stream);
+    }
+
+    #[tokio::test]
+    async fn a_message_in_pieces_is_put_together() {
+        let pieces =
+            ["one", "", "two", "three"].map(|piece| Ok::<_, Status>(http_body::Frame::data(Bytes::from(piece))));
+        let body = Body::new(http_body_util::StreamBody::new(futures_util::stream::iter(pieces)));
+        assert_eq!(message(body).await.unwrap(), "onetwothree");
+        assert_eq!(message(Body::empty()).await.unwrap(), "");
+    }
+}
