@@ -8,9 +8,8 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use futures_util::{FutureExt, future::Shared};
-use http_body_util::{Either, Full};
+use http_body_util::Either;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::pki_types::ServerName;
@@ -18,6 +17,7 @@ use tokio::{net::TcpStream, sync::oneshot};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tonic::body::Body;
 
+use super::message::Message;
 use crate::{
     error::Chain,
     identity::{Identity, SpiffeId},
@@ -34,7 +34,7 @@ const WINDOWS: (u32, u32) = (256 * 1024, 4 * 1024 * 1024);
 const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(5));
 
 /// The body of a request: one message, which can be sent again, or a stream.
-pub(super) type Payload = Either<Full<Bytes>, Body>;
+pub(super) type Payload = Either<Message, Body>;
 
 /// What sends requests over a connection.
 pub(super) type Sender = http2::SendRequest<Payload>;

@@ -18,7 +18,10 @@ use super::{
     connection::{Connection, Payload},
     load::{AtHand, Load},
 };
-use crate::identity::{Identity, SpiffeId};
+use crate::{
+    error::Chain,
+    identity::{Identity, SpiffeId},
+};
 
 /// A call that is given up after so long without an answer says something of the instance, not of its caller.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -31,6 +34,8 @@ pub(crate) struct Instance {
     load: Load,
     pub(super) breaker: Breaker,
     condition: Mutex<Condition>,
+    /// Why it was not reached the last time.
+    trouble: Mutex<String>,
     /// Cancelled when nobody names the instance any more.
     gone: CancellationToken,
 }
@@ -64,6 +69,7 @@ impl Instance {
             load: Load::new(),
             breaker: Breaker::default(),
             condition: Mutex::new(Condition::Unknown),
+            trouble: Mutex::default(),
             gone,
         }
     }
@@ -84,12 +90,17 @@ impl Instance {
     }
 
     pub(super) fn condition(&self) -> Condition {
-        self.lock().clone()
+        lock(&self.condition).clone()
     }
 
     /// Takes down how it is; answers how it was.
     pub(super) fn set_condition(&self, condition: Condition) -> Condition {
-        std::mem::replace(&mut *self.lock(), condition)
+        std::mem::replace(&mut *lock(&self.condition), condition)
+    }
+
+    /// Why it was not reached the last time, for an operator: callers are told no more than that it is away.
+    pub(super) fn trouble(&self) -> String {
+        lock(&self.trouble).clone()
     }
 
     /// Sends a request, and waits for the head of the answer.
@@ -97,6 +108,7 @@ impl Instance {
         let at_hand = self.load.take_on();
         let mut sender = self.connection.sender().await.map_err(|error| {
             self.breaker.trip();
+            *lock(&self.trouble) = error.to_string();
             Unanswered { was_sent: false, source: error.into() }
         })?;
         // Connecting is not what an answer takes.
@@ -105,7 +117,6 @@ impl Instance {
         exchange.is_over = true;
         match outcome {
             Ok(response) => {
-                exchange.at_hand.answered(exchange.begun.elapsed());
                 if has_code(&response, Code::Unavailable) {
                     self.breaker.failed();
                 } else {
@@ -118,15 +129,16 @@ impl Instance {
                 // A connection that is let go in order says nothing of the instance: others may stand already.
                 if error.was_sent {
                     self.breaker.trip();
+                    *lock(&self.trouble) = Chain(&*error.source).to_string();
                 }
                 Err(error)
             }
         }
     }
+}
 
-    fn lock(&self) -> MutexGuard<'_, Condition> {
-        self.condition.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+fn lock<T>(value: &Mutex<T>) -> MutexGuard<'_, T> {
+    value.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Whether an answer is a refusal with this code. One that came with a message has its code after that.
@@ -144,7 +156,9 @@ struct Exchange<'a> {
 
 impl Drop for Exchange<'_> {
     fn drop(&mut self) {
-        if !self.is_over && self.begun.elapsed() >= PATIENCE {
+        let time = self.begun.elapsed();
+        self.at_hand.took(time);
+        if !self.is_over && time >= PATIENCE {
             self.instance.breaker.failed();
         }
     }

@@ -236,7 +236,7 @@ fn summary(conditions: &[(SocketAddr, Condition)]) -> Summary {
         return if serving == conditions.len() { Summary::Up } else { Summary::Unknown };
     };
     let detail = match conditions.len() {
-        1 => detail.clone(),
+        1 => format!("{address}: {detail}"),
         all => format!("{serving} of {all} instances serve; {address}: {detail}"),
     };
     let answers = |(_, condition): &(SocketAddr, Condition)| !matches!(condition, Condition::Away(_));
@@ -265,9 +265,9 @@ mod tests {
     fn of_one_instance_it_is_said_what_it_says() {
         assert_eq!(summary(&conditions([Condition::Unknown])), Summary::Unknown);
         assert_eq!(summary(&conditions([Condition::Serving])), Summary::Up);
-        assert_eq!(summary(&conditions([away()])), Summary::Down("connection refused".to_owned()));
+        assert_eq!(summary(&conditions([away()])), Summary::Down("127.0.0.1:1: connection refused".to_owned()));
         let ailing = Condition::Ailing("answers NOT_SERVING".to_owned());
-        assert_eq!(summary(&conditions([ailing])), Summary::Degraded("answers NOT_SERVING".to_owned()));
+        assert_eq!(summary(&conditions([ailing])), Summary::Degraded("127.0.0.1:1: answers NOT_SERVING".to_owned()));
     }
 
     #[test]

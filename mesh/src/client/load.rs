@@ -1,20 +1,23 @@
 //! How busy an instance is: how long its answers take, times how many calls it has at hand.
 //!
 //! The time is a peak-sensitive moving average (Peak EWMA, as Finagle and Linkerd have it): a slow answer counts at
-//! once, and is forgotten over time. So a stall is noticed by the first call that meets it, and an instance that is
-//! called no more comes back into favour.
+//! once, and is forgotten with later ones. An answer that has not come yet counts as well, so that a stall is noticed
+//! while it lasts. An instance that nobody calls is measured by its health checks, and comes back into favour by them.
 
 use std::{
     sync::{
-        Mutex, PoisonError,
+        Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
 
-/// How long it takes until an observation is worth no more than a third. Calls take a millisecond: what was a second
-/// ago is history.
+/// How long it takes until an observation is worth no more than a third of a new one. Calls take a millisecond: what was
+/// a second ago is history.
 const DECAY: Duration = Duration::from_secs(1);
+
+/// What is quicker than this is as good as any other, in seconds.
+const QUICK: f64 = 1e-4;
 
 /// How busy an instance is.
 #[derive(Debug)]
@@ -27,6 +30,7 @@ pub(super) struct Load {
 #[derive(Debug)]
 struct Average {
     seconds: f64,
+    /// When the last answer came, or, if it was idle since, the first call after it.
     at: Instant,
 }
 
@@ -38,38 +42,38 @@ impl Load {
 
     /// What one call more would wait for. It has no unit: it is there to be compared.
     pub(super) fn cost(&self) -> f64 {
-        let at_hand = self.at_hand.load(Ordering::Relaxed);
-        let seconds = self.average.lock().unwrap_or_else(PoisonError::into_inner).fade(Instant::now());
-        // One that has not been measured lately has at least a cost by its calls.
-        let seconds = seconds.max(1e-6);
-        #[allow(clippy::cast_precision_loss, reason = "so many calls are at no instance's hand")]
-        let cost = seconds * (at_hand + 1) as f64;
-        cost
+        self.cost_at(Instant::now())
     }
 
-    /// A call is at hand until the answer is dropped.
+    fn cost_at(&self, now: Instant) -> f64 {
+        let at_hand = self.at_hand.load(Ordering::Relaxed);
+        let average = self.average();
+        let silence = if at_hand == 0 { 0.0 } else { now.saturating_duration_since(average.at).as_secs_f64() };
+        #[allow(clippy::cast_precision_loss, reason = "no instance has so many calls at hand")]
+        let calls = (at_hand + 1) as f64;
+        average.seconds.max(silence).max(QUICK) * calls
+    }
+
+    /// A call is at hand until this is dropped.
     pub(super) fn take_on(&self) -> AtHand<'_> {
-        self.at_hand.fetch_add(1, Ordering::Relaxed);
+        if self.at_hand.fetch_add(1, Ordering::Relaxed) == 0 {
+            self.average().at = Instant::now();
+        }
         AtHand(self)
+    }
+
+    fn average(&self) -> MutexGuard<'_, Average> {
+        self.average.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Average {
-    /// What the average has come down to by now.
-    fn fade(&self, now: Instant) -> f64 {
-        self.seconds * weight(now.saturating_duration_since(self.at))
-    }
-
     fn observe(&mut self, seconds: f64, now: Instant) {
-        let weight = weight(now.saturating_duration_since(self.at));
+        let elapsed = now.saturating_duration_since(self.at).as_secs_f64();
+        let weight = (-elapsed / DECAY.as_secs_f64()).exp();
         let mixed = self.seconds * weight + seconds * (1.0 - weight);
         (self.seconds, self.at) = (mixed.max(seconds), now);
     }
-}
-
-/// What is left of an observation after so long.
-fn weight(elapsed: Duration) -> f64 {
-    (-elapsed.as_secs_f64() / DECAY.as_secs_f64()).exp()
 }
 
 /// A call that an instance has at hand.
@@ -77,10 +81,9 @@ fn weight(elapsed: Duration) -> f64 {
 pub(super) struct AtHand<'a>(&'a Load);
 
 impl AtHand<'_> {
-    /// It was answered after so long.
-    pub(super) fn answered(&self, after: Duration) {
-        let mut average = self.0.average.lock().unwrap_or_else(PoisonError::into_inner);
-        average.observe(after.as_secs_f64(), Instant::now());
+    /// It was answered after so long, or given up.
+    pub(super) fn took(&self, time: Duration) {
+        self.0.average().observe(time.as_secs_f64(), Instant::now());
     }
 }
 
@@ -101,7 +104,7 @@ mod tests {
         let load = Load::new();
         let idle = load.cost();
         let calls = [load.take_on(), load.take_on()];
-        assert!((load.cost() / idle - 3.0).abs() < 1e-9);
+        assert!(load.cost() >= 3.0 * idle);
         drop(calls);
         assert!((load.cost() / idle - 1.0).abs() < 1e-9);
     }
@@ -112,25 +115,35 @@ mod tests {
         let mut average = Average { seconds: 0.0, at: start };
         average.observe(0.001, start);
         average.observe(0.1, start + MILLI);
-        assert!((average.fade(start + MILLI) - 0.1).abs() < 1e-9);
+        assert!((average.seconds - 0.1).abs() < 1e-9);
         average.observe(0.001, start + 2 * MILLI);
         assert!(average.seconds > 0.09);
     }
 
     #[test]
-    fn what_is_not_measured_again_is_forgotten() {
+    fn after_a_while_one_quick_answer_makes_up_for_a_slow_one() {
         let start = Instant::now();
         let mut average = Average { seconds: 0.0, at: start };
         average.observe(1.0, start);
-        assert!((average.fade(start + DECAY) - (-1.0_f64).exp()).abs() < 1e-9);
-        assert!(average.fade(start + 20 * DECAY) < 1e-6);
+        average.observe(0.001, start + 10 * DECAY);
+        assert!(average.seconds < 0.002);
     }
 
     #[test]
-    fn an_answer_makes_an_instance_dearer_than_one_that_was_quicker() {
+    fn silence_counts_while_somebody_waits_and_only_then() {
+        let load = Load::new();
+        let idle = load.cost_at(Instant::now() + DECAY);
+        let call = load.take_on();
+        assert!(load.cost_at(Instant::now() + DECAY) > 1000.0 * idle);
+        drop(call);
+        assert!((load.cost_at(Instant::now() + DECAY) / idle - 1.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_slow_answer_makes_an_instance_dearer_than_one_that_was_quicker() {
         let (slow, quick) = (Load::new(), Load::new());
-        slow.take_on().answered(50 * MILLI);
-        quick.take_on().answered(MILLI);
+        slow.take_on().took(50 * MILLI);
+        quick.take_on().took(MILLI);
         assert!(slow.cost() > quick.cost());
     }
 }

@@ -19,6 +19,7 @@ mod discovery;
 mod instance;
 mod instances;
 mod load;
+mod message;
 mod probe;
 mod retry;
 

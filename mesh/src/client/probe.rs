@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tonic::{Code, Status};
+use tonic::Code;
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 
 use super::{
@@ -31,7 +31,15 @@ pub(super) async fn run(instances: Arc<Instances>, instance: Arc<Instance>) {
         }
         let call = Call::background(Some(Instant::now() + TIME));
         let answer = client.check(call.request(HealthCheckRequest::default())).await;
-        let condition = condition(answer.map(|answer| answer.into_inner().status()));
+        let condition = match answer.map(|answer| answer.into_inner().status()) {
+            Ok(ServingStatus::Serving) => Condition::Serving,
+            Ok(other) => Condition::Ailing(format!("answers {}", other.as_str_name())),
+            Err(status) if status.code() == Code::DeadlineExceeded => {
+                Condition::Away(format!("no answer within {TIME:?}"))
+            }
+            Err(status) if status.code() == Code::Unavailable => Condition::Away(instance.trouble()),
+            Err(status) => Condition::Ailing(format!("answers {:?}: {}", status.code(), status.message())),
+        };
         let serves = condition == Condition::Serving;
         if serves {
             instance.breaker.close();
@@ -47,16 +55,5 @@ pub(super) async fn run(instances: Arc<Instances>, instance: Arc<Instance>) {
             () = instance.breaker.tripped(), if serves => instances.report(),
             () = tokio::time::sleep(if serves { INTERVAL } else { RETRY }) => {}
         }
-    }
-}
-
-fn condition(answer: Result<ServingStatus, Status>) -> Condition {
-    match answer {
-        Ok(ServingStatus::Serving) => Condition::Serving,
-        Ok(other) => Condition::Ailing(format!("answers {}", other.as_str_name())),
-        Err(status) if matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded) => {
-            Condition::Away(status.message().to_owned())
-        }
-        Err(status) => Condition::Ailing(format!("answers {:?}: {}", status.code(), status.message())),
     }
 }

@@ -11,7 +11,7 @@ use bytes::{Bytes, BytesMut};
 use drystone::contract::{Idempotency, METHODS};
 use http::{Request, Response, request::Parts};
 use http_body::Body as _;
-use http_body_util::{BodyExt, Either, Full};
+use http_body_util::{BodyExt, Either};
 use hyper::body::Incoming;
 use tonic::{Code, Status, body::Body};
 use tower::retry::budget::Budget;
@@ -20,6 +20,7 @@ use super::{
     connection::Payload,
     instance::{Unanswered, has_code},
     instances::Instances,
+    message::Message,
 };
 
 /// How often a call is sent at most.
@@ -41,7 +42,8 @@ pub(super) async fn call(instances: &Instances, request: Request<Body>) -> Resul
         let instance = instances.pick(&[]).await?;
         return instance.call(Request::from_parts(head, Either::Right(body))).await;
     };
-    let message = message(body).await.map_err(|status| Unanswered { was_sent: false, source: status.into() })?;
+    let message = read(body).await.map_err(|status| Unanswered { was_sent: false, source: status.into() })?;
+    let message = Message::new(message);
     if is_idempotent {
         instances.budget.deposit();
     }
@@ -70,7 +72,7 @@ pub(super) async fn call(instances: &Instances, request: Request<Body>) -> Resul
 }
 
 /// The one message of a unary call, as it goes over the wire.
-async fn message(mut body: Body) -> Result<Bytes, Status> {
+async fn read(mut body: Body) -> Result<Bytes, Status> {
     let mut message = next(&mut body).await?.unwrap_or_default();
     // A message comes in one piece, as a rule.
     while let Some(more) = next(&mut body).await? {
@@ -93,8 +95,8 @@ async fn next(body: &mut Body) -> Result<Option<Bytes>, Status> {
     Ok(None)
 }
 
-fn copy(head: &Parts, message: &Bytes) -> Request<Payload> {
-    let mut request = Request::new(Either::Left(Full::new(message.clone())));
+fn copy(head: &Parts, message: &Message) -> Request<Payload> {
+    let mut request = Request::new(Either::Left(message.clone()));
     request.method_mut().clone_from(&head.method);
     request.uri_mut().clone_from(&head.uri);
     request.headers_mut().clone_from(&head.headers);
@@ -131,7 +133,7 @@ mod tests {
         let pieces =
             ["one", "", "two", "three"].map(|piece| Ok::<_, Status>(http_body::Frame::data(Bytes::from(piece))));
         let body = Body::new(http_body_util::StreamBody::new(futures_util::stream::iter(pieces)));
-        assert_eq!(message(body).await.unwrap(), "onetwothree");
-        assert_eq!(message(Body::empty()).await.unwrap(), "");
+        assert_eq!(read(body).await.unwrap(), "onetwothree");
+        assert_eq!(read(Body::empty()).await.unwrap(), "");
     }
 }

@@ -1,0 +1,34 @@
+//! The body of a unary request: one message, which can be sent again.
+
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use http_body::{Body, Frame};
+
+/// One message, as it goes over the wire. Unlike `http_body_util::Full` it does not tell its size, which would become a
+/// `content-length`: gRPC has none. It does tell where it ends, so that no empty frame has to.
+#[derive(Debug, Clone)]
+pub(super) struct Message(Option<Bytes>);
+
+impl Message {
+    pub(super) fn new(message: Bytes) -> Self {
+        Self(Some(message))
+    }
+}
+
+impl Body for Message {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Poll::Ready(self.0.take().map(|message| Ok(Frame::data(message))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_none()
+    }
+}
