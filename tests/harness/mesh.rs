@@ -155,6 +155,7 @@ impl Setup {
         }
         if !self.limited {
             command
+                .env("DRYSTONE_LIMITS__REQUESTS_PER_MINUTE", "0")
                 .env("DRYSTONE_LIMITS__SIGN_IN_PER_MINUTE", "0")
                 .env("DRYSTONE_LIMITS__REGISTRATION_PER_MINUTE", "0");
         }

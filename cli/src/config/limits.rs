@@ -5,12 +5,19 @@ use serde::{Deserialize, Serialize};
 /// More than this is no limit; 0 says so.
 const MOST: u32 = 1_000_000;
 
+/// A hundred a second, and a minute's worth at once. Many people can share one address (an office, a mobile network), each
+/// with a few requests for every click, so that less would turn away guests; one machine that wants more than this
+/// wants to do harm, or a limit of its own.
+const REQUESTS_PER_MINUTE: u32 = 6000;
+
 /// How often something may be tried.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct LimitsConfig {
     /// Where attempts are counted.
     pub(crate) store: LimitStore,
+    /// Requests a minute to the edge from one address; 0 for no limit.
+    pub(crate) requests_per_minute: u32,
     /// Sign-ins a minute from one address, and for one account; 0 for no limit.
     pub(crate) sign_in_per_minute: u32,
     /// Registrations a minute from one address; 0 for no limit.
@@ -29,16 +36,23 @@ pub(crate) enum LimitStore {
 
 impl Default for LimitsConfig {
     fn default() -> Self {
-        Self { store: LimitStore::Memory, sign_in_per_minute: 10, registration_per_minute: 5 }
+        Self {
+            store: LimitStore::Memory,
+            requests_per_minute: REQUESTS_PER_MINUTE,
+            sign_in_per_minute: 10,
+            registration_per_minute: 5,
+        }
     }
 }
 
 impl LimitsConfig {
     /// What types cannot say of the values.
     pub(super) fn check(&self) -> Result<(), String> {
-        for (key, value) in
-            [("sign_in_per_minute", self.sign_in_per_minute), ("registration_per_minute", self.registration_per_minute)]
-        {
+        for (key, value) in [
+            ("requests_per_minute", self.requests_per_minute),
+            ("sign_in_per_minute", self.sign_in_per_minute),
+            ("registration_per_minute", self.registration_per_minute),
+        ] {
             if value > MOST {
                 return Err(format!("limits.{key} must be at most {MOST}; 0 is for no limit"));
             }

@@ -84,7 +84,12 @@ fn who_keeps_something_in_redis_says_where_it_is_and_the_password_is_not_shown()
     }
     assert!(fault([("DRYSTONE_REDIS__URL", "http://:hunter2@localhost")]).starts_with("redis.url"));
     assert!(fault([("DRYSTONE_SESSION__STORE", "memory")]).contains("session.store"));
-    assert!(fault([("DRYSTONE_LIMITS__SIGN_IN_PER_MINUTE", "1000001")]).starts_with("limits.sign_in_per_minute"));
+    for key in ["requests_per_minute", "sign_in_per_minute", "registration_per_minute"] {
+        let variable = format!("DRYSTONE_LIMITS__{}", key.to_uppercase());
+        assert!(fault([(variable.as_str(), "1000001")]).starts_with(&format!("limits.{key} must be at most 1000000")));
+        let shown = config::show(&load([(variable.as_str(), "77")]).unwrap()).unwrap();
+        assert!(shown.contains(&format!("{key} = 77")), "{shown}");
+    }
 }
 
 #[test]

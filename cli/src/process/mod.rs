@@ -24,6 +24,7 @@ use drystone_mesh::{
     clock::Clock,
     health::{Health, State},
     identity::Identity,
+    limit::Limits,
     node::TOKEN_CHECKS,
     store::redis::Redis,
     telemetry::{Metrics, admin},
@@ -68,6 +69,8 @@ struct Process {
     health: Health,
     /// Opened by the first service that keeps something there.
     redis: OnceLock<Redis>,
+    /// Made by the first that counts attempts.
+    limits: OnceLock<Limits>,
     /// Ends the front doors, so that nothing new comes in.
     stop_front: CancellationToken,
     /// Ends the services behind them.
@@ -117,6 +120,7 @@ pub(crate) async fn run(plan: Plan) -> Result<()> {
         metrics: Metrics::new(),
         health: Health::new(),
         redis: OnceLock::new(),
+        limits: OnceLock::new(),
         stop_front: CancellationToken::new(),
         stop_services: CancellationToken::new(),
         stop_rest: CancellationToken::new(),

@@ -10,6 +10,7 @@ use drystone::{
     session::v1::session_service_client::SessionServiceClient, user::v1::user_service_client::UserServiceClient,
 };
 use drystone_auth::AttemptLimits;
+use drystone_edge::RequestLimit;
 use drystone_mesh::{
     client::{Dialer, DialerConfig},
     health::Kind,
@@ -25,7 +26,7 @@ use drystone_mesh::{
 };
 use drystone_session::{RedisStore, SessionStore, StoreKind};
 use tokio::net::TcpListener;
-use tokio_util::task::TaskTracker;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::warn;
 
 use super::{Parts, Process, named};
@@ -134,13 +135,10 @@ async fn auth(process: &Process, node: &Node) -> Result<Server> {
     Ok(Server::new(node)?.add_service(auth).add_service(keys))
 }
 
-/// How often somebody may try to sign in. Without Redis, a stricter limit of the process holds, so that it is not vital.
+/// How often somebody may try to sign in.
 fn attempts(process: &Process, node: &Node) -> Result<AttemptLimits> {
     let config = &process.config.limits;
-    let limits = match config.store {
-        LimitStore::Memory => Limits::in_process(&node.metrics),
-        LimitStore::Redis => Limits::in_redis(process.redis(node, "limits", Kind::Optional)?, &node.metrics),
-    };
+    let limits = process.limits(node.name, &node.tasks, &node.stop)?;
     Ok(AttemptLimits::new(&limits, config.sign_in_per_minute, config.registration_per_minute))
 }
 
@@ -161,7 +159,9 @@ async fn session(process: &Process, node: &Node) -> Result<Server> {
             let db = process.database(node, config.database(), drystone_session::MIGRATIONS).await?;
             Arc::new(drystone_session::SqlStore::new(db))
         }
-        StoreKind::Redis => Arc::new(RedisStore::new(process.redis(node, "redis", Kind::Vital)?)),
+        StoreKind::Redis => {
+            Arc::new(RedisStore::new(process.redis("session redis", Kind::Vital, &node.tasks, &node.stop)?))
+        }
     };
     let service = drystone_session::Service::new(drystone_session::Deps {
         store,
@@ -192,14 +192,20 @@ fn edge(process: &Process, identity: Identity, listener: TcpListener) -> Result<
         peers: process.peers.clone(),
         health: process.health.clone(),
         metrics: process.metrics.clone(),
-        tasks,
+        tasks: tasks.clone(),
         stop: process.stop_rest.clone(),
     });
+    let requests = match process.config.limits.requests_per_minute {
+        // An edge that counts nothing needs nowhere to count.
+        0 => RequestLimit::none(),
+        per_minute => RequestLimit::new(&process.limits(drystone_edge::NAME, &tasks, &process.stop_rest)?, per_minute),
+    };
     let service = drystone_edge::Service::new(drystone_edge::Deps {
         dialer,
         health: process.health.clone(),
         metrics: process.metrics.clone(),
         config: process.config.edge.clone(),
+        requests,
     })?;
     let stop = process.stop_front.clone();
     Ok(Prepared::new(drystone_edge::NAME, async move { service.run(listener, stop).await }))
@@ -219,16 +225,30 @@ impl Process {
         })?)
     }
 
-    /// The process' Redis, watched over for the node.
-    fn redis(&self, node: &Node, component: &str, kind: Kind) -> Result<Redis> {
+    /// What counts attempts, for all of the process. Without Redis, a stricter limit of the process holds, so that it is
+    /// not vital to whoever counts there.
+    fn limits(&self, name: &str, tasks: &TaskTracker, stop: &CancellationToken) -> Result<Limits> {
+        let redis = match self.config.limits.store {
+            LimitStore::Memory => None,
+            LimitStore::Redis => Some(self.redis(&format!("{name} limits"), Kind::Optional, tasks, stop)?),
+        };
+        let limits = self.limits.get_or_init(|| match redis {
+            None => Limits::in_process(&self.metrics),
+            Some(redis) => Limits::in_redis(redis, &self.metrics),
+        });
+        Ok(limits.clone())
+    }
+
+    /// The process' Redis, watched over as this component until the stop.
+    fn redis(&self, component: &str, kind: Kind, tasks: &TaskTracker, stop: &CancellationToken) -> Result<Redis> {
         let redis = if let Some(redis) = self.redis.get() {
             redis.clone()
         } else {
             let redis = Redis::open(&self.config.redis)?;
             self.redis.get_or_init(|| redis).clone()
         };
-        let component = self.health.component(format!("{} {component}", node.name), kind);
-        node.tasks.spawn(redis::probe(redis.clone(), component, node.stop.clone()));
+        let component = self.health.component(component, kind);
+        tasks.spawn(redis::probe(redis.clone(), component, stop.clone()));
         Ok(redis)
     }
 

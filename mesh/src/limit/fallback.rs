@@ -1,9 +1,8 @@
 //! What counts while Redis is away.
 
-use async_trait::async_trait;
 use prometheus_client::metrics::counter::Counter;
 
-use super::{LocalLimiter, Rate, RateLimiter, RedisLimiter, Verdict};
+use super::{Key, LocalLimiter, Rate, RateLimiter, RedisLimiter, Verdict};
 use crate::store::redis::Failure;
 
 /// The limit in Redis; while Redis is away, a stricter one of this process.
@@ -25,9 +24,8 @@ impl FallbackLimiter {
     }
 }
 
-#[async_trait]
 impl RateLimiter for FallbackLimiter {
-    async fn check(&self, key: &str) -> Result<Verdict, Failure> {
+    async fn check(&self, key: Key) -> Result<Verdict, Failure> {
         self.shared.check(key).await.or_else(|failure| {
             tracing::debug!(%failure, "limit is counted in the process");
             self.fallen_back.inc();

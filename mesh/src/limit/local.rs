@@ -1,8 +1,7 @@
 //! Limits of one process.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use async_trait::async_trait;
 use governor::{
     Quota, RateLimiter as Governor,
     clock::{Clock, DefaultClock, Reference},
@@ -10,20 +9,22 @@ use governor::{
     state::keyed::HashMapStateStore,
 };
 
-use super::{Rate, RateLimiter, Verdict};
+use super::{Key, Rate, RateLimiter, Verdict};
 use crate::store::redis::Failure;
 
 /// How often keys are forgotten that stand as if they had never been used, in nanoseconds.
 const SWEEP_EVERY: u64 = 10_000_000_000;
 
-type Keyed<C> = Governor<String, HashMapStateStore<String>, C, NoOpMiddleware<<C as Clock>::Instant>>;
+type Keyed<C> = Governor<Key, HashMapStateStore<Key>, C, NoOpMiddleware<<C as Clock>::Instant>>;
 
 /// Limits of this process alone.
 #[derive(Debug)]
 pub struct LocalLimiter<C: Clock = DefaultClock> {
     governor: Keyed<C>,
     clock: C,
-    swept: Mutex<C::Instant>,
+    made: C::Instant,
+    /// When keys were forgotten last, in nanoseconds since it was made.
+    swept: AtomicU64,
 }
 
 impl LocalLimiter {
@@ -39,13 +40,13 @@ impl<C: Clock + Clone> LocalLimiter<C> {
         // There is no quota without an interval, which no rate of ours is.
         let quota = Quota::with_period(rate.interval).unwrap_or_else(|| Quota::per_second(rate.burst));
         let governor = Governor::new(quota.allow_burst(rate.burst), HashMapStateStore::default(), clock.clone());
-        Self { governor, swept: Mutex::new(clock.now()), clock }
+        Self { governor, made: clock.now(), clock, swept: AtomicU64::new(0) }
     }
 
     /// Counts an attempt, unless it is refused.
-    pub fn check_now(&self, key: &str) -> Verdict {
+    pub fn check_now(&self, key: Key) -> Verdict {
         self.sweep();
-        match self.governor.check_key(&key.to_owned()) {
+        match self.governor.check_key(&key) {
             Ok(()) => Verdict::Pass,
             Err(not_until) => Verdict::Wait(not_until.wait_time_from(self.clock.now())),
         }
@@ -53,15 +54,14 @@ impl<C: Clock + Clone> LocalLimiter<C> {
 
     /// Forgets keys that stand as if they had never been used: an attacker has many.
     fn sweep(&self) {
-        let now = self.clock.now();
-        let mut swept = self.swept.lock().unwrap_or_else(PoisonError::into_inner);
-        if now.duration_since(*swept).as_u64() < SWEEP_EVERY {
-            return;
+        let now = self.clock.now().duration_since(self.made).as_u64();
+        let swept = self.swept.load(Relaxed);
+        let is_due = now.saturating_sub(swept) >= SWEEP_EVERY;
+        // Of several that find it due, one sweeps.
+        if is_due && self.swept.compare_exchange(swept, now, Relaxed, Relaxed).is_ok() {
+            self.governor.retain_recent();
+            self.governor.shrink_to_fit();
         }
-        *swept = now;
-        drop(swept);
-        self.governor.retain_recent();
-        self.governor.shrink_to_fit();
     }
 
     #[cfg(test)]
@@ -70,13 +70,12 @@ impl<C: Clock + Clone> LocalLimiter<C> {
     }
 }
 
-#[async_trait]
 impl<C> RateLimiter for LocalLimiter<C>
 where
     C: Clock + Clone + Send + Sync,
     C::Instant: Send + Sync,
 {
-    async fn check(&self, key: &str) -> Result<Verdict, Failure> {
+    async fn check(&self, key: Key) -> Result<Verdict, Failure> {
         Ok(self.check_now(key))
     }
 }

@@ -3,12 +3,15 @@
 //! A service asks [`Limits`] for each [`Limit`] that it has, once, and [checks](Limit::check) it for each attempt:
 //!
 //! ```
-//! use drystone_mesh::{limit::Limits, telemetry::Metrics};
+//! use drystone_mesh::{
+//!     limit::{Key, Limits},
+//!     telemetry::Metrics,
+//! };
 //!
-//! # async fn example() -> Result<(), drystone_mesh::error::Error> {
+//! # async fn example(client: std::net::IpAddr) -> Result<(), drystone_mesh::error::Error> {
 //! let limits = Limits::in_process(&Metrics::new());
 //! let sign_in = limits.limit("sign_in_address", 10);
-//! sign_in.check("192.0.2.7").await?; // RATE_LIMITED with a time to come back, for the eleventh at once
+//! sign_in.check(Key::client(client)).await?; // RATE_LIMITED with a time to come back, for the eleventh at once
 //! # Ok(())
 //! # }
 //! ```
@@ -22,13 +25,13 @@
 //! rate. It is never none.
 
 mod fallback;
+mod key;
 mod local;
 mod rate;
 mod redis;
 
 use std::{fmt, sync::Arc};
 
-use async_trait::async_trait;
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family},
@@ -36,6 +39,7 @@ use prometheus_client::{
 
 pub use self::{
     fallback::FallbackLimiter,
+    key::Key,
     local::LocalLimiter,
     rate::{Rate, Verdict},
     redis::RedisLimiter,
@@ -47,13 +51,12 @@ use crate::{
 };
 
 /// Counts attempts by key, and says which may pass.
-#[async_trait]
 pub trait RateLimiter: Send + Sync {
     /// Counts an attempt, unless it is refused.
     ///
     /// # Errors
     /// It is not known whether the attempt may pass, since what counts is away.
-    async fn check(&self, key: &str) -> Result<Verdict, Failure>;
+    fn check(&self, key: Key) -> impl Future<Output = Result<Verdict, Failure>> + Send;
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -61,7 +64,7 @@ struct Labels {
     limit: &'static str,
 }
 
-/// Makes limits that are counted in one place.
+/// Makes limits that are counted in one place. A process has one, since it is what counts refusals.
 #[derive(Debug, Clone)]
 pub struct Limits {
     redis: Option<Redis>,
@@ -98,25 +101,33 @@ impl Limits {
     /// A limit of so many attempts a minute with one key; 0 for none.
     #[must_use]
     pub fn limit(&self, name: &'static str, per_minute: u32) -> Limit {
-        let limiter = Rate::per_minute(per_minute).map(|rate| self.limiter(name, rate));
+        let limiter = Rate::per_minute(per_minute).map(|rate| Arc::new(self.limiter(name, rate)));
         Limit { limiter, refused: self.refused.get_or_create_owned(&Labels { limit: name }) }
     }
 
-    fn limiter(&self, name: &'static str, rate: Rate) -> Arc<dyn RateLimiter> {
+    fn limiter(&self, name: &'static str, rate: Rate) -> Limiter {
         match &self.redis {
-            None => Arc::new(LocalLimiter::new(rate)),
+            None => Limiter::InProcess(LocalLimiter::new(rate)),
             Some(redis) => {
                 let fallen_back = self.fallen_back.get_or_create_owned(&Labels { limit: name });
-                Arc::new(FallbackLimiter::new(RedisLimiter::new(redis.clone(), name, rate), rate, fallen_back))
+                let shared = RedisLimiter::new(redis.clone(), name, rate);
+                Limiter::InRedis(FallbackLimiter::new(shared, rate, fallen_back))
             }
         }
     }
 }
 
+/// What counts. The two are told apart here and not behind a pointer, so that counting in the process costs no boxed
+/// future.
+enum Limiter {
+    InProcess(LocalLimiter),
+    InRedis(FallbackLimiter),
+}
+
 /// One limit. Clones count together.
 #[derive(Clone)]
 pub struct Limit {
-    limiter: Option<Arc<dyn RateLimiter>>,
+    limiter: Option<Arc<Limiter>>,
     refused: Counter,
 }
 
@@ -131,9 +142,13 @@ impl Limit {
     ///
     /// # Errors
     /// `RATE_LIMITED`, which says when to come back.
-    pub async fn check(&self, key: &str) -> Result<()> {
-        let Some(limiter) = &self.limiter else { return Ok(()) };
-        let Verdict::Wait(wait) = limiter.check(key).await? else { return Ok(()) };
+    pub async fn check(&self, key: Key) -> Result<()> {
+        let verdict = match self.limiter.as_deref() {
+            None => return Ok(()),
+            Some(Limiter::InProcess(limiter)) => limiter.check_now(key),
+            Some(Limiter::InRedis(limiter)) => limiter.check(key).await?,
+        };
+        let Verdict::Wait(wait) = verdict else { return Ok(()) };
         self.refused.inc();
         let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
         let message = format!("too many attempts; try again in {seconds} s");

@@ -47,6 +47,9 @@ impl Default for PoolConfig {
 }
 
 /// The keys of a service's section that say where its database is and how to use it.
+///
+/// Each section has these keys itself. A struct of them, flattened into the sections, would cost what a fault says: through
+/// `#[serde(flatten)]` it comes without the key that it is about and without the list of lawful ones.
 #[derive(Debug, Clone, Copy)]
 pub struct Settings<'a> {
     /// The service, as its section is called.

@@ -1,4 +1,4 @@
-//! One request and its answer: find the route, read the body, make the message, call, answer.
+//! One request and its answer: find the route, count, read the body, make the message, call, answer.
 
 use std::{
     net::SocketAddr,
@@ -24,6 +24,7 @@ use crate::{
     metrics::EdgeMetrics,
     proxies::{self, Network},
     refusal::Refusal,
+    request_limit::RequestLimit,
     route::Route,
     router::Found,
     table::{Table, Target},
@@ -33,6 +34,7 @@ use crate::{
 /// All that is needed to answer requests.
 pub(crate) struct Exchange<C> {
     table: Table<C>,
+    requests: RequestLimit,
     intake: Intake,
     errors: Errors,
     /// What is counted.
@@ -44,9 +46,15 @@ pub(crate) struct Exchange<C> {
 }
 
 impl<C: Backend> Exchange<C> {
-    pub(crate) fn new(table: Table<C>, errors: Errors, metrics: EdgeMetrics, config: &Config) -> Self {
+    pub(crate) fn new(
+        table: Table<C>,
+        errors: Errors,
+        metrics: EdgeMetrics,
+        config: &Config,
+        requests: RequestLimit,
+    ) -> Self {
         let (deadline, trusted_proxies) = (config.deadline.duration(), config.trusted_proxies.clone());
-        Self { table, intake: Intake::new(config), errors, metrics, deadline, trusted_proxies }
+        Self { table, requests, intake: Intake::new(config), errors, metrics, deadline, trusted_proxies }
     }
 
     /// Answers a request. Whatever it holds, there is an answer.
@@ -69,6 +77,11 @@ impl<C: Backend> Exchange<C> {
 
         let answering = async {
             let work = async {
+                let is_counted = !matches!(found, Found::Served(Target::Health));
+                if is_counted && let Err(error) = self.requests.check(address).await {
+                    let closes = !self.intake.discard(&head.headers, body).await;
+                    return Err(Refusal::from(error).closing(closes));
+                }
                 match route {
                     Some((route, channel)) => self.call(route, channel.clone(), &head, body, &arrival).await,
                     None => self.answer_alone(found, &head, body).await,

@@ -5,12 +5,13 @@
 //! service that owns the RPC, and the answer is turned back.
 //!
 //! ```text
-//! serve -> exchange -> table       which RPC: route (from the descriptor), template, router
-//!                   -> body        bytes, under limits
-//!                   -> transcode   message: json (body), template (path), query, mask
-//!                   -> headers     the call: deadline, request id, trace, token, client
-//!                   -> forward     gRPC
-//!                   -> answer      JSON, or an error as google.rpc.Status
+//! serve -> exchange -> table          which RPC: route (from the descriptor), template, router
+//!                   -> request_limit  whether this client may ask again already
+//!                   -> body           bytes, under limits
+//!                   -> transcode      message: json (body), template (path), query, mask
+//!                   -> headers        the call: deadline, request id, trace, token, client
+//!                   -> forward        gRPC
+//!                   -> answer         JSON, or an error as google.rpc.Status
 //! ```
 //!
 //! The user's token is handed on as it came; the edge has no opinion of it. Whatever else a client claims to be is
@@ -53,6 +54,7 @@ mod percent;
 mod proxies;
 mod query;
 mod refusal;
+mod request_limit;
 mod route;
 mod router;
 mod serve;
@@ -77,6 +79,7 @@ pub use crate::{
     config::Config,
     forward::Backend,
     proxies::{Network, NetworkError},
+    request_limit::RequestLimit,
     route::{Contract, ContractError},
 };
 
@@ -93,6 +96,8 @@ pub struct Deps {
     pub metrics: Metrics,
     /// How it runs.
     pub config: Config,
+    /// How often one client may ask.
+    pub requests: RequestLimit,
 }
 
 /// Why the edge cannot start.
@@ -122,9 +127,9 @@ impl Service {
     /// # Errors
     /// [`StartError`], for a contract that cannot be served or a service without address.
     pub fn new(deps: Deps) -> Result<Self, StartError> {
-        let Deps { dialer, health, metrics, config } = deps;
+        let Deps { dialer, health, metrics, config, requests } = deps;
         let connect = |workload: &str| Ok(dialer.dependency(workload, health::Kind::Optional)?);
-        Self::over(Contract::drystone(), connect, &health, &metrics, config)
+        Self::over(Contract::drystone(), connect, &health, &metrics, config, requests)
     }
 }
 
@@ -139,10 +144,11 @@ impl<C: Backend> Service<C> {
         health: &Health,
         metrics: &Metrics,
         config: Config,
+        requests: RequestLimit,
     ) -> Result<Self, StartError> {
         let table = Table::build(contract, connect)?;
         let errors = Errors::new().ok_or(StartError::ErrorDescriptors)?;
-        let exchange = Exchange::new(table, errors, EdgeMetrics::new(metrics), &config);
+        let exchange = Exchange::new(table, errors, EdgeMetrics::new(metrics), &config, requests);
         let component = health.component("rest", health::Kind::Vital);
         Ok(Self { exchange: Arc::new(exchange), config, component })
     }

@@ -50,7 +50,8 @@ impl Reply {
         (text("field"), text("description"))
     }
 
-    fn detail(&self, name: &str) -> serde_json::Value {
+    /// The detail of this type of an error, or nothing.
+    pub(crate) fn detail(&self, name: &str) -> serde_json::Value {
         let kind = format!("type.googleapis.com/google.rpc.{name}");
         let details = self.json()["details"].as_array().cloned().unwrap_or_default();
         details.into_iter().find(|detail| detail["@type"] == *kind).unwrap_or_default()

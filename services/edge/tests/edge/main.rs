@@ -10,6 +10,7 @@ mod client;
 mod connections;
 mod fixture;
 mod house;
+mod limit;
 mod requests;
 mod routes;
 mod rules;
@@ -17,8 +18,8 @@ mod start;
 
 use std::sync::Arc;
 
-use drystone_edge::{Config, Contract, Service};
-use drystone_mesh::{health::Health, telemetry::Metrics};
+use drystone_edge::{Config, Contract, RequestLimit, Service};
+use drystone_mesh::{health::Health, limit::Limits, telemetry::Metrics};
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
@@ -41,8 +42,13 @@ impl Edge {
     }
 
     async fn over(backend: FakeBackend, config: Config) -> Self {
-        let contract = Contract { descriptor_set: fixture::descriptor_set(), methods: rules::METHODS };
-        Self::start(contract, backend.clone(), backend, config).await
+        Self::start(fixture_contract(), backend.clone(), backend, config).await
+    }
+
+    /// One that echoes so many requests a minute from one address.
+    async fn limited(per_minute: u32, config: Config) -> Self {
+        let backend = FakeBackend::echo();
+        Self::start_limited(fixture_contract(), backend.clone(), backend, config, per_minute).await
     }
 
     /// One that serves `contract` through `channel`.
@@ -52,8 +58,19 @@ impl Edge {
         backend: FakeBackend,
         config: Config,
     ) -> Self {
+        Self::start_limited(contract, channel, backend, config, 0).await
+    }
+
+    async fn start_limited<C: drystone_edge::Backend>(
+        contract: Contract,
+        channel: C,
+        backend: FakeBackend,
+        config: Config,
+        per_minute: u32,
+    ) -> Self {
         let (health, metrics, stop) = (Health::new(), Metrics::new(), CancellationToken::new());
-        let service = Service::over(contract, |_| Ok(channel.clone()), &health, &metrics, config).unwrap();
+        let limit = RequestLimit::new(&Limits::in_process(&metrics), per_minute);
+        let service = Service::over(contract, |_| Ok(channel.clone()), &health, &metrics, config, limit).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let running = tokio::spawn(service.run(listener, stop.clone()));
@@ -80,6 +97,10 @@ impl Edge {
         self.stop.cancel();
         self.running.await.unwrap().unwrap();
     }
+}
+
+fn fixture_contract() -> Contract {
+    Contract { descriptor_set: fixture::descriptor_set(), methods: rules::METHODS }
 }
 
 /// A backend that answers each request with this error.

@@ -1,7 +1,7 @@
 //! Contracts that cannot be served stop the start, and say why.
 
 use drystone::contract::{Idempotency, Method, Subject};
-use drystone_edge::{Config, Contract, Service, StartError};
+use drystone_edge::{Config, Contract, RequestLimit, Service, StartError};
 use drystone_mesh::{health::Health, telemetry::Metrics};
 
 use crate::{backend::FakeBackend, fixture};
@@ -20,7 +20,8 @@ const RPC: Method = Method {
 };
 
 fn start(contract: Contract) -> Result<Service<FakeBackend>, StartError> {
-    Service::over(contract, |_| Ok(FakeBackend::echo()), &Health::new(), &Metrics::new(), Config::default())
+    let (connect, limit) = (|_: &str| Ok(FakeBackend::echo()), RequestLimit::none());
+    Service::over(contract, connect, &Health::new(), &Metrics::new(), Config::default(), limit)
 }
 
 /// The fault of a contract whose one RPC has this option.
