@@ -1,8 +1,10 @@
 //! All signing keys: the newest signs, all are published, so that tokens of an older one stay good until they end.
 
+use std::time::Duration;
+
 use aws_lc_rs::rand;
 use drystone::auth::v1::Jwk;
-use drystone_mesh::clock::Clock;
+use drystone_mesh::{clock::Clock, store::Failure};
 use zeroize::Zeroizing;
 
 use crate::{
@@ -11,6 +13,9 @@ use crate::{
     signing_key::{SigningKey, StoredKey},
     store::AuthStore,
 };
+
+/// How long to wait before the database is asked again.
+const PAUSE: Duration = Duration::from_millis(250);
 
 /// The name that the refresh tokens' secret is kept under.
 const REFRESH_SECRET: &str = "refresh_token";
@@ -65,4 +70,24 @@ pub async fn refresh_token_seal(store: &dyn AuthStore, clock: &Clock) -> Result<
     let kept = store.secret(REFRESH_SECRET, fresh.as_ref(), clock.now()).await?;
     let secret: &[u8; SECRET_LENGTH] = kept.as_slice().try_into().map_err(|_| StartError::SecretDamaged)?;
     Ok(RefreshTokenSeal::new(secret))
+}
+
+/// Reads what the service cannot start without. A database that goes away just then is waited for, as it is when it is
+/// opened.
+///
+/// # Errors
+/// What will be no better in a moment.
+pub(crate) async fn once_there<T, F>(mut read: impl FnMut() -> F) -> Result<T, StartError>
+where
+    F: Future<Output = Result<T, StartError>>,
+{
+    loop {
+        match read().await {
+            Err(StartError::Store(error)) if Failure::of(&error) == Failure::Away => {
+                tracing::warn!(%error, "waiting for the database of auth");
+                tokio::time::sleep(PAUSE).await;
+            }
+            outcome => return outcome,
+        }
+    }
 }

@@ -193,8 +193,8 @@ impl Service {
     ) -> Result<Self, StartError> {
         let Setting { clock, metrics, attempts, config, issuer, public_url } = setting;
         config.check().map_err(StartError::Config)?;
-        let keys = Arc::new(KeyRing::open(&*store, &clock).await?);
-        let seal = key_ring::refresh_token_seal(&*store, &clock).await?;
+        let keys = Arc::new(key_ring::once_there(|| KeyRing::open(&*store, &clock)).await?);
+        let seal = key_ring::once_there(|| key_ring::refresh_token_seal(&*store, &clock)).await?;
         let hashing = HashingPool::start(config.pool_size(), config.cost(), HashingMetrics::new(metrics))
             .map_err(StartError::Threads)?;
         let hashing = Arc::new(hashing);

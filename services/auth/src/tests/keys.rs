@@ -5,7 +5,11 @@ use drystone_mesh::store::{Db, run};
 use tonic::Request;
 
 use super::fixture::{EMAIL, Fixture, ISSUER, PASSWORD, cheap};
-use crate::{StartError, key_ring::KeyRing, signing_key::StoredKey};
+use crate::{
+    StartError,
+    key_ring::{KeyRing, once_there},
+    signing_key::StoredKey,
+};
 
 #[tokio::test]
 async fn a_key_is_made_at_the_first_start_and_kept() {
@@ -29,6 +33,15 @@ async fn two_that_start_at_once_use_one_key() {
     let (one, other) =
         tokio::join!(KeyRing::open(&*fixture.store, &fixture.clock), KeyRing::open(&*fixture.store, &fixture.clock));
     assert_eq!(one.unwrap().signing().kid(), other.unwrap().signing().kid());
+}
+
+#[tokio::test]
+async fn a_database_that_goes_away_just_then_is_waited_for() {
+    let mut outcomes = vec![Ok(7), Err(sqlx::Error::PoolTimedOut), Err(sqlx::Error::BeginFailed)];
+    let mut read = || std::future::ready(outcomes.pop().unwrap().map_err(StartError::Store));
+    assert_eq!(once_there(&mut read).await.unwrap(), 7);
+    let broken = once_there(|| std::future::ready(Err::<(), _>(StartError::Store(sqlx::Error::RowNotFound)))).await;
+    assert!(matches!(broken, Err(StartError::Store(sqlx::Error::RowNotFound))));
 }
 
 #[tokio::test]
