@@ -222,3 +222,20 @@ async fn a_connection_that_is_let_go_is_made_again_without_a_word() {
         fleet.read().await.unwrap();
     }
 }
+
+#[tokio::test]
+async fn a_name_is_looked_up() {
+    let mut fleet = Fleet::new(["one"]).await;
+    fleet.tell_of(format!("localhost:{}", fleet.instances[0].address.port()));
+    assert_eq!(fleet.read().await.unwrap(), "one", "the first call waits for the address");
+    fleet.until_reported(is_up).await;
+}
+
+#[tokio::test]
+async fn a_name_that_nobody_knows_is_said_to_be_so() {
+    let mut fleet = Fleet::new(["one"]).await;
+    fleet.tell_of("no-such-host.invalid:50052".to_owned());
+    let status = fleet.read().await.unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable);
+    fleet.until_reported(|component| component.detail.contains("`no-such-host.invalid` cannot be looked up")).await;
+}

@@ -102,6 +102,12 @@ pub struct Instance {
     running: Option<JoinHandle<std::io::Result<()>>>,
 }
 
+impl Drop for Instance {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
 impl Instance {
     /// Nobody is there any more, from one moment to the next.
     pub fn slam(&mut self) {
@@ -162,6 +168,7 @@ pub struct Fleet {
     pub metrics: Metrics,
     pub channel: Channel,
     pub stop: CancellationToken,
+    caller: Identity,
     _folder: TempDir,
 }
 
@@ -177,9 +184,17 @@ impl Fleet {
         }
         let (health, metrics, stop) = (Health::new(), Metrics::new(), CancellationToken::new());
         let addresses = instances.iter().map(|instance| instance.address.to_string()).collect();
-        let dialer = dialer("auth", identity("auth"), addresses, &health, &metrics, &stop);
+        let caller = identity("auth");
+        let dialer = dialer("auth", caller.clone(), addresses, &health, &metrics, &stop);
         let channel = dialer.dependency("user", Kind::Optional).unwrap();
-        Self { instances, health, metrics, channel, stop, _folder: folder }
+        Self { instances, health, metrics, channel, stop, caller, _folder: folder }
+    }
+
+    /// Tells the caller of this place instead.
+    pub fn tell_of(&mut self, place: String) {
+        self.health = Health::new();
+        let dialer = dialer("auth", self.caller.clone(), vec![place], &self.health, &self.metrics, &self.stop);
+        self.channel = dialer.dependency("user", Kind::Optional).unwrap();
     }
 
     /// Reads; may be sent again. Answers who answered.
@@ -218,9 +233,6 @@ impl Fleet {
 impl Drop for Fleet {
     fn drop(&mut self) {
         self.stop.cancel();
-        for instance in &self.instances {
-            instance.stop.cancel();
-        }
     }
 }
 
