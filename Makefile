@@ -5,7 +5,7 @@ VENV := target/venv
 DATA ?= data
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: help run test lint bench setup release
+.PHONY: help run test lint bench setup release compose
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -33,3 +33,8 @@ setup: ## install what the tests need: Python packages into target/venv
 
 release: ## build the one binary, optimised
 	cargo build --release --package drystone-cli
+
+compose: ## build the image, make certificates and passwords where they are missing, and start everything in containers
+	docker compose build
+	deploy/compose/setup
+	docker compose up --detach

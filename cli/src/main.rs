@@ -14,7 +14,7 @@ use clap::{Parser, Subcommand};
 use drystone_mesh::config::ConfigError;
 
 use crate::commands::{
-    access_show, certs, config_check, config_show, contract_export, migrate_status, migrate_up, serve, up,
+    access_show, certs, config_check, config_show, contract_export, health, migrate_status, migrate_up, serve, up,
 };
 
 // musl's allocator, which small containers run on, is several times slower under many threads.
@@ -45,6 +45,8 @@ enum Command {
     Serve(serve::Args),
     /// Issue or renew the development certificates
     Certs(certs::Args),
+    /// Ask a running process whether it is ready; ends with 1 if it is not, or nobody answers
+    Health(health::Args),
     /// Look at who may call what
     #[command(subcommand)]
     Access(Access),
@@ -115,6 +117,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Up(args) => up::run(args),
         Command::Serve(args) => serve::run(args),
         Command::Certs(args) => certs::run(&args),
+        Command::Health(args) => health::run(&args),
         Command::Access(Access::Show(args)) => access_show::run(&args),
         Command::Contract(Contract::Export(args)) => contract_export::run(&args),
         Command::Config(Config::Check(args)) => config_check::run(&args),

@@ -11,6 +11,7 @@
 //! A store's contract suite runs on each backend, in a module of the backend's name, so that the output of the tests
 //! says what ran on what.
 
+mod ports;
 mod postgres;
 mod redis;
 mod watchdog;

@@ -3,7 +3,6 @@
 use std::{
     collections::BTreeMap,
     env, fs,
-    net::TcpListener,
     os::unix::{fs::PermissionsExt, process::CommandExt},
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
@@ -19,7 +18,7 @@ use tokio::sync::OnceCell;
 use url::Url;
 use uuid::Uuid;
 
-use crate::watchdog::Watchdog;
+use crate::{ports::free_address, watchdog::Watchdog};
 
 /// Names a server to use instead of a throw-away one: the URL of a user who may create databases.
 const VARIABLE: &str = "DRYSTONE_TEST_POSTGRES";
@@ -252,7 +251,7 @@ impl Own {
         own.initialise();
         // Somebody else may take a free port between our finding it and using it.
         for attempt in 1.. {
-            own.port = free_port();
+            own.port = free_address().port();
             match own.start() {
                 Ok(()) => break,
                 Err(error) if attempt == 5 => panic!("{error}"),
@@ -403,11 +402,6 @@ impl Drop for Own {
 
 fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-fn free_port() -> u16 {
-    let listener = TcpListener::bind(("localhost", 0)).expect("a port is free");
-    listener.local_addr().expect("a listener has an address").port()
 }
 
 /// Where the newest installed PostgreSQL is.

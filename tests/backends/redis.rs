@@ -15,7 +15,7 @@ use std::{
 use tempfile::TempDir;
 use uuid::Uuid;
 
-use crate::watchdog::Watchdog;
+use crate::{ports, watchdog::Watchdog};
 
 /// Names a server to use instead of a throw-away one.
 const VARIABLE: &str = "DRYSTONE_TEST_REDIS";
@@ -75,7 +75,12 @@ impl Redis {
         Self { url: format!("rediss://{}:{port}", Ipv4Addr::LOCALHOST), ..server }
     }
 
-    fn start_with(arguments: &[&str]) -> Self {
+    /// The same, with these arguments and no others.
+    ///
+    /// # Panics
+    /// If it does not start, or does not answer a PING of somebody who has not logged in.
+    #[must_use]
+    pub fn start_with(arguments: &[&str]) -> Self {
         let directory = tempfile::Builder::new().prefix("drystone-redis-").tempdir().expect("it can be made");
         let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
         // Somebody may take the port between our asking for a free one and the server's taking it.
@@ -119,6 +124,16 @@ impl Redis {
     /// Lets it go on.
     pub fn resume(&mut self) {
         self.own().signal("-CONT");
+    }
+
+    /// Cuts the connections that clients have to a server of one's own.
+    ///
+    /// # Panics
+    /// If it does not answer.
+    pub fn cut_connections(&self) {
+        let own = self.own.as_ref().expect("a server that the environment names is not ours to disturb");
+        let cut = command(own.address, "CLIENT KILL TYPE normal SKIPME yes");
+        assert!(cut.as_deref().is_some_and(|answer| answer.starts_with(':')), "{cut:?}");
     }
 
     /// Starts a server of one's own again, where it was and with what it had written.
@@ -260,8 +275,7 @@ fn binary() -> PathBuf {
 fn free_address() -> SocketAddr {
     // A node of a cluster takes the port that lies 10000 above as well.
     loop {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("there is a free port");
-        let address = listener.local_addr().expect("a listener has an address");
+        let address = ports::free_address();
         let bus = address.port().checked_add(10_000);
         if bus.is_some_and(|bus| TcpListener::bind((Ipv4Addr::LOCALHOST, bus)).is_ok()) {
             return address;

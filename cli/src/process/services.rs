@@ -39,13 +39,16 @@ const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// The services that have a database, each with where it is and its schema, step by step.
-pub(crate) fn databases(config: &Config) -> [(&'static str, Settings<'_>, &'static [Migration]); 4] {
-    [
+pub(crate) fn databases(config: &Config) -> Vec<(&'static str, Settings<'_>, &'static [Migration])> {
+    let mut databases = vec![
         (drystone_auth::NAME, config.auth.database(), drystone_auth::MIGRATIONS),
         (drystone_user::NAME, config.user.database(), drystone_user::MIGRATIONS),
-        (drystone_session::NAME, config.session.database(), drystone_session::MIGRATIONS),
         (drystone_property::NAME, config.property.database(), drystone_property::MIGRATIONS),
-    ]
+    ];
+    if config.session.store == StoreKind::Sql {
+        databases.insert(2, (drystone_session::NAME, config.session.database(), drystone_session::MIGRATIONS));
+    }
+    databases
 }
 
 /// Whether one of these workloads keeps its database in the data directory.

@@ -7,7 +7,7 @@
 
 use std::{collections::HashMap, sync::LazyLock};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use drystone::contract::{Idempotency, METHODS};
 use http::{Request, Response, request::Parts};
 use http_body::Body as _;
@@ -76,7 +76,7 @@ async fn read(mut body: Body) -> Result<Bytes, Status> {
     let mut message = next(&mut body).await?.unwrap_or_default();
     // A message comes in one piece, as a rule.
     while let Some(more) = next(&mut body).await? {
-        message = BytesMut::from_iter(message.iter().chain(&more)).freeze();
+        message = message.iter().chain(&more).copied().collect();
     }
     Ok(message)
 }

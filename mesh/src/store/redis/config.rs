@@ -17,6 +17,8 @@ pub struct Config {
     /// Its URL, `redis://USER:PASSWORD@HOST:PORT/DATABASE`, or `rediss://...` for TLS. Nodes of a Cluster are divided by
     /// commas; one is enough, the others are asked for.
     pub url: Secret,
+    /// A file with the password, where the URL holds none. It is read anew for each connection.
+    pub password_file: Option<PathBuf>,
     /// Whether it is a Cluster.
     pub cluster: bool,
     /// The roots that its certificate is checked against, as PEM; the system's, if there are none.
@@ -31,6 +33,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             url: Secret::default(),
+            password_file: None,
             cluster: false,
             ca: PathBuf::new(),
             prefix: "drystone:".to_owned(),
@@ -80,6 +83,23 @@ mod tests {
             assert!(refusal.contains("redis.url") && !refusal.contains("hunter2"), "{url}: {refusal}");
             config.cluster = true;
             assert_eq!(config.check().is_ok(), url == "redis://a,redis://b", "{url}");
+        }
+    }
+
+    #[test]
+    fn a_password_stands_in_the_url_or_in_a_file() {
+        let with_file = |url: &str| {
+            let password_file = Some("password".into());
+            Config { url: url.to_owned().into(), password_file, cluster: true, ..Config::default() }.check()
+        };
+        for lawful in ["redis://a", "redis://ada@a", "rediss://ada@a,rediss://ada@b", "unix:///a?user=ada"] {
+            with_file(lawful).unwrap();
+        }
+        for both in
+            ["redis://:hunter2@a", "redis://ada:hunter2@a", "redis://a,redis://:hunter2@b", "unix:///a?pass=hunter2"]
+        {
+            let refusal = with_file(both).unwrap_err();
+            assert!(refusal.contains("redis.password_file") && !refusal.contains("hunter2"), "{both}: {refusal}");
         }
     }
 }

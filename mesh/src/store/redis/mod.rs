@@ -4,6 +4,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `config.rs` | the section `[redis]` |
+//! | `password.rs` | the password, where a file holds it |
 //! | `servers.rs` | where Redis is, and how it is reached: a single server or a Cluster |
 //! | `circuit.rs` | the breaker: when Redis is taken to be away, and how it is found to be back |
 //! | `failure.rs` | how a command fails |
@@ -19,6 +20,7 @@
 mod circuit;
 mod config;
 mod failure;
+mod password;
 mod probe;
 mod servers;
 

@@ -3,15 +3,15 @@
 use std::{fs, io, path::PathBuf, time::Duration};
 
 use ::redis::{
-    AsyncConnectionConfig, Client, Cmd, ErrorKind, FromRedisValue, InfoDict, IntoConnectionInfo, RedisError,
-    RedisResult, ScriptInvocation, TlsCertificates,
+    AsyncConnectionConfig, Client, Cmd, ConnectionInfo, ErrorKind, FromRedisValue, InfoDict, IntoConnectionInfo,
+    RedisError, RedisResult, ScriptInvocation, TlsCertificates,
     aio::{ConnectionManager, ConnectionManagerConfig, MultiplexedConnection},
     cluster::ClusterClient,
     cluster_async::ClusterConnection,
     cmd,
 };
 
-use super::Config;
+use super::{Config, password};
 
 /// How long a connection may take to come about, the login included.
 const CONNECT: Duration = Duration::from_secs(1);
@@ -32,6 +32,18 @@ pub enum OpenError {
     /// Several servers that are no Cluster.
     #[error("redis.url holds several servers; set `redis.cluster = true` if they are a Cluster, else leave one")]
     Several,
+    /// Two passwords, of which one would not be used.
+    #[error("redis.url holds a password, and redis.password_file names another; remove one")]
+    TwoPasswords,
+    /// The password cannot be read.
+    #[error(
+        "redis.password_file, {path}, cannot be read: {error}; let the user that this runs as read it, or name another file",
+        path = .0.display(), error = .1
+    )]
+    Password(PathBuf, io::Error),
+    /// There is no password in its file.
+    #[error("redis.password_file, {path}, is empty; write the password of Redis there", path = .0.display())]
+    NoPassword(PathBuf),
     /// The roots cannot be read.
     #[error("redis.ca, {path}, cannot be read: {error}", path = .0.display(), error = .1)]
     Ca(PathBuf, io::Error),
@@ -41,10 +53,12 @@ pub enum OpenError {
 }
 
 /// Where Redis is.
-pub(super) enum Servers {
-    Single(Client),
-    /// The nodes that were named, the roots, and the limit for each command.
-    Cluster(Vec<String>, Option<TlsCertificates>),
+pub(super) struct Servers {
+    /// The server, or those nodes of a Cluster that were named. Without the password, if a file holds it.
+    nodes: Vec<ConnectionInfo>,
+    is_cluster: bool,
+    certificates: Option<TlsCertificates>,
+    password_file: Option<PathBuf>,
 }
 
 /// A connection to it. Clones share it.
@@ -68,6 +82,9 @@ impl Servers {
         } else {
             Some(fs::read(ca).map_err(|error| OpenError::Ca(ca.clone(), error))?)
         };
+        if let Some(path) = &config.password_file {
+            password::read(path)?;
+        }
         Self::assemble(config, root)
     }
 
@@ -80,31 +97,52 @@ impl Servers {
         if config.url.is_empty() {
             return Err(OpenError::NoUrl);
         }
-        let urls: Vec<&str> = config.url.expose().split(',').map(str::trim).collect();
-        for url in &urls {
-            check_url(url)?;
+        let nodes = config.url.expose().split(',').map(|url| node(url.trim())).collect::<Result<Vec<_>, _>>()?;
+        if nodes.len() > 1 && !config.cluster {
+            return Err(OpenError::Several);
+        }
+        let password_file = config.password_file.clone();
+        if password_file.is_some() && nodes.iter().any(|node| node.redis_settings().password().is_some()) {
+            return Err(OpenError::TwoPasswords);
         }
         let certificates = root_cert.map(|root| TlsCertificates { client_tls: None, root_cert: Some(root) });
-        if config.cluster {
-            return Ok(Self::Cluster(urls.into_iter().map(str::to_owned).collect(), certificates));
+        if !config.cluster {
+            // What the client cannot do is to be known before anybody is connected.
+            client(nodes.first().cloned().ok_or(OpenError::NoUrl)?, certificates.clone()).map_err(OpenError::Client)?;
         }
-        let [url] = urls.as_slice() else { return Err(OpenError::Several) };
-        let client = match certificates {
-            Some(certificates) => Client::build_with_tls(*url, certificates),
-            None => Client::open(*url),
+        Ok(Self { nodes, is_cluster: config.cluster, certificates, password_file })
+    }
+
+    /// The nodes, each with the password. It is read anew each time, so that a changed one is followed.
+    fn nodes(&self) -> RedisResult<Vec<ConnectionInfo>> {
+        let Some(path) = &self.password_file else { return Ok(self.nodes.clone()) };
+        let password = password::read(path).map_err(|error| {
+            RedisError::from((ErrorKind::InvalidClientConfig, "there is no password", error.to_string()))
+        })?;
+        let with_password = |node: &ConnectionInfo| {
+            let settings = node.redis_settings().clone().set_password(password.expose());
+            node.clone().set_redis_settings(settings)
         };
-        client.map(Self::Single).map_err(OpenError::Client)
+        Ok(self.nodes.iter().map(with_password).collect())
+    }
+
+    fn client(&self) -> RedisResult<Client> {
+        let server = self.nodes()?.into_iter().next();
+        let server = server.ok_or_else(|| RedisError::from((ErrorKind::InvalidClientConfig, "there is no server")))?;
+        client(server, self.certificates.clone())
     }
 
     /// A connection whose commands may take so long, and which has been heard of.
     pub(super) async fn connect(&self, limit: Duration) -> RedisResult<Link> {
-        let Self::Single(client) = self else { return self.connect_for(limit).await };
+        if self.is_cluster {
+            return self.connect_for(limit).await;
+        }
         let config = ConnectionManagerConfig::new()
             .set_connection_timeout(Some(CONNECT))
             .set_response_timeout(Some(limit))
             .set_number_of_retries(0)
             .set_pipeline_buffer_size(BUFFER);
-        let mut connection = ConnectionManager::new_with_config(client.clone(), config).await?;
+        let mut connection = ConnectionManager::new_with_config(self.client()?, config).await?;
         let info: RedisResult<InfoDict> = cmd("INFO").arg("server").query_async(&mut connection).await;
         if let Ok(version) = info.map(|info| info.get::<String>("redis_version").unwrap_or_default()) {
             check_version(&version)?;
@@ -116,23 +154,17 @@ impl Servers {
 
     /// The same, which does not mend itself.
     pub(super) async fn connect_for(&self, patience: Duration) -> RedisResult<Link> {
-        let mut link = match self {
-            Self::Single(client) => {
-                let config = AsyncConnectionConfig::new()
-                    .set_connection_timeout(Some(CONNECT))
-                    .set_response_timeout(Some(patience));
-                Link::Dedicated(client.get_multiplexed_async_connection_with_config(&config).await?)
+        let mut link = if self.is_cluster {
+            let mut client =
+                ClusterClient::builder(self.nodes()?).connection_timeout(CONNECT).response_timeout(patience).retries(1);
+            if let Some(certificates) = &self.certificates {
+                client = client.certs(certificates.clone());
             }
-            Self::Cluster(nodes, certificates) => {
-                let mut client = ClusterClient::builder(nodes.iter().map(String::as_str))
-                    .connection_timeout(CONNECT)
-                    .response_timeout(patience)
-                    .retries(1);
-                if let Some(certificates) = certificates {
-                    client = client.certs(certificates.clone());
-                }
-                Link::Cluster(client.build()?.get_async_connection().await?)
-            }
+            Link::Cluster(client.build()?.get_async_connection().await?)
+        } else {
+            let config =
+                AsyncConnectionConfig::new().set_connection_timeout(Some(CONNECT)).set_response_timeout(Some(patience));
+            Link::Dedicated(self.client()?.get_multiplexed_async_connection_with_config(&config).await?)
         };
         link.query::<()>(&cmd("PING")).await?;
         Ok(link)
@@ -157,11 +189,18 @@ impl Link {
     }
 }
 
-fn check_url(url: &str) -> Result<(), OpenError> {
+fn node(url: &str) -> Result<ConnectionInfo, OpenError> {
     if !["redis://", "rediss://", "redis+unix://", "unix://"].iter().any(|scheme| url.starts_with(scheme)) {
         return Err(OpenError::Url("it does not begin with `redis://` or `rediss://`"));
     }
-    url.into_connection_info().map(drop).map_err(|_| OpenError::Url("it cannot be read"))
+    url.into_connection_info().map_err(|_| OpenError::Url("it cannot be read"))
+}
+
+fn client(server: ConnectionInfo, certificates: Option<TlsCertificates>) -> RedisResult<Client> {
+    match certificates {
+        Some(certificates) => Client::build_with_tls(server, certificates),
+        None => Client::open(server),
+    }
 }
 
 fn check_version(version: &str) -> RedisResult<()> {

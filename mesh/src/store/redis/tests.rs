@@ -131,6 +131,40 @@ async fn a_wrong_password_is_said_and_not_told() {
 }
 
 #[tokio::test]
+async fn a_password_in_a_file_is_used_and_followed_when_it_changes() {
+    let server = drystone_backends::Redis::start();
+    let administrator = Redis::open(&config(&server)).unwrap();
+    ready(&administrator).await;
+    // Whoever is logged in stays so.
+    let set = async |password: &str| {
+        administrator.query::<()>(cmd("CONFIG").arg("SET").arg("requirepass").arg(password)).await.unwrap();
+    };
+    set("right").await;
+
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "right\n").unwrap();
+    let with_file = Config { password_file: Some(file.path().to_owned()), ..config(&server) };
+    let redis = Redis::open(&with_file).unwrap();
+    ready(&redis).await;
+    redis.ping().await.unwrap();
+    redis.dedicated(Duration::ZERO).await.unwrap().query::<()>(&cmd("PING")).await.unwrap();
+
+    set("other").await;
+    administrator
+        .query::<()>(cmd("CLIENT").arg("KILL").arg("TYPE").arg("normal").arg("SKIPME").arg("yes"))
+        .await
+        .unwrap();
+    away(&redis).await;
+    std::fs::write(file.path(), "other\n").unwrap();
+    ready(&redis).await;
+    redis.ping().await.unwrap();
+
+    std::fs::remove_file(file.path()).unwrap();
+    let refusal = Redis::open(&with_file).unwrap_err().to_string();
+    assert!(refusal.starts_with("redis.password_file"), "{refusal}");
+}
+
+#[tokio::test]
 async fn tls_is_spoken_with_a_server_that_the_given_roots_prove() {
     let directory = tempfile::tempdir().unwrap();
     let domain = "drystone.local".parse().unwrap();

@@ -1,0 +1,195 @@
+//! `drystone health`: whether a process of the mesh is ready, asked at its admin port. Containers without a shell have
+//! nothing else to check their health with.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    str::FromStr,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, anyhow, bail};
+use http::{Request, StatusCode, Uri, header, uri::Scheme};
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::{body::Bytes, client::conn::http1};
+use hyper_util::rt::TokioIo;
+use serde::Deserialize;
+use tokio::{net::TcpStream, runtime::Builder, time::timeout};
+
+use crate::{
+    config::{Config, ConfigFile},
+    output,
+    table::Table,
+};
+
+/// How long the answer may take. Whoever asks every few seconds must not wait for longer.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// More than any report needs.
+const MOST_BYTES: usize = 1 << 20;
+/// Tells how the whole is and how each component is, in one answer that does not contradict itself.
+const PATH: &str = "/health/detailed";
+
+/// The flags of `drystone health`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    config: ConfigFile,
+
+    /// Ask the admin port at URL, such as http://127.0.0.1:8081, instead of the one at `admin.listen`
+    #[arg(long, value_name = "URL")]
+    url: Option<Admin>,
+}
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let admin = match &args.url {
+        Some(admin) => admin.clone(),
+        None => Admin::listening_on(Config::load(&args.config.sources())?.admin.listen),
+    };
+    // Asked every few seconds, it should not start a thread for each core.
+    let runtime = Builder::new_current_thread().enable_all().build().context("the process cannot wait for answers")?;
+    let report = runtime.block_on(async {
+        let late = || anyhow!("{admin} does not answer within {PATIENCE:?}; look at what keeps the process there busy");
+        timeout(PATIENCE, admin.ask()).await.unwrap_or_else(|_| Err(late()))
+    })?;
+    match report.status {
+        Status::Ok => output::print("ready\n"),
+        Status::Degraded => output::print(format!("ready, but something is away\n\n{}", report.table())),
+        Status::Down => bail!("{admin} is not ready: {}", report.sentence()),
+    }
+}
+
+/// Where an admin port is, as `HOST:PORT`.
+#[derive(Debug, Clone)]
+struct Admin(String);
+
+impl FromStr for Admin {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let uri: Option<Uri> = text.parse().ok();
+        let uri = uri.filter(|uri| {
+            uri.scheme() == Some(&Scheme::HTTP) && uri.path_and_query().is_none_or(|path| path.as_str() == "/")
+        });
+        let host = uri.as_ref().and_then(Uri::host).filter(|host| !host.is_empty());
+        let host = host.ok_or("write http://HOST:PORT, such as http://127.0.0.1:8081")?;
+        Ok(Self(format!("{host}:{}", uri.as_ref().and_then(Uri::port_u16).unwrap_or(80))))
+    }
+}
+
+impl std::fmt::Display for Admin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "http://{}", self.0)
+    }
+}
+
+impl Admin {
+    /// The port of a process that listens there. All addresses of a machine are reached at its loopback one.
+    fn listening_on(listen: SocketAddr) -> Self {
+        let loopback: IpAddr = match listen.ip() {
+            IpAddr::V4(address) if address.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(address) if address.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+            address => address,
+        };
+        Self(SocketAddr::new(loopback, listen.port()).to_string())
+    }
+
+    async fn ask(&self) -> Result<Report> {
+        let stream = TcpStream::connect(&self.0).await.map_err(|error| {
+            anyhow!(
+                "nobody answers at {self}: {error}; start the process, or say with --url or `admin.listen` where its admin port is"
+            )
+        })?;
+        let stranger =
+            |what: &str| anyhow!("what answers at {self} is no admin port of Drystone: {what}; look at `admin.listen`");
+        let (code, body) = get(stream, &self.0).await.map_err(|error| stranger(&format!("{error:#}")))?;
+        if code != StatusCode::OK {
+            return Err(stranger(&format!("it answers {PATH} with {code}")));
+        }
+        serde_json::from_slice(&body).map_err(|_| stranger(&format!("it answers {PATH} with something else")))
+    }
+}
+
+async fn get(stream: TcpStream, host: &str) -> Result<(StatusCode, Bytes)> {
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    tokio::spawn(connection);
+    let request = Request::get(PATH).header(header::HOST, host).body(Empty::<Bytes>::new())?;
+    let (head, body) = sender.send_request(request).await?.into_parts();
+    let body = Limited::new(body, MOST_BYTES).collect().await.map_err(|error| anyhow!(error))?;
+    Ok((head.status, body.to_bytes()))
+}
+
+/// What the admin port says.
+#[derive(Debug, Deserialize)]
+struct Report {
+    status: Status,
+    components: BTreeMap<String, Component>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Status {
+    Ok,
+    Degraded,
+    Down,
+}
+
+#[derive(Debug, Deserialize)]
+struct Component {
+    state: String,
+    #[serde(default)]
+    detail: String,
+}
+
+impl Report {
+    fn ailing(&self) -> impl Iterator<Item = (&String, &Component)> {
+        self.components.iter().filter(|(_, component)| component.state != "up")
+    }
+
+    fn table(&self) -> Table<3> {
+        let mut table = Table::new(["COMPONENT", "STATE", "DETAIL"]);
+        for (name, Component { state, detail }) in self.ailing() {
+            table.row([name.clone(), state.clone(), detail.clone()]);
+        }
+        table
+    }
+
+    fn sentence(&self) -> String {
+        let ailing = self.ailing().map(|(name, Component { state, detail })| match detail.as_str() {
+            "" => format!("{name} is {state}"),
+            detail => format!("{name} is {state} ({detail})"),
+        });
+        let ailing: Vec<String> = ailing.collect();
+        format!("{}; see to what is away, and it becomes ready by itself", ailing.join(", "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_admin_port_is_named_by_a_url_without_more() {
+        for (text, address) in [
+            ("http://127.0.0.1:8081", "127.0.0.1:8081"),
+            ("http://auth.internal:8081/", "auth.internal:8081"),
+            ("http://[::1]:8081", "[::1]:8081"),
+            ("http://auth", "auth:80"),
+        ] {
+            assert_eq!(text.parse::<Admin>().unwrap().0, address);
+        }
+        for unlawful in
+            ["", "127.0.0.1:8081", "https://auth:8081", "http://auth:8081/ready", "http://auth/?x", "http://"]
+        {
+            assert!(unlawful.parse::<Admin>().is_err(), "{unlawful}");
+        }
+    }
+
+    #[test]
+    fn who_listens_everywhere_is_asked_on_the_loopback_address() {
+        for (listen, asked) in
+            [("0.0.0.0:8081", "127.0.0.1:8081"), ("[::]:8081", "[::1]:8081"), ("10.1.2.3:8081", "10.1.2.3:8081")]
+        {
+            assert_eq!(Admin::listening_on(listen.parse().unwrap()).0, asked);
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! docker-compose.yml, and the files beside it, as the tests ask for them.
+
+use std::{collections::BTreeMap, fs, path::PathBuf};
+
+use drystone_tests::binary::repository;
+use serde_json::Value;
+
+/// The services that are ours; the others are PostgreSQL and Redis.
+pub const OURS: [&str; 5] = ["edge", "auth", "user", "session", "property"];
+
+/// The compose file.
+pub struct Compose(Value);
+
+/// One service of it.
+#[derive(Clone, Copy)]
+pub struct Service<'a> {
+    pub name: &'a str,
+    value: &'a Value,
+    file: &'a Value,
+}
+
+/// A file of this machine, and where a container finds it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mount {
+    pub source: String,
+    pub target: String,
+}
+
+/// The text of a file in the repository.
+pub fn text(path: &str) -> String {
+    fs::read_to_string(repository().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+impl Compose {
+    pub fn read() -> Self {
+        let text = text("docker-compose.yml");
+        Self(serde_saphyr::from_str(&text).unwrap_or_else(|error| panic!("docker-compose.yml is no YAML: {error}")))
+    }
+
+    pub fn services(&self) -> Vec<Service<'_>> {
+        let services = self.0["services"].as_object().expect("services are a mapping").iter();
+        services.map(|(name, value)| Service { name, value, file: &self.0 }).collect()
+    }
+
+    pub fn service(&self, name: &str) -> Service<'_> {
+        let found = self.services().into_iter().find(|service| service.name == name);
+        found.unwrap_or_else(|| panic!("there is no service `{name}`"))
+    }
+
+    /// The services that run our program.
+    pub fn ours(&self) -> Vec<Service<'_>> {
+        OURS.iter().map(|name| self.service(name)).collect()
+    }
+
+    /// What is defined under a key of the whole file.
+    pub fn defined(&self, key: &str) -> &Value {
+        &self.0[key]
+    }
+
+    /// Where a secret or a config lies, from the repository on.
+    pub fn source(&self, kind: &str, name: &str) -> String {
+        source(&self.0, kind, name)
+    }
+}
+
+impl<'a> Service<'a> {
+    pub fn value(&self, key: &str) -> &'a Value {
+        &self.value[key]
+    }
+
+    pub fn has(&self, key: &str) -> bool {
+        self.value.get(key).is_some()
+    }
+
+    pub fn text(&self, key: &str) -> &'a str {
+        self.value[key].as_str().unwrap_or_else(|| panic!("{}.{key} is {}", self.name, self.value[key]))
+    }
+
+    /// A list of texts; empty where there is none.
+    pub fn list(&self, key: &str) -> Vec<&'a str> {
+        texts(&self.value[key])
+    }
+
+    pub fn environment(&self) -> BTreeMap<&'a str, &'a str> {
+        let entries = self.value["environment"].as_object().into_iter().flatten();
+        entries.map(|(key, value)| (key.as_str(), value.as_str().expect("a variable is a text"))).collect()
+    }
+
+    /// The configuration files that it is given.
+    pub fn configs(&self) -> Vec<Mount> {
+        self.mounts("configs", "")
+    }
+
+    /// The secrets that it is given.
+    pub fn secrets(&self) -> Vec<Mount> {
+        self.mounts("secrets", "/run/secrets")
+    }
+
+    /// In the short form there is only a name, and the file lies under that in a directory that Compose chooses.
+    fn mounts(&self, kind: &str, directory: &str) -> Vec<Mount> {
+        let entries = self.value[kind].as_array().into_iter().flatten();
+        let mount = |entry: &Value| {
+            let name = entry.as_str().or_else(|| entry["source"].as_str()).expect("a mount has a source");
+            let target = entry["target"].as_str().unwrap_or(name);
+            let target = if target.starts_with('/') { target.to_owned() } else { format!("{directory}/{target}") };
+            Mount { source: source(self.file, kind, name), target }
+        };
+        entries.map(mount).collect()
+    }
+}
+
+pub fn texts(list: &Value) -> Vec<&str> {
+    list.as_array().into_iter().flatten().map(|entry| entry.as_str().expect("an entry is a text")).collect()
+}
+
+fn source(file: &Value, kind: &str, name: &str) -> String {
+    let path = file[kind][name]["file"].as_str();
+    path.unwrap_or_else(|| panic!("`{name}` is used and stands not under `{kind}` with a file")).to_owned()
+}
+
+/// A key of the configuration that all share, without its quotes. A line is all that each needs.
+pub fn shared(section: &str, key: &str) -> String {
+    let text = text("deploy/compose/drystone.toml");
+    let lines = text.lines().skip_while(|line| *line != format!("[{section}]")).skip(1);
+    let mut lines = lines.take_while(|line| !line.starts_with('['));
+    let value =
+        lines.find_map(|line| line.strip_prefix(&format!("{key} = ")).map(|value| value.trim_matches('"').to_owned()));
+    value.unwrap_or_else(|| panic!("`{section}.{key}` is not set in drystone.toml"))
+}
+
+/// A file of the repository.
+pub fn path(relative: &str) -> PathBuf {
+    repository().join(relative)
+}

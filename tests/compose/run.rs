@@ -1,0 +1,240 @@
+//! The containers' processes, run without containers: the same command lines, configuration, secrets, roles of PostgreSQL
+//! and users of Redis. Only paths and addresses are those of this machine.
+
+use std::{fs, os::unix::fs::PermissionsExt, path::Path};
+
+use drystone::Reason;
+use drystone_backends::{Database, Postgres, Redis};
+use drystone_tests::{
+    Home, Mesh, Metrics, Rest, Starting, User,
+    certs::Certificates,
+    free_addresses,
+    process::{drystone, run_to_end},
+    wait::until,
+};
+use serde_json::json;
+use tempfile::TempDir;
+
+use crate::{
+    file::{Compose, OURS, Service, shared, text},
+    setup::Copy,
+};
+
+/// PostgreSQL and Redis as the compose file sets them up, and what the services are given.
+struct Stack {
+    copy: Copy,
+    _postgres: Postgres,
+    database: Database,
+    redis: Redis,
+    /// What stands for what in all that a service is told.
+    replacements: Vec<(String, String)>,
+    _stores: TempDir,
+}
+
+impl Stack {
+    async fn start() -> Self {
+        let copy = Copy::new();
+        // The servers run as others than the tests.
+        let stores = tempfile::tempdir().unwrap();
+        fs::set_permissions(stores.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let compose = Compose::read();
+        for mount in ["postgres", "redis"].iter().flat_map(|name| compose.service(name).secrets()) {
+            let file = stores.path().join(file_name(&mount.target));
+            fs::copy(copy.path(&mount.source), &file).unwrap();
+            fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
+        }
+        let here = |text: String| text.replace("/run/secrets", stores.path().to_str().unwrap());
+
+        let postgres = Postgres::throw_away().await;
+        let database = postgres.database().await;
+        database.run(&here(text("deploy/compose/roles.sql"))).await;
+
+        let configuration = stores.path().join("redis.conf");
+        fs::write(&configuration, here(text("deploy/compose/redis.conf")).replace("dir /data", "dir .")).unwrap();
+        let redis = Redis::start_with(&["--include", configuration.to_str().unwrap()]);
+
+        let url = database.url();
+        let server = format!("@{}:{}{}?", url.host_str().unwrap(), url.port().unwrap(), url.path());
+        let mut replacements = vec![
+            ("@postgres/drystone?".to_owned(), server),
+            ("redis:6379".to_owned(), redis.url().replace("redis://", "")),
+        ];
+        for (name, address) in OURS.into_iter().zip(free_addresses::<5>()) {
+            let listen = shared(name, "listen");
+            let port = listen.rsplit_once(':').unwrap().1;
+            replacements.push((format!("{name}:{port}"), address.to_string()));
+            replacements.push((listen, address.to_string()));
+        }
+        Self { copy, _postgres: postgres, database, redis, replacements, _stores: stores }
+    }
+
+    /// A text that a container would be given, for this machine, with its secrets in this directory.
+    fn here(&self, text: &str, secrets: &Path) -> String {
+        let text = text.replace("/run/secrets", secrets.to_str().unwrap());
+        self.replacements.iter().fold(text, |text, (container, here)| text.replace(container, here))
+    }
+
+    fn listen(&self, name: &str) -> String {
+        self.here(&shared(name, "listen"), Path::new(""))
+    }
+
+    /// Starts what a container would, with the secrets that it would see and no others.
+    fn begin(&self, service: Service, name: &'static str, unused: &Certificates) -> Starting {
+        let home = Home::new();
+        let secrets = home.path().join("secrets");
+        fs::create_dir(&secrets).unwrap();
+        for mount in service.secrets() {
+            // With its mode.
+            fs::copy(self.copy.path(&mount.source), secrets.join(file_name(&mount.target))).unwrap();
+        }
+        let mount = service.configs().remove(0);
+        let configuration = home.write("drystone.toml", &self.here(&text(&mount.source), &secrets));
+        assert_eq!(service.list("command"), ["serve", name]);
+        let setup = Mesh::setup().home(home).serve(&[name], unused).limited();
+        // What a test machine needs under load is no measure for a time limit.
+        let setup = setup.set("redis.timeout", "5s");
+        // The harness lets a service choose its port and shows it certificates; here the configuration says both.
+        let setup = setup.set(&format!("{name}.listen"), &self.listen(name));
+        let setup = setup.set("certs_dir", secrets.to_str().unwrap());
+        let setup = service.environment().iter().fold(setup, |setup, (variable, value)| {
+            let value = if *value == mount.target { configuration.to_str().unwrap() } else { value };
+            let key = variable.strip_prefix("DRYSTONE_").unwrap().replace("__", ".");
+            setup.set(&key, &self.here(value, &secrets))
+        });
+        setup.begin()
+    }
+}
+
+fn file_name(target: &str) -> &str {
+    target.rsplit_once('/').unwrap().1
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_services_need_no_more_than_they_are_given() {
+    let stack = Stack::start().await;
+    let compose = Compose::read();
+    let unused_home = Home::new();
+    let unused = Certificates::make_in(&unused_home.path().join("certs"));
+    // The edge first, and what it needs last.
+    let starting = OURS.map(|name| (name, stack.begin(compose.service(name), name, &unused)));
+    let running = starting.map(|(name, starting)| (name, starting.ready()));
+    for (name, mesh) in &running {
+        let check =
+            || run_to_end(drystone(&["health"]).env("DRYSTONE_ADMIN__LISTEN", mesh.admin_address().to_string()));
+        until(&format!("{name} is healthy"), async || (check().stdout == "ready\n").then_some(())).await;
+    }
+
+    let rest = Rest::at(stack.listen("edge").parse().unwrap());
+    let user = User::register_at(rest).await;
+    let first = user.sign_in_at(rest).await;
+    let barn =
+        rest.post("/v1/properties", json!({"displayName": "Barn"})).bearer(&first.access).send().await.expect(200);
+    let tokens = first.refresh(rest).await;
+    for path in ["/v1/users/me", "/v1/properties", "/v1/sessions"] {
+        rest.get(path).bearer(&tokens.access).send().await.expect(200);
+    }
+    let other = user.sign_in_at(rest).await;
+    rest.delete(&format!("/v1/sessions/{}", other.session_id)).bearer(&tokens.access).send().await.expect(200);
+    rest.get("/v1/users/me").bearer(&other.access).send().await.refused(Reason::TokenRevoked);
+    let barn = format!("/v1/properties/{}", barn.json()["id"].as_str().unwrap());
+    rest.delete(&barn).bearer(&tokens.access).send().await.expect(200);
+    rest.post("/v1/sessions:revokeAll", json!({})).bearer(&tokens.access).send().await.expect(200);
+    rest.get("/v1/users/me").bearer(&tokens.access).send().await.refused(Reason::TokenRevoked);
+
+    for (name, mesh) in running {
+        let metrics = Metrics::parse(&mesh.admin("/metrics").await.expect(200).text());
+        let fallbacks = metrics.sum("drystone_rate_limit_fallbacks_total", &[]);
+        assert!(fallbacks == 0.0, "{name} may count in Redis");
+        let log = mesh.log();
+        for refusal in ["NOPERM", "permission", "\"level\":\"ERROR\""] {
+            assert!(!log.contains(refusal), "{name}: {log}");
+        }
+        let home = mesh.stop();
+        // Its file system cannot be written.
+        assert!(!home.data().exists(), "{name} writes into its data directory");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_role_of_postgresql_reaches_its_own_schema_alone() {
+    let stack = Stack::start().await;
+    let names = ["auth", "user", "property"];
+    let connect = async |name: &str, database: &str| {
+        let mut url = stack.database.url().clone();
+        let password = fs::read_to_string(stack.copy.path(&format!("deploy/compose/secrets/{name}_database_password")));
+        url.set_username(&format!("drystone_{name}")).unwrap();
+        url.set_password(Some(&password.unwrap())).unwrap();
+        if !database.is_empty() {
+            url.set_path(database);
+        }
+        <sqlx::PgConnection as sqlx::Connection>::connect(url.as_str()).await
+    };
+    for name in names {
+        let mut connection = connect(name, "").await.unwrap();
+        let own = format!("CREATE TABLE drystone_{name}.stone (weight BIGINT)");
+        sqlx::raw_sql(sqlx::AssertSqlSafe(own)).execute(&mut connection).await.unwrap();
+        assert!(connect(name, "postgres").await.is_err(), "{name} gets into the administrator's database");
+    }
+    for name in names {
+        let mut connection = connect(name, "").await.unwrap();
+        let others = names.into_iter().filter(|other| *other != name);
+        let tables = others.map(|other| format!("SELECT * FROM drystone_{other}.stone"));
+        let statements = [
+            "CREATE TABLE public.stone (weight BIGINT)".to_owned(),
+            "CREATE SCHEMA quarry".to_owned(),
+            "CREATE TEMPORARY TABLE stone (weight BIGINT)".to_owned(),
+            "CREATE ROLE mason".to_owned(),
+            "CREATE DATABASE quarry".to_owned(),
+            "SELECT pg_read_file('/etc/passwd')".to_owned(),
+            "SELECT rolpassword FROM pg_authid".to_owned(),
+        ];
+        for statement in tables.chain(statements) {
+            let outcome = sqlx::raw_sql(sqlx::AssertSqlSafe(statement.clone())).execute(&mut connection).await;
+            let refusal = outcome.map(drop).unwrap_err().to_string();
+            assert!(refusal.contains("permission denied"), "{name}: {statement}: {refusal}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_user_of_redis_reaches_its_own_keys_alone() {
+    let stack = Stack::start().await;
+    let password = |name: &str| {
+        fs::read_to_string(stack.copy.path(&format!("deploy/compose/secrets/{name}_redis_password"))).unwrap()
+    };
+    let address = stack.redis.url().replace("redis://", "");
+    let ask = |name: &str, commands: &[&str]| -> Vec<String> {
+        let login = if name.is_empty() { String::new() } else { format!("AUTH {name} {}\r\n", password(name)) };
+        say(&address, &format!("{login}{}\r\n", commands.join("\r\n")))
+    };
+    assert_eq!(ask("", &["PING"]), ["+PONG"], "the health check needs no password");
+    for command in ["GET drystone:limit:{sign_in_address:1}", "INFO", "DBSIZE", "CONFIG GET requirepass"] {
+        assert!(ask("", &[command])[0].starts_with("-NOPERM"), "{command}");
+    }
+    for (name, own, foreign) in [
+        ("auth", "drystone:limit:{sign_in_address:1}", "drystone:limit:{request_address:1}"),
+        ("edge", "drystone:limit:{request_address:1}", "drystone:limit:{sign_in_address:1}"),
+        ("session", "drystone:session:{0}:1", "drystone:limit:{sign_in_address:1}"),
+    ] {
+        assert_eq!(ask(name, &[&format!("SET {own} 1")]), ["+OK", "+OK"], "{name}");
+        let foreign = format!("SET {foreign} 1");
+        for command in
+            [foreign.as_str(), "SET elsewhere 1", "FLUSHALL", "KEYS *", "CONFIG GET *", "ACL LIST", "SHUTDOWN"]
+        {
+            let answers = ask(name, &[command]);
+            assert_eq!(answers[0], "+OK", "{name}");
+            assert!(answers[1].starts_with("-NOPERM"), "{name}: {command}: {answers:?}");
+        }
+    }
+    let wrong = say(&address, "AUTH session wrong\r\n");
+    assert!(wrong[0].starts_with("-WRONGPASS"), "{wrong:?}");
+}
+
+/// What a Redis says to these lines, of which each is answered by one.
+fn say(address: &str, lines: &str) -> Vec<String> {
+    use std::io::{BufRead, BufReader, Write};
+    let mut stream = std::net::TcpStream::connect(address).unwrap();
+    stream.write_all(lines.as_bytes()).unwrap();
+    let answers = BufReader::new(stream).lines().take(lines.matches("\r\n").count());
+    answers.map(|answer| answer.unwrap()).collect()
+}

@@ -1,0 +1,96 @@
+//! What the containers run and are told, given to the program itself.
+
+use std::process::Command;
+
+use drystone_tests::{
+    free_addresses,
+    process::{drystone, run_to_end},
+};
+
+use crate::file::{Compose, OURS, Service, path, shared};
+
+/// The program with these arguments, told what the container is told.
+fn told(service: Service, arguments: &[&str]) -> Command {
+    let mut command = drystone(arguments);
+    for (name, value) in service.environment() {
+        let mount = service.configs().into_iter().find(|mount| mount.target == value);
+        match mount {
+            Some(mount) => command.env(name, path(&mount.source)),
+            None => command.env(name, value),
+        };
+    }
+    command
+}
+
+#[test]
+fn the_program_accepts_every_configuration() {
+    let compose = Compose::read();
+    for service in compose.ours() {
+        let ended = run_to_end(&mut told(service, &["config", "check"]));
+        assert!(ended.status.success(), "{}: {}", service.name, ended.stderr);
+        let wrong = run_to_end(told(service, &["config", "check"]).env("DRYSTONE_REDIS__USER", "x"));
+        assert_eq!(wrong.status.code(), Some(2), "what it does not know, it refuses: {wrong:?}");
+    }
+}
+
+#[test]
+fn the_program_accepts_every_command_line() {
+    let compose = Compose::read();
+    for service in compose.ours() {
+        let mut command = told(service, &service.list("command"));
+        let ended = run_to_end(command.env("DRYSTONE_CERTS_DIR", "/nonexistent"));
+        // It was started rightly, and gets as far as its certificate.
+        let certificate = format!("cannot read the certificate /nonexistent/{}.pem", service.name);
+        assert_eq!(ended.status.code(), Some(1), "{ended:?}");
+        assert!(ended.stderr.contains(&certificate), "{}: {}", service.name, ended.stderr);
+    }
+}
+
+#[test]
+fn the_program_knows_every_health_check() {
+    let compose = Compose::read();
+    for service in compose.ours() {
+        let test = service.value("healthcheck")["test"].clone();
+        let words = crate::file::texts(&test);
+        let [_, _, arguments @ ..] = words.as_slice() else { panic!("{words:?}") };
+        let [nobody] = free_addresses::<1>().map(|address| address.to_string());
+        let ended = run_to_end(told(service, arguments).env("DRYSTONE_ADMIN__LISTEN", &nobody));
+        assert_eq!(ended.status.code(), Some(1), "{ended:?}");
+        assert!(ended.stderr.contains(&format!("nobody answers at http://{nobody}")), "{}", ended.stderr);
+    }
+}
+
+#[test]
+fn peers_are_services_that_listen_there() {
+    let compose = Compose::read();
+    for name in OURS.into_iter().filter(|name| *name != "edge") {
+        let peer = shared("peers", name);
+        let (host, port) = peer.split_once(':').unwrap();
+        assert_eq!(host, name, "a service goes by its name");
+        assert_eq!(shared(name, "listen"), format!("0.0.0.0:{port}"), "{name}");
+        for other in compose.ours() {
+            let shares =
+                other.list("networks").iter().any(|network| compose.service(name).list("networks").contains(network));
+            assert!(shares, "{} cannot reach {name}", other.name);
+        }
+    }
+    let published = compose.service("edge").list("ports")[0].rsplit_once(':').map(|(_, port)| port);
+    assert_eq!(shared("edge", "listen").rsplit_once(':').map(|(_, port)| port), published);
+}
+
+#[test]
+fn stores_are_services_that_are_reached() {
+    let compose = Compose::read();
+    let shares = |one: Service, network: &str| one.list("networks").contains(&network);
+    for name in ["auth", "user", "property"] {
+        let url = shared(name, "database");
+        assert_eq!(url, format!("postgres://drystone_{name}@postgres/drystone?sslmode=disable"));
+        assert!(shares(compose.service(name), "postgres") && shares(compose.service("postgres"), "postgres"), "{name}");
+    }
+    for name in ["auth", "session", "edge"] {
+        let service = compose.service(name);
+        assert_eq!(service.environment()["DRYSTONE_REDIS__URL"], format!("redis://{name}@redis:6379"));
+        assert!(shares(service, "redis") && shares(compose.service("redis"), "redis"), "{name}");
+    }
+    assert_eq!((shared("session", "store"), shared("limits", "store")), ("redis".to_owned(), "redis".to_owned()));
+}
