@@ -70,6 +70,15 @@ pub fn remaining(deadline: Instant) -> Option<Duration> {
     deadline.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())
 }
 
+/// What is kept back of a deadline that is handed on, so that there is time to answer with what came of it.
+const MARGIN: Duration = Duration::from_millis(5);
+
+/// What a call is told that is made within `deadline`, as `grpc-timeout`; `None` if there is no time for it.
+#[must_use]
+pub fn hand_on(deadline: Instant) -> Option<HeaderValue> {
+    remaining(deadline)?.checked_sub(MARGIN).map(format_timeout)
+}
+
 /// A response body that ends with DEADLINE_EXCEEDED in its trailers when its time is up.
 pub struct DeadlineBody<B> {
     body: B,

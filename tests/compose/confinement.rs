@@ -106,7 +106,7 @@ fn a_store_is_reached_only_by_those_who_keep_something_there() {
         names
     };
     assert_eq!(on("postgres"), ["auth", "postgres", "property", "user"]);
-    assert_eq!(on("redis"), ["auth", "edge", "redis", "session"]);
+    assert_eq!(on("redis"), ["auth", "redis", "session"]);
     assert_eq!(on("mesh"), ["auth", "edge", "property", "session", "user"]);
 }
 

@@ -213,7 +213,6 @@ async fn a_user_of_redis_reaches_its_own_keys_alone() {
     }
     for (name, own, foreign) in [
         ("auth", "drystone:limit:{sign_in_address:1}", "drystone:limit:{request_address:1}"),
-        ("edge", "drystone:limit:{request_address:1}", "drystone:limit:{sign_in_address:1}"),
         ("session", "drystone:session:{0}:1", "drystone:limit:{sign_in_address:1}"),
     ] {
         assert_eq!(ask(name, &[&format!("SET {own} 1")]), ["+OK", "+OK"], "{name}");

@@ -87,7 +87,7 @@ fn stores_are_services_that_are_reached() {
         assert_eq!(url, format!("postgres://drystone_{name}@postgres/drystone?sslmode=disable"));
         assert!(shares(compose.service(name), "postgres") && shares(compose.service("postgres"), "postgres"), "{name}");
     }
-    for name in ["auth", "session", "edge"] {
+    for name in ["auth", "session"] {
         let service = compose.service(name);
         assert_eq!(service.environment()["DRYSTONE_REDIS__URL"], format!("redis://{name}@redis:6379"));
         assert!(shares(service, "redis") && shares(compose.service("redis"), "redis"), "{name}");

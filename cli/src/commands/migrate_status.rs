@@ -19,7 +19,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<()> {
     let config = Config::load(&args.selection.config.sources())?;
     logs::init(&config.log);
-    process::runtime()?.block_on(async {
+    process::block_on(async {
         let mut table = Table::new(["SERVICE", "SCHEMA", "PROGRAM", "STATE", "DATABASE"]);
         let mut faults = Vec::new();
         let mut is_behind = false;

@@ -42,7 +42,7 @@ impl Selection {
 pub(crate) fn run(args: &Args) -> Result<()> {
     let config = Config::load(&args.selection.config.sources())?;
     logs::init(&config.log);
-    process::runtime()?.block_on(async {
+    process::block_on(async {
         for (name, settings, migrations) in args.selection.databases(&config) {
             let place = settings.place(&config.data_dir);
             let SchemaState { applied, known } = store::schema_state(&place, migrations).await?;

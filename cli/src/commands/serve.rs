@@ -54,5 +54,5 @@ pub(crate) fn run(args: Args) -> Result<()> {
     }
     let peers = config.peers();
     let plan = Plan { peers, identities, ready_file: args.ready_file, certificates, banner: false, config };
-    process::runtime()?.block_on(process::run(plan))
+    process::block_on(process::run(plan))
 }

@@ -66,7 +66,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
         certificates.workloads.insert(name, files);
     }
 
-    process::runtime()?.block_on(async {
+    process::block_on(async {
         tokio::spawn(renew(config.certs_dir.clone(), config.trust_domain.clone(), identities.clone()));
         identities.retain(|name, _| !args.without.iter().any(|left_out| left_out == name));
         process::run(Plan {

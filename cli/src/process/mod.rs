@@ -29,11 +29,7 @@ use drystone_mesh::{
     store::redis::Redis,
     telemetry::{Metrics, admin},
 };
-use tokio::{
-    net::TcpListener,
-    runtime::{Builder, Runtime},
-    task::JoinSet,
-};
+use tokio::{net::TcpListener, runtime::Builder, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -85,9 +81,17 @@ struct Listeners {
     admin: TcpListener,
 }
 
-/// Where the process' work is done: one thread a core.
-pub(crate) fn runtime() -> Result<Runtime> {
-    Builder::new_multi_thread().enable_all().build().context("the threads of the process cannot be started")
+/// Does the process' work, on one thread a core.
+///
+/// # Errors
+/// What the work fails with.
+pub(crate) fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    let runtime = Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.context("the threads of the process cannot be started")?;
+    let outcome = runtime.block_on(work);
+    // The system's look-up of a name cannot be broken off, and is not waited for.
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    outcome
 }
 
 /// Runs a plan until the process is told to stop.

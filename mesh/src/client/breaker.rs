@@ -58,10 +58,19 @@ impl Breaker {
         }
     }
 
-    /// The instance is found well: it is called again.
-    pub(super) fn close(&self) {
+    /// The instance is found well: it is called again, unless it is held out. Says whether it is called.
+    pub(super) fn close(&self) -> bool {
+        if !self.is_open() {
+            return true;
+        }
+        let mut held_until = self.lock();
+        if held_until.is_some_and(|until| until > Instant::now()) {
+            return false;
+        }
+        *held_until = None;
         self.in_a_row.store(0, Ordering::Relaxed);
         self.is_open.store(false, Ordering::Release);
+        true
     }
 
     /// Waits until the instance is put out by a call. One that was since this was last asked counts.
@@ -71,8 +80,7 @@ impl Breaker {
 
     /// How long it is still to be out whatever it says.
     pub(super) fn hold(&self) -> Option<Duration> {
-        let held_until = self.lock().take()?;
-        held_until.checked_duration_since(Instant::now())
+        (*self.lock())?.checked_duration_since(Instant::now())
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Option<Instant>> {
@@ -95,8 +103,9 @@ mod tests {
         (0..IN_A_ROW).for_each(|_| breaker.failed());
         assert!(breaker.is_open());
         assert!(breaker.hold().is_some_and(|hold| hold <= HOLD));
-        breaker.close();
-        assert!(!breaker.is_open());
+        assert!(!breaker.close() && breaker.is_open(), "it is held out, whatever it says of itself");
+        *breaker.lock() = Some(Instant::now());
+        assert!(breaker.close() && !breaker.is_open());
         breaker.failed();
         assert!(!breaker.is_open(), "it starts anew");
     }

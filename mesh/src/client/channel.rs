@@ -5,7 +5,7 @@ use std::{
     error::Error as StdError,
     sync::Arc,
     task::{Context, Poll},
-    time::Duration,
+    time::Instant,
 };
 
 use http::{
@@ -32,9 +32,6 @@ use crate::{
 
 /// What our requests are sent by.
 const AGENT: &str = concat!("drystone/", env!("CARGO_PKG_VERSION"));
-
-/// What is kept back of a deadline that is handed on, so that there is time to answer with what came of it.
-const MARGIN: Duration = Duration::from_millis(5);
 
 /// A channel to one service. Clones share its connections.
 ///
@@ -72,10 +69,10 @@ impl Channel {
 }
 
 impl Target {
-    async fn call(&self, request: Request<Body>) -> Result<Response<Incoming>, Unanswered> {
+    async fn call(&self, request: Request<Body>, deadline: Option<Instant>) -> Result<Response<Incoming>, Unanswered> {
         match self {
-            Self::Any(instances) => retry::call(instances, request).await,
-            Self::One(instance) => instance.call(request.map(Either::Right)).await,
+            Self::Any(instances) => retry::call(instances, request, deadline).await,
+            Self::One(instance) => instance.ask(request.map(Either::Right)).await,
         }
     }
 }
@@ -98,7 +95,7 @@ impl Service<Request<Body>> for Channel {
         }
         let Self { service, target } = self.clone();
         Box::pin(async move {
-            let answering = target.call(request);
+            let answering = target.call(request, deadline);
             let answer = match deadline {
                 Some(deadline) => tokio::time::timeout_at(deadline.into(), answering).await,
                 None => Ok(answering.await),
@@ -111,7 +108,7 @@ impl Service<Request<Body>> for Channel {
                         None => Body::new(body),
                     }
                 }),
-                Ok(Err(error)) => away(&service, &error).into_http(),
+                Ok(Err(error)) => away(&service, &*error.source).into_http(),
                 Err(_) => Status::from(deadline::exceeded()).into_http(),
             })
         })
@@ -138,9 +135,7 @@ fn dress_for(request: &mut Request<Body>, call: &Call, on_behalf: OnBehalf) -> R
     headers.insert(header::REQUEST_ID, parts.request_id.clone());
     headers.insert(header::TRACEPARENT, parts.trace.header());
     if let Some(deadline) = parts.deadline {
-        let left =
-            deadline::remaining(deadline).and_then(|left| left.checked_sub(MARGIN)).ok_or_else(deadline::exceeded)?;
-        headers.insert(header::GRPC_TIMEOUT, deadline::format_timeout(left));
+        headers.insert(header::GRPC_TIMEOUT, deadline::hand_on(deadline).ok_or_else(deadline::exceeded)?);
     }
     if on_behalf == OnBehalf::User
         && let Some(authorization) = &parts.authorization
@@ -162,6 +157,10 @@ fn dress_for(request: &mut Request<Body>, call: &Call, on_behalf: OnBehalf) -> R
 
 /// The answer of a service that cannot be reached. What the matter was stays in the log.
 fn away(service: &str, error: &(dyn StdError + 'static)) -> Status {
+    // What we could not even put together is no fault of the service.
+    if let Some(status) = error.downcast_ref::<Status>() {
+        return status.clone();
+    }
     debug!(service, cause = %Chain(error), "call was not answered");
     Status::new(Code::Unavailable, format!("the service `{service}` is away for now; try again shortly"))
 }

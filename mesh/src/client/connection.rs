@@ -63,7 +63,15 @@ enum State {
     None,
     /// Somebody has begun; the others wait for the same.
     Connecting(Attempt),
-    Connected(Sender),
+    Connected(Connected),
+}
+
+/// A connection that stands.
+#[derive(Clone)]
+struct Connected {
+    sender: Sender,
+    /// Which of our certificates was shown. The other side holds the connection to its end.
+    generation: u64,
 }
 
 impl Connection {
@@ -76,7 +84,11 @@ impl Connection {
         let attempt = {
             let mut state = lock(&self.state);
             match &*state {
-                State::Connected(sender) if !sender.is_closed() => return Ok(sender.clone()),
+                State::Connected(Connected { sender, generation })
+                    if !sender.is_closed() && *generation == self.target.identity.generation() =>
+                {
+                    return Ok(sender.clone());
+                }
                 State::Connecting(attempt) => attempt.clone(),
                 State::None | State::Connected(_) => {
                     let attempt = self.begin();
@@ -85,7 +97,11 @@ impl Connection {
                 }
             }
         };
-        attempt.await.unwrap_or_else(|_| Err(NotConnected("the process is stopping".into())))
+        attempt.await.unwrap_or_else(|_| {
+            // The task is gone without a word: it panicked, or the process is stopping.
+            *lock(&self.state) = State::None;
+            Err(NotConnected("the attempt to connect was broken off".into()))
+        })
     }
 
     /// Connects in a task of its own: a caller that gives up takes nothing from the others.
@@ -95,11 +111,11 @@ impl Connection {
         tokio::spawn(async move {
             let outcome = target.connect_in_time().await;
             *lock(&state) = match &outcome {
-                Ok(sender) => State::Connected(sender.clone()),
+                Ok(connected) => State::Connected(connected.clone()),
                 Err(_) => State::None,
             };
             // Nobody may be waiting any more.
-            let _ = done.send(outcome);
+            let _ = done.send(outcome.map(|connected| connected.sender));
         });
         attempt.shared()
     }
@@ -110,16 +126,18 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
 }
 
 impl Target {
-    async fn connect_in_time(&self) -> Result<Sender, NotConnected> {
+    async fn connect_in_time(&self) -> Result<Connected, NotConnected> {
         let Self { address, .. } = self;
         match tokio::time::timeout(CONNECT_TIME, self.connect()).await {
-            Ok(Ok(sender)) => Ok(sender),
+            Ok(Ok(connected)) => Ok(connected),
             Ok(Err(error)) => Err(NotConnected(Chain(&*error).to_string().into())),
             Err(_) => Err(NotConnected(format!("no connection to {address} within {CONNECT_TIME:?}").into())),
         }
     }
 
-    async fn connect(&self) -> Result<Sender, Box<dyn std::error::Error + Send + Sync>> {
+    async fn connect(&self) -> Result<Connected, Box<dyn std::error::Error + Send + Sync>> {
+        // Before the handshake: if it is swapped meanwhile, the connection is one too old rather than one too new.
+        let generation = self.identity.generation();
         let stream = self.handshake().await?;
         let (sender, connection) = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
@@ -136,14 +154,13 @@ impl Target {
                 tracing::debug!(%address, cause = %Chain(&error), "connection broke");
             }
         });
-        Ok(sender)
+        Ok(Connected { sender, generation })
     }
 
     async fn handshake(&self) -> io::Result<TlsStream<TcpStream>> {
         let stream = TcpStream::connect(self.address).await?;
         // Small frames that wait for each other cost a hundredfold.
         stream.set_nodelay(true)?;
-        // Read at each connection, so that a swapped identity is used from the next one on.
         let config = self.identity.client_config(&self.expected).map_err(io::Error::other)?;
         // The name is sent as SNI and no more: who answers is decided by SPIFFE ID.
         let name = self.expected.workload().unwrap_or("service").to_owned();

@@ -11,10 +11,16 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::join_all;
+use tokio::time::timeout;
+
 use super::instances::Instances;
 
 /// How often a name is looked up: once found, and until it is.
 const PACE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_millis(500));
+
+/// How long a name may take.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// `HOST:PORT`: where to find one instance, or all of those that a name stands for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,14 +48,17 @@ impl FromStr for Place {
 /// Tells the instances which there are: at once where every place is an address, else for ever.
 pub(super) async fn run(instances: Arc<Instances>, places: Vec<Place>) {
     let mut known: Vec<Vec<SocketAddr>> = places.iter().map(Place::address).collect();
+    // Names need not be waited for where an address is there.
+    if !known.concat().is_empty() {
+        instances.set(&known.concat());
+    }
     loop {
         let mut fault = None;
-        for (place, known) in places.iter().zip(&mut known) {
-            let Place::Name(host, port) = place else { continue };
-            match look_up(host, *port).await {
+        for (found, known) in join_all(places.iter().map(Place::find)).await.into_iter().zip(&mut known) {
+            match found {
                 Ok(found) => *known = found,
                 // What was found before is still the best that is known.
-                Err(error) => fault = Some(format!("the name `{host}` cannot be looked up: {error}")),
+                Err(why) => fault = Some(why),
             }
         }
         let mut addresses = known.concat();
@@ -73,6 +82,16 @@ impl Place {
         match self {
             Self::Address(address) => vec![*address],
             Self::Name(..) => Vec::new(),
+        }
+    }
+
+    /// The addresses that it has now, or why they are not known.
+    async fn find(&self) -> Result<Vec<SocketAddr>, String> {
+        let Self::Name(host, port) = self else { return Ok(self.address()) };
+        match timeout(PATIENCE, look_up(host, *port)).await {
+            Ok(Ok(found)) => Ok(found),
+            Ok(Err(error)) => Err(format!("the name `{host}` cannot be looked up: {error}")),
+            Err(_) => Err(format!("the name `{host}` cannot be looked up: no answer within {PATIENCE:?}")),
         }
     }
 }

@@ -103,8 +103,19 @@ impl Instance {
         lock(&self.trouble).clone()
     }
 
-    /// Sends a request, and waits for the head of the answer.
+    /// Sends a request, and waits for the head of the answer. What comes of it counts for or against the instance.
     pub(super) async fn call(&self, request: Request<Payload>) -> Result<Response<Incoming>, Unanswered> {
+        let answer = self.ask(request).await?;
+        if has_code(&answer, Code::Unavailable) {
+            self.breaker.failed();
+        } else {
+            self.breaker.succeeded();
+        }
+        Ok(answer)
+    }
+
+    /// The same for health checks and the like: that they are answered says nothing of other calls.
+    pub(super) async fn ask(&self, request: Request<Payload>) -> Result<Response<Incoming>, Unanswered> {
         let at_hand = self.load.take_on();
         let mut sender = self.connection.sender().await.map_err(|error| {
             self.breaker.trip();
@@ -115,25 +126,15 @@ impl Instance {
         let mut exchange = Exchange { instance: self, at_hand, begun: Instant::now(), is_over: false };
         let outcome = sender.try_send_request(request).await;
         exchange.is_over = true;
-        match outcome {
-            Ok(response) => {
-                if has_code(&response, Code::Unavailable) {
-                    self.breaker.failed();
-                } else {
-                    self.breaker.succeeded();
-                }
-                Ok(response)
+        outcome.map_err(|error| {
+            let error = Unanswered::from(error);
+            *lock(&self.trouble) = Chain(&*error.source).to_string();
+            // A connection that is let go in order says nothing of the instance: others may stand already.
+            if error.was_sent {
+                self.breaker.trip();
             }
-            Err(error) => {
-                let error = Unanswered::from(error);
-                // A connection that is let go in order says nothing of the instance: others may stand already.
-                if error.was_sent {
-                    self.breaker.trip();
-                    *lock(&self.trouble) = Chain(&*error.source).to_string();
-                }
-                Err(error)
-            }
-        }
+            error
+        })
     }
 }
 

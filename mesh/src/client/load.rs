@@ -30,13 +30,15 @@ pub(super) struct Load {
 #[derive(Debug)]
 struct Average {
     seconds: f64,
-    /// When the last answer came, or, if it was idle since, the first call after it.
-    at: Instant,
+    /// When that was last measured.
+    measured: Instant,
+    /// Since when those wait that have calls at hand: the last answer or, after idleness, the first call.
+    waiting_since: Instant,
 }
 
 impl Load {
     pub(super) fn new() -> Self {
-        let average = Average { seconds: 0.0, at: Instant::now() };
+        let average = Average::new(Instant::now());
         Self { at_hand: AtomicUsize::new(0), average: Mutex::new(average) }
     }
 
@@ -48,7 +50,8 @@ impl Load {
     fn cost_at(&self, now: Instant) -> f64 {
         let at_hand = self.at_hand.load(Ordering::Relaxed);
         let average = self.average();
-        let silence = if at_hand == 0 { 0.0 } else { now.saturating_duration_since(average.at).as_secs_f64() };
+        let silence =
+            if at_hand == 0 { 0.0 } else { now.saturating_duration_since(average.waiting_since).as_secs_f64() };
         #[allow(clippy::cast_precision_loss, reason = "no instance has so many calls at hand")]
         let calls = (at_hand + 1) as f64;
         average.seconds.max(silence).max(QUICK) * calls
@@ -57,7 +60,7 @@ impl Load {
     /// A call is at hand until this is dropped.
     pub(super) fn take_on(&self) -> AtHand<'_> {
         if self.at_hand.fetch_add(1, Ordering::Relaxed) == 0 {
-            self.average().at = Instant::now();
+            self.average().waiting_since = Instant::now();
         }
         AtHand(self)
     }
@@ -68,11 +71,15 @@ impl Load {
 }
 
 impl Average {
+    fn new(now: Instant) -> Self {
+        Self { seconds: 0.0, measured: now, waiting_since: now }
+    }
+
     fn observe(&mut self, seconds: f64, now: Instant) {
-        let elapsed = now.saturating_duration_since(self.at).as_secs_f64();
+        let elapsed = now.saturating_duration_since(self.measured).as_secs_f64();
         let weight = (-elapsed / DECAY.as_secs_f64()).exp();
         let mixed = self.seconds * weight + seconds * (1.0 - weight);
-        (self.seconds, self.at) = (mixed.max(seconds), now);
+        *self = Self { seconds: mixed.max(seconds), measured: now, waiting_since: now };
     }
 }
 
@@ -112,7 +119,7 @@ mod tests {
     #[test]
     fn a_slow_answer_counts_at_once_and_quick_ones_bring_the_average_down_slowly() {
         let start = Instant::now();
-        let mut average = Average { seconds: 0.0, at: start };
+        let mut average = Average::new(start);
         average.observe(0.001, start);
         average.observe(0.1, start + MILLI);
         assert!((average.seconds - 0.1).abs() < 1e-9);
@@ -123,10 +130,20 @@ mod tests {
     #[test]
     fn after_a_while_one_quick_answer_makes_up_for_a_slow_one() {
         let start = Instant::now();
-        let mut average = Average { seconds: 0.0, at: start };
+        let mut average = Average::new(start);
         average.observe(1.0, start);
         average.observe(0.001, start + 10 * DECAY);
         assert!(average.seconds < 0.002);
+    }
+
+    #[test]
+    fn an_idle_instance_that_was_slow_once_comes_back_into_favour_with_one_quick_answer() {
+        let load = Load::new();
+        load.take_on().took(500 * MILLI);
+        let slow = load.cost();
+        load.average().measured -= 10 * DECAY;
+        load.take_on().took(MILLI);
+        assert!(load.cost() < slow / 100.0);
     }
 
     #[test]

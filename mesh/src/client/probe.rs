@@ -34,26 +34,28 @@ pub(super) async fn run(instances: Arc<Instances>, instance: Arc<Instance>) {
         let condition = match answer.map(|answer| answer.into_inner().status()) {
             Ok(ServingStatus::Serving) => Condition::Serving,
             Ok(other) => Condition::Ailing(format!("answers {}", other.as_str_name())),
+            // It has more to do than it can, and says so; that is what the load is for.
+            Err(status) if status.code() == Code::ResourceExhausted => Condition::Serving,
             Err(status) if status.code() == Code::DeadlineExceeded => {
                 Condition::Away(format!("no answer within {TIME:?}"))
             }
             Err(status) if status.code() == Code::Unavailable => Condition::Away(instance.trouble()),
             Err(status) => Condition::Ailing(format!("answers {:?}: {}", status.code(), status.message())),
         };
-        let serves = condition == Condition::Serving;
-        if serves {
-            instance.breaker.close();
+        let is_called = if condition == Condition::Serving {
+            instance.breaker.close()
         } else {
             instance.breaker.trip();
-        }
+            false
+        };
         if instance.set_condition(condition.clone()) != condition {
             tracing::debug!(service = &**instances.service(), address = %instance.address(), ?condition, "instance probed");
         }
         instances.report();
         tokio::select! {
             // The trip may be our own.
-            () = instance.breaker.tripped(), if serves => instances.report(),
-            () = tokio::time::sleep(if serves { INTERVAL } else { RETRY }) => {}
+            () = instance.breaker.tripped(), if is_called => instances.report(),
+            () = tokio::time::sleep(if is_called { INTERVAL } else { RETRY }) => {}
         }
     }
 }

@@ -2,10 +2,10 @@
 //!
 //! - A call that no instance has begun with is sent again, whatever it does.
 //! - One that may have been begun with, or that an instance refused with UNAVAILABLE, is sent again if its contract says
-//!   that twice is as good as once, to an instance that has not been tried, and only as long as few calls need it: when
-//!   everything fails, repeating it makes it worse.
+//!   that twice is as good as once, to an instance that has not been tried if there is one, and only as long as few calls
+//!   need it: when everything fails, repeating it makes it worse.
 
-use std::{collections::HashMap, sync::LazyLock};
+use std::{collections::HashMap, sync::LazyLock, time::Instant};
 
 use bytes::Bytes;
 use drystone::contract::{Idempotency, METHODS};
@@ -22,6 +22,7 @@ use super::{
     instances::Instances,
     message::Message,
 };
+use crate::{call::header, deadline};
 
 /// How often a call is sent at most.
 const MOST: usize = 3;
@@ -36,8 +37,12 @@ enum Policy {
 }
 
 /// Calls until somebody answers.
-pub(super) async fn call(instances: &Instances, request: Request<Body>) -> Result<Response<Incoming>, Unanswered> {
-    let (head, body) = request.into_parts();
+pub(super) async fn call(
+    instances: &Instances,
+    request: Request<Body>,
+    deadline: Option<Instant>,
+) -> Result<Response<Incoming>, Unanswered> {
+    let (mut head, body) = request.into_parts();
     let Policy::Unary { is_idempotent } = Policy::of(head.uri.path()) else {
         let instance = instances.pick(&[]).await?;
         return instance.call(Request::from_parts(head, Either::Right(body))).await;
@@ -64,8 +69,12 @@ pub(super) async fn call(instances: &Instances, request: Request<Body>) -> Resul
                         && instances.budget.withdraw()
                 }
             };
-        if !again {
+        let time = deadline.map(deadline::hand_on);
+        if !again || time == Some(None) {
             return outcome;
+        }
+        if let Some(Some(left)) = time {
+            head.headers.insert(header::GRPC_TIMEOUT, left);
         }
         instances.retries.inc();
     }

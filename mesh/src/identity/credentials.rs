@@ -2,12 +2,16 @@
 //!
 //! A new set is proven before it is published: the key fits the certificate, the certificate keeps to the profile
 //! and is in its time, and the roots vouch for it. A bad set leaves the old one in place. Connections that exist
-//! keep what they were made with; each new handshake takes the set that is published then.
+//! keep what they were made with; each new handshake takes the set that is published then. Our client makes its
+//! connections anew, since the other side holds them to the end of the certificate that they were made with.
 
 use std::{
     io,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use arc_swap::ArcSwap;
@@ -44,7 +48,14 @@ pub struct IdentityFiles {
 
 /// Who we are, and whom we believe. Clones share one identity.
 #[derive(Debug, Clone)]
-pub struct Identity(Arc<ArcSwap<Published>>);
+pub struct Identity(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    published: ArcSwap<Published>,
+    /// How often the set has been replaced.
+    generation: AtomicU64,
+}
 
 /// One proven set.
 #[derive(Debug)]
@@ -147,7 +158,8 @@ impl Identity {
     /// If a file cannot be read, the key is open to others, or the set does not hold together; the text says which
     /// file it is and what to do.
     pub fn load(files: &IdentityFiles) -> Result<Self, IdentityError> {
-        Ok(Self(Arc::new(ArcSwap::from_pointee(Published::load(files)?))))
+        let published = ArcSwap::from_pointee(Published::load(files)?);
+        Ok(Self(Arc::new(Inner { published, generation: AtomicU64::new(0) })))
     }
 
     /// Reads a new set and, once it is proven, puts it in the place of the old one.
@@ -161,33 +173,40 @@ impl Identity {
             let path = files.certificate.clone();
             return Err(IdentityError::OtherWorkload { path, own, found: new.svid.id.clone() });
         }
-        self.0.store(Arc::new(new));
+        self.0.published.store(Arc::new(new));
+        self.0.generation.fetch_add(1, Ordering::Release);
         Ok(())
+    }
+
+    /// Which set this is: one more with each that is replaced. What was made with an earlier one should be made anew.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.0.generation.load(Ordering::Acquire)
     }
 
     /// Who we are.
     #[must_use]
     pub fn id(&self) -> SpiffeId {
-        self.0.load().svid.id.clone()
+        self.0.published.load().svid.id.clone()
     }
 
     /// The trust domain that we belong to.
     #[must_use]
     pub fn trust_domain(&self) -> TrustDomain {
-        self.0.load().svid.id.trust_domain().clone()
+        self.0.published.load().svid.id.trust_domain().clone()
     }
 
     /// What our certificate says, its end among it.
     #[must_use]
     pub fn svid(&self) -> Arc<Svid> {
-        self.0.load().svid.clone()
+        self.0.published.load().svid.clone()
     }
 
     /// How to answer a handshake: TLS 1.3 only, a client certificate required, HTTP/2, and nothing that would
     /// outlive the certificates: no tickets, no resumption, no early data.
     #[must_use]
     pub fn server_config(&self) -> Arc<ServerConfig> {
-        self.0.load().server.clone()
+        self.0.published.load().server.clone()
     }
 
     /// How to dial one workload: as [`Identity::server_config`], with our own certificate, and believing nobody but
@@ -196,7 +215,7 @@ impl Identity {
     /// # Errors
     /// If nothing in the bundle could vouch for that workload.
     pub fn client_config(&self, expected: &SpiffeId) -> Result<Arc<ClientConfig>, IdentityError> {
-        self.0.load().client_config(expected)
+        self.0.published.load().client_config(expected)
     }
 }
 

@@ -112,7 +112,12 @@ impl Postgres {
     /// Proves that the database answers, and sees to it that it does again after a failure.
     pub(super) async fn ping(&self) -> sqlx::Result<()> {
         let returned = self.0.returned.load(Ordering::Relaxed);
-        let answer = migration::version_on_server(self.pool()).await.map(drop);
+        // A connection that was just used is not tried out, and may hang for all that.
+        let limit = self.0.server.pool.acquire_timeout.duration() + PATIENCE;
+        let answer = match timeout(limit, migration::version_on_server(self.pool())).await {
+            Ok(answer) => answer.map(drop),
+            Err(_) => Err(sqlx::Error::PoolTimedOut),
+        };
         match &answer {
             Err(sqlx::Error::PoolTimedOut) if self.0.returned.load(Ordering::Relaxed) == returned => self.renew().await,
             Err(sqlx::Error::Database(error)) if error.code().is_some_and(|code| code.starts_with("28")) => {

@@ -224,6 +224,18 @@ async fn a_connection_that_is_let_go_is_made_again_without_a_word() {
 }
 
 #[tokio::test]
+async fn a_new_certificate_is_shown_from_the_next_call_on() {
+    let fleet = Fleet::new(["one"]).await;
+    fleet.until_reported(is_up).await;
+    for made in 1..4 {
+        fleet.read().await.unwrap();
+        fleet.read().await.unwrap();
+        assert_eq!(fleet.instances[0].connections(), made);
+        fleet.renew_caller();
+    }
+}
+
+#[tokio::test]
 async fn a_name_is_looked_up() {
     let mut fleet = Fleet::new(["one"]).await;
     fleet.tell_of(format!("localhost:{}", fleet.instances[0].address.port()));

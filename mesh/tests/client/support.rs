@@ -117,6 +117,11 @@ impl Instance {
         }
     }
 
+    /// How many connections there have been.
+    pub fn connections(&self) -> usize {
+        self.connections.lock().unwrap().len()
+    }
+
     /// What is under way is cut, and whoever comes is let in again.
     pub fn cut(&self) {
         for connection in self.connections.lock().unwrap().drain(..) {
@@ -169,6 +174,7 @@ pub struct Fleet {
     pub channel: Channel,
     pub stop: CancellationToken,
     caller: Identity,
+    authority: Authority,
     _folder: TempDir,
 }
 
@@ -187,7 +193,12 @@ impl Fleet {
         let caller = identity("auth");
         let dialer = dialer("auth", caller.clone(), addresses, &health, &metrics, &stop);
         let channel = dialer.dependency("user", Kind::Optional).unwrap();
-        Self { instances, health, metrics, channel, stop, caller, _folder: folder }
+        Self { instances, health, metrics, channel, stop, caller, authority, _folder: folder }
+    }
+
+    /// Gives the caller a new certificate in the place of its own.
+    pub fn renew_caller(&self) {
+        self.caller.replace(&self.authority.issue("auth").unwrap()).unwrap();
     }
 
     /// Tells the caller of this place instead.

@@ -115,10 +115,20 @@ impl Service {
         tasks.spawn(follow::run(store.clone(), hub.clone(), stop.clone()));
 
         let heartbeat = config.heartbeat.duration();
-        let feeds = Source { store: store.clone(), hub: hub.clone(), clock: clock.clone(), heartbeat, stop };
+        // Watchers are there until the last revoking call is answered, so that it does not find that all have left.
+        let (revoking, feeds_stop) = (TaskTracker::new(), CancellationToken::new());
+        let (calls, end_feeds) = (revoking.clone(), feeds_stop.clone());
+        tasks.spawn(async move {
+            stop.cancelled().await;
+            calls.close();
+            calls.wait().await;
+            end_feeds.cancel();
+        });
+        let feeds =
+            Source { store: store.clone(), hub: hub.clone(), clock: clock.clone(), heartbeat, stop: feeds_stop };
         let patience = config.acknowledgement_timeout.duration();
         let rules = Rules::from(&config);
-        let sessions = Sessions { store, hub, rules, patience, clock, metrics, tasks: tasks.clone() };
+        let sessions = Sessions { store, hub, rules, patience, clock, metrics, tasks: tasks.clone(), revoking };
         Self { sessions, feeds, tasks }
     }
 

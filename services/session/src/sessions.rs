@@ -27,6 +27,8 @@ pub(crate) struct Sessions {
     pub(crate) clock: Clock,
     pub(crate) metrics: SessionMetrics,
     pub(crate) tasks: TaskTracker,
+    /// The calls that revoke something and have not been answered.
+    pub(crate) revoking: TaskTracker,
 }
 
 impl Sessions {
@@ -39,7 +41,7 @@ impl Sessions {
 
     /// Trades a refresh token in: answers the session whose counter the next one carries.
     pub(crate) async fn rotate(&self, id: Uuid, counter: u64) -> Result<Session, Error> {
-        let this = self.clone();
+        let (this, _answering) = (self.clone(), self.revoking.token());
         let rotation = self
             .to_its_end(async move {
                 let rotation = this.store.rotate(id, counter, &this.rules, this.clock.now()).await?;
@@ -78,35 +80,35 @@ impl Sessions {
 
     /// Ends one session of this user.
     pub(crate) async fn revoke(&self, user_id: Uuid, id: Uuid) -> Result<(), Error> {
-        let this = self.clone();
+        let (this, _answering) = (self.clone(), self.revoking.token());
         let ended = self
             .to_its_end(async move {
                 let ended = this.store.end(user_id, id, &this.rules, this.clock.now()).await?;
-                Ok(this.announced(ended))
+                this.announced(ended).await
             })
             .await?;
         self.metrics.sessions_ended("revoked", ended.sessions);
-        self.settled(ended).await;
+        self.hub.settle(ended.revocation, self.patience).await;
         if ended.sessions == 0 { Err(Error::NotFound) } else { Ok(()) }
     }
 
     /// Ends every session of this user but one. Answers how many.
     pub(crate) async fn revoke_all(&self, user_id: Uuid, keep: Option<Uuid>) -> Result<u32, Error> {
-        let this = self.clone();
+        let (this, _answering) = (self.clone(), self.revoking.token());
         let ended = self
             .to_its_end(async move {
                 let ended = this.store.end_all(user_id, keep, &this.rules, this.clock.now()).await?;
-                Ok(this.announced(ended))
+                this.announced(ended).await
             })
             .await?;
         self.metrics.sessions_ended("revoked_all", ended.sessions);
-        self.settled(ended).await;
+        self.hub.settle(ended.revocation, self.patience).await;
         Ok(ended.sessions)
     }
 
     /// Voids the access tokens that this user has now.
     pub(crate) async fn void_tokens(&self, user_id: Uuid) -> Result<(), Error> {
-        let this = self.clone();
+        let (this, _answering) = (self.clone(), self.revoking.token());
         let revocation = self
             .to_its_end(async move {
                 let revocation = this.store.void_tokens(user_id, &this.rules, this.clock.now()).await?;
@@ -118,17 +120,15 @@ impl Sessions {
         Ok(())
     }
 
-    fn announced(&self, ended: Ended) -> Ended {
-        if let Some(revocation) = ended.revocation {
-            self.hub.announce(revocation);
-        }
-        ended
-    }
-
-    async fn settled(&self, ended: Ended) {
-        if let Some(revocation) = ended.revocation {
-            self.hub.settle(revocation, self.patience).await;
-        }
+    /// Tells the watchers what came of an ending. Where nothing was left to end, an earlier call may have ended it that
+    /// could not be answered, at another instance even: whoever asks again is to rely on the answer all the same.
+    async fn announced(&self, Ended { sessions, revocation }: Ended) -> Result<Announced, StoreError> {
+        let revocation = match revocation {
+            Some(revocation) => revocation,
+            None => self.store.newest_revocation().await?,
+        };
+        self.hub.announce(revocation);
+        Ok(Announced { sessions, revocation })
     }
 
     /// Does work that has to go on if the caller goes away: what has been revoked must be announced.
@@ -140,6 +140,12 @@ impl Sessions {
     }
 }
 
+/// What an ending came to, and how far the watchers have to be to know of it.
+struct Announced {
+    sessions: u32,
+    revocation: u64,
+}
+
 fn outcome(rotation: &Rotation) -> &'static str {
     match rotation {
         Rotation::Advanced(_) => "advanced",
@@ -147,5 +153,62 @@ fn outcome(rotation: &Rotation) -> &'static str {
         Rotation::Reused { .. } => "reused",
         Rotation::NeverIssued => "never_issued",
         Rotation::Over => "over",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use drystone_mesh::{store::Db, telemetry::Metrics};
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::{Config, Deps, MIGRATIONS, Service, SqlStore};
+
+    async fn service(directory: &tempfile::TempDir, stop: &CancellationToken) -> Service {
+        let db = Db::open(&directory.path().join("session.db"), MIGRATIONS).await.unwrap();
+        Service::new(Deps {
+            config: Config { acknowledgement_timeout: drystone_mesh::config::Span::seconds(20), ..Config::default() },
+            store: Arc::new(SqlStore::new(db)),
+            clock: Clock::system(),
+            metrics: Metrics::new(),
+            tasks: TaskTracker::new(),
+            stop: stop.clone(),
+        })
+    }
+
+    #[tokio::test]
+    async fn who_asks_again_for_what_another_instance_has_ended_can_rely_on_the_answer() {
+        let (directory, stop) = (tempfile::tempdir().unwrap(), CancellationToken::new());
+        let Sessions { store, rules, clock, .. } = service(&directory, &stop).await.sessions;
+        let sessions = service(&directory, &stop).await.sessions;
+        let user_id = Uuid::now_v7();
+        let new = NewSession { user_id, device: String::new(), address: String::new() };
+        let session = rules.start(new, clock.now());
+        store.insert(&session).await.unwrap();
+        // The other instance ended it, and went before it could tell its own watchers or ours.
+        let revocation = store.end(user_id, session.id, &rules, clock.now()).await.unwrap().revocation.unwrap();
+
+        let mut watcher = sessions.hub.subscribe(0);
+        let asking = tokio::spawn({
+            let sessions = sessions.clone();
+            async move { sessions.revoke(user_id, session.id).await }
+        });
+        assert_eq!(watcher.next().await, crate::hub::Event::News);
+        assert!(!asking.is_finished(), "the watcher has not acknowledged");
+        watcher.acknowledger().acknowledge(revocation);
+        assert!(matches!(asking.await.unwrap(), Err(Error::NotFound)));
+        stop.cancel();
+    }
+
+    #[tokio::test]
+    async fn watchers_are_kept_until_the_last_revoking_call_is_answered() {
+        let (directory, stop) = (tempfile::tempdir().unwrap(), CancellationToken::new());
+        let service = service(&directory, &stop).await;
+        let call = service.sessions.revoking.token();
+        stop.cancel();
+        let feeds = &service.feeds.stop;
+        assert!(tokio::time::timeout(Duration::from_millis(20), feeds.cancelled()).await.is_err());
+        drop(call);
+        tokio::time::timeout(Duration::from_secs(20), feeds.cancelled()).await.unwrap();
     }
 }

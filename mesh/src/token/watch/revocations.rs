@@ -21,8 +21,9 @@ use crate::{
 
 /// A server that says nothing for so long is taken for gone; it gives a sign of life every 2 s.
 const SILENCE: Duration = Duration::from_secs(10);
-/// The first and the longest wait after a failure. Short: until the next stream stands, nothing is heard.
-const WAITS: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+/// The first and the longest wait after a failure. No longer than it takes until an instance that is back is called: who
+/// revokes something there waits for those that listen.
+const WAITS: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(250));
 
 /// Takes in what is revoked, and acknowledges it only then: a revoking call that waits for the acknowledgement knows
 /// that no token of it passes here any more.
@@ -44,7 +45,6 @@ pub(crate) async fn watch_revocations(instances: Arc<Instances>, view: Revocatio
         followed = all.to_vec();
         match stop.run_until_cancelled(current.changed()).await {
             Some(Ok(())) => while followers.try_join_next().is_some() {},
-            // The service's last channel has gone.
             Some(Err(_)) | None => return,
         }
     }
