@@ -132,6 +132,13 @@ impl Health {
         of_prefix.any(|(_, known)| known.kind == Kind::Vital && known.state == State::Down)
     }
 
+    /// How the component of this name is, if there is one.
+    #[must_use]
+    pub fn state(&self, name: &str) -> Option<State> {
+        let components = self.0.components.lock().unwrap_or_else(PoisonError::into_inner);
+        components.get(name).map(|known| known.state)
+    }
+
     /// How everything is.
     #[must_use]
     pub fn report(&self) -> Report {

@@ -3,7 +3,7 @@
 use std::{path::Path, time::Duration};
 
 use sqlx::{
-    SqlitePool,
+    Connection, SqlitePool,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
@@ -43,6 +43,12 @@ pub(super) async fn open(path: &Path, migrations: &'static [Migration]) -> Resul
     };
     let writer = pool()
         .max_connections(1)
+        // On a full disk SQLite rolls back by itself. sqlx then takes the connection to be in a transaction for ever, and
+        // refuses to begin another one there.
+        .after_release(|connection, _| {
+            let is_free = !connection.is_in_transaction();
+            Box::pin(async move { Ok(is_free) })
+        })
         .connect_with(options.clone())
         .await
         .map_err(|error| OpenError::of_file(path, &error))?;

@@ -5,7 +5,7 @@ use std::{fs, path::PathBuf};
 use tempfile::TempDir;
 
 use super::{
-    super::{Either, OpenError},
+    super::{Either, Failure, OpenError},
     *,
 };
 use crate::error::{Error, Reason};
@@ -81,4 +81,30 @@ async fn a_full_database_says_so_and_goes_on_when_there_is_room() {
 
     sqlx::raw_sql("PRAGMA max_page_count = 1000000").execute(writer).await.unwrap();
     write(&db, 1, &long).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_transaction_that_found_the_database_full_leaves_the_way_free_for_others() {
+    let (_directory, path) = place();
+    let db = Db::open(&path, FIRST).await.unwrap();
+    let Either::Sqlite(writer) = db.writer() else { unreachable!() };
+    let long = "x".repeat(100_000);
+    for id in 1..=3 {
+        sqlx::raw_sql("PRAGMA max_page_count = 10").execute(writer).await.unwrap();
+        let mut transaction = db.begin().await.unwrap();
+        let full = run!(transaction.connection(), |connection| {
+            let insert = sqlx::query("INSERT INTO note (id, text) VALUES ($1, $2)").bind(id).bind(&long);
+            insert.execute(connection).await.map(drop)
+        });
+        assert_eq!(Failure::of(&full.unwrap_err()), Failure::Full);
+        drop(transaction);
+
+        let mut transaction = db.begin().await.unwrap();
+        run!(transaction.connection(), |connection| {
+            let insert = sqlx::query("INSERT INTO note (id, text) VALUES ($1, '')").bind(id);
+            insert.execute(connection).await.unwrap();
+        });
+        transaction.commit().await.unwrap();
+    }
+    assert_eq!(texts(&db).await, [""; 3]);
 }
