@@ -1,61 +1,31 @@
 //! Services that run apart, each in a process of its own, and come and go.
 
-use std::{cell::RefCell, collections::BTreeMap};
-
 use drystone::Reason;
-use drystone_tests::{Answer, Home, Mesh, Rest, Starting, Tokens, User, certs::Certificates, free_addresses, wait};
+use drystone_tests::{Answer, Cluster, Rest, Tokens, User, cluster::PARTS, wait};
 use serde_json::json;
 
-const EVERYTHING: [&str; 5] = ["auth", "user", "session", "property", "edge"];
-
-/// A mesh whose services are processes of their own.
-struct Apart {
-    addresses: BTreeMap<&'static str, String>,
-    certificates: Certificates,
-    running: RefCell<BTreeMap<&'static str, Mesh>>,
-    /// What a service left that does not run.
-    homes: RefCell<BTreeMap<&'static str, Home>>,
-    _home: Home,
-}
+/// One process of each, on embedded stores.
+struct Apart(Cluster);
 
 impl Apart {
-    fn start() -> Self {
-        let home = Home::new();
-        // Each has to know where the others will be.
-        let addresses = EVERYTHING.into_iter().zip(free_addresses::<5>().map(|address| address.to_string())).collect();
-        let certificates = Certificates::make_in(&home.path().join("certs"));
-        let this =
-            Self { addresses, certificates, running: RefCell::default(), homes: RefCell::default(), _home: home };
-        // Each waits for others, so that all have to begin before any can be ready.
-        let starting = EVERYTHING.map(|name| (name, this.begin_one(name)));
-        this.running.borrow_mut().extend(starting.map(|(name, starting)| (name, starting.ready())));
-        this
+    async fn start() -> Self {
+        Self(Cluster::apart().await)
     }
 
     fn start_one(&self, name: &'static str) {
-        self.running.borrow_mut().insert(name, self.begin_one(name).ready());
-    }
-
-    fn begin_one(&self, name: &'static str) -> Starting {
-        let home = self.homes.borrow_mut().remove(name).unwrap_or_default();
-        let setup = Mesh::setup().home(home).serve(&[name], &self.certificates).set("issuer", "https://id.example.com");
-        let everyone = self.addresses.iter();
-        let setup = everyone.fold(setup, |setup, (other, at)| setup.set(&format!("{other}.listen"), at));
-        setup.begin()
+        self.0.start_one(name, 0);
     }
 
     fn stop_one(&self, name: &'static str) {
-        let running = self.running.borrow_mut().remove(name).expect("it runs");
-        self.homes.borrow_mut().insert(name, running.stop());
+        self.0.stop_one(name, 0);
     }
 
     fn kill_one(&self, name: &'static str) {
-        let running = self.running.borrow_mut().remove(name).expect("it runs");
-        self.homes.borrow_mut().insert(name, running.kill());
+        self.0.kill_one(name, 0);
     }
 
     fn rest(&self) -> Rest {
-        Rest::at(self.addresses["edge"].parse().unwrap())
+        self.0.rest(0)
     }
 
     async fn sign_up(&self) -> (User, Tokens) {
@@ -81,7 +51,7 @@ impl Apart {
 
 #[tokio::test]
 async fn the_whole_walk_works_across_processes() {
-    let apart = Apart::start();
+    let apart = Apart::start().await;
     let (_, tokens) = apart.sign_up().await;
     let body = json!({"displayName": "Barn"});
     apart.rest().post("/v1/properties", body).bearer(&tokens.access).send().await.expect(200);
@@ -93,12 +63,12 @@ async fn the_whole_walk_works_across_processes() {
     for path in ["/v1/users/me", "/v1/properties", "/v1/sessions"] {
         apart.get(path, &tokens).await.refused(Reason::TokenRevoked);
     }
-    EVERYTHING.iter().rev().for_each(|name| apart.stop_one(name));
+    PARTS.iter().rev().for_each(|name| apart.stop_one(name));
 }
 
 #[tokio::test]
 async fn the_property_service_goes_and_comes_back() {
-    let apart = Apart::start();
+    let apart = Apart::start().await;
     let (user, tokens) = apart.sign_up().await;
     apart.kill_one("property");
     apart.get("/v1/properties", &tokens).await.refused(Reason::Unavailable);
@@ -114,7 +84,7 @@ async fn the_property_service_goes_and_comes_back() {
 
 #[tokio::test]
 async fn without_the_session_service_tokens_work_and_nobody_signs_in() {
-    let apart = Apart::start();
+    let apart = Apart::start().await;
     let (user, tokens) = apart.sign_up().await;
     let other = user.sign_in_at(apart.rest()).await;
     apart.stop_one("session");
@@ -142,7 +112,7 @@ async fn without_the_session_service_tokens_work_and_nobody_signs_in() {
 
 #[tokio::test]
 async fn without_the_auth_service_tokens_that_are_there_work() {
-    let apart = Apart::start();
+    let apart = Apart::start().await;
     let (user, tokens) = apart.sign_up().await;
     apart.kill_one("auth");
     for path in ["/v1/users/me", "/v1/properties", "/v1/sessions"] {
@@ -159,7 +129,7 @@ async fn without_the_auth_service_tokens_that_are_there_work() {
 
 #[tokio::test]
 async fn a_user_service_that_comes_back_has_forgotten_nothing() {
-    let apart = Apart::start();
+    let apart = Apart::start().await;
     let (user, tokens) = apart.sign_up().await;
     let ended = user.sign_in_at(apart.rest()).await;
     apart.kill_one("user");

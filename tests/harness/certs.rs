@@ -69,6 +69,20 @@ impl Certificates {
         Self::new(directory.join("ca.pem"), workloads)
     }
 
+    /// Others for the same workloads, from the same CA, in a directory of their own.
+    ///
+    /// # Panics
+    /// If they cannot be made.
+    #[must_use]
+    pub fn make_more_in(&self, directory: &Path) -> Self {
+        fs::create_dir_all(directory).expect("a directory can be made");
+        for file in [self.ca.clone(), self.ca.with_extension("key")] {
+            let name = file.file_name().expect("it is a file");
+            fs::copy(&file, directory.join(name)).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+        }
+        Self::make_in(directory)
+    }
+
     /// The file of the CA's certificate.
     #[must_use]
     pub fn ca(&self) -> &Path {

@@ -14,6 +14,9 @@
 //! # }
 //! ```
 //!
+//! A [`Cluster`] is the same in many processes, [`Production`] one with two instances of each on PostgreSQL and Redis, and a
+//! [`load::Load`] is people who use it, and remember what they were told.
+//!
 //! To write a test: put it into the file of its topic, make users of your own, wait with [`wait::until`] for what is to
 //! become so, and name the test for what it proves. A new file needs a `[[test]]` entry in `Cargo.toml`.
 //!
@@ -25,24 +28,31 @@
 pub mod bad_tokens;
 pub mod binary;
 pub mod certs;
+pub mod cluster;
+mod front;
 pub mod grpc;
 mod home;
 pub mod impostor;
+pub mod load;
 pub mod logs;
 mod mesh;
 mod metrics;
 mod ports;
 pub mod process;
+mod production;
 pub mod readme;
 mod rest;
 mod user;
 pub mod wait;
 
 pub use self::{
+    cluster::Cluster,
+    front::Front,
     home::Home,
     mesh::{Mesh, SERVICES, Setup, Starting, WORKLOADS},
     metrics::Metrics,
     ports::free_addresses,
+    production::{Exclusive, Production},
     rest::{Answer, Call, Rest},
     user::{Tokens, User, unique_email},
 };

@@ -50,6 +50,8 @@ pub struct Setup {
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
     limited: bool,
+    /// How many MiB there are for its data.
+    disk: Option<u32>,
 }
 
 /// A mesh that has been started and may not be ready yet.
@@ -111,6 +113,14 @@ impl Setup {
         self
     }
 
+    /// With a disk of so many MiB of its own for its data. It is there as long as the process, and [`Mesh::disk`] says
+    /// where to find it.
+    #[must_use]
+    pub fn disk(mut self, size: u32) -> Self {
+        self.disk = Some(size);
+        self
+    }
+
     /// With an argument of the command line.
     #[must_use]
     pub fn argument(mut self, argument: &str) -> Self {
@@ -162,6 +172,10 @@ impl Setup {
         command.args(&self.arguments).envs(self.environment);
         // What a process that is not told otherwise would write, it writes here.
         command.current_dir(home.path());
+        if let Some(size) = self.disk {
+            fs::create_dir_all(home.data()).expect("a directory can be made");
+            command = process::on_a_disk_of_its_own(&command, &home.data(), size);
+        }
         Starting { process: Process::start(&mut command, &home.log(), home.path()), home }
     }
 }
@@ -179,7 +193,8 @@ impl Starting {
     /// If it does not become so.
     #[must_use]
     pub fn ready(self) -> Mesh {
-        let Self { mut process, home } = self;
+        // In this order, so that the log is still there for a process that goes with a failure.
+        let Self { home, mut process } = self;
         let ready_file = home.path().join(READY_FILE);
         let ready = until_blocking(|| match process.ended() {
             Some(status) => Err(format!("it ended with {status}")),
@@ -309,6 +324,14 @@ impl Mesh {
     #[must_use]
     pub fn home(&self) -> &Home {
         &self.home
+    }
+
+    /// The disk that it was given with [`Setup::disk`], as others can see it.
+    #[must_use]
+    pub fn disk(&self) -> PathBuf {
+        let data = self.home.data();
+        let from_the_root = data.strip_prefix("/").expect("the path is absolute");
+        PathBuf::from(format!("/proc/{}/root", self.id())).join(from_the_root)
     }
 
     /// The ready file.

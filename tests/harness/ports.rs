@@ -15,16 +15,21 @@ const COUNT: u16 = 20_000;
 /// If there are not that many.
 #[must_use]
 pub fn free_addresses<const N: usize>() -> [SocketAddr; N] {
+    some_free_addresses(N).try_into().expect("so many ports are free")
+}
+
+/// The same, for a number that is not known before.
+pub(crate) fn some_free_addresses(count: usize) -> Vec<SocketAddr> {
     // Held until all are found, so that none is found twice.
     let mut held = Vec::new();
     for _ in 0..1000 {
-        if held.len() == N {
+        if held.len() == count {
             break;
         }
         held.extend(TcpListener::bind((Ipv4Addr::LOCALHOST, random_port())));
     }
-    let addresses: Vec<_> = held.iter().map(|held| held.local_addr().expect("it is bound")).collect();
-    addresses.try_into().expect("so many ports are free")
+    assert_eq!(held.len(), count, "so many ports are free");
+    held.iter().map(|held| held.local_addr().expect("it is bound")).collect()
 }
 
 fn random_port() -> u16 {

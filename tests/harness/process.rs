@@ -17,6 +17,9 @@ kill -KILL "$0" 2>/dev/null
 [ -n "$1" ] && rm -rf -- "$1"
 exit 0"#;
 
+/// Puts a disk of the size `$1` at `$0`, and becomes what comes after.
+const MOUNT: &str = r#"mount -t tmpfs -o size="$1",mode=700 drystone "$0" && shift && exec "$@""#;
+
 /// A running `drystone`.
 #[derive(Debug)]
 pub struct Process {
@@ -146,7 +149,42 @@ pub fn run_to_end(command: &mut Command) -> Ended {
     Ended { status, stdout: process.output(), stderr: process.log() }
 }
 
-fn send(signal: &str, id: u32) {
+/// The same command, for which a small disk of its own lies at `place`. Nobody else sees it there, and it is gone with
+/// the process.
+///
+/// # Panics
+/// If this machine has no such disks.
+pub(crate) fn on_a_disk_of_its_own(command: &Command, place: &Path, mebibytes: u32) -> Command {
+    let own = || {
+        let mut unshare = Command::new("unshare");
+        // Root needs no more than the right to mount, anybody else a namespace in which they are root.
+        let tried = Command::new("unshare").args(["--mount", "true"]).stderr(Stdio::null()).status();
+        unshare.args(if tried.is_ok_and(|status| status.success()) { &["--mount"][..] } else { &["-r", "--mount"] });
+        unshare.args(["sh", "-c", MOUNT]).arg(place).arg(format!("{mebibytes}m"));
+        unshare
+    };
+    let output = own().arg("true").output();
+    let works = output.as_ref().is_ok_and(|output| output.status.success());
+    assert!(
+        works,
+        "this test needs a small disk: run it as root, or where `unshare -r --mount` is allowed (Debian: the package \
+         util-linux, and user namespaces switched on): {output:?}"
+    );
+    let mut wrapped = own();
+    wrapped.arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => wrapped.env(name, value),
+            None => wrapped.env_remove(name),
+        };
+    }
+    if let Some(directory) = command.get_current_dir() {
+        wrapped.current_dir(directory);
+    }
+    wrapped
+}
+
+pub(crate) fn send(signal: &str, id: u32) {
     let status = Command::new("kill").args(["-s", signal]).arg(id.to_string()).status().expect("`kill` can be run");
     assert!(status.success(), "process {id} cannot be signalled: {status}");
 }

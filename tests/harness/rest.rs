@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 pub struct Rest(SocketAddr);
 
 /// A call that is being put together.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Call {
     server: SocketAddr,
     method: Method,
@@ -83,6 +83,12 @@ impl Rest {
 }
 
 impl Call {
+    /// The same call to another server.
+    #[must_use]
+    pub fn at(self, server: Rest) -> Self {
+        Self { server: server.0, ..self }
+    }
+
     /// With an access token.
     #[must_use]
     pub fn bearer(self, token: &str) -> Self {

@@ -26,6 +26,10 @@ const LARGEST_HEAD: usize = 64 * 1024;
 /// How long to wait after a failing accept, such as for want of file handles.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// How long whoever connected just before the stop has to say what they want: a connection that is closed before its
+/// request was read is a call lost, and its client cannot know whether it was done.
+const LAST_WORD: Duration = Duration::from_millis(250);
+
 /// Serves until `stop`, then lets running requests end.
 pub(crate) async fn run<C: Backend>(
     exchange: Arc<Exchange<C>>,
@@ -36,10 +40,11 @@ pub(crate) async fn run<C: Backend>(
     let address = listener.local_addr()?;
     info!(service = crate::NAME, %address, "serving");
     let http = http(config);
-    let slots = Arc::new(Semaphore::new(config.connections.min(Semaphore::MAX_PERMITS)));
+    let most = config.connections.min(Semaphore::MAX_PERMITS);
+    let slots = Arc::new(Semaphore::new(most));
     let graceful = GracefulShutdown::new();
 
-    while let Some((stream, client, slot)) = stop.run_until_cancelled(next(&listener, &slots)).await {
+    let serve = |stream, client, slot| {
         let (exchange, watcher, http) = (exchange.clone(), graceful.watcher(), http.clone());
         let request_time = config.request_time.duration();
         tokio::spawn(async move {
@@ -49,8 +54,25 @@ pub(crate) async fn run<C: Backend>(
             connections.dec();
             drop(slot);
         });
+    };
+    while let Some((stream, client, slot)) = stop.run_until_cancelled(next(&listener, &slots)).await {
+        serve(stream, client, slot);
+    }
+    // Some are connected as far as they know, and wait to be accepted. The system itself is asked, since the runtime may
+    // not have heard of the last of them.
+    let listener = listener.into_std()?;
+    while let Ok(slot) = Arc::clone(&slots).try_acquire_owned()
+        && let Ok((stream, client)) = listener.accept()
+    {
+        if let Ok(stream) = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream)) {
+            serve(stream, client, Some(slot));
+        }
     }
     drop(listener);
+    let is_connected = slots.available_permits() < most;
+    if is_connected {
+        time::sleep(LAST_WORD.min(config.stop_time.duration())).await;
+    }
     if time::timeout(config.stop_time.duration(), graceful.shutdown()).await.is_err() {
         warn!(service = crate::NAME, "some requests did not end in time and were cut");
     }

@@ -171,6 +171,22 @@ async fn a_stop_lets_running_requests_end_and_takes_no_more() {
 }
 
 #[tokio::test]
+async fn a_stop_hears_out_whoever_has_just_connected() {
+    let edge = Edge::echo().await;
+    let mut accepted = edge.client().await;
+    // This thread is the edge's too: it cannot accept this one before it hears of the stop.
+    let waiting = std::net::TcpStream::connect(edge.address).unwrap();
+    edge.stop.cancel();
+    waiting.set_nonblocking(true).unwrap();
+    let mut waiting = client::Client::over(TcpStream::from_std(waiting).unwrap());
+    timeout(PATIENCE, async { while TcpStream::connect(edge.address).await.is_ok() {} }).await.unwrap();
+    for client in [&mut accepted, &mut waiting] {
+        assert_eq!(client.ask("GET /v1/things/one", "").await.json()["text"], "one");
+    }
+    timeout(PATIENCE, edge.stop()).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_stop_cuts_what_does_not_end() {
     let never = FakeBackend::new(Arc::new(|_| Box::pin(std::future::pending())));
     let config = Config { stop_time: Span::millis(20), ..Config::default() };

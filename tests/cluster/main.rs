@@ -1,0 +1,49 @@
+//! Two instances of each service and of the edge, on PostgreSQL and Redis, each a process of its own.
+
+mod direct;
+mod limiter;
+mod refresh;
+mod restarts;
+mod revocations;
+mod walk;
+
+use std::collections::BTreeSet;
+
+use drystone_tests::{Cluster, Production, cluster::PARTS};
+use rustls::{pki_types::ServerName, version::TLS13};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use x509_parser::{certificate::X509Certificate, extensions::GeneralName, prelude::FromDer};
+
+/// Every instance there is.
+fn everything(cluster: &Cluster) -> impl Iterator<Item = (&'static str, usize)> {
+    PARTS.into_iter().flat_map(|part| (0..cluster.instances()).map(move |number| (part, number)))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_instance_has_a_certificate_of_its_own_and_the_name_of_its_service() {
+    let mesh = Production::exclusively().await;
+    let cluster = &mesh.cluster;
+    for part in &PARTS[..4] {
+        let mut shown = BTreeSet::new();
+        for number in 0..cluster.instances() {
+            let certificate = certificate_of(cluster, part, number).await;
+            let (_, parsed) = X509Certificate::from_der(&certificate).unwrap();
+            let names = parsed.subject_alternative_name().unwrap().unwrap().value.general_names.iter();
+            let uris: Vec<_> =
+                names.filter_map(|name| if let GeneralName::URI(uri) = name { Some(*uri) } else { None }).collect();
+            assert_eq!(uris, [format!("spiffe://drystone.local/service/{part}")]);
+            shown.insert(certificate);
+        }
+        assert_eq!(shown.len(), cluster.instances(), "{part}");
+    }
+}
+
+async fn certificate_of(cluster: &Cluster, part: &str, number: usize) -> Vec<u8> {
+    let certificates = cluster.certificates();
+    let config = certificates.client_config(Some(certificates.of("operator")), &[&TLS13]);
+    let stream = TcpStream::connect(cluster.address(part, number)).await.unwrap();
+    let name = ServerName::try_from(part.to_owned()).unwrap();
+    let stream = TlsConnector::from(config).connect(name, stream).await.unwrap();
+    stream.get_ref().1.peer_certificates().unwrap()[0].to_vec()
+}

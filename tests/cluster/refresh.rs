@@ -1,0 +1,45 @@
+//! Many who refresh one session at once, through all instances.
+
+use std::collections::BTreeSet;
+
+use drystone_tests::{Production, Tokens, User};
+use serde_json::json;
+use tokio::task::JoinSet;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_who_refresh_one_session_at_once_get_the_same_successor() {
+    const CLIENTS: usize = 64;
+    let mesh = Production::exclusively().await;
+    let front = mesh.cluster.front();
+    let user = User::register_at(front.next()).await;
+    let mut tokens = user.sign_in_at(front.next()).await;
+    let (mut served, mut refused) = (0, 0);
+    for round in 0..20 {
+        let mut clients = JoinSet::new();
+        for _ in 0..CLIENTS {
+            let call = front.next().post("/v1/auth/refresh", json!({"refreshToken": tokens.refresh}));
+            clients.spawn(call.send());
+        }
+        let mut successors = Vec::new();
+        while let Some(answer) = clients.join_next().await {
+            let answer = answer.unwrap();
+            if answer.status == 200 {
+                successors.push(Tokens::of(&answer.json()));
+            } else {
+                assert!([429, 503].contains(&answer.status), "round {round}: {answer:?}");
+                assert!(!answer.header("retry-after").is_empty(), "round {round}: {answer:?}");
+                refused += 1;
+            }
+        }
+        served += successors.len();
+        let different: BTreeSet<_> = successors.iter().map(|tokens| &tokens.refresh).collect();
+        assert_eq!(different.len(), 1, "round {round}");
+        assert!(!different.contains(&tokens.refresh), "round {round}");
+        // The access tokens are all good, and nobody is locked out.
+        let last = successors.pop().unwrap();
+        front.next().get("/v1/users/me").bearer(&last.access).send().await.expect(200);
+        tokens = last;
+    }
+    println!("{served} got a successor, {refused} were told to come back");
+    tokens.refresh(front.next()).await;
+}
