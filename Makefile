@@ -24,9 +24,9 @@ lint: setup ## formatting, clippy and buf, all strict
 	target/debug/drystone contract export --output target/drystone.binpb
 	buf lint target/drystone.binpb --config buf.yaml
 
-bench: ## measure, and write target/bench.json
+bench: setup ## measure, and write target/bench.json; a part of it with PART=startup, transport, sign-in, stores or growth
 	cargo build --release --package drystone-cli --package drystone-bench
-	target/release/drystone-bench
+	target/release/drystone-bench $(PART)
 
 setup: ## install what the tests need: Python packages into target/venv
 	scripts/setup

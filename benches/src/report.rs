@@ -1,6 +1,6 @@
 //! Every figure beside its limit: as a table for people, as JSON for programs.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, time::Duration};
 
 use anyhow::Result;
 use serde::Serialize;
@@ -40,12 +40,27 @@ impl Row {
         self
     }
 
+    /// A figure that should not be more than `aim` times the one beside it.
+    pub(crate) fn within(mut self, base: &Row, aim: f64) -> Self {
+        let ratio = self.value / base.value;
+        self.beside = Some(base.name.clone());
+        self.ratio = Some(ratio);
+        self.aim = Some(format!("ratio <= {aim}"));
+        self.met = Some(ratio <= aim);
+        self
+    }
+
     /// A figure that should stay under `aim`.
     pub(crate) fn under(mut self, aim: f64) -> Self {
         self.aim = Some(format!("< {aim} {}", self.unit));
         self.met = Some(self.value < aim);
         self
     }
+}
+
+/// Microseconds.
+pub(crate) fn micros(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e6
 }
 
 /// Prints the rows and writes them to `path`.

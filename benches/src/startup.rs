@@ -36,7 +36,8 @@ fn start(home: Home) -> Result<(f64, f64, Home)> {
     Ok((time, memory, mesh.stop()))
 }
 
-fn resident_megabytes(pid: u32) -> Result<f64> {
+/// What a process holds, in megabytes.
+pub(crate) fn resident_megabytes(pid: u32) -> Result<f64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = status.lines().find(|line| line.starts_with("VmRSS:")).context("no VmRSS in /proc")?;
     let kilobytes: f64 = line.split_whitespace().nth(1).context("no figure in VmRSS")?.parse()?;

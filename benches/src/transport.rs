@@ -25,7 +25,7 @@ use tower::service_fn;
 use crate::{
     load::{self, Figures},
     memory_user,
-    report::Row,
+    report::{Row, micros},
 };
 
 mod echo {
@@ -72,7 +72,6 @@ pub(crate) async fn measure() -> Result<Vec<Row>> {
 
 /// Adds a rate and its two latencies; answers where the rate stands.
 fn figures(rows: &mut Vec<Row>, name: &str, in_flight: usize, figures: Figures) -> usize {
-    let micros = |time: Duration| time.as_secs_f64() * 1e6;
     let at = rows.len();
     rows.push(Row::plain(format!("{name}, {in_flight} in flight"), figures.rate, "calls/s"));
     rows.push(Row::plain(format!("{name}, {in_flight} in flight, p50"), micros(figures.p50), "us"));

@@ -1,0 +1,116 @@
+//! Fills the stores of a mesh, by the ways that are quick: `COPY` into the tables that the services have made, and the
+//! session service's own store, many inserts in flight.
+
+use std::{
+    fmt::Write,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, ensure};
+use drystone_mesh::{
+    clock::Clock,
+    config::Span,
+    store::{redis, time::to_micros},
+};
+use drystone_session::{Config, FIRST_COUNTER, RedisStore, Rules, Session, SessionStore};
+use futures_util::{StreamExt, TryStreamExt, stream};
+use sqlx::{Connection, PgConnection};
+
+use super::people::Person;
+
+/// How much goes to the database at a time, in bytes.
+const CHUNK: usize = 256 * 1024;
+
+/// How many sessions are on their way to Redis at a time.
+const IN_FLIGHT: usize = 512;
+
+/// What everybody signed in with.
+pub(crate) const DEVICE: &str = "Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0";
+
+/// Adds everybody's account, session and property; answers how long it took.
+pub(crate) async fn fill(database: &str, redis: &str, people: u64) -> Result<Duration> {
+    let started = Instant::now();
+    let now = to_micros(Clock::system().now());
+    let accounts = copy(
+        database,
+        "drystone_user.account",
+        "id, email, email_key, display_name, roles, version, created_at, updated_at",
+        people,
+        move |row, person| {
+            let (id, number) = (person.user_id(), person.0);
+            writeln!(
+                row,
+                "{id}\tUser-{number}@example.com\tuser-{number}@example.com\tUser {number}\tmember\t1\t{now}\t{now}"
+            )
+        },
+    );
+    let properties = copy(
+        database,
+        "drystone_property.property",
+        "id, owner_id, display_name, description, labels, version, created_at, updated_at",
+        people,
+        move |row, person| {
+            let (id, owner, number) = (person.property_id(), person.user_id(), person.0);
+            writeln!(row, "{id}\t{owner}\tBarn {number}\tBehind the house\t{{\"use\": \"hay\"}}\t1\t{now}\t{now}")
+        },
+    );
+    tokio::try_join!(accounts, properties, sessions(redis, people))?;
+    let mut connection = PgConnection::connect(database).await?;
+    sqlx::raw_sql("CHECKPOINT").execute(&mut connection).await?;
+    connection.close().await?;
+    Ok(started.elapsed())
+}
+
+async fn copy(
+    database: &str,
+    table: &str,
+    columns: &str,
+    people: u64,
+    write: impl Fn(&mut String, Person) -> std::fmt::Result,
+) -> Result<()> {
+    let mut connection = PgConnection::connect(database).await?;
+    let mut copy = connection.copy_in_raw(&format!("COPY {table} ({columns}) FROM STDIN")).await?;
+    let mut rows = String::with_capacity(CHUNK + 1024);
+    for number in 0..people {
+        write(&mut rows, Person(number))?;
+        if rows.len() >= CHUNK || number + 1 == people {
+            copy.send(rows.as_bytes()).await?;
+            rows.clear();
+        }
+    }
+    let copied = copy.finish().await?;
+    ensure!(copied == people, "{copied} rows of {people} came into {table}");
+    // As autovacuum would have it before long, and not in the middle of what is measured.
+    sqlx::raw_sql(sqlx::AssertSqlSafe(format!("VACUUM (ANALYZE) {table}"))).execute(&mut connection).await?;
+    connection.close().await?;
+    Ok(())
+}
+
+async fn sessions(url: &str, people: u64) -> Result<()> {
+    let config = redis::Config { url: url.to_owned().into(), timeout: Span::seconds(5), ..redis::Config::default() };
+    let redis = redis::Redis::open(&config)?;
+    redis.ready().await;
+    let store = Arc::new(RedisStore::new(redis));
+    let rules = Rules::from(&Config::default());
+    let now = Clock::system().now();
+    let session = |person: Person| Session {
+        id: person.session_id(),
+        user_id: person.user_id(),
+        device: DEVICE.to_owned(),
+        address: "192.0.2.7".to_owned(),
+        created_at: now,
+        last_seen_at: now,
+        idle_expires_at: now + rules.idle_timeout,
+        expires_at: now + rules.lifetime,
+        counter: FIRST_COUNTER,
+    };
+    stream::iter((0..people).map(|number| {
+        let (store, session) = (&store, session(Person(number)));
+        async move { store.insert(&session).await }
+    }))
+    .buffer_unordered(IN_FLIGHT)
+    .try_collect::<()>()
+    .await?;
+    Ok(())
+}
