@@ -142,3 +142,15 @@ async fn a_user_service_that_comes_back_has_forgotten_nothing() {
     apart.get("/v1/users/me", &ended).await.refused(Reason::TokenRevoked);
     apart.sign_in(&user).await.expect(200);
 }
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn who_hashes_nothing_does_without_huge_pages() {
+    let apart = Cluster::apart().await;
+    for (part, expected) in [("auth", "1"), ("user", "0"), ("session", "0"), ("property", "0"), ("edge", "0")] {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", apart.id(part, 0))).unwrap();
+        let enabled = status.lines().find_map(|line| line.strip_prefix("THP_enabled:")).map(str::trim);
+        // Kernels before 5.0 do not say.
+        assert!(enabled.is_none_or(|enabled| enabled == expected), "{part}: {enabled:?}");
+    }
+}

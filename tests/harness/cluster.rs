@@ -121,6 +121,15 @@ impl Cluster {
         self.setup((part, 0), Home::new()).set(&format!("{part}.listen"), "127.0.0.1:0")
     }
 
+    /// The process id of an instance.
+    ///
+    /// # Panics
+    /// If it does not run.
+    #[must_use]
+    pub fn id(&self, part: &'static str, number: usize) -> u32 {
+        self.running()[&(part, number)].id()
+    }
+
     /// How many there are of each.
     #[must_use]
     pub fn instances(&self) -> usize {

@@ -1,20 +1,17 @@
 //! PostgreSQL: one pool of connections, each with the service's schema before it.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+mod pool;
+
+use std::{sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
-use futures_util::{future::BoxFuture, stream::BoxStream};
 use sqlx::{
-    Connection, Execute, Executor, PgConnection, PgPool, SqlStr,
-    postgres::{PgConnectOptions, PgPoolOptions, PgQueryResult, PgRow, PgStatement, PgTypeInfo},
+    Connection, PgConnection,
+    postgres::{PgConnectOptions, PgPoolOptions},
 };
 use tokio::time::timeout;
+
+pub use self::pool::{PostgresPool, PostgresTransaction};
 
 use super::{Migration, OpenError, migration, place::Server};
 
@@ -34,14 +31,8 @@ pub(super) struct Postgres(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     server: Server,
-    pool: ArcSwap<PgPool>,
-    /// How many connections have been given back.
-    returned: Arc<AtomicU64>,
+    pool: ArcSwap<PostgresPool>,
 }
-
-/// What to run a single statement on: whichever connection is free.
-#[derive(Debug, Clone)]
-pub struct PostgresPool(PgPool);
 
 /// Connects, and brings the schema up to date.
 pub(super) async fn open(server: Server, migrations: &'static [Migration]) -> Result<Postgres, OpenError> {
@@ -52,9 +43,8 @@ pub(super) async fn open(server: Server, migrations: &'static [Migration]) -> Re
     let _ = connection.close().await;
     migrated?;
 
-    let returned = Arc::new(AtomicU64::new(0));
-    let pool = pool(&server, &returned).connect_lazy_with(options);
-    Ok(Postgres(Arc::new(Inner { server, pool: ArcSwap::from_pointee(pool), returned })))
+    let pool = ArcSwap::from_pointee(pool(&server, options));
+    Ok(Postgres(Arc::new(Inner { server, pool })))
 }
 
 /// One connection, to a server that is new enough.
@@ -78,10 +68,9 @@ pub(super) async fn connect(server: &Server, options: &PgConnectOptions) -> Resu
     }
 }
 
-fn pool(server: &Server, returned: &Arc<AtomicU64>) -> PgPoolOptions {
+fn pool(server: &Server, options: PgConnectOptions) -> PostgresPool {
     let config = &server.pool;
-    let returned = returned.clone();
-    PgPoolOptions::new()
+    let pool = PgPoolOptions::new()
         .max_connections(config.connections)
         .acquire_timeout(config.acquire_timeout.duration())
         .idle_timeout(config.idle_timeout.duration())
@@ -91,10 +80,8 @@ fn pool(server: &Server, returned: &Arc<AtomicU64>) -> PgPoolOptions {
         .before_acquire(|connection, state| {
             Box::pin(async move { if state.idle_for > TRUSTED { try_out(connection).await } else { Ok(true) } })
         })
-        .after_release(move |_, _| {
-            returned.fetch_add(1, Ordering::Relaxed);
-            Box::pin(async { Ok(true) })
-        })
+        .connect_lazy_with(options);
+    PostgresPool::new(pool, config.connections, config.acquire_timeout.duration())
 }
 
 async fn try_out(connection: &mut PgConnection) -> sqlx::Result<bool> {
@@ -106,20 +93,22 @@ async fn try_out(connection: &mut PgConnection) -> sqlx::Result<bool> {
 
 impl Postgres {
     pub(super) fn pool(&self) -> PostgresPool {
-        PostgresPool(PgPool::clone(&self.0.pool.load()))
+        PostgresPool::clone(&self.0.pool.load())
     }
 
     /// Proves that the database answers, and sees to it that it does again after a failure.
     pub(super) async fn ping(&self) -> sqlx::Result<()> {
-        let returned = self.0.returned.load(Ordering::Relaxed);
+        let pool = self.pool();
+        pool.sweep();
+        let done = pool.done();
         // A connection that was just used is not tried out, and may hang for all that.
         let limit = self.0.server.pool.acquire_timeout.duration() + PATIENCE;
-        let answer = match timeout(limit, migration::version_on_server(self.pool())).await {
+        let answer = match timeout(limit, migration::version_on_server(pool.clone())).await {
             Ok(answer) => answer.map(drop),
             Err(_) => Err(sqlx::Error::PoolTimedOut),
         };
         match &answer {
-            Err(sqlx::Error::PoolTimedOut) if self.0.returned.load(Ordering::Relaxed) == returned => self.renew().await,
+            Err(sqlx::Error::PoolTimedOut) if pool.done() == done => self.renew().await,
             Err(sqlx::Error::Database(error)) if error.code().is_some_and(|code| code.starts_with("28")) => {
                 self.read_password_anew();
             }
@@ -134,14 +123,12 @@ impl Postgres {
     /// without a word, that would be until the system gives the connection up, a quarter of an hour later. To bound
     /// that wait for each connection would cost a way to the server more for each statement.
     async fn renew(&self) {
-        let Inner { server, pool: current, returned } = &*self.0;
+        let Inner { server, pool: current } = &*self.0;
         let Ok(options) = server.options() else { return };
         let Ok(connection) = connect(server, &options).await else { return };
         let _ = connection.close().await;
         tracing::warn!(database = %server.url, "no connection came back for a while, all are replaced");
-        let old = current.swap(Arc::new(pool(server, returned).connect_lazy_with(options)));
-        // It is closed from here on; its connections need not be waited for.
-        drop(old.close());
+        current.swap(Arc::new(pool(server, options))).abandon();
     }
 
     fn read_password_anew(&self) {
@@ -149,42 +136,5 @@ impl Postgres {
             Ok(options) => self.0.pool.load().set_connect_options(options),
             Err(error) => tracing::warn!(%error, "the password was not read anew"),
         }
-    }
-}
-
-impl PostgresPool {
-    pub(super) async fn begin(&self) -> sqlx::Result<sqlx::Transaction<'static, sqlx::Postgres>> {
-        self.0.begin().await
-    }
-
-    pub(super) async fn close(&self) {
-        self.0.close().await;
-    }
-}
-
-impl<'c> Executor<'c> for PostgresPool {
-    type Database = sqlx::Postgres;
-
-    fn fetch_many<'e, 'q: 'e, E>(self, query: E) -> BoxStream<'e, sqlx::Result<sqlx::Either<PgQueryResult, PgRow>>>
-    where
-        'c: 'e,
-        E: 'q + Execute<'q, Self::Database>,
-    {
-        self.0.fetch_many(query)
-    }
-
-    fn fetch_optional<'e, 'q: 'e, E>(self, query: E) -> BoxFuture<'e, sqlx::Result<Option<PgRow>>>
-    where
-        'c: 'e,
-        E: 'q + Execute<'q, Self::Database>,
-    {
-        self.0.fetch_optional(query)
-    }
-
-    fn prepare_with<'e>(self, sql: SqlStr, parameters: &'e [PgTypeInfo]) -> BoxFuture<'e, sqlx::Result<PgStatement>>
-    where
-        'c: 'e,
-    {
-        self.0.prepare_with(sql, parameters)
     }
 }

@@ -1,19 +1,19 @@
 //! A transaction on either engine.
 
-use sqlx::{PgConnection, Postgres, Sqlite, SqliteConnection};
+use sqlx::{PgConnection, Sqlite, SqliteConnection};
 
-use super::Either;
+use super::{Either, postgres::PostgresTransaction};
 
 /// A transaction that may write. It is rolled back when it is dropped without [`Transaction::commit`].
 #[derive(Debug)]
-pub struct Transaction(pub(super) Either<sqlx::Transaction<'static, Sqlite>, sqlx::Transaction<'static, Postgres>>);
+pub struct Transaction(pub(super) Either<sqlx::Transaction<'static, Sqlite>, PostgresTransaction>);
 
 impl Transaction {
     /// What its statements run on, for [`run!`](super::run).
     pub fn connection(&mut self) -> Either<&mut SqliteConnection, &mut PgConnection> {
         match &mut self.0 {
             Either::Sqlite(transaction) => Either::Sqlite(&mut *transaction),
-            Either::Postgres(transaction) => Either::Postgres(&mut *transaction),
+            Either::Postgres(transaction) => Either::Postgres(&mut *transaction.inner),
         }
     }
 
@@ -21,7 +21,7 @@ impl Transaction {
     pub async fn commit(self) -> sqlx::Result<()> {
         match self.0 {
             Either::Sqlite(transaction) => transaction.commit().await,
-            Either::Postgres(transaction) => transaction.commit().await,
+            Either::Postgres(transaction) => transaction.inner.commit().await,
         }
     }
 }

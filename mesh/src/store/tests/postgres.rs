@@ -280,6 +280,40 @@ async fn more_callers_than_connections_wait_their_turn_and_not_for_ever() {
 }
 
 #[tokio::test]
+async fn a_caller_that_gives_up_leaves_the_only_connection_to_the_next() {
+    let database = database().await;
+    let narrow = PoolConfig { connections: 1, ..PoolConfig::default() };
+    let db = Db::open(with(database.url(), &narrow, None), FIRST).await.unwrap();
+    for round in 0..20 {
+        let given_up = sqlx::query("SELECT pg_sleep(0.05), 'nobody reads this'").execute(pool(&db));
+        assert!(tokio::time::timeout(Duration::from_millis(5), given_up).await.is_err());
+        let transaction = db.begin().await.unwrap();
+        drop(transaction);
+        sqlx::query("SELECT no_such_column").execute(pool(&db)).await.unwrap_err();
+        let answer: i32 = sqlx::query_scalar("SELECT $1").bind(round).fetch_one(pool(&db)).await.unwrap();
+        assert_eq!(answer, round);
+    }
+}
+
+#[tokio::test]
+async fn a_database_that_is_closed_leaves_no_connection_behind_and_takes_no_more_work() {
+    let database = database().await;
+    let db = Db::open(notes(database.url()), FIRST).await.unwrap();
+    let (late, watch) = (db.clone(), Db::open(notes(database.url()), FIRST).await.unwrap());
+    let writers = (0..32).map(|id| write(&db, id, "x"));
+    futures_util::future::join_all(writers).await.into_iter().for_each(Result::unwrap);
+    db.close().await;
+    assert!(matches!(write(&late, 99, "late").await, Err(sqlx::Error::PoolClosed)));
+    let others = "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()";
+    let gone = async {
+        while sqlx::query_scalar::<_, i64>(others).fetch_one(pool(&watch)).await.unwrap() > 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), gone).await.expect("the server has seen them go");
+}
+
+#[tokio::test]
 async fn a_disk_that_is_full_is_told_as_that() {
     let database = database().await;
     let db = Db::open(notes(database.url()), FIRST).await.unwrap();

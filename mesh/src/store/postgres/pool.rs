@@ -1,0 +1,188 @@
+//! Connections to PostgreSQL, kept warm between single statements.
+//!
+//! sqlx's pool asks each connection that is put back whether it is well. That is a second way to the server for a
+//! statement that takes one, and halves what a service does in a second. Here a connection whose statement went well is
+//! kept as it is for the next one. After a second, and at once if anything was out of order, sqlx gets it back, with its
+//! question and its rules for old and idle ones.
+
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use futures_util::{
+    future::BoxFuture,
+    stream::{self, BoxStream, StreamExt, TryStreamExt},
+};
+use sqlx::{
+    Execute, Executor, PgPool, SqlStr,
+    pool::PoolConnection,
+    postgres::{PgConnectOptions, PgQueryResult, PgRow, PgStatement, PgTypeInfo},
+};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::timeout,
+};
+
+use super::TRUSTED;
+
+/// What to run a single statement on: whichever connection is free. Clones are the same pool.
+#[derive(Debug, Clone)]
+pub struct PostgresPool(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    pool: PgPool,
+    /// One for each connection that there may be: whoever holds one finds a connection here, or sqlx has room for it.
+    permits: Arc<Semaphore>,
+    /// How long to wait for one.
+    patience: Duration,
+    warm: Mutex<Warm>,
+    /// How many statements have ended in order.
+    done: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Warm {
+    /// The one that was used last is the last.
+    connections: Vec<Connection>,
+    is_closed: bool,
+}
+
+/// A connection that sqlx knew to be well at this moment.
+#[derive(Debug)]
+struct Connection {
+    inner: PoolConnection<sqlx::Postgres>,
+    well_at: Instant,
+}
+
+/// A transaction, and the right to a connection for it.
+#[derive(Debug)]
+pub struct PostgresTransaction {
+    pub(in crate::store) inner: sqlx::Transaction<'static, sqlx::Postgres>,
+    // After the transaction, as the order of fields has it.
+    _permit: OwnedSemaphorePermit,
+}
+
+impl PostgresPool {
+    /// Over this pool, which has so many connections and nobody else who uses them.
+    pub(super) fn new(pool: PgPool, connections: u32, patience: Duration) -> Self {
+        let permits = Arc::new(Semaphore::new(connections as usize));
+        Self(Arc::new(Inner { pool, permits, patience, warm: Mutex::default(), done: AtomicU64::new(0) }))
+    }
+
+    /// Begins a transaction.
+    pub(in crate::store) async fn begin(&self) -> sqlx::Result<PostgresTransaction> {
+        let (permit, connection) = self.take().await?;
+        let inner = sqlx::Transaction::begin(connection.inner, None).await?;
+        Ok(PostgresTransaction { inner, _permit: permit })
+    }
+
+    /// How many statements have ended in order. While it grows, the pool does not hang.
+    pub(super) fn done(&self) -> u64 {
+        self.0.done.load(Ordering::Relaxed)
+    }
+
+    /// Gives sqlx back what has not been used lately, so that its rules for idle connections hold.
+    pub(super) fn sweep(&self) {
+        self.warm().connections.retain(|connection| connection.well_at.elapsed() < TRUSTED);
+    }
+
+    /// What further connections are made with.
+    pub(super) fn set_connect_options(&self, options: PgConnectOptions) {
+        self.0.pool.set_connect_options(options);
+    }
+
+    /// Takes no more work, and waits for what is under way.
+    pub(in crate::store) async fn close(&self) {
+        self.stop();
+        self.0.pool.close().await;
+    }
+
+    /// Takes no more work, and waits for nothing.
+    pub(super) fn abandon(&self) {
+        self.stop();
+        // It is closed from here on; its connections need not be waited for.
+        drop(self.0.pool.close());
+    }
+
+    fn stop(&self) {
+        let mut warm = self.warm();
+        warm.is_closed = true;
+        warm.connections.clear();
+    }
+
+    async fn take(&self) -> sqlx::Result<(OwnedSemaphorePermit, Connection)> {
+        let permit = timeout(self.0.patience, self.0.permits.clone().acquire_owned()).await;
+        let permit = permit.map_err(|_| sqlx::Error::PoolTimedOut)?.map_err(|_| sqlx::Error::PoolClosed)?;
+        let warm = self.warm().connections.pop();
+        if let Some(connection) = warm
+            && connection.well_at.elapsed() < TRUSTED
+        {
+            return Ok((permit, connection));
+        }
+        let inner = self.0.pool.acquire().await?;
+        Ok((permit, Connection { inner, well_at: Instant::now() }))
+    }
+
+    /// Keeps a connection whose statement went well.
+    fn put(&self, connection: Connection) {
+        self.0.done.fetch_add(1, Ordering::Relaxed);
+        let mut warm = self.warm();
+        if !warm.is_closed && connection.well_at.elapsed() < TRUSTED {
+            warm.connections.push(connection);
+        }
+    }
+
+    fn warm(&self) -> MutexGuard<'_, Warm> {
+        self.0.warm.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Rows are handed on when all of them are there: the connection is free for the next statement as soon as the server is
+/// done, however slowly they are read. A service reads no more than a page at a time.
+impl<'c> Executor<'c> for PostgresPool {
+    type Database = sqlx::Postgres;
+
+    fn fetch_many<'e, 'q: 'e, E>(self, query: E) -> BoxStream<'e, sqlx::Result<sqlx::Either<PgQueryResult, PgRow>>>
+    where
+        'c: 'e,
+        E: 'q + Execute<'q, Self::Database>,
+    {
+        let rows = async move {
+            let (_permit, mut connection) = self.take().await?;
+            let rows: Vec<_> = connection.inner.fetch_many(query).try_collect().await?;
+            self.put(connection);
+            Ok::<_, sqlx::Error>(stream::iter(rows.into_iter().map(Ok)))
+        };
+        stream::once(rows).try_flatten().boxed()
+    }
+
+    fn fetch_optional<'e, 'q: 'e, E>(self, query: E) -> BoxFuture<'e, sqlx::Result<Option<PgRow>>>
+    where
+        'c: 'e,
+        E: 'q + Execute<'q, Self::Database>,
+    {
+        Box::pin(async move {
+            let (_permit, mut connection) = self.take().await?;
+            let row = connection.inner.fetch_optional(query).await?;
+            self.put(connection);
+            Ok(row)
+        })
+    }
+
+    fn prepare_with<'e>(self, sql: SqlStr, parameters: &'e [PgTypeInfo]) -> BoxFuture<'e, sqlx::Result<PgStatement>>
+    where
+        'c: 'e,
+    {
+        Box::pin(async move {
+            let (_permit, mut connection) = self.take().await?;
+            let statement = connection.inner.prepare_with(sql, parameters).await?;
+            self.put(connection);
+            Ok(statement)
+        })
+    }
+}
