@@ -59,6 +59,14 @@ struct Connection {
     well_at: Instant,
 }
 
+impl Drop for Inner {
+    fn drop(&mut self) {
+        let warm = self.warm.get_mut().unwrap_or_else(PoisonError::into_inner);
+        // sqlx would say goodbye in a task, for which there may be no runtime any more.
+        warm.connections.drain(..).for_each(|connection| drop(connection.inner.leak()));
+    }
+}
+
 /// A transaction, and the right to a connection for it.
 #[derive(Debug)]
 pub struct PostgresTransaction {

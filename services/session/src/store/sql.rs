@@ -190,12 +190,13 @@ impl SessionStore for SqlStore {
             let revocations = run!(self.db.writer(), |db| {
                 sqlx::query(
                     "DELETE FROM revocation
-                     WHERE seq IN (
-                         SELECT seq
-                         FROM revocation
-                         WHERE forget_at <= $1 AND seq < (SELECT MAX(seq) FROM revocation)
-                         LIMIT $2
-                     )",
+                     WHERE forget_at <= $1
+                         AND seq IN (
+                             SELECT seq
+                             FROM revocation
+                             WHERE forget_at <= $1 AND seq < (SELECT MAX(seq) FROM revocation)
+                             LIMIT $2
+                         )",
                 )
                 .bind(to_micros(now))
                 .bind(SWEEP_BATCH)
