@@ -100,7 +100,6 @@ impl Postgres {
     pub(super) async fn ping(&self) -> sqlx::Result<()> {
         let pool = self.pool();
         pool.sweep();
-        let done = pool.done();
         // A connection that was just used is not tried out, and may hang for all that.
         let limit = self.0.server.pool.acquire_timeout.duration() + PATIENCE;
         let answer = match timeout(limit, migration::version_on_server(pool.clone())).await {
@@ -108,7 +107,8 @@ impl Postgres {
             Err(_) => Err(sqlx::Error::PoolTimedOut),
         };
         match &answer {
-            Err(sqlx::Error::PoolTimedOut) if pool.done() == done => self.renew().await,
+            // No statement may take so long, so that somebody would have got a connection meanwhile.
+            Err(sqlx::Error::PoolTimedOut) if pool.stuck_for() > self.longest() => self.renew().await,
             Err(sqlx::Error::Database(error)) if error.code().is_some_and(|code| code.starts_with("28")) => {
                 self.read_password_anew();
             }
@@ -129,6 +129,11 @@ impl Postgres {
         let _ = connection.close().await;
         tracing::warn!(database = %server.url, "no connection came back for a while, all are replaced");
         current.swap(Arc::new(pool(server, options))).abandon();
+    }
+
+    /// How long a pool that works may be busy with what it has begun.
+    fn longest(&self) -> Duration {
+        self.0.server.pool.statement_timeout.duration() + PATIENCE
     }
 
     fn read_password_anew(&self) {

@@ -112,14 +112,24 @@ impl Feed {
         // Before the reading, so that what comes during it is news.
         self.subscription.mark_read();
         let store = &self.source.store;
-        let mut revocations = store.revocations_after(self.cursor, BATCH, self.source.clock.now()).await?;
-        // A cursor from beyond the end is that of a store whose history was lost.
-        if revocations.is_empty() && self.cursor > store.newest_revocation().await? {
-            tracing::warn!(cursor = self.cursor, "the store has lost revocations, a watcher starts over");
-            self.cursor = 0;
-            self.subscription.start_over();
-            self.sign_due = true;
-            revocations = store.revocations_after(0, BATCH, self.source.clock.now()).await?;
+        let now = self.source.clock.now();
+        let mut revocations = store.revocations_after(self.cursor, BATCH, now).await?;
+        if revocations.is_empty() {
+            let newest = store.newest_revocation().await?;
+            // A cursor from beyond the end is that of a store whose history was lost.
+            if self.cursor > newest {
+                tracing::warn!(cursor = self.cursor, "the store has lost revocations, a watcher starts over");
+                self.cursor = 0;
+                self.subscription.start_over();
+                self.sign_due = true;
+            }
+            // Once more, for what has come between the two questions.
+            revocations = store.revocations_after(self.cursor, BATCH, now).await?;
+            if revocations.is_empty() && self.cursor < newest {
+                // What stands up to there has expired: whoever waits for it need not wait for this watcher.
+                self.cursor = newest;
+                self.sign_due = true;
+            }
         }
         self.read_due = revocations.len() == BATCH as usize;
         Ok(revocations)

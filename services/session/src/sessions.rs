@@ -165,15 +165,32 @@ mod tests {
     use crate::{Config, Deps, MIGRATIONS, Service, SqlStore};
 
     async fn service(directory: &tempfile::TempDir, stop: &CancellationToken) -> Service {
+        service_at(directory, stop, Clock::system()).await
+    }
+
+    async fn service_at(directory: &tempfile::TempDir, stop: &CancellationToken, clock: Clock) -> Service {
         let db = Db::open(&directory.path().join("session.db"), MIGRATIONS).await.unwrap();
         Service::new(Deps {
             config: Config { acknowledgement_timeout: drystone_mesh::config::Span::seconds(20), ..Config::default() },
             store: Arc::new(SqlStore::new(db)),
-            clock: Clock::system(),
+            clock,
             metrics: Metrics::new(),
             tasks: TaskTracker::new(),
             stop: stop.clone(),
         })
+    }
+
+    #[tokio::test]
+    async fn a_watcher_is_not_waited_for_on_account_of_what_has_expired() {
+        let (directory, stop) = (tempfile::tempdir().unwrap(), CancellationToken::new());
+        let clock = Clock::manual(Clock::system().now());
+        let service = service_at(&directory, &stop, clock.clone()).await;
+        service.sessions.void_tokens(Uuid::now_v7()).await.unwrap();
+        clock.advance(Duration::from_hours(24 * 30));
+        let mut feed = crate::feed::Feed::open(service.feeds.clone(), 0);
+        let batch = feed.next().await.unwrap().unwrap();
+        assert_eq!((batch.revocations.len(), batch.cursor), (0, 1));
+        stop.cancel();
     }
 
     #[tokio::test]

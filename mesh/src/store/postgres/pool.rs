@@ -6,10 +6,7 @@
 //! question and its rules for old and idle ones.
 
 use std::{
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -23,7 +20,7 @@ use sqlx::{
     postgres::{PgConnectOptions, PgQueryResult, PgRow, PgStatement, PgTypeInfo},
 };
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::{Notify, OwnedSemaphorePermit, Semaphore},
     time::timeout,
 };
 
@@ -41,8 +38,10 @@ struct Inner {
     /// How long to wait for one.
     patience: Duration,
     warm: Mutex<Warm>,
-    /// How many statements have ended in order.
-    done: AtomicU64,
+    /// Rung when a connection is put there.
+    put: Notify,
+    /// When somebody last got a connection. While that happens, the pool does not hang.
+    taken_at: Mutex<Instant>,
 }
 
 #[derive(Debug, Default)]
@@ -79,19 +78,25 @@ impl PostgresPool {
     /// Over this pool, which has so many connections and nobody else who uses them.
     pub(super) fn new(pool: PgPool, connections: u32, patience: Duration) -> Self {
         let permits = Arc::new(Semaphore::new(connections as usize));
-        Self(Arc::new(Inner { pool, permits, patience, warm: Mutex::default(), done: AtomicU64::new(0) }))
+        let (put, taken_at) = (Notify::new(), Mutex::new(Instant::now()));
+        Self(Arc::new(Inner { pool, permits, patience, warm: Mutex::default(), put, taken_at }))
     }
 
     /// Begins a transaction.
     pub(in crate::store) async fn begin(&self) -> sqlx::Result<PostgresTransaction> {
         let (permit, connection) = self.take().await?;
-        let inner = sqlx::Transaction::begin(connection.inner, None).await?;
-        Ok(PostgresTransaction { inner, _permit: permit })
+        // In a task, which goes on if the caller gives up: a BEGIN that is broken off leaves a transaction behind of which
+        // sqlx does not know, and the next one's statements would be part of it.
+        let begun = tokio::spawn(async move {
+            let inner = sqlx::Transaction::begin(connection.inner, None).await?;
+            Ok(PostgresTransaction { inner, _permit: permit })
+        });
+        begun.await.map_err(|_| sqlx::Error::WorkerCrashed)?
     }
 
-    /// How many statements have ended in order. While it grows, the pool does not hang.
-    pub(super) fn done(&self) -> u64 {
-        self.0.done.load(Ordering::Relaxed)
+    /// Since when nobody has got a connection.
+    pub(super) fn stuck_for(&self) -> Duration {
+        lock(&self.0.taken_at).elapsed()
     }
 
     /// Gives sqlx back what has not been used lately, so that its rules for idle connections hold.
@@ -124,30 +129,47 @@ impl PostgresPool {
     }
 
     async fn take(&self) -> sqlx::Result<(OwnedSemaphorePermit, Connection)> {
-        let permit = timeout(self.0.patience, self.0.permits.clone().acquire_owned()).await;
-        let permit = permit.map_err(|_| sqlx::Error::PoolTimedOut)?.map_err(|_| sqlx::Error::PoolClosed)?;
-        let warm = self.warm().connections.pop();
-        if let Some(connection) = warm
-            && connection.well_at.elapsed() < TRUSTED
-        {
-            return Ok((permit, connection));
+        let taken = timeout(self.0.patience, async {
+            let permit = self.0.permits.clone().acquire_owned().await.map_err(|_| sqlx::Error::PoolClosed)?;
+            Ok::<_, sqlx::Error>((permit, self.connection().await?))
+        });
+        let taken = taken.await.map_err(|_| sqlx::Error::PoolTimedOut)??;
+        *lock(&self.0.taken_at) = Instant::now();
+        Ok(taken)
+    }
+
+    async fn connection(&self) -> sqlx::Result<Connection> {
+        loop {
+            let warm = self.warm().connections.pop();
+            if let Some(connection) = warm
+                && connection.well_at.elapsed() < TRUSTED
+            {
+                return Ok(connection);
+            }
+            // sqlx may have no room for a moment: a statement that its caller gave up holds its connection to its end.
+            tokio::select! {
+                inner = self.0.pool.acquire() => return Ok(Connection { inner: inner?, well_at: Instant::now() }),
+                () = self.0.put.notified() => {}
+            }
         }
-        let inner = self.0.pool.acquire().await?;
-        Ok((permit, Connection { inner, well_at: Instant::now() }))
     }
 
     /// Keeps a connection whose statement went well.
     fn put(&self, connection: Connection) {
-        self.0.done.fetch_add(1, Ordering::Relaxed);
         let mut warm = self.warm();
         if !warm.is_closed && connection.well_at.elapsed() < TRUSTED {
             warm.connections.push(connection);
+            self.0.put.notify_one();
         }
     }
 
     fn warm(&self) -> MutexGuard<'_, Warm> {
-        self.0.warm.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0.warm)
     }
+}
+
+fn lock<T>(value: &Mutex<T>) -> MutexGuard<'_, T> {
+    value.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Rows are handed on when all of them are there: the connection is free for the next statement as soon as the server is

@@ -296,6 +296,22 @@ async fn a_caller_that_gives_up_leaves_the_only_connection_to_the_next() {
 }
 
 #[tokio::test]
+async fn a_caller_that_gives_up_while_a_transaction_begins_leaves_none_behind() {
+    let database = database().await;
+    let narrow = PoolConfig { connections: 1, ..PoolConfig::default() };
+    let db = Db::open(with(database.url(), &narrow, None), FIRST).await.unwrap();
+    let other = Db::open(notes(database.url()), FIRST).await.unwrap();
+    for id in 0_i64..100 {
+        let begin = tokio::time::timeout(Duration::from_micros(id.unsigned_abs() * 10), db.begin());
+        // It may have begun all the same.
+        drop(begin.await);
+        write(&db, id, "x").await.unwrap();
+        let seen: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM note").fetch_one(pool(&other)).await.unwrap();
+        assert_eq!(seen, id + 1, "what was acknowledged is committed");
+    }
+}
+
+#[tokio::test]
 async fn a_database_that_is_closed_leaves_no_connection_behind_and_takes_no_more_work() {
     let database = database().await;
     let db = Db::open(notes(database.url()), FIRST).await.unwrap();
