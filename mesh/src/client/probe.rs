@@ -19,12 +19,17 @@ use crate::call::Call;
 const INTERVAL: Duration = Duration::from_secs(5);
 /// How often one that does not is asked.
 const RETRY: Duration = Duration::from_millis(250);
+/// For how long one that has not served yet may say so without being reported: it starts, as we may do ourselves.
+const START: Duration = Duration::from_secs(3);
+/// How often it is asked meanwhile.
+const START_RETRY: Duration = Duration::from_millis(50);
 /// How long it may take to answer.
 const TIME: Duration = Duration::from_secs(1);
 
 /// Probes for ever.
 pub(super) async fn run(instances: Arc<Instances>, instance: Arc<Instance>) {
     let mut client = HealthClient::new(Channel::to(instances.service().clone(), instance.clone()));
+    let (begun, mut has_served) = (Instant::now(), false);
     loop {
         if let Some(hold) = instance.breaker.hold() {
             tokio::time::sleep(hold).await;
@@ -48,6 +53,11 @@ pub(super) async fn run(instances: Arc<Instances>, instance: Arc<Instance>) {
             instance.breaker.trip();
             false
         };
+        has_served |= condition == Condition::Serving;
+        if !has_served && matches!(condition, Condition::Ailing(_)) && begun.elapsed() < START {
+            tokio::time::sleep(START_RETRY).await;
+            continue;
+        }
         if instance.set_condition(condition.clone()) != condition {
             tracing::debug!(service = &**instances.service(), address = %instance.address(), ?condition, "instance probed");
         }
