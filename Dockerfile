@@ -8,10 +8,12 @@ WORKDIR /source
 COPY .cargo .cargo
 COPY Cargo.toml Cargo.lock build.rs ./
 COPY build build
+COPY contract contract
 COPY proto proto
 COPY mesh mesh
 COPY services services
 COPY cli cli
+COPY testing testing
 COPY tests tests
 COPY benches benches
 

@@ -1,4 +1,4 @@
-//! The codec of every generated client and server: protobuf, and lawful or not at all.
+//! The codec of every generated server: protobuf, and a request that breaks its contract is refused.
 
 use std::marker::PhantomData;
 
@@ -13,18 +13,19 @@ use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
 use crate::Reason;
 
-/// Encodes with prost, and decodes with prost and then `buf.validate`, so that no handler ever holds a
-/// message that its contract forbids.
+/// Encodes responses with prost, and decodes requests with prost and then `buf.validate`, so that no handler ever gets a
+/// message that its contract forbids. Clients use the plain codec: a service of a newer release may answer with values
+/// that an older contract does not know.
 #[derive(Debug)]
-pub struct ContractCodec<T, U>(PhantomData<(T, U)>);
+pub struct ValidatingCodec<T, U>(PhantomData<(T, U)>);
 
-impl<T, U> Default for ContractCodec<T, U> {
+impl<T, U> Default for ValidatingCodec<T, U> {
     fn default() -> Self {
         Self(PhantomData)
     }
 }
 
-impl<T, U> Codec for ContractCodec<T, U>
+impl<T, U> Codec for ValidatingCodec<T, U>
 where
     T: Message + Send + 'static,
     U: Message + Default + Validate + Send + 'static,
@@ -32,34 +33,34 @@ where
     type Encode = T;
     type Decode = U;
     type Encoder = ProstEncoder<T>;
-    type Decoder = ContractDecoder<U>;
+    type Decoder = ValidatingDecoder<U>;
 
     fn encoder(&mut self) -> Self::Encoder {
         ProstEncoder::default()
     }
 
     fn decoder(&mut self) -> Self::Decoder {
-        ContractDecoder(PhantomData)
+        ValidatingDecoder(PhantomData)
     }
 }
 
-/// The decoding half of [`ContractCodec`].
+/// The decoding half of [`ValidatingCodec`].
 #[derive(Debug)]
-pub struct ContractDecoder<U>(PhantomData<U>);
+pub struct ValidatingDecoder<U>(PhantomData<U>);
 
-impl<U: Message + Default + Validate> Decoder for ContractDecoder<U> {
+impl<U: Message + Default + Validate> Decoder for ValidatingDecoder<U> {
     type Item = U;
     type Error = Status;
 
     fn decode(&mut self, source: &mut DecodeBuf<'_>) -> Result<Option<U>, Status> {
         let message =
             U::decode(source).map_err(|error| refuse(&format!("the message cannot be decoded: {error}"), vec![]))?;
-        message.validate().map_err(|error| unlawful(&error))?;
+        message.validate().map_err(|error| invalid(&error))?;
         Ok(Some(message))
     }
 }
 
-fn unlawful(error: &ValidationError) -> Status {
+fn invalid(error: &ValidationError) -> Status {
     let violations: Vec<FieldViolation> = error
         .violations()
         .iter()

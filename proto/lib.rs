@@ -8,53 +8,44 @@
 //!
 //! # async fn example(channel: tonic::transport::Channel) -> Result<(), tonic::Status> {
 //! let me = UserServiceClient::new(channel).get_me(GetMeRequest {}).await?;
-//! println!("{}", me.into_inner().user.unwrap_or_default().display_name);
+//! println!("{}", me.into_inner().display_name);
 //! # Ok(())
 //! # }
 //! ```
 //!
 //! A call that is refused carries a [`Reason`] in the `google.rpc.ErrorInfo` of its status.
+//!
+//! A service of another team compiles its own contract with `drystone-build`, which imports this one, and takes the result
+//! in with [`include_contract!`].
 
 pub mod codec;
-pub mod contract;
 pub mod reason;
 
+pub use drystone_contract as contract;
 pub use reason::Reason;
 
-/// What is generated from the package `drystone.NAME.v1`. What lints ask of people does not concern it.
-macro_rules! generated {
-    ($($(#[$doc:meta])+ $name:ident $package:literal,)+) => {
-        $(
-            $(#[$doc])+
-            #[allow(clippy::all, clippy::pedantic, missing_docs)]
-            pub mod $name {
-                /// Version 1.
-                pub mod v1 {
-                    tonic::include_proto!($package);
-                }
-            }
-        )+
+/// Messages of others, under the names that generated code gives them.
+pub mod google {
+    /// The details of a status: `ErrorInfo`, `BadRequest`, `RetryInfo` and others.
+    pub mod rpc {
+        pub use tonic_types::pb::*;
+    }
+}
+
+include!(concat!(env!("OUT_DIR"), "/contract.rs"));
+
+/// The contracts of Drystone alone: of a mesh without services of other teams.
+///
+/// # Errors
+/// [`ContractError`](contract::ContractError) if the contract that is compiled in cannot be read.
+pub fn contracts() -> Result<contract::Contracts, contract::ContractError> {
+    contract::Contracts::load([CONTRACT.clone()])
+}
+
+/// Takes in what `drystone-build` made of a crate's contract: a module for each package, and `CONTRACT`.
+#[macro_export]
+macro_rules! include_contract {
+    () => {
+        include!(concat!(env!("OUT_DIR"), "/contract.rs"));
     };
-}
-
-generated! {
-    /// Who may call what: the options that rules are written in.
-    access "drystone.access.v1",
-    /// Sign-in and keys.
-    auth "drystone.auth.v1",
-    /// Properties.
-    property "drystone.property.v1",
-    /// Sessions and revocations.
-    session "drystone.session.v1",
-    /// Accounts.
-    user "drystone.user.v1",
-}
-
-#[allow(clippy::all, clippy::pedantic)]
-mod generated_impls {
-    // The generators name our types from the root of their package.
-    use crate as drystone;
-
-    include!(concat!(env!("OUT_DIR"), "/validate_impl.rs"));
-    include!(concat!(env!("OUT_DIR"), "/redacted_debug.rs"));
 }

@@ -1,10 +1,13 @@
 //! Bad input at the REST edge. Whatever a client sends, it is answered: never with a 5xx for a fault of its own, never
 //! by a dropped connection.
 
+use std::net::SocketAddr;
+
 use bytes::Bytes;
 use drystone::Reason;
 use drystone_tests::{Answer, Mesh, User, unique_email};
 use http::Method;
+use prost_reflect::{DescriptorPool, Kind, MessageDescriptor};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -184,7 +187,11 @@ async fn a_timeout_that_cannot_be_read_is_refused_and_one_that_can_is_kept() {
 
 /// Sends bytes as they are, and reads until the server ends the connection.
 async fn exchange(request: &[u8]) -> String {
-    let mut stream = TcpStream::connect(Mesh::shared().rest().address()).await.unwrap();
+    exchange_with(Mesh::shared().rest().address(), request).await
+}
+
+async fn exchange_with(server: SocketAddr, request: &[u8]) -> String {
+    let mut stream = TcpStream::connect(server).await.unwrap();
     stream.write_all(request).await.unwrap();
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).await.unwrap();
@@ -278,5 +285,75 @@ async fn nothing_that_a_client_sends_is_answered_with_a_fault_of_ours() {
                 assert!(answer.status < 500, "{method} {path} {field}={value}: {}", answer.text());
             }
         }
+    }
+}
+
+/// The members of a message that have two spellings, each twice; with those of the messages inside it.
+fn duplicates(message: &MessageDescriptor, depth: usize) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    for field in message.fields() {
+        let (json, proto) = (field.json_name(), field.name());
+        if json != proto {
+            found.push((format!(r#"{{"{json}": null, "{proto}": null}}"#), proto.to_owned()));
+            found.push((format!(r#"{{"{proto}": null, "{json}": null}}"#), json.to_owned()));
+        }
+        match field.kind() {
+            Kind::Message(inner) if depth > 0 && !field.is_map() && inner.package_name() != "google.protobuf" => {
+                for (body, path) in duplicates(&inner, depth - 1) {
+                    let (body, item) = if field.is_list() { (format!("[{body}]"), "[0]") } else { (body, "") };
+                    found.push((format!(r#"{{"{json}": {body}}}"#), format!("{json}{item}.{path}")));
+                }
+            }
+            _ => {}
+        }
+    }
+    found
+}
+
+#[tokio::test]
+async fn every_call_refuses_a_field_that_is_given_twice() {
+    let rest = Mesh::shared().rest();
+    let pool = DescriptorPool::decode(drystone::CONTRACT.descriptor_set()).unwrap();
+    let option = pool.get_extension_by_name("google.api.http").unwrap();
+    let mut bodies = 0;
+    for rpc in pool.services().flat_map(|service| service.methods().collect::<Vec<_>>()) {
+        let options = rpc.options();
+        let rule = options.get_extension(&option);
+        let rule = rule.as_message().unwrap();
+        let text = |name: &str| rule.get_field_by_name(name).unwrap().as_str().unwrap_or_default().to_owned();
+        let verb = ["post", "patch", "put"].into_iter().find(|verb| rule.has_field_by_name(verb));
+        let (Some(verb), body) = (verb, text("body")) else { continue };
+        let message = match body.as_str() {
+            "" => continue,
+            "*" => rpc.input(),
+            field => rpc.input().get_field_by_name(field).unwrap().kind().as_message().unwrap().clone(),
+        };
+        let (before, after) = text(verb).split_once('{').map_or((text(verb), String::new()), |(before, variable)| {
+            (before.to_owned(), variable.split_once('}').unwrap().1.to_owned())
+        });
+        let path = if before == text(verb) { before } else { format!("{before}x{after}") };
+        for (body, field) in duplicates(&message, 2) {
+            let call = rest.call(verb.to_uppercase().parse().unwrap(), &path).body("application/json", body.clone());
+            let answer = call.send().await.refused(Reason::InvalidRequest);
+            assert_eq!(answer.fields(), [field], "{verb} {path} {body}");
+            bodies += 1;
+        }
+    }
+    assert!(bodies >= 8, "only {bodies} fields of requests have two spellings");
+}
+
+#[tokio::test]
+async fn a_request_names_one_valid_host() {
+    for (port, path) in [("rest", "/health"), ("rest", "/v1/users/me"), ("admin", "/health"), ("admin", "/metrics")] {
+        let mesh = Mesh::shared();
+        let address = if port == "rest" { mesh.rest().address() } else { mesh.admin_address() };
+        for hosts in ["", "host: a\r\nhost: a\r\n", "host: a b\r\n", "host: a@b\r\n", "host:\r\n"] {
+            let request = format!("GET {path} HTTP/1.1\r\n{hosts}connection: close\r\n\r\n");
+            let answer = exchange_with(address, request.as_bytes()).await;
+            assert!(answer.starts_with("HTTP/1.1 400 "), "{port} {path} {hosts}: {answer}");
+            assert_eq!(answer.contains("INVALID_REQUEST"), port == "rest", "{answer}");
+        }
+        let good = format!("GET {path} HTTP/1.0\r\n\r\n");
+        assert!(!exchange_with(address, good.as_bytes()).await.contains(" 400 "), "{port} {path}");
     }
 }

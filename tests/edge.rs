@@ -119,3 +119,32 @@ async fn the_edge_speaks_with_no_one_but_the_service_that_it_dials() {
         assert!(impostor.seen().is_empty(), "{name} has seen {:?}", impostor.seen());
     }
 }
+
+#[tokio::test]
+async fn the_client_is_whom_a_trusted_proxy_names() {
+    let mesh = Mesh::start();
+    let certificates = mesh.certificates();
+    let impostor = Impostor::start(certificates.authority().issue(&Leaf::of(TRUST_DOMAIN, "user"))).await;
+    let address = impostor.address().to_string();
+    let setup = |header: &str| {
+        let setup = Mesh::setup().serve(&["edge"], certificates).set("peers.user", &address);
+        setup.set("edge.trusted_proxies", r#"["127.0.0.1"]"#).set("edge.client_address_header", header).start()
+    };
+    let (either, forwarded) = (setup("either"), setup("forwarded"));
+    for (edge, headers, client) in [
+        (&either, &[("x-forwarded-for", "203.0.113.7:51234")][..], "203.0.113.7"),
+        (&either, &[("x-forwarded-for", "6.6.6.6, [2001:db8::1]:443")], "2001:db8::1"),
+        (&either, &[("x-forwarded-for", "[2001:db8::1]")], "2001:db8::1"),
+        (&either, &[("forwarded", "for=192.0.2.60;proto=http;by=203.0.113.43")], "192.0.2.60"),
+        (&either, &[("forwarded", r#"for=6.6.6.6, For="[2001:db8:cafe::17]:4711""#)], "2001:db8:cafe::17"),
+        (&either, &[("forwarded", "for=192.0.2.60, for=_hidden")], "127.0.0.1"),
+        (&either, &[("forwarded", "for=6.6.6.6"), ("x-forwarded-for", "192.0.2.60")], "192.0.2.60"),
+        (&forwarded, &[("forwarded", "for=192.0.2.60"), ("x-forwarded-for", "6.6.6.6")], "192.0.2.60"),
+        (&forwarded, &[("x-forwarded-for", "6.6.6.6")], "127.0.0.1"),
+    ] {
+        let call = edge.rest().get("/v1/users/me").bearer("whatever-the-client-has");
+        headers.iter().fold(call, |call, (name, value)| call.header(name, value)).send().await.expect(200);
+        let seen = impostor.seen().pop().unwrap();
+        assert_eq!(seen.headers["x-drystone-client-address"], client, "{headers:?}");
+    }
+}

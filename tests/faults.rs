@@ -11,9 +11,9 @@ use std::{
 
 use drystone::Reason;
 use drystone_tests::{
-    Exclusive, Front, Mesh, Production, SERVICES, User,
+    Exclusive, Front, Mesh, Production, User,
     load::{Done, Load, Outcome},
-    wait,
+    services, wait,
 };
 use serde_json::json;
 
@@ -193,7 +193,7 @@ async fn sqlite_has_a_full_disk() {
     }
     let health = mesh.admin("/health/detailed").await.json();
     assert_eq!(health["status"], "ok", "{health}");
-    for service in SERVICES {
+    for service in services() {
         assert_eq!(health["components"][format!("{service} database")]["state"], "up", "{health}");
     }
 

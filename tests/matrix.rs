@@ -2,78 +2,39 @@
 //!
 //! The table is made from the contracts, so that a new RPC is in it from the day on which it is written.
 
-use drystone::{
-    Reason,
-    contract::{METHODS, Method, Subject},
-};
+use drystone::Reason;
 use drystone_tests::{
-    Mesh, SERVICES, WORKLOADS,
+    Mesh,
     certs::{Authority, Credentials, Leaf, TRUST_DOMAIN},
-    grpc::{assert_refused, call_raw, reason},
-    wait,
+    contracts,
+    grpc::{assert_refused, reason},
+    matrix::{Outcome, assert_allowed, assert_rules_hold, call},
+    methods, services, wait, workloads,
 };
-use tonic::{Code, Request, Status, transport::Channel};
+use tonic::{Code, Status};
+
+const EVERY_WORKLOAD: &[&str] = &["auth", "user", "session", "property", "edge", "ingress", "operator"];
 
 /// RPCs that no contract of ours describes and that every server offers: who may call them.
 const BUILT_IN: [(&str, &[&str]); 4] = [
-    ("/grpc.health.v1.Health/Check", &WORKLOADS),
-    ("/grpc.health.v1.Health/Watch", &WORKLOADS),
+    ("/grpc.health.v1.Health/Check", EVERY_WORKLOAD),
+    ("/grpc.health.v1.Health/Watch", EVERY_WORKLOAD),
     ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", &["operator"]),
     ("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", &["operator"]),
 ];
 
-async fn call(channel: Channel, path: &'static str, is_stream: bool) -> Result<Vec<u8>, Status> {
-    call_raw(channel, path, Request::new(Vec::new()), is_stream).await
-}
-
-/// What the rule says, read here a second time on purpose.
-fn may_call(method: &Method, workload: &str) -> bool {
-    let callers = method.callers;
-    callers.contains(&workload) || (callers.contains(&"outside") && ["edge", "ingress"].contains(&workload))
-}
-
 #[tokio::test]
 async fn each_rpc_can_be_called_by_whom_its_rule_lists_and_by_nobody_else() {
-    let mesh = Mesh::shared();
-    let (mut allowed, mut denied) = (0, 0);
-    for service in SERVICES {
-        for workload in WORKLOADS {
-            let channel = mesh.channel(service, workload);
-            for method in METHODS.iter().filter(|method| method.workload() == service) {
-                let is_stream = method.client_streaming || method.server_streaming;
-                let answer = call(channel.clone(), method.path, is_stream).await;
-                if may_call(method, workload) {
-                    assert_let_in(method, workload, answer);
-                    allowed += 1;
-                } else {
-                    assert_refused(answer, Reason::CallerNotAllowed);
-                    denied += 1;
-                }
-            }
-        }
-    }
-    assert_eq!(allowed + denied, METHODS.len() * WORKLOADS.len());
+    let Outcome { allowed, denied } = assert_rules_hold(Mesh::shared(), contracts()).await;
+    assert_eq!(allowed + denied, methods().len() * workloads().len());
     assert!(allowed > 40 && denied > 40, "the table is smaller than it can be: {allowed} allowed, {denied} denied");
-}
-
-/// Let in means: what stands against the call is not who makes it. It is called with nothing in it, so that something
-/// else may stand against it.
-#[track_caller]
-fn assert_let_in(method: &Method, workload: &str, answer: Result<Vec<u8>, Status>) {
-    match (method.subject, answer) {
-        (Subject::User, answer) => assert_refused(answer, Reason::TokenMissing),
-        (Subject::None, Ok(_)) => {}
-        (Subject::None, Err(status)) => {
-            assert_eq!(reason(&status), Some(Reason::InvalidRequest), "{} as {workload}: {status:?}", method.path);
-        }
-    }
 }
 
 #[tokio::test]
 async fn what_every_server_offers_has_rules_too() {
     let mesh = Mesh::shared();
-    for service in SERVICES {
-        for workload in WORKLOADS {
+    for service in services() {
+        for workload in workloads() {
             let channel = mesh.channel(service, workload);
             for (path, callers) in BUILT_IN {
                 let answer = call(channel.clone(), path, !path.ends_with("Check")).await;
@@ -93,16 +54,16 @@ async fn what_every_server_offers_has_rules_too() {
 #[tokio::test]
 async fn a_service_answers_for_its_own_rpcs_alone() {
     let mesh = Mesh::shared();
-    for service in SERVICES {
+    for service in services() {
         let channel = mesh.channel(service, "operator");
-        for method in METHODS.iter().filter(|method| method.workload() != service) {
-            assert_refused(call(channel.clone(), method.path, false).await, Reason::MethodUnknown);
+        for method in methods().iter().filter(|method| *method.workload != *service) {
+            assert_refused(call(channel.clone(), &method.path, false).await, Reason::MethodUnknown);
         }
     }
 }
 
 #[tokio::test]
-async fn a_workload_of_ours_that_no_rule_names_may_call_nothing() {
+async fn a_workload_that_no_rule_names_may_call_only_what_any_may() {
     let mesh = Mesh::shared();
     let authority = mesh.certificates().authority();
     // A name that nobody knows; and lawful identities that only look like one of a known name.
@@ -118,11 +79,17 @@ async fn a_workload_of_ours_that_no_rule_names_may_call_nothing() {
     ];
     for path in strangers {
         let leaf = Leaf { uris: vec![format!("spiffe://{TRUST_DOMAIN}/{path}")], ..Leaf::of(TRUST_DOMAIN, "stranger") };
-        for service in SERVICES {
+        for service in services() {
             let channel = mesh.channel_with(service, Some(authority.issue(&leaf)));
-            for method in METHODS.iter().filter(|method| method.workload() == service) {
+            for method in methods().iter().filter(|method| *method.workload == *service) {
                 let is_stream = method.client_streaming || method.server_streaming;
-                let answer = call(channel.clone(), method.path, is_stream).await;
+                let answer = call(channel.clone(), &method.path, is_stream).await;
+                // `any` is each workload of our trust domain, whether a contract names it or not.
+                let is_workload = path.strip_prefix("service/").is_some_and(|name| !name.contains('/'));
+                if is_workload && method.callers.iter().any(|caller| caller == "any") {
+                    assert_allowed(method, path, answer);
+                    continue;
+                }
                 let code = answer.as_ref().err().map(Status::code);
                 assert_eq!(code, Some(Code::PermissionDenied), "{} as {path}: {answer:?}", method.path);
                 assert_refused(answer, Reason::CallerNotAllowed);
@@ -187,15 +154,15 @@ async fn nobody_without_a_lawful_certificate_gets_as_far_as_a_call() {
     let mesh = Mesh::start();
     let ours = mesh.certificates().authority();
     for Intruder { name, counted_as, credentials, everywhere } in intruders(&ours) {
-        for service in SERVICES {
+        for service in services() {
             let labels = [("service", service), ("reason", counted_as)];
             let count = async || mesh.metrics().await.sum("drystone_handshakes_refused_total", &labels);
             let before = count().await;
-            let methods: Vec<_> = METHODS.iter().filter(|method| method.workload() == service).collect();
+            let methods: Vec<_> = methods().iter().filter(|method| *method.workload == *service).collect();
             let tried = &methods[..if everywhere { methods.len() } else { 1 }];
             for method in tried {
                 let channel = mesh.channel_with(service, credentials.clone());
-                let status = call(channel, method.path, false).await.expect_err("it was let in");
+                let status = call(channel, &method.path, false).await.expect_err("it was let in");
                 assert!(reason(&status).is_none(), "{name} got as far as {}: {status:?}", method.path);
             }
             #[expect(clippy::cast_precision_loss, reason = "there are not that many RPCs")]
@@ -208,7 +175,7 @@ async fn nobody_without_a_lawful_certificate_gets_as_far_as_a_call() {
     // Nobody has been called, and everybody is well.
     let metrics = mesh.metrics().await;
     assert!(metrics.sum("drystone_denials_total", &[]) < 0.5);
-    for service in SERVICES {
+    for service in services() {
         let answer = call(mesh.channel(service, "operator"), "/grpc.health.v1.Health/Check", false).await;
         answer.unwrap_or_else(|status| panic!("{service}: {status:?}"));
     }

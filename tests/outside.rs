@@ -1,7 +1,7 @@
 //! What an operator sees of a mesh: health, metrics, and logs.
 
 use drystone::Reason;
-use drystone_tests::{Answer, Mesh, Metrics, Rest, SERVICES, User, logs, wait};
+use drystone_tests::{Answer, Mesh, Metrics, Rest, User, logs, services, wait};
 use serde_json::{Value, json};
 
 /// Signs somebody up, in, on and out, with a mistake or two on the way, and answers every secret that was involved.
@@ -54,7 +54,7 @@ async fn health_is_told_in_short_and_in_detail() {
         assert!(component["since"].as_str().unwrap().ends_with('Z'), "{report:#}");
     }
     // Each service has a store, and each but the edge says whom it depends on.
-    for service in SERVICES {
+    for service in services() {
         let database = format!("{service} database");
         assert!(components.contains_key(&database), "nothing is said of `{database}`: {report:#}");
     }
@@ -109,7 +109,7 @@ async fn metrics_tell_of_calls_denials_hashing_and_sessions() {
     assert_grown(calls, &call("GetMe", "edge", "OK"), 1.0);
     assert_grown(calls, &call("GetMe", "edge", "UNAUTHENTICATED"), 2.0);
     assert_grown(calls, &call("ListUsers", "edge", "PERMISSION_DENIED"), 1.0);
-    assert_grown(calls, &call("CreateSession", "auth", "OK"), 1.0);
+    assert_grown(calls, &call("StartSession", "auth", "OK"), 1.0);
     assert_grown(calls, &call("RotateSession", "auth", "OK"), 1.0);
     assert_grown("drystone_call_duration_seconds_count", &[("service", "user"), ("method", "GetMe")], 3.0);
     assert_grown("drystone_call_duration_seconds_bucket", &[("method", "GetMe"), ("le", "+Inf")], 3.0);
@@ -149,7 +149,7 @@ async fn one_request_id_runs_through_all_services() {
         "/drystone.auth.v1.AuthService/SignIn",
         "/drystone.user.v1.UserService/LookUpForSignIn",
         "/drystone.property.v1.PropertyService/ListPropertyClaims",
-        "/drystone.session.v1.SessionService/CreateSession",
+        "/drystone.session.v1.SessionService/StartSession",
     ] {
         let what = format!("{method} is in the log");
         wait::until(&what, async || calls().await.iter().any(|logged| logged == method).then_some(())).await;
@@ -161,14 +161,14 @@ async fn a_denial_is_logged_with_caller_method_and_rule() {
     let mesh = Mesh::setup().set("log.format", "json").start();
     let mut sessions =
         drystone::session::v1::session_service_client::SessionServiceClient::new(mesh.channel("session", "user"));
-    let answer = sessions.create_session(drystone::session::v1::CreateSessionRequest::default()).await;
+    let answer = sessions.start_session(drystone::session::v1::StartSessionRequest::default()).await;
     drystone_tests::grpc::assert_refused(answer, Reason::CallerNotAllowed);
     let log = mesh.log();
     let events = logs::events(&log);
     let denial = events.iter().find(|event| event["message"] == "call denied").expect("the denial is in the log");
     assert_eq!(denial["level"], "WARN");
     assert_eq!(logs::field(denial, "caller"), "spiffe://drystone.local/service/user");
-    assert_eq!(logs::field(denial, "method"), "/drystone.session.v1.SessionService/CreateSession");
+    assert_eq!(logs::field(denial, "method"), "/drystone.session.v1.SessionService/StartSession");
     assert_eq!((&denial["rule"], &denial["reason"]), (&json!("caller"), &json!("CALLER_NOT_ALLOWED")));
     // The RPC is one that is audited, and that holds for those who are denied as well.
     let record = events.iter().find(|event| event["target"] == "audit").expect("the denial is in the audit trail");

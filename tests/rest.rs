@@ -1,13 +1,9 @@
 //! The REST edge: routes, methods, the shape of answers, and what cannot be reached through it.
 
 use bytes::Bytes;
-use drystone::{
-    Reason,
-    contract::{DESCRIPTOR_SET, METHODS},
-};
-use drystone_tests::{Answer, Mesh, User};
+use drystone::Reason;
+use drystone_tests::{Answer, Mesh, User, contracts, methods};
 use http::Method;
-use prost_reflect::DescriptorPool;
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 
@@ -146,10 +142,10 @@ async fn what_a_client_says_of_itself_is_not_believed() {
 async fn an_rpc_without_a_rest_path_cannot_be_reached() {
     let mesh = Mesh::shared();
     let (user, tokens) = User::signed_in(mesh).await;
-    let pool = DescriptorPool::decode(DESCRIPTOR_SET).unwrap();
+    let pool = contracts().each()[0].pool();
     let http = pool.get_extension_by_name("google.api.http").unwrap();
     let mut hidden = 0;
-    for method in METHODS {
+    for method in methods() {
         let (service, name) = method.path[1..].split_once('/').unwrap();
         let service = pool.get_service_by_name(service).unwrap();
         let rpc = service.methods().find(|rpc| rpc.name() == name).unwrap();
@@ -160,7 +156,7 @@ async fn an_rpc_without_a_rest_path_cannot_be_reached() {
         let lower = method.path.to_lowercase();
         let short = format!("/v1/{name}");
         let colon = format!("/v1/users/{}:{name}", user.id);
-        for path in [method.path, &lower, &short, &format!("/v1{}", method.path), &format!("{}?x=1", method.path)] {
+        for path in [&*method.path, &lower, &short, &format!("/v1{}", method.path), &format!("{}?x=1", method.path)] {
             for verb in [Method::POST, Method::GET, Method::PUT] {
                 let call = mesh.rest().call(verb, path).json(&json!({"userId": user.id})).bearer(&tokens.access);
                 call.send().await.refused(Reason::RouteNotFound);
@@ -168,7 +164,7 @@ async fn an_rpc_without_a_rest_path_cannot_be_reached() {
         }
         let call = mesh.rest().call(Method::POST, &colon).json(&json!({})).bearer(&tokens.access);
         assert_eq!(call.send().await.status / 100, 4);
-        let grpc = mesh.rest().call(Method::POST, method.path).body("application/grpc", vec![0; 5]);
+        let grpc = mesh.rest().call(Method::POST, &method.path).body("application/grpc", vec![0; 5]);
         grpc.header("te", "trailers").send().await.refused(Reason::RouteNotFound);
     }
     assert!(hidden >= 7, "only {hidden} RPCs have no REST path");
@@ -195,13 +191,14 @@ async fn keys_and_discovery_are_where_clients_look_for_them() {
         assert!(key.get("d").is_none(), "the private key is in the set");
     }
 
-    let discovery = rest.get("/.well-known/openid-configuration").send().await.expect(200).json();
+    let discovery = rest.get("/.well-known/oauth-authorization-server").send().await.expect(200).json();
+    let same = rest.get("/.well-known/openid-configuration").send().await.expect(200).json();
+    assert_eq!(discovery, same);
     let base = format!("http://{}", rest.address());
     assert_eq!(discovery["issuer"], base.as_str());
     assert_eq!(discovery["jwks_uri"], format!("{base}/.well-known/jwks.json"));
-    assert_eq!(discovery["id_token_signing_alg_values_supported"], json!(["ES256"]));
-    assert_eq!(discovery["subject_types_supported"], json!(["public"]));
-    assert_eq!(discovery["response_types_supported"], json!([]));
+    // RFC 8414, section 3.2: a member without elements is left out.
+    assert!(discovery.as_object().unwrap().values().all(|member| *member != json!([])), "{discovery}");
     let names: Vec<&String> = discovery.as_object().unwrap().keys().collect();
     assert!(names.iter().all(|name| !name.contains(char::is_uppercase)), "{names:?} are not those of RFC 8414");
 }
@@ -226,7 +223,9 @@ async fn every_answer_has_a_request_id_and_what_keeps_browsers_safe() {
         let id = answer.header("x-request-id");
         assert!((16..=64).contains(&id.len()) && !id.contains(' ') && seen.insert(id.to_owned()), "`{id}`: {answer:?}");
         assert_eq!(answer.header("x-content-type-options"), "nosniff", "{answer:?}");
-        assert_eq!(answer.header("cache-control"), "no-store", "{answer:?}");
+        // The first is the key set, which is the same for everybody.
+        let kept = if seen.len() == 1 { "public, max-age=3600" } else { "no-store" };
+        assert_eq!(answer.header("cache-control"), kept, "{answer:?}");
     }
 }
 
@@ -234,6 +233,35 @@ async fn every_answer_has_a_request_id_and_what_keeps_browsers_safe() {
 async fn the_edge_says_that_it_is_well() {
     let health = Mesh::shared().rest().get("/health").send().await.expect(200);
     assert_eq!(health.json(), json!({"status": "ok"}));
+}
+
+#[tokio::test]
+async fn a_custom_method_is_reached_by_its_own_http_method_alone() {
+    let rest = Mesh::shared().rest();
+    for method in [Method::GET, Method::HEAD, Method::DELETE, Method::PATCH] {
+        let answer = rest.call(method, "/v1/sessions:revokeAll").send().await.expect(405);
+        assert_eq!(answer.header("allow"), "OPTIONS, POST");
+    }
+    let answer = rest.call(Method::OPTIONS, "/v1/sessions:revokeAll").send().await.expect(204);
+    assert_eq!(answer.header("allow"), "OPTIONS, POST");
+    // A verb that no route has belongs to the id.
+    rest.get("/v1/users/7:revokeAll").send().await.refused(Reason::TokenMissing);
+}
+
+#[tokio::test]
+async fn a_body_that_is_refused_is_told_what_would_be_accepted() {
+    let rest = Mesh::shared().rest();
+    let path = "/v1/properties/01890a5d-ac96-774b-bcce-b302099a8057";
+    for (method, path) in [(Method::POST, "/v1/auth/login"), (Method::PATCH, path)] {
+        let call = rest.call(method.clone(), path).json(&json!({})).header("content-encoding", "gzip");
+        let answer = call.send().await.refused(Reason::UnsupportedMediaType);
+        assert_eq!((answer.header("accept-encoding"), answer.header("accept")), ("identity", ""));
+        let answer = rest.call(method.clone(), path).body("text/plain", "{}").send().await;
+        let answer = answer.refused(Reason::UnsupportedMediaType);
+        assert_eq!((answer.header("accept-encoding"), answer.header("accept")), ("", "application/json"));
+        let is_patch = method == Method::PATCH;
+        assert_eq!(answer.header("accept-patch"), if is_patch { "application/json" } else { "" });
+    }
 }
 
 #[tokio::test]

@@ -26,6 +26,35 @@ async fn an_unknown_address_and_a_wrong_password_cannot_be_told_apart() {
     }
 }
 
+/// That auth counts attempts by the same normal form is tested there.
+#[tokio::test]
+async fn an_address_is_one_account_in_every_spelling() {
+    let mesh = Mesh::shared();
+    let name = unique_email().to_lowercase();
+    let (local, domain) = name.split_once('@').unwrap();
+    let registered = format!("{}@{domain}", local.to_uppercase());
+    let body = json!({"email": registered, "password": "correct horse", "displayName": "Ada"});
+    mesh.rest().post("/v1/auth/register", body).send().await.expect(200);
+
+    let spellings = [
+        registered.clone(),
+        name.clone(),
+        name.to_uppercase(),
+        format!("{local}@{}", domain.to_uppercase()),
+        format!(" {name}"),
+        format!("{name}\t"),
+        format!("\u{3000}{name}\n"),
+        format!("  {}  ", name.to_uppercase()),
+    ];
+    let mut accounts = Vec::new();
+    for spelling in &spellings {
+        let tokens = sign_in(mesh, spelling, "correct horse").await.expect(200).json();
+        accounts.push(tokens["userId"].as_str().unwrap().to_owned());
+    }
+    accounts.dedup();
+    assert_eq!(accounts.len(), 1, "{accounts:?}");
+}
+
 /// The work is what takes the time: where each costs one hash and asks the same services, neither is the faster.
 #[tokio::test]
 async fn an_unknown_address_and_a_wrong_password_cost_the_same() {
@@ -98,7 +127,7 @@ async fn more_sign_ins_than_can_be_hashed_are_turned_away_with_a_time_to_come_ba
 #[tokio::test]
 async fn a_password_is_taken_as_it_is() {
     let mesh = Mesh::shared();
-    for password in ["пароль 密码 🔑", "  spaces  ", "\"quotes\" \\ and \u{0} NUL", &"x".repeat(256), &"🔑".repeat(256)]
+    for password in ["пароль 密码 🔑", "  spaces  ", "\"quotes\" \\ and <tags>", &"x".repeat(256), &"🔑".repeat(256)]
     {
         let email = unique_email();
         let body = json!({"email": email, "password": password, "displayName": "Ada"});

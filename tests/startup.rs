@@ -8,9 +8,9 @@ use std::{
 };
 
 use drystone_tests::{
-    Home, Mesh, SERVICES,
+    Home, Mesh,
     process::{Ended, drystone, run_to_end},
-    readme, wait,
+    readme, services, wait,
 };
 use sqlx::{ConnectOptions, Connection, sqlite::SqliteConnectOptions};
 
@@ -53,7 +53,7 @@ async fn a_mesh_says_what_runs_where_and_three_commands_that_work() {
     // The ready file is written once everything is there; the greeting may come a moment later.
     let greeting = async || Some(mesh.greeting()).filter(|text| text.contains("Ctrl-C"));
     let greeting = wait::until("it greets", greeting).await;
-    let addresses = SERVICES.map(|service| mesh.grpc_address(service).to_string());
+    let addresses = services().into_iter().map(|service| mesh.grpc_address(service).to_string());
     for address in addresses.into_iter().chain([mesh.rest().address().to_string(), mesh.admin_address().to_string()]) {
         assert!(greeting.contains(&address), "{address} is missing in: {greeting}");
     }

@@ -4,10 +4,10 @@ use std::{collections::BTreeSet, fs, io, os::unix::fs::PermissionsExt, path::Pat
 
 use drystone::user::v1::{GetMeRequest, user_service_client::UserServiceClient};
 use drystone_tests::{
-    Mesh, SERVICES, User,
+    Mesh, User,
     certs::{Leaf, TRUST_DOMAIN},
     grpc::with_token,
-    wait,
+    services, wait,
 };
 use rustls::{
     ClientConfig, HandshakeKind, ProtocolVersion, SupportedProtocolVersion,
@@ -42,7 +42,7 @@ async fn hear(stream: &mut TlsStream<TcpStream>) -> io::Result<()> {
 #[tokio::test]
 async fn only_tls_1_3_is_spoken() {
     let mesh = Mesh::start();
-    for service in SERVICES {
+    for service in services() {
         let mut stream = connect(&mesh, service, config(&mesh, "operator", &[&TLS13, &TLS12])).await.unwrap();
         hear(&mut stream).await.unwrap();
         let (_, connection) = stream.get_ref();
@@ -62,7 +62,7 @@ async fn only_tls_1_3_is_spoken() {
 #[tokio::test]
 async fn no_session_is_resumed() {
     let mesh = Mesh::shared();
-    for service in SERVICES {
+    for service in services() {
         // One configuration for both, which keeps what it needs to resume.
         let config = config(mesh, "operator", &[&TLS13]);
         for _ in 0..3 {
@@ -80,7 +80,7 @@ async fn no_session_is_resumed() {
 #[tokio::test]
 async fn each_service_proves_who_it_is() {
     let mesh = Mesh::shared();
-    for service in SERVICES {
+    for service in services() {
         let stream = connect(mesh, service, config(mesh, "operator", &[&TLS13])).await.unwrap();
         let (_, connection) = stream.get_ref();
         let leaf = &connection.peer_certificates().unwrap()[0];
@@ -167,14 +167,18 @@ async fn what_is_secret_on_disk_is_for_its_owner_alone() {
     User::signed_in(mesh).await;
     let certificates = mesh.certificates();
     let named: BTreeSet<&str> = certificates.workloads().collect();
-    assert_eq!(named, BTreeSet::from(drystone_tests::WORKLOADS), "a certificate for every workload name");
+    assert_eq!(
+        named,
+        drystone_tests::workloads().into_iter().collect::<BTreeSet<_>>(),
+        "a certificate for every workload name"
+    );
     for workload in named {
         assert_eq!(mode(&certificates.files_of(workload)[1]), 0o600, "the key of {workload}");
     }
     assert_eq!(mode(&certificates.ca().with_extension("key")), 0o600, "the key of the CA");
     let databases = fs::read_dir(mesh.home().data()).unwrap().map(|entry| entry.unwrap().path());
     let databases: Vec<_> = databases.filter(|path| path.to_string_lossy().contains(".db")).collect();
-    assert!(databases.len() >= SERVICES.len(), "{databases:?}");
+    assert!(databases.len() >= services().len(), "{databases:?}");
     for database in databases {
         assert_eq!(mode(&database), 0o600, "{}", database.display());
     }

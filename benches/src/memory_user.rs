@@ -42,10 +42,12 @@ pub(crate) async fn serve(identity: Identity, stop: CancellationToken) -> Result
     let token = token(&key, account.id, clock.now())?;
 
     let (health, tasks) = (Health::new(), TaskTracker::new());
-    let metrics = Metrics::new();
+    let contracts = drystone::contracts()?;
+    let metrics = Metrics::new(&contracts);
     let dialer = Dialer::new(DialerConfig {
         caller: "user",
         identity: identity.clone(),
+        contracts: contracts.clone(),
         peers: Peers::from([("session".to_owned(), vec!["127.0.0.1:1".to_owned()])]),
         health: health.clone(),
         metrics: metrics.clone(),
@@ -57,6 +59,8 @@ pub(crate) async fn serve(identity: Identity, stop: CancellationToken) -> Result
     let node = Node {
         name: "user",
         identity,
+        contracts: contracts.clone(),
+        limits: drystone_mesh::limit::ClassLimits::default(),
         verifier: Verifier::new(VerifierConfig::new(ISSUER, AUDIENCE), keys, revocations, clock.clone()),
         clock: clock.clone(),
         metrics,
@@ -68,6 +72,7 @@ pub(crate) async fn serve(identity: Identity, stop: CancellationToken) -> Result
     let service = drystone_user::Service::new(drystone_user::Deps {
         store: std::sync::Arc::new(OneAccount(account)),
         sessions: SessionServiceClient::new(dialer.channel("session")?),
+        permissions: drystone_user::Permissions::of(&contracts),
         clock,
     });
     let listener = TcpListener::bind("127.0.0.1:0").await?;
@@ -110,6 +115,7 @@ fn token(key: &EcdsaKeyPair, user: Uuid, now: Timestamp) -> Result<String> {
         sub: user,
         sid: Uuid::now_v7(),
         jti: new_token_id(now),
+        client_id: Some("drystone".to_owned()),
         iat: now.timestamp(),
         exp: now.timestamp() + 3000,
         nbf: None,

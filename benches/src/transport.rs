@@ -6,7 +6,7 @@
 use std::{io, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
-use drystone::user::v1::{GetMeRequest, GetMeResponse, User, user_service_client::UserServiceClient};
+use drystone::user::v1::{GetMeRequest, User, user_service_client::UserServiceClient};
 use drystone_mesh::{
     clock::Clock,
     identity::{Authority, Identity, SpiffeId, TrustDomain},
@@ -89,7 +89,7 @@ async fn echo_run(
         move || {
             let (mut client, bearer) = (client.clone(), bearer.clone());
             async move {
-                let mut request = Request::new(GetMeResponse::default());
+                let mut request = Request::new(User::default());
                 request.metadata_mut().insert("authorization", bearer);
                 client.echo(request).await?;
                 Ok(())
@@ -124,8 +124,8 @@ struct Echo(User);
 
 #[tonic::async_trait]
 impl echo::echo_server::Echo for Echo {
-    async fn echo(&self, _request: Request<GetMeResponse>) -> Result<Response<GetMeResponse>, Status> {
-        Ok(Response::new(GetMeResponse { user: Some(self.0.clone()) }))
+    async fn echo(&self, _request: Request<User>) -> Result<Response<User>, Status> {
+        Ok(Response::new(self.0.clone()))
     }
 }
 

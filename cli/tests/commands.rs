@@ -8,7 +8,6 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
-use drystone::contract::{DESCRIPTOR_SET, METHODS};
 use tempfile::TempDir;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_drystone");
@@ -63,10 +62,14 @@ impl Shell {
 #[test]
 fn wrong_usage_ends_with_code_2() {
     let shell = Shell::new();
-    for arguments in [&[][..], &["fly"], &["access"], &["access", "show", "--colour"], &["serve"], &["serve", "mail"]] {
+    for arguments in [&[][..], &["fly"], &["access"], &["access", "show", "--colour"], &["serve"]] {
         let ended = shell.run(arguments);
         assert_eq!(ended.code, Some(2), "{arguments:?}");
         assert!(ended.err.contains("--help"), "{}", ended.err);
+    }
+    let known = "there is no service `mail` in this binary; there are auth, user, session, property, edge";
+    for arguments in [&["serve", "mail"][..], &["up", "--without", "mail"], &["migrate", "status", "mail"]] {
+        assert_eq!(shell.run(arguments).complaint(2), known);
     }
     assert!(shell.run(&["--help"]).text().contains("To start a mesh on this machine: drystone up"));
     assert!(shell.run(&["up", "--help"]).text().contains("--ready-file <FILE>"));
@@ -77,11 +80,17 @@ fn access_show_has_the_rule_of_every_rpc() {
     let shell = Shell::new();
     let shown = shell.run(&["access", "show"]);
     let lines: Vec<&str> = shown.text().lines().collect();
-    assert_eq!(lines.len(), METHODS.len() + 1);
-    assert!(METHODS.iter().all(|method| lines.iter().any(|line| line.starts_with(&method.path[1..]))));
+    assert_eq!(lines.len(), drystone::contracts().unwrap().methods().len() + 1);
+    assert!(
+        drystone::contracts()
+            .unwrap()
+            .methods()
+            .iter()
+            .all(|method| lines.iter().any(|line| line.starts_with(&method.path[1..])))
+    );
     let rule = lines.iter().find(|line| line.contains("UserService/ListUsers ")).unwrap();
     let cells: Vec<&str> = rule.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).collect();
-    assert_eq!(cells[1..], ["outside operator", "user", "users:read", "-", "no", "GET /v1/users"]);
+    assert_eq!(cells[1..], ["outside operator", "user", "users:read", "-", "-", "GET /v1/users"]);
 
     let some = shell.run(&["access", "show", "--rpc", "propertyservice/list"]);
     assert_eq!(some.text().lines().count(), 3, "{}", some.text());
@@ -94,8 +103,8 @@ fn access_show_speaks_json() {
     let rule = rules.iter().find(|rule| rule["rpc"] == "drystone.user.v1.UserService/ListUsers").unwrap();
     let expected = serde_json::json!({
         "rpc": "drystone.user.v1.UserService/ListUsers", "callers": ["outside", "operator"], "subject": "user",
-        "permission": "users:read", "max_auth_age_seconds": null, "audited": false, "idempotency": "no_side_effects",
-        "rest": ["GET /v1/users"],
+        "permission": "users:read", "max_auth_age_seconds": null, "audit": null, "limit": null, "idempotency": "no_side_effects",
+        "rest": ["GET /v1/users"], "workload": "user",
     });
     assert_eq!(rule, &expected);
 }
@@ -120,10 +129,10 @@ fn a_reader_that_has_seen_enough_is_no_failure() {
 fn contract_export_writes_the_descriptor_set_as_it_is() {
     let shell = Shell::new();
     let ended = shell.run(&["contract", "export"]);
-    assert_eq!((ended.code, ended.out == DESCRIPTOR_SET), (Some(0), true));
+    assert_eq!((ended.code, ended.out == drystone::CONTRACT.descriptor_set()), (Some(0), true));
 
     assert_eq!(shell.run(&["contract", "export", "--output", "drystone.binpb"]).text(), "");
-    assert_eq!(fs::read(shell.path("drystone.binpb")).unwrap(), DESCRIPTOR_SET);
+    assert_eq!(fs::read(shell.path("drystone.binpb")).unwrap(), drystone::CONTRACT.descriptor_set());
 
     let ended = shell.run(&["contract", "export", "--output", "no/such/directory"]);
     assert!(ended.complaint(1).starts_with("cannot write no/such/directory; name a file that this user may write"));
@@ -151,11 +160,11 @@ fn certs_are_issued_for_every_workload_and_renewed() {
 #[test]
 fn a_certificate_is_issued_for_one_name_alone() {
     let shell = Shell::new();
-    let listed = shell.run(&["certs", "--name", "billing", "--certs-dir", "elsewhere"]);
+    let listed = shell.run(&["certs", "issue", "billing", "--certs-dir", "elsewhere"]);
     assert!(listed.text().contains("spiffe://drystone.local/service/billing "), "{}", listed.text());
     assert!(shell.path("elsewhere/billing.pem").exists() && !shell.path("elsewhere/auth.pem").exists());
     assert!(
-        shell.run(&["certs", "--name", "../auth"]).complaint(1).starts_with("`../auth` cannot be a workload's name")
+        shell.run(&["certs", "issue", "../auth"]).complaint(1).starts_with("`../auth` cannot be a workload's name")
     );
 }
 

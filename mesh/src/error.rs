@@ -69,6 +69,35 @@ impl Error {
         self
     }
 
+    /// Spells the paths of fields as another message has them: that of a caller who passed a field of its own request on
+    /// under another name. The message is made anew where it only lists the fields.
+    #[must_use]
+    pub fn map_fields(mut self, rename: impl Fn(&str) -> String) -> Self {
+        let Inner { message, fields, .. } = &mut *self.0;
+        let only_lists = *message == listed(fields);
+        for (field, _) in &mut *fields {
+            *field = rename(field);
+        }
+        if only_lists {
+            *message = listed(fields).into();
+        }
+        self
+    }
+
+    /// Spells one field as another message has it, and with it the fields within: `user_id`, `user_id.x`, `user_id[0]`.
+    #[must_use]
+    pub fn rename_field(self, from: &str, to: &str) -> Self {
+        self.map_fields(|path| match path.strip_prefix(from) {
+            Some(rest) if rest.is_empty() || rest.starts_with(['.', '[']) => format!("{to}{rest}"),
+            _ => path.to_owned(),
+        })
+    }
+
+    /// The fields that are not as they should be, each with what is wrong with it.
+    pub fn fields(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.fields.iter().map(|(field, description)| (field.as_str(), description.as_str()))
+    }
+
     /// Why.
     #[must_use]
     pub fn reason(&self) -> Reason {
@@ -113,13 +142,18 @@ impl From<Error> for Status {
 impl From<Status> for Error {
     fn from(status: Status) -> Self {
         match reason_of(&status) {
-            Some(
-                Reason::CallerNotAllowed | Reason::CallerUnidentified | Reason::CallerExpired | Reason::MethodUnknown,
-            ) => Self::internal(status),
+            // It is our own certificate that has expired, and soon to be replaced.
+            Some(Reason::CallerExpired) => Self::unavailable("a part of the mesh", status),
+            Some(Reason::CallerNotAllowed | Reason::CallerUnidentified | Reason::MethodUnknown) => {
+                Self::internal(status)
+            }
             Some(reason) => {
-                let retry_after = status.get_details_retry_info().and_then(|info| info.retry_delay);
+                let details = status.get_error_details();
                 let mut error = Self::new(reason, status.message().to_owned());
-                error.0.retry_after = retry_after;
+                error.0.retry_after = details.retry_info().and_then(|info| info.retry_delay);
+                let fields = details.bad_request().map(|request| request.field_violations.as_slice());
+                let of = |violation: &FieldViolation| (violation.field.clone(), violation.description.clone());
+                error.0.fields = fields.unwrap_or_default().iter().map(of).collect();
                 error
             }
             None if status.code() == tonic::Code::DeadlineExceeded => {
@@ -129,6 +163,12 @@ impl From<Status> for Error {
             None => Self::internal(status),
         }
     }
+}
+
+/// What a message says that lists fields and nothing else, as that of a request that breaks its contract does.
+fn listed(fields: &[(String, String)]) -> String {
+    let listed: Vec<String> = fields.iter().map(|(field, description)| format!("{field}: {description}")).collect();
+    listed.join("; ")
 }
 
 /// The reason that a status of ours carries.
@@ -150,5 +190,59 @@ impl fmt::Display for Chain<'_> {
             next = error.source();
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn invalid(fields: &[(&str, &str)]) -> Status {
+        let mut error = Error::new(Reason::InvalidRequest, "");
+        error.0.fields = fields.iter().map(|&(field, text)| (field.to_owned(), text.to_owned())).collect();
+        error.0.message = listed(&error.0.fields).into();
+        error.into()
+    }
+
+    fn fields(status: &Status) -> Vec<(String, String)> {
+        let violations = status.get_details_bad_request().unwrap().field_violations;
+        violations.into_iter().map(|violation| (violation.field, violation.description)).collect()
+    }
+
+    #[test]
+    fn invalid_fields_survive_a_hop() {
+        let given = invalid(&[("email", "must be an e-mail address"), ("name.first", "must not be empty")]);
+        let handed_on = Status::from(Error::from(given.clone()));
+        assert_eq!((handed_on.code(), reason_of(&handed_on)), (given.code(), Some(Reason::InvalidRequest)));
+        assert_eq!((fields(&handed_on), handed_on.message()), (fields(&given), given.message()));
+    }
+
+    #[test]
+    fn fields_are_renamed_with_what_is_within_them() {
+        let given = invalid(&[("user_id", "a"), ("user_id.x", "b"), ("user_id[0].y", "c"), ("user_id_2", "d")]);
+        let error = Error::from(given).rename_field("user_id", "user.id");
+        let names: Vec<&str> = error.fields().map(|(field, _)| field).collect();
+        assert_eq!(names, ["user.id", "user.id.x", "user.id[0].y", "user_id_2"]);
+        let status = Status::from(error);
+        assert_eq!(status.message(), "user.id: a; user.id.x: b; user.id[0].y: c; user_id_2: d");
+        assert_eq!(fields(&status)[0], ("user.id".to_owned(), "a".to_owned()));
+    }
+
+    #[test]
+    fn a_message_of_its_own_is_kept() {
+        let mut error = Error::invalid_field("user_id", "must be a UUID");
+        assert_eq!(Status::from(Error::invalid_field("a", "b").rename_field("a", "c")).message(), "c: b");
+        error.0.message = "no such user".into();
+        let status = Status::from(error.rename_field("user_id", "id"));
+        assert_eq!((status.message(), fields(&status)[0].0.as_str()), ("no such user", "id"));
+    }
+
+    #[test]
+    fn a_certificate_of_ours_that_has_expired_makes_us_unavailable() {
+        let status = Status::from(Error::new(Reason::CallerExpired, "the certificate has expired"));
+        let handed_on = Status::from(Error::from(status));
+        assert_eq!(reason_of(&handed_on), Some(Reason::Unavailable));
+        assert!(handed_on.get_details_retry_info().unwrap().retry_delay.is_some());
+        assert!(!handed_on.message().contains("certificate"), "{}", handed_on.message());
     }
 }

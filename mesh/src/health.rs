@@ -25,6 +25,8 @@ struct Inner {
     clock: Clock,
     components: Mutex<BTreeMap<String, Known>>,
     status: watch::Sender<Status>,
+    /// Told whenever a component reports, whether or not that changes the whole.
+    changes: watch::Sender<()>,
 }
 
 #[derive(Debug)]
@@ -99,8 +101,8 @@ impl Health {
     /// The same, with times from this clock.
     #[must_use]
     pub fn with_clock(clock: Clock) -> Self {
-        let (status, _) = watch::channel(Status::Ok);
-        Self(Arc::new(Inner { clock, components: Mutex::default(), status }))
+        let (status, changes) = (watch::Sender::new(Status::Ok), watch::Sender::new(()));
+        Self(Arc::new(Inner { clock, components: Mutex::default(), status, changes }))
     }
 
     /// Adds a component, which is down until it says otherwise. One of the same name is replaced.
@@ -158,12 +160,19 @@ impl Health {
         self.0.status.subscribe()
     }
 
+    /// Changes with every report of a component, from now on.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.0.changes.subscribe()
+    }
+
     fn change(&self, edit: impl FnOnce(&mut BTreeMap<String, Known>)) {
         let mut components = self.0.components.lock().unwrap_or_else(PoisonError::into_inner);
         edit(&mut components);
         // Told under the lock, so that the last change is the last to be told.
         let status = overall(&components);
         self.0.status.send_if_modified(|told| std::mem::replace(told, status) != status);
+        self.0.changes.send_replace(());
     }
 }
 

@@ -14,11 +14,14 @@
 //! | [`store`] | databases, migrations, pages, etags, Redis |
 //! | [`mask`] | field masks |
 //! | [`id`] | ids in messages |
+//! | [`email`], [`display_name`], [`text`] | addresses, names and other texts of people: one rule for every service |
 //! | [`telemetry`] | logs, metrics, traces, the admin port |
 //! | [`health`] | what is up, and what that means |
+//! | [`host`] | the host that an HTTP request names |
 //! | [`config`] | defaults < file < environment < flags |
 //! | [`clock`] | time, passed in |
 //! | [`node`] | one service's share of all this, put together |
+//! | [`module`] | what a service crate exports, and what its service is started with |
 
 pub mod access;
 pub mod call;
@@ -26,14 +29,19 @@ pub mod client;
 pub mod clock;
 pub mod config;
 pub mod deadline;
+pub mod display_name;
+pub mod email;
 pub mod error;
 pub mod health;
+pub mod host;
 pub mod id;
 pub mod identity;
 pub mod limit;
 pub mod mask;
+pub mod module;
 pub mod node;
 pub mod server;
 pub mod store;
 pub mod telemetry;
+pub mod text;
 pub mod token;

@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use drystone::auth::v1::key_service_client::KeyServiceClient;
+use drystone::{auth::v1::key_service_client::KeyServiceClient, contract::Contracts};
 
 use crate::{
     client::{DialError, Dialer, DialerConfig, Peers},
     clock::Clock,
     health::{Component, Health, Kind},
     identity::Identity,
+    limit::ClassLimits,
     telemetry::Metrics,
     token::{KeySet, RevocationView, Verifier, VerifierConfig, watch_keys, watch_revocations},
 };
@@ -25,6 +26,10 @@ pub struct Node {
     pub name: &'static str,
     /// Its certificate, key and roots.
     pub identity: Identity,
+    /// The contracts of the mesh.
+    pub contracts: Contracts,
+    /// How often the RPCs that name a limit may be called.
+    pub limits: ClassLimits,
     /// Its time.
     pub clock: Clock,
     /// Where it counts.
@@ -47,6 +52,10 @@ pub struct NodeConfig {
     pub name: &'static str,
     /// Its certificate, key and roots.
     pub identity: Identity,
+    /// The contracts of the mesh.
+    pub contracts: Contracts,
+    /// How often the RPCs that name a limit may be called.
+    pub limits: ClassLimits,
     /// Its time.
     pub clock: Clock,
     /// Where it counts.
@@ -57,6 +66,8 @@ pub struct NodeConfig {
     pub peers: Peers,
     /// Which tokens it accepts.
     pub tokens: VerifierConfig,
+    /// Its background work.
+    pub tasks: TaskTracker,
     /// Ends its background work.
     pub stop: CancellationToken,
 }
@@ -67,11 +78,12 @@ impl Node {
     /// # Errors
     /// [`DialError`] if it is not known where the auth or the session service is.
     pub fn start(config: NodeConfig) -> Result<Self, DialError> {
-        let NodeConfig { name, identity, clock, metrics, health, peers, tokens, stop } = config;
-        let tasks = TaskTracker::new();
+        let NodeConfig { name, identity, contracts, limits, clock, metrics, health, peers, tokens, tasks, stop } =
+            config;
         let dialer = Dialer::new(DialerConfig {
             caller: name,
             identity: identity.clone(),
+            contracts: contracts.clone(),
             peers,
             health: health.clone(),
             metrics: metrics.clone(),
@@ -90,7 +102,7 @@ impl Node {
         let component = health.component(format!("{name}{TOKEN_CHECKS}"), Kind::Optional);
         tasks.spawn(report_token_checks(keys, revocations, component, stop.clone()));
 
-        Ok(Self { name, identity, clock, metrics, health, dialer, verifier, stop, tasks })
+        Ok(Self { name, identity, contracts, limits, clock, metrics, health, dialer, verifier, stop, tasks })
     }
 }
 

@@ -49,6 +49,7 @@ fn claims(now: Timestamp) -> Claims {
         sub: "01957a3c-8f1e-7b52-9c0d-3e4f5a6b7c8d".parse().expect("a UUID"),
         sid: "01957a3c-9f2e-7b52-8c0d-3e4f5a6b7c8e".parse().expect("a UUID"),
         jti: new_token_id(now),
+        client_id: Some("drystone".to_owned()),
         iat: now.timestamp(),
         exp: (now + TimeDelta::minutes(5)).timestamp(),
         nbf: None,

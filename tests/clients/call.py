@@ -75,12 +75,12 @@ def main():
     # As a user: with the token, and not without.
     token = [("authorization", f"Bearer {tokens.access_token}")]
     users = user_pb2_grpc.UserServiceStub(mesh.channel("user", "edge"))
-    assert users.GetMe(user_pb2.GetMeRequest(), metadata=token).user == user
+    assert users.GetMe(user_pb2.GetMeRequest(), metadata=token) == user
     refused(lambda: users.GetMe(user_pb2.GetMeRequest()), grpc.StatusCode.UNAUTHENTICATED)
 
     properties = property_pb2_grpc.PropertyServiceStub(mesh.channel("property", "edge"))
     request = property_pb2.CreatePropertyRequest(display_name="Barn", labels={"colour": "red"})
-    created = properties.CreateProperty(request, metadata=token).property
+    created = properties.CreateProperty(request, metadata=token)
     assert created.owner_id == user.id and dict(created.labels) == {"colour": "red"}, created
     listed = properties.ListProperties(property_pb2.ListPropertiesRequest(), metadata=token)
     assert list(listed.properties) == [created], listed

@@ -10,7 +10,7 @@ use serde_json::Value;
 use tonic::transport::Channel;
 
 use crate::{
-    Front, Home, Mesh, Metrics, Rest, SERVICES, Setup, Starting,
+    Front, Home, Mesh, Metrics, Rest, Setup, Starting,
     certs::{Certificates, Credentials},
     grpc,
     ports::some_free_addresses,
@@ -228,8 +228,8 @@ impl Cluster {
 
     fn setup(&self, (part, number): Instance, home: Home) -> Setup {
         let setup = Mesh::setup().home(home).serve(&[part], &self.certificates[number]).set("issuer", ISSUER);
-        let setup = SERVICES
-            .iter()
+        let setup = crate::services()
+            .into_iter()
             .fold(setup, |setup, other| setup.set(&format!("peers.{other}"), &listed(&self.addresses[other])));
         self.settings.iter().fold(setup, |setup, (key, value)| setup.set(key, value))
     }

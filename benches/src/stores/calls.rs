@@ -145,7 +145,7 @@ impl Caller {
         match rpc {
             Rpc::GetMe => {
                 let answer = self.user.get_me(with_token(GetMeRequest {}, visitor)).await?.into_inner();
-                ensure!(answer.user.is_some(), "no user");
+                ensure!(!answer.id.is_empty(), "no user");
             }
             Rpc::ListProperties => {
                 let request = with_token(ListPropertiesRequest::default(), visitor);

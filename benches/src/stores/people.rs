@@ -92,7 +92,11 @@ impl People {
         let keys = KeyRing::open(&store, &clock).await.context("reading the signing keys")?;
         let seal = refresh_token_seal(&store, &clock).await.context("reading the refresh tokens' secret")?;
         let counters = (0..count).map(|_| AtomicU64::new(drystone_session::FIRST_COUNTER)).collect();
-        Ok(Self { maker: TokenMaker::new(Arc::new(keys), ISSUER.to_owned(), LIFETIME), seal, counters })
+        Ok(Self {
+            maker: TokenMaker::new(Arc::new(keys), ISSUER.to_owned(), "drystone".to_owned(), LIFETIME),
+            seal,
+            counters,
+        })
     }
 
     /// So many of them, evenly spread over all, with their tokens. Another `turn` meets others, where there are enough.

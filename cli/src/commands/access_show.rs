@@ -1,15 +1,23 @@
 //! `drystone access show`: the rule of every RPC, as servers obey it.
 
 use anyhow::{Result, bail};
-use drystone::contract::{Idempotency, METHODS, Method, Subject};
+use drystone::contract::{Audit, Contracts, Idempotency, Method, Subject, rest::Binding};
 use drystone_mesh::config::Span;
 use serde::Serialize;
 
-use crate::{output, table::Table};
+use crate::{
+    App,
+    config::{Config, ConfigFile},
+    output,
+    table::Table,
+};
 
 /// The flags of `drystone access show`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
+    #[command(flatten)]
+    config: ConfigFile,
+
     /// Show only RPCs whose name holds SUBSTRING, in capitals or not
     #[arg(long, value_name = "SUBSTRING")]
     rpc: Option<String>,
@@ -19,9 +27,10 @@ pub(crate) struct Args {
     json: bool,
 }
 
-pub(crate) fn run(args: &Args) -> Result<()> {
+pub(crate) fn run(app: &App, args: &Args) -> Result<()> {
     let wanted = args.rpc.as_deref().unwrap_or_default();
-    let rules = rules(wanted);
+    let contracts = Config::load(app, &args.config.sources())?.contracts(app)?;
+    let rules = rules(&contracts, wanted);
     if rules.is_empty() {
         bail!("no RPC has `{wanted}` in its name; leave --rpc out to see them all");
     }
@@ -34,47 +43,55 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 
 /// The rule of one RPC.
 #[derive(Debug, Serialize)]
-struct Rule {
-    rpc: &'static str,
-    callers: &'static [&'static str],
+struct Rule<'c> {
+    rpc: &'c str,
+    workload: &'c str,
+    callers: &'c [String],
     subject: &'static str,
-    permission: Option<&'static str>,
+    permission: Option<&'c str>,
     max_auth_age_seconds: Option<u64>,
-    audited: bool,
+    audit: Option<&'static str>,
+    limit: Option<&'c str>,
     idempotency: &'static str,
-    rest: &'static [&'static str],
+    rest: Vec<String>,
 }
 
-fn rules(wanted: &str) -> Vec<Rule> {
+fn rules<'c>(contracts: &'c Contracts, wanted: &str) -> Vec<Rule<'c>> {
     let wanted = wanted.to_lowercase();
-    METHODS.iter().filter(|method| method.path.to_lowercase().contains(&wanted)).map(Rule::of).collect()
+    let methods = contracts.methods().iter().filter(|method| method.path.to_lowercase().contains(&wanted));
+    methods.map(|method| Rule::of(method)).collect()
 }
 
-impl Rule {
-    fn of(method: &'static Method) -> Self {
+impl<'c> Rule<'c> {
+    fn of(method: &'c Method) -> Self {
         Self {
             rpc: method.path.trim_start_matches('/'),
-            callers: method.callers,
+            workload: &method.workload,
+            callers: &method.callers,
             subject: match method.subject {
                 Subject::None => "none",
                 Subject::User => "user",
             },
-            permission: method.permission,
+            permission: method.permission.as_deref(),
             max_auth_age_seconds: method.max_auth_age.map(|age| age.as_secs()),
-            audited: method.audited,
+            audit: method.audit.map(|audit| match audit {
+                Audit::Log => "log",
+                Audit::Trail => "trail",
+            }),
+            limit: method.policy.limit.as_deref(),
             idempotency: match method.idempotency {
                 Idempotency::Unknown => "unknown",
                 Idempotency::NoSideEffects => "no_side_effects",
                 Idempotency::Idempotent => "idempotent",
             },
-            rest: method.rest,
+            rest: method.rest.iter().map(Binding::to_string).collect(),
         }
     }
 }
 
-fn table(rules: &[Rule]) -> Table<7> {
+fn table(rules: &[Rule<'_>]) -> Table<7> {
     const NOTHING: &str = "-";
-    let mut table = Table::new(["RPC", "CALLERS", "SUBJECT", "PERMISSION", "MAX AUTH AGE", "AUDITED", "REST"]);
+    let mut table = Table::new(["RPC", "CALLERS", "SUBJECT", "PERMISSION", "MAX AUTH AGE", "AUDIT", "REST"]);
     for rule in rules {
         let max_auth_age = rule.max_auth_age_seconds.map(|seconds| Span::seconds(seconds).to_string());
         table.row([
@@ -83,7 +100,7 @@ fn table(rules: &[Rule]) -> Table<7> {
             rule.subject.to_owned(),
             rule.permission.unwrap_or(NOTHING).to_owned(),
             max_auth_age.unwrap_or_else(|| NOTHING.to_owned()),
-            if rule.audited { "yes" } else { "no" }.to_owned(),
+            rule.audit.unwrap_or(NOTHING).to_owned(),
             if rule.rest.is_empty() { NOTHING.to_owned() } else { rule.rest.join(", ") },
         ]);
     }

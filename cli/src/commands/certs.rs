@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
-use drystone::contract::WORKLOADS;
 use drystone_mesh::{
     clock::Clock,
     config::ConfigError,
@@ -11,6 +10,7 @@ use drystone_mesh::{
 };
 
 use crate::{
+    App,
     config::{Config, ConfigFile},
     output,
     table::Table,
@@ -22,29 +22,41 @@ pub(crate) struct Args {
     #[command(flatten)]
     config: ConfigFile,
 
-    /// Issue a certificate for the workload NAME alone
-    #[arg(long, value_name = "NAME")]
-    name: Option<String>,
-
     /// Keep the development CA and the certificates in DIR
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", global = true)]
     certs_dir: Option<PathBuf>,
+
+    #[command(subcommand)]
+    command: Option<Command>,
 }
 
-pub(crate) fn run(args: &Args) -> Result<()> {
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Issue a certificate for the workload NAME alone, such as a service that is not compiled in
+    Issue {
+        /// The workload
+        #[arg(value_name = "NAME")]
+        name: String,
+    },
+}
+
+pub(crate) fn run(app: &App, args: &Args) -> Result<()> {
     let mut sources = args.config.sources();
     if let Some(dir) = &args.certs_dir {
         let dir =
             dir.to_str().ok_or_else(|| ConfigError::new("--certs-dir is not valid UTF-8; name another directory"))?;
         sources = sources.flag("--certs-dir", "certs_dir", dir);
     }
-    let config = Config::load(&sources)?;
-    let names = args.name.as_deref().map_or_else(|| WORKLOADS.to_vec(), |name| vec![name]);
+    let config = Config::load(app, &sources)?;
+    let names: Vec<String> = match &args.command {
+        Some(Command::Issue { name }) => vec![name.clone()],
+        None => config.contracts(app)?.workloads().iter().cloned().collect(),
+    };
 
-    let authority = Authority::open_or_create(&config.certs_dir, &config.trust_domain, Clock::system())?;
+    let authority = Authority::open_or_create(&config.mesh.certs_dir, &config.mesh.trust_domain, Clock::system())?;
     let mut table = Table::new(["WORKLOAD", "VALID UNTIL", "CERTIFICATE", "KEY"]);
     for name in names {
-        let files = authority.issue(name)?;
+        let files = authority.issue(&name)?;
         // Read back, so that what is listed is what a service will accept.
         let svid = Identity::load(&files)?.svid();
         let valid_until = svid.not_after.format("%Y-%m-%d %H:%M UTC").to_string();

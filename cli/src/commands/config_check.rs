@@ -3,6 +3,7 @@
 use anyhow::Result;
 
 use crate::{
+    App,
     config::{Config, ConfigFile},
     output,
 };
@@ -14,7 +15,7 @@ pub(crate) struct Args {
     config: ConfigFile,
 }
 
-pub(crate) fn run(args: &Args) -> Result<()> {
-    Config::load(&args.config.sources())?;
+pub(crate) fn run(app: &App, args: &Args) -> Result<()> {
+    Config::load(app, &args.config.sources())?.contracts(app)?;
     output::print("the configuration can be used\n")
 }

@@ -1,9 +1,9 @@
 //! `drystone config show`: the configuration as it takes effect.
 
 use anyhow::Result;
-use drystone_mesh::config;
 
 use crate::{
+    App,
     config::{Config, ConfigFile},
     output,
 };
@@ -15,7 +15,7 @@ pub(crate) struct Args {
     config: ConfigFile,
 }
 
-pub(crate) fn run(args: &Args) -> Result<()> {
-    let config = Config::load(&args.config.sources())?;
-    output::print(config::show(&config)?)
+pub(crate) fn run(app: &App, args: &Args) -> Result<()> {
+    let config = Config::load(app, &args.config.sources())?;
+    output::print(config.show()?)
 }

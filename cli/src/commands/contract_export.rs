@@ -1,4 +1,4 @@
-//! `drystone contract export`: the descriptor set, byte for byte as the build made it.
+//! `drystone contract export`: the descriptor set of all contracts, byte for byte as they were compiled.
 
 use std::{
     fs,
@@ -7,26 +7,35 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use drystone::contract::DESCRIPTOR_SET;
 
-use crate::{WrongUsage, output};
+use crate::{
+    App,
+    command_line::WrongUsage,
+    config::{Config, ConfigFile},
+    output,
+};
 
 /// The flags of `drystone contract export`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
+    #[command(flatten)]
+    config: ConfigFile,
+
     /// The file to write; standard output if it is left out
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
 }
 
-pub(crate) fn run(args: &Args) -> Result<()> {
+pub(crate) fn run(app: &App, args: &Args) -> Result<()> {
+    let contracts = Config::load(app, &args.config.sources())?.contracts(app)?;
+    let descriptor_set = contracts.descriptor_set()?;
     match &args.output {
-        Some(path) => fs::write(path, DESCRIPTOR_SET)
+        Some(path) => fs::write(path, descriptor_set)
             .with_context(|| format!("cannot write {}; name a file that this user may write", path.display())),
         None if io::stdout().is_terminal() => {
             let sentence = "the descriptor set is binary and would upset the terminal; name a file with --output FILE";
             Err(WrongUsage(sentence.to_owned()).into())
         }
-        None => output::print(DESCRIPTOR_SET),
+        None => output::print(descriptor_set),
     }
 }

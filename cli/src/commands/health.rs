@@ -17,6 +17,7 @@ use serde::Deserialize;
 use tokio::{net::TcpStream, runtime::Builder, time::timeout};
 
 use crate::{
+    App,
     config::{Config, ConfigFile},
     output,
     table::Table,
@@ -40,10 +41,10 @@ pub(crate) struct Args {
     url: Option<Admin>,
 }
 
-pub(crate) fn run(args: &Args) -> Result<()> {
+pub(crate) fn run(app: &App, args: &Args) -> Result<()> {
     let admin = match &args.url {
         Some(admin) => admin.clone(),
-        None => Admin::listening_on(Config::load(&args.config.sources())?.admin.listen),
+        None => Admin::listening_on(Config::load(app, &args.config.sources())?.mesh.admin.listen),
     };
     // Asked every few seconds, it should not start a thread for each core.
     let runtime = Builder::new_current_thread().enable_all().build().context("the process cannot wait for answers")?;

@@ -7,7 +7,7 @@ use drystone_mesh::{
 };
 
 use super::migrate_up::Selection;
-use crate::{config::Config, output, process, table::Table};
+use crate::{App, config::Config, output, process, table::Table};
 
 /// The flags of `drystone migrate status`.
 #[derive(Debug, clap::Args)]
@@ -16,15 +16,15 @@ pub(crate) struct Args {
     selection: Selection,
 }
 
-pub(crate) fn run(args: &Args) -> Result<()> {
-    let config = Config::load(&args.selection.config.sources())?;
-    logs::init(&config.log);
+pub(crate) fn run(app: &App, args: &Args) -> Result<()> {
+    let config = Config::load(app, &args.selection.config.sources())?;
+    logs::init(&config.mesh.log);
     process::block_on(async {
         let mut table = Table::new(["SERVICE", "SCHEMA", "PROGRAM", "STATE", "DATABASE"]);
         let mut faults = Vec::new();
         let mut is_behind = false;
-        for (name, settings, migrations) in args.selection.databases(&config) {
-            let place = settings.place(&config.data_dir);
+        for (name, settings, migrations) in args.selection.databases(app, &config)? {
+            let place = settings.place(&config.mesh.data_dir);
             let state = store::schema_state(&place, migrations).await;
             is_behind |= state.as_ref().is_ok_and(|state| state.applied < state.known);
             let [schema, program, state] = cells(state, &mut faults);

@@ -7,7 +7,9 @@ use drystone_mesh::{
 };
 
 use crate::{
-    config::{Config, ConfigFile},
+    App,
+    command_line::WrongUsage,
+    config::{Config, ConfigFile, ServiceConfig},
     output, process,
 };
 
@@ -21,30 +23,35 @@ pub(crate) struct Args {
 /// Which databases are meant.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Selection {
-    /// The services whose databases are meant; all four where none is named
-    #[arg(value_name = "NAME", value_parser = ["auth", "property", "session", "user"])]
+    /// The services whose databases are meant; all where none is named
+    #[arg(value_name = "NAME")]
     names: Vec<String>,
 
     #[command(flatten)]
     pub(super) config: ConfigFile,
 }
 
+/// A service with a database: its name, where that is, and its schema, step by step.
+type Database<'a> = (&'static str, Settings<'a>, &'static [Migration]);
+
 impl Selection {
-    pub(super) fn databases<'a>(
-        &self,
-        config: &'a Config,
-    ) -> impl Iterator<Item = (&'static str, Settings<'a>, &'static [Migration])> {
+    pub(super) fn databases<'a>(&self, app: &App, config: &'a Config) -> Result<Vec<Database<'a>>, WrongUsage> {
+        app.select(&self.names)?;
         let is_meant = |name: &str| self.names.is_empty() || self.names.iter().any(|chosen| chosen == name);
-        process::databases(config).into_iter().filter(move |(name, ..)| is_meant(name))
+        let meant = config.services.iter().filter(|service| is_meant(service.module.name()));
+        let database = |service: &'a ServiceConfig| {
+            Some((service.module.name(), service.database()?, service.module.migrations()))
+        };
+        Ok(meant.filter_map(database).collect())
     }
 }
 
-pub(crate) fn run(args: &Args) -> Result<()> {
-    let config = Config::load(&args.selection.config.sources())?;
-    logs::init(&config.log);
+pub(crate) fn run(app: &App, args: &Args) -> Result<()> {
+    let config = Config::load(app, &args.selection.config.sources())?;
+    logs::init(&config.mesh.log);
     process::block_on(async {
-        for (name, settings, migrations) in args.selection.databases(&config) {
-            let place = settings.place(&config.data_dir);
+        for (name, settings, migrations) in args.selection.databases(app, &config)? {
+            let place = settings.place(&config.mesh.data_dir);
             let SchemaState { applied, known } = store::schema_state(&place, migrations).await?;
             Db::open(place, migrations).await?.close().await;
             let done = match known - applied {

@@ -9,6 +9,7 @@ use drystone_mesh::{
 };
 
 use crate::{
+    App,
     config::{Config, ConfigFile},
     process::{self, CertificatePaths, Plan},
 };
@@ -17,7 +18,7 @@ use crate::{
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// The services to run
-    #[arg(value_name = "NAME", required = true, value_parser = process::WORKLOADS)]
+    #[arg(value_name = "NAME", required = true)]
     pub(crate) names: Vec<String>,
 
     #[command(flatten)]
@@ -28,38 +29,38 @@ pub(crate) struct Args {
     pub(crate) ready_file: Option<PathBuf>,
 }
 
-/// The service that hashes passwords.
-const HASHES: &str = "auth";
-
 /// Runs until Ctrl-C.
-pub(crate) fn run(args: Args) -> Result<()> {
-    if args.names.iter().all(|name| name != HASHES) {
+pub(crate) fn run(app: &App, args: Args) -> Result<()> {
+    // Only auth hashes passwords.
+    if args.names.iter().all(|name| name != drystone_auth::NAME) {
         do_without_huge_pages();
     }
-    let config = Config::load(&args.config.sources())?;
-    logs::init(&config.log);
+    let config = Config::load(app, &args.config.sources())?;
+    logs::init(&config.mesh.log);
     let mut identities = BTreeMap::new();
-    let mut certificates = CertificatePaths { ca: config.certs_dir.join("ca.pem"), workloads: BTreeMap::new() };
-    for name in process::WORKLOADS.into_iter().filter(|name| args.names.iter().any(|chosen| chosen == name)) {
+    let mut certificates = CertificatePaths { ca: config.mesh.certs_dir.join("ca.pem"), workloads: BTreeMap::new() };
+    for module in app.select(&args.names)? {
+        let name = module.name();
         let files = IdentityFiles {
-            certificate: config.certs_dir.join(format!("{name}.pem")),
-            key: config.certs_dir.join(format!("{name}.key")),
+            certificate: config.mesh.certs_dir.join(format!("{name}.pem")),
+            key: config.mesh.certs_dir.join(format!("{name}.key")),
             bundle: certificates.ca.clone(),
         };
         let identity = Identity::load(&files)?;
-        if identity.trust_domain() != config.trust_domain || identity.id().workload() != Some(name) {
+        if identity.trust_domain() != config.mesh.trust_domain || identity.id().workload() != Some(name) {
             bail!(
                 "{} is the certificate of {}, not of spiffe://{}/service/{name}; put the right one there, or set `certs_dir`",
                 files.certificate.display(),
                 identity.id(),
-                config.trust_domain,
+                config.mesh.trust_domain,
             );
         }
         identities.insert(name, identity);
-        certificates.workloads.insert(name, files);
+        certificates.workloads.insert(name.to_owned(), files);
     }
     let peers = config.peers();
-    let plan = Plan { peers, identities, ready_file: args.ready_file, certificates, banner: false, config };
+    let contracts = config.contracts(app)?;
+    let plan = Plan { contracts, peers, identities, ready_file: args.ready_file, certificates, banner: false, config };
     process::block_on(process::run(plan))
 }
 

@@ -8,7 +8,6 @@ use std::{
 };
 
 use anyhow::Result;
-use drystone::contract::WORKLOADS;
 use drystone_mesh::{
     clock::Clock,
     config::{ConfigError, Sources},
@@ -18,6 +17,7 @@ use drystone_mesh::{
 use tracing::{info, warn};
 
 use crate::{
+    App,
     config::{Config, ConfigFile},
     process::{self, CertificatePaths, Plan},
 };
@@ -44,34 +44,39 @@ pub(crate) struct Args {
     pub(crate) data_dir: Option<PathBuf>,
 
     /// Leave the service NAME out, to see how the others do without it
-    #[arg(long, value_name = "NAME", value_parser = process::WORKLOADS)]
+    #[arg(long, value_name = "NAME")]
     pub(crate) without: Vec<String>,
 }
 
 /// Runs until Ctrl-C.
-pub(crate) fn run(args: Args) -> Result<()> {
-    let mut config = Config::load(&sources(&args)?)?;
-    logs::init(&config.log);
+pub(crate) fn run(app: &App, args: Args) -> Result<()> {
+    let mut config = Config::load(app, &sources(&args)?)?;
+    logs::init(&config.mesh.log);
     if args.ephemeral {
         take_free_ports(&mut config);
     }
-    let authority = Authority::open_or_create(&config.certs_dir, &config.trust_domain, Clock::system())?;
+    app.select(&args.without)?;
+    let contracts = config.contracts(app)?;
+    let workloads: Vec<String> = contracts.workloads().iter().cloned().collect();
+    let authority = Authority::open_or_create(&config.mesh.certs_dir, &config.mesh.trust_domain, Clock::system())?;
     let mut identities = BTreeMap::new();
     let mut certificates = CertificatePaths { ca: authority.certificate(), workloads: BTreeMap::new() };
-    for name in WORKLOADS {
+    for name in &workloads {
         let files = authority.issue(name)?;
-        if process::WORKLOADS.contains(name) {
-            identities.insert(*name, Identity::load(&files)?);
+        if let Ok(module) = app.module(name) {
+            identities.insert(module.name(), Identity::load(&files)?);
         }
-        certificates.workloads.insert(name, files);
+        certificates.workloads.insert(name.clone(), files);
     }
 
     process::block_on(async {
-        tokio::spawn(renew(config.certs_dir.clone(), config.trust_domain.clone(), identities.clone()));
+        let (directory, domain) = (config.mesh.certs_dir.clone(), config.mesh.trust_domain.clone());
+        tokio::spawn(renew(directory, domain, workloads, identities.clone()));
         identities.retain(|name, _| !args.without.iter().any(|left_out| left_out == name));
         process::run(Plan {
             // A service that is left out has an address where nobody answers, as one that is away has.
             peers: config.peers(),
+            contracts,
             identities,
             ready_file: args.ready_file,
             certificates,
@@ -98,14 +103,19 @@ fn sources(args: &Args) -> Result<Sources, ConfigError> {
 }
 
 /// Makes the certificates again before they end, for the services that run and for whoever reads the files.
-async fn renew(directory: PathBuf, domain: TrustDomain, identities: BTreeMap<&'static str, Identity>) {
+async fn renew(
+    directory: PathBuf,
+    domain: TrustDomain,
+    workloads: Vec<String>,
+    identities: BTreeMap<&'static str, Identity>,
+) {
     loop {
         tokio::time::sleep(RENEWAL).await;
         let renewed = || -> Result<()> {
             let authority = Authority::open_or_create(&directory, &domain, Clock::system())?;
-            for name in WORKLOADS {
+            for name in &workloads {
                 let files = authority.issue(name)?;
-                if let Some(identity) = identities.get(name) {
+                if let Some(identity) = identities.get(name.as_str()) {
                     identity.replace(&files)?;
                 }
             }
@@ -120,10 +130,6 @@ async fn renew(directory: PathBuf, domain: TrustDomain, identities: BTreeMap<&'s
 
 fn take_free_ports(config: &mut Config) {
     let free = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    config.auth.listen = free;
-    config.user.listen = free;
-    config.session.listen = free;
-    config.property.listen = free;
-    config.edge.listen = free;
-    config.admin.listen = free;
+    config.services.iter_mut().for_each(|service| service.listen = free);
+    config.mesh.admin.listen = free;
 }

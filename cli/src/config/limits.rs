@@ -1,5 +1,7 @@
 //! The section `[limits]`.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 /// More than this is no limit; 0 says so.
@@ -22,6 +24,8 @@ pub(crate) struct LimitsConfig {
     pub(crate) sign_in_per_minute: u32,
     /// Registrations a minute from one address; 0 for no limit.
     pub(crate) registration_per_minute: u32,
+    /// Calls a minute from one address for the limits that contracts of other services name; 0 for no limit.
+    pub(crate) calls_per_minute: BTreeMap<String, u32>,
 }
 
 /// Where attempts are counted.
@@ -41,11 +45,23 @@ impl Default for LimitsConfig {
             requests_per_minute: REQUESTS_PER_MINUTE,
             sign_in_per_minute: 10,
             registration_per_minute: 5,
+            calls_per_minute: BTreeMap::new(),
         }
     }
 }
 
 impl LimitsConfig {
+    /// How many calls a minute each limit allows, by its name in the contracts.
+    pub(crate) fn per_minute(&self) -> BTreeMap<String, u32> {
+        let own = [
+            ("default", self.requests_per_minute),
+            ("sign_in", self.sign_in_per_minute),
+            ("registration", self.registration_per_minute),
+        ];
+        let own = own.into_iter().map(|(name, calls)| (name.to_owned(), calls));
+        self.calls_per_minute.clone().into_iter().chain(own).collect()
+    }
+
     /// What types cannot say of the values.
     pub(super) fn check(&self) -> Result<(), String> {
         for (key, value) in [
@@ -55,6 +71,14 @@ impl LimitsConfig {
         ] {
             if value > MOST {
                 return Err(format!("limits.{key} must be at most {MOST}; 0 is for no limit"));
+            }
+        }
+        for (name, calls) in &self.calls_per_minute {
+            if *calls > MOST {
+                return Err(format!("limits.calls_per_minute.{name} must be at most {MOST}; 0 is for no limit"));
+            }
+            if ["default", "sign_in", "registration"].contains(&name.as_str()) {
+                return Err(format!("limits.calls_per_minute.{name} has a key of its own in [limits]; set that one"));
             }
         }
         Ok(())

@@ -1,27 +1,32 @@
 //! The configuration of the whole: a few settings of the mesh, and one section for each service.
 
 use std::{
+    collections::BTreeMap,
     env,
     net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
 };
 
+use drystone::contract::{Contracts, EncodedContract};
 use drystone_mesh::{
     client,
-    config::{self, ConfigError, LogConfig, Sources},
+    config::{self, ConfigError, Layers, LogConfig, Sources},
     identity::TrustDomain,
+    module::Stage,
     store::redis,
 };
-use drystone_session::StoreKind as SessionStoreKind;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use self::{
     limits::{LimitStore, LimitsConfig},
-    peer::{PeerAddresses, Peers},
+    peer::PeerAddresses,
+    service::ServiceConfig,
 };
+use crate::App;
 
 mod limits;
 mod peer;
+mod service;
 mod trust_domain;
 
 /// The variable that names the configuration file where no flag does.
@@ -49,9 +54,18 @@ impl ConfigFile {
 }
 
 /// All settings.
+#[derive(Debug)]
+pub(crate) struct Config {
+    /// Those of the mesh.
+    pub(crate) mesh: MeshConfig,
+    /// Those of each service, in the order of the binary.
+    pub(crate) services: Vec<ServiceConfig>,
+}
+
+/// The settings of the mesh.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub(crate) struct Config {
+pub(crate) struct MeshConfig {
     /// Where the databases are.
     pub(crate) data_dir: PathBuf,
     /// Where certificates are: `NAME.pem` and `NAME.key` of each workload, and the roots in `ca.pem`.
@@ -61,6 +75,8 @@ pub(crate) struct Config {
     pub(crate) trust_domain: TrustDomain,
     /// The `iss` of access tokens: the URL at which the world reaches the edge. Left out, it is the edge's own address.
     pub(crate) issuer: Option<String>,
+    /// The contracts of services that are not compiled in: descriptor sets, as `protoc --include_imports` writes them.
+    pub(crate) contracts: Vec<PathBuf>,
     /// What is logged.
     pub(crate) log: LogConfig,
     /// The port for probes and Prometheus.
@@ -69,18 +85,8 @@ pub(crate) struct Config {
     pub(crate) redis: redis::Config,
     /// How often something may be tried.
     pub(crate) limits: LimitsConfig,
-    /// Where `serve` finds the other services.
-    pub(crate) peers: Peers,
-    /// The auth service.
-    pub(crate) auth: drystone_auth::Config,
-    /// The user service.
-    pub(crate) user: drystone_user::Config,
-    /// The session service.
-    pub(crate) session: drystone_session::Config,
-    /// The property service.
-    pub(crate) property: drystone_property::Config,
-    /// The edge.
-    pub(crate) edge: drystone_edge::Config,
+    /// Where the services are that this process does not run itself.
+    pub(crate) peers: BTreeMap<String, PeerAddresses>,
 }
 
 /// The port for probes and Prometheus.
@@ -91,23 +97,19 @@ pub(crate) struct Admin {
     pub(crate) listen: SocketAddr,
 }
 
-impl Default for Config {
+impl Default for MeshConfig {
     fn default() -> Self {
         Self {
             data_dir: "data".into(),
             certs_dir: "certs/dev".into(),
             trust_domain: trust_domain::standard(),
             issuer: None,
+            contracts: Vec::new(),
             log: LogConfig::default(),
             admin: Admin::default(),
             redis: redis::Config::default(),
             limits: LimitsConfig::default(),
-            peers: Peers::default(),
-            auth: drystone_auth::Config::default(),
-            user: drystone_user::Config::default(),
-            session: drystone_session::Config::default(),
-            property: drystone_property::Config::default(),
-            edge: drystone_edge::Config::default(),
+            peers: BTreeMap::new(),
         }
     }
 }
@@ -119,79 +121,124 @@ impl Default for Admin {
 }
 
 impl Config {
-    /// Puts the configuration together and checks it.
-    pub(crate) fn load(sources: &Sources) -> Result<Self, ConfigError> {
-        let config: Self = config::load(sources)?;
+    /// Puts the configuration of a binary together and checks it.
+    pub(crate) fn load(app: &App, sources: &Sources) -> Result<Self, ConfigError> {
+        let mut defaults = config::defaults(&MeshConfig::default())?;
+        let mut place = 0;
+        for module in app.modules() {
+            if defaults.contains_key(module.name()) {
+                let name = module.name();
+                return Err(ConfigError::new(format!(
+                    "a service cannot be called `{name}`, which is a setting of the mesh"
+                )));
+            }
+            defaults.insert(module.name().to_owned(), service::defaults(*module, place)?.into());
+            place += u16::from(module.port().is_none());
+        }
+        let layers = Layers::read(sources, defaults)?;
+        let is_section = |key: &str| app.modules().iter().any(|module| module.name() == key);
+        let mesh = layers.top(|key| !is_section(key))?;
+        let services = app.modules().iter().map(|module| ServiceConfig::read(*module, &layers));
+        let config = Self { mesh, services: services.collect::<Result<_, _>>()? };
         config.check().map_err(ConfigError::new)?;
         Ok(config)
     }
 
+    /// The configuration as a TOML file, secrets masked.
+    pub(crate) fn show(&self) -> Result<String, ConfigError> {
+        let mut all = config::defaults(&self.mesh)?;
+        for service in &self.services {
+            all.insert(service.module.name().to_owned(), service.shown()?.into());
+        }
+        config::show(&all)
+    }
+
+    /// Every contract that the process knows: those that are compiled in, and those of `contracts`. The mesh-wide settings
+    /// that name something of them are checked here.
+    pub(crate) fn contracts(&self, app: &App) -> Result<Contracts, ConfigError> {
+        let fault = |error: &dyn std::fmt::Display| ConfigError::new(error.to_string());
+        let files = self.mesh.contracts.iter().map(|path| EncodedContract::read(path));
+        let files = files.collect::<Result<Vec<_>, _>>().map_err(|error| fault(&error))?;
+        let contracts = Contracts::load(app.contracts().chain(files)).map_err(|error| fault(&error))?;
+        let served = contracts.served_workloads();
+        if let Some(name) = self.mesh.peers.keys().find(|name| !served.contains(*name)) {
+            let known: Vec<&str> = served.iter().map(String::as_str).collect();
+            return Err(ConfigError::new(format!(
+                "peers.{name} is no service of this mesh; remove it, name its contract in `contracts`, or use one of {}",
+                known.join(", ")
+            )));
+        }
+        let limits = self.mesh.limits.per_minute();
+        if let Some(name) = contracts.limits().into_iter().find(|name| !limits.contains_key(*name)) {
+            return Err(ConfigError::new(format!(
+                "a contract counts calls for the limit `{name}`, which is not set; add `{name} = 60` under [limits.calls_per_minute]"
+            )));
+        }
+        Ok(contracts)
+    }
+
+    /// The section of this service.
+    pub(crate) fn service(&self, name: &str) -> Option<&ServiceConfig> {
+        self.services.iter().find(|service| service.module.name() == name)
+    }
+
+    /// The own keys of a service, as its crate knows them.
+    fn own<C: 'static>(&self, name: &str) -> Option<&C> {
+        self.service(name).and_then(|service| service.own.values())
+    }
+
     /// The issuer of access tokens, where the edge is reached at `edge`.
     pub(crate) fn issuer(&self, edge: SocketAddr) -> String {
-        self.issuer.clone().unwrap_or_else(|| format!("http://{edge}"))
+        self.mesh.issuer.clone().unwrap_or_else(|| format!("http://{edge}"))
     }
 
     /// Where each service is: what `[peers]` says, else where it listens by its own section, so that services on
     /// one machine find each other.
     pub(crate) fn peers(&self) -> client::Peers {
-        let listens = [
-            ("auth", &self.peers.auth, self.auth.listen),
-            ("user", &self.peers.user, self.user.listen),
-            ("session", &self.peers.session, self.session.listen),
-            ("property", &self.peers.property, self.property.listen),
-        ];
-        let addresses = |peer: &Option<PeerAddresses>, listen: SocketAddr| {
-            peer.as_ref().map_or_else(|| vec![listen.to_string()], PeerAddresses::to_strings)
-        };
-        listens.into_iter().map(|(name, peer, listen)| (name.to_owned(), addresses(peer, listen))).collect()
+        let listens = self.services.iter().filter(|service| service.module.stage() == Stage::Service);
+        let listens = listens.map(|service| (service.module.name().to_owned(), vec![service.listen.to_string()]));
+        let named = self.mesh.peers.iter().map(|(name, addresses)| (name.clone(), addresses.to_strings()));
+        listens.chain(named).collect()
     }
 
     /// Whether `[peers]` says where a service is.
     pub(crate) fn names_peer(&self, service: &str) -> bool {
-        match service {
-            "auth" => self.peers.auth.is_some(),
-            "user" => self.peers.user.is_some(),
-            "session" => self.peers.session.is_some(),
-            "property" => self.peers.property.is_some(),
-            _ => false,
-        }
+        self.mesh.peers.contains_key(service)
     }
 
     /// The key that asks for Redis, if one does.
-    fn needs_redis(&self) -> Option<&'static str> {
-        if self.session.store == SessionStoreKind::Redis {
-            Some("session.store")
-        } else if self.limits.store == LimitStore::Redis {
-            Some("limits.store")
-        } else {
-            None
-        }
+    fn needs_redis(&self) -> Option<String> {
+        let of_service = |service: &ServiceConfig| {
+            let key = service.module.needs_redis(&service.own)?;
+            Some(format!("{}.{key}", service.module.name()))
+        };
+        let of_limits = (self.mesh.limits.store == LimitStore::Redis).then(|| "limits.store".to_owned());
+        self.services.iter().find_map(of_service).or(of_limits)
     }
 
     /// What types cannot say of the values.
     fn check(&self) -> Result<(), String> {
-        self.redis.check()?;
-        self.limits.check()?;
-        self.auth.check()?;
-        self.user.check()?;
-        self.session.check()?;
-        self.property.check()?;
-        self.edge.check()?;
-        if self.auth.access_token_lifetime > self.session.token_lifetime_max {
+        self.mesh.redis.check()?;
+        self.mesh.limits.check()?;
+        if let (Some(auth), Some(session)) = (
+            self.own::<drystone_auth::Config>(drystone_auth::NAME),
+            self.own::<drystone_session::Config>(drystone_session::NAME),
+        ) && auth.access_token_lifetime > session.token_lifetime_max
+        {
             // A revocation that is forgotten before the token ends would bring the token back to life.
             return Err(format!(
                 "auth.access_token_lifetime must be at most session.token_lifetime_max, which is {}",
-                self.session.token_lifetime_max
+                session.token_lifetime_max
             ));
         }
         if let Some(key) = self.needs_redis()
-            && self.redis.url.is_empty()
+            && self.mesh.redis.url.is_empty()
         {
             return Err(format!(
                 "{key} is `redis`, so redis.url has to say where it is, such as `redis://127.0.0.1:6379`"
             ));
         }
-        match &self.issuer {
+        match &self.mesh.issuer {
             Some(issuer) if !is_issuer(issuer) => {
                 Err("issuer must be a URL without query and fragment, such as `https://id.example.org`".to_owned())
             }

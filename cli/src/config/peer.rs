@@ -7,16 +7,6 @@ use serde::{
     de::{self, SeqAccess, Visitor},
 };
 
-/// Where `serve` finds the services that it does not run itself.
-#[derive(Debug, Default, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub(crate) struct Peers {
-    pub(crate) auth: Option<PeerAddresses>,
-    pub(crate) user: Option<PeerAddresses>,
-    pub(crate) session: Option<PeerAddresses>,
-    pub(crate) property: Option<PeerAddresses>,
-}
-
 /// Where the instances of a service are: one address, or a list of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PeerAddresses(Vec<PeerAddress>);

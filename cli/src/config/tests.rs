@@ -4,7 +4,7 @@ use super::*;
 
 fn load<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Config, ConfigError> {
     let variables = pairs.into_iter().map(|(name, value)| (OsString::from(name), OsString::from(value)));
-    Config::load(&Sources::new().environment(variables))
+    Config::load(&App::new(), &Sources::new().environment(variables))
 }
 
 fn fault<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> String {
@@ -14,18 +14,18 @@ fn fault<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> String {
 #[test]
 fn the_defaults_are_those_of_the_design() {
     let config = load([]).unwrap();
-    for (listen, expected) in [
-        (config.auth.listen, "127.0.0.1:50051"),
-        (config.user.listen, "127.0.0.1:50052"),
-        (config.session.listen, "127.0.0.1:50053"),
-        (config.property.listen, "127.0.0.1:50054"),
-        (config.edge.listen, "127.0.0.1:8080"),
-        (config.admin.listen, "127.0.0.1:8081"),
+    for (name, expected) in [
+        ("auth", "127.0.0.1:50051"),
+        ("user", "127.0.0.1:50052"),
+        ("session", "127.0.0.1:50053"),
+        ("property", "127.0.0.1:50054"),
+        ("edge", "127.0.0.1:8080"),
     ] {
-        assert_eq!(listen.to_string(), expected);
+        assert_eq!(config.service(name).unwrap().listen.to_string(), expected);
     }
-    assert_eq!(config.trust_domain.as_str(), "drystone.local");
-    assert_eq!((config.data_dir, config.certs_dir), ("data".into(), "certs/dev".into()));
+    assert_eq!(config.mesh.admin.listen.to_string(), "127.0.0.1:8081");
+    assert_eq!(config.mesh.trust_domain.as_str(), "drystone.local");
+    assert_eq!((config.mesh.data_dir, config.mesh.certs_dir), ("data".into(), "certs/dev".into()));
 }
 
 #[test]
@@ -49,7 +49,9 @@ fn peers_are_where_they_are_said_to_be_or_else_where_they_listen() {
     assert_eq!(peers["user"], ["127.0.0.1:6000"]);
     assert_eq!(peers["session"], ["127.0.0.1:50053"]);
     assert!(fault([("DRYSTONE_PEERS__AUTH", "auth")]).contains("`auth` is no address of a service; write HOST:PORT"));
-    assert!(fault([("DRYSTONE_PEERS__MAIL", "mail:1")]).contains("keys in [peers]: auth, property, session, user"));
+    let config = load([("DRYSTONE_PEERS__MAIL", "mail:1")]).unwrap();
+    let unknown = config.contracts(&App::new()).unwrap_err().to_string();
+    assert!(unknown.contains("peers.mail") && unknown.contains("auth, property, session, user"), "{unknown}");
 }
 
 #[test]
@@ -79,7 +81,7 @@ fn who_keeps_something_in_redis_says_where_it_is_and_the_password_is_not_shown()
         let fault = fault([(store.as_str(), "redis")]);
         assert!(fault.starts_with(&format!("{}.store is `redis`", key.to_lowercase())), "{fault}");
         let url = ("DRYSTONE_REDIS__URL", "redis://:hunter2@localhost");
-        let shown = config::show(&load([(store.as_str(), "redis"), url]).unwrap()).unwrap();
+        let shown = load([(store.as_str(), "redis"), url]).unwrap().show().unwrap();
         assert!(shown.contains("url = \"(secret)\"") && !shown.contains("hunter2"), "{shown}");
     }
     assert!(fault([("DRYSTONE_REDIS__URL", "http://:hunter2@localhost")]).starts_with("redis.url"));
@@ -87,7 +89,7 @@ fn who_keeps_something_in_redis_says_where_it_is_and_the_password_is_not_shown()
     for key in ["requests_per_minute", "sign_in_per_minute", "registration_per_minute"] {
         let variable = format!("DRYSTONE_LIMITS__{}", key.to_uppercase());
         assert!(fault([(variable.as_str(), "1000001")]).starts_with(&format!("limits.{key} must be at most 1000000")));
-        let shown = config::show(&load([(variable.as_str(), "77")]).unwrap()).unwrap();
+        let shown = load([(variable.as_str(), "77")]).unwrap().show().unwrap();
         assert!(shown.contains(&format!("{key} = 77")), "{shown}");
     }
 }
@@ -95,9 +97,9 @@ fn who_keeps_something_in_redis_says_where_it_is_and_the_password_is_not_shown()
 #[test]
 fn what_is_shown_can_be_loaded() {
     let peers = [("DRYSTONE_PEERS__AUTH", "auth:1"), ("DRYSTONE_PEERS__USER", r#"["user-1:1", "user-2:1"]"#)];
-    let shown = config::show(&load(peers).unwrap()).unwrap();
+    let shown = load(peers).unwrap().show().unwrap();
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("drystone.toml");
     std::fs::write(&path, &shown).unwrap();
-    assert_eq!(config::show(&Config::load(&Sources::new().file(path)).unwrap()).unwrap(), shown);
+    assert_eq!(Config::load(&App::new(), &Sources::new().file(path)).unwrap().show().unwrap(), shown);
 }

@@ -20,8 +20,8 @@ pub(super) fn text(
         let _ = writeln!(text, "  {name:<8} {address}  (gRPC, mutual TLS)");
     }
     let _ = writeln!(text, "  admin    http://{admin}  (/health/detailed, /metrics)");
-    let _ = writeln!(text, "  data     {}", config.data_dir.display());
-    let _ = writeln!(text, "  certs    {}", config.certs_dir.display());
+    let _ = writeln!(text, "  data     {}", config.mesh.data_dir.display());
+    let _ = writeln!(text, "  certs    {}", config.mesh.certs_dir.display());
 
     let (Some(edge), Some(user), Some(operator)) =
         (addresses.get("edge"), addresses.get("user"), certificates.workloads.get("operator"))

@@ -4,8 +4,8 @@
 //! bind, open, serve, wait, stop.
 
 mod banner;
+mod database;
 mod ready_file;
-mod services;
 
 use std::{
     collections::BTreeMap,
@@ -14,36 +14,41 @@ use std::{
     net::SocketAddr,
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
-    sync::OnceLock,
+    pin::Pin,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
+use drystone::contract::Contracts;
 use drystone_mesh::{
     client::Peers,
     clock::Clock,
     health::{Health, State},
     identity::Identity,
-    limit::Limits,
+    module::{Context, Module, Opened, Shared, Stage},
     node::TOKEN_CHECKS,
-    store::redis::Redis,
+    store::Address,
     telemetry::{Metrics, admin},
+    token::VerifierConfig,
 };
 use tokio::{net::TcpListener, runtime::Builder, task::JoinSet};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
 
-pub(crate) use self::{ready_file::CertificatePaths, services::databases};
-use crate::{config::Config, output};
-
-/// The workloads that a process can run.
-pub(crate) const WORKLOADS: [&str; 5] = ["auth", "edge", "property", "session", "user"];
+pub(crate) use self::ready_file::CertificatePaths;
+use crate::{
+    config::{Config, LimitStore, ServiceConfig},
+    output,
+};
 
 /// What a process is to run.
 pub(crate) struct Plan {
     /// The configuration.
     pub(crate) config: Config,
-    /// The workloads that run here, each with its certificate.
+    /// The contracts of the mesh.
+    pub(crate) contracts: Contracts,
+    /// The services that run here, each with its certificate.
     pub(crate) identities: BTreeMap<&'static str, Identity>,
     /// Where every service of the mesh is; those that run here are filled in once they are bound.
     pub(crate) peers: Peers,
@@ -55,30 +60,14 @@ pub(crate) struct Plan {
     pub(crate) banner: bool,
 }
 
-/// What the services of one process share.
-struct Process {
-    config: Config,
-    issuer: String,
-    peers: Peers,
-    clock: Clock,
-    metrics: Metrics,
-    health: Health,
-    /// Opened by the first service that keeps something there.
-    redis: OnceLock<Redis>,
-    /// Made by the first that counts attempts.
-    limits: OnceLock<Limits>,
-    /// Ends the front doors, so that nothing new comes in.
-    stop_front: CancellationToken,
+/// What tells each stage of a process to stop.
+struct Stops {
+    /// Ends the entry points, so that nothing new comes in.
+    front: CancellationToken,
     /// Ends the services behind them.
-    stop_services: CancellationToken,
-    /// Ends what the services stand on.
-    stop_rest: CancellationToken,
-}
-
-/// The listeners of a process, bound before anything is started.
-struct Listeners {
-    workloads: BTreeMap<&'static str, TcpListener>,
-    admin: TcpListener,
+    services: CancellationToken,
+    /// Ends what the services depend on.
+    rest: CancellationToken,
 }
 
 /// Does the process' work, on one thread a core.
@@ -99,74 +88,161 @@ pub(crate) fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
 /// # Errors
 /// What kept it from starting, as one sentence; or a part that died.
 pub(crate) async fn run(plan: Plan) -> Result<()> {
-    let needs_data_dir = services::need_data_dir(&plan.config, plan.identities.keys().copied());
-    let _lock = needs_data_dir.then(|| lock_data_dir(&plan.config.data_dir)).transpose()?;
-    let listeners = bind(&plan).await?;
+    let Plan { config, contracts, mut identities, mut peers, ready_file, certificates, banner } = plan;
+    let running: Vec<&ServiceConfig> =
+        config.services.iter().filter(|service| identities.contains_key(service.module.name())).collect();
+    let keeps_files = running.iter().any(|service| uses_data_dir(service));
+    let _lock = keeps_files.then(|| lock_data_dir(&config.mesh.data_dir)).transpose()?;
 
-    let mut peers = plan.peers;
+    let mut listeners = Vec::new();
     let mut addresses = BTreeMap::new();
-    for (name, listener) in &listeners.workloads {
+    for service in &running {
+        let name = service.module.name();
+        let listener = listen(service.listen, &format!("{name}.listen")).await?;
         let address = listener.local_addr()?;
         // Where `[peers]` names the instances of a service, the one that runs here is among them.
-        if !plan.config.names_peer(name) {
-            peers.insert((*name).to_owned(), vec![address.to_string()]);
+        if service.module.stage() == Stage::Service && !config.names_peer(name) {
+            peers.insert(name.to_owned(), vec![address.to_string()]);
         }
-        addresses.insert(*name, address);
+        addresses.insert(name, address);
+        listeners.push(listener);
     }
-    let admin_address = listeners.admin.local_addr()?;
-    let issuer = plan.config.issuer(addresses.get("edge").copied().unwrap_or(plan.config.edge.listen));
+    let admin_listener = listen(config.mesh.admin.listen, "admin.listen").await?;
+    let admin_address = admin_listener.local_addr()?;
 
-    let process = Process {
-        config: plan.config,
-        issuer,
-        peers,
-        clock: Clock::system(),
-        metrics: Metrics::new(),
-        health: Health::new(),
-        redis: OnceLock::new(),
-        limits: OnceLock::new(),
-        stop_front: CancellationToken::new(),
-        stop_services: CancellationToken::new(),
-        stop_rest: CancellationToken::new(),
-    };
+    let stops =
+        Stops { front: CancellationToken::new(), services: CancellationToken::new(), rest: CancellationToken::new() };
+    let shared = Arc::new(shared(&config, contracts, peers, &addresses));
     let mut parts = Parts::default();
-    let admin =
-        admin::serve(listeners.admin, process.health.clone(), process.metrics.clone(), process.stop_rest.clone());
+    let admin = admin::serve(admin_listener, shared.health.clone(), shared.metrics.clone(), stops.rest.clone());
     parts.rest.spawn(named("admin", admin));
-    // Every other door is opened when everything is put together: a start that fails has served nobody. That may wait for
-    // a database, and the admin port says so.
+    // Every other address is opened when everything is put together: a start that fails has served nobody. That may wait
+    // for a database, and the admin port says so.
     let prepare = async {
         let mut prepared = Vec::new();
-        for ((name, identity), listener) in plan.identities.into_iter().zip(listeners.workloads.into_values()) {
-            prepared.push(services::prepare(&process, name, identity, listener).await?);
+        for (service, listener) in running.iter().zip(listeners) {
+            let identity = identities.remove(service.module.name()).context("the service has no certificate")?;
+            prepared.push(prepare(service, &config, &shared, &stops, identity, listener).await?);
         }
         anyhow::Ok(prepared)
     };
     let prepared = tokio::select! {
         prepared = prepare => prepared?,
         outcome = parts.first_end() => return outcome,
-        signal = stop_signal() => return finish(&process, parts, signal?).await,
+        signal = stop_signal() => return finish(&stops, parts, signal?).await,
     };
-    for workload in prepared {
-        workload.start(&mut parts);
+    for service in prepared {
+        service.start(&mut parts);
     }
 
     tokio::select! {
-        () = ready(&process.health) => {}
+        () = ready(&shared.health) => {}
         outcome = parts.first_end() => return outcome,
-        signal = stop_signal() => return finish(&process, parts, signal?).await,
+        signal = stop_signal() => return finish(&stops, parts, signal?).await,
     }
-    if plan.banner {
-        output::print(banner::text(&addresses, admin_address, &plan.certificates, &process.config))?;
+    if banner {
+        output::print(banner::text(&addresses, admin_address, &certificates, &config))?;
     }
-    if let Some(path) = &plan.ready_file {
-        ready_file::write(path, &addresses, admin_address, &plan.certificates)?;
+    if let Some(path) = &ready_file {
+        ready_file::write(path, &addresses, admin_address, &certificates)?;
     }
 
     tokio::select! {
-        signal = stop_signal() => finish(&process, parts, signal?).await,
+        signal = stop_signal() => finish(&stops, parts, signal?).await,
         outcome = parts.first_end() => outcome,
     }
+}
+
+/// What the services of this process share.
+fn shared(
+    config: &Config,
+    contracts: Contracts,
+    peers: Peers,
+    addresses: &BTreeMap<&'static str, SocketAddr>,
+) -> Shared {
+    let configured = config.service(drystone_edge::NAME).map(|edge| edge.listen);
+    let edge = addresses.get(drystone_edge::NAME).copied().or(configured);
+    let issuer = edge.map_or_else(|| config.mesh.issuer.clone().unwrap_or_default(), |edge| config.issuer(edge));
+    Shared {
+        tokens: VerifierConfig::new(issuer.clone(), drystone_auth::AUDIENCE),
+        issuer,
+        peers,
+        clock: Clock::system(),
+        metrics: Metrics::new(&contracts),
+        contracts,
+        health: Health::new(),
+        limits_per_minute: config.mesh.limits.per_minute(),
+        limits_in_redis: config.mesh.limits.store == LimitStore::Redis,
+        redis: config.mesh.redis.clone(),
+        opened: Opened::default(),
+    }
+}
+
+/// Whether a service keeps its database in the data directory.
+fn uses_data_dir(service: &ServiceConfig) -> bool {
+    service.database().is_some_and(|settings| matches!(settings.address, Address::File(_)))
+}
+
+/// A service that is put together and has served nobody yet.
+struct Prepared {
+    module: Module,
+    run: Pin<Box<dyn Future<Output = io::Result<()>> + Send>>,
+}
+
+impl Prepared {
+    /// Begins to serve.
+    fn start(self, parts: &mut Parts) {
+        let stage = match self.module.stage() {
+            Stage::Front => &mut parts.front,
+            Stage::Service => &mut parts.services,
+        };
+        stage.spawn(named(self.module.name(), self.run));
+    }
+}
+
+/// Puts one service together: what can go wrong before it serves goes wrong here.
+async fn prepare(
+    service: &ServiceConfig,
+    config: &Config,
+    shared: &Arc<Shared>,
+    stops: &Stops,
+    identity: Identity,
+    listener: TcpListener,
+) -> Result<Prepared> {
+    let module = service.module;
+    let (tasks, stop) = (TaskTracker::new(), stops.rest.child_token());
+    let stop_serving = match module.stage() {
+        Stage::Front => stops.front.clone(),
+        Stage::Service => stops.services.clone(),
+    };
+    let database = match service.database() {
+        Some(settings) => {
+            let place = settings.place(&config.mesh.data_dir);
+            Some(database::open(module, place, &shared.health, &tasks, &stop).await?)
+        }
+        None => None,
+    };
+    let started = module
+        .start(Context {
+            name: module.name(),
+            config: service.own.clone(),
+            identity,
+            database,
+            shared: shared.clone(),
+            tasks: tasks.clone(),
+            stop: stop.clone(),
+            stop_serving: stop_serving.clone(),
+        })
+        .await
+        .map_err(|error| anyhow!(error))?;
+    let run = Box::pin(async move {
+        let outcome = started.run(listener, stop_serving).await;
+        stop.cancel();
+        tasks.close();
+        tasks.wait().await;
+        outcome
+    });
+    Ok(Prepared { module, run })
 }
 
 /// What runs, in the order in which it is stopped.
@@ -191,13 +267,11 @@ impl Parts {
     }
 }
 
-/// Stops from the outside in: the front doors, then the services, then the admin port, which shows the stopping.
-async fn finish(process: &Process, parts: Parts, signal: &'static str) -> Result<()> {
+/// Stops from the outside in: the entry points, then the services, then the admin port, which shows the stopping.
+async fn finish(stops: &Stops, parts: Parts, signal: &'static str) -> Result<()> {
     info!(signal, "stopping");
     let Parts { front, services, rest } = parts;
-    for (stop, mut parts) in
-        [(&process.stop_front, front), (&process.stop_services, services), (&process.stop_rest, rest)]
-    {
+    for (stop, mut parts) in [(&stops.front, front), (&stops.services, services), (&stops.rest, rest)] {
         stop.cancel();
         while let Some(outcome) = parts.join_next().await {
             outcome.context("a part of the process died")??;
@@ -247,14 +321,6 @@ async fn stop_signal() -> io::Result<&'static str> {
         _ = interrupt.recv() => "interrupt",
         _ = terminate.recv() => "terminate",
     })
-}
-
-async fn bind(plan: &Plan) -> Result<Listeners> {
-    let mut workloads = BTreeMap::new();
-    for name in plan.identities.keys().copied() {
-        workloads.insert(name, listen(services::address(&plan.config, name), &format!("{name}.listen")).await?);
-    }
-    Ok(Listeners { workloads, admin: listen(plan.config.admin.listen, "admin.listen").await? })
 }
 
 async fn listen(address: SocketAddr, key: &str) -> Result<TcpListener> {

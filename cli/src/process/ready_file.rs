@@ -17,7 +17,7 @@ pub(crate) struct CertificatePaths {
     /// The root.
     pub(crate) ca: PathBuf,
     /// Certificate and key by workload name.
-    pub(crate) workloads: BTreeMap<&'static str, IdentityFiles>,
+    pub(crate) workloads: BTreeMap<String, IdentityFiles>,
 }
 
 /// Writes the file in one step, so that whoever finds it finds it whole.
@@ -35,7 +35,7 @@ pub(super) fn write(
     let mut certs: Map<String, Value> = certificates
         .workloads
         .iter()
-        .map(|(name, files)| ((*name).to_owned(), json!({ "cert": files.certificate, "key": files.key })))
+        .map(|(name, files)| (name.clone(), json!({ "cert": files.certificate, "key": files.key })))
         .collect();
     certs.insert("ca".to_owned(), json!(certificates.ca));
     let ready = json!({

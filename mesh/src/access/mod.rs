@@ -1,53 +1,60 @@
-//! Who may call what: the rules of the contract, applied to a call.
+//! Who may call what: the rules of the contracts, applied to a call.
 //!
-//! A rule is [`drystone::contract::Method`], read from the contract at build time. This module answers two
+//! A rule is a [`Method`] of the contracts that the process knows. This module answers two
 //! questions about a call: may this workload make it ([`admit_caller`]), and may it be made for this user
 //! ([`admit_user`]). Everything that is not allowed is denied.
 
-use std::{collections::HashMap, fmt};
+use std::{collections::HashMap, fmt, sync::Arc};
 
-use drystone::contract::{Idempotency, METHODS, Method, Subject, WORKLOADS};
+use drystone::contract::{
+    Contracts, Idempotency, Method, Policy, Subject,
+    method::{ANY, LISTED_ONLY},
+};
 
 use crate::{
     clock::Timestamp,
     error::{Error, Reason},
     identity::{SpiffeId, Svid, TrustDomain},
-    telemetry::metrics::STRANGER,
     token::Principal,
 };
 
-/// The rules of the two services that are not ours and that every server offers.
-static BUILT_IN: [Method; 5] = [
-    built_in("/grpc.health.v1.Health/Check", WORKLOADS, false),
-    built_in("/grpc.health.v1.Health/Watch", WORKLOADS, true),
-    built_in("/grpc.health.v1.Health/List", WORKLOADS, false),
-    built_in("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", &["operator"], true),
-    built_in("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", &["operator"], true),
-];
+/// The RPCs of the services that are no contract's and that every server offers.
+fn built_in() -> [Method; 5] {
+    let everybody = [ANY].into_iter().chain(LISTED_ONLY).map(str::to_owned).collect::<Vec<_>>();
+    let operator = vec!["operator".to_owned()];
+    [
+        built_in_method("/grpc.health.v1.Health/Check", everybody.clone(), false),
+        built_in_method("/grpc.health.v1.Health/Watch", everybody.clone(), true),
+        built_in_method("/grpc.health.v1.Health/List", everybody, false),
+        built_in_method("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", operator.clone(), true),
+        built_in_method("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", operator, true),
+    ]
+}
 
-const fn built_in(path: &'static str, callers: &'static [&'static str], streaming: bool) -> Method {
+fn built_in_method(path: &str, callers: Vec<String>, streaming: bool) -> Method {
     Method {
-        path,
+        path: path.into(),
+        workload: "".into(),
         callers,
         subject: Subject::None,
         permission: None,
         max_auth_age: None,
-        audited: false,
+        audit: None,
+        policy: Policy::default(),
         idempotency: Idempotency::NoSideEffects,
         client_streaming: streaming,
         server_streaming: streaming,
-        rest: &[],
+        rest: Vec::new(),
     }
 }
 
-/// Every rule of these gRPC services (`package.Service`), by path. What is not in it is denied.
-pub fn rules_of(services: &[&str]) -> HashMap<&'static str, &'static Method> {
-    METHODS
-        .iter()
-        .chain(&BUILT_IN)
-        .filter(|method| services.contains(&method.service()))
-        .map(|method| (method.path, method))
-        .collect()
+/// The rules of one server, by the path of the RPC. What is not among them is denied.
+pub type Rules = HashMap<Arc<str>, Arc<Method>>;
+
+/// Every rule of these gRPC services (`package.Service`).
+pub fn rules_of(contracts: &Contracts, services: &[&str]) -> Rules {
+    let own = contracts.methods().iter().cloned().chain(built_in().into_iter().map(Arc::new));
+    own.filter(|method| services.contains(&method.service())).map(|method| (method.path.clone(), method)).collect()
 }
 
 /// A call that is not let in: which part of its rule it failed, and what the caller is told.
@@ -117,8 +124,7 @@ pub fn admit_caller(rule: &Method, caller: &Svid, domain: &TrustDomain, now: Tim
             format!("the certificate of {} ended at {}; connect again with a new one", caller.id, caller.not_after),
         );
     }
-    let known = (caller.id.trust_domain() == domain).then(|| caller.id.workload()).flatten();
-    if known.is_some_and(|name| rule.allows(name)) {
+    if workload(&caller.id, domain).is_some_and(|name| rule.allows(name)) {
         return Ok(());
     }
     deny(
@@ -129,7 +135,7 @@ pub fn admit_caller(rule: &Method, caller: &Svid, domain: &TrustDomain, now: Tim
 
 /// Lets a call in for a user whose token has been verified, if they hold what the rule asks for.
 pub fn admit_user(rule: &Method, principal: &Principal, now: Timestamp) -> Result<(), Denial> {
-    if let Some(permission) = rule.permission
+    if let Some(permission) = &rule.permission
         && !principal.has_permission(permission)
     {
         let text = format!("the call needs the permission `{permission}`, which the signed-in user does not hold");
@@ -144,11 +150,10 @@ pub fn admit_user(rule: &Method, principal: &Principal, now: Timestamp) -> Resul
     Ok(())
 }
 
-/// The caller's name for metrics, from a closed list, so that a stranger cannot make new time series.
+/// The caller's workload name, if it is one of our trust domain.
 #[must_use]
-pub fn caller_label(id: &SpiffeId, domain: &TrustDomain) -> &'static str {
-    let name = (id.trust_domain() == domain).then(|| id.workload()).flatten();
-    name.and_then(|name| WORKLOADS.iter().copied().find(|known| *known == name)).unwrap_or(STRANGER)
+pub fn workload<'a>(id: &'a SpiffeId, domain: &TrustDomain) -> Option<&'a str> {
+    (id.trust_domain() == domain).then(|| id.workload()).flatten()
 }
 
 #[cfg(test)]
@@ -160,18 +165,22 @@ mod tests {
     use super::*;
     use crate::clock::Clock;
 
-    const RULE: Method = Method {
-        path: "/drystone.stone.v1.StoneService/Lay",
-        callers: &["outside", "auth"],
-        subject: Subject::User,
-        permission: Some("stones:lay"),
-        max_auth_age: Some(Duration::from_mins(5)),
-        audited: false,
-        idempotency: Idempotency::Unknown,
-        client_streaming: false,
-        server_streaming: false,
-        rest: &[],
-    };
+    fn rule() -> Method {
+        Method {
+            path: "/drystone.stone.v1.StoneService/Lay".into(),
+            workload: "stone".into(),
+            callers: vec!["outside".to_owned(), "auth".to_owned()],
+            subject: Subject::User,
+            permission: Some("stones:lay".to_owned()),
+            max_auth_age: Some(Duration::from_mins(5)),
+            audit: None,
+            policy: Policy::default(),
+            idempotency: Idempotency::Unknown,
+            client_streaming: false,
+            server_streaming: false,
+            rest: Vec::new(),
+        }
+    }
 
     fn caller(id: &str) -> Svid {
         let not_after = Clock::system().now() + Duration::from_mins(1);
@@ -180,7 +189,7 @@ mod tests {
 
     fn admits(id: &str) -> Option<Reason> {
         let domain = "drystone.local".parse().unwrap();
-        admit_caller(&RULE, &caller(id), &domain, Clock::system().now()).err().map(|denial| denial.error.reason())
+        admit_caller(&rule(), &caller(id), &domain, Clock::system().now()).err().map(|denial| denial.error.reason())
     }
 
     fn principal(permissions: &[&str], signed_in_ago: Duration) -> Principal {
@@ -210,6 +219,22 @@ mod tests {
     }
 
     #[test]
+    fn any_stands_for_every_workload_but_those_that_must_be_listed() {
+        let rule = Method { callers: vec!["any".to_owned()], ..rule() };
+        let domain = "drystone.local".parse().unwrap();
+        let denied = |id: &str| admit_caller(&rule, &caller(id), &domain, Clock::system().now()).is_err();
+        for allowed in ["auth", "session", "orders", "a-new-service"] {
+            assert!(!denied(&format!("spiffe://drystone.local/service/{allowed}")), "{allowed}");
+        }
+        for id in ["drystone.local/service/edge", "drystone.local/service/ingress", "drystone.local/service/operator"] {
+            assert!(denied(&format!("spiffe://{id}")), "{id}");
+        }
+        for id in ["other.example/service/orders", "drystone.local/orders", "drystone.local/job/orders"] {
+            assert!(denied(&format!("spiffe://{id}")), "{id}");
+        }
+    }
+
+    #[test]
     fn a_name_counts_only_in_its_place_and_in_our_trust_domain() {
         for id in [
             "spiffe://other.example/service/auth",
@@ -224,16 +249,16 @@ mod tests {
     fn a_certificate_that_ends_during_a_connection_ends_its_calls() {
         let caller = caller("spiffe://drystone.local/service/auth");
         let domain = "drystone.local".parse().unwrap();
-        let denial = admit_caller(&RULE, &caller, &domain, caller.not_after).unwrap_err();
+        let denial = admit_caller(&rule(), &caller, &domain, caller.not_after).unwrap_err();
         assert_eq!((denial.part, denial.error.reason()), (Part::Caller, Reason::CallerExpired));
     }
 
     #[test]
     fn the_user_must_hold_the_permission() {
         let now = Clock::system().now();
-        assert!(admit_user(&RULE, &principal(&["stones:lay"], Duration::ZERO), now).is_ok());
+        assert!(admit_user(&rule(), &principal(&["stones:lay"], Duration::ZERO), now).is_ok());
         for held in [&[][..], &["stones:lift"], &["stones:lay2"]] {
-            let denial = admit_user(&RULE, &principal(held, Duration::ZERO), now).unwrap_err();
+            let denial = admit_user(&rule(), &principal(held, Duration::ZERO), now).unwrap_err();
             assert_eq!((denial.part, denial.error.reason()), (Part::Permission, Reason::PermissionMissing));
         }
     }
@@ -241,14 +266,15 @@ mod tests {
     #[test]
     fn the_sign_in_must_be_recent_where_the_rule_says_so() {
         let now = Clock::system().now();
-        assert!(admit_user(&RULE, &principal(&["stones:lay"], Duration::from_secs(299)), now).is_ok());
-        let denial = admit_user(&RULE, &principal(&["stones:lay"], Duration::from_secs(302)), now).unwrap_err();
+        assert!(admit_user(&rule(), &principal(&["stones:lay"], Duration::from_secs(299)), now).is_ok());
+        let denial = admit_user(&rule(), &principal(&["stones:lay"], Duration::from_secs(302)), now).unwrap_err();
         assert_eq!((denial.part, denial.error.reason()), (Part::MaxAuthAge, Reason::ReauthenticationRequired));
     }
 
     #[test]
     fn a_server_has_rules_for_what_it_serves_and_for_nothing_else() {
-        let rules = rules_of(&["drystone.user.v1.UserService", "grpc.health.v1.Health"]);
+        let rules =
+            rules_of(&drystone::contracts().unwrap(), &["drystone.user.v1.UserService", "grpc.health.v1.Health"]);
         assert!(rules.contains_key("/drystone.user.v1.UserService/GetMe"));
         assert!(rules.contains_key("/grpc.health.v1.Health/Check"));
         assert!(rules.keys().all(|path| path.contains("UserService/") || path.contains("Health/")));

@@ -5,7 +5,7 @@ use std::{
     error::Error as StdError,
     sync::Arc,
     task::{Context, Poll},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use http::{
@@ -16,8 +16,9 @@ use http::{
 use http_body_util::{BodyExt, Either};
 use hyper::body::Incoming;
 use tonic::{Code, Status, body::Body, codegen::BoxFuture};
+use tonic_types::{ErrorDetails, StatusExt};
 use tower::Service;
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::{
     instance::{Instance, Unanswered},
@@ -27,11 +28,14 @@ use super::{
 use crate::{
     call::{Call, OnBehalf, Outgoing, header},
     deadline::{self, DeadlineBody},
-    error::{Chain, Error},
+    error::{Chain, Error, Reason, reason_of},
 };
 
 /// What our requests are sent by.
 const AGENT: &str = concat!("drystone/", env!("CARGO_PKG_VERSION"));
+
+/// When it is worth calling a service again that cannot be reached.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// A channel to one service. Clones share its connections.
 ///
@@ -101,6 +105,9 @@ impl Service<Request<Body>> for Channel {
                 None => Ok(answering.await),
             };
             Ok(match answer {
+                Ok(Ok(response)) if has_own_certificate_expired(&response) => {
+                    own_certificate_expired(&service).into_http()
+                }
                 Ok(Ok(response)) => response.map(|body| {
                     let body = body.map_err(move |error| away(&service, &error));
                     match deadline {
@@ -155,6 +162,21 @@ fn dress_for(request: &mut Request<Body>, call: &Call, on_behalf: OnBehalf) -> R
     Ok(())
 }
 
+/// Whether a service has refused our own certificate, which has expired by its clock.
+fn has_own_certificate_expired<B>(response: &Response<B>) -> bool {
+    Status::from_header_map(response.headers()).is_some_and(|status| reason_of(&status) == Some(Reason::CallerExpired))
+}
+
+/// The answer then: it is no fault of whoever called us that we cannot call others until we have a new certificate.
+fn own_certificate_expired(service: &str) -> Status {
+    warn!(service, "call refused, our own certificate has expired; issue a new one");
+    unavailable("the certificate of the calling workload has expired; issue a new one")
+}
+
+fn unavailable(message: impl Into<String>) -> Status {
+    Status::with_error_details(Code::Unavailable, message, ErrorDetails::with_retry_info(Some(RETRY_AFTER)))
+}
+
 /// The answer of a service that cannot be reached. What the matter was stays in the log.
 fn away(service: &str, error: &(dyn StdError + 'static)) -> Status {
     // What we could not even put together is no fault of the service.
@@ -162,5 +184,5 @@ fn away(service: &str, error: &(dyn StdError + 'static)) -> Status {
         return status.clone();
     }
     debug!(service, cause = %Chain(error), "call was not answered");
-    Status::new(Code::Unavailable, format!("the service `{service}` is away for now; try again shortly"))
+    unavailable(format!("the service `{service}` is away for now; try again shortly"))
 }

@@ -1,5 +1,5 @@
 //! One HTTP/2 connection to one address: TCP, then mutual TLS with the identity that we expect there. It is made with
-//! the first call, shared by all, and made again after a break.
+//! the first call, shared by all, and made again after a break and when one of the two certificates has expired.
 
 use std::{
     fmt, io,
@@ -19,8 +19,9 @@ use tonic::body::Body;
 
 use super::message::Message;
 use crate::{
-    error::Chain,
-    identity::{Identity, SpiffeId},
+    clock::{Clock, Timestamp},
+    error::{Chain, Source},
+    identity::{Identity, SpiffeId, Svid},
 };
 
 /// How long a connection may take, handshake included.
@@ -57,6 +58,7 @@ struct Target {
     identity: Identity,
     expected: SpiffeId,
     address: SocketAddr,
+    clock: Clock,
 }
 
 enum State {
@@ -72,11 +74,23 @@ struct Connected {
     sender: Sender,
     /// Which of our certificates was shown. The other side holds the connection to its end.
     generation: u64,
+    /// When the first of the two certificates ends that the connection was made with.
+    expires_at: Timestamp,
+}
+
+/// A certificate that cannot be used any more.
+#[derive(Debug, thiserror::Error)]
+enum Expired {
+    #[error("our own certificate for {id} expired at {at}; issue a new one")]
+    Own { id: SpiffeId, at: Timestamp },
+    #[error("the certificate of {id} expired at {at}; issue a new one")]
+    Peer { id: SpiffeId, at: Timestamp },
 }
 
 impl Connection {
-    pub(super) fn new(identity: Identity, expected: SpiffeId, address: SocketAddr) -> Self {
-        Self { target: Arc::new(Target { identity, expected, address }), state: Arc::new(Mutex::new(State::None)) }
+    pub(super) fn new(identity: Identity, expected: SpiffeId, address: SocketAddr, clock: Clock) -> Self {
+        let target = Arc::new(Target { identity, expected, address, clock });
+        Self { target, state: Arc::new(Mutex::new(State::None)) }
     }
 
     /// What sends over the connection, which is made if there is none.
@@ -84,10 +98,8 @@ impl Connection {
         let attempt = {
             let mut state = lock(&self.state);
             match &*state {
-                State::Connected(Connected { sender, generation })
-                    if !sender.is_closed() && *generation == self.target.identity.generation() =>
-                {
-                    return Ok(sender.clone());
+                State::Connected(connected) if self.target.is_usable(connected) => {
+                    return Ok(connected.sender.clone());
                 }
                 State::Connecting(attempt) => attempt.clone(),
                 State::None | State::Connected(_) => {
@@ -126,6 +138,12 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
 }
 
 impl Target {
+    /// Whether calls may go over a connection: both ends check the certificate of the other with each call.
+    fn is_usable(&self, connected: &Connected) -> bool {
+        let Connected { sender, generation, expires_at } = connected;
+        !sender.is_closed() && *generation == self.identity.generation() && self.clock.now() < *expires_at
+    }
+
     async fn connect_in_time(&self) -> Result<Connected, NotConnected> {
         let Self { address, .. } = self;
         match tokio::time::timeout(CONNECT_TIME, self.connect()).await {
@@ -135,10 +153,19 @@ impl Target {
         }
     }
 
-    async fn connect(&self) -> Result<Connected, Box<dyn std::error::Error + Send + Sync>> {
+    async fn connect(&self) -> Result<Connected, Source> {
         // Before the handshake: if it is swapped meanwhile, the connection is one too old rather than one too new.
         let generation = self.identity.generation();
+        let own = self.identity.svid();
+        if own.has_expired(self.clock.now()) {
+            return Err(Expired::Own { id: own.id.clone(), at: own.not_after }.into());
+        }
         let stream = self.handshake().await?;
+        let peer = peer_of(&stream)?;
+        if peer.has_expired(self.clock.now()) {
+            return Err(Expired::Peer { id: peer.id, at: peer.not_after }.into());
+        }
+        let expires_at = own.not_after.min(peer.not_after);
         let (sender, connection) = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .initial_stream_window_size(WINDOWS.0)
@@ -154,7 +181,7 @@ impl Target {
                 tracing::debug!(%address, cause = %Chain(&error), "connection broke");
             }
         });
-        Ok(Connected { sender, generation })
+        Ok(Connected { sender, generation, expires_at })
     }
 
     async fn handshake(&self) -> io::Result<TlsStream<TcpStream>> {
@@ -167,6 +194,13 @@ impl Target {
         let name = ServerName::try_from(name).map_err(io::Error::other)?;
         TlsConnector::from(config).connect(name, stream).await
     }
+}
+
+/// What the certificate says that the other side has shown.
+fn peer_of(stream: &TlsStream<TcpStream>) -> Result<Svid, Source> {
+    let leaf = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+    let leaf = leaf.ok_or(rustls::Error::NoCertificatesPresented)?;
+    Ok(Svid::parse(leaf)?)
 }
 
 impl fmt::Debug for Connection {

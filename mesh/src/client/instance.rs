@@ -19,6 +19,7 @@ use super::{
     load::{AtHand, Load},
 };
 use crate::{
+    clock::Clock,
     error::Chain,
     identity::{Identity, SpiffeId},
 };
@@ -62,10 +63,16 @@ pub(super) struct Unanswered {
 }
 
 impl Instance {
-    pub(super) fn new(identity: Identity, expected: SpiffeId, address: SocketAddr, gone: CancellationToken) -> Self {
+    pub(super) fn new(
+        identity: Identity,
+        expected: SpiffeId,
+        address: SocketAddr,
+        clock: Clock,
+        gone: CancellationToken,
+    ) -> Self {
         Self {
             address,
-            connection: Connection::new(identity, expected, address),
+            connection: Connection::new(identity, expected, address, clock),
             load: Load::new(),
             breaker: Breaker::default(),
             condition: Mutex::new(Condition::Unknown),

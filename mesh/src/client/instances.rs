@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use drystone::contract::Contracts;
 use prometheus_client::metrics::{counter::Counter, gauge::Gauge};
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -20,6 +21,7 @@ use super::{
     probe,
 };
 use crate::{
+    clock::Clock,
     health::Component,
     identity::{Identity, SpiffeId},
 };
@@ -36,6 +38,8 @@ pub(crate) struct Instances {
     service: Arc<str>,
     expected: SpiffeId,
     identity: Identity,
+    pub(super) contracts: Contracts,
+    clock: Clock,
     current: watch::Sender<Arc<[Arc<Instance>]>>,
     /// Why there are none, where an address cannot be found.
     missing: Mutex<Option<Arc<str>>>,
@@ -50,6 +54,9 @@ pub(crate) struct Instances {
 /// What the instances of a service are watched with.
 pub(super) struct Surroundings {
     pub(super) identity: Identity,
+    /// What may be sent again.
+    pub(super) contracts: Contracts,
+    pub(super) clock: Clock,
     /// Counts calls that were sent again.
     pub(super) retries: Counter,
     /// How many instances are not called for now.
@@ -60,11 +67,13 @@ pub(super) struct Surroundings {
 
 impl Instances {
     pub(super) fn new(service: &str, expected: SpiffeId, surroundings: Surroundings) -> Arc<Self> {
-        let Surroundings { identity, retries, out, tasks, stop } = surroundings;
+        let Surroundings { identity, contracts, clock, retries, out, tasks, stop } = surroundings;
         Arc::new(Self {
             service: service.into(),
             expected,
             identity,
+            contracts,
+            clock,
             current: watch::Sender::new(Arc::new([])),
             missing: Mutex::default(),
             budget: TpsBudget::new(RETRIES.2, RETRIES.1, RETRIES.0),
@@ -118,7 +127,8 @@ impl Instances {
 
     fn begin(self: &Arc<Self>, address: SocketAddr) -> Arc<Instance> {
         let gone = self.stop.child_token();
-        let instance = Arc::new(Instance::new(self.identity.clone(), self.expected.clone(), address, gone.clone()));
+        let (identity, expected, clock) = (self.identity.clone(), self.expected.clone(), self.clock.clone());
+        let instance = Arc::new(Instance::new(identity, expected, address, clock, gone.clone()));
         let probing = probe::run(self.clone(), instance.clone());
         self.tasks.spawn(async move { gone.run_until_cancelled(probing).await });
         instance

@@ -29,12 +29,14 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use drystone::contract::Contracts;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use self::channel::Channel;
 use self::{discovery::Place, instances::Surroundings};
 pub(crate) use self::{instance::Instance, instances::Instances};
 use crate::{
+    clock::Clock,
     health::{Health, Kind},
     identity::{Identity, SpiffeId},
     telemetry::Metrics,
@@ -49,6 +51,7 @@ pub struct Dialer(Arc<Inner>);
 
 struct Inner {
     config: DialerConfig,
+    clock: Clock,
     /// Those that somebody has asked for: all channels to a service share its connections.
     services: Mutex<HashMap<String, Arc<Instances>>>,
 }
@@ -59,6 +62,8 @@ pub struct DialerConfig {
     pub caller: &'static str,
     /// Its certificate, key and roots.
     pub identity: Identity,
+    /// What the contracts say of its calls: whether one may be sent again.
+    pub contracts: Contracts,
     /// Where the services are.
     pub peers: Peers,
     /// Where it says how they are.
@@ -91,7 +96,13 @@ impl Dialer {
     /// A dialer that knows these services.
     #[must_use]
     pub fn new(config: DialerConfig) -> Self {
-        Self(Arc::new(Inner { config, services: Mutex::default() }))
+        Self::with_clock(config, Clock::system())
+    }
+
+    /// The same, with another clock than the system's to see by when a certificate has expired.
+    #[must_use]
+    pub fn with_clock(config: DialerConfig, clock: Clock) -> Self {
+        Self(Arc::new(Inner { config, clock, services: Mutex::default() }))
     }
 
     /// A channel to the service of this workload name. It connects with its first call, and again after a break. Has to
@@ -130,7 +141,7 @@ impl Dialer {
     }
 
     fn begin(&self, service: &str) -> Result<Arc<Instances>, DialError> {
-        let DialerConfig { caller, identity, peers, metrics, tasks, stop, .. } = &self.0.config;
+        let DialerConfig { caller, identity, contracts, peers, metrics, tasks, stop, .. } = &self.0.config;
         let addresses = peers.get(service).filter(|addresses| !addresses.is_empty());
         let addresses = addresses.ok_or_else(|| DialError::UnknownPeer(service.to_owned()))?;
         let bad = |address: &str| DialError::BadAddress { name: service.to_owned(), address: address.to_owned() };
@@ -138,8 +149,15 @@ impl Dialer {
         let places = addresses.iter().map(place).collect::<Result<Vec<_>, _>>()?;
         let expected = SpiffeId::for_workload(&identity.trust_domain(), service).map_err(|_| bad(&addresses[0]))?;
         let (retries, out) = metrics.client(caller, service);
-        let surroundings =
-            Surroundings { identity: identity.clone(), retries, out, tasks: tasks.clone(), stop: stop.clone() };
+        let surroundings = Surroundings {
+            identity: identity.clone(),
+            contracts: contracts.clone(),
+            clock: self.0.clock.clone(),
+            retries,
+            out,
+            tasks: tasks.clone(),
+            stop: stop.clone(),
+        };
         let instances = Instances::new(service, expected, surroundings);
         if let Some(addresses) = discovery::all_addresses(&places) {
             instances.set(&addresses);

@@ -5,10 +5,10 @@
 //!   that twice is as good as once, to an instance that has not been tried if there is one, and only as long as few calls
 //!   need it: when everything fails, repeating it makes it worse.
 
-use std::{collections::HashMap, sync::LazyLock, time::Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
-use drystone::contract::{Idempotency, METHODS};
+use drystone::contract::{Contracts, Idempotency};
 use http::{Request, Response, request::Parts};
 use http_body::Body as _;
 use http_body_util::{BodyExt, Either};
@@ -43,7 +43,7 @@ pub(super) async fn call(
     deadline: Option<Instant>,
 ) -> Result<Response<Incoming>, Unanswered> {
     let (mut head, body) = request.into_parts();
-    let Policy::Unary { is_idempotent } = Policy::of(head.uri.path()) else {
+    let Policy::Unary { is_idempotent } = Policy::of(&instances.contracts, head.uri.path()) else {
         let instance = instances.pick(&[]).await?;
         return instance.call(Request::from_parts(head, Either::Right(body))).await;
     };
@@ -113,14 +113,14 @@ fn copy(head: &Parts, message: &Message) -> Request<Payload> {
 }
 
 impl Policy {
-    fn of(path: &str) -> Self {
-        static POLICIES: LazyLock<HashMap<&str, Policy>> = LazyLock::new(|| {
-            let unary = METHODS.iter().filter(|method| !method.client_streaming && !method.server_streaming);
-            let policy = |idempotency| Policy::Unary { is_idempotent: idempotency != Idempotency::Unknown };
-            unary.map(|method| (method.path, policy(method.idempotency))).collect()
-        });
-        // What the contracts do not know is sent as it comes.
-        POLICIES.get(path).copied().unwrap_or(Self::Stream)
+    fn of(contracts: &Contracts, path: &str) -> Self {
+        match contracts.method(path) {
+            Some(method) if !method.is_streaming() => {
+                Self::Unary { is_idempotent: method.idempotency != Idempotency::Unknown }
+            }
+            // What the contracts do not know is sent as it comes.
+            Some(_) | None => Self::Stream,
+        }
     }
 }
 
@@ -130,7 +130,8 @@ mod tests {
 
     #[test]
     fn what_may_be_sent_again_is_what_the_contract_says() {
-        let policy = |path| Policy::of(path);
+        let contracts = drystone::contracts().unwrap();
+        let policy = |path| Policy::of(&contracts, path);
         assert_eq!(policy("/drystone.user.v1.UserService/GetMe"), Policy::Unary { is_idempotent: true });
         assert_eq!(policy("/drystone.auth.v1.AuthService/SignIn"), Policy::Unary { is_idempotent: false });
         assert_eq!(policy("/drystone.session.v1.SessionService/WatchRevocations"), Policy::Stream);

@@ -44,7 +44,7 @@ impl ConfigError {
         let source = error.metadata.map_or("the configuration".into(), |metadata| metadata.name);
         let path = error.path.join(".");
         Self(match error.kind {
-            Kind::UnknownField(_, expected) => unknown_key(&error.path, &source, expected, defaults),
+            Kind::UnknownField(_, expected) => return Self::unknown_key(&error.path, &source, expected, defaults),
             Kind::MissingField(field) if path.is_empty() => format!("`{field}` is not set; set it"),
             Kind::MissingField(field) => format!("`{path}.{field}` is not set; set it"),
             // What stands there is not repeated: it may be a secret.
@@ -60,6 +60,10 @@ impl ConfigError {
             }
             kind => format!("`{path}` in {source} is wrong: {kind}"),
         })
+    }
+
+    pub(super) fn unknown_key(path: &[String], source: &str, expected: &[&str], defaults: &Dict) -> Self {
+        Self(unknown_key(path, source, expected, defaults))
     }
 }
 

@@ -8,6 +8,7 @@
 
 mod environment;
 mod error;
+mod layers;
 mod secret;
 mod span;
 
@@ -17,15 +18,17 @@ use std::{
     path::{Path, PathBuf},
 };
 
+pub use figment::value::Dict;
 use figment::{
-    Figment, Metadata, Profile, Provider,
+    Metadata, Profile, Provider,
     providers::{Format, Toml},
-    value::{Dict, Map, Value},
+    value::{Map, Value},
 };
 use serde::{Serialize, de::DeserializeOwned};
 
 pub use self::{
     error::ConfigError,
+    layers::Layers,
     secret::Secret,
     span::{Span, SpanError},
 };
@@ -75,27 +78,24 @@ impl Sources {
     }
 }
 
-/// Puts a configuration together.
+/// Puts a configuration of one struct together.
 ///
 /// # Errors
-/// The file cannot be read or is no TOML, a key is unknown, or a value is not lawful.
+/// The file cannot be read or is no TOML, a key is unknown, or a value is not valid.
 pub fn load<T: Default + Serialize + DeserializeOwned>(sources: &Sources) -> Result<T, ConfigError> {
-    let defaults = match Value::serialize(T::default()) {
-        Ok(Value::Dict(_, dict)) => dict,
-        Ok(_) => return Err(ConfigError::new("the configuration is no table; this is a fault of the program")),
-        Err(error) => return Err(ConfigError::new(format!("the defaults cannot be written: {error}"))),
-    };
-    let mut figment = Figment::from(Layer { name: "the defaults".to_owned(), values: defaults.clone() });
-    if let Some(path) = &sources.file {
-        figment = figment.merge(file_layer(path)?);
+    Layers::read(sources, defaults(&T::default())?)?.all()
+}
+
+/// The values of a struct as [`Layers`] take them for defaults.
+///
+/// # Errors
+/// The struct is no table.
+pub fn defaults<T: Serialize>(values: &T) -> Result<Dict, ConfigError> {
+    match Value::serialize(values) {
+        Ok(Value::Dict(_, dict)) => Ok(dict),
+        Ok(_) => Err(ConfigError::new("the configuration is no table; this is a fault of the program")),
+        Err(error) => Err(ConfigError::new(format!("the defaults cannot be written: {error}"))),
     }
-    for layer in environment::layers(&sources.environment, &defaults)? {
-        figment = figment.merge(layer);
-    }
-    for Flag { name, key, value } in &sources.flags {
-        figment = figment.merge(Layer::of_one(format!("the flag {name}"), key, value.clone()));
-    }
-    figment.extract().map_err(|error| ConfigError::from_figment(error, &defaults))
 }
 
 /// The configuration as a TOML file. A [`Secret`] in it is masked.
@@ -114,6 +114,7 @@ fn file_layer(path: &Path) -> Result<Layer, ConfigError> {
 }
 
 /// Values of one source, under the name by which an error is to call it.
+#[derive(Debug, Clone)]
 struct Layer {
     name: String,
     values: Dict,

@@ -96,6 +96,16 @@ pub enum IdentityError {
         /// The key's file.
         path: PathBuf,
     },
+    /// The private key is encrypted, and there is nobody to ask for its passphrase.
+    #[error(
+        "the private key {path} is encrypted, and a service cannot ask for its passphrase; decrypt it with \
+         `openssl pkey -in {path} -out NEW.key`, run `chmod 600 NEW.key`, and name that file instead",
+        path = path.display()
+    )]
+    EncryptedKey {
+        /// The key's file.
+        path: PathBuf,
+    },
     /// The key belongs to another certificate.
     #[error("the private key {} does not belong to the certificate {}; issue both anew", key.display(), certificate.display())]
     KeyMismatch {
@@ -310,8 +320,20 @@ fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, IdentityError> {
     let pem = files::read_secret(path)
         .map_err(|source| unreadable("the private key", path, source))?
         .ok_or_else(|| IdentityError::ExposedKey { path: path.to_owned() })?;
+    if is_encrypted(&pem) {
+        return Err(IdentityError::EncryptedKey { path: path.to_owned() });
+    }
     // What the parser says of a broken key is not shown: it may quote from it.
     PrivateKeyDer::from_pem_slice(&pem).map_err(|_| content("a private key", path, &"it is not PEM of a private key"))
+}
+
+/// Whether a key is encrypted, as PKCS#8 (RFC 5958) or in the older form of PEM (RFC 1421) that OpenSSL writes.
+fn is_encrypted(pem: &[u8]) -> bool {
+    let mut lines = pem.split(|byte| matches!(byte, b'\n' | b'\r')).map(<[u8]>::trim_ascii);
+    lines.any(|line| {
+        line == b"-----BEGIN ENCRYPTED PRIVATE KEY-----"
+            || line.strip_prefix(b"Proc-Type:").is_some_and(|kind| kind.trim_ascii_start() == b"4,ENCRYPTED")
+    })
 }
 
 fn read_bundle(domain: &TrustDomain, path: &Path) -> Result<TrustBundle, IdentityError> {

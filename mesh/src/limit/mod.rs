@@ -9,7 +9,7 @@
 //! };
 //!
 //! # async fn example(client: std::net::IpAddr) -> Result<(), drystone_mesh::error::Error> {
-//! let limits = Limits::in_process(&Metrics::new());
+//! let limits = Limits::in_process(&Metrics::default());
 //! let sign_in = limits.limit("sign_in_address", 10);
 //! sign_in.check(Key::client(client)).await?; // RATE_LIMITED with a time to come back, for the eleventh at once
 //! # Ok(())
@@ -24,6 +24,7 @@
 //! Redis is away, each instance keeps a stricter limit of its own ([`FallbackLimiter`]): half the burst, at half the
 //! rate. It is never none.
 
+mod class;
 mod fallback;
 mod key;
 mod local;
@@ -38,6 +39,7 @@ use prometheus_client::{
 };
 
 pub use self::{
+    class::{ClassLimits, check_client},
     fallback::FallbackLimiter,
     key::Key,
     local::LocalLimiter,
@@ -61,7 +63,7 @@ pub trait RateLimiter: Send + Sync {
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Labels {
-    limit: &'static str,
+    limit: String,
 }
 
 /// Makes limits that are counted in one place. A process has one, since it is what counts refusals.
@@ -100,16 +102,16 @@ impl Limits {
 
     /// A limit of so many attempts a minute with one key; 0 for none.
     #[must_use]
-    pub fn limit(&self, name: &'static str, per_minute: u32) -> Limit {
+    pub fn limit(&self, name: &str, per_minute: u32) -> Limit {
         let limiter = Rate::per_minute(per_minute).map(|rate| Arc::new(self.limiter(name, rate)));
-        Limit { limiter, refused: self.refused.get_or_create_owned(&Labels { limit: name }) }
+        Limit { limiter, refused: self.refused.get_or_create_owned(&Labels { limit: name.to_owned() }) }
     }
 
-    fn limiter(&self, name: &'static str, rate: Rate) -> Limiter {
+    fn limiter(&self, name: &str, rate: Rate) -> Limiter {
         match &self.redis {
             None => Limiter::InProcess(LocalLimiter::new(rate)),
             Some(redis) => {
-                let fallen_back = self.fallen_back.get_or_create_owned(&Labels { limit: name });
+                let fallen_back = self.fallen_back.get_or_create_owned(&Labels { limit: name.to_owned() });
                 let shared = RedisLimiter::new(redis.clone(), name, rate);
                 Limiter::InRedis(FallbackLimiter::new(shared, rate, fallen_back))
             }

@@ -24,7 +24,7 @@ const REFUSALS: usize = 1024;
 #[derive(Debug)]
 pub struct RedisLimiter {
     redis: Redis,
-    name: &'static str,
+    name: String,
     rate: Rate,
     /// Until when a key was told to wait.
     refused: Cache<Key, Instant>,
@@ -33,8 +33,8 @@ pub struct RedisLimiter {
 impl RedisLimiter {
     /// A limiter of this rate. The name tells its keys from those of other limits.
     #[must_use]
-    pub fn new(redis: Redis, name: &'static str, rate: Rate) -> Self {
-        Self { redis, name, rate, refused: Cache::new(REFUSALS) }
+    pub fn new(redis: Redis, name: impl Into<String>, rate: Rate) -> Self {
+        Self { redis, name: name.into(), rate, refused: Cache::new(REFUSALS) }
     }
 
     /// How long the key has to wait by what Redis has said before.

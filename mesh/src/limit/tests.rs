@@ -192,7 +192,7 @@ fn keys_that_stand_as_if_never_used_are_forgotten() {
 
 #[tokio::test]
 async fn a_refusal_has_its_reason_and_is_counted() {
-    let metrics = Metrics::new();
+    let metrics = Metrics::default();
     let limit = Limits::in_process(&metrics).limit("sign_in_address", 2);
     limit.check(key("key")).await.unwrap();
     limit.check(key("key")).await.unwrap();
@@ -201,7 +201,7 @@ async fn a_refusal_has_its_reason_and_is_counted() {
     assert_eq!(refusal.to_string(), "RATE_LIMITED: too many attempts; try again in 30 s");
     assert!(metrics.render().contains(r#"drystone_rate_limited_total{limit="sign_in_address"} 1"#));
 
-    let none = Limits::in_process(&Metrics::new()).limit("sign_in_address", 0);
+    let none = Limits::in_process(&Metrics::default()).limit("sign_in_address", 0);
     for _ in 0..1000 {
         none.check(key("key")).await.unwrap();
     }
@@ -212,7 +212,7 @@ async fn while_redis_is_away_a_stricter_limit_holds_and_then_the_old_one_again()
     let mut server = drystone_backends::Redis::start();
     let redis = Redis::open(&Config { url: server.url().to_owned().into(), ..patient() }).unwrap();
     redis.ready().await;
-    let metrics = Metrics::new();
+    let metrics = Metrics::default();
     let limit = Limits::in_redis(redis.clone(), &metrics).limit("test", 10);
     let passed = async |text: &str| {
         let mut passed = 0;

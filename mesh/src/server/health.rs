@@ -1,29 +1,35 @@
-//! What a server says of itself over gRPC (`grpc.health.v1`).
+//! The health service of a server (`grpc.health.v1`).
+//!
+//! It is our own on the types of tonic-health, whose service ends a watch of an unknown service with NOT_FOUND, where
+//! the protocol asks for SERVICE_UNKNOWN and a stream that stays open.
 
-use std::time::Duration;
+mod list;
 
-use tonic_health::{
-    ServingStatus,
-    pb::health_server::{Health as HealthApi, HealthServer},
-    server::HealthReporter,
+use std::{pin::Pin, sync::Arc};
+
+use futures_util::{Stream, stream};
+use tokio::sync::watch;
+use tonic::{Request, Response, Status};
+use tonic_health::pb::{
+    HealthCheckRequest, HealthCheckResponse,
+    health_check_response::ServingStatus,
+    health_server::{Health as HealthApi, HealthServer},
 };
 
+use self::list::WithList;
 use crate::{
+    error::Error,
     health::{Health, State},
     node::{Node, TOKEN_CHECKS},
 };
 
-/// How often the components are looked at while the server serves.
-const PACE: Duration = Duration::from_millis(500);
+/// The longest service name that is looked up, in bytes.
+const MAX_NAME_LENGTH: usize = 512;
 
-/// How often while it does not: whoever waits for it is to hear of it soon.
-const WAITING_PACE: Duration = Duration::from_millis(50);
-
-/// Reports for every service of one server, and for the server as a whole, whose name is empty.
+/// Reports for every service of one server, and for the server as a whole, whose name is empty. Clones report together.
 #[derive(Clone)]
 pub(super) struct Reporter {
-    wire: HealthReporter,
-    names: Vec<&'static str>,
+    statuses: Arc<watch::Sender<Statuses>>,
     components: Health,
     /// What the names of this node's components start with.
     prefix: String,
@@ -31,46 +37,153 @@ pub(super) struct Reporter {
     token_checks: String,
 }
 
+/// What a server says of its services. They all share its state.
+#[derive(Debug)]
+struct Statuses {
+    names: Vec<&'static str>,
+    is_serving: bool,
+    /// Whether the server has said NOT_SERVING for good.
+    is_stopping: bool,
+}
+
 impl Reporter {
-    /// A reporter, and the service that answers for it.
-    pub(super) async fn new(node: &Node, mut names: Vec<&'static str>) -> (Self, HealthServer<impl HealthApi>) {
+    /// A reporter for these services, and the service that answers for it.
+    pub(super) fn new(node: &Node, mut names: Vec<&'static str>) -> (Self, WithList) {
         names.push("");
-        let (wire, service) = tonic_health::server::health_reporter();
         let prefix = format!("{} ", node.name);
         let token_checks = format!("{}{TOKEN_CHECKS}", node.name);
-        let reporter = Self { wire, names, components: node.health.clone(), prefix, token_checks };
-        reporter.say(reporter.serves()).await;
-        (reporter, service)
+        let (statuses, receiver) = watch::channel(Statuses { names, is_serving: false, is_stopping: false });
+        let reporter = Self { statuses: Arc::new(statuses), components: node.health.clone(), prefix, token_checks };
+        reporter.set(reporter.can_serve());
+        let api = Api(receiver);
+        (reporter, WithList::new(HealthServer::new(api.clone()), api))
     }
 
     /// Says NOT_SERVING while something vital of the node is down, such as its database, and until it has been able to
     /// check tokens: it refuses most calls until then, and whoever has a choice is to call another instance.
     pub(super) async fn follow(self) {
-        let mut said = None;
+        let mut changes = self.components.changes();
         loop {
-            let serves = self.serves();
-            if said != Some(serves) {
-                self.say(serves).await;
-                said = Some(serves);
+            // Before the reading, so that what changes during it is seen.
+            changes.mark_unchanged();
+            self.set(self.can_serve());
+            // The sender lives in `components`.
+            if changes.changed().await.is_err() {
+                return;
             }
-            tokio::time::sleep(if serves { PACE } else { WAITING_PACE }).await;
         }
     }
 
-    fn serves(&self) -> bool {
+    fn can_serve(&self) -> bool {
         let can_check = self.components.state(&self.token_checks).is_none_or(|state| state != State::Down);
         can_check && !self.components.is_down(&self.prefix)
     }
 
     /// Says NOT_SERVING for good.
-    pub(super) async fn not_serving(&self) {
-        self.say(false).await;
+    pub(super) fn stop(&self) {
+        self.statuses.send_modify(|statuses| {
+            statuses.is_stopping = true;
+            statuses.is_serving = false;
+        });
     }
 
-    async fn say(&self, serves: bool) {
-        let status = if serves { ServingStatus::Serving } else { ServingStatus::NotServing };
-        for name in &self.names {
-            self.wire.set_service_status(name, status).await;
+    fn set(&self, is_serving: bool) {
+        self.statuses.send_if_modified(|statuses| {
+            let is_serving = is_serving && !statuses.is_stopping;
+            std::mem::replace(&mut statuses.is_serving, is_serving) != is_serving
+        });
+    }
+}
+
+impl Statuses {
+    /// `None` for a service that is not known.
+    fn of(&self, name: &str) -> Option<ServingStatus> {
+        let status = if self.is_serving { ServingStatus::Serving } else { ServingStatus::NotServing };
+        self.names.contains(&name).then_some(status)
+    }
+}
+
+/// `grpc.health.v1.Health`.
+#[derive(Debug, Clone)]
+pub(super) struct Api(watch::Receiver<Statuses>);
+
+#[tonic::async_trait]
+impl HealthApi for Api {
+    type WatchStream = Pin<Box<dyn Stream<Item = Result<HealthCheckResponse, Status>> + Send>>;
+
+    async fn check(&self, request: Request<HealthCheckRequest>) -> Result<Response<HealthCheckResponse>, Status> {
+        let status = self.0.borrow().of(&request.get_ref().service);
+        let status = status.ok_or_else(|| Status::not_found("this server does not serve a service of this name"))?;
+        Ok(Response::new(response(status)))
+    }
+
+    async fn watch(&self, request: Request<HealthCheckRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let name = request.into_inner().service;
+        if name.len() > MAX_NAME_LENGTH {
+            let text = format!("must be at most {MAX_NAME_LENGTH} bytes long");
+            return Err(Error::invalid_field("service", text).into());
         }
+        Ok(Response::new(Box::pin(watch_of(self.0.clone(), name))))
+    }
+}
+
+/// The state of a service now, and after each change. One that is not known may become so.
+fn watch_of(
+    statuses: watch::Receiver<Statuses>,
+    name: String,
+) -> impl Stream<Item = Result<HealthCheckResponse, Status>> + Send {
+    stream::unfold((statuses, name, None), |(mut statuses, name, told)| async move {
+        loop {
+            let status = statuses.borrow_and_update().of(&name).unwrap_or(ServingStatus::ServiceUnknown);
+            if told != Some(status) {
+                return Some((Ok(response(status)), (statuses, name, Some(status))));
+            }
+            // The server has ended.
+            statuses.changed().await.ok()?;
+        }
+    })
+}
+
+fn response(status: ServingStatus) -> HealthCheckResponse {
+    HealthCheckResponse { status: status.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::StreamExt;
+
+    use super::*;
+
+    fn channel() -> (watch::Sender<Statuses>, watch::Receiver<Statuses>) {
+        watch::channel(Statuses { names: vec!["", "acme.v1.Known"], is_serving: true, is_stopping: false })
+    }
+
+    async fn next(stream: &mut (impl Stream<Item = Result<HealthCheckResponse, Status>> + Unpin)) -> ServingStatus {
+        stream.next().await.unwrap().unwrap().status()
+    }
+
+    #[tokio::test]
+    async fn a_watch_reports_the_current_state_and_then_changes_only() {
+        let (sender, receiver) = channel();
+        let mut stream = Box::pin(watch_of(receiver, "acme.v1.Known".to_owned()));
+        assert_eq!(next(&mut stream).await, ServingStatus::Serving);
+        // Something else has changed.
+        sender.send_modify(|statuses| statuses.names.push("acme.v1.Other"));
+        assert!(futures_util::poll!(stream.next()).is_pending());
+        sender.send_modify(|statuses| statuses.is_serving = false);
+        assert_eq!(next(&mut stream).await, ServingStatus::NotServing);
+        drop(sender);
+        assert!(stream.next().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn an_unknown_service_that_becomes_known_is_reported() {
+        let (sender, receiver) = channel();
+        let mut stream = Box::pin(watch_of(receiver, "acme.v1.Later".to_owned()));
+        assert_eq!(next(&mut stream).await, ServingStatus::ServiceUnknown);
+        sender.send_modify(|statuses| statuses.is_serving = false);
+        assert!(futures_util::poll!(stream.next()).is_pending());
+        sender.send_modify(|statuses| statuses.names.push("acme.v1.Later"));
+        assert_eq!(next(&mut stream).await, ServingStatus::NotServing);
     }
 }

@@ -7,6 +7,7 @@
 pub mod acceptor;
 mod health;
 mod reflection;
+mod request;
 mod response;
 mod stack;
 
@@ -35,6 +36,8 @@ pub struct Limits {
     pub accept: AcceptLimits,
     /// Calls at once; more are answered OVERLOADED.
     pub in_flight: usize,
+    /// The longest message of a request, in bytes. tonic holds each service to 4 MiB besides, unless it is told otherwise.
+    pub max_message: usize,
     /// How long a unary call may take when the caller does not say.
     pub default_deadline: Duration,
     /// How long a unary call may take whatever the caller says.
@@ -48,6 +51,7 @@ impl Default for Limits {
         Self {
             accept: AcceptLimits::default(),
             in_flight: 1024,
+            max_message: 4 << 20,
             default_deadline: Duration::from_secs(30),
             max_deadline: Duration::from_mins(1),
             drain: Duration::from_secs(10),
@@ -60,6 +64,8 @@ pub struct Server {
     node: Node,
     limits: Limits,
     services: HashMap<&'static str, Arc<dyn Rpc>>,
+    /// What reflection tells of.
+    contracts: reflection::Index,
 }
 
 impl Server {
@@ -68,8 +74,8 @@ impl Server {
     /// # Errors
     /// `INTERNAL` if the embedded descriptor set cannot be read.
     pub fn new(node: &Node) -> Result<Self, Error> {
-        let services = reflection::services()?;
-        Ok(Self { node: node.clone(), limits: Limits::default(), services })
+        let contracts = reflection::contracts(&node.contracts)?;
+        Ok(Self { node: node.clone(), limits: Limits::default(), services: HashMap::new(), contracts })
     }
 
     /// Adds a generated server.
@@ -94,13 +100,21 @@ impl Server {
     /// # Errors
     /// The listener's own failure, which ends the accepting.
     pub async fn run(mut self, listener: TcpListener, stop: CancellationToken) -> io::Result<()> {
-        let ours = self.services.keys().copied().filter(|name| name.starts_with("drystone."));
-        let (health, health_service) = health::Reporter::new(&self.node, ours.collect()).await;
+        // Of what the protocols of gRPC itself add, such as reflection, nothing is reported.
+        let ours = self.services.keys().copied().filter(|name| !name.starts_with("grpc."));
+        let (health, health_service) = health::Reporter::new(&self.node, ours.collect());
         self = self.add_service(health_service);
+        let served: Vec<&'static str> = self.services.keys().copied().collect();
+        self.services.extend(reflection::services(Arc::new(self.contracts), served));
         let following = self.node.tasks.spawn(health.clone().follow());
 
         let names: Vec<&str> = self.services.keys().copied().collect();
-        let stack = Arc::new(Stack::new(&self.node, &self.limits, access::rules_of(&names), self.services));
+        let stack = Arc::new(Stack::new(
+            &self.node,
+            &self.limits,
+            access::rules_of(&self.node.contracts, &names),
+            self.services,
+        ));
         let address = listener.local_addr()?;
         info!(service = self.node.name, %address, "serving");
 
@@ -120,7 +134,7 @@ impl Server {
             let stack = stack.clone();
             let service = hyper::service::service_fn(move |request: Request<hyper::body::Incoming>| {
                 let (stack, peer) = (stack.clone(), peer.clone());
-                async move { Ok::<_, Infallible>(stack.serve(&peer, request.map(Body::new)).await) }
+                async move { Ok::<_, Infallible>(stack.serve(&peer, request).await) }
             });
             let served = graceful.watch(http2().serve_connection(TokioIo::new(connection), service));
             self.node.tasks.spawn(async move {
@@ -132,7 +146,7 @@ impl Server {
 
         // Whoever asks is told to go elsewhere before the running calls are let end.
         following.abort();
-        health.not_serving().await;
+        health.stop();
         stack.stop_streams();
         if tokio::time::timeout(self.limits.drain, graceful.shutdown()).await.is_err() {
             warn!(service = self.node.name, "some calls did not end within the drain limit and were cut");

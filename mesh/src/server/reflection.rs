@@ -1,36 +1,270 @@
 //! Reflection, as grpcurl and others ask for it: the contracts as they are, custom options and comments included.
+//!
+//! It is our own on the types of tonic-reflection, whose service ends the stream where something is not found, knows no
+//! extensions, and holds every contract decoded, once for each version of the protocol.
+
+mod descriptor;
+mod index;
 
 use std::{
-    collections::HashMap,
-    sync::{Arc, LazyLock},
+    collections::{HashMap, HashSet},
+    pin::Pin,
+    sync::Arc,
 };
 
-use tonic::server::NamedService;
-use tonic_reflection::server::{Builder, Error as BuildError};
+use bytes::Bytes;
+use drystone::contract::Contracts;
+use futures_util::{Stream, stream};
+use prost::Message as _;
+use tonic::{Code, Request, Response, Status, Streaming, server::NamedService};
+use tonic_reflection::pb;
 
+pub(super) use self::index::Index;
 use super::{Rpc, TonicService};
 use crate::error::Error;
 
 type Services = HashMap<&'static str, Arc<dyn Rpc>>;
 
-/// Both versions of the protocol: v1, and v1alpha for older tools. They are made once and shared by all servers of the
-/// process, since each holds every contract decoded.
-static SERVICES: LazyLock<Result<Services, BuildError>> = LazyLock::new(|| {
-    let builder = || {
-        Builder::configure()
-            .register_encoded_file_descriptor_set(drystone::contract::DESCRIPTOR_SET)
-            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-            // So that tools can show the details of a refusal.
-            .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
-    };
-    Ok(HashMap::from([named(builder().build_v1()?), named(builder().build_v1alpha()?)]))
-});
+/// The longest request that is answered, in bytes: it is sent back with the answer.
+const MAX_REQUEST_LENGTH: usize = 4096;
 
-/// The reflection services by name.
-pub(super) fn services() -> Result<Services, Error> {
-    SERVICES.as_ref().cloned().map_err(|error| Error::internal(error.to_string()))
+/// The contracts of the mesh, and those of the services that every server has.
+pub(super) fn contracts(contracts: &Contracts) -> Result<Index, Error> {
+    let own = contracts.each().iter().map(|contract| match contract.static_descriptor_set() {
+        Some(set) => Bytes::from_static(set),
+        None => Bytes::copy_from_slice(contract.descriptor_set()),
+    });
+    let built_in = [
+        tonic_health::pb::FILE_DESCRIPTOR_SET,
+        // So that tools can show the details of a refusal.
+        tonic_types::pb::FILE_DESCRIPTOR_SET,
+        pb::v1::FILE_DESCRIPTOR_SET,
+        pb::v1alpha::FILE_DESCRIPTOR_SET,
+    ];
+    Index::new(own.chain(built_in.map(Bytes::from_static))).map_err(Error::internal)
+}
+
+/// The reflection services of a server that serves these services, by name: v1, and v1alpha for older tools.
+pub(super) fn services(index: Arc<Index>, served: impl IntoIterator<Item = &'static str>) -> Services {
+    use pb::{
+        v1::server_reflection_server::ServerReflectionServer as V1,
+        v1alpha::server_reflection_server::ServerReflectionServer as V1Alpha,
+    };
+
+    let mut served: Vec<&'static str> = served.into_iter().collect();
+    served.extend([V1::<Reflection>::NAME, V1Alpha::<Reflection>::NAME]);
+    served.sort_unstable();
+    served.dedup();
+    let reflection = Reflection { index, served: served.into() };
+    HashMap::from([named(V1::new(reflection.clone())), named(V1Alpha::new(reflection))])
 }
 
 fn named<S: TonicService + NamedService>(service: S) -> (&'static str, Arc<dyn Rpc>) {
     (S::NAME, Arc::new(service))
+}
+
+/// Both versions of `ServerReflection`. Clones share the contracts.
+#[derive(Debug, Clone)]
+struct Reflection {
+    index: Arc<Index>,
+    /// The services of this server.
+    served: Arc<[&'static str]>,
+}
+
+/// What is asked, in either version of the protocol.
+#[derive(Debug)]
+enum Question<'a> {
+    File(&'a str),
+    Symbol(&'a str),
+    Extension { message: &'a str, number: i32 },
+    ExtensionNumbers(&'a str),
+    Services,
+}
+
+/// What is answered.
+#[derive(Debug, PartialEq)]
+enum Answer {
+    Files(Vec<Bytes>),
+    ExtensionNumbers { message: String, numbers: Vec<i32> },
+    Services(Arc<[&'static str]>),
+    Failed(Code, &'static str),
+}
+
+/// One stream of questions and answers.
+struct Conversation {
+    reflection: Reflection,
+    /// The names of the files that have been sent.
+    sent: HashSet<Arc<str>>,
+}
+
+impl Conversation {
+    fn answer(&mut self, question: &Question<'_>) -> Answer {
+        let Self { reflection: Reflection { index, served }, sent } = self;
+        let (found, missing) = match *question {
+            Question::File(name) => (index.file(name), "there is no file of this name"),
+            Question::Symbol(name) => (index.file_with_symbol(name), "there is no symbol of this name"),
+            Question::Extension { message, number } => {
+                (index.file_with_extension(message, number), "the message has no extension of this number")
+            }
+            Question::ExtensionNumbers(message) => {
+                return match index.extension_numbers(message) {
+                    Some(numbers) => Answer::ExtensionNumbers { message: message.to_owned(), numbers },
+                    None => Answer::Failed(Code::NotFound, "there is no message of this name"),
+                };
+            }
+            Question::Services => return Answer::Services(served.clone()),
+        };
+        found.map_or(Answer::Failed(Code::NotFound, missing), |file| Answer::Files(index.with_dependencies(file, sent)))
+    }
+}
+
+/// The two versions of the protocol are the same but for their package.
+macro_rules! version {
+    ($version:ident) => {
+        mod $version {
+            use pb::$version::{
+                ErrorResponse, ExtensionNumberResponse, FileDescriptorResponse, ListServiceResponse,
+                ServerReflectionRequest, ServerReflectionResponse, ServiceResponse,
+                server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
+                server_reflection_server::ServerReflection,
+            };
+
+            use super::*;
+
+            #[tonic::async_trait]
+            impl ServerReflection for Reflection {
+                type ServerReflectionInfoStream =
+                    Pin<Box<dyn Stream<Item = Result<ServerReflectionResponse, Status>> + Send>>;
+
+                async fn server_reflection_info(
+                    &self,
+                    request: Request<Streaming<ServerReflectionRequest>>,
+                ) -> Result<Response<Self::ServerReflectionInfoStream>, Status> {
+                    let conversation = Conversation { reflection: self.clone(), sent: HashSet::new() };
+                    let answers = stream::unfold(Some((request.into_inner(), conversation)), |state| async move {
+                        let (mut requests, mut conversation) = state?;
+                        match requests.message().await.transpose()? {
+                            Ok(request) => {
+                                Some((Ok(answer(&mut conversation, request)), Some((requests, conversation))))
+                            }
+                            Err(status) => Some((Err(status), None)),
+                        }
+                    });
+                    Ok(Response::new(Box::pin(answers)))
+                }
+            }
+
+            pub(super) fn answer(
+                conversation: &mut Conversation,
+                request: ServerReflectionRequest,
+            ) -> ServerReflectionResponse {
+                if request.encoded_len() > MAX_REQUEST_LENGTH {
+                    let too_long = Answer::Failed(Code::InvalidArgument, "the request is too long");
+                    return ServerReflectionResponse { message_response: Some(too_long.into()), ..Default::default() };
+                }
+                let answer = match &request.message_request {
+                    Some(asked) => conversation.answer(&asked.into()),
+                    None => {
+                        Answer::Failed(Code::InvalidArgument, "the request asks for nothing; set `message_request`")
+                    }
+                };
+                ServerReflectionResponse {
+                    valid_host: request.host.clone(),
+                    original_request: Some(request),
+                    message_response: Some(answer.into()),
+                }
+            }
+
+            impl<'a> From<&'a MessageRequest> for Question<'a> {
+                fn from(request: &'a MessageRequest) -> Self {
+                    match request {
+                        MessageRequest::FileByFilename(name) => Self::File(name),
+                        MessageRequest::FileContainingSymbol(name) => Self::Symbol(name),
+                        MessageRequest::FileContainingExtension(extension) => {
+                            Self::Extension { message: &extension.containing_type, number: extension.extension_number }
+                        }
+                        MessageRequest::AllExtensionNumbersOfType(message) => Self::ExtensionNumbers(message),
+                        MessageRequest::ListServices(_) => Self::Services,
+                    }
+                }
+            }
+
+            impl From<Answer> for MessageResponse {
+                fn from(answer: Answer) -> Self {
+                    match answer {
+                        Answer::Files(files) => Self::FileDescriptorResponse(FileDescriptorResponse {
+                            file_descriptor_proto: files.iter().map(|file| file.to_vec()).collect(),
+                        }),
+                        Answer::ExtensionNumbers { message, numbers } => {
+                            Self::AllExtensionNumbersResponse(ExtensionNumberResponse {
+                                base_type_name: message,
+                                extension_number: numbers,
+                            })
+                        }
+                        Answer::Services(names) => Self::ListServicesResponse(ListServiceResponse {
+                            service: names.iter().map(|&name| ServiceResponse { name: name.to_owned() }).collect(),
+                        }),
+                        Answer::Failed(code, message) => Self::ErrorResponse(ErrorResponse {
+                            error_code: code.into(),
+                            error_message: message.to_owned(),
+                        }),
+                    }
+                }
+            }
+        }
+    };
+}
+
+version!(v1);
+version!(v1alpha);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn conversation() -> Conversation {
+        let index = Arc::new(contracts(&drystone::contracts().unwrap()).unwrap());
+        let reflection = Reflection { index, served: ["acme.v1.Orders"].into() };
+        Conversation { reflection, sent: HashSet::new() }
+    }
+
+    #[test]
+    fn what_is_not_found_is_an_error_in_the_answer() {
+        let mut conversation = conversation();
+        for question in [
+            Question::File("no/such.proto"),
+            Question::Symbol("no.Such"),
+            Question::Extension { message: "google.protobuf.MethodOptions", number: 1 },
+            Question::ExtensionNumbers("no.Such"),
+        ] {
+            let answer = conversation.answer(&question);
+            assert!(matches!(answer, Answer::Failed(Code::NotFound, _)), "{question:?}: {answer:?}");
+        }
+    }
+
+    #[test]
+    fn the_services_that_are_served_are_listed() {
+        let services: Arc<[&str]> = ["acme.v1.Orders"].into();
+        assert_eq!(conversation().answer(&Question::Services), Answer::Services(services));
+    }
+
+    #[test]
+    fn a_request_is_sent_back_unless_it_is_too_long() {
+        use pb::v1::{
+            ServerReflectionRequest, server_reflection_request::MessageRequest,
+            server_reflection_response::MessageResponse,
+        };
+
+        let request = |length| ServerReflectionRequest {
+            host: "host".to_owned(),
+            message_request: Some(MessageRequest::FileByFilename("x".repeat(length))),
+        };
+        let answer = v1::answer(&mut conversation(), request(1000));
+        assert_eq!((answer.valid_host.as_str(), answer.original_request), ("host", Some(request(1000))));
+        let answer = v1::answer(&mut conversation(), request(MAX_REQUEST_LENGTH));
+        assert!(answer.encoded_len() < 100, "{answer:?}");
+        let answer = v1::answer(&mut conversation(), ServerReflectionRequest::default());
+        let Some(MessageResponse::ErrorResponse(error)) = answer.message_response else { panic!("{answer:?}") };
+        assert_eq!(error.error_code, i32::from(Code::InvalidArgument));
+    }
 }

@@ -10,36 +10,45 @@ use std::{
     time::{Duration, Instant},
 };
 
-use drystone::contract::{FRONT_DOORS, Method, Subject};
+use drystone::contract::{Method, Subject, method::ENTRY_POINTS};
 use futures_util::FutureExt;
 use http::{HeaderMap, HeaderValue, Request, Response, header::AUTHORIZATION};
+use hyper::body::Incoming;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status, body::Body};
 use tracing::{Instrument, Span, debug, error, info, info_span, warn};
 
-use super::{Limits, Rpc, acceptor::PeerInfo, response::Finish};
+use super::{
+    Limits, Rpc,
+    acceptor::PeerInfo,
+    request::{self, Messages},
+    response::Finish,
+};
 use crate::{
-    access::{self, Denial, Part},
+    access::{self, Denial, Part, Rules},
     call::{self, Call, Client, Parts, header},
     clock::Clock,
     deadline,
     error::{Error, Reason},
     identity::TrustDomain,
+    limit::{self, Limit},
     node::Node,
-    telemetry::{MethodMetrics, Metrics, TraceContext},
+    telemetry::{CallerLabel, MethodMetrics, Metrics, TraceContext},
     token::{Principal, Verifier},
 };
 
 /// Everything that a call passes on its way in.
 pub(super) struct Stack {
-    methods: HashMap<&'static str, Arc<Entry>>,
+    methods: HashMap<Arc<str>, Arc<Entry>>,
     unknown: MethodMetrics,
+    metrics: Metrics,
     services: HashMap<&'static str, Arc<dyn Rpc>>,
     verifier: Verifier,
     domain: TrustDomain,
     clock: Clock,
     in_flight: Arc<Semaphore>,
+    max_message: usize,
     default_deadline: Duration,
     max_deadline: Duration,
     streams: CancellationToken,
@@ -47,14 +56,15 @@ pub(super) struct Stack {
 
 /// One RPC: its rule and where its figures go.
 struct Entry {
-    rule: &'static Method,
+    rule: Arc<Method>,
     metrics: MethodMetrics,
+    limit: Option<Limit>,
 }
 
 /// The other end of a connection, looked at once.
 pub(super) struct Peer {
     info: PeerInfo,
-    label: &'static str,
+    label: CallerLabel,
     front_door: bool,
 }
 
@@ -77,18 +87,23 @@ impl Stack {
     pub(super) fn new(
         node: &Node,
         limits: &Limits,
-        rules: HashMap<&'static str, &'static Method>,
+        rules: Rules,
         services: HashMap<&'static str, Arc<dyn Rpc>>,
     ) -> Self {
-        let entry = |rule: &'static Method| Arc::new(Entry { rule, metrics: node.metrics.method(rule.path) });
+        let entry = |rule: Arc<Method>| {
+            let limit = rule.policy.limit.as_deref().map(|name| node.limits.of(name));
+            Arc::new(Entry { metrics: node.metrics.method(&rule.path), limit, rule })
+        };
         Self {
             methods: rules.into_iter().map(|(path, rule)| (path, entry(rule))).collect(),
             unknown: unknown_metrics(&node.metrics),
+            metrics: node.metrics.clone(),
             services,
             verifier: node.verifier.clone(),
             domain: node.identity.trust_domain(),
             clock: node.clock.clone(),
             in_flight: Arc::new(Semaphore::new(limits.in_flight)),
+            max_message: limits.max_message,
             default_deadline: limits.default_deadline,
             max_deadline: limits.max_deadline,
             streams: CancellationToken::new(),
@@ -97,8 +112,9 @@ impl Stack {
 
     /// Looks at the other end of a new connection.
     pub(super) fn peer(&self, info: PeerInfo) -> Peer {
-        let label = access::caller_label(&info.svid.id, &self.domain);
-        Peer { label, front_door: FRONT_DOORS.contains(&label), info }
+        let workload = access::workload(&info.svid.id, &self.domain);
+        let front_door = workload.is_some_and(|name| ENTRY_POINTS.contains(&name));
+        Peer { label: self.metrics.caller(workload), front_door, info }
     }
 
     /// Ends the streams that would otherwise go on for ever, so that a server can stop.
@@ -107,18 +123,41 @@ impl Stack {
     }
 
     /// Serves one call, and sees to it that it is counted, logged and audited however it ends.
-    pub(super) async fn serve(&self, peer: &Peer, request: Request<Body>) -> Response<Body> {
+    pub(super) async fn serve(&self, peer: &Peer, request: Request<Incoming>) -> Response<Body> {
         let arrival = Arrival::of(peer, request.headers());
         let path = request.uri().path();
         let request_id = arrival.request_id.to_str().unwrap_or_default();
         let user = tracing::field::Empty;
         let span = info_span!("call", request_id, method = path, caller = %peer.info.svid.id, user);
-        let Some(entry) = self.methods.get(path) else {
+        let entry = self.methods.get(path);
+        if let Err(error) = request::check(request.method(), request.headers()) {
+            let response = span.in_scope(|| arrival.refuse_form(error));
+            match entry {
+                Some(entry) => {
+                    let client = arrival.client(request.headers());
+                    arrival.finish(entry, client.address, span).headers(&response);
+                }
+                None => self.unknown.observe(peer.label, Code::Unimplemented, arrival.started.elapsed()),
+            }
+            return response;
+        }
+        let Some(entry) = entry else {
             self.unknown.observe(peer.label, Code::Unimplemented, arrival.started.elapsed());
             return span.in_scope(|| arrival.refuse(&self.unknown, access::unknown_method()));
         };
 
-        let admitted = match span.in_scope(|| self.admit(entry.rule, &arrival, request.headers())) {
+        let admitted = match span.in_scope(|| self.admit(&entry.rule, &arrival, request.headers())) {
+            // How often it may be called comes last: a call that is refused for another reason does not count.
+            Ok(admitted) => match &entry.limit {
+                None => Ok(admitted),
+                Some(limit) => match limit::check_client(limit, &admitted.call.parts().client).await {
+                    Ok(()) => Ok(admitted),
+                    Err(error) => Err(Refusal::Failed(error)),
+                },
+            },
+            refused => refused,
+        };
+        let admitted = match admitted {
             Ok(admitted) => admitted,
             Err(refusal) => {
                 let response = span.in_scope(|| match refusal {
@@ -133,7 +172,7 @@ impl Stack {
 
         let client = admitted.call.parts().client.address.clone();
         let finish = arrival.finish(entry, client, span.clone());
-        let response = self.run(entry.rule, admitted, request).instrument(span).await;
+        let response = self.run(&entry.rule, admitted, request).instrument(span).await;
         finish.watch(response)
     }
 
@@ -166,11 +205,14 @@ impl Stack {
     }
 
     /// Calls the RPC, within its time. A handler that panics fails one call, not the connection.
-    async fn run(&self, rule: &Method, admitted: Admitted, mut request: Request<Body>) -> Response<Body> {
+    async fn run(&self, rule: &Method, admitted: Admitted, request: Request<Incoming>) -> Response<Body> {
         let Admitted { call, deadline, permit } = admitted;
         let Some(service) = self.services.get(rule.service()) else {
             return Status::from(access::unknown_method().error).into_http();
         };
+        let single = !rule.client_streaming;
+        let mut request = request.map(|body| Body::new(Messages::new(body, single, self.max_message)));
+        request::bound_encoding(request.headers_mut());
         request.extensions_mut().insert(call);
         let answer = AssertUnwindSafe(service.call(request)).catch_unwind();
         let outcome = match deadline {
@@ -190,12 +232,14 @@ impl Stack {
 
     fn deadline(&self, rule: &Method, arrival: &Arrival<'_>, headers: &HeaderMap) -> Result<Option<Instant>, Refusal> {
         let asked = deadline::parse_timeout(headers)?;
-        let streaming = rule.client_streaming || rule.server_streaming;
-        let timeout = match asked {
-            Some(asked) if streaming => Some(asked),
-            Some(asked) => Some(asked.min(self.max_deadline)),
-            None if streaming => None,
-            None => Some(self.default_deadline),
+        let policy = rule.policy.deadline;
+        let timeout = if rule.is_streaming() {
+            // A stream has no end unless somebody says so.
+            let asked = asked.or(policy.default);
+            policy.max.map_or(asked, |max| Some(asked.map_or(max, |asked| asked.min(max))))
+        } else {
+            let asked = asked.unwrap_or_else(|| policy.default.unwrap_or(self.default_deadline));
+            Some(asked.min(policy.max.unwrap_or(self.max_deadline)))
         };
         Ok(timeout.and_then(|timeout| arrival.started.checked_add(timeout)))
     }
@@ -246,11 +290,17 @@ impl<'a> Arrival<'a> {
             entry.metrics.observe(caller, code, elapsed);
             span.in_scope(|| {
                 debug!(?code, ?elapsed, "call ended");
-                if entry.rule.audited {
+                if entry.rule.audit.is_some() {
                     info!(target: "audit", ?code, client, %remote, "audited call");
                 }
             });
         })
+    }
+
+    /// Refuses a request that is not one of gRPC.
+    fn refuse_form(&self, error: Error) -> Response<Body> {
+        warn!(reason = error.reason().name(), remote = %self.peer.info.remote, "call refused, it is not gRPC");
+        request::refuse(error)
     }
 
     fn refuse(&self, metrics: &MethodMetrics, denial: Denial) -> Response<Body> {
@@ -299,10 +349,42 @@ fn authorization(headers: &HeaderMap) -> Result<&HeaderValue, Error> {
     Ok(value)
 }
 
-/// The token of a `Bearer` credential (RFC 6750, section 2.1); the scheme is read without regard to case.
+/// The token of a `Bearer` credential: the scheme, read without regard to case, one or more spaces, and a token without
+/// any (RFC 6750, section 2.1; RFC 9110, section 11.4).
 fn bearer(value: &HeaderValue) -> Result<&str, Error> {
     let malformed = || Error::new(Reason::TokenInvalid, "send the access token as `authorization: Bearer TOKEN`");
     let text = value.to_str().map_err(|_| malformed())?;
-    let (scheme, token) = text.split_once(' ').ok_or_else(malformed)?;
-    if scheme.eq_ignore_ascii_case("bearer") { Ok(token) } else { Err(malformed()) }
+    let (scheme, rest) = text.split_once(' ').ok_or_else(malformed)?;
+    let token = rest.trim_start_matches(' ');
+    let is_one = !token.is_empty() && !token.contains([' ', '\t', ',']);
+    if scheme.eq_ignore_ascii_case("bearer") && is_one { Ok(token) } else { Err(malformed()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bearer_token_stands_after_one_or_more_spaces() {
+        let token = |text| bearer(&HeaderValue::from_static(text)).ok().map(str::to_owned);
+        for valid in ["Bearer a.b.c", "bearer a.b.c", "BEARER  a.b.c", "Bearer     a.b.c"] {
+            assert_eq!(token(valid).as_deref(), Some("a.b.c"), "{valid:?}");
+        }
+        for invalid in [
+            "",
+            "Bearer",
+            "Bearer ",
+            "Bearer   ",
+            "Bearera.b.c",
+            " Bearer a.b.c",
+            "Bearer\ta.b.c",
+            "Bearer \ta.b.c",
+            "Bearer a.b.c ",
+            "Bearer a.b.c d",
+            "Bearer a.b.c, Bearer d",
+            "Basic a.b.c",
+        ] {
+            assert_eq!(token(invalid), None, "{invalid:?}");
+        }
+    }
 }

@@ -17,7 +17,10 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::Metrics;
-use crate::health::{Health, Status};
+use crate::{
+    health::{Health, Status},
+    host,
+};
 
 /// More probes than this at a time are nobody's need.
 const CONNECTIONS: usize = 64;
@@ -66,7 +69,10 @@ async fn next(listener: &TcpListener, slots: &Arc<Semaphore>) -> (TcpStream, Opt
 
 async fn converse(stream: TcpStream, health: Health, metrics: Metrics, stop: CancellationToken) {
     let service = service_fn(move |request: Request<hyper::body::Incoming>| {
-        let response = answer(request.method(), request.uri().path(), &health, &metrics);
+        let response = match host::check(request.version(), request.uri(), request.headers()) {
+            Ok(()) => answer(request.method(), request.uri().path(), &health, &metrics),
+            Err(error) => respond(StatusCode::BAD_REQUEST, TEXT, format!("the header `host` {error}\n")),
+        };
         async move { Ok::<_, Infallible>(response) }
     });
     let mut http = http1::Builder::new();
@@ -158,7 +164,7 @@ mod tests {
     async fn start() -> Admin {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let (health, metrics, stop) = (Health::new(), Metrics::new(), CancellationToken::new());
+        let (health, metrics, stop) = (Health::new(), Metrics::default(), CancellationToken::new());
         let task = tokio::spawn(serve(listener, health.clone(), metrics.clone(), stop.clone()));
         Admin { address, health, metrics, stop, task }
     }
@@ -237,6 +243,20 @@ mod tests {
         let (code, _, body) = admin.ask("HEAD", "/metrics").await;
         assert_eq!((code, body.as_str()), (200, ""));
         assert!(admin.send("garbage\r\n\r\n").await.starts_with("HTTP/1.1 400"));
+    }
+
+    #[tokio::test]
+    async fn a_request_names_one_valid_host() {
+        let admin = start().await;
+        let ask = async |version: &str, hosts: &str| {
+            let request = format!("GET /health {version}\r\n{hosts}connection: close\r\n\r\n");
+            admin.send(&request).await.split(' ').nth(1).unwrap().to_owned()
+        };
+        for hosts in ["", "host: a\r\nhost: a\r\n", "host: a b\r\n", "host:\r\n"] {
+            assert_eq!(ask("HTTP/1.1", hosts).await, "400", "{hosts}");
+        }
+        assert_eq!(ask("HTTP/1.1", "host: 127.0.0.1:8081\r\n").await, "200");
+        assert_eq!(ask("HTTP/1.0", "").await, "200");
     }
 
     #[tokio::test]

@@ -8,9 +8,9 @@ use std::{
     time::Duration,
 };
 
-use drystone::contract::{METHODS, WORKLOADS};
+use drystone::contract::Contracts;
 use prometheus_client::{
-    encoding::{EncodeLabelSet, text},
+    encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder, text},
     metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::Registry,
 };
@@ -50,8 +50,9 @@ pub struct Metrics(Arc<Inner>);
 
 struct Inner {
     registry: Mutex<Registry>,
+    contracts: Contracts,
     /// Every value that a caller label can have.
-    callers: Vec<&'static str>,
+    callers: Vec<Label>,
     calls: Family<CallLabels, Counter>,
     durations: Family<MethodLabels, DurationHistogram>,
     denials: Family<DenialLabels, Counter>,
@@ -60,25 +61,46 @@ struct Inner {
     instances_out: Family<ClientLabels, Gauge>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
+/// A value of a label that is known once the contracts are read.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Label(Arc<str>);
+
+impl EncodeLabelValue for Label {
+    fn encode(&self, encoder: &mut LabelValueEncoder) -> fmt::Result {
+        (&*self.0).encode(encoder)
+    }
+}
+
+/// A caller as metrics name it: looked up once for each connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CallerLabel(usize);
+
+impl CallerLabel {
+    /// A workload that no contract names.
+    pub const STRANGER: Self = Self(0);
+    /// Nobody: no identity was proven.
+    pub const NONE: Self = Self(1);
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct MethodLabels {
-    service: &'static str,
-    method: &'static str,
+    service: Label,
+    method: Label,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct CallLabels {
-    service: &'static str,
-    method: &'static str,
-    caller: &'static str,
+    service: Label,
+    method: Label,
+    caller: Label,
     code: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct DenialLabels {
-    service: &'static str,
-    method: &'static str,
-    caller: &'static str,
+    service: Label,
+    method: Label,
+    caller: Label,
     part: &'static str,
 }
 
@@ -95,9 +117,9 @@ struct ClientLabels {
 }
 
 impl Metrics {
-    /// Metrics that stand at nothing yet.
+    /// Metrics of a process that knows these contracts: their RPCs and workloads are the values of labels.
     #[must_use]
-    pub fn new() -> Self {
+    pub fn new(contracts: &Contracts) -> Self {
         let calls = Family::<CallLabels, Counter>::default();
         let durations = Family::<MethodLabels, DurationHistogram>::default();
         let denials = Family::<DenialLabels, Counter>::default();
@@ -121,17 +143,35 @@ impl Metrics {
             instances_out.clone(),
         );
 
-        let (registry, callers) = (Mutex::new(registry), caller_labels());
-        Self(Arc::new(Inner { registry, callers, calls, durations, denials, handshakes, retries, instances_out }))
+        let (registry, callers) = (Mutex::new(registry), caller_labels(contracts));
+        let contracts = contracts.clone();
+        Self(Arc::new(Inner {
+            registry,
+            contracts,
+            callers,
+            calls,
+            durations,
+            denials,
+            handshakes,
+            retries,
+            instances_out,
+        }))
     }
 
     /// The metrics of one RPC, by its path `/package.Service/Method`. To be asked for once, at the start.
     #[must_use]
-    pub fn method(&self, path: &'static str) -> MethodMetrics {
-        let labels = MethodLabels::of(path);
+    pub fn method(&self, path: &str) -> MethodMetrics {
+        let labels = MethodLabels::of(&self.0.contracts, path);
         let duration = self.0.durations.get_or_create_owned(&labels);
         let calls = std::iter::repeat_with(OnceLock::new).take(self.0.callers.len() * CODES.len()).collect();
         MethodMetrics(Arc::new(Resolved { metrics: self.clone(), labels, duration, calls }))
+    }
+
+    /// The label of a workload by its name; `None` for a caller of another trust domain.
+    #[must_use]
+    pub fn caller(&self, workload: Option<&str>) -> CallerLabel {
+        let known = workload.and_then(|name| self.0.callers.iter().position(|known| *known.0 == *name));
+        known.map_or(CallerLabel::STRANGER, CallerLabel)
     }
 
     /// Counts a TLS handshake that `service` refused.
@@ -164,9 +204,10 @@ impl Metrics {
     }
 }
 
+/// Metrics of a process that knows no contract: every caller counts as a stranger.
 impl Default for Metrics {
     fn default() -> Self {
-        Self::new()
+        Self::new(&Contracts::default())
     }
 }
 
@@ -190,54 +231,45 @@ struct Resolved {
 }
 
 impl MethodMetrics {
-    /// Counts an answered call. A caller that no rule names counts as [`STRANGER`].
-    pub fn observe(&self, caller: &'static str, code: Code, elapsed: Duration) {
+    /// Counts an answered call.
+    pub fn observe(&self, caller: CallerLabel, code: Code, elapsed: Duration) {
         let Resolved { metrics, labels, duration, calls } = &*self.0;
         duration.observe(elapsed);
 
-        let caller_index = metrics.caller_index(caller);
         let code_index = usize::try_from(i32::from(code)).unwrap_or_default();
-        if let Some(slot) = calls.get(caller_index * CODES.len() + code_index) {
-            let labels = CallLabels {
-                service: labels.service,
-                method: labels.method,
-                caller: metrics.0.callers[caller_index],
-                code: CODES[code_index],
+        if let Some(slot) = calls.get(caller.0 * CODES.len() + code_index) {
+            let counter = || {
+                let MethodLabels { service, method } = labels.clone();
+                let caller = metrics.0.callers[caller.0].clone();
+                metrics.0.calls.get_or_create_owned(&CallLabels { service, method, caller, code: CODES[code_index] })
             };
-            slot.get_or_init(|| metrics.0.calls.get_or_create_owned(&labels)).inc();
+            slot.get_or_init(counter).inc();
         }
     }
 
     /// Counts a denied call by the part of the rule that it failed: `caller`, `subject`, `permission`, ...
-    pub fn denied(&self, part: &'static str, caller: &'static str) {
+    pub fn denied(&self, part: &'static str, caller: CallerLabel) {
         let Resolved { metrics, labels, .. } = &*self.0;
-        let MethodLabels { service, method } = *labels;
-        let caller = metrics.0.callers[metrics.caller_index(caller)];
+        let MethodLabels { service, method } = labels.clone();
+        let caller = metrics.0.callers[caller.0].clone();
         metrics.0.denials.get_or_create(&DenialLabels { service, method, caller, part }).inc();
-    }
-}
-
-impl Metrics {
-    fn caller_index(&self, caller: &str) -> usize {
-        let callers = &self.0.callers;
-        // `STRANGER` stands first.
-        callers.iter().position(|known| *known == caller).unwrap_or(0)
     }
 }
 
 impl MethodLabels {
     /// An RPC of the contracts goes by the workload that serves it; one that every workload serves, such as health,
     /// by its service's full name.
-    fn of(path: &'static str) -> Self {
+    fn of(contracts: &Contracts, path: &str) -> Self {
         let (full, method) = path.trim_start_matches('/').split_once('/').unwrap_or((path, ""));
-        let contract = METHODS.iter().find(|method| method.path == path);
-        Self { service: contract.map_or(full, |method| method.workload()), method }
+        let service = contracts.method(path).map_or_else(|| full.into(), |method| Arc::clone(&method.workload));
+        Self { service: Label(service), method: Label(method.into()) }
     }
 }
 
-/// Every workload, and the two labels for whoever else calls.
-fn caller_labels() -> Vec<&'static str> {
-    [STRANGER, NONE].into_iter().chain(WORKLOADS.iter().copied()).collect()
+/// Every workload, after the two labels for whoever else calls.
+fn caller_labels(contracts: &Contracts) -> Vec<Label> {
+    let known = contracts.workloads().iter().map(String::as_str);
+    [STRANGER, NONE].into_iter().chain(known).map(|name| Label(name.into())).collect()
 }
 
 #[cfg(test)]
@@ -248,18 +280,22 @@ mod tests {
 
     const GET_ME: &str = "/drystone.user.v1.UserService/GetMe";
 
+    fn metrics() -> Metrics {
+        Metrics::new(&drystone::contracts().unwrap())
+    }
+
     fn has_line(metrics: &Metrics, line: &str) -> bool {
         metrics.render().lines().any(|rendered| rendered == line)
     }
 
     #[test]
     fn calls_are_counted_by_caller_and_code() {
-        let metrics = Metrics::new();
+        let metrics = metrics();
         let get_me = metrics.method(GET_ME);
-        get_me.observe("edge", Code::Ok, Duration::from_millis(3));
-        get_me.observe("edge", Code::Ok, Duration::from_millis(3));
+        get_me.observe(metrics.caller(Some("edge")), Code::Ok, Duration::from_millis(3));
+        get_me.observe(metrics.caller(Some("edge")), Code::Ok, Duration::from_millis(3));
         // Asked for twice, it is still the same RPC.
-        metrics.method(GET_ME).observe("operator", Code::NotFound, Duration::from_mins(1));
+        metrics.method(GET_ME).observe(metrics.caller(Some("operator")), Code::NotFound, Duration::from_mins(1));
         for line in [
             r#"drystone_calls_total{service="user",method="GetMe",caller="edge",code="OK"} 2"#,
             r#"drystone_calls_total{service="user",method="GetMe",caller="operator",code="NOT_FOUND"} 1"#,
@@ -276,10 +312,10 @@ mod tests {
 
     #[test]
     fn every_code_has_its_name() {
-        let metrics = Metrics::new();
+        let metrics = metrics();
         let get_me = metrics.method(GET_ME);
         for code in 0..17 {
-            get_me.observe("edge", Code::from_i32(code), Duration::ZERO);
+            get_me.observe(metrics.caller(Some("edge")), Code::from_i32(code), Duration::ZERO);
         }
         for name in CODES {
             let line =
@@ -291,10 +327,10 @@ mod tests {
 
     #[test]
     fn a_caller_outside_the_closed_list_counts_as_a_stranger() {
-        let metrics = Metrics::new();
-        metrics.method(GET_ME).observe("mallory", Code::PermissionDenied, Duration::ZERO);
-        metrics.method(GET_ME).denied("caller", "mallory");
-        metrics.method(GET_ME).denied("caller", NONE);
+        let metrics = metrics();
+        metrics.method(GET_ME).observe(metrics.caller(Some("mallory")), Code::PermissionDenied, Duration::ZERO);
+        metrics.method(GET_ME).denied("caller", metrics.caller(Some("mallory")));
+        metrics.method(GET_ME).denied("caller", CallerLabel::NONE);
         let rendered = metrics.render();
         assert!(!rendered.contains("mallory"), "{rendered}");
         for line in [
@@ -307,17 +343,23 @@ mod tests {
     }
 
     #[test]
-    fn every_caller_of_the_contract_has_a_label() {
-        let metrics = Metrics::new();
-        for caller in METHODS.iter().flat_map(|method| method.callers).filter(|caller| **caller != "outside") {
-            assert!(metrics.0.callers.contains(caller), "{caller}");
+    fn every_workload_of_the_contracts_has_a_label() {
+        let metrics = metrics();
+        for workload in drystone::contracts().unwrap().workloads() {
+            assert_ne!(metrics.caller(Some(workload)), CallerLabel::STRANGER, "{workload}");
         }
+        assert_eq!(metrics.caller(Some("mallory")), CallerLabel::STRANGER);
+        assert_eq!(metrics.caller(None), CallerLabel::STRANGER);
     }
 
     #[test]
     fn what_every_workload_serves_goes_by_its_full_name() {
-        let metrics = Metrics::new();
-        metrics.method("/grpc.health.v1.Health/Check").observe("operator", Code::Ok, Duration::ZERO);
+        let metrics = metrics();
+        metrics.method("/grpc.health.v1.Health/Check").observe(
+            metrics.caller(Some("operator")),
+            Code::Ok,
+            Duration::ZERO,
+        );
         let line =
             r#"drystone_calls_total{service="grpc.health.v1.Health",method="Check",caller="operator",code="OK"} 1"#;
         assert!(has_line(&metrics, line), "{}", metrics.render());
@@ -325,7 +367,7 @@ mod tests {
 
     #[test]
     fn refused_handshakes_and_metrics_of_services_are_shown() {
-        let metrics = Metrics::new();
+        let metrics = metrics();
         metrics.handshake_refused("user", "certificate");
         let depth = Gauge::<i64>::default();
         metrics.register(|registry| registry.register("drystone_hashing_queue", "Jobs that wait", depth.clone()));
@@ -337,10 +379,11 @@ mod tests {
 
     #[test]
     fn calls_counted_at_the_same_time_are_all_counted() {
-        let get_me = Metrics::new().method(GET_ME);
+        let metrics = metrics();
+        let (get_me, edge) = (metrics.method(GET_ME), metrics.caller(Some("edge")));
         std::thread::scope(|scope| {
             for _ in 0..4 {
-                scope.spawn(|| (0..1000).for_each(|_| get_me.observe("edge", Code::Ok, Duration::from_micros(1))));
+                scope.spawn(|| (0..1000).for_each(|_| get_me.observe(edge, Code::Ok, Duration::from_micros(1))));
             }
         });
         let line = r#"drystone_calls_total{service="user",method="GetMe",caller="edge",code="OK"} 4000"#;

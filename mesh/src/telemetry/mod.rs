@@ -7,5 +7,5 @@ pub mod metrics;
 pub mod trace_context;
 
 pub use logs::LogConfig;
-pub use metrics::{MethodMetrics, Metrics};
+pub use metrics::{CallerLabel, MethodMetrics, Metrics};
 pub use trace_context::TraceContext;

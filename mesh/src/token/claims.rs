@@ -12,7 +12,12 @@ use crate::clock::Timestamp;
 /// How far the clocks of two machines may be apart, in seconds.
 const LEEWAY: i64 = 5;
 
-/// The claims of an access token (RFC 9068, RFC 7519). Times are seconds since 1970.
+/// The claims of an access token (RFC 9068, section 2.2; RFC 7519). Times are seconds since 1970.
+///
+/// Of the claims of authorization (RFC 9068, section 2.2.3.1) `roles` is used, as a list of names; `groups` and
+/// `entitlements` are not: permissions are `perms`, since entitlements say what somebody has and not what they may do.
+/// There is no `scope`, which goes with an authorization request that names one, and no `acr` (section 2.2.1), as no
+/// levels of assurance are defined. `sid`, `perms` and `props` are private claims.
 ///
 /// Serialise to make a token. Members that are not listed here are ignored when reading, so that a token can say
 /// more than this version knows.
@@ -32,6 +37,12 @@ pub struct Claims {
     /// [`new_token_id`].
     #[serde(deserialize_with = "canonical_uuid")]
     pub jti: Uuid,
+    /// The OAuth client that the token was issued to (RFC 9068, section 2.2).
+    ///
+    /// May be absent for as long as instances of the release before issue tokens without it: during an update both
+    /// run, and the last of those tokens ends a few minutes later. The next release requires it.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "client_id")]
+    pub client_id: Option<String>,
     /// When the token was made.
     pub iat: i64,
     /// When the token ends.
@@ -147,6 +158,18 @@ fn canonical_uuid<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Uuid, D:
         return Err(de::Error::custom("not a UUID in its canonical spelling"));
     }
     Ok(id)
+}
+
+/// A client id: at least one visible ASCII character or space, and nothing else (RFC 6749, appendix A.1).
+fn client_id<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    if is_client_id(&text) { Ok(Some(text)) } else { Err(de::Error::custom("not a client id")) }
+}
+
+/// Whether a text can be a client id (RFC 6749, appendix A.1).
+#[must_use]
+pub fn is_client_id(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| matches!(byte, b' '..=b'~'))
 }
 
 /// A member that may be left out, but is no `null` when it is there.

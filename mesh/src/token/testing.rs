@@ -41,9 +41,10 @@ impl Signer {
             r#use: "sig".to_owned(),
             alg: "ES256".to_owned(),
             kid: self.kid.clone(),
-            crv: "P-256".to_owned(),
-            x: encode(&point[1..33]),
-            y: encode(&point[33..]),
+            crv: Some("P-256".to_owned()),
+            x: Some(encode(&point[1..33])),
+            y: Some(encode(&point[33..])),
+            ..Jwk::default()
         }
     }
 
@@ -69,6 +70,7 @@ pub(super) fn claims(now: Timestamp) -> Claims {
         sub: Uuid::now_v7(),
         sid: Uuid::now_v7(),
         jti: new_token_id(now),
+        client_id: Some("drystone".to_owned()),
         iat: now.timestamp(),
         exp: now.timestamp() + 300,
         nbf: None,

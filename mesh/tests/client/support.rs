@@ -9,17 +9,17 @@ use std::{
     time::Duration,
 };
 
+use drystone::contract::Contracts;
 use drystone::session::v1::{
-    CreateSessionRequest, CreateSessionResponse, ListSessionsRequest, ListSessionsResponse, RevokeAllSessionsRequest,
-    RevokeAllSessionsResponse, RevokeSessionRequest, RevokeSessionResponse, RotateSessionRequest,
-    RotateSessionResponse, VoidTokensRequest, VoidTokensResponse, WatchRevocationsRequest, WatchRevocationsResponse,
+    ListSessionsRequest, ListSessionsResponse, RevokeAllSessionsRequest, RevokeAllSessionsResponse,
+    RevokeSessionRequest, RotateSessionRequest, RotateSessionResponse, StartSessionRequest, StartSessionResponse,
+    VoidTokensRequest, VoidTokensResponse, WatchRevocationsRequest, WatchRevocationsResponse,
     session_service_client::SessionServiceClient,
     session_service_server::{SessionService, SessionServiceServer},
 };
 use drystone::user::v1::{
-    CreateUserRequest, CreateUserResponse, GetMeRequest, GetMeResponse, GetUserRequest, GetUserResponse,
-    ListUsersRequest, ListUsersResponse, LookUpForSignInRequest, LookUpForSignInResponse, SetUserRolesRequest,
-    SetUserRolesResponse, UpdateUserRequest, UpdateUserResponse,
+    GetMeRequest, GetUserRequest, ListUsersRequest, ListUsersResponse, LookUpForSignInRequest, LookUpForSignInResponse,
+    ProvisionUserRequest, SetUserRolesRequest, UpdateUserRequest, User,
     look_up_for_sign_in_request::Key,
     user_service_client::UserServiceClient,
     user_service_server::{UserService, UserServiceServer},
@@ -30,6 +30,7 @@ use drystone_mesh::{
     error::Error,
     health::{Health, Kind},
     identity::{Authority, Identity, TrustDomain},
+    limit::ClassLimits,
     node::Node,
     server::{Limits, Server},
     telemetry::Metrics,
@@ -188,7 +189,7 @@ impl Fleet {
         for name in names {
             instances.push(instance(name, identity("user")).await);
         }
-        let (health, metrics, stop) = (Health::new(), Metrics::new(), CancellationToken::new());
+        let (health, metrics, stop) = (Health::new(), Metrics::new(&contracts()), CancellationToken::new());
         let addresses = instances.iter().map(|instance| instance.address.to_string()).collect();
         let caller = identity("auth");
         let dialer = dialer("auth", caller.clone(), addresses, &health, &metrics, &stop);
@@ -260,6 +261,7 @@ fn dialer(
     stop: &CancellationToken,
 ) -> Dialer {
     Dialer::new(DialerConfig {
+        contracts: contracts(),
         caller,
         identity,
         peers: Peers::from([("user".to_owned(), users)]),
@@ -271,7 +273,8 @@ fn dialer(
 }
 
 async fn instance(name: &'static str, identity: Identity) -> Instance {
-    let (clock, health, metrics, stop) = (Clock::system(), Health::new(), Metrics::new(), CancellationToken::new());
+    let (clock, health, metrics, stop) =
+        (Clock::system(), Health::new(), Metrics::new(&contracts()), CancellationToken::new());
     let tokens = VerifierConfig::new("https://mesh.example", "drystone");
     let revocations = RevocationView::new(clock.clone());
     let node = Node {
@@ -279,6 +282,8 @@ async fn instance(name: &'static str, identity: Identity) -> Instance {
         verifier: Verifier::new(tokens, KeySet::new(), revocations, clock.clone()),
         dialer: dialer("user", identity.clone(), Vec::new(), &health, &metrics, &stop),
         identity,
+        contracts: contracts(),
+        limits: ClassLimits::default(),
         clock,
         metrics,
         health,
@@ -312,23 +317,23 @@ impl UserService for Handlers {
         Ok(Response::new(LookUpForSignInResponse { user_id: String::new(), roles, permissions: Vec::new() }))
     }
 
-    async fn set_user_roles(&self, _: Request<SetUserRolesRequest>) -> Result<Response<SetUserRolesResponse>, Status> {
+    async fn set_user_roles(&self, _: Request<SetUserRolesRequest>) -> Result<Response<User>, Status> {
         Err(Status::unimplemented(""))
     }
 
-    async fn create_user(&self, _: Request<CreateUserRequest>) -> Result<Response<CreateUserResponse>, Status> {
+    async fn provision_user(&self, _: Request<ProvisionUserRequest>) -> Result<Response<User>, Status> {
         Err(Status::unimplemented(""))
     }
 
-    async fn get_me(&self, _: Request<GetMeRequest>) -> Result<Response<GetMeResponse>, Status> {
+    async fn get_me(&self, _: Request<GetMeRequest>) -> Result<Response<User>, Status> {
         Err(Status::unimplemented(""))
     }
 
-    async fn get_user(&self, _: Request<GetUserRequest>) -> Result<Response<GetUserResponse>, Status> {
+    async fn get_user(&self, _: Request<GetUserRequest>) -> Result<Response<User>, Status> {
         Err(Status::unimplemented(""))
     }
 
-    async fn update_user(&self, _: Request<UpdateUserRequest>) -> Result<Response<UpdateUserResponse>, Status> {
+    async fn update_user(&self, _: Request<UpdateUserRequest>) -> Result<Response<User>, Status> {
         Err(Status::unimplemented(""))
     }
 
@@ -357,10 +362,7 @@ impl SessionService for Handlers {
         Err(Status::unimplemented(""))
     }
 
-    async fn create_session(
-        &self,
-        _: Request<CreateSessionRequest>,
-    ) -> Result<Response<CreateSessionResponse>, Status> {
+    async fn start_session(&self, _: Request<StartSessionRequest>) -> Result<Response<StartSessionResponse>, Status> {
         Err(Status::unimplemented(""))
     }
 
@@ -368,10 +370,7 @@ impl SessionService for Handlers {
         Err(Status::unimplemented(""))
     }
 
-    async fn revoke_session(
-        &self,
-        _: Request<RevokeSessionRequest>,
-    ) -> Result<Response<RevokeSessionResponse>, Status> {
+    async fn revoke_session(&self, _: Request<RevokeSessionRequest>) -> Result<Response<()>, Status> {
         Err(Status::unimplemented(""))
     }
 
@@ -385,4 +384,8 @@ impl SessionService for Handlers {
     async fn void_tokens(&self, _: Request<VoidTokensRequest>) -> Result<Response<VoidTokensResponse>, Status> {
         Err(Status::unimplemented(""))
     }
+}
+
+fn contracts() -> Contracts {
+    drystone::contracts().unwrap()
 }

@@ -3,6 +3,10 @@
 // A test fails by panicking, and its support does too.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+mod expiry;
+mod form;
+mod health;
+mod reflection;
 mod support;
 
 use std::{
@@ -10,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use drystone::user::v1::CreateUserRequest;
+use drystone::user::v1::ProvisionUserRequest;
 use drystone_mesh::{
     call::{Call, Client, Parts, new_request_id},
     error::{Reason, reason_of},
@@ -141,7 +145,7 @@ async fn a_path_without_a_rule_is_denied_whoever_asks() {
 #[tokio::test]
 async fn a_message_that_breaks_its_contract_never_reaches_the_handler() {
     let world = World::new().await;
-    let status = world.client("auth").create_user(CreateUserRequest::default()).await.unwrap_err();
+    let status = world.client("auth").provision_user(ProvisionUserRequest::default()).await.unwrap_err();
     assert_eq!((status.code(), reason_of(&status)), (Code::InvalidArgument, Some(Reason::InvalidRequest)));
     let violations = status.get_details_bad_request().unwrap().field_violations;
     let fields: Vec<&str> = violations.iter().map(|violation| violation.field.as_str()).collect();

@@ -2,19 +2,20 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
+use drystone::contract::Contracts;
 use drystone::user::v1::{
-    CreateUserRequest, CreateUserResponse, GetMeRequest, GetMeResponse, GetUserRequest, GetUserResponse,
-    ListUsersRequest, ListUsersResponse, LookUpForSignInRequest, LookUpForSignInResponse, SetUserRolesRequest,
-    SetUserRolesResponse, UpdateUserRequest, UpdateUserResponse, User,
+    GetMeRequest, GetUserRequest, ListUsersRequest, ListUsersResponse, LookUpForSignInRequest, LookUpForSignInResponse,
+    ProvisionUserRequest, SetUserRolesRequest, UpdateUserRequest, User,
     user_service_client::UserServiceClient,
     user_service_server::{UserService, UserServiceServer},
 };
 use drystone_mesh::{
     call::Call,
     client::{Channel, Dialer, DialerConfig, Peers},
-    clock::Clock,
+    clock::{Clock, Timestamp},
     health::Health,
-    identity::{Authority, Identity, TrustDomain},
+    identity::{Authority, Identity, IssueOptions, TrustDomain},
+    limit::ClassLimits,
     node::Node,
     server::{Limits, Server},
     telemetry::Metrics,
@@ -58,19 +59,19 @@ impl UserService for Obedient {
         Ok(Response::new(LookUpForSignInResponse { user_id: String::new(), roles: said, permissions: Vec::new() }))
     }
 
-    async fn create_user(&self, _: Request<CreateUserRequest>) -> Result<Response<CreateUserResponse>, Status> {
-        Ok(Response::new(CreateUserResponse { user: Some(User::default()) }))
+    async fn provision_user(&self, _: Request<ProvisionUserRequest>) -> Result<Response<User>, Status> {
+        Ok(Response::new(User::default()))
     }
 
-    async fn get_me(&self, _: Request<GetMeRequest>) -> Result<Response<GetMeResponse>, Status> {
+    async fn get_me(&self, _: Request<GetMeRequest>) -> Result<Response<User>, Status> {
         Err(Status::unimplemented(""))
     }
 
-    async fn get_user(&self, _: Request<GetUserRequest>) -> Result<Response<GetUserResponse>, Status> {
+    async fn get_user(&self, _: Request<GetUserRequest>) -> Result<Response<User>, Status> {
         Err(Status::unimplemented(""))
     }
 
-    async fn update_user(&self, _: Request<UpdateUserRequest>) -> Result<Response<UpdateUserResponse>, Status> {
+    async fn update_user(&self, _: Request<UpdateUserRequest>) -> Result<Response<User>, Status> {
         Err(Status::unimplemented(""))
     }
 
@@ -78,7 +79,7 @@ impl UserService for Obedient {
         Err(Status::unimplemented(""))
     }
 
-    async fn set_user_roles(&self, _: Request<SetUserRolesRequest>) -> Result<Response<SetUserRolesResponse>, Status> {
+    async fn set_user_roles(&self, _: Request<SetUserRolesRequest>) -> Result<Response<User>, Status> {
         Err(Status::unimplemented(""))
     }
 }
@@ -98,9 +99,12 @@ fn describe(call: &Call) -> Vec<String> {
 
 /// A server that runs, and what is needed to call it.
 pub struct World {
-    authority: Authority,
+    pub authority: Authority,
+    /// The server's identity.
+    pub own: Identity,
     pub address: SocketAddr,
     pub metrics: Metrics,
+    pub health: Health,
     pub handlers: Arc<Obedient>,
     pub stop: CancellationToken,
     pub running: JoinHandle<std::io::Result<()>>,
@@ -115,14 +119,20 @@ impl World {
 
     /// A server of the workload `user` with these bounds.
     pub async fn with(bounds: impl FnOnce(Limits) -> Limits) -> Self {
+        Self::build(bounds, Clock::system(), None).await
+    }
+
+    /// The same with this clock, and a certificate that ends then.
+    pub async fn build(bounds: impl FnOnce(Limits) -> Limits, clock: Clock, not_after: Option<Timestamp>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let domain: TrustDomain = "drystone.local".parse().unwrap();
         let authority = Authority::open_or_create(folder.path(), &domain, Clock::system()).unwrap();
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         let handlers = Arc::new(Obedient { waiting: Notify::new(), go_on: Notify::new() });
-        let identity = Identity::load(&authority.issue("user").unwrap()).unwrap();
-        let node = node(identity, Peers::new(), &stop, &tasks);
-        let metrics = node.metrics.clone();
+        let options = IssueOptions { not_after, ..IssueOptions::new("user") };
+        let own = Identity::load(&authority.issue_with(&options).unwrap()).unwrap();
+        let node = node(own.clone(), clock, Peers::new(), &stop, &tasks);
+        let (metrics, health) = (node.metrics.clone(), node.health.clone());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let server = Server::new(&node)
@@ -130,14 +140,26 @@ impl World {
             .limits(bounds(Limits { drain: Duration::from_secs(5), ..Limits::default() }))
             .add_service(UserServiceServer::from_arc(handlers.clone()));
         let running = tokio::spawn(server.run(listener, stop.clone()));
-        Self { authority, address, metrics, handlers, stop, running, tasks, _folder: folder }
+        Self { authority, own, address, metrics, health, handlers, stop, running, tasks, _folder: folder }
+    }
+
+    /// The identity of `workload`, with a certificate of its own.
+    pub fn identity(&self, workload: &str) -> Identity {
+        Identity::load(&self.authority.issue(workload).unwrap()).unwrap()
     }
 
     /// A channel as `workload`, to whoever is at our address and must be `service`.
     pub fn channel(&self, workload: &'static str, service: &str) -> Channel {
-        let identity = Identity::load(&self.authority.issue(workload).unwrap()).unwrap();
+        let identity = self.identity(workload);
         let peers = Peers::from([(service.to_owned(), vec![self.address.to_string()])]);
         dialer(workload, identity, peers, &self.stop, &self.tasks).channel(service).unwrap()
+    }
+
+    /// A client as the workload `auth` of this identity, by this clock.
+    pub fn client_with(&self, identity: Identity, clock: Clock) -> UserServiceClient<Channel> {
+        let peers = Peers::from([("user".to_owned(), vec![self.address.to_string()])]);
+        let config = dialer_config("auth", identity, peers, &self.stop, &self.tasks);
+        UserServiceClient::new(Dialer::with_clock(config, clock).channel("user").unwrap())
     }
 
     /// A client as `workload`.
@@ -146,8 +168,8 @@ impl World {
     }
 }
 
-fn node(identity: Identity, peers: Peers, stop: &CancellationToken, tasks: &TaskTracker) -> Node {
-    let (clock, health) = (Clock::system(), Health::new());
+fn node(identity: Identity, clock: Clock, peers: Peers, stop: &CancellationToken, tasks: &TaskTracker) -> Node {
+    let health = Health::new();
     let revocations = RevocationView::new(clock.clone());
     let tokens = VerifierConfig::new("https://mesh.example", "drystone");
     Node {
@@ -155,8 +177,10 @@ fn node(identity: Identity, peers: Peers, stop: &CancellationToken, tasks: &Task
         verifier: Verifier::new(tokens, KeySet::new(), revocations, clock.clone()),
         dialer: dialer("user", identity.clone(), peers, stop, tasks),
         identity,
+        contracts: contracts(),
+        limits: ClassLimits::default(),
         clock,
-        metrics: Metrics::new(),
+        metrics: Metrics::new(&contracts()),
         health,
         stop: stop.clone(),
         tasks: tasks.clone(),
@@ -170,8 +194,27 @@ fn dialer(
     stop: &CancellationToken,
     tasks: &TaskTracker,
 ) -> Dialer {
-    let (health, metrics) = (Health::new(), Metrics::new());
-    Dialer::new(DialerConfig { caller, identity, peers, health, metrics, tasks: tasks.clone(), stop: stop.clone() })
+    Dialer::new(dialer_config(caller, identity, peers, stop, tasks))
+}
+
+fn dialer_config(
+    caller: &'static str,
+    identity: Identity,
+    peers: Peers,
+    stop: &CancellationToken,
+    tasks: &TaskTracker,
+) -> DialerConfig {
+    let (health, metrics) = (Health::new(), Metrics::new(&contracts()));
+    DialerConfig {
+        caller,
+        contracts: contracts(),
+        identity,
+        peers,
+        health,
+        metrics,
+        tasks: tasks.clone(),
+        stop: stop.clone(),
+    }
 }
 
 /// An order to the handler.
@@ -179,4 +222,8 @@ pub fn order(text: &str) -> LookUpForSignInRequest {
     use drystone::user::v1::look_up_for_sign_in_request::Key;
 
     LookUpForSignInRequest { key: Some(Key::Email(text.to_owned())) }
+}
+
+fn contracts() -> Contracts {
+    drystone::contracts().unwrap()
 }

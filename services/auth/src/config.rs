@@ -1,17 +1,8 @@
 //! The section `[auth]` of the configuration.
 
-use std::{
-    net::{Ipv4Addr, SocketAddr},
-    num::NonZeroUsize,
-    path::PathBuf,
-    thread::available_parallelism,
-    time::Duration,
-};
+use std::{num::NonZeroUsize, thread::available_parallelism, time::Duration};
 
-use drystone_mesh::{
-    config::Span,
-    store::{Address, PoolConfig, Settings},
-};
+use drystone_mesh::{config::Span, token::is_client_id};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -22,6 +13,9 @@ use crate::{
 /// Services take no access token that lives longer than this.
 const LONGEST_TOKEN: Span = Span::hours(1);
 
+/// It travels in every token.
+const MAX_CLIENT_ID_LENGTH: usize = 255;
+
 /// More threads than this are a mistake of configuration.
 const MOST_THREADS: usize = 1024;
 
@@ -29,15 +23,8 @@ const MOST_THREADS: usize = 1024;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Where it listens for gRPC.
-    pub listen: SocketAddr,
-    /// Its database: an SQLite file, where a relative path starts at the data directory, or the URL of a PostgreSQL
-    /// database.
-    pub database: Address,
-    /// A file with the password of that URL, where it holds none.
-    pub database_password_file: Option<PathBuf>,
-    /// How connections to a PostgreSQL server are used.
-    pub database_pool: PoolConfig,
+    /// The `client_id` of access tokens (RFC 9068): the product's own client, which all users sign in with.
+    pub client_id: String,
     /// How long an access token lives.
     pub access_token_lifetime: Span,
     /// How long a sign-in waits for property claims before it goes on without.
@@ -73,10 +60,7 @@ pub struct HashingConfig {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            listen: (Ipv4Addr::LOCALHOST, 50051).into(),
-            database: Address::file("auth.db"),
-            database_password_file: None,
-            database_pool: PoolConfig::default(),
+            client_id: "drystone".to_owned(),
             access_token_lifetime: Span::minutes(5),
             property_claims_timeout: Span::millis(500),
             password: PasswordConfig::default(),
@@ -104,7 +88,11 @@ impl Config {
     /// # Errors
     /// A sentence that names the key and says what to write.
     pub fn check(&self) -> Result<(), String> {
-        self.database().check()?;
+        if !is_client_id(&self.client_id) || self.client_id.len() > MAX_CLIENT_ID_LENGTH {
+            return Err(format!(
+                "auth.client_id must be 1 to {MAX_CLIENT_ID_LENGTH} visible ASCII characters, such as `drystone`"
+            ));
+        }
         if self.access_token_lifetime.duration() < Duration::from_secs(1) || self.access_token_lifetime > LONGEST_TOKEN
         {
             return Err(format!("auth.access_token_lifetime must be from 1s to {LONGEST_TOKEN}, such as `5m`"));
@@ -124,17 +112,6 @@ impl Config {
             return Err("auth.hashing.queue_per_thread must be at least 1, such as 64".to_owned());
         }
         Ok(())
-    }
-
-    /// Its database, and how to use it.
-    #[must_use]
-    pub fn database(&self) -> Settings<'_> {
-        Settings {
-            service: crate::NAME,
-            address: &self.database,
-            password_file: self.database_password_file.as_deref(),
-            pool: &self.database_pool,
-        }
     }
 
     /// What a password hash costs.
@@ -169,7 +146,6 @@ mod tests {
             change(&mut config);
             config.check().unwrap_err()
         };
-        assert!(refused(|config| config.database = Address::file("/")).contains("auth.database"));
         for lifetime in [Span::seconds(0), Span::millis(999), Span::seconds(3601)] {
             let config = Config { access_token_lifetime: lifetime, ..Config::default() };
             assert!(config.check().unwrap_err().contains("auth.access_token_lifetime"));
@@ -178,6 +154,9 @@ mod tests {
         assert!(refused(|config| config.password.memory_kib = u32::MAX).contains("auth.password"));
         assert!(refused(|config| config.password.iterations = 0).contains("auth.password"));
         assert!(refused(|config| config.password.parallelism = 0).contains("auth.password"));
+        assert!(refused(|config| config.client_id = String::new()).contains("auth.client_id"));
+        assert!(refused(|config| config.client_id = "a\nb".to_owned()).contains("auth.client_id"));
+        assert!(refused(|config| config.client_id = "x".repeat(256)).contains("auth.client_id"));
         assert!(refused(|config| config.hashing.threads = 1025).contains("auth.hashing.threads"));
         assert!(refused(|config| config.hashing.queue_per_thread = 0).contains("auth.hashing.queue_per_thread"));
     }

@@ -3,7 +3,7 @@
 use drystone_mesh::clock::Timestamp;
 use uuid::Uuid;
 
-use crate::password::PasswordHash;
+use crate::{password::PasswordHash, typed_password::PasswordForm};
 
 /// A user's password, as far as it is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,6 +12,8 @@ pub struct Credential {
     pub user_id: Uuid,
     /// The hash of the password.
     pub password_hash: PasswordHash,
+    /// Which form of the password it was made of.
+    pub form: PasswordForm,
     /// The id that the client gave the registration, so that it could be repeated.
     pub request_id: Option<Uuid>,
     /// When the account was last asked for; none once it is known to be there.

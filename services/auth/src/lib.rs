@@ -9,6 +9,7 @@
 //! | `rpc` | the RPCs: convert, call the domain, convert back |
 //! | [`register`], [`sign_in`], [`refresh`] | what happens in each, from beginning to end |
 //! | [`attempts`] | how often that may be tried |
+//! | [`typed_password`], [`opaque_string`] | passwords as they arrive, and their one normal form |
 //! | [`password`], [`hasher`] | hashes, and the threads that make them |
 //! | [`refresh_token`], [`token_maker`], [`tokens`] | what tokens are made of |
 //! | [`signing_key`], [`key_ring`], [`discovery`] | what tokens are signed with, and how others find that |
@@ -30,7 +31,7 @@
 //!    `debug_redact`. Then `cargo check`: the build says what is missing.
 //! 2. **Domain.** Write what happens in a file named for it, `change_password.rs`: a struct that holds what it needs,
 //!    and one function that reads from top to bottom. Secrets arrive as types that wipe themselves
-//!    ([`Password`](password::Password)); passwords are hashed nowhere but in the [`HashingPool`]. A new failure is a
+//!    ([`TypedPassword`](typed_password::TypedPassword)); passwords are hashed nowhere but in the [`HashingPool`]. A new failure is a
 //!    variant of [`Error`] with its reason beside it.
 //! 3. **Neighbours.** If it asks something new of another service, add a method to [`Neighbours`], in this service's
 //!    own words, and the call to [`Clients`]. The other service's rule has to list `auth` among its callers.
@@ -51,7 +52,9 @@ pub mod error;
 pub mod hasher;
 pub mod key_ring;
 pub mod metrics;
+mod module;
 pub mod neighbours;
+pub mod opaque_string;
 pub mod orphan_sweep;
 pub mod password;
 pub mod property_claims;
@@ -64,6 +67,7 @@ pub mod signing_key;
 pub mod store;
 pub mod token_maker;
 pub mod tokens;
+pub mod typed_password;
 
 #[cfg(test)]
 mod tests;
@@ -79,7 +83,7 @@ use drystone::{
     session::v1::session_service_client::SessionServiceClient,
     user::v1::user_service_client::UserServiceClient,
 };
-use drystone_mesh::{client::Channel, clock::Clock, telemetry::Metrics};
+use drystone_mesh::{client::Channel, clock::Clock, module::Module, telemetry::Metrics};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use crate::{
@@ -122,7 +126,7 @@ pub struct Deps {
     pub clock: Clock,
     /// Where to count.
     pub metrics: Metrics,
-    /// How often somebody may try to sign in or to register.
+    /// How often somebody may try to sign in to one account.
     pub attempts: AttemptLimits,
     /// The section `[auth]`.
     pub config: Config,
@@ -199,8 +203,9 @@ impl Service {
             .map_err(StartError::Threads)?;
         let hashing = Arc::new(hashing);
 
-        let discovery = discovery::document(&issuer, public_url);
-        let maker = TokenMaker::new(Arc::clone(&keys), issuer, config.access_token_lifetime.duration());
+        let metadata = discovery::document(&issuer, public_url);
+        let lifetime = config.access_token_lifetime.duration();
+        let maker = TokenMaker::new(Arc::clone(&keys), issuer, config.client_id.clone(), lifetime);
         let issuer = Arc::new(TokenIssuer { maker, seal, clock: clock.clone() });
         let without = PropertyClaimMetrics::new(metrics);
         let property_claims =
@@ -208,7 +213,6 @@ impl Service {
 
         let auth = AuthRpc {
             registration: Registration {
-                attempts: attempts.clone(),
                 neighbours: Arc::clone(&neighbours),
                 store: Arc::clone(&store),
                 hashing: Arc::clone(&hashing),
@@ -232,7 +236,7 @@ impl Service {
             },
             neighbours,
         };
-        Ok(Self { auth, keys: KeyRpc { keys, discovery } })
+        Ok(Self { auth, keys: KeyRpc { keys, metadata } })
     }
 
     /// The services as a server takes them.
@@ -246,4 +250,10 @@ impl fmt::Debug for Service {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Service").finish_non_exhaustive()
     }
+}
+
+/// The service as a part of a binary.
+#[must_use]
+pub const fn module() -> Module {
+    Module::of::<Service>()
 }

@@ -6,11 +6,11 @@ use async_trait::async_trait;
 use drystone::{
     property::v1::{ListPropertyClaimsRequest, property_service_client::PropertyServiceClient},
     session::v1::{
-        CreateSessionRequest, RevokeSessionRequest, RotateSessionRequest, Session,
+        RevokeSessionRequest, RotateSessionRequest, Session, StartSessionRequest,
         session_service_client::SessionServiceClient,
     },
     user::v1::{
-        CreateUserRequest, LookUpForSignInRequest, User, look_up_for_sign_in_request::Key,
+        LookUpForSignInRequest, ProvisionUserRequest, User, look_up_for_sign_in_request::Key,
         user_service_client::UserServiceClient,
     },
 };
@@ -18,10 +18,13 @@ use drystone_mesh::{
     call::Call,
     client::Channel,
     clock::Timestamp,
+    display_name::DisplayName,
+    email::Email,
     error::{Error as MeshError, Reason},
     store::time::from_proto,
 };
 use tonic::{Code, Status};
+use tonic_types::StatusExt;
 use uuid::Uuid;
 
 use crate::error::Error;
@@ -58,12 +61,12 @@ pub trait Neighbours: Send + Sync {
         &self,
         call: &Call,
         user_id: Uuid,
-        email: String,
-        display_name: String,
+        email: Email,
+        display_name: DisplayName,
     ) -> Result<User, Error>;
 
-    /// The account of an address. A text that is no address has none.
-    async fn account_by_email(&self, call: &Call, email: String) -> Result<Option<Account>, Error>;
+    /// The account of an address.
+    async fn account_by_email(&self, call: &Call, email: &Email) -> Result<Option<Account>, Error>;
 
     /// The account of an id.
     async fn account_by_id(&self, call: &Call, user_id: Uuid) -> Result<Option<Account>, Error>;
@@ -72,7 +75,7 @@ pub trait Neighbours: Send + Sync {
     async fn property_claims(&self, call: &Call, user_id: Uuid) -> Result<BTreeMap<String, String>, Error>;
 
     /// Starts a session on the device and from the address that the call comes from.
-    async fn create_session(&self, call: &Call, user_id: Uuid) -> Result<SessionState, Error>;
+    async fn start_session(&self, call: &Call, user_id: Uuid) -> Result<SessionState, Error>;
 
     /// Moves a session on from this counter.
     async fn rotate_session(&self, call: &Call, session_id: Uuid, counter: u64) -> Result<SessionState, Error>;
@@ -113,20 +116,20 @@ impl Neighbours for Clients {
         &self,
         call: &Call,
         user_id: Uuid,
-        email: String,
-        display_name: String,
+        email: Email,
+        display_name: DisplayName,
     ) -> Result<User, Error> {
-        let request = call.request(CreateUserRequest { user_id: user_id.to_string(), email, display_name });
-        let answer =
-            self.users.clone().create_user(request).await.map_err(|status| failed("the user service", status))?;
-        answer.into_inner().user.ok_or(Error::Answer("the user service", "the account"))
+        let request = call.request(ProvisionUserRequest {
+            user_id: user_id.to_string(),
+            email: email.into_string(),
+            display_name: display_name.into_string(),
+        });
+        let answer = self.users.clone().provision_user(request).await.map_err(provisioning_failed)?;
+        Ok(answer.into_inner())
     }
 
-    async fn account_by_email(&self, call: &Call, email: String) -> Result<Option<Account>, Error> {
-        match self.account(call, Key::Email(email)).await {
-            Err(error) if error.reason() == Reason::InvalidRequest => Ok(None),
-            answer => answer,
-        }
+    async fn account_by_email(&self, call: &Call, email: &Email) -> Result<Option<Account>, Error> {
+        self.account(call, Key::Email(email.as_str().to_owned())).await
     }
 
     async fn account_by_id(&self, call: &Call, user_id: Uuid) -> Result<Option<Account>, Error> {
@@ -144,9 +147,9 @@ impl Neighbours for Clients {
         Ok(answer.into_inner().claims.into_iter().map(|claim| (claim.property_id, claim.relation)).collect())
     }
 
-    async fn create_session(&self, call: &Call, user_id: Uuid) -> Result<SessionState, Error> {
+    async fn start_session(&self, call: &Call, user_id: Uuid) -> Result<SessionState, Error> {
         let client = &call.parts().client;
-        let request = call.request(CreateSessionRequest {
+        let request = call.request(StartSessionRequest {
             user_id: user_id.to_string(),
             // As long as the contract lets them be.
             device: client.agent.chars().take(256).collect(),
@@ -155,7 +158,7 @@ impl Neighbours for Clients {
         let answer = self
             .sessions
             .clone()
-            .create_session(request)
+            .start_session(request)
             .await
             .map_err(|status| failed("the session service", status))?;
         let answer = answer.into_inner();
@@ -196,6 +199,17 @@ impl Neighbours for Clients {
     }
 }
 
+/// A failed `ProvisionUser`. Its fields are spelled as those of `Register`, but for those that this service fills in
+/// itself: a refusal of them says nothing to the client, and is a mistake on our side.
+fn provisioning_failed(status: Status) -> MeshError {
+    const OF_REGISTER: [&str; 2] = ["email", "display_name"];
+    let violations = status.get_details_bad_request().map(|details| details.field_violations).unwrap_or_default();
+    if violations.iter().any(|violation| !OF_REGISTER.contains(&violation.field.as_str())) {
+        return MeshError::internal(status);
+    }
+    failed("the user service", status)
+}
+
 /// A failed call, with the name of the service that is away in its message.
 fn failed(service: &'static str, status: Status) -> MeshError {
     let without_reason = drystone_mesh::error::reason_of(&status).is_none();
@@ -219,4 +233,20 @@ fn session_state(session: Option<Session>, counter: u64) -> Result<SessionState,
 
 fn id(text: &str, who: &'static str, what: &'static str) -> Result<Uuid, Error> {
     text.parse().map_err(|_| Error::Answer(who, what))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_of_what_the_client_sent_is_passed_on_and_one_of_what_it_did_not_is_ours() {
+        let refusal = |field: &str| provisioning_failed(MeshError::invalid_field(field, "must be better").into());
+        for field in ["email", "display_name"] {
+            assert_eq!(refusal(field).reason(), Reason::InvalidRequest, "{field}");
+        }
+        assert_eq!(refusal("user_id").reason(), Reason::Internal);
+        let taken = MeshError::new(Reason::EmailTaken, "taken");
+        assert_eq!(provisioning_failed(taken.into()).reason(), Reason::EmailTaken);
+    }
 }

@@ -19,7 +19,7 @@ pub const MAX_MEMORY_KIB: u32 = 1024 * 1024;
 const SALT_LENGTH: usize = 16;
 const OUTPUT_LENGTH: usize = 32;
 
-/// A password as a user typed it. Wiped from memory when it is dropped, and never shown.
+/// The text that is hashed: one form of a [`TypedPassword`](crate::typed_password::TypedPassword). Wiped from memory when it is dropped, and never shown.
 #[derive(Clone)]
 pub struct Password(Zeroizing<String>);
 
@@ -28,6 +28,16 @@ impl Password {
     #[must_use]
     pub fn new(text: String) -> Self {
         Self(Zeroizing::new(text))
+    }
+
+    /// A text that is wiped already when it is dropped.
+    #[must_use]
+    pub(crate) fn from_zeroizing(text: Zeroizing<String>) -> Self {
+        Self(text)
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
     }
 
     fn as_bytes(&self) -> &[u8] {

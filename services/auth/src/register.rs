@@ -11,6 +11,8 @@ use drystone::user::v1::User;
 use drystone_mesh::{
     call::{self, Call},
     clock::Clock,
+    display_name::DisplayName,
+    email::Email,
     error::{Chain, Reason},
     token::new_token_id,
 };
@@ -18,14 +20,16 @@ use tracing::{debug, warn};
 use uuid::Uuid;
 
 use crate::{
-    attempts::AttemptLimits, credential::Credential, error::Error, hasher::HashingPool, neighbours::Neighbours,
-    password::Password, store::AuthStore,
+    credential::Credential,
+    error::Error,
+    hasher::HashingPool,
+    neighbours::Neighbours,
+    store::AuthStore,
+    typed_password::{PasswordForm, TypedPassword},
 };
 
 /// Registers people.
 pub struct Registration {
-    /// How often it may be tried.
-    pub attempts: AttemptLimits,
     /// The other services.
     pub neighbours: Arc<dyn Neighbours>,
     /// Where the credentials go.
@@ -39,12 +43,12 @@ pub struct Registration {
 /// What somebody who registers brings along.
 #[derive(Debug)]
 pub struct NewAccount {
-    /// The e-mail address.
-    pub email: String,
+    /// The email address.
+    pub email: Email,
     /// The password.
-    pub password: Password,
+    pub password: TypedPassword,
     /// The name that is shown.
-    pub display_name: String,
+    pub display_name: DisplayName,
     /// Names the registration, so that it can be repeated.
     pub request_id: Option<Uuid>,
 }
@@ -53,18 +57,20 @@ impl Registration {
     /// Creates an account with a password, or goes on with the registration of the same `request_id`.
     ///
     /// # Errors
-    /// `EMAIL_TAKEN` from the user service; [`Error::RequestIdReused`]; [`Error::Limited`]; what the neighbours, the hashing pool and the
+    /// `EMAIL_TAKEN` from the user service; [`Error::RequestIdReused`]; what the neighbours, the hashing pool and the
     /// store fail with.
     pub async fn register(&self, call: &Call, new: NewAccount) -> Result<User, Error> {
-        self.attempts.registration(&call.parts().client).await?;
         if let Some(earlier) = self.earlier(new.request_id).await? {
             return self.resume(call, new, earlier).await;
         }
-        let password_hash = self.hashing.hash(new.password.clone(), call.parts().deadline).await?;
+        let form = PasswordForm::Opaque;
+        let password = new.password.in_form(form).clone();
+        let password_hash = self.hashing.hash(password, call.parts().deadline).await?;
         let now = self.clock.now();
         let credential = Credential {
             user_id: new_token_id(now),
             password_hash,
+            form,
             request_id: new.request_id,
             pending_since: Some(now),
             created_at: now,
@@ -98,7 +104,8 @@ impl Registration {
     /// Goes on with a registration whose credential is there. Whatever comes of it, the credential stays: there may be
     /// an account that it belongs to.
     async fn resume(&self, call: &Call, new: NewAccount, earlier: Credential) -> Result<User, Error> {
-        let verdict = self.hashing.verify(new.password, earlier.password_hash, call.parts().deadline).await?;
+        let password = new.password.in_form(earlier.form).clone();
+        let verdict = self.hashing.verify(password, earlier.password_hash, call.parts().deadline).await?;
         if !verdict.is_right() {
             return Err(Error::RequestIdReused);
         }
@@ -109,8 +116,8 @@ impl Registration {
         &self,
         call: &Call,
         user_id: Uuid,
-        email: String,
-        display_name: String,
+        email: Email,
+        display_name: DisplayName,
     ) -> Result<User, Error> {
         call::concerns(user_id);
         let user = self.neighbours.create_account(call, user_id, email, display_name).await?;
@@ -122,7 +129,8 @@ impl Registration {
     }
 }
 
-/// Whether a failure for this reason proves that no account was created under an id that is new.
+/// Whether a failure for this reason proves that no account was created under an id that is new. Only the user service
+/// itself refuses for these: a response is decoded without validation, so that none is made of an account that exists.
 fn leaves_no_account(reason: Reason) -> bool {
     matches!(reason, Reason::EmailTaken | Reason::InvalidRequest)
 }

@@ -1,6 +1,6 @@
 //! Signing in with a password.
 //!
-//! An unknown address and a wrong password go the same way: one question to the user service, one to the property
+//! An unknown address, a text that is not an address and a wrong password go the same way: one question to the user service, one to the property
 //! service, one read of the store, one hash. Only then do they part from success.
 
 use std::sync::Arc;
@@ -8,6 +8,7 @@ use std::sync::Arc;
 use drystone_mesh::{
     call::{self, Call},
     clock::Clock,
+    email::Email,
     error::Chain,
     token::new_token_id,
 };
@@ -19,10 +20,11 @@ use crate::{
     error::Error,
     hasher::{HashingError, HashingPool},
     neighbours::Neighbours,
-    password::{Password, PasswordHash, Verdict},
+    password::{PasswordHash, Verdict},
     property_claims::PropertyClaims,
     store::AuthStore,
     tokens::{TokenIssuer, Tokens},
+    typed_password::{PasswordForm, TypedPassword},
 };
 
 /// Signs people in.
@@ -50,12 +52,16 @@ impl SignIn {
     ///
     /// # Errors
     /// [`Error::InvalidCredentials`]; [`Error::Limited`]; what the neighbours, the hashing pool and the store fail with.
-    pub async fn sign_in(&self, call: &Call, email: String, password: Password) -> Result<Tokens, Error> {
-        self.attempts.sign_in(&call.parts().client, &email).await?;
+    pub async fn sign_in(&self, call: &Call, email: &str, password: TypedPassword) -> Result<Tokens, Error> {
+        self.attempts.sign_in(email).await?;
         let as_of = self.clock.now();
-        let account = self.neighbours.account_by_email(call, email).await?;
-        // For an unknown address, the id of nobody goes through the same questions.
-        let user_id = account.as_ref().map_or_else(|| new_token_id(as_of), |account| account.user_id);
+        // For an unknown address and for a text that is not one, an id of nobody goes through the same questions.
+        let nobody = new_token_id(as_of);
+        let account = match Email::parse(email) {
+            Ok(email) => self.neighbours.account_by_email(call, &email).await?,
+            Err(_) => self.neighbours.account_by_id(call, nobody).await?,
+        };
+        let user_id = account.as_ref().map_or(nobody, |account| account.user_id);
         if account.is_some() {
             call::concerns(user_id);
         }
@@ -71,16 +77,25 @@ impl SignIn {
         let properties = self.property_claims.go_without(call, claims);
         self.confirm(&credential).await;
 
-        let session = self.neighbours.create_session(call, user_id).await?;
-        if verdict == Verdict::RightButOutdated {
-            self.upgrade(credential, password);
+        let session = self.neighbours.start_session(call, user_id).await?;
+        if verdict == Verdict::RightButOutdated || credential.form != PasswordForm::Opaque {
+            self.upgrade(credential, password, verdict);
         }
         self.issuer.issue(session, account, properties, as_of)
     }
 
-    async fn check(&self, call: &Call, password: &Password, credential: Option<&Credential>) -> Result<Verdict, Error> {
-        let hash = credential.map_or(&self.no_password, |credential| &credential.password_hash);
-        let verdict = self.hashing.verify(password.clone(), hash.clone(), call.parts().deadline).await?;
+    /// One hash in any case: of the form that the stored hash was made of, never of one form after the other.
+    async fn check(
+        &self,
+        call: &Call,
+        password: &TypedPassword,
+        credential: Option<&Credential>,
+    ) -> Result<Verdict, Error> {
+        let (hash, form) = credential.map_or((&self.no_password, PasswordForm::Opaque), |credential| {
+            (&credential.password_hash, credential.form)
+        });
+        let password = password.in_form(form).clone();
+        let verdict = self.hashing.verify(password, hash.clone(), call.parts().deadline).await?;
         if verdict.is_right() { Ok(verdict) } else { Err(Error::InvalidCredentials) }
     }
 
@@ -94,18 +109,24 @@ impl SignIn {
         }
     }
 
-    /// Hashes a password anew at today's cost, behind the answer and only while no one else waits for a thread. What
-    /// does not come to pass now does at another sign-in.
-    fn upgrade(&self, credential: Credential, password: Password) {
+    /// Replaces a hash that was made at another cost or of the raw text, after the response and only while no one else
+    /// waits for a thread. What is not done now is done at another sign-in.
+    fn upgrade(&self, credential: Credential, password: TypedPassword, verdict: Verdict) {
         let (hashing, store, now) = (Arc::clone(&self.hashing), Arc::clone(&self.store), self.clock.now());
         tokio::spawn(async move {
             let Credential { user_id, password_hash: old, .. } = credential;
-            let new = match hashing.hash_if_idle(password).await {
-                Ok(Some(new)) => new,
-                Ok(None) | Err(HashingError::Stopped) => return,
-                Err(error) => return debug!(%user_id, %error, "password hash not upgraded"),
+            let form = PasswordForm::Opaque;
+            // A current hash of a text that is its own normal form needs no more than to be marked so.
+            let new = if verdict == Verdict::Right && password.forms_agree() {
+                old.clone()
+            } else {
+                match hashing.hash_if_idle(password.in_form(form).clone()).await {
+                    Ok(Some(new)) => new,
+                    Ok(None) | Err(HashingError::Stopped) => return,
+                    Err(error) => return debug!(%user_id, %error, "password hash not upgraded"),
+                }
             };
-            match store.replace_password_hash(user_id, &old, &new, now).await {
+            match store.replace_password_hash(user_id, &old, &new, form, now).await {
                 Ok(true) => info!(%user_id, "password hash upgraded"),
                 Ok(false) => {}
                 Err(error) => debug!(%user_id, cause = %Chain(&error), "password hash not upgraded"),

@@ -12,15 +12,23 @@ use sqlx::FromRow;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use crate::{credential::Credential, password::PasswordHash, signing_key::StoredKey};
+use crate::{credential::Credential, password::PasswordHash, signing_key::StoredKey, typed_password::PasswordForm};
 
 /// The schema, step by step.
-pub const MIGRATIONS: &[Migration] = &[Migration {
-    version: 1,
-    name: "credentials_and_keys",
-    sqlite: include_str!("../migrations/sqlite/0001_credentials_and_keys.sql"),
-    postgres: include_str!("../migrations/postgres/0001_credentials_and_keys.sql"),
-}];
+pub const MIGRATIONS: &[Migration] = &[
+    Migration {
+        version: 1,
+        name: "credentials_and_keys",
+        sqlite: include_str!("../migrations/sqlite/0001_credentials_and_keys.sql"),
+        postgres: include_str!("../migrations/postgres/0001_credentials_and_keys.sql"),
+    },
+    Migration {
+        version: 2,
+        name: "password_form",
+        sqlite: include_str!("../migrations/sqlite/0002_password_form.sql"),
+        postgres: include_str!("../migrations/postgres/0002_password_form.sql"),
+    },
+];
 
 /// Where credentials, signing keys and secrets are kept. What every store promises is written down in
 /// `tests/store.rs`.
@@ -46,12 +54,13 @@ pub trait AuthStore: Send + Sync {
     /// its registration goes on.
     async fn delete_pending_credential(&self, user_id: Uuid, until: Timestamp) -> sqlx::Result<bool>;
 
-    /// Puts a new hash in place of this old one. False if the old one is no longer there: somebody was faster.
+    /// Puts a new hash, of this form of the password, in place of this old one. False if the old one is no longer there: somebody was faster.
     async fn replace_password_hash(
         &self,
         user_id: Uuid,
         old: &PasswordHash,
         new: &PasswordHash,
+        form: PasswordForm,
         now: Timestamp,
     ) -> sqlx::Result<bool>;
 
@@ -84,12 +93,14 @@ impl AuthStore for SqlStore {
     async fn insert_credential(&self, credential: &Credential) -> sqlx::Result<bool> {
         let inserted = run!(self.db.writer(), |db| {
             sqlx::query(
-                "INSERT INTO credential (user_id, password_hash, request_id, pending_since, created_at, updated_at)
-                 VALUES ($1, $2, $3, $4, $5, $6)
+                "INSERT INTO credential
+                     (user_id, password_hash, form, request_id, pending_since, created_at, updated_at)
+                 VALUES ($1, $2, $3, $4, $5, $6, $7)
                  ON CONFLICT (request_id) DO NOTHING",
             )
             .bind(credential.user_id)
             .bind(credential.password_hash.as_str())
+            .bind(credential.form.name())
             .bind(credential.request_id)
             .bind(credential.pending_since.map(to_micros))
             .bind(to_micros(credential.created_at))
@@ -104,7 +115,7 @@ impl AuthStore for SqlStore {
     async fn credential(&self, user_id: Uuid) -> sqlx::Result<Option<Credential>> {
         run!(self.db.reader(), |db| {
             sqlx::query_as::<_, CredentialRow>(
-                "SELECT user_id, password_hash, request_id, pending_since, created_at, updated_at
+                "SELECT user_id, password_hash, form, request_id, pending_since, created_at, updated_at
                  FROM credential
                  WHERE user_id = $1",
             )
@@ -123,7 +134,7 @@ impl AuthStore for SqlStore {
                 "UPDATE credential
                  SET pending_since = CASE WHEN pending_since IS NOT NULL THEN $2 END
                  WHERE request_id = $1
-                 RETURNING user_id, password_hash, request_id, pending_since, created_at, updated_at",
+                 RETURNING user_id, password_hash, form, request_id, pending_since, created_at, updated_at",
             )
             .bind(request_id)
             .bind(to_micros(now))
@@ -176,17 +187,19 @@ impl AuthStore for SqlStore {
         user_id: Uuid,
         old: &PasswordHash,
         new: &PasswordHash,
+        form: PasswordForm,
         now: Timestamp,
     ) -> sqlx::Result<bool> {
         let updated = run!(self.db.writer(), |db| {
             sqlx::query(
                 "UPDATE credential
-                 SET password_hash = $3, updated_at = $4
+                 SET password_hash = $3, form = $4, updated_at = $5
                  WHERE user_id = $1 AND password_hash = $2",
             )
             .bind(user_id)
             .bind(old.as_str())
             .bind(new.as_str())
+            .bind(form.name())
             .bind(to_micros(now))
             .execute(db)
             .await?
@@ -260,6 +273,7 @@ impl SqlStore {
 struct CredentialRow {
     user_id: Uuid,
     password_hash: String,
+    form: String,
     request_id: Option<Uuid>,
     pending_since: Option<i64>,
     created_at: i64,
@@ -272,9 +286,14 @@ impl CredentialRow {
             .password_hash
             .parse()
             .map_err(|error| sqlx::Error::ColumnDecode { index: "password_hash".into(), source: Box::new(error) })?;
+        let form = self
+            .form
+            .parse()
+            .map_err(|error| sqlx::Error::ColumnDecode { index: "form".into(), source: Box::new(error) })?;
         Ok(Credential {
             user_id: self.user_id,
             password_hash,
+            form,
             request_id: self.request_id,
             pending_since: self.pending_since.map(from_micros),
             created_at: from_micros(self.created_at),

@@ -55,22 +55,23 @@ pub struct AccessToken {
 pub struct TokenMaker {
     keys: Arc<KeyRing>,
     issuer: String,
+    client_id: String,
     lifetime: TimeDelta,
     /// The header is the same in every token.
     header: Header,
 }
 
 impl TokenMaker {
-    /// A maker of tokens with the ring's newest key.
+    /// A maker of tokens that are signed with the ring's newest key and issued to this client.
     #[must_use]
-    pub fn new(keys: Arc<KeyRing>, issuer: String, lifetime: Duration) -> Self {
+    pub fn new(keys: Arc<KeyRing>, issuer: String, client_id: String, lifetime: Duration) -> Self {
         let header = Header {
             typ: Some(TYPE.to_owned()),
             kid: Some(keys.signing().kid().to_owned()),
             ..Header::new(Algorithm::ES256)
         };
         let lifetime = TimeDelta::from_std(lifetime).unwrap_or(TimeDelta::zero());
-        Self { keys, issuer, lifetime, header }
+        Self { keys, issuer, client_id, lifetime, header }
     }
 
     /// Makes a token.
@@ -86,6 +87,7 @@ impl TokenMaker {
             sub: grant.user_id,
             sid: grant.session_id,
             jti: new_token_id(issued_at),
+            client_id: Some(self.client_id.clone()),
             iat: issued_at.timestamp(),
             exp: expires_at.timestamp(),
             nbf: None,

@@ -38,6 +38,7 @@ async fn every_credential_is_found_by_an_index() {
         let new = Credential {
             user_id: Uuid::now_v7(),
             password_hash: hash.parse().unwrap(),
+            form: drystone_auth::typed_password::PasswordForm::Opaque,
             request_id: Some(request_id),
             pending_since: Some(now),
             created_at: now,
@@ -46,7 +47,7 @@ async fn every_credential_is_found_by_an_index() {
         store.insert_credential(&new).await.unwrap();
         store.credential(new.user_id).await.unwrap().unwrap();
         store.resume_credential(request_id, now).await.unwrap().unwrap();
-        store.replace_password_hash(new.user_id, &new.password_hash, &new.password_hash, now).await.unwrap();
+        store.replace_password_hash(new.user_id, &new.password_hash, &new.password_hash, new.form, now).await.unwrap();
         let until = now + Duration::from_secs(1);
         assert_eq!(store.pending_credentials(until, 10).await.unwrap(), [new.user_id]);
         assert!(store.delete_pending_credential(new.user_id, until).await.unwrap());

@@ -6,11 +6,12 @@ use std::{any::Any, sync::Arc, time::Duration};
 
 use drystone_auth::{
     AuthStore, MIGRATIONS, SqlStore, credential::Credential, password::PasswordHash, signing_key::StoredKey,
+    typed_password::PasswordForm,
 };
 use drystone_backends::Postgres;
 use drystone_mesh::{
     clock::Clock,
-    store::{Db, Place},
+    store::{Db, Place, run},
 };
 use tempfile::TempDir;
 use tokio::task::JoinSet;
@@ -47,6 +48,7 @@ impl Fixture {
         Credential {
             user_id: Uuid::now_v7(),
             password_hash: hash("AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"),
+            form: PasswordForm::Raw,
             request_id,
             pending_since: Some(now),
             created_at: now,
@@ -164,12 +166,16 @@ async fn a_hash_is_replaced_only_while_the_old_one_is_there(fixture: Fixture) {
     let later = fixture.clock.now();
     let [second, third] = ["B", "C"].map(|letter| hash(&format!("{}A", letter.repeat(42))));
 
-    let replaced = fixture.store.replace_password_hash(new.user_id, &new.password_hash, &second, later).await;
+    let replaced = fixture
+        .store
+        .replace_password_hash(new.user_id, &new.password_hash, &second, PasswordForm::Opaque, later)
+        .await;
     assert!(replaced.unwrap());
-    let replaced = fixture.store.replace_password_hash(new.user_id, &new.password_hash, &third, later).await;
+    let replaced =
+        fixture.store.replace_password_hash(new.user_id, &new.password_hash, &third, PasswordForm::Opaque, later).await;
     assert!(!replaced.unwrap(), "somebody was faster");
 
-    let expected = Credential { password_hash: second, updated_at: later, ..new };
+    let expected = Credential { password_hash: second, form: PasswordForm::Opaque, updated_at: later, ..new };
     assert_eq!(fixture.store.credential(expected.user_id).await.unwrap(), Some(expected));
 }
 
@@ -199,6 +205,24 @@ async fn a_secret_is_what_it_was_at_first(fixture: Fixture) {
     assert_eq!(*fixture.store.secret("one", &[1, 2, 3], now).await.unwrap(), [1, 2, 3]);
     assert_eq!(*fixture.store.secret("one", &[4, 5, 6], now).await.unwrap(), [1, 2, 3]);
     assert_eq!(*fixture.store.secret("other", &[7], now).await.unwrap(), [7]);
+}
+
+/// A database of the release before, with the credential of a user in it, opened by this one.
+async fn a_credential_from_before_there_was_a_form_is_raw(place: Place) {
+    let (user_id, password_hash) = (Uuid::now_v7(), hash("AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"));
+    let before = Db::open(place.clone(), &MIGRATIONS[..1]).await.unwrap();
+    run!(before.writer(), |db| {
+        sqlx::query("INSERT INTO credential (user_id, password_hash, created_at, updated_at) VALUES ($1, $2, 1, 1)")
+            .bind(user_id)
+            .bind(password_hash.as_str())
+            .execute(db)
+            .await
+            .unwrap();
+    });
+    drop(before);
+    let store = SqlStore::new(Db::open(place, MIGRATIONS).await.unwrap());
+    let found = store.credential(user_id).await.unwrap().unwrap();
+    assert_eq!((found.form, found.password_hash), (PasswordForm::Raw, password_hash));
 }
 
 macro_rules! contract {
@@ -232,3 +256,15 @@ macro_rules! contract {
 }
 
 contract!(sqlite, postgres);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_credential_from_before_there_was_a_form_is_raw_in_sqlite() {
+    let directory = TempDir::new().unwrap();
+    a_credential_from_before_there_was_a_form_is_raw(Place::File(directory.path().join("auth.db"))).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_credential_from_before_there_was_a_form_is_raw_in_postgres() {
+    let database = Postgres::shared().await.database().await;
+    a_credential_from_before_there_was_a_form_is_raw(Place::server("auth", database.as_str()).unwrap()).await;
+}

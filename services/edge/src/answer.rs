@@ -5,8 +5,8 @@ use drystone_mesh::error::{Error, Reason, reason_of};
 use http::{
     HeaderName, HeaderValue, Method, Response, StatusCode, Version,
     header::{
-        ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE,
-        X_CONTENT_TYPE_OPTIONS,
+        ACCEPT, ACCEPT_ENCODING, ACCESS_CONTROL_ALLOW_ORIGIN, ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH,
+        CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
     },
 };
 use http_body_util::Full;
@@ -15,7 +15,15 @@ use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor};
 use tonic::{Code, Status};
 use tonic_types::{StatusExt, pb};
 
-use crate::{field, refusal::Refusal, route::Route};
+use crate::{
+    field,
+    refusal::{Accepts, Refusal},
+    route::Route,
+};
+
+/// Which media types PATCH takes (RFC 5789, section 3.1).
+const ACCEPT_PATCH: HeaderName = HeaderName::from_static("accept-patch");
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// An answer on its way out.
 pub(crate) type Answer = Response<Full<Bytes>>;
@@ -24,7 +32,15 @@ pub(crate) type Answer = Response<Full<Bytes>>;
 pub(crate) fn json(status: StatusCode, body: impl Into<Bytes>) -> Answer {
     let mut answer = Response::new(Full::new(body.into()));
     *answer.status_mut() = status;
-    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    answer.headers_mut().insert(CONTENT_TYPE, JSON);
+    answer
+}
+
+/// An answer that anybody may keep, and that scripts of any origin may read: it is the same for all.
+pub(crate) fn public(mut answer: Answer, cache_control: &HeaderValue) -> Answer {
+    let headers = answer.headers_mut();
+    headers.insert(CACHE_CONTROL, cache_control.clone());
+    headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
     answer
 }
 
@@ -38,6 +54,9 @@ pub(crate) fn options<'m>(methods: impl Iterator<Item = &'m str>) -> Answer {
 
 fn allow<'m>(answer: &mut Answer, methods: impl Iterator<Item = &'m str>) {
     let methods: Vec<&str> = methods.collect();
+    if answer.status().is_success() && methods.contains(&"PATCH") {
+        answer.headers_mut().insert(ACCEPT_PATCH, JSON);
+    }
     // Methods are tokens, which a header can always carry.
     if let Ok(value) = HeaderValue::try_from(methods.join(", ")) {
         answer.headers_mut().insert(ALLOW, value);
@@ -50,7 +69,7 @@ pub(crate) fn finish(mut answer: Answer, method: &Method, request_id: HeaderValu
     const REQUEST_ID: HeaderName = drystone_mesh::call::header::REQUEST_ID;
     let headers = answer.headers_mut();
     headers.insert(REQUEST_ID, request_id);
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     if method == Method::HEAD {
         let length = http_body::Body::size_hint(answer.body()).exact().unwrap_or_default();
@@ -88,6 +107,18 @@ impl Errors {
         }
         if http == StatusCode::UNAUTHORIZED {
             headers.insert(WWW_AUTHENTICATE, challenge(reason));
+        }
+        match refusal.accepts {
+            Some(Accepts::Identity) => {
+                headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+            }
+            Some(Accepts::Json) => {
+                headers.insert(ACCEPT, JSON);
+                if route.is_some_and(|route| route.method == Method::PATCH) {
+                    headers.insert(ACCEPT_PATCH, JSON);
+                }
+            }
+            None => {}
         }
         // HTTP/2 has its own way to end a stream, and forbids this header.
         if refusal.closes && version < Version::HTTP_2 {
@@ -227,7 +258,13 @@ mod tests {
             let answer = errors().answer(refusal, None, Version::HTTP_11);
             let is_hidden = reason.name().starts_with("CALLER_") || *reason == Reason::MethodUnknown;
             let status = answer.status();
-            assert_eq!(status.as_u16(), if is_hidden { 500 } else { reason.http() }, "{}", reason.name());
+            let expected = match reason {
+                // It is the edge's own certificate that has expired.
+                Reason::CallerExpired => 503,
+                _ if is_hidden => 500,
+                reason => reason.http(),
+            };
+            assert_eq!(status.as_u16(), expected, "{}", reason.name());
             assert_eq!(answer.headers().contains_key(WWW_AUTHENTICATE), status == 401);
             let body = body(answer).await;
             assert_eq!(body["message"] == "said so", !is_hidden, "{body}");

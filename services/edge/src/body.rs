@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use drystone_mesh::error::{Error, Reason};
-use http::{HeaderMap, header};
+use http::{HeaderMap, HeaderValue, header};
 use http_body::Body;
 use http_body_util::BodyExt;
 use tokio::{
@@ -15,7 +15,11 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use crate::{config::Config, refusal::Refusal};
+use crate::{
+    config::Config,
+    protocol,
+    refusal::{Accepts, Refusal},
+};
 
 /// What memory is counted in.
 const PAGE: usize = 1024;
@@ -62,7 +66,7 @@ impl Intake {
         }
         let deadline = Instant::now() + self.time;
         let announced = body.size_hint().exact().and_then(|size| usize::try_from(size).ok());
-        if announced.is_some_and(|size| size > self.limit) && awaits_leave(headers) {
+        if announced.is_some_and(|size| size > self.limit) && protocol::awaits_continue(headers) {
             // The client asked before it sent anything, so there is nothing to drain.
             return Err(self.too_large().closing(true));
         }
@@ -96,7 +100,7 @@ impl Intake {
         if body.is_end_stream() {
             return true;
         }
-        !awaits_leave(headers) && self.drain(body, 0, Instant::now() + self.time).await
+        !protocol::awaits_continue(headers) && self.drain(body, 0, Instant::now() + self.time).await
     }
 
     /// Reads on after the first `read` bytes. Answers whether it came to the end.
@@ -194,24 +198,27 @@ fn overloaded() -> Refusal {
         .into()
 }
 
-/// Whether the client waits to be told that it may send its body (RFC 9110, section 10.1.1).
-fn awaits_leave(headers: &HeaderMap) -> bool {
-    headers.get(header::EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
-}
-
-fn content_is_json(headers: &HeaderMap) -> Result<(), Error> {
-    let refuse = |message: &'static str| Err(Error::new(Reason::UnsupportedMediaType, message));
-    let mut encodings = headers.get_all(header::CONTENT_ENCODING).iter();
-    if encodings.any(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
-        return refuse("compressed bodies are not taken; send it without `content-encoding`");
+fn content_is_json(headers: &HeaderMap) -> Result<(), Refusal> {
+    let refuse = |accepts: Accepts, message: &'static str| {
+        Err(Refusal::from(Error::new(Reason::UnsupportedMediaType, message)).accepting(accepts))
+    };
+    let is_identity = |value: &HeaderValue| {
+        let mut codings = value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+        codings.all(|coding| coding.is_empty() || coding.eq_ignore_ascii_case(b"identity"))
+    };
+    if !headers.get_all(header::CONTENT_ENCODING).iter().all(is_identity) {
+        return refuse(Accepts::Identity, "compressed bodies are not taken; send it without `content-encoding`");
     }
     let mut types = headers.get_all(header::CONTENT_TYPE).iter();
     let (Some(content_type), None) = (types.next(), types.next()) else {
-        return refuse("the body has no single content type; send `content-type: application/json`");
+        return refuse(Accepts::Json, "the body has no single content type; send `content-type: application/json`");
     };
     match content_type.to_str() {
         Ok(text) if is_json(text) => Ok(()),
-        _ => refuse("the body has another content type than JSON in UTF-8; send `content-type: application/json`"),
+        _ => refuse(
+            Accepts::Json,
+            "the body has another content type than JSON in UTF-8; send `content-type: application/json`",
+        ),
     }
 }
 

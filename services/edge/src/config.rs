@@ -1,21 +1,19 @@
 //! The section `[edge]` of the configuration.
 
-use std::net::{Ipv4Addr, SocketAddr};
-
 use drystone_mesh::config::Span;
 use serde::{Deserialize, Serialize};
 
-use crate::proxies::Network;
+use crate::proxies::{ClientAddressHeader, Network};
 
 /// How the edge runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Where it listens for HTTP.
-    pub listen: SocketAddr,
-    /// The proxies before the edge, such as a TLS front, whose `x-forwarded-for` is believed. Without them, the address of
-    /// whoever connects is taken for the client's.
+    /// The proxies before the edge, such as a TLS front, whose word is taken for the client's address. Without them, the
+    /// address of whoever connects is taken for the client's.
     pub trusted_proxies: Vec<Network>,
+    /// The header in which those proxies name the client.
+    pub client_address_header: ClientAddressHeader,
     /// How long a call may take once its body is there; a client may ask for less with `grpc-timeout`.
     pub deadline: Span,
     /// How large a body may be, in bytes. More is refused with 413.
@@ -41,8 +39,8 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            listen: (Ipv4Addr::LOCALHOST, 8080).into(),
             trusted_proxies: Vec::new(),
+            client_address_header: ClientAddressHeader::default(),
             deadline: Span::seconds(10),
             body_limit: 1024 * 1024,
             drain_limit: 16 * 1024 * 1024,

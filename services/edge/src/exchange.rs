@@ -7,10 +7,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use drystone::contract::Subject;
+use drystone::contract::{Deadline, Subject};
 use drystone_mesh::{deadline, error::Error};
 use futures_util::FutureExt;
-use http::{Method, Request, StatusCode, request::Parts};
+use http::{Method, Request, StatusCode, Version, header::EXPECT, request::Parts};
 use http_body::Body;
 use tracing::{Instrument, debug, info_span};
 
@@ -22,7 +22,8 @@ use crate::{
     headers::{self, Arrival},
     json,
     metrics::EdgeMetrics,
-    proxies::{self, Network},
+    protocol,
+    proxies::TrustedProxies,
     refusal::Refusal,
     request_limit::RequestLimit,
     route::Route,
@@ -42,7 +43,7 @@ pub(crate) struct Exchange<C> {
     /// How long a call may take.
     deadline: Duration,
     /// Whose word is taken for who called.
-    trusted_proxies: Vec<Network>,
+    trusted_proxies: TrustedProxies,
 }
 
 impl<C: Backend> Exchange<C> {
@@ -53,7 +54,7 @@ impl<C: Backend> Exchange<C> {
         config: &Config,
         requests: RequestLimit,
     ) -> Self {
-        let (deadline, trusted_proxies) = (config.deadline.duration(), config.trusted_proxies.clone());
+        let (deadline, trusted_proxies) = (config.deadline.duration(), TrustedProxies::new(config));
         Self { table, requests, intake: Intake::new(config), errors, metrics, deadline, trusted_proxies }
     }
 
@@ -63,9 +64,13 @@ impl<C: Backend> Exchange<C> {
         B: Body<Data = Bytes> + Unpin,
     {
         let at = Instant::now();
-        let (head, body) = request.into_parts();
+        let (mut head, body) = request.into_parts();
+        if head.version <= Version::HTTP_10 {
+            // Such a client does not know it, so that it does not wait for leave (RFC 9110, section 10.1.1).
+            head.headers.remove(EXPECT);
+        }
         let request_id = headers::request_id(&head.headers);
-        let address = proxies::client(&self.trusted_proxies, client.ip(), &head.headers);
+        let address = self.trusted_proxies.client(client.ip(), &head.headers);
         let arrival = Arrival { headers: &head.headers, request_id: &request_id, address, at };
         let found = self.table.find(&head.method, head.uri.path());
         let route = match found {
@@ -81,6 +86,10 @@ impl<C: Backend> Exchange<C> {
                 if is_counted && let Err(error) = self.requests.check(address).await {
                     let closes = !self.intake.discard(&head.headers, body).await;
                     return Err(Refusal::from(error).closing(closes));
+                }
+                if let Err(refusal) = protocol::check(&head) {
+                    let closes = !self.intake.discard(&head.headers, body).await;
+                    return Err(refusal.closing(closes));
                 }
                 match route {
                     Some((route, channel)) => self.call(route, channel.clone(), &head, body, &arrival).await,
@@ -107,6 +116,9 @@ impl<C: Backend> Exchange<C> {
     {
         let closes = !self.intake.discard(&head.headers, body).await;
         let refusal = match found {
+            _ if protocol::is_for_server(head) => {
+                return Ok(answer::options(self.table.methods().iter().map(String::as_str)));
+            }
             Found::Served(_) => return Ok(answer::json(StatusCode::OK, Bytes::from_static(b"{\"status\":\"ok\"}"))),
             Found::OtherMethods(methods) if head.method == Method::OPTIONS => {
                 return Ok(answer::options(methods.iter().map(String::as_str)));
@@ -130,7 +142,7 @@ impl<C: Backend> Exchange<C> {
         B: Body<Data = Bytes> + Unpin,
     {
         let payload = self.intake.read(&head.headers, body).await?;
-        let call = headers::call(arrival, route.rpc.subject, self.deadline)?;
+        let call = headers::call(arrival, route.rpc.subject, self.time_for(route))?;
         let message = transcode::request(route, head.uri.path(), head.uri.query(), &payload.bytes)?;
         let request = match route.rpc.subject {
             Subject::User => call.request_for_user(message),
@@ -140,6 +152,16 @@ impl<C: Backend> Exchange<C> {
         let calling = forward::call(channel, route, request);
         let called = tokio::time::timeout_at(latest.into(), calling).await.map_err(|_elapsed| deadline::exceeded())?;
         let message = called.map_err(Refusal::from_service)?;
-        Ok(answer::json(StatusCode::OK, json::write(&message, route.response_body.as_ref())?))
+        let answer = answer::json(StatusCode::OK, json::write(&message)?);
+        Ok(match &route.cache_control {
+            Some(cache_control) => answer::public(answer, cache_control),
+            None => answer,
+        })
+    }
+
+    /// How long a call may take: what the contract says, within what the configuration allows.
+    fn time_for(&self, route: &Route) -> Deadline {
+        let max = route.deadline.max.map_or(self.deadline, |max| max.min(self.deadline));
+        Deadline { default: Some(route.deadline.default.map_or(max, |default| default.min(max))), max: Some(max) }
     }
 }

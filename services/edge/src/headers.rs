@@ -1,12 +1,9 @@
 //! What of a client's headers goes into the mesh. This is the whole list: whatever else comes along, such as
 //! `x-forwarded-client-cert`, `x-user-id` or our own `x-drystone-*`, ends here.
 
-use std::{
-    net::IpAddr,
-    time::{Duration, Instant},
-};
+use std::{net::IpAddr, time::Instant};
 
-use drystone::contract::Subject;
+use drystone::contract::{Deadline, Subject};
 use drystone_mesh::{
     call::{self, Call, Client, Parts, header},
     deadline,
@@ -43,20 +40,23 @@ pub(crate) struct Arrival<'a> {
 
 /// The call that a request begins.
 ///
-/// Its deadline lies `longest` ahead, or where the client's `grpc-timeout` ends, counted from when the request came. A
+/// Its deadline lies where the client's `grpc-timeout` ends, counted from when the request came, but no later than the
+/// maximum; without a `grpc-timeout`, where the default ends. A
 /// token goes along only where the rule asks for one.
 ///
 /// # Errors
 /// `MALFORMED_TIMEOUT`, or an `authorization` header that is none: twice there, or longer than any token of ours.
-pub(crate) fn call(arrival: &Arrival<'_>, subject: Subject, longest: Duration) -> Result<Call> {
+pub(crate) fn call(arrival: &Arrival<'_>, subject: Subject, time: Deadline) -> Result<Call> {
     let headers = arrival.headers;
     let asked = deadline::parse_timeout(headers)?.and_then(|timeout| arrival.at.checked_add(timeout));
-    let latest = Instant::now() + longest;
+    let now = Instant::now();
+    let latest = time.max.map(|max| now + max);
+    let deadline = asked.or_else(|| time.default.map(|default| now + default));
     let trace = headers.get(header::TRACEPARENT).and_then(TraceContext::parse);
     Ok(Call::new(Parts {
         request_id: arrival.request_id.clone(),
         trace: trace.map_or_else(TraceContext::new_root, |trace| trace.child()),
-        deadline: Some(asked.map_or(latest, |asked| asked.min(latest))),
+        deadline: [deadline, latest].into_iter().flatten().min(),
         caller: None,
         principal: None,
         authorization: if subject == Subject::User { authorization(headers)? } else { None },
@@ -85,7 +85,7 @@ fn agent(headers: &HeaderMap) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
+    use std::{net::Ipv4Addr, time::Duration};
 
     use super::*;
 
@@ -96,7 +96,8 @@ mod tests {
     fn begin(headers: &HeaderMap, subject: Subject) -> Result<Call> {
         let address = IpAddr::V6(Ipv4Addr::LOCALHOST.to_ipv6_mapped());
         let arrival = Arrival { headers, request_id: &request_id(headers), address, at: Instant::now() };
-        call(&arrival, subject, Duration::from_secs(10))
+        let time = Deadline { default: Some(Duration::from_secs(10)), max: Some(Duration::from_secs(10)) };
+        call(&arrival, subject, time)
     }
 
     #[test]

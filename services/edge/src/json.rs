@@ -10,6 +10,7 @@ use serde_json::error::Category;
 
 use crate::{
     field::{Spelling, field},
+    shape::Shape,
     text,
     tracked::{DEEPEST, Step, Tracked, Trail},
 };
@@ -20,13 +21,14 @@ const WRITE: SerializeOptions = SerializeOptions::new().skip_default_fields(fals
 /// Reads a message.
 ///
 /// # Errors
-/// `MALFORMED_BODY` for what is no JSON object, `INVALID_REQUEST` for a member that is unknown, stands twice, or has a
-/// value of the wrong kind: the error names it.
+/// `MALFORMED_BODY` for what is no JSON object, `INVALID_REQUEST` for a member that is unknown, given twice in whichever spelling,
+/// or has a value of the wrong kind: the error names it.
 pub(crate) fn read(message: &MessageDescriptor, body: &[u8]) -> Result<DynamicMessage> {
     let body = utf8(body)?;
     let mut trail = Trail::default();
     let mut json = serde_json::Deserializer::from_str(body);
-    let read = DynamicMessage::deserialize(message.clone(), Tracked::new(&mut json, &mut trail));
+    let tracked = Tracked::new(&mut json, Shape::of(message), &mut trail);
+    let read = DynamicMessage::deserialize(message.clone(), tracked);
     match read.and_then(|read| json.end().map(|()| read)) {
         Ok(read) => Ok(read),
         Err(error) => Err(refuse(message, &error, &trail)),
@@ -49,7 +51,8 @@ pub(crate) fn read_field(message: &mut DynamicMessage, field: &FieldDescriptor, 
             let parent = field.parent_message();
             let mut trail = Trail::default();
             let mut json = serde_json::Deserializer::from_str(text);
-            let whole = IgnoredAny::deserialize(Tracked::new(&mut json, &mut trail)).and_then(|_| json.end());
+            let whole =
+                IgnoredAny::deserialize(Tracked::new(&mut json, Shape::Free, &mut trail)).and_then(|_| json.end());
             whole.map_err(|error| refuse(parent, &error, &trail))?;
             let name = serde_json::Value::from(field.json_name());
             let mut around = read(parent, format!("{{{name}:{text}}}").as_bytes())?;
@@ -60,23 +63,11 @@ pub(crate) fn read_field(message: &mut DynamicMessage, field: &FieldDescriptor, 
     Ok(())
 }
 
-/// Writes a message, or one field of it.
+/// Writes a message.
 ///
 /// # Errors
 /// `INTERNAL` if the message holds what JSON cannot say, such as a time after the year 9999.
-pub(crate) fn write(message: &DynamicMessage, field: Option<&FieldDescriptor>) -> Result<Bytes> {
-    let Some(field) = field else { return write_message(message) };
-    if field.kind().as_message().is_some()
-        && let Some(inner) = message.get_field(field).as_message()
-    {
-        return write_message(inner);
-    }
-    let whole: serde_json::Value = serde_json::from_slice(&write_message(message)?).map_err(Error::internal)?;
-    let value = whole.get(field.json_name()).unwrap_or(&serde_json::Value::Null);
-    serde_json::to_vec(value).map(Bytes::from).map_err(Error::internal)
-}
-
-fn write_message(message: &DynamicMessage) -> Result<Bytes> {
+pub(crate) fn write(message: &DynamicMessage) -> Result<Bytes> {
     let mut written = Vec::with_capacity(512);
     let mut json = serde_json::Serializer::new(&mut written);
     message.serialize_with_options(&mut json, &WRITE).map_err(Error::internal)?;
@@ -118,10 +109,11 @@ fn field_error(message: &MessageDescriptor, error: &serde_json::Error, trail: &T
     if path.is_empty() {
         return None;
     }
-    if trail.is_twice() {
-        return Some((path, "stands twice in one object; send it once".to_owned()));
+    let looked = look_up(message, trail);
+    if trail.is_duplicate() {
+        return Some((path, duplicate(&looked)));
     }
-    let description = match look_up(message, trail) {
+    let description = match looked {
         Looked::Field(field) if error.to_string().starts_with("multiple fields provided for oneof") => {
             let rivals = field.containing_oneof().into_iter().flat_map(|oneof| oneof.fields().collect::<Vec<_>>());
             let names: Vec<String> = rivals.map(|rival| rival.json_name().to_owned()).collect();
@@ -133,6 +125,16 @@ fn field_error(message: &MessageDescriptor, error: &serde_json::Error, trail: &T
         Looked::Free => "cannot be read here".to_owned(),
     };
     Some((path, description))
+}
+
+/// What to say of a member that is given twice.
+fn duplicate(member: &Looked) -> String {
+    match member {
+        Looked::Field(field) if field.name() != field.json_name() => {
+            format!("is given twice; {} and {} are one field: send it once", field.json_name(), field.name())
+        }
+        _ => "is given twice in one object; send it once".to_owned(),
+    }
 }
 
 /// What to say of a member that a message does not have.
@@ -241,7 +243,7 @@ mod tests {
             given.set_field_by_name("big_number", prost_reflect::Value::I64(number));
             given.set_field_by_name("data", prost_reflect::Value::Bytes(data.into()));
             given.set_field_by_name("perhaps", prost_reflect::Value::String(text));
-            let written = write(&given, None).unwrap();
+            let written = write(&given).unwrap();
             prop_assert_eq!(read(&message, &written).unwrap().encode_to_vec(), given.encode_to_vec());
         }
     }

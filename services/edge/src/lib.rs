@@ -5,7 +5,8 @@
 //! service that owns the RPC, and the answer is turned back.
 //!
 //! ```text
-//! serve -> exchange -> table          which RPC: route (from the descriptor), template, router
+//! serve -> exchange -> protocol       what HTTP itself demands: host, target, expectations
+//!                   -> table          which RPC: route (from the descriptor), template, router
 //!                   -> request_limit  whether this client may ask again already
 //!                   -> body           bytes, under limits
 //!                   -> transcode      message: json (body), template (path), query, mask
@@ -21,16 +22,18 @@
 //!
 //! There is nothing to do here. Give the RPC a `google.api.http` option in its `.proto` file and list `outside` among the
 //! callers of its rule; the build refuses what does not fit together, and the next start serves it. The same holds for a new
-//! service: its package `drystone.NAME.v1` says which workload the edge calls.
+//! service: its contract says which workload the edge calls.
 //!
 //! # What is served how
 //!
 //! - Templates, bodies, queries and answers follow [`google/api/http.proto`]; JSON is [ProtoJSON]. Fields of
 //!   default value are written.
-//! - What would be ignored is refused: unknown members and parameters, members that stand twice, a body where none
+//! - What would be ignored is refused: unknown members and parameters, members that are given twice, in one spelling or two, a body where none
 //!   belongs. The error names the field as the client spells it.
 //! - A PATCH without update mask gets one from the members of its body, without those that the path fills or the server alone
 //!   sets.
+//! - A path that ends in the verb of a custom method (`/v1/users/7:block`) means that method, whatever the HTTP method is; any
+//!   other colon belongs to a value.
 //! - HEAD is served by GET, OPTIONS answers `allow`, and `/health` is the edge's own.
 //! - Bad input never ends a connection, as long as its body is not much larger than what is taken.
 //!
@@ -46,11 +49,14 @@ mod field;
 #[path = "../tests/edge/fixture.rs"]
 mod fixture;
 mod forward;
+mod forwarded;
 mod headers;
 mod json;
 mod mask;
 mod metrics;
+mod module;
 mod percent;
+mod protocol;
 mod proxies;
 mod query;
 mod refusal;
@@ -58,17 +64,19 @@ mod request_limit;
 mod route;
 mod router;
 mod serve;
+mod shape;
 mod table;
-mod template;
 mod text;
 mod tracked;
 mod transcode;
 
 use std::{fmt, io, sync::Arc};
 
+use drystone::contract::Contracts;
 use drystone_mesh::{
     client::{Channel, DialError, Dialer},
     health::{self, Health},
+    module::Module,
     telemetry::Metrics,
 };
 use tokio::net::TcpListener;
@@ -78,9 +86,9 @@ use crate::{answer::Errors, exchange::Exchange, metrics::EdgeMetrics, table::Tab
 pub use crate::{
     config::Config,
     forward::Backend,
-    proxies::{Network, NetworkError},
+    proxies::{ClientAddressHeader, Network, NetworkError},
     request_limit::RequestLimit,
-    route::{Contract, ContractError},
+    route::RouteError,
 };
 
 /// The workload's name, as in its SPIFFE ID.
@@ -88,6 +96,8 @@ pub const NAME: &str = "edge";
 
 /// What the edge needs of the world.
 pub struct Deps {
+    /// What it serves.
+    pub contracts: Contracts,
     /// How it reaches the services.
     pub dialer: Dialer,
     /// Where it says how it is.
@@ -105,7 +115,7 @@ pub struct Deps {
 pub enum StartError {
     /// The contract cannot be served.
     #[error(transparent)]
-    Contract(#[from] ContractError),
+    Contract(#[from] RouteError),
     /// A service cannot be reached, since nobody said where it is.
     #[error(transparent)]
     Dial(#[from] DialError),
@@ -122,31 +132,31 @@ pub struct Service<C = Channel> {
 }
 
 impl Service {
-    /// The edge of this house. Each service that it depends on shows up among the components of its health.
+    /// The edge of a mesh. Each service that it depends on shows up among the components of its health.
     ///
     /// # Errors
     /// [`StartError`], for a contract that cannot be served or a service without address.
     pub fn new(deps: Deps) -> Result<Self, StartError> {
-        let Deps { dialer, health, metrics, config, requests } = deps;
+        let Deps { contracts, dialer, health, metrics, config, requests } = deps;
         let connect = |workload: &str| Ok(dialer.dependency(workload, health::Kind::Optional)?);
-        Self::over(Contract::drystone(), connect, &health, &metrics, config, requests)
+        Self::over(&contracts, connect, &health, &metrics, config, requests)
     }
 }
 
 impl<C: Backend> Service<C> {
-    /// An edge for any contract; `connect` makes the channel to the workload of a name, and is asked once for each.
+    /// An edge for any contracts; `connect` makes the channel to the workload of a name, and is asked once for each.
     ///
     /// # Errors
     /// [`StartError`], for a contract that cannot be served, and whatever `connect` fails with.
     pub fn over(
-        contract: Contract,
+        contracts: &Contracts,
         connect: impl FnMut(&str) -> Result<C, StartError>,
         health: &Health,
         metrics: &Metrics,
         config: Config,
         requests: RequestLimit,
     ) -> Result<Self, StartError> {
-        let table = Table::build(contract, connect)?;
+        let table = Table::build(contracts, connect)?;
         let errors = Errors::new().ok_or(StartError::ErrorDescriptors)?;
         let exchange = Exchange::new(table, errors, EdgeMetrics::new(metrics), &config, requests);
         let component = health.component("rest", health::Kind::Vital);
@@ -169,4 +179,10 @@ impl<C> fmt::Debug for Service<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Service").finish_non_exhaustive()
     }
+}
+
+/// The service as a part of a binary.
+#[must_use]
+pub const fn module() -> Module {
+    Module::of::<Service>()
 }

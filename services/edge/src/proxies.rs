@@ -1,14 +1,79 @@
 //! Who called, when a proxy such as a TLS front stands before the edge.
 //!
-//! `x-forwarded-for` is a claim. It is believed only of a proxy that the configuration names, and only as far as that proxy
-//! itself has seen: from the right, past the proxies that are trusted, up to the first address that is not one of them.
+//! `x-forwarded-for` and `forwarded` are claims. They are believed only of a proxy that the configuration names, and only as
+//! far as that proxy itself has seen: from the right, past the proxies that are trusted, up to the first address that is not one
+//! of them. What cannot be read was not written by a trusted proxy, or names nobody: then the last proxy counts as the client.
+//!
+//! One of the two headers is read, never both: a proxy that writes one of them hands on the other as its client sent it.
 
 use std::{fmt, net::IpAddr, str::FromStr};
 
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, HeaderValue, header::FORWARDED};
 use serde::{Deserialize, Serialize};
 
-const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+use crate::{config::Config, forwarded};
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+/// More proxies than this are not passed: a client can write as many addresses of trusted ones as fit into a header.
+const MAX_PROXIES: usize = 16;
+
+/// The header in which a proxy names the client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ClientAddressHeader {
+    /// `x-forwarded-for`, or `forwarded` where there is none. This suits every proxy that writes `x-forwarded-for`, and one that
+    /// writes `forwarded` if it removes a client's `x-forwarded-for`.
+    #[default]
+    Either,
+    /// `x-forwarded-for` alone.
+    XForwardedFor,
+    /// `forwarded` (RFC 7239) alone.
+    Forwarded,
+}
+
+/// The proxies whose word is taken for who called.
+#[derive(Debug, Clone)]
+pub(crate) struct TrustedProxies {
+    networks: Vec<Network>,
+    header: ClientAddressHeader,
+}
+
+impl TrustedProxies {
+    pub(crate) fn new(config: &Config) -> Self {
+        Self { networks: config.trusted_proxies.clone(), header: config.client_address_header }
+    }
+
+    /// The client's address, for a connection that came from `peer`.
+    pub(crate) fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+        let mut client = peer.to_canonical();
+        if !self.trusts(client) {
+            return client;
+        }
+        let is_x = match self.header {
+            ClientAddressHeader::Either => headers.contains_key(X_FORWARDED_FOR),
+            ClientAddressHeader::XForwardedFor => true,
+            ClientAddressHeader::Forwarded => false,
+        };
+        let name = if is_x { X_FORWARDED_FOR } else { FORWARDED };
+        let lines = headers.get_all(name).iter().rev().map(HeaderValue::as_bytes);
+        let claims = lines.flat_map(|line| {
+            forwarded::elements_from_the_right(line)
+                .map(|element| if is_x { forwarded::address(element) } else { forwarded::client_of(element) })
+        });
+        for claim in claims.take(MAX_PROXIES) {
+            let Some(address) = claim else { break };
+            client = address.to_canonical();
+            if !self.trusts(client) {
+                break;
+            }
+        }
+        client
+    }
+
+    fn trusts(&self, address: IpAddr) -> bool {
+        self.networks.iter().any(|network| network.contains(address))
+    }
+}
 
 /// An address, or all addresses with the same first bits: `10.0.0.7`, `10.0.0.0/8`, `fd00::/8`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -76,35 +141,28 @@ impl fmt::Display for Network {
     }
 }
 
-/// The client's address, for a connection that came from `peer`.
-pub(crate) fn client(trusted: &[Network], peer: IpAddr, headers: &HeaderMap) -> IpAddr {
-    let is_trusted = |address: IpAddr| trusted.iter().any(|network| network.contains(address));
-    let mut client = peer.to_canonical();
-    let values = headers.get_all(FORWARDED_FOR).iter().rev();
-    let mut claims = values.flat_map(|value| value.to_str().unwrap_or_default().rsplit(',')).map(str::trim);
-    while is_trusted(client) {
-        match claims.next().map(str::parse::<IpAddr>) {
-            Some(Ok(address)) => client = address.to_canonical(),
-            // What cannot be read was not written by a proxy that is to be trusted.
-            Some(Err(_)) | None => break,
-        }
-    }
-    client
-}
-
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
-
     use super::*;
 
-    fn seen(trusted: &[&str], peer: &str, claims: &[&'static str]) -> String {
-        let trusted: Vec<Network> = trusted.iter().map(|network| network.parse().unwrap()).collect();
+    fn read(header: ClientAddressHeader, trusted: &[&str], peer: &str, claims: &[(HeaderName, &str)]) -> String {
+        let trusted_proxies = trusted.iter().map(|network| network.parse().unwrap()).collect();
+        let config = Config { trusted_proxies, client_address_header: header, ..Config::default() };
         let mut headers = HeaderMap::new();
-        for claim in claims {
-            headers.append(FORWARDED_FOR, HeaderValue::from_static(claim));
+        for (name, claim) in claims {
+            headers.append(name, HeaderValue::from_bytes(claim.as_bytes()).unwrap());
         }
-        client(&trusted, peer.parse().unwrap(), &headers).to_string()
+        TrustedProxies::new(&config).client(peer.parse().unwrap(), &headers).to_string()
+    }
+
+    fn seen(trusted: &[&str], peer: &str, claims: &[&str]) -> String {
+        let claims: Vec<_> = claims.iter().map(|claim| (X_FORWARDED_FOR, *claim)).collect();
+        read(ClientAddressHeader::Either, trusted, peer, &claims)
+    }
+
+    fn forwarded(claims: &[&str]) -> String {
+        let claims: Vec<_> = claims.iter().map(|claim| (FORWARDED, *claim)).collect();
+        read(ClientAddressHeader::Either, &["10.0.0.0/8"], "10.0.0.1", &claims)
     }
 
     #[test]
@@ -122,6 +180,81 @@ mod tests {
         assert_eq!(seen(&["10.0.0.0/8"], "10.0.0.1", &[]), "10.0.0.1");
         assert_eq!(seen(&["10.0.0.0/8"], "10.0.0.1", &["192.0.2.1, nonsense"]), "10.0.0.1");
         assert_eq!(seen(&["10.0.0.0/8"], "::ffff:10.0.0.1", &["2001:db8::1"]), "2001:db8::1");
+    }
+
+    #[test]
+    fn a_port_and_brackets_are_no_part_of_the_address() {
+        for (claim, client) in [
+            ("203.0.113.7:51234", "203.0.113.7"),
+            ("[2001:db8::1]:443", "2001:db8::1"),
+            ("[2001:db8::1]", "2001:db8::1"),
+            ("[::ffff:192.0.2.1]:80", "192.0.2.1"),
+            (" 192.0.2.1\t", "192.0.2.1"),
+            ("6.6.6.6, 203.0.113.7:51234,[2001:db8::1]:443", "2001:db8::1"),
+            ("192.0.2.1:1, 10.0.0.2:2, 10.0.0.3:3", "192.0.2.1"),
+        ] {
+            assert_eq!(seen(&["10.0.0.0/8"], "10.0.0.1", &[claim]), client, "{claim}");
+        }
+        for nobody in [
+            "",
+            "unknown",
+            "192.0.2.1:",
+            "192.0.2.1:x",
+            "192.0.2.1:123456",
+            "[192.0.2.1]",
+            "[2001:db8::1",
+            "[2001:db8::1]8",
+            "192.0.2",
+            "\u{e9}",
+        ] {
+            assert_eq!(seen(&["10.0.0.0/8"], "10.0.0.1", &[&format!("6.6.6.6, {nobody}")]), "10.0.0.1", "{nobody}");
+        }
+    }
+
+    #[test]
+    fn forwarded_is_read_as_rfc_7239_writes_it() {
+        for (lines, client) in [
+            (&["for=192.0.2.60;proto=http;by=203.0.113.43"][..], "192.0.2.60"),
+            (&[r#"For="[2001:db8:cafe::17]:4711""#], "2001:db8:cafe::17"),
+            (&[r#"by=10.0.0.2; FOR="192.0.2.60:_port" ;host="a,b;for=6.6.6.6\"\\""#], "192.0.2.60"),
+            (&["for=192.0.2.43, for=198.51.100.17"], "198.51.100.17"),
+            (&["for=192.0.2.43,for=10.1.1.1;by=10.0.0.1 , for=10.2.2.2"], "192.0.2.43"),
+            (&["for=6.6.6.6", "for=192.0.2.43", "for=10.1.1.1"], "192.0.2.43"),
+            (&[r#"for="open, for=192.0.2.43"#], "192.0.2.43"),
+            (&[r#"for=6.6.6.6;host="\"#, "for=192.0.2.43"], "192.0.2.43"),
+            (&["for=192.0.2.43;x="], "10.0.0.1"),
+            (&["for=unknown"], "10.0.0.1"),
+            (&["for=192.0.2.43, for=_hidden"], "10.0.0.1"),
+            (&["for=192.0.2.43, for=_hidden, for=10.1.1.1"], "10.1.1.1"),
+            (&["proto=https"], "10.0.0.1"),
+            (&["for=192.0.2.43;for=192.0.2.44"], "10.0.0.1"),
+            (&["192.0.2.43"], "10.0.0.1"),
+            (&["for=2001:db8::1"], "10.0.0.1"),
+            (&["for = 192.0.2.43"], "10.0.0.1"),
+        ] {
+            assert_eq!(forwarded(lines), client, "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn one_header_of_the_two_is_read() {
+        let both = [(FORWARDED, "for=192.0.2.1"), (X_FORWARDED_FOR, "192.0.2.2")];
+        let read = |header, claims: &[(HeaderName, &str)]| read(header, &["10.0.0.0/8"], "10.0.0.1", claims);
+        assert_eq!(read(ClientAddressHeader::Either, &both), "192.0.2.2");
+        assert_eq!(read(ClientAddressHeader::XForwardedFor, &both), "192.0.2.2");
+        assert_eq!(read(ClientAddressHeader::Forwarded, &both), "192.0.2.1");
+        // What cannot be read is no reason to read the other.
+        let unread = [(FORWARDED, "for=192.0.2.1"), (X_FORWARDED_FOR, "unknown")];
+        assert_eq!(read(ClientAddressHeader::Either, &unread), "10.0.0.1");
+        assert_eq!(read(ClientAddressHeader::XForwardedFor, &both[..1]), "10.0.0.1");
+        assert_eq!(read(ClientAddressHeader::Forwarded, &both[1..]), "10.0.0.1");
+    }
+
+    #[test]
+    fn a_bounded_number_of_proxies_is_passed() {
+        let chain = |proxies: usize| format!("192.0.2.1{}", ", 10.0.0.2".repeat(proxies));
+        assert_eq!(seen(&["10.0.0.0/8"], "10.0.0.1", &[&chain(MAX_PROXIES - 1)]), "192.0.2.1");
+        assert_eq!(seen(&["10.0.0.0/8"], "10.0.0.1", &[&chain(MAX_PROXIES)]), "10.0.0.2");
     }
 
     #[test]

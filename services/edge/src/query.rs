@@ -2,7 +2,7 @@
 //!
 //! A parameter is named by the path of its field, in JSON's spelling or the contract's: `pageSize`, `filter.name`.
 //! A repeated field is given once for each item. Whatever would be ignored is refused instead: a parameter that is
-//! unknown, one for a field that the path or the body fills, a single field given twice.
+//! unknown, one for a field that the path or the body fills, a single field given twice, whichever ways it is spelled.
 
 use drystone_mesh::error::{Error, Result};
 use prost_reflect::{DynamicMessage, Value};
@@ -20,18 +20,20 @@ use crate::{
 /// # Errors
 /// `INVALID_REQUEST` that names the parameter.
 pub(crate) fn fill(route: &Route, request: &mut DynamicMessage, query: &str) -> Result<()> {
-    let mut singles: Vec<FieldPath> = Vec::new();
+    let mut given: Vec<FieldPath> = Vec::new();
     for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
         let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
         let decode = |text| percent::decode(text, Rules::Query);
         let name = decode(name).map_err(|error| refuse(name, error.to_string()))?;
         let value = decode(value).map_err(|error| refuse(&name, error.to_string()))?;
         let field = find(route, &name)?;
-        if !field.leaf().is_list() {
-            if singles.contains(&field) {
+        let is_next_item = field.leaf().is_list() && given.contains(&field);
+        if !is_next_item {
+            // One inside the other, as `maybe.value` is inside `maybe`, gives the same thing twice.
+            if given.iter().any(|other| field.is_within(other) || other.is_within(&field)) {
                 return Err(refuse(&name, "is given twice; send it once"));
             }
-            singles.push(field.clone());
+            given.push(field.clone());
         }
         put(&field, request, &name, &value)?;
     }
@@ -59,6 +61,9 @@ fn find(route: &Route, name: &str) -> Result<FieldPath> {
 fn put(field: &FieldPath, request: &mut DynamicMessage, name: &str, value: &str) -> Result<()> {
     let leaf = field.leaf();
     let parsed = text::parse(leaf, value).ok_or_else(|| refuse(name, format!("must be {}", text::expected(leaf))))?;
+    if let Some(rival) = field.rival(request) {
+        return Err(refuse(name, format!("cannot be given together with {}", rival.json_name())));
+    }
     // The way there is made of messages, or `find` would not have found it.
     let Some(parent) = field.parent(request) else { return Ok(()) };
     if leaf.is_list() {
@@ -66,10 +71,6 @@ fn put(field: &FieldPath, request: &mut DynamicMessage, name: &str, value: &str)
             items.push(parsed);
         }
         return Ok(());
-    }
-    let rival = leaf.containing_oneof().and_then(|oneof| oneof.fields().find(|other| parent.has_field(other)));
-    if let Some(rival) = rival.filter(|rival| rival != leaf) {
-        return Err(refuse(name, format!("cannot be given together with {}", rival.json_name())));
     }
     parent.set_field(leaf, parsed);
     Ok(())

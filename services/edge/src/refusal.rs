@@ -17,8 +17,19 @@ pub(crate) struct Refusal {
     pub(crate) http: Option<StatusCode>,
     /// The methods that the path has.
     pub(crate) allow: Option<BTreeSet<String>>,
+    /// What would have been accepted instead of the body that came.
+    pub(crate) accepts: Option<Accepts>,
     /// Whether the connection cannot go on, since part of the body is still to come.
     pub(crate) closes: bool,
+}
+
+/// What a body has to be, where it is refused with 415 (RFC 9110, section 15.5.16).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Accepts {
+    /// Another media type: JSON.
+    Json,
+    /// Another content coding: none.
+    Identity,
 }
 
 impl Refusal {
@@ -28,7 +39,7 @@ impl Refusal {
     }
 
     fn of(status: Status) -> Self {
-        Self { status, is_from_service: false, http: None, allow: None, closes: false }
+        Self { status, is_from_service: false, http: None, allow: None, accepts: None, closes: false }
     }
 
     /// No REST call has this path.
@@ -50,6 +61,16 @@ impl Refusal {
     pub(crate) fn too_slow() -> Self {
         let error = Error::new(Reason::BodyTooSlow, "the body did not arrive in time; send it again");
         Self { closes: true, ..error.into() }
+    }
+
+    /// The same, with an HTTP status that is not the reason's own.
+    pub(crate) fn with_http(self, status: StatusCode) -> Self {
+        Self { http: Some(status), ..self }
+    }
+
+    /// The same, which says what would have been accepted.
+    pub(crate) fn accepting(self, accepts: Accepts) -> Self {
+        Self { accepts: Some(accepts), ..self }
     }
 
     /// The same, on a connection that cannot go on.

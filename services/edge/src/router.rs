@@ -3,20 +3,24 @@
 //! Of several templates that match, the one with the earlier literal wins, segment by segment, then `*`, then `**`; a
 //! verb (`:revokeAll`) beats none. A template that does not serve the method steps back for one that does, so that
 //! `PATCH /v1/users/{id}` is not hidden by `GET /v1/users/me`.
+//!
+//! A path that ends in a verb of a template that matches it stands for that custom method alone: `GET /v1/users/7:block` is
+//! not the user `7:block`. Any other colon belongs to the value of a variable.
 
 use std::{borrow::Cow, collections::BTreeSet};
 
 use http::Method;
 
-use crate::{
-    percent::{self, Rules},
-    template::{Segment, Template},
-};
+use crate::percent::{self, Rules};
+
+use drystone::contract::rest::{Segment, Template};
 
 /// Finds what serves a method and a path.
 #[derive(Debug)]
 pub(crate) struct Router<T> {
     root: Node<T>,
+    /// The methods of all routes.
+    all_methods: BTreeSet<String>,
 }
 
 /// What became of a search.
@@ -110,7 +114,7 @@ fn offer<'n, T, R>(
 impl<T: Copy> Router<T> {
     /// A router without routes.
     pub(crate) const fn new() -> Self {
-        Self { root: Node::new() }
+        Self { root: Node::new(), all_methods: BTreeSet::new() }
     }
 
     /// Adds a route.
@@ -132,47 +136,67 @@ impl<T: Copy> Router<T> {
         if let Some((.., taken)) = served.iter().find(|own| is_same(own)) {
             return Err(*taken);
         }
+        self.all_methods.insert(method.as_str().to_owned());
         served.push((template.verb.clone(), method, route));
         Ok(())
     }
 
     /// Finds what serves `method` at `path`. HEAD is served by whatever serves GET.
     pub(crate) fn find(&self, method: &Method, path: &str) -> Found<T> {
-        let found = self.walk(path, &mut |own, route| (own == method).then_some(*route)).or_else(|| {
-            let is_head = method == Method::HEAD;
-            is_head.then(|| self.walk(path, &mut |own, route| (own == Method::GET).then_some(*route)))?
-        });
-        found.map_or_else(|| self.methods(path), Found::Served)
+        let Some(target) = &self.target(path) else { return Found::Nothing };
+        let serving = |method: &Method| self.walk(target, &mut |own, route| (own == method).then_some(*route));
+        let found = serving(method).or_else(|| if method == Method::HEAD { serving(&Method::GET) } else { None });
+        found.map_or_else(|| self.methods(target), Found::Served)
+    }
+
+    /// The methods of all routes, and those that come with them.
+    pub(crate) fn all_methods(&self) -> BTreeSet<String> {
+        with_implied(self.all_methods.clone())
     }
 
     /// The methods that serve a path; `Found::Nothing` if there are none.
-    fn methods(&self, path: &str) -> Found<T> {
+    fn methods(&self, target: &Target<'_>) -> Found<T> {
         let mut methods = BTreeSet::new();
-        self.walk::<()>(path, &mut |method, _| {
+        self.walk::<()>(target, &mut |method, _| {
             methods.insert(method.as_str().to_owned());
             None
         });
-        if methods.is_empty() {
-            return Found::Nothing;
-        }
-        if methods.contains("GET") {
-            methods.insert("HEAD".to_owned());
-        }
-        methods.insert("OPTIONS".to_owned());
-        Found::OtherMethods(methods)
+        if methods.is_empty() { Found::Nothing } else { Found::OtherMethods(with_implied(methods)) }
     }
 
-    fn walk<'n, R>(&'n self, path: &str, visit: &mut impl FnMut(&'n Method, &'n T) -> Option<R>) -> Option<R> {
+    /// What a path asks for: a custom method if any template has its verb, else the whole path.
+    fn target<'p>(&self, path: &'p str) -> Option<Target<'p>> {
         let path = path.strip_prefix('/')?;
         let last = path.rfind('/').map_or(0, |at| at + 1);
         if let Some(colon) = path[last..].rfind(':') {
-            let (before, verb) = (&path[..last + colon], &path[last + colon + 1..]);
-            if let Some(found) = self.root.walk(Some(before), Some(verb), visit) {
-                return Some(found);
+            let (path, verb) = (&path[..last + colon], &path[last + colon + 1..]);
+            if let Ok(verb) = percent::decode(verb, Rules::Segment)
+                && self.root.walk(Some(path), Some(&*verb), &mut |_, _| Some(())).is_some()
+            {
+                return Some(Target { path, verb: Some(verb) });
             }
         }
-        self.root.walk(Some(path), None, visit)
+        Some(Target { path, verb: None })
     }
+
+    fn walk<'n, R>(&'n self, target: &Target<'_>, visit: &mut impl FnMut(&'n Method, &'n T) -> Option<R>) -> Option<R> {
+        self.root.walk(Some(target.path), target.verb.as_deref(), visit)
+    }
+}
+
+/// A path without its leading slash and verb, and the verb.
+struct Target<'p> {
+    path: &'p str,
+    verb: Option<Cow<'p, str>>,
+}
+
+/// HEAD comes with GET, OPTIONS with everything.
+fn with_implied(mut methods: BTreeSet<String>) -> BTreeSet<String> {
+    if methods.contains("GET") {
+        methods.insert("HEAD".to_owned());
+    }
+    methods.insert("OPTIONS".to_owned());
+    methods
 }
 
 #[cfg(test)]
@@ -237,8 +261,23 @@ mod tests {
         assert_eq!(find(&router, "POST /v1/sessions:other"), "nothing");
         assert_eq!(find(&router, "POST /v1/sessions/:revokeAll"), "DELETE, OPTIONS");
         assert_eq!(find(&router, "POST /v1/users/7:block"), "POST /v1/users/{id}:block");
-        assert_eq!(find(&router, "GET /v1/users/7:block"), "GET /v1/users/{id}");
         assert_eq!(find(&router, "GET /v1/users/a:b"), "GET /v1/users/{id}");
+    }
+
+    #[test]
+    fn a_custom_method_is_no_value_of_a_variable() {
+        let router = router(ROUTES);
+        for method in ["GET", "HEAD", "PATCH", "OPTIONS"] {
+            assert_eq!(find(&router, &format!("{method} /v1/users/7:block")), "OPTIONS, POST", "{method}");
+            assert_eq!(find(&router, &format!("{method} /v1/users/7:bl%6Fck")), "OPTIONS, POST", "{method}");
+        }
+        assert_eq!(find(&router, "POST /v1/users/7:bl%6Fck"), "POST /v1/users/{id}:block");
+        assert_eq!(find(&router, "POST /v1/users/a:b:block"), "POST /v1/users/{id}:block");
+        // The verb of another path, one that no route has, and a colon that is data.
+        for path in ["7:revokeAll", "7:Block", "7:block:", "7:", ":", "7%3Ablock"] {
+            assert_eq!(find(&router, &format!("GET /v1/users/{path}")), "GET /v1/users/{id}", "{path}");
+        }
+        assert_eq!(find(&router, "DELETE /v1/sessions/7:block"), "DELETE /v1/sessions/{id}");
     }
 
     #[test]
@@ -282,12 +321,19 @@ mod tests {
         #[test]
         fn the_tree_finds_what_a_list_would(path in "(/(v1|users|me|shelves|books|sessions|7|)){0,5}(:block|:revokeAll)?") {
             let router = router(ROUTES);
-            let matches = |route: &&&str| {
+            let parsed = |route: &str| {
                 let (method, template) = route.split_once(' ').unwrap();
-                method == "GET" && matches_slowly(&template.parse().unwrap(), &path)
+                (method.to_owned(), template.parse::<Template>().unwrap())
+            };
+            let matching: Vec<&&str> = ROUTES.iter().filter(|route| matches_slowly(&parsed(route).1, &path)).collect();
+            let is_custom = matching.iter().any(|route| parsed(route).1.verb.is_some());
+            let is_expected = |route: &&&str| {
+                let (method, template) = parsed(route);
+                method == "GET" && template.verb.is_some() == is_custom
             };
             let found = find(&router, &format!("GET {path}"));
-            let expected: Vec<&&str> = ROUTES.iter().filter(matches).collect();
+            let expected: Vec<&&str> = matching.iter().copied().filter(is_expected).collect();
+            prop_assert_eq!(found == "nothing", matching.is_empty());
             prop_assert_eq!(found.starts_with("GET /"), !expected.is_empty(), "{} {:?}", found, expected);
             prop_assert!(expected.is_empty() || expected.contains(&&found.as_str()));
         }

@@ -1,14 +1,20 @@
 //! The table of routes: made once, at the start, and only if every route of the contract can be served.
 
-use std::collections::HashMap;
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
 
+use drystone::contract::{
+    Contracts,
+    rest::{Template, TemplateError},
+};
 use http::Method;
 
 use crate::{
     StartError,
-    route::{self, Contract, ContractError, Route},
+    route::{self, Route, RouteError},
     router::{Found, Router},
-    template::{Template, TemplateError},
 };
 
 /// The path that the edge answers by itself.
@@ -35,21 +41,21 @@ impl<C: Clone> Table<C> {
     /// # Errors
     /// For a contract that cannot be served, or whatever `connect` fails with.
     pub(crate) fn build(
-        contract: Contract,
+        contracts: &Contracts,
         mut connect: impl FnMut(&str) -> Result<C, StartError>,
     ) -> Result<Self, StartError> {
         let mut table = Self { router: Router::new(), routes: Vec::new() };
         table.add(Method::GET, &health_path()?, Target::Health).map_err(|fault| fault_of(HEALTH, fault))?;
-        let mut channels: HashMap<&str, C> = HashMap::new();
-        for route in route::read(contract)? {
+        let mut channels: HashMap<Arc<str>, C> = HashMap::new();
+        for route in route::read(contracts)? {
             let target = Target::Route(table.routes.len());
             table
                 .add(route.method.clone(), &route.template, target)
-                .map_err(|fault| fault_of(route.rpc.path, fault))?;
-            let workload = route.rpc.workload();
+                .map_err(|fault| fault_of(&route.rpc.path, fault))?;
+            let workload = &route.rpc.workload;
             let channel = match channels.get(workload) {
                 Some(channel) => channel.clone(),
-                None => channels.entry(workload).or_insert(connect(workload)?).clone(),
+                None => channels.entry(Arc::clone(workload)).or_insert(connect(workload)?).clone(),
             };
             table.routes.push((route, channel));
         }
@@ -70,16 +76,21 @@ impl<C: Clone> Table<C> {
         self.router.find(method, path)
     }
 
+    /// The methods that are served at any path, in alphabetical order.
+    pub(crate) fn methods(&self) -> BTreeSet<String> {
+        self.router.all_methods()
+    }
+
     /// The route of a number that [`Self::find`] answered.
     pub(crate) fn route(&self, number: usize) -> &(Route, C) {
         &self.routes[number]
     }
 }
 
-fn health_path() -> Result<Template, ContractError> {
+fn health_path() -> Result<Template, RouteError> {
     HEALTH.parse().map_err(|error: TemplateError| fault_of(HEALTH, error.to_string()))
 }
 
-fn fault_of(rpc: &str, fault: String) -> ContractError {
-    ContractError { rpc: rpc.to_owned(), fault }
+fn fault_of(rpc: &str, fault: String) -> RouteError {
+    RouteError { rpc: rpc.to_owned(), fault }
 }

@@ -1,5 +1,7 @@
 //! Values that are written as plain text, in paths and queries; and what a field expects, in words.
 
+use drystone::contract::rest::TEXT_MESSAGES as WRITABLE;
+pub(crate) use drystone::contract::rest::is_text as is_writable;
 use prost::bytes::Bytes;
 use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, Value};
 use serde::de::value::{Error as PlainError, StrDeserializer};
@@ -9,27 +11,6 @@ use serde::de::value::{Error as PlainError, StrDeserializer};
 pub(crate) fn parse(field: &FieldDescriptor, text: &str) -> Option<Value> {
     if field.is_map() { None } else { parse_kind(&field.kind(), text) }
 }
-
-/// Whether a value of the field can be written as text.
-pub(crate) fn is_writable(field: &FieldDescriptor) -> bool {
-    !field.is_map() && field.kind().as_message().is_none_or(|message| WRITABLE.contains(&message.full_name()))
-}
-
-/// The messages that have a form of their own as text.
-const WRITABLE: [&str; 12] = [
-    "google.protobuf.Timestamp",
-    "google.protobuf.Duration",
-    FIELD_MASK,
-    "google.protobuf.DoubleValue",
-    "google.protobuf.FloatValue",
-    "google.protobuf.Int64Value",
-    "google.protobuf.UInt64Value",
-    "google.protobuf.Int32Value",
-    "google.protobuf.UInt32Value",
-    "google.protobuf.BoolValue",
-    "google.protobuf.StringValue",
-    "google.protobuf.BytesValue",
-];
 
 /// The name of the message that lists fields.
 pub(crate) const FIELD_MASK: &str = "google.protobuf.FieldMask";
@@ -114,7 +95,8 @@ fn parse_mask(message: &MessageDescriptor, text: &str) -> Option<DynamicMessage>
     Some(mask)
 }
 
-fn snake_case(path: &str) -> String {
+/// A name of JSON as the contract spells it.
+pub(crate) fn snake_case(path: &str) -> String {
     let mut snake = String::with_capacity(path.len() + 4);
     for sign in path.chars() {
         if sign.is_ascii_uppercase() {

@@ -1,13 +1,16 @@
-//! Reads JSON through serde and remembers where it is, so that an error can name its place. It refuses members that
-//! stand twice in one object, of which readers would take different ones, and nesting that protobuf could not carry.
+//! Reads JSON through serde and remembers where it is, so that an error can name its place. It refuses members that are
+//! given twice in one object, in whichever spelling, of which readers would take different ones, and nesting that protobuf could not
+//! carry.
 
-use std::{borrow::Cow, collections::HashSet, fmt};
+use std::{borrow::Cow, fmt};
 
 use serde::{
     Deserializer,
     de::{DeserializeSeed, Error, MapAccess, SeqAccess, Visitor, value::StrDeserializer},
     forward_to_deserialize_any,
 };
+
+use crate::shape::{Seen, Shape};
 
 /// How deep lists and objects may nest. Protobuf readers stop at 100 messages inside each other, and one level of JSON
 /// is up to three of them (`google.protobuf.Struct`).
@@ -21,7 +24,7 @@ pub(crate) struct Trail<'de> {
     /// The member that is being looked at, until its value is.
     member: Option<Cow<'de, str>>,
     /// Whether the member had been there before.
-    is_twice: bool,
+    is_duplicate: bool,
     /// How many lists and objects are open.
     depth: usize,
 }
@@ -41,9 +44,9 @@ impl Trail<'_> {
         self.steps.iter().rev()
     }
 
-    /// Whether the error is a member that stands twice.
-    pub(crate) fn is_twice(&self) -> bool {
-        self.is_twice
+    /// Whether the error is a member that is given twice.
+    pub(crate) fn is_duplicate(&self) -> bool {
+        self.is_duplicate
     }
 
     /// Whether the error is nesting that goes too deep.
@@ -65,12 +68,14 @@ impl Trail<'_> {
 /// A deserializer that leaves a trail.
 pub(crate) struct Tracked<'t, 'de, D> {
     inner: D,
+    /// What the value stands for.
+    shape: Shape,
     trail: &'t mut Trail<'de>,
 }
 
 impl<'t, 'de, D> Tracked<'t, 'de, D> {
-    pub(crate) fn new(inner: D, trail: &'t mut Trail<'de>) -> Self {
-        Self { inner, trail }
+    pub(crate) fn new(inner: D, shape: Shape, trail: &'t mut Trail<'de>) -> Self {
+        Self { inner, shape, trail }
     }
 }
 
@@ -78,11 +83,11 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Tracked<'_, 'de, D> {
     type Error = D::Error;
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
-        self.inner.deserialize_any(Tracked::new(visitor, self.trail))
+        self.inner.deserialize_any(Tracked::new(visitor, self.shape, self.trail))
     }
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
-        self.inner.deserialize_option(Tracked::new(visitor, self.trail))
+        self.inner.deserialize_option(Tracked::new(visitor, self.shape, self.trail))
     }
 
     // JSON says by itself what it holds, so that the other hints change nothing.
@@ -119,13 +124,13 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for Tracked<'_, 'de, V> {
     }
 
     fn visit_some<D: Deserializer<'de>>(self, inner: D) -> Result<V::Value, D::Error> {
-        self.inner.visit_some(Tracked::new(inner, self.trail))
+        self.inner.visit_some(Tracked::new(inner, self.shape, self.trail))
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, inner: A) -> Result<V::Value, A::Error> {
         let trail = self.trail;
         trail.enter()?;
-        let result = self.inner.visit_seq(Items { inner, next: 0, trail });
+        let result = self.inner.visit_seq(Items { inner, shape: self.shape.item(), next: 0, trail });
         trail.leave(&result);
         result
     }
@@ -133,7 +138,8 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for Tracked<'_, 'de, V> {
     fn visit_map<A: MapAccess<'de>>(self, inner: A) -> Result<V::Value, A::Error> {
         let trail = self.trail;
         trail.enter()?;
-        let result = self.inner.visit_map(Members { inner, seen: Seen::default(), trail });
+        let members = Members { inner, shape: self.shape, value: Shape::Free, seen: Seen::default(), trail };
+        let result = self.inner.visit_map(members);
         trail.leave(&result);
         // An error of the visitor's own is about the member that it looked at last.
         if let (Err(_), Some(member)) = (&result, trail.member.take())
@@ -147,6 +153,8 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for Tracked<'_, 'de, V> {
 
 struct Items<'t, 'de, A> {
     inner: A,
+    /// What each item stands for.
+    shape: Shape,
     next: usize,
     trail: &'t mut Trail<'de>,
 }
@@ -155,7 +163,7 @@ impl<'de, A: SeqAccess<'de>> SeqAccess<'de> for Items<'_, 'de, A> {
     type Error = A::Error;
 
     fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, A::Error> {
-        let item = self.inner.next_element_seed(Tracked::new(seed, self.trail));
+        let item = self.inner.next_element_seed(Tracked::new(seed, self.shape.clone(), self.trail));
         if item.is_err() {
             self.trail.steps.push(Step::Item(self.next));
         }
@@ -170,6 +178,10 @@ impl<'de, A: SeqAccess<'de>> SeqAccess<'de> for Items<'_, 'de, A> {
 
 struct Members<'t, 'de, A> {
     inner: A,
+    /// What the object stands for.
+    shape: Shape,
+    /// What the value of the member that is being looked at stands for.
+    value: Shape,
     seen: Seen<'de>,
     trail: &'t mut Trail<'de>,
 }
@@ -182,16 +194,19 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for Members<'_, 'de, A> {
         let Some(key) = self.inner.next_key_seed(Key)? else { return Ok(None) };
         self.trail.member = Some(key.clone());
         let asked = seed.deserialize(StrDeserializer::new(&key))?;
-        if !self.seen.insert(key) {
-            self.trail.is_twice = true;
-            return Err(A::Error::custom("stands twice"));
+        let (identity, value) = self.shape.member(key);
+        self.value = value;
+        if !self.seen.insert(identity) {
+            self.trail.is_duplicate = true;
+            return Err(A::Error::custom("is given twice"));
         }
         Ok(Some(asked))
     }
 
     fn next_value_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<T::Value, A::Error> {
         let member = self.trail.member.take();
-        let value = self.inner.next_value_seed(Tracked::new(seed, self.trail));
+        let shape = std::mem::replace(&mut self.value, Shape::Free);
+        let value = self.inner.next_value_seed(Tracked::new(seed, shape, self.trail));
         match (&value, member) {
             (Err(_), Some(member)) => self.trail.steps.push(Step::Member(member.into_owned())),
             (_, member) => self.trail.member = member,
@@ -208,7 +223,7 @@ impl<'de, S: DeserializeSeed<'de>> DeserializeSeed<'de> for Tracked<'_, 'de, S> 
     type Value = S::Value;
 
     fn deserialize<D: Deserializer<'de>>(self, inner: D) -> Result<S::Value, D::Error> {
-        self.inner.deserialize(Tracked::new(inner, self.trail))
+        self.inner.deserialize(Tracked::new(inner, self.shape, self.trail))
     }
 }
 
@@ -236,28 +251,5 @@ impl<'de> Visitor<'de> for Key {
 
     fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
         Ok(Cow::Owned(text.to_owned()))
-    }
-}
-
-/// The names in one object. Few are compared one by one; many are hashed, so that no body makes it slow.
-#[derive(Default)]
-struct Seen<'de> {
-    few: Vec<Cow<'de, str>>,
-    many: HashSet<Cow<'de, str>>,
-}
-
-impl<'de> Seen<'de> {
-    /// How many names are few.
-    const FEW: usize = 16;
-
-    /// Whether the name is new.
-    fn insert(&mut self, name: Cow<'de, str>) -> bool {
-        if self.many.is_empty() && self.few.len() < Self::FEW {
-            let is_new = !self.few.contains(&name);
-            self.few.push(name);
-            return is_new;
-        }
-        self.many.extend(self.few.drain(..));
-        self.many.insert(name)
     }
 }

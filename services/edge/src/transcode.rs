@@ -5,7 +5,9 @@ use drystone_mesh::error::{Error, Reason, Result};
 use prost_reflect::{DynamicMessage, FieldDescriptor};
 
 use crate::{
-    json, query,
+    json,
+    percent::{self, Rules},
+    query,
     route::{BodyMapping, Route},
     text,
 };
@@ -16,9 +18,10 @@ use crate::{
 /// `MALFORMED_BODY` or `INVALID_REQUEST`, which names the field as the client spells it.
 pub(crate) fn request(route: &Route, path: &str, query: Option<&str>, body: &[u8]) -> Result<DynamicMessage> {
     let mut message = from_body(route, body)?;
-    for ((_, text), field) in route.template.captures(path).zip(&route.variables) {
+    for ((variable, text), field) in route.template.captures(path).zip(&route.variables) {
         let name = || client_name(route, field.steps());
-        let text = text.map_err(|error| Error::invalid_field(name(), error.to_string()))?;
+        let rules = if variable.is_one_segment { Rules::Segment } else { Rules::Segments };
+        let text = percent::decode(text, rules).map_err(|error| Error::invalid_field(name(), error.to_string()))?;
         let value = text::parse(field.leaf(), &text)
             .ok_or_else(|| Error::invalid_field(name(), format!("must be {}", text::expected(field.leaf()))))?;
         field.set(&mut message, value);

@@ -1,8 +1,18 @@
-//! What an owner says of a property. How long each part may be, the contract says.
+//! What an owner says of a property. All texts are kept in NFC; what they may not have in them, and why: see
+//! [`drystone_mesh::text`].
 
 use std::collections::BTreeMap;
 
 use aws_lc_rs::digest::{Context, SHA256};
+use drystone_mesh::{
+    display_name::DisplayName,
+    text::{Lines, TextError, is_blank, normalize},
+};
+
+// The longest texts, in code points of their normal form. The contract says the same of what is sent.
+const MAX_DESCRIPTION_LENGTH: usize = 2000;
+const MAX_LABEL_KEY_LENGTH: usize = 63;
+const MAX_LABEL_VALUE_LENGTH: usize = 256;
 
 /// What an owner says of a property.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,11 +36,7 @@ pub struct Change {
     pub labels: Option<Labels>,
 }
 
-/// The name that is shown: one line, without spaces around it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DisplayName(String);
-
-/// A description: any text.
+/// A description: a text of any number of lines.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Description(String);
 
@@ -38,15 +44,15 @@ pub struct Description(String);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Labels(BTreeMap<String, String>);
 
-/// The text cannot be shown as what it is meant to be.
+/// Why labels are refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum TextError {
-    /// Nothing would be seen.
-    #[error("must not be blank")]
-    Blank,
-    /// It would not stay in its place.
-    #[error("must not have control characters, or line breaks where one line is shown")]
-    Control,
+pub enum LabelsError {
+    /// A key or a value is refused by itself.
+    #[error(transparent)]
+    Text(#[from] TextError),
+    /// Two keys are spelled differently and have the same normal form.
+    #[error("must not have two keys that are the same text")]
+    DuplicateKey,
 }
 
 impl Content {
@@ -71,39 +77,16 @@ impl Content {
     }
 }
 
-impl DisplayName {
-    /// Parses a name. Spaces around it are no part of it.
-    pub fn parse(text: &str) -> Result<Self, TextError> {
-        let text = text.trim();
-        if text.is_empty() { Err(TextError::Blank) } else { one_line(text).map(|()| Self(text.to_owned())) }
-    }
-
-    /// What a store has kept, which was parsed when it came in.
-    pub(crate) fn stored(text: String) -> Self {
-        Self(text)
-    }
-
-    /// The name.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    /// The name.
-    #[must_use]
-    pub fn into_string(self) -> String {
-        self.0
-    }
-}
-
 impl Description {
     /// Parses a description, which may be empty and may have many lines.
-    pub fn parse(text: String) -> Result<Self, TextError> {
-        let lawful = |character: char| !character.is_control() || matches!(character, '\n' | '\r' | '\t');
-        if text.chars().all(lawful) { Ok(Self(text)) } else { Err(TextError::Control) }
+    ///
+    /// # Errors
+    /// See [`TextError`].
+    pub fn parse(text: &str) -> Result<Self, TextError> {
+        normalize(text, Lines::Many, MAX_DESCRIPTION_LENGTH).map(|text| Self(text.into_owned()))
     }
 
-    /// What a store has kept, which was parsed when it came in.
+    /// A description that was parsed before it was stored.
     pub(crate) fn stored(text: String) -> Self {
         Self(text)
     }
@@ -122,14 +105,26 @@ impl Description {
 }
 
 impl Labels {
-    /// Parses labels, which may be none.
-    pub fn parse(labels: impl IntoIterator<Item = (String, String)>) -> Result<Self, TextError> {
-        let labels: BTreeMap<_, _> = labels.into_iter().collect();
-        labels.iter().flat_map(|(key, value)| [key, value]).try_for_each(|text| one_line(text))?;
-        Ok(Self(labels))
+    /// Parses labels, which may be none: each key has something to see, and each value stays on its line.
+    ///
+    /// # Errors
+    /// See [`LabelsError`].
+    pub fn parse(labels: impl IntoIterator<Item = (String, String)>) -> Result<Self, LabelsError> {
+        let mut parsed = BTreeMap::new();
+        for (key, value) in labels {
+            if is_blank(&key) {
+                return Err(TextError::Blank.into());
+            }
+            let key = normalize(&key, Lines::One, MAX_LABEL_KEY_LENGTH)?.into_owned();
+            let value = normalize(&value, Lines::One, MAX_LABEL_VALUE_LENGTH)?.into_owned();
+            if parsed.insert(key, value).is_some() {
+                return Err(LabelsError::DuplicateKey);
+            }
+        }
+        Ok(Self(parsed))
     }
 
-    /// What a store has kept, which was parsed when it came in.
+    /// Labels that were parsed before they were stored.
     pub(crate) fn stored(labels: BTreeMap<String, String>) -> Self {
         Self(labels)
     }
@@ -152,10 +147,6 @@ impl Labels {
     }
 }
 
-fn one_line(text: &str) -> Result<(), TextError> {
-    if text.chars().any(char::is_control) { Err(TextError::Control) } else { Ok(()) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -164,29 +155,47 @@ mod tests {
         let labels = labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
         Content {
             display_name: DisplayName::parse(display_name).unwrap(),
-            description: Description::parse(description.to_owned()).unwrap(),
+            description: Description::parse(description).unwrap(),
             labels: Labels::parse(labels).unwrap(),
         }
     }
 
-    #[test]
-    fn a_name_is_what_stands_between_the_spaces() {
-        assert_eq!(DisplayName::parse(" Barn ").unwrap().as_str(), "Barn");
-        assert_eq!(DisplayName::parse("\u{a0} \t"), Err(TextError::Blank));
-        assert_eq!(DisplayName::parse("Barn\nShed"), Err(TextError::Control));
+    fn labels(pairs: &[(&str, &str)]) -> Result<Labels, LabelsError> {
+        Labels::parse(pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())))
     }
 
     #[test]
     fn a_description_has_lines_and_no_other_control_characters() {
-        assert!(Description::parse("one\r\n\ttwo\n".to_owned()).is_ok());
-        assert_eq!(Description::parse("one\u{1b}[31m".to_owned()), Err(TextError::Control));
+        assert!(Description::parse("").is_ok());
+        assert!(Description::parse("one\r\n\ttwo\n").is_ok());
+        assert_eq!(Description::parse("one\u{1b}[31m"), Err(TextError::Control));
+        assert_eq!(Description::parse("one\u{202e}two"), Err(TextError::Direction));
+        let long = "x".repeat(MAX_DESCRIPTION_LENGTH + 1);
+        assert_eq!(Description::parse(&long), Err(TextError::TooLong(MAX_DESCRIPTION_LENGTH)));
     }
 
     #[test]
     fn labels_stay_on_their_line() {
-        for (key, value) in [("colour\n", "red"), ("colour", "red\u{0}")] {
-            assert_eq!(Labels::parse([(key.to_owned(), value.to_owned())]), Err(TextError::Control));
+        for (key, value) in [("colour\n", "red"), ("colour", "red\u{0}"), ("colour", "red\u{2028}")] {
+            assert_eq!(labels(&[(key, value)]), Err(TextError::Control.into()), "{key:?} {value:?}");
         }
+        assert_eq!(labels(&[("colour", "red\u{202e}")]), Err(TextError::Direction.into()));
+        assert_eq!(labels(&[("colo\u{200b}ur", "red")]), Err(TextError::Invisible.into()));
+    }
+
+    #[test]
+    fn a_label_may_be_empty_but_its_key_may_not() {
+        assert!(labels(&[("colour", "")]).is_ok());
+        for key in ["", " ", "\u{200b}", "\u{3164}"] {
+            assert_eq!(labels(&[(key, "red")]), Err(TextError::Blank.into()), "{}", key.escape_unicode());
+        }
+    }
+
+    #[test]
+    fn two_keys_that_are_the_same_text_are_refused() {
+        assert_eq!(labels(&[("caf\u{e9}", "one"), ("cafe\u{301}", "two")]), Err(LabelsError::DuplicateKey));
+        let parsed = labels(&[("cafe\u{301}", "one")]).unwrap();
+        assert_eq!(parsed.iter().collect::<Vec<_>>(), [("caf\u{e9}", "one")]);
     }
 
     #[test]

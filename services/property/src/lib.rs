@@ -6,11 +6,10 @@
 //! | room | holds |
 //! |---|---|
 //! | [`rpc`](crate::Service) | the RPCs: convert, call the domain, convert back |
-//! | [`Property`], [`DisplayName`], [`Description`], [`Labels`] | what a property is made of, and what is lawful in it |
+//! | [`Property`], [`DisplayName`], [`Description`], [`Labels`] | what a property is made of, and which values are valid |
 //! | [`Relation`], [`Claim`] | what a user can be to a property |
 //! | [`PropertyStore`], [`SqlStore`] | where properties are kept; all SQL is in `store.rs` |
 //! | [`Error`] | how this service fails, and the reason that the caller hears |
-//! | [`Config`] | its section of the configuration |
 //!
 //! # How to add an RPC
 //!
@@ -29,9 +28,9 @@
 //! 5. **Tests.** `tests/rpc.rs` calls the handler as a given user. Who may call at all is proven for every RPC in the
 //!    contract by the access matrix in `tests/`, without a line of yours; so is the REST path by the edge.
 
-mod config;
 mod content;
 mod error;
+mod module;
 mod property;
 mod relation;
 mod rpc;
@@ -40,16 +39,17 @@ mod store;
 use std::{fmt, sync::Arc};
 
 use drystone::property::v1::property_service_server::PropertyServiceServer;
-use drystone_mesh::clock::Clock;
+use drystone_mesh::{clock::Clock, module::Module};
 
 pub use crate::{
-    config::Config,
-    content::{Change, Content, Description, DisplayName, Labels, TextError},
+    content::{Change, Content, Description, Labels, LabelsError},
     error::Error,
     property::{NewProperty, Property},
     relation::{Claim, Relation},
     store::{MIGRATIONS, PropertyStore, SqlStore},
 };
+
+pub use drystone_mesh::display_name::DisplayName;
 
 /// The workload's name, as in its SPIFFE ID.
 pub const NAME: &str = "property";
@@ -86,4 +86,10 @@ impl fmt::Debug for Service {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Service").finish_non_exhaustive()
     }
+}
+
+/// The service as a part of a binary.
+#[must_use]
+pub const fn module() -> Module {
+    Module::of::<Service>()
 }

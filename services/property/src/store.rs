@@ -319,7 +319,7 @@ impl From<Row> for Property {
             id: row.id,
             owner_id: row.owner_id,
             content: Content {
-                display_name: DisplayName::stored(row.display_name),
+                display_name: DisplayName::from_stored(row.display_name),
                 description: Description::stored(row.description),
                 labels: Labels::stored(row.labels.0),
             },

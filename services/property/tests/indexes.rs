@@ -40,7 +40,7 @@ async fn every_property_is_found_by_an_index() {
         let owner = Uuid::now_v7();
         let content = Content {
             display_name: DisplayName::parse("Barn").unwrap(),
-            description: Description::parse(String::new()).unwrap(),
+            description: Description::parse("").unwrap(),
             labels: Labels::parse([]).unwrap(),
         };
         let new = NewProperty { id: Uuid::now_v7(), owner_id: owner, request_id: Some(Uuid::now_v7()), content };

@@ -42,19 +42,19 @@ impl Fixture {
     }
 
     async fn create(&self, message: CreatePropertyRequest) -> Result<Property, Reason> {
-        answer(self.service.create_property(as_user(self.ada, message)).await).map(|made| made.property.unwrap())
+        answer(self.service.create_property(as_user(self.ada, message)).await)
     }
 
     async fn get(&self, by: Uuid, id: &str) -> Result<Property, Reason> {
         let request = as_user(by, GetPropertyRequest { id: id.to_owned() });
-        answer(self.service.get_property(request).await).map(|found| found.property.unwrap())
+        answer(self.service.get_property(request).await)
     }
 
     async fn update(&self, by: Uuid, property: Property, mask: &[&str]) -> Result<Property, Reason> {
         let paths = mask.iter().map(ToString::to_string).collect();
         let update_mask = Some(prost_types::FieldMask { paths });
         let request = as_user(by, UpdatePropertyRequest { property: Some(property), update_mask });
-        answer(self.service.update_property(request).await).map(|changed| changed.property.unwrap())
+        answer(self.service.update_property(request).await)
     }
 
     async fn delete(&self, by: Uuid, id: &str, etag: &str) -> Result<(), Reason> {
@@ -142,7 +142,10 @@ async fn a_property_that_breaks_the_rules_is_not_created() {
     let fixture = Fixture::new().await;
     for message in [
         CreatePropertyRequest { display_name: " ".to_owned(), ..barn() },
+        CreatePropertyRequest { display_name: "\u{3164}".to_owned(), ..barn() },
+        CreatePropertyRequest { display_name: "Barn\u{2028}".to_owned() + "Shed", ..barn() },
         CreatePropertyRequest { description: "\u{7}".to_owned(), ..barn() },
+        CreatePropertyRequest { description: "one\u{202e}".to_owned(), ..barn() },
         CreatePropertyRequest { labels: [("kind".to_owned(), "a\nb".to_owned())].into(), ..barn() },
         CreatePropertyRequest { request_id: "again".to_owned(), ..barn() },
     ] {

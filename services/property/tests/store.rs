@@ -52,7 +52,7 @@ impl Fixture {
 fn new(owner_id: Uuid, name: &str) -> NewProperty {
     let content = Content {
         display_name: DisplayName::parse(name).unwrap(),
-        description: Description::parse("By the river".to_owned()).unwrap(),
+        description: Description::parse("By the river").unwrap(),
         labels: labels(&[("kind", "barn")]),
     };
     NewProperty { id: Uuid::now_v7(), owner_id, request_id: None, content }
@@ -162,11 +162,11 @@ async fn a_change_touches_what_it_names_at_the_version_that_was_asked_for(fixtur
 
     let change = Change {
         display_name: None,
-        description: Some(Description::parse(String::new()).unwrap()),
+        description: Some(Description::parse("").unwrap()),
         labels: Some(labels(&[("a", "1"), ("b", "2")])),
     };
     let changed = update(change, None).await.unwrap().unwrap();
-    let description = Description::parse(String::new()).unwrap();
+    let description = Description::parse("").unwrap();
     assert_eq!(changed.content, Content { display_name, description, labels: labels(&[("b", "2"), ("a", "1")]) });
 }
 

@@ -1,15 +1,8 @@
 //! The section `[session]` of the configuration.
 
-use std::{
-    net::{Ipv4Addr, SocketAddr},
-    path::PathBuf,
-    time::Duration,
-};
+use std::time::Duration;
 
-use drystone_mesh::{
-    config::Span,
-    store::{Address, PoolConfig, Settings},
-};
+use drystone_mesh::config::Span;
 use serde::{Deserialize, Serialize};
 
 /// A session that lives longer than this is a mistake of configuration.
@@ -22,17 +15,8 @@ const SLOWEST_HEARTBEAT: Span = Span::seconds(5);
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Where it listens for gRPC.
-    pub listen: SocketAddr,
     /// What sessions and revocations are kept in.
     pub store: StoreKind,
-    /// Its database, if they are kept in SQL: an SQLite file, where a relative path starts at the data directory, or the
-    /// URL of a PostgreSQL database.
-    pub database: Address,
-    /// A file with the password of that URL, where it holds none.
-    pub database_password_file: Option<PathBuf>,
-    /// How connections to a PostgreSQL server are used.
-    pub database_pool: PoolConfig,
     /// How long a session lives without a refresh.
     pub idle_timeout: Span,
     /// How long a session lives in any case.
@@ -60,11 +44,7 @@ pub enum StoreKind {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            listen: (Ipv4Addr::LOCALHOST, 50053).into(),
             store: StoreKind::Sql,
-            database: Address::file("session.db"),
-            database_password_file: None,
-            database_pool: PoolConfig::default(),
             idle_timeout: Span::days(14),
             lifetime: Span::days(90),
             rotation_grace: Span::seconds(10),
@@ -81,7 +61,6 @@ impl Config {
     /// # Errors
     /// A sentence that names the key and says what to write.
     pub fn check(&self) -> Result<(), String> {
-        self.database().check()?;
         for (key, value, example) in [
             ("idle_timeout", self.idle_timeout, "14d"),
             ("lifetime", self.lifetime, "90d"),
@@ -107,17 +86,6 @@ impl Config {
         }
         Ok(())
     }
-
-    /// Its database, and how to use it.
-    #[must_use]
-    pub fn database(&self) -> Settings<'_> {
-        Settings {
-            service: crate::NAME,
-            address: &self.database,
-            password_file: self.database_password_file.as_deref(),
-            pool: &self.database_pool,
-        }
-    }
 }
 
 #[cfg(test)]
@@ -136,7 +104,6 @@ mod tests {
             change(&mut config);
             config.check().unwrap_err()
         };
-        assert!(refused(|config| config.database = Address::file("/")).contains("session.database"));
         assert!(refused(|config| config.idle_timeout = Span::seconds(0)).contains("session.idle_timeout"));
         assert!(refused(|config| config.idle_timeout = Span::days(91)).contains("session.lifetime, which is 90d"));
         assert!(refused(|config| config.lifetime = Span::days(9999)).contains("session.lifetime"));

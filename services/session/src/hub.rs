@@ -1,7 +1,8 @@
 //! Who watches revocations, and how far each has got.
 //!
 //! The revocations themselves are in the store alone. The hub tells watchers that there is something new to read
-//! there, and tells a revoking call when all of them have applied it.
+//! there, and tells a revoking call when all of them have applied it. One that acknowledges slowly delays one call by
+//! the time it has, and is not waited for again until it has caught up.
 
 use std::{
     collections::HashMap,
@@ -9,14 +10,25 @@ use std::{
     time::Duration,
 };
 
+use drystone_mesh::identity::SpiffeId;
 use tokio::{
     select,
     sync::{Notify, watch},
-    time::timeout,
+    time::{Instant, timeout},
 };
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 
 use crate::metrics::SessionMetrics;
+
+/// How many watchers one workload may have at once, all its instances together.
+pub(crate) const MAX_WATCHERS_PER_WORKLOAD: usize = 64;
+
+/// How many watchers there may be at once.
+pub(crate) const MAX_WATCHERS: usize = 1024;
+
+/// A watcher that lags and has not acknowledged anything for so many times as long as a revoking call waits is dropped.
+/// One that is connected acknowledges each heartbeat.
+const LAG_TIMEOUTS: u32 = 40;
 
 /// Who watches revocations. Clones are the same hub.
 #[derive(Debug, Clone)]
@@ -36,6 +48,8 @@ struct Inner {
 struct Watchers {
     last_id: u64,
     by_id: HashMap<u64, Watcher>,
+    /// How many places each workload has taken. `None` stands for callers without an identity, which there are in tests.
+    places: HashMap<Option<SpiffeId>, usize>,
 }
 
 #[derive(Debug)]
@@ -43,7 +57,39 @@ struct Watcher {
     acknowledged: u64,
     /// How often it has acknowledged at all.
     answers: u64,
+    /// When it last did.
+    answered_at: Instant,
+    /// Whether it has kept a revoking call waiting for too long, and has not caught up since.
+    lags: bool,
     dismissed: CancellationToken,
+}
+
+/// There are too many watchers already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TooManyWatchers {
+    /// The workload has as many as it may have.
+    OfWorkload,
+    /// There are as many as there may be.
+    InTotal,
+}
+
+/// A watcher's share of what there may be, given back when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Place {
+    hub: Hub,
+    workload: Option<SpiffeId>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut watchers = self.hub.lock();
+        if let Some(taken) = watchers.places.get_mut(&self.workload) {
+            *taken -= 1;
+            if *taken == 0 {
+                watchers.places.remove(&self.workload);
+            }
+        }
+    }
 }
 
 /// A watcher that had not got far enough when somebody began to wait for it.
@@ -67,20 +113,38 @@ impl Hub {
         });
     }
 
+    /// Takes a place for a watcher of this workload.
+    pub(crate) fn reserve(&self, workload: Option<SpiffeId>) -> Result<Place, TooManyWatchers> {
+        let mut watchers = self.lock();
+        if watchers.places.values().sum::<usize>() >= MAX_WATCHERS {
+            return Err(TooManyWatchers::InTotal);
+        }
+        let taken = watchers.places.entry(workload.clone()).or_default();
+        if *taken >= MAX_WATCHERS_PER_WORKLOAD {
+            return Err(TooManyWatchers::OfWorkload);
+        }
+        *taken += 1;
+        Ok(Place { hub: self.clone(), workload })
+    }
+
     /// Adds a watcher that has applied everything up to here.
-    pub(crate) fn subscribe(&self, acknowledged: u64) -> Subscription {
+    pub(crate) fn subscribe(&self, place: Place, acknowledged: u64) -> Subscription {
         let dismissed = CancellationToken::new();
         let mut watchers = self.lock();
         watchers.last_id += 1;
         let id = watchers.last_id;
-        watchers.by_id.insert(id, Watcher { acknowledged, answers: 0, dismissed: dismissed.clone() });
+        let answered_at = Instant::now();
+        let watcher = Watcher { acknowledged, answers: 0, answered_at, lags: false, dismissed: dismissed.clone() };
+        watchers.by_id.insert(id, watcher);
         self.0.metrics.watchers.inc();
-        Subscription { hub: self.clone(), id, newest: self.0.newest.subscribe(), dismissed }
+        Subscription { hub: self.clone(), id, newest: self.0.newest.subscribe(), dismissed, _place: place }
     }
 
-    /// Waits until every watcher has acknowledged everything up to here, but no longer than `patience`. A watcher
-    /// that has not said a word in all that time is dropped, so that it notices and comes back for what it missed.
+    /// Waits until every watcher that does not lag has acknowledged everything up to here, but no longer than
+    /// `patience`. A watcher that has acknowledged nothing in all that time is dropped, so that it notices and comes back
+    /// for what it missed. One that has acknowledged something lags from then on, until it has caught up.
     pub(crate) async fn settle(&self, seq: u64, patience: Duration) {
+        self.drop_silent(seq, Instant::now(), patience * LAG_TIMEOUTS);
         let behind = self.behind(seq);
         let settled = async {
             loop {
@@ -95,13 +159,13 @@ impl Hub {
             }
         };
         if timeout(patience, settled).await.is_err() {
-            self.drop_mute(&behind, seq);
+            self.give_up_on(&behind, seq);
         }
     }
 
     fn behind(&self, seq: u64) -> Vec<Behind> {
         let watchers = self.lock();
-        let behind = watchers.by_id.iter().filter(|(_, watcher)| watcher.acknowledged < seq);
+        let behind = watchers.by_id.iter().filter(|(_, watcher)| watcher.acknowledged < seq && !watcher.lags);
         behind.map(|(id, watcher)| Behind { id: *id, answers: watcher.answers }).collect()
     }
 
@@ -110,23 +174,50 @@ impl Hub {
         behind.iter().all(|Behind { id, .. }| watchers.by_id.get(id).is_none_or(|watcher| watcher.acknowledged >= seq))
     }
 
-    /// One that is still reading a long way up to here has acknowledged something, and stays.
-    fn drop_mute(&self, behind: &[Behind], seq: u64) {
+    /// One that is still reading a long way up to here has acknowledged something: it stays, and is not waited for.
+    fn give_up_on(&self, behind: &[Behind], seq: u64) {
         let mut watchers = self.lock();
         for Behind { id, answers } in behind {
-            let mute = |watcher: &mut Watcher| watcher.acknowledged < seq && watcher.answers == *answers;
-            if watchers.by_id.get_mut(id).is_some_and(mute) {
-                self.remove(&mut watchers, *id);
-                self.0.metrics.watchers_dropped.inc();
-                tracing::warn!(seq, "watcher of revocations dropped, it did not acknowledge in time");
+            let Some(watcher) = watchers.by_id.get_mut(id).filter(|watcher| watcher.acknowledged < seq) else {
+                continue;
+            };
+            if watcher.answers == *answers {
+                self.dismiss(&mut watchers, *id, seq);
+            } else if !watcher.lags {
+                watcher.lags = true;
+                self.0.metrics.watchers_lagging.inc();
+                tracing::warn!(seq, acknowledged = watcher.acknowledged, "watcher of revocations lags");
             }
         }
     }
 
+    /// Those that lag are not waited for, so that it would not be noticed otherwise that they say nothing any more.
+    fn drop_silent(&self, seq: u64, now: Instant, most: Duration) {
+        let mut watchers = self.lock();
+        let is_silent = |watcher: &Watcher| watcher.lags && now.duration_since(watcher.answered_at) >= most;
+        let silent: Vec<u64> =
+            watchers.by_id.iter().filter(|(_, watcher)| is_silent(watcher)).map(|(id, _)| *id).collect();
+        for id in silent {
+            self.dismiss(&mut watchers, id, seq);
+        }
+    }
+
+    fn dismiss(&self, watchers: &mut Watchers, id: u64, seq: u64) {
+        self.remove(watchers, id);
+        self.0.metrics.watchers_dropped.inc();
+        tracing::warn!(seq, "watcher of revocations dropped, it did not acknowledge in time");
+    }
+
     fn acknowledge(&self, id: u64, seq: u64) {
+        let newest = *self.0.newest.borrow();
         if let Some(watcher) = self.lock().by_id.get_mut(&id) {
             watcher.acknowledged = watcher.acknowledged.max(seq);
             watcher.answers += 1;
+            watcher.answered_at = Instant::now();
+            if watcher.lags && watcher.acknowledged >= newest {
+                watcher.lags = false;
+                self.0.metrics.watchers_lagging.dec();
+            }
         }
         self.0.moved.notify_waiters();
     }
@@ -135,6 +226,9 @@ impl Hub {
         if let Some(watcher) = watchers.by_id.remove(&id) {
             watcher.dismissed.cancel();
             self.0.metrics.watchers.dec();
+            if watcher.lags {
+                self.0.metrics.watchers_lagging.dec();
+            }
             self.0.moved.notify_waiters();
         }
     }
@@ -151,6 +245,7 @@ pub(crate) struct Subscription {
     id: u64,
     newest: watch::Receiver<u64>,
     dismissed: CancellationToken,
+    _place: Place,
 }
 
 /// What a watcher can wait for.
@@ -224,92 +319,4 @@ impl Acknowledger {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Instant;
-
-    use super::*;
-
-    const LONG: Duration = Duration::from_secs(20);
-    const SHORT: Duration = Duration::from_millis(50);
-
-    fn hub() -> Hub {
-        Hub::new(SessionMetrics::default())
-    }
-
-    /// Begins to wait, and is behind every watcher when this returns.
-    async fn begin(hub: &Hub, seq: u64, patience: Duration) -> tokio::task::JoinHandle<()> {
-        let (begun, has_begun) = tokio::sync::oneshot::channel();
-        let hub = hub.clone();
-        let task = tokio::spawn(async move {
-            begun.send(()).unwrap();
-            hub.settle(seq, patience).await;
-        });
-        has_begun.await.unwrap();
-        task
-    }
-
-    #[tokio::test]
-    async fn with_no_watcher_nobody_is_waited_for() {
-        hub().settle(7, LONG).await;
-    }
-
-    #[tokio::test]
-    async fn a_revocation_settles_when_the_last_watcher_has_acknowledged_it() {
-        let hub = hub();
-        let (one, other) = (hub.subscribe(0), hub.subscribe(3));
-        let waiting = begin(&hub, 3, LONG).await;
-        one.acknowledger().acknowledge(2);
-        assert!(!waiting.is_finished());
-        one.acknowledger().acknowledge(3);
-        waiting.await.unwrap();
-        drop(other);
-    }
-
-    #[tokio::test]
-    async fn a_watcher_that_leaves_is_no_longer_waited_for() {
-        let hub = hub();
-        let watcher = hub.subscribe(0);
-        let waiting = begin(&hub, 1, LONG).await;
-        drop(watcher);
-        waiting.await.unwrap();
-        assert_eq!(hub.0.metrics.watchers.get(), 0);
-    }
-
-    #[tokio::test]
-    async fn a_mute_watcher_delays_once_by_its_bound_and_is_dropped() {
-        let hub = hub();
-        let (mut mute, lively) = (hub.subscribe(0), hub.subscribe(1));
-        let start = Instant::now();
-        hub.settle(1, SHORT).await;
-        assert!(start.elapsed() >= SHORT);
-        assert_eq!(mute.next().await, Event::Dismissed);
-        assert_eq!((hub.0.metrics.watchers.get(), hub.0.metrics.watchers_dropped.get()), (1, 1));
-
-        lively.acknowledger().acknowledge(2);
-        hub.settle(2, LONG).await;
-        drop(mute);
-        assert_eq!(hub.0.metrics.watchers.get(), 1);
-    }
-
-    #[tokio::test]
-    async fn a_watcher_that_is_catching_up_is_kept() {
-        let hub = hub();
-        let watcher = hub.subscribe(0);
-        let waiting = begin(&hub, 1000, SHORT).await;
-        watcher.acknowledger().acknowledge(500);
-        waiting.await.unwrap();
-        assert_eq!(hub.0.metrics.watchers_dropped.get(), 0);
-        assert!(!watcher.dismissed.is_cancelled());
-    }
-
-    #[tokio::test]
-    async fn a_watcher_hears_of_what_is_new_and_of_nothing_else() {
-        let hub = hub();
-        let mut watcher = hub.subscribe(0);
-        hub.announce(5);
-        assert_eq!(watcher.next().await, Event::News);
-        watcher.mark_read();
-        hub.announce(4);
-        assert!(!watcher.newest.has_changed().unwrap());
-    }
-}
+mod tests;

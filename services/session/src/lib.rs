@@ -23,7 +23,9 @@
 //! transaction with the change that asks for it; wakes the feed of every watcher, which reads the store from its
 //! cursor on; and returns when each watcher has said that it has applied what it was sent. So whoever has the answer
 //! can rely on it. A watcher that says nothing for [`Config::acknowledgement_timeout`] is dropped. It comes back with
-//! the cursor that it had, and misses nothing: the store has everything for as long as a token could be affected.
+//! the cursor that it had, and misses nothing: the store has everything for as long as a token could be affected. One
+//! that does acknowledge, but not all in that time, stays connected; later calls do not wait for it until it has caught
+//! up. A workload has a bounded number of watchers, and so has the service.
 //!
 //! Where several instances share a store, the call waits for the watchers of its own instance. Those of the others hear
 //! of it as soon as their instance does: at once over Redis, which tells it, else with their next sign of life.
@@ -53,6 +55,7 @@ mod feed;
 mod follow;
 mod hub;
 mod metrics;
+mod module;
 mod revocation;
 mod rotation;
 mod rpc;
@@ -64,7 +67,7 @@ mod sweep;
 use std::{fmt, sync::Arc};
 
 use drystone::session::v1::session_service_server::SessionServiceServer;
-use drystone_mesh::{clock::Clock, telemetry::Metrics};
+use drystone_mesh::{clock::Clock, module::Module, telemetry::Metrics};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use crate::{
@@ -143,4 +146,10 @@ impl fmt::Debug for Service {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Service").finish_non_exhaustive()
     }
+}
+
+/// The service as a part of a binary.
+#[must_use]
+pub const fn module() -> Module {
+    Module::of::<Service>()
 }

@@ -16,6 +16,8 @@ pub(crate) struct SessionMetrics {
     pub(crate) live: Gauge,
     /// How many watchers are connected.
     pub(crate) watchers: Gauge,
+    /// How many watchers have not caught up, and are not waited for.
+    pub(crate) watchers_lagging: Gauge,
     /// How many watchers were dropped because they did not acknowledge.
     pub(crate) watchers_dropped: Counter,
 }
@@ -34,6 +36,11 @@ impl SessionMetrics {
             );
             registry.register("drystone_sessions_live", "Sessions that are live", counts.live.clone());
             registry.register("drystone_revocation_watchers", "Watchers that are connected", counts.watchers.clone());
+            registry.register(
+                "drystone_revocation_watchers_lagging",
+                "Watchers that acknowledge too slowly to be waited for",
+                counts.watchers_lagging.clone(),
+            );
             registry.register(
                 "drystone_revocation_watchers_dropped",
                 "Watchers that were dropped because they did not acknowledge in time",

@@ -174,7 +174,7 @@ mod tests {
             config: Config { acknowledgement_timeout: drystone_mesh::config::Span::seconds(20), ..Config::default() },
             store: Arc::new(SqlStore::new(db)),
             clock,
-            metrics: Metrics::new(),
+            metrics: Metrics::default(),
             tasks: TaskTracker::new(),
             stop: stop.clone(),
         })
@@ -187,7 +187,8 @@ mod tests {
         let service = service_at(&directory, &stop, clock.clone()).await;
         service.sessions.void_tokens(Uuid::now_v7()).await.unwrap();
         clock.advance(Duration::from_hours(24 * 30));
-        let mut feed = crate::feed::Feed::open(service.feeds.clone(), 0);
+        let place = service.feeds.hub.reserve(None).unwrap();
+        let mut feed = crate::feed::Feed::open(service.feeds.clone(), place, 0);
         let batch = feed.next().await.unwrap().unwrap();
         assert_eq!((batch.revocations.len(), batch.cursor), (0, 1));
         stop.cancel();
@@ -205,7 +206,7 @@ mod tests {
         // The other instance ended it, and went before it could tell its own watchers or ours.
         let revocation = store.end(user_id, session.id, &rules, clock.now()).await.unwrap().revocation.unwrap();
 
-        let mut watcher = sessions.hub.subscribe(0);
+        let mut watcher = sessions.hub.subscribe(sessions.hub.reserve(None).unwrap(), 0);
         let asking = tokio::spawn({
             let sessions = sessions.clone();
             async move { sessions.revoke(user_id, session.id).await }

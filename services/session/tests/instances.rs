@@ -16,7 +16,7 @@ use std::{
 };
 
 use drystone::session::v1::{
-    CreateSessionRequest, RotateSessionRequest, Session, VoidTokensRequest, WatchRevocationsRequest,
+    RotateSessionRequest, Session, StartSessionRequest, VoidTokensRequest, WatchRevocationsRequest,
     WatchRevocationsResponse, revocation::Scope, session_service_client::SessionServiceClient,
 };
 use drystone_backends::Redis as Server;
@@ -56,7 +56,7 @@ impl Instance {
             config,
             store: Arc::new(RedisStore::new(redis)),
             clock: Clock::system(),
-            metrics: Metrics::new(),
+            metrics: Metrics::default(),
             tasks,
             stop: stop.clone(),
         });
@@ -80,8 +80,8 @@ impl Instance {
     }
 
     async fn sign_in(&self) -> Result<Session, Status> {
-        let request = CreateSessionRequest { user_id: Uuid::now_v7().to_string(), ..CreateSessionRequest::default() };
-        let answer = self.client.clone().create_session(request).await?.into_inner();
+        let request = StartSessionRequest { user_id: Uuid::now_v7().to_string(), ..StartSessionRequest::default() };
+        let answer = self.client.clone().start_session(request).await?.into_inner();
         Ok(answer.session.unwrap())
     }
 

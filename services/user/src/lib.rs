@@ -6,19 +6,18 @@
 //! | room | holds |
 //! |---|---|
 //! | [`rpc`](crate::Service) | the RPCs: convert, call the domain, convert back |
-//! | [`Account`], [`Email`], [`DisplayName`] | what an account is made of, and what is lawful in it |
+//! | [`Account`], [`Email`], [`DisplayName`] | what an account is made of, and which values are valid |
 //! | [`Role`], [`Roles`] | what roles there are, and which permissions each brings |
 //! | [`permission`] | who may see and change an account |
 //! | [`UserStore`], [`SqlStore`] | where accounts are kept; all SQL is in `store.rs` |
 //! | [`Error`] | how this service fails, and the reason that the caller hears |
-//! | [`Config`] | its section of the configuration |
 //!
 //! # How to add an RPC
 //!
 //! Say, `DeleteUser`:
 //!
 //! 1. **Contract.** In `proto/drystone/user/v1/user.proto` write the RPC, its two messages and a comment for each.
-//!    Give it a rule (who may call, for whom, with what permission), its idempotency, the lawful values of its
+//!    Give it a rule (who may call, for whom, with what permission), its idempotency, the valid values of its
 //!    fields and, if it is meant for the outside, its REST path. Then `cargo check`: the build says what is missing.
 //! 2. **Domain.** Write what is true of accounts, whoever asks, in a file named for what it is. Raw strings become
 //!    types here ([`Email::parse`]). A new failure is a variant of [`Error`] with its reason beside it.
@@ -31,10 +30,8 @@
 //!    contract by the access matrix in `tests/`, without a line of yours; so is the REST path by the edge.
 
 mod account;
-mod config;
-mod display_name;
-mod email;
 mod error;
+mod module;
 pub mod permission;
 mod role;
 mod rpc;
@@ -45,17 +42,16 @@ use std::{fmt, sync::Arc};
 use drystone::{
     session::v1::session_service_client::SessionServiceClient, user::v1::user_service_server::UserServiceServer,
 };
-use drystone_mesh::{client::Channel, clock::Clock};
+use drystone_mesh::{client::Channel, clock::Clock, module::Module};
 
 pub use crate::{
     account::{Account, NewAccount},
-    config::Config,
-    display_name::{DisplayName, DisplayNameError},
-    email::{Email, EmailError},
     error::Error,
-    role::{Role, Roles, UnknownRole},
+    role::{Permissions, Role, Roles, UnknownRole},
     store::{MIGRATIONS, SqlStore, UserStore},
 };
+
+pub use drystone_mesh::{display_name::DisplayName, email::Email};
 
 /// The workload's name, as in its SPIFFE ID.
 pub const NAME: &str = "user";
@@ -66,6 +62,8 @@ pub struct Deps {
     pub store: Arc<dyn UserStore>,
     /// Who voids the tokens of a user whose roles change.
     pub sessions: SessionServiceClient<Channel>,
+    /// What there is to hold in this mesh.
+    pub permissions: Permissions,
     /// The time.
     pub clock: Clock,
 }
@@ -74,14 +72,15 @@ pub struct Deps {
 pub struct Service {
     store: Arc<dyn UserStore>,
     sessions: SessionServiceClient<Channel>,
+    permissions: Permissions,
     clock: Clock,
 }
 
 impl Service {
     /// The service over these.
     #[must_use]
-    pub fn new(Deps { store, sessions, clock }: Deps) -> Self {
-        Self { store, sessions, clock }
+    pub fn new(Deps { store, sessions, permissions, clock }: Deps) -> Self {
+        Self { store, sessions, permissions, clock }
     }
 
     /// The service as a server takes it.
@@ -95,4 +94,10 @@ impl fmt::Debug for Service {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Service").finish_non_exhaustive()
     }
+}
+
+/// The service as a part of a binary.
+#[must_use]
+pub const fn module() -> Module {
+    Module::of::<Service>()
 }

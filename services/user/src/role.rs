@@ -1,16 +1,16 @@
 //! Roles, and the permissions that each brings.
 
-use std::{collections::BTreeSet, fmt, str::FromStr};
+use std::{collections::BTreeSet, fmt, str::FromStr, sync::Arc};
 
-use crate::permission::{USERS_READ, USERS_WRITE};
+use drystone::contract::Contracts;
 
 /// What an account is to the whole. The permissions follow from it, and only from it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Role {
-    /// Looks after the accounts of others.
+    /// Holds every permission that a service of the mesh declares.
     Admin,
-    /// Has an account.
+    /// Holds none.
     Member,
 }
 
@@ -24,15 +24,6 @@ impl Role {
         match self {
             Self::Admin => "admin",
             Self::Member => "member",
-        }
-    }
-
-    /// The permissions that the role brings, by the names that the contract gives them.
-    #[must_use]
-    pub const fn permissions(self) -> &'static [&'static str] {
-        match self {
-            Self::Admin => &[USERS_READ, USERS_WRITE],
-            Self::Member => &[],
         }
     }
 
@@ -76,11 +67,23 @@ impl Roles {
         self.iter().map(|role| role.name().to_owned()).collect()
     }
 
-    /// The names of all permissions that the roles bring, each once, sorted.
+    /// Those of the declared permissions that the roles bring.
     #[must_use]
-    pub fn permissions(self) -> Vec<String> {
-        let names: BTreeSet<_> = self.iter().flat_map(Role::permissions).collect();
-        names.into_iter().map(ToString::to_string).collect()
+    pub fn permissions(self, declared: &Permissions) -> Vec<String> {
+        if self.contains(Role::Admin) { declared.0.to_vec() } else { Vec::new() }
+    }
+}
+
+/// The permissions that the contracts of the mesh declare, each once, sorted.
+#[derive(Debug, Clone, Default)]
+pub struct Permissions(Arc<[String]>);
+
+impl Permissions {
+    /// Those that these contracts declare.
+    #[must_use]
+    pub fn of(contracts: &Contracts) -> Self {
+        let names: BTreeSet<_> = contracts.permissions().iter().map(|permission| permission.name.clone()).collect();
+        Self(names.into_iter().collect())
     }
 }
 
@@ -119,15 +122,15 @@ impl FromStr for Roles {
 
 #[cfg(test)]
 mod tests {
-    use drystone::contract::PERMISSIONS;
-
     use super::*;
 
     #[test]
-    fn every_permission_of_a_role_stands_in_the_contract() {
-        for name in Role::ALL.into_iter().flat_map(Role::permissions) {
-            assert!(PERMISSIONS.iter().any(|permission| permission.name == *name), "{name}");
-        }
+    fn an_admin_holds_what_the_contracts_declare() {
+        let declared = Permissions::of(&drystone::contracts().unwrap());
+        assert_eq!(Roles::from(Role::Admin).permissions(&declared), ["users:read", "users:write"]);
+        assert_eq!(Roles::from(Role::Member).permissions(&declared), [""; 0]);
+        assert_eq!(Roles::default().permissions(&declared), [""; 0]);
+        assert_eq!(Roles::from(Role::Admin).permissions(&Permissions::default()), [""; 0]);
     }
 
     #[test]
@@ -143,7 +146,5 @@ mod tests {
     fn a_role_counts_once() {
         let roles: Roles = [Role::Member, Role::Admin, Role::Member].into_iter().collect();
         assert_eq!(roles.names(), ["admin", "member"]);
-        assert_eq!(roles.permissions(), ["users:read", "users:write"]);
-        assert_eq!(Roles::from(Role::Member).permissions(), [""; 0]);
     }
 }

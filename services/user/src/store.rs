@@ -251,8 +251,8 @@ impl TryFrom<Row> for Account {
     fn try_from(row: Row) -> Result<Self, Error> {
         Ok(Self {
             id: row.id,
-            email: Email::stored(row.email),
-            display_name: DisplayName::stored(row.display_name),
+            email: Email::from_stored(row.email),
+            display_name: DisplayName::from_stored(row.display_name),
             roles: row.roles.parse().map_err(|error| sqlx::Error::Decode(Box::new(error)))?,
             version: row.version,
             created_at: from_micros(row.created_at),

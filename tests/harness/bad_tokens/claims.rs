@@ -141,6 +141,12 @@ fn wrong_parties(good: &GoodToken) -> Vec<BadToken> {
             json!({ "aud": [aud, "someone-else"] }),
             json!({ "aud": [] }),
             json!({ "aud": { "name": aud } }),
+            json!({ "client_id": "" }),
+            json!({ "client_id": null }),
+            json!({ "client_id": 1 }),
+            json!({ "client_id": ["drystone"] }),
+            json!({ "client_id": { "name": "drystone" } }),
+            json!({ "client_id": "drystone\n" }),
         ],
     )
 }
@@ -234,8 +240,22 @@ fn prefixed(good: &GoodToken, member: &str) -> String {
 fn other_texts(good: &GoodToken) -> Vec<BadToken> {
     let lawful = good.claims_text();
     let open = &lawful[..lawful.len() - 1];
-    let in_order =
-        ["iss", "aud", "sub", "sid", "jti", "iat", "exp", "nbf", "auth_time", "amr", "roles", "perms", "props"];
+    let in_order = [
+        "iss",
+        "aud",
+        "sub",
+        "sid",
+        "jti",
+        "client_id",
+        "iat",
+        "exp",
+        "nbf",
+        "auth_time",
+        "amr",
+        "roles",
+        "perms",
+        "props",
+    ];
     let in_order = Value::from(
         in_order.map(|claim| good.claims.get(claim).cloned().unwrap_or(json!(good.number("iat")))).to_vec(),
     );

@@ -214,7 +214,7 @@ impl Person {
         let call = self.rest().post("/v1/auth/register", body);
         let answer = self.ledger.call(&self.front, "register", call).await?.expect(200).json();
         self.registering = None;
-        self.registered.push(User { id: answer["id"].as_str().expect("an id").to_owned(), ..user });
+        self.registered.push(User { id: answer["user"]["id"].as_str().expect("an id").to_owned(), ..user });
         Some(())
     }
 

@@ -78,6 +78,20 @@ fn a_key_that_others_may_read_is_refused() {
 }
 
 #[test]
+fn an_encrypted_key_is_said_to_be_so() {
+    for pem in [
+        "-----BEGIN ENCRYPTED PRIVATE KEY-----\nMIHsMFcGCSqGSIb3DQEFDTBK\n-----END ENCRYPTED PRIVATE KEY-----\n",
+        "-----BEGIN EC PRIVATE KEY-----\r\nProc-Type: 4,ENCRYPTED\r\nDEK-Info: AES-128-CBC,00\r\n\r\nMIHs\r\n-----END EC PRIVATE KEY-----\r\n",
+    ] {
+        let (_dir, _ca, files) = set();
+        fs::write(&files.key, pem).unwrap();
+        let error = refusal(&files);
+        assert!(matches!(error, IdentityError::EncryptedKey { .. }), "{error}");
+        assert!(error.to_string().contains("openssl pkey -in") && error.to_string().contains("chmod 600"), "{error}");
+    }
+}
+
+#[test]
 fn a_key_of_another_certificate_is_refused() {
     let (_dir, ca, files) = set();
     let other = TempDir::new().unwrap();

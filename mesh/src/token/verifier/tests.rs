@@ -124,6 +124,14 @@ fn a_token_whose_nbf_has_passed_is_accepted() {
 }
 
 #[test]
+fn a_token_of_the_release_before_without_a_client_id_is_accepted() {
+    let setting = Setting::new();
+    let claims = claims(setting.clock.now());
+    let without = Claims { client_id: None, ..claims };
+    setting.verifier.verify(&setting.signer.sign(&without)).unwrap();
+}
+
+#[test]
 fn a_remembered_token_of_a_session_that_is_over_is_refused_at_once() {
     let setting = Setting::new();
     let (token, other) = (setting.token(), setting.token());

@@ -158,7 +158,7 @@ mod tests {
 
     fn pool(threads: usize, queue: usize) -> HashingPool {
         let size = PoolSize { threads: NonZeroUsize::new(threads).unwrap(), queue };
-        HashingPool::start(size, CHEAP, HashingMetrics::new(&Metrics::new())).unwrap()
+        HashingPool::start(size, CHEAP, HashingMetrics::new(&Metrics::default())).unwrap()
     }
 
     #[tokio::test]

@@ -210,7 +210,7 @@ mod tests {
 
     impl Bench {
         fn new(capacity: usize) -> Self {
-            let metrics = Metrics::new();
+            let metrics = Metrics::default();
             let queue = Queue::new(capacity, HashingMetrics::new(&metrics));
             Self { queue, hasher: PasswordHasher::new(CHEAP).unwrap(), metrics }
         }

@@ -4,18 +4,18 @@ use drystone::auth::v1::{
     RefreshRequest, RefreshResponse, RegisterRequest, RegisterResponse, SignInRequest, SignInResponse, SignOutRequest,
     SignOutResponse, auth_service_server::AuthService,
 };
-use drystone_mesh::{call::Call, error::Error as MeshError, id};
+use drystone_mesh::{call::Call, display_name::DisplayName, email::Email, error::Error as MeshError, id};
 use std::sync::Arc;
 use tonic::{Request, Response, Status, async_trait};
 use uuid::Uuid;
 
 use crate::{
     neighbours::Neighbours,
-    password::Password,
     refresh::Refresh,
     register::{NewAccount, Registration},
     sign_in::SignIn,
     tokens::{TOKEN_TYPE, Tokens},
+    typed_password::TypedPassword,
 };
 
 /// The handlers.
@@ -32,27 +32,27 @@ impl AuthService for AuthRpc {
         let call = Call::of(&request)?;
         let RegisterRequest { email, password, display_name, request_id } = request.into_inner();
         let new = NewAccount {
-            email,
-            password: Password::new(password),
-            display_name,
+            email: valid("email", Email::parse(&email))?,
+            password: valid("password", TypedPassword::parse_new(password))?,
+            display_name: valid("display_name", DisplayName::parse(&display_name))?,
             request_id: optional_id(&request_id)?,
         };
         let user = self.registration.register(&call, new).await?;
-        Ok(Response::new(RegisterResponse { user: Some(user) }))
+        Ok(Response::new(RegisterResponse { user: Some(user), verification_required: false }))
     }
 
     async fn sign_in(&self, request: Request<SignInRequest>) -> Result<Response<SignInResponse>, Status> {
         let call = Call::of(&request)?;
         let SignInRequest { email, password } = request.into_inner();
         let Tokens { access_token, refresh_token, expires_in, session_id, user_id } =
-            self.sign_in.sign_in(&call, email, Password::new(password)).await?;
+            self.sign_in.sign_in(&call, &email, TypedPassword::new(password)).await?;
         Ok(Response::new(SignInResponse {
-            access_token,
-            refresh_token,
-            expires_in,
-            token_type: TOKEN_TYPE.to_owned(),
-            session_id: session_id.to_string(),
-            user_id: user_id.to_string(),
+            access_token: Some(access_token),
+            refresh_token: Some(refresh_token),
+            expires_in: Some(expires_in),
+            token_type: Some(TOKEN_TYPE.to_owned()),
+            session_id: Some(session_id.to_string()),
+            user_id: Some(user_id.to_string()),
         }))
     }
 
@@ -76,6 +76,11 @@ impl AuthService for AuthRpc {
         self.neighbours.revoke_session(&call, session_id).await?;
         Ok(Response::new(SignOutResponse {}))
     }
+}
+
+/// A value as its type parses it, or the refusal of the field that holds it.
+fn valid<T>(field: &'static str, parsed: Result<T, impl ToString>) -> Result<T, MeshError> {
+    parsed.map_err(|error| MeshError::invalid_field(field, error.to_string()))
 }
 
 fn optional_id(text: &str) -> Result<Option<Uuid>, MeshError> {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use drystone::auth::v1::{
-    GetDiscoveryRequest, GetDiscoveryResponse, GetJwksRequest, GetJwksResponse, key_service_server::KeyService,
+    AuthorizationServerMetadata, GetDiscoveryRequest, GetJwksRequest, JwkSet, key_service_server::KeyService,
 };
 use tonic::{Request, Response, Status, async_trait};
 
@@ -12,16 +12,19 @@ use crate::key_ring::KeyRing;
 /// The handlers.
 pub(crate) struct KeyRpc {
     pub(crate) keys: Arc<KeyRing>,
-    pub(crate) discovery: GetDiscoveryResponse,
+    pub(crate) metadata: AuthorizationServerMetadata,
 }
 
 #[async_trait]
 impl KeyService for KeyRpc {
-    async fn get_jwks(&self, _: Request<GetJwksRequest>) -> Result<Response<GetJwksResponse>, Status> {
-        Ok(Response::new(GetJwksResponse { keys: self.keys.published().to_vec() }))
+    async fn get_jwks(&self, _: Request<GetJwksRequest>) -> Result<Response<JwkSet>, Status> {
+        Ok(Response::new(JwkSet { keys: self.keys.published().to_vec() }))
     }
 
-    async fn get_discovery(&self, _: Request<GetDiscoveryRequest>) -> Result<Response<GetDiscoveryResponse>, Status> {
-        Ok(Response::new(self.discovery.clone()))
+    async fn get_discovery(
+        &self,
+        _: Request<GetDiscoveryRequest>,
+    ) -> Result<Response<AuthorizationServerMetadata>, Status> {
+        Ok(Response::new(self.metadata.clone()))
     }
 }

@@ -11,7 +11,7 @@ use super::{
 
 #[tokio::test]
 async fn an_account_is_tried_so_often_from_wherever_and_then_nothing_is_hashed_for_it() {
-    let fixture = Fixture::limited(3, 0).await;
+    let fixture = Fixture::limited(3).await;
     fixture.register(EMAIL, PASSWORD, "").await.unwrap();
     for (number, spelling) in [EMAIL, " ADA@example.com ", EMAIL].into_iter().enumerate() {
         let outcome = fixture.sign_in_from(&format!("192.0.2.{number}"), spelling, "wrong horse").await;
@@ -29,32 +29,4 @@ async fn an_account_is_tried_so_often_from_wherever_and_then_nothing_is_hashed_f
 
     // Without a front door there is no address, and the account counts all the same.
     assert_eq!(refusal(fixture.sign_in_from("", EMAIL, PASSWORD).await), Reason::RateLimited);
-}
-
-#[tokio::test]
-async fn an_address_tries_so_often_at_whatever_account() {
-    let fixture = Fixture::limited(3, 0).await;
-    for number in 0..3 {
-        let outcome = fixture.sign_in_from("2001:db8::1", &format!("{number}@example.com"), PASSWORD).await;
-        assert_eq!(refusal(outcome), Reason::InvalidCredentials);
-    }
-    let again = fixture.sign_in_from("2001:db8::2", "another@example.com", PASSWORD).await;
-    assert_eq!(refusal(again), Reason::RateLimited);
-    assert!(fixture.shows(r#"drystone_rate_limited_total{limit="sign_in_address"} 1"#));
-    // What was refused by address has not been counted for the account.
-    for _ in 0..3 {
-        let outcome = fixture.sign_in_from("", "another@example.com", PASSWORD).await;
-        assert_eq!(refusal(outcome), Reason::InvalidCredentials);
-    }
-}
-
-#[tokio::test]
-async fn an_address_registers_so_many_accounts() {
-    let fixture = Fixture::limited(0, 2).await;
-    for number in 0..2 {
-        fixture.register(&format!("{number}@example.com"), PASSWORD, "").await.unwrap();
-    }
-    assert_eq!(refusal(fixture.register("2@example.com", PASSWORD, "").await), Reason::RateLimited);
-    assert!(fixture.shows("drystone_hashing_seconds_count 2"), "the third was not hashed");
-    assert!(fixture.shows(r#"drystone_rate_limited_total{limit="registration_address"} 1"#));
 }

@@ -10,6 +10,8 @@ use drystone::user::v1::User;
 use drystone_mesh::{
     call::Call,
     clock::Clock,
+    display_name::DisplayName,
+    email::Email,
     error::{Error as MeshError, Reason},
     token::new_token_id,
 };
@@ -39,6 +41,8 @@ pub(super) enum Mishap {
     Away,
     /// The account is created, and the answer is lost.
     AnswerLost,
+    /// The user service of a newer release refuses the name.
+    Refused,
 }
 
 #[derive(Default)]
@@ -102,24 +106,36 @@ fn away() -> Error {
     MeshError::new(Reason::Unavailable, "away").into()
 }
 
+/// Whether this is the address of a user, as the user service compares them.
+fn is_of(user: &User, email: &Email) -> bool {
+    Email::parse(&user.email).is_ok_and(|address| address.key() == email.key())
+}
+
 #[async_trait]
 impl Neighbours for Fake {
-    async fn create_account(&self, _: &Call, user_id: Uuid, email: String, name: String) -> Result<User, Error> {
+    async fn create_account(&self, _: &Call, user_id: Uuid, email: Email, name: DisplayName) -> Result<User, Error> {
         let mut world = self.called("create_account");
         let mishap = world.next_creation.take();
-        if mishap == Some(Mishap::Away) {
-            return Err(away());
+        match mishap {
+            Some(Mishap::Away) => return Err(away()),
+            Some(Mishap::Refused) => return Err(MeshError::invalid_field("display_name", "must be shorter").into()),
+            Some(Mishap::AnswerLost) | None => {}
         }
-        if world.users.iter().any(|(id, user)| *id != user_id && user.email.eq_ignore_ascii_case(&email)) {
+        if world.users.iter().any(|(id, user)| *id != user_id && is_of(user, &email)) {
             return Err(MeshError::new(Reason::EmailTaken, "taken").into());
         }
-        let new = User { id: user_id.to_string(), email, display_name: name, ..User::default() };
+        let new = User {
+            id: user_id.to_string(),
+            email: email.into_string(),
+            display_name: name.into_string(),
+            ..User::default()
+        };
         let user = world.users.entry(user_id).or_insert(new).clone();
         if mishap == Some(Mishap::AnswerLost) { Err(away()) } else { Ok(user) }
     }
 
-    async fn account_by_email(&self, _: &Call, email: String) -> Result<Option<Account>, Error> {
-        self.account("account_by_email", |user| user.email.eq_ignore_ascii_case(&email)).await
+    async fn account_by_email(&self, _: &Call, email: &Email) -> Result<Option<Account>, Error> {
+        self.account("account_by_email", |user| is_of(user, email)).await
     }
 
     async fn account_by_id(&self, _: &Call, user_id: Uuid) -> Result<Option<Account>, Error> {
@@ -132,10 +148,10 @@ impl Neighbours for Fake {
         Ok(BTreeMap::from([("a-property".to_owned(), "owner".to_owned())]))
     }
 
-    async fn create_session(&self, _: &Call, user_id: Uuid) -> Result<SessionState, Error> {
+    async fn start_session(&self, _: &Call, user_id: Uuid) -> Result<SessionState, Error> {
         let now = self.clock.now();
         let session = SessionState { session_id: new_token_id(now), user_id, create_time: now, counter: 1 };
-        self.called("create_session").sessions.insert(session.session_id, session);
+        self.called("start_session").sessions.insert(session.session_id, session);
         Ok(session)
     }
 

@@ -4,8 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use drystone::{
     auth::v1::{
-        GetJwksRequest, RefreshRequest, RefreshResponse, RegisterRequest, SignInRequest, SignInResponse,
-        SignOutRequest, auth_service_server::AuthService, key_service_server::KeyService,
+        GetJwksRequest, RefreshRequest, RefreshResponse, RegisterRequest, SignInRequest, SignOutRequest,
+        auth_service_server::AuthService, key_service_server::KeyService,
     },
     user::v1::User,
 };
@@ -46,10 +46,10 @@ impl Fixture {
         Self::start(Arc::new(TempDir::new().unwrap()), neighbours, clock, cheap(), None).await
     }
 
-    /// One where so many may sign in, and so many register, in a minute.
-    pub(super) async fn limited(sign_ins: u32, registrations: u32) -> Self {
+    /// One where so many may sign in to one account in a minute.
+    pub(super) async fn limited(sign_ins: u32) -> Self {
         let Self { neighbours, clock, directory, .. } = Self::new().await;
-        Self::start(directory, neighbours, clock, cheap(), Some((sign_ins, registrations))).await
+        Self::start(directory, neighbours, clock, cheap(), Some(sign_ins)).await
     }
 
     /// The same service, started again with another configuration.
@@ -63,12 +63,11 @@ impl Fixture {
         neighbours: Arc<Fake>,
         clock: Clock,
         config: Config,
-        attempts: Option<(u32, u32)>,
+        attempts: Option<u32>,
     ) -> Self {
-        let metrics = Metrics::new();
-        let attempts = attempts.map_or_else(AttemptLimits::none, |(sign_ins, registrations)| {
-            AttemptLimits::new(&Limits::in_process(&metrics), sign_ins, registrations)
-        });
+        let metrics = Metrics::default();
+        let attempts = attempts
+            .map_or_else(AttemptLimits::none, |sign_ins| AttemptLimits::new(&Limits::in_process(&metrics), sign_ins));
         let db = Db::open(&directory.path().join("auth.db"), MIGRATIONS).await.unwrap();
         let store: Arc<dyn AuthStore> = Arc::new(SqlStore::new(db));
         let service = Service::assemble(
@@ -107,9 +106,18 @@ impl Fixture {
         fixture
     }
 
-    pub(super) async fn sign_in(&self, email: &str, password: &str) -> Result<Response<SignInResponse>, Status> {
+    /// The tokens of a sign-in that is finished at once, which has all members.
+    pub(super) async fn sign_in(&self, email: &str, password: &str) -> Result<Response<RefreshResponse>, Status> {
         let request = SignInRequest { email: email.to_owned(), password: password.to_owned() };
-        self.service.auth.sign_in(from_outside(request, None)).await
+        let response = self.service.auth.sign_in(from_outside(request, None)).await?;
+        Ok(response.map(|response| RefreshResponse {
+            access_token: response.access_token.unwrap(),
+            refresh_token: response.refresh_token.unwrap(),
+            expires_in: response.expires_in.unwrap(),
+            token_type: response.token_type.unwrap(),
+            session_id: response.session_id.unwrap(),
+            user_id: response.user_id.unwrap(),
+        }))
     }
 
     pub(super) async fn sign_in_from(&self, address: &str, email: &str, password: &str) -> Result<(), Status> {

@@ -7,6 +7,7 @@ mod fake;
 mod fixture;
 mod keys;
 mod orphans;
+mod password_form;
 mod refresh;
 mod register;
 mod sign_in;

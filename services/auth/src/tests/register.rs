@@ -1,6 +1,7 @@
 //! Registration, and what is left when it goes wrong half-way.
 
 use drystone_mesh::error::{Reason, reason_of};
+use tonic_types::StatusExt;
 use uuid::Uuid;
 
 use super::{
@@ -32,6 +33,17 @@ async fn a_taken_address_leaves_no_credential_behind() {
     assert_eq!(reason_of(&status), Some(Reason::EmailTaken));
     assert!(!has_credential(&fixture, &id).await);
     fixture.sign_in(EMAIL, PASSWORD).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_the_user_service_refuses_is_named_and_leaves_no_credential_behind() {
+    let fixture = Fixture::new().await;
+    let id = new_id();
+    fixture.neighbours.world().next_creation = Some(Mishap::Refused);
+    let status = fixture.register(EMAIL, PASSWORD, &id).await.unwrap_err();
+    assert_eq!(reason_of(&status), Some(Reason::InvalidRequest));
+    assert_eq!(status.get_details_bad_request().unwrap().field_violations[0].field, "display_name");
+    assert!(!has_credential(&fixture, &id).await);
 }
 
 #[tokio::test]

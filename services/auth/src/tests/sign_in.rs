@@ -39,11 +39,18 @@ async fn an_unknown_address_and_a_wrong_password_go_the_same_way() {
     let calls_of_unknown = std::mem::take(&mut fixture.neighbours.world().calls);
     assert!(fixture.shows("drystone_hashing_seconds_count 3"));
 
+    let no_address = fixture.sign_in("nobody", PASSWORD).await.unwrap_err();
+    let calls_of_no_address = std::mem::take(&mut fixture.neighbours.world().calls);
+    assert!(fixture.shows("drystone_hashing_seconds_count 4"));
+
     assert_eq!(
         (wrong.code(), wrong.message(), wrong.details()),
         (unknown.code(), unknown.message(), unknown.details())
     );
+    assert_eq!((no_address.code(), no_address.message()), (unknown.code(), unknown.message()));
     assert_eq!(calls_of_wrong, calls_of_unknown);
+    assert_eq!(calls_of_no_address, ["account_by_id", "property_claims"], "the same questions, by an id of nobody");
+    assert_eq!(calls_of_unknown, ["account_by_email", "property_claims"]);
     assert_eq!(refusal::<()>(Err(wrong)), Reason::InvalidCredentials);
     assert!(fixture.neighbours.world().sessions.is_empty());
 }

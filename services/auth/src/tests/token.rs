@@ -28,6 +28,7 @@ async fn a_token_says_exactly_what_it_is_to_say() {
         "sub": answer.user_id,
         "sid": answer.session_id,
         "jti": claims["jti"],
+        "client_id": "drystone",
         "iat": now,
         "exp": now + 300,
         "auth_time": now,
@@ -78,7 +79,7 @@ async fn a_token_with_all_that_it_may_hold_stays_within_what_verifiers_take() {
 
 /// A key of the set as a client reads it, in the library's own terms.
 fn decoding_key(jwk: &Jwk) -> DecodingKey {
-    let Jwk { kty, r#use, alg, kid, crv, x, y } = jwk;
+    let Jwk { kty, r#use, alg, kid, crv, x, y, .. } = jwk;
     let jwk = json!({ "kty": kty, "use": r#use, "alg": alg, "kid": kid, "crv": crv, "x": x, "y": y });
     DecodingKey::from_jwk(&serde_json::from_value(jwk).unwrap()).unwrap()
 }

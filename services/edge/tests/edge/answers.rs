@@ -44,18 +44,31 @@ async fn fields_of_default_value_are_written() {
 }
 
 #[tokio::test]
-async fn an_answer_may_be_one_field_of_the_message() {
-    let edge = Edge::echo().await;
+async fn an_answer_is_the_message_that_the_rpc_returns() {
+    let thing = FakeBackend::new(Arc::new(|asked| {
+        let thing = asked.message.get_field_by_name("thing").unwrap().as_message().cloned().unwrap();
+        Box::pin(async move { Ok(thing) })
+    }));
+    let edge = Edge::over(thing, Config::default()).await;
     let thing = edge.ask("PATCH /v1/things/1", r#"{"displayName": "x"}"#).await.json();
     assert_eq!((&thing["id"], &thing["displayName"], &thing["tags"]), (&json!("1"), &json!("x"), &json!([])));
-    assert_eq!(edge.ask("PUT /v1/texts", r#"["a"]"#).await.json(), json!(["a"]));
-    assert_eq!(edge.ask("PUT /v1/texts", "[]").await.json(), json!([]));
-    assert_eq!(edge.ask("PUT /v1/number", "7").await.json(), json!(7));
+}
 
-    let without =
-        FakeBackend::new(Arc::new(|asked| Box::pin(async move { Ok(DynamicMessage::new(asked.rpc.output())) })));
-    let edge = Edge::over(without, Config::default()).await;
-    assert_eq!(edge.ask("PATCH /v1/things/1", "{}").await.json()["id"], json!(""));
+#[tokio::test]
+async fn what_anybody_may_keep_says_for_how_long_and_any_origin_may_read_it() {
+    let edge = Edge::echo().await;
+    let kept = edge.ask("GET /v1/things/special\norigin: https://app.example", "").await;
+    assert_eq!(kept.header("cache-control"), "public, max-age=60");
+    assert_eq!(kept.header("access-control-allow-origin"), "*");
+    let head = edge.ask("HEAD /v1/things/special", "").await;
+    assert_eq!(head.header("cache-control"), "public, max-age=60");
+
+    let own = edge.ask("GET /v1/things/one\norigin: https://app.example", "").await;
+    assert_eq!(own.header("cache-control"), "no-store");
+    assert!(own.headers.get("access-control-allow-origin").is_none());
+    let failed = Edge::over(crate::failing(Status::not_found("none")), Config::default()).await;
+    let failed = failed.ask("GET /v1/things/special", "").await;
+    assert_eq!((failed.status, failed.header("cache-control")), (404, "no-store"));
 }
 
 #[tokio::test]

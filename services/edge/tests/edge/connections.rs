@@ -219,13 +219,11 @@ async fn a_real_grpc_server_can_stand_behind() {
         }
     });
     let channel = tonic::transport::Endpoint::try_from(format!("http://{address}")).unwrap().connect_lazy();
-    let contract =
-        drystone_edge::Contract { descriptor_set: crate::fixture::descriptor_set(), methods: crate::rules::METHODS };
-    let edge = Edge::start(contract, channel, backend, Config::default()).await;
+    let edge = Edge::start(crate::fixture_contract(), channel, backend, Config::default()).await;
     assert_eq!(edge.received("GET /v1/things/one", "").await, serde_json::json!({"text": "one"}));
 
     let nobody = tonic::transport::Endpoint::from_static("http://127.0.0.1:1").connect_lazy();
-    let edge = Edge::start(contract, nobody, FakeBackend::echo(), Config::default()).await;
+    let edge = Edge::start(crate::fixture_contract(), nobody, FakeBackend::echo(), Config::default()).await;
     let reply = edge.ask("GET /v1/things/one", "").await;
     assert_eq!((reply.status, reply.reason().as_str(), reply.header("retry-after")), (503, "UNAVAILABLE", "1"));
 }

@@ -3,12 +3,11 @@
 use std::sync::{Arc, Mutex};
 
 use drystone::user::v1::{
-    CreateUserRequest, CreateUserResponse, GetMeRequest, GetMeResponse, GetUserRequest, GetUserResponse,
-    ListUsersRequest, ListUsersResponse, LookUpForSignInRequest, LookUpForSignInResponse, SetUserRolesRequest,
-    SetUserRolesResponse, UpdateUserRequest, UpdateUserResponse, User,
+    GetMeRequest, GetUserRequest, ListUsersRequest, ListUsersResponse, LookUpForSignInRequest, LookUpForSignInResponse,
+    ProvisionUserRequest, SetUserRolesRequest, UpdateUserRequest, User,
     user_service_server::{UserService, UserServiceServer},
 };
-use drystone_edge::{Config, Contract};
+use drystone_edge::Config;
 use serde_json::json;
 use tonic::{Request, Response, Status, async_trait};
 
@@ -28,18 +27,18 @@ fn user(id: &str) -> User {
 
 #[async_trait]
 impl UserService for Users {
-    async fn get_me(&self, _: Request<GetMeRequest>) -> Result<Response<GetMeResponse>, Status> {
-        Ok(Response::new(GetMeResponse { user: Some(user("me")) }))
+    async fn get_me(&self, _: Request<GetMeRequest>) -> Result<Response<User>, Status> {
+        Ok(Response::new(user("me")))
     }
 
-    async fn get_user(&self, request: Request<GetUserRequest>) -> Result<Response<GetUserResponse>, Status> {
-        Ok(Response::new(GetUserResponse { user: Some(user(&request.into_inner().id)) }))
+    async fn get_user(&self, request: Request<GetUserRequest>) -> Result<Response<User>, Status> {
+        Ok(Response::new(user(&request.into_inner().id)))
     }
 
-    async fn update_user(&self, request: Request<UpdateUserRequest>) -> Result<Response<UpdateUserResponse>, Status> {
+    async fn update_user(&self, request: Request<UpdateUserRequest>) -> Result<Response<User>, Status> {
         let UpdateUserRequest { user, update_mask } = request.into_inner();
         self.masks.lock().unwrap().push(update_mask.unwrap_or_default().paths);
-        Ok(Response::new(UpdateUserResponse { user }))
+        Ok(Response::new(user.unwrap_or_default()))
     }
 
     async fn list_users(&self, request: Request<ListUsersRequest>) -> Result<Response<ListUsersResponse>, Status> {
@@ -47,7 +46,7 @@ impl UserService for Users {
         Ok(Response::new(ListUsersResponse { users: vec![], next_page_token }))
     }
 
-    async fn create_user(&self, _: Request<CreateUserRequest>) -> Result<Response<CreateUserResponse>, Status> {
+    async fn provision_user(&self, _: Request<ProvisionUserRequest>) -> Result<Response<User>, Status> {
         panic!("not reachable from outside")
     }
 
@@ -58,14 +57,14 @@ impl UserService for Users {
         panic!("not reachable from outside")
     }
 
-    async fn set_user_roles(&self, _: Request<SetUserRolesRequest>) -> Result<Response<SetUserRolesResponse>, Status> {
+    async fn set_user_roles(&self, _: Request<SetUserRolesRequest>) -> Result<Response<User>, Status> {
         panic!("not reachable from outside")
     }
 }
 
 async fn start(users: Users) -> Edge {
     let server = UserServiceServer::new(users);
-    Edge::start(Contract::drystone(), server, FakeBackend::echo(), Config::default()).await
+    Edge::start(drystone::contracts().unwrap(), server, FakeBackend::echo(), Config::default()).await
 }
 
 #[tokio::test]

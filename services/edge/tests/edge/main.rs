@@ -8,17 +8,20 @@ mod backend;
 mod bad_input;
 mod client;
 mod connections;
+mod duplicates;
 mod fixture;
 mod house;
 mod limit;
+mod protocol;
+mod proxies;
 mod requests;
 mod routes;
-mod rules;
 mod start;
 
 use std::sync::Arc;
 
-use drystone_edge::{Config, Contract, RequestLimit, Service};
+use drystone::contract::{Contracts, EncodedContract};
+use drystone_edge::{Config, RequestLimit, Service};
 use drystone_mesh::{health::Health, limit::Limits, telemetry::Metrics};
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
@@ -53,24 +56,24 @@ impl Edge {
 
     /// One that serves `contract` through `channel`.
     async fn start<C: drystone_edge::Backend>(
-        contract: Contract,
+        contracts: Contracts,
         channel: C,
         backend: FakeBackend,
         config: Config,
     ) -> Self {
-        Self::start_limited(contract, channel, backend, config, 0).await
+        Self::start_limited(contracts, channel, backend, config, 0).await
     }
 
     async fn start_limited<C: drystone_edge::Backend>(
-        contract: Contract,
+        contracts: Contracts,
         channel: C,
         backend: FakeBackend,
         config: Config,
         per_minute: u32,
     ) -> Self {
-        let (health, metrics, stop) = (Health::new(), Metrics::new(), CancellationToken::new());
+        let (health, metrics, stop) = (Health::new(), Metrics::default(), CancellationToken::new());
         let limit = RequestLimit::new(&Limits::in_process(&metrics), per_minute);
-        let service = Service::over(contract, |_| Ok(channel.clone()), &health, &metrics, config, limit).unwrap();
+        let service = Service::over(&contracts, |_| Ok(channel.clone()), &health, &metrics, config, limit).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let running = tokio::spawn(service.run(listener, stop.clone()));
@@ -99,8 +102,9 @@ impl Edge {
     }
 }
 
-fn fixture_contract() -> Contract {
-    Contract { descriptor_set: fixture::descriptor_set(), methods: rules::METHODS }
+/// The fixture as a contract. Its package is one of Drystone's own.
+fn fixture_contract() -> Contracts {
+    Contracts::load([EncodedContract::platform("fixture", fixture::descriptor_set())]).unwrap()
 }
 
 /// A backend that answers each request with this error.

@@ -77,6 +77,26 @@ async fn a_method_that_is_not_served_is_told_which_are() {
 }
 
 #[tokio::test]
+async fn a_custom_method_is_no_value_of_a_path_variable() {
+    let edge = Edge::echo().await;
+    for request in ["GET", "HEAD", "PATCH", "DELETE"].map(|method| format!("{method} /v1/things/7:reset")) {
+        let reply = edge.ask(&request, "").await;
+        assert_eq!((reply.status, reply.header("allow")), (405, "OPTIONS, POST"), "{request}");
+    }
+    let reply = edge.ask("OPTIONS /v1/things/7:reset", "").await;
+    assert_eq!((reply.status, reply.header("allow")), (204, "OPTIONS, POST"));
+    assert!(edge.backend.received().is_empty());
+    for path in ["/v1/things/a%2Fb:reset", "/v1/things/a%2Fb:re%73et"] {
+        assert_eq!(edge.received(&format!("POST {path}"), "").await, json!({"text": "a/b"}), "{path}");
+    }
+    for (path, text) in
+        [("7:archive", "7:archive"), ("7%3Areset", "7:reset"), ("7:", "7:"), ("urn:uuid:7", "urn:uuid:7")]
+    {
+        assert_eq!(edge.received(&format!("GET /v1/things/{path}"), "").await, json!({"text": text}), "{path}");
+    }
+}
+
+#[tokio::test]
 async fn options_says_which_methods_there_are() {
     let edge = Edge::echo().await;
     let reply = edge.ask("OPTIONS /v1/things/special", "").await;

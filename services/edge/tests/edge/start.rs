@@ -1,89 +1,49 @@
-//! Contracts that cannot be served stop the start, and say why.
+//! Contracts that cannot be served stop the start, and say why. What a contract is checked for by itself is tested where
+//! that is done, in the crate `drystone-contract`.
 
-use drystone::contract::{Idempotency, Method, Subject};
-use drystone_edge::{Config, Contract, RequestLimit, Service, StartError};
+use drystone::contract::{Contracts, EncodedContract};
+use drystone_edge::{Config, RequestLimit, Service, StartError};
 use drystone_mesh::{health::Health, telemetry::Metrics};
 
 use crate::{backend::FakeBackend, fixture};
 
-const RPC: Method = Method {
-    path: "/drystone.fixture.v1.S/Do",
-    callers: &["outside"],
-    subject: Subject::None,
-    permission: None,
-    max_auth_age: None,
-    audited: false,
-    idempotency: Idempotency::Unknown,
-    client_streaming: false,
-    server_streaming: false,
-    rest: &[],
-};
-
-fn start(contract: Contract) -> Result<Service<FakeBackend>, StartError> {
+fn start(contracts: &Contracts) -> Result<Service<FakeBackend>, StartError> {
     let (connect, limit) = (|_: &str| Ok(FakeBackend::echo()), RequestLimit::none());
-    Service::over(contract, connect, &Health::new(), &Metrics::new(), Config::default(), limit)
+    Service::over(contracts, connect, &Health::new(), &Metrics::default(), Config::default(), limit)
 }
 
-/// The fault of a contract whose one RPC has this option.
-fn fault(http: &str, methods: &'static [Method]) -> String {
+/// The fault of a contract whose one RPC has this path.
+fn fault(path: &str) -> String {
     let proto = format!(
         "syntax = \"proto3\";
-        package drystone.fixture.v1;
+        package acme.fixture.v1;
+        import \"drystone/access/v1/access.proto\";
         import \"google/api/annotations.proto\";
         service S {{
-          rpc Do(M) returns (M) {{ option (google.api.http) = {{{http}}}; }}
+          option (drystone.access.v1.workload) = \"fixture\";
+          rpc Do(M) returns (M) {{
+            option idempotency_level = NO_SIDE_EFFECTS;
+            option (google.api.http) = {{get: \"{path}\"}};
+            option (drystone.access.v1.rule) = {{callers: \"outside\" subject: SUBJECT_NONE}};
+          }}
         }}
-        message M {{ string text = 1; M inner = 2; repeated string texts = 3; map<string, string> labels = 4; }}"
+        message M {{ string text = 1; }}"
     );
-    let set = fixture::compile(&proto).unwrap().leak();
-    match start(Contract { descriptor_set: set, methods }) {
+    let contract = EncodedContract::from_bytes("fixture", fixture::compile(&proto).unwrap());
+    match start(&Contracts::load([contract]).unwrap()) {
         Err(error) => error.to_string(),
         Ok(_) => "none".to_owned(),
     }
 }
 
 #[test]
-fn this_house_can_be_served() {
-    assert!(start(Contract::drystone()).is_ok());
+fn the_contract_of_drystone_can_be_served() {
+    assert!(start(&drystone::contracts().unwrap()).is_ok());
 }
 
 #[test]
-fn each_fault_names_the_rpc_and_what_is_wrong() {
-    for (http, word) in [
-        ("get: \"/v1/x\"", "none"),
-        ("get: \"v1/x\"", "does not begin with `/`"),
-        ("get: \"/v1/{text\"", "does not close"),
-        ("get: \"/v1/{nope}\"", "the field `nope` from the path, which is not there"),
-        ("get: \"/v1/{inner}\"", "no single value"),
-        ("get: \"/v1/{texts}\"", "no single value"),
-        ("get: \"/v1/{labels}\"", "no single value"),
-        ("get: \"/v1/{texts.x}\"", "not there"),
-        ("get: \"/v1/{inner.inner.text}\"", "none"),
-        ("post: \"/v1/x\" body: \"nope\"", "its body into the unknown field `nope`"),
-        ("get: \"/v1/x\" response_body: \"nope\"", "answers the unknown field `nope`"),
-        ("body: \"*\"", "without method and path"),
-        ("custom: {kind: \"BAD KIND\" path: \"/v1/x\"}", "HTTP does not have"),
-        ("get: \"/v1/x\" additional_bindings {get: \"/v1/x\"}", "is taken by /drystone.fixture.v1.S/Do"),
-        ("get: \"/v1/{text}\" additional_bindings {get: \"/v1/{inner.text}\"}", "is taken by"),
-        ("get: \"/health\"", "is taken by the health of the edge"),
-    ] {
-        let fault = fault(http, &[RPC]);
-        assert!(fault.contains(word), "{http}: {fault}");
-        assert!(fault == "none" || fault.contains("drystone.fixture.v1.S"), "{http}: {fault}");
-    }
-}
-
-#[test]
-fn only_what_the_rules_open_to_the_edge_is_served() {
-    assert!(fault("get: \"/v1/x\"", &[]).contains("no access rule"));
-    assert!(fault("get: \"/v1/x\"", &[Method { callers: &["auth"], ..RPC }]).contains("does not list `outside`"));
-    assert!(fault("get: \"/v1/x\"", &[Method { server_streaming: true, ..RPC }]).contains("is a stream"));
-}
-
-#[test]
-fn a_descriptor_set_that_is_none_is_refused() {
-    for set in [&b"\xff\xff"[..], b""] {
-        let error = start(Contract { descriptor_set: set, methods: &[] }).unwrap_err().to_string();
-        assert!(error.starts_with("the descriptor set: "), "{error}");
-    }
+fn the_path_of_the_edge_itself_is_taken() {
+    assert_eq!(fault("/v1/x"), "none");
+    let fault = fault("/health");
+    assert!(fault.contains("acme.fixture.v1.S/Do") && fault.contains("is taken by the health of the edge"), "{fault}");
 }

@@ -1,10 +1,9 @@
 //! `drystone.session.v1.SessionService`.
 
 use drystone::session::v1::{
-    CreateSessionRequest, CreateSessionResponse, ListSessionsRequest, ListSessionsResponse, RevokeAllSessionsRequest,
-    RevokeAllSessionsResponse, RevokeSessionRequest, RevokeSessionResponse, RotateSessionRequest,
-    RotateSessionResponse, VoidTokensRequest, VoidTokensResponse, WatchRevocationsRequest,
-    session_service_server::SessionService,
+    ListSessionsRequest, ListSessionsResponse, RevokeAllSessionsRequest, RevokeAllSessionsResponse,
+    RevokeSessionRequest, RotateSessionRequest, RotateSessionResponse, StartSessionRequest, StartSessionResponse,
+    VoidTokensRequest, VoidTokensResponse, WatchRevocationsRequest, session_service_server::SessionService,
 };
 use drystone_mesh::{
     call::Call,
@@ -21,15 +20,15 @@ const LIST: &str = "sessions";
 
 #[async_trait]
 impl SessionService for Service {
-    async fn create_session(
+    async fn start_session(
         &self,
-        request: Request<CreateSessionRequest>,
-    ) -> Result<Response<CreateSessionResponse>, Status> {
-        let CreateSessionRequest { user_id, device, address } = request.into_inner();
+        request: Request<StartSessionRequest>,
+    ) -> Result<Response<StartSessionResponse>, Status> {
+        let StartSessionRequest { user_id, device, address } = request.into_inner();
         let new = NewSession { user_id: id::parse("user_id", &user_id)?, device, address };
         let session = self.sessions.create(new).await?;
         let counter = session.counter;
-        Ok(Response::new(CreateSessionResponse { session: Some(message_of(session, None)), counter }))
+        Ok(Response::new(StartSessionResponse { session: Some(message_of(session, None)), counter }))
     }
 
     async fn rotate_session(
@@ -56,14 +55,11 @@ impl SessionService for Service {
         Ok(Response::new(ListSessionsResponse { sessions, next_page_token }))
     }
 
-    async fn revoke_session(
-        &self,
-        request: Request<RevokeSessionRequest>,
-    ) -> Result<Response<RevokeSessionResponse>, Status> {
+    async fn revoke_session(&self, request: Request<RevokeSessionRequest>) -> Result<Response<()>, Status> {
         let call = Call::of(&request)?;
         let id = id::parse("id", &request.into_inner().id)?;
         self.sessions.revoke(call.principal()?.user_id, id).await?;
-        Ok(Response::new(RevokeSessionResponse {}))
+        Ok(Response::new(()))
     }
 
     async fn revoke_all_sessions(
@@ -90,6 +86,7 @@ impl SessionService for Service {
         &self,
         request: Request<Streaming<WatchRevocationsRequest>>,
     ) -> Result<Response<watch::Answers>, Status> {
-        watch::watch(self, request.into_inner()).await.map(Response::new)
+        let caller = Call::from_extensions(request.extensions()).and_then(|call| call.parts().caller.clone());
+        watch::watch(self, caller, request.into_inner()).await.map(Response::new)
     }
 }

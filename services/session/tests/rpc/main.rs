@@ -20,8 +20,8 @@ use std::{
 
 use chrono::DateTime;
 use drystone::session::v1::{
-    CreateSessionRequest, ListSessionsRequest, Revocation, RevokeAllSessionsRequest, RevokeSessionRequest,
-    RotateSessionRequest, RotateSessionResponse, Session, VoidTokensRequest, WatchRevocationsRequest,
+    ListSessionsRequest, Revocation, RevokeAllSessionsRequest, RevokeSessionRequest, RotateSessionRequest,
+    RotateSessionResponse, Session, StartSessionRequest, VoidTokensRequest, WatchRevocationsRequest,
     WatchRevocationsResponse, revocation::Scope, session_service_client::SessionServiceClient,
 };
 use drystone_mesh::{
@@ -69,7 +69,7 @@ impl Running {
 
     async fn start_with(directory: &Path, config: Config) -> Self {
         let clock = Clock::manual(DateTime::from_timestamp_micros(1_700_000_000_000_000).unwrap());
-        let metrics = Metrics::new();
+        let metrics = Metrics::default();
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let db = Db::open(&directory.join("session.db"), MIGRATIONS).await.unwrap();
         let service = Service::new(Deps {
@@ -102,12 +102,12 @@ impl Running {
     }
 
     async fn sign_in(&self, user: Uuid) -> Session {
-        let request = CreateSessionRequest {
+        let request = StartSessionRequest {
             user_id: user.to_string(),
             device: "curl/8.5.0".to_owned(),
             address: "192.0.2.7".to_owned(),
         };
-        let answer = self.client.clone().create_session(request).await.unwrap().into_inner();
+        let answer = self.client.clone().start_session(request).await.unwrap().into_inner();
         assert_eq!(answer.counter, 1);
         answer.session.unwrap()
     }
@@ -128,10 +128,18 @@ impl Running {
     }
 
     async fn watch(&self, cursor: u64) -> Watcher {
+        self.watch_as("auth", cursor).await.unwrap()
+    }
+
+    /// Watches as this workload.
+    async fn watch_as(&self, workload: &str, cursor: u64) -> Result<Watcher, Status> {
         let (words, receiver) = mpsc::channel(16);
         words.send(WatchRevocationsRequest { cursor }).await.unwrap();
-        let answer = self.client.clone().watch_revocations(ReceiverStream::new(receiver)).await.unwrap();
-        Watcher { words, answers: answer.into_inner() }
+        let mut request = Request::new(ReceiverStream::new(receiver));
+        let caller = format!("spiffe://drystone.local/service/{workload}");
+        request.metadata_mut().insert("test-caller", caller.parse().unwrap());
+        let answer = self.client.clone().watch_revocations(request).await?;
+        Ok(Watcher { words, answers: answer.into_inner() })
     }
 }
 
@@ -189,7 +197,7 @@ fn into_call(mut request: Request<()>) -> Result<Request<()>, Status> {
         request_id: new_request_id(),
         trace: TraceContext::new_root(),
         deadline: None,
-        caller: None,
+        caller: request.metadata().get("test-caller").map(|caller| caller.to_str().unwrap().parse().unwrap()),
         principal,
         authorization: None,
         client: Client::default(),

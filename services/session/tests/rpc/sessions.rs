@@ -159,8 +159,8 @@ async fn a_store_that_fails_is_said_without_its_insides() {
     let directory = directory();
     let running = Running::start(directory.path()).await;
     running.db.close().await;
-    let request = CreateSessionRequest { user_id: Uuid::now_v7().to_string(), ..CreateSessionRequest::default() };
-    let refused = running.client.clone().create_session(request).await.unwrap_err();
+    let request = StartSessionRequest { user_id: Uuid::now_v7().to_string(), ..StartSessionRequest::default() };
+    let refused = running.client.clone().start_session(request).await.unwrap_err();
     assert_eq!(reason_of(&refused), Some(Reason::Unavailable));
     assert!(!refused.message().contains("pool"), "{}", refused.message());
     running.stop().await;

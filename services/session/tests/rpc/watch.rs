@@ -1,5 +1,7 @@
 //! The watch of revocations, and how a revoking call waits for it.
 
+use tonic_types::StatusExt;
+
 use super::*;
 
 /// Puts a revocation where nobody announces it.
@@ -183,5 +185,67 @@ async fn a_watcher_has_to_say_where_to_go_on() {
     let running = Running::start(directory.path()).await;
     let silence = tokio_stream::empty::<WatchRevocationsRequest>();
     assert_refused(running.client.clone().watch_revocations(silence).await, Reason::InvalidRequest);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_watcher_that_lags_delays_one_call_and_stays_connected() {
+    let directory = directory();
+    let running = Arc::new(Running::start_with(directory.path(), patient(Span::seconds(1))).await);
+    let (one, other) = (running.sign_in(Uuid::now_v7()).await, running.sign_in(Uuid::now_v7()).await);
+    let mut slow = running.watch(0).await;
+
+    let begin = Instant::now();
+    let revoking = tokio::spawn({
+        let (running, session) = (running.clone(), one.clone());
+        async move { running.revoke(&session, &session.id).await }
+    });
+    assert_eq!(session_ids(&slow.news().await.revocations), [&one.id]);
+    // It says something, and not that it has applied what it was sent.
+    slow.acknowledge(0).await;
+    revoking.await.unwrap().unwrap();
+    assert!(begin.elapsed() >= Duration::from_secs(1));
+    assert!(running.metrics.render().contains("drystone_revocation_watchers_lagging 1"));
+
+    let begin = Instant::now();
+    running.revoke(&other, &other.id).await.unwrap();
+    assert!(begin.elapsed() < Duration::from_secs(1), "it is not waited for again");
+    let news = slow.news().await;
+    assert_eq!(session_ids(&news.revocations), [&other.id], "it is told all the same");
+    slow.acknowledge(news.cursor).await;
+    let caught_up = async {
+        while !running.metrics.render().contains("drystone_revocation_watchers_lagging 0") {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(BOUND, caught_up).await.expect("it has caught up");
+    drop(slow);
+    Arc::into_inner(running).unwrap().stop().await;
+}
+
+#[tokio::test]
+async fn the_watchers_of_a_workload_are_bounded() {
+    let directory = directory();
+    let running = Running::start(directory.path()).await;
+    let mut watchers = Vec::new();
+    for _ in 0..64 {
+        watchers.push(running.watch_as("orders", 0).await.unwrap());
+    }
+    let refused = running.watch_as("orders", 0).await.err().unwrap();
+    assert_eq!((refused.code(), reason_of(&refused)), (tonic::Code::ResourceExhausted, Some(Reason::Overloaded)));
+    assert!(refused.get_details_retry_info().unwrap().retry_delay.is_some());
+    let mut another = running.watch_as("user", 0).await.unwrap();
+    assert!(another.next().await.unwrap().is_some(), "others are not affected");
+
+    drop(watchers.pop());
+    let place = async {
+        loop {
+            if let Ok(watcher) = running.watch_as("orders", 0).await {
+                break watcher;
+            }
+        }
+    };
+    let again = timeout(BOUND, place).await.expect("a place is free again");
+    drop((watchers, another, again));
     running.stop().await;
 }

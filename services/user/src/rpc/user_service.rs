@@ -3,14 +3,13 @@
 use drystone::{
     session::v1::VoidTokensRequest,
     user::v1::{
-        CreateUserRequest, CreateUserResponse, GetMeRequest, GetMeResponse, GetUserRequest, GetUserResponse,
-        ListUsersRequest, ListUsersResponse, LookUpForSignInRequest, LookUpForSignInResponse, SetUserRolesRequest,
-        SetUserRolesResponse, UpdateUserRequest, UpdateUserResponse, User, look_up_for_sign_in_request::Key,
-        user_service_server::UserService,
+        GetMeRequest, GetUserRequest, ListUsersRequest, ListUsersResponse, LookUpForSignInRequest,
+        LookUpForSignInResponse, ProvisionUserRequest, SetUserRolesRequest, UpdateUserRequest, User,
+        look_up_for_sign_in_request::Key, user_service_server::UserService,
     },
 };
 use drystone_mesh::{
-    call::Call,
+    call::{self, Call},
     error::Error as MeshError,
     id, mask,
     store::{
@@ -32,18 +31,18 @@ type Answer<T> = Result<Response<T>, Status>;
 
 #[tonic::async_trait]
 impl UserService for Service {
-    async fn create_user(&self, request: Request<CreateUserRequest>) -> Answer<CreateUserResponse> {
+    async fn provision_user(&self, request: Request<ProvisionUserRequest>) -> Answer<User> {
         let message = request.into_inner();
         let id = id::parse("user_id", &message.user_id)?;
         // Lists are sorted by id and promise the oldest first.
         if id.get_version_num() != 7 {
             return Err(MeshError::invalid_field("user_id", "must be a UUID of version 7").into());
         }
-        let email = Email::parse(&message.email).map_err(|error| unlawful("email", &error))?;
+        let email = Email::parse(&message.email).map_err(|error| invalid("email", &error))?;
         let display_name = parse_name("display_name", &message.display_name)?;
         let new = NewAccount { id, email, display_name, roles: Role::Member.into() };
         let account = self.store.create(new, self.clock.now()).await?;
-        Ok(Response::new(CreateUserResponse { user: Some(account.into()) }))
+        Ok(Response::new(account.into()))
     }
 
     async fn look_up_for_sign_in(&self, request: Request<LookUpForSignInRequest>) -> Answer<LookUpForSignInResponse> {
@@ -57,28 +56,29 @@ impl UserService for Service {
             None => None,
         };
         let account = found.ok_or(Error::NotFound)?;
+        call::concerns(account.id);
         Ok(Response::new(LookUpForSignInResponse {
             user_id: account.id.to_string(),
             roles: account.roles.names(),
-            permissions: account.roles.permissions(),
+            permissions: account.roles.permissions(&self.permissions),
         }))
     }
 
-    async fn get_me(&self, request: Request<GetMeRequest>) -> Answer<GetMeResponse> {
+    async fn get_me(&self, request: Request<GetMeRequest>) -> Answer<User> {
         let call = Call::of(&request)?;
         let account = self.store.find(call.principal()?.user_id).await?.ok_or(Error::NotFound)?;
-        Ok(Response::new(GetMeResponse { user: Some(account.into()) }))
+        Ok(Response::new(account.into()))
     }
 
-    async fn get_user(&self, request: Request<GetUserRequest>) -> Answer<GetUserResponse> {
+    async fn get_user(&self, request: Request<GetUserRequest>) -> Answer<User> {
         let call = Call::of(&request)?;
         let id = id::parse("id", &request.get_ref().id)?;
         permission::may_read(call.principal()?, id)?;
         let account = self.store.find(id).await?.ok_or(Error::NotFound)?;
-        Ok(Response::new(GetUserResponse { user: Some(account.into()) }))
+        Ok(Response::new(account.into()))
     }
 
-    async fn update_user(&self, request: Request<UpdateUserRequest>) -> Answer<UpdateUserResponse> {
+    async fn update_user(&self, request: Request<UpdateUserRequest>) -> Answer<User> {
         let call = Call::of(&request)?;
         let UpdateUserRequest { user, update_mask } = request.into_inner();
         let user = user.unwrap_or_default();
@@ -91,7 +91,7 @@ impl UserService for Service {
         let name = parse_name("user.display_name", &user.display_name)?;
         let version = etag::parse(&user.etag)?;
         let account = self.store.rename(id, &name, version, self.clock.now()).await?.ok_or(Error::NotFound)?;
-        Ok(Response::new(UpdateUserResponse { user: Some(account.into()) }))
+        Ok(Response::new(account.into()))
     }
 
     async fn list_users(&self, request: Request<ListUsersRequest>) -> Answer<ListUsersResponse> {
@@ -105,7 +105,7 @@ impl UserService for Service {
 
     /// The roles are saved before tokens are voided: a token made in between carries the new ones already. Tokens
     /// are voided even if the roles were as asked, since an earlier try may have failed half-way.
-    async fn set_user_roles(&self, request: Request<SetUserRolesRequest>) -> Answer<SetUserRolesResponse> {
+    async fn set_user_roles(&self, request: Request<SetUserRolesRequest>) -> Answer<User> {
         let call = Call::of(&request)?;
         let message = request.into_inner();
         let id = id::parse("id", &message.id)?;
@@ -116,18 +116,18 @@ impl UserService for Service {
             .void_tokens(call.request(VoidTokensRequest { user_id: id.to_string() }))
             .await
             .map_err(|status| Error::TokensNotVoided(Box::new(status)))?;
-        Ok(Response::new(SetUserRolesResponse { user: Some(account.into()) }))
+        Ok(Response::new(account.into()))
     }
 }
 
 fn parse_name(field: &'static str, text: &str) -> Result<DisplayName, MeshError> {
-    DisplayName::parse(text).map_err(|error| unlawful(field, &error))
+    DisplayName::parse(text).map_err(|error| invalid(field, &error))
 }
 
 fn parse_roles(field: &'static str, names: &[String]) -> Result<Roles, MeshError> {
-    names.iter().map(|name| name.parse::<Role>()).collect::<Result<_, _>>().map_err(|error| unlawful(field, &error))
+    names.iter().map(|name| name.parse::<Role>()).collect::<Result<_, _>>().map_err(|error| invalid(field, &error))
 }
 
-fn unlawful(field: &'static str, error: &impl ToString) -> MeshError {
+fn invalid(field: &'static str, error: &impl ToString) -> MeshError {
     MeshError::invalid_field(field, error.to_string())
 }

@@ -9,8 +9,8 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use drystone::{
     Reason,
     user::v1::{
-        CreateUserRequest, GetMeRequest, GetUserRequest, ListUsersRequest, LookUpForSignInRequest,
-        LookUpForSignInResponse, SetUserRolesRequest, UpdateUserRequest, User, look_up_for_sign_in_request::Key,
+        GetMeRequest, GetUserRequest, ListUsersRequest, LookUpForSignInRequest, LookUpForSignInResponse,
+        ProvisionUserRequest, SetUserRolesRequest, UpdateUserRequest, User, look_up_for_sign_in_request::Key,
         user_service_server::UserService,
     },
 };
@@ -22,7 +22,7 @@ use drystone_mesh::{
     telemetry::TraceContext,
     token::Principal,
 };
-use drystone_user::{Deps, MIGRATIONS, Service, SqlStore};
+use drystone_user::{Deps, MIGRATIONS, Permissions, Service, SqlStore};
 use sessions::Sessions;
 use tempfile::TempDir;
 use tonic::{Request, Response, Status};
@@ -43,6 +43,7 @@ impl Fixture {
         let clock = Clock::manual(Clock::system().now());
         let sessions = Sessions::away();
         let service = Service::new(Deps {
+            permissions: Permissions::of(&drystone::contracts().unwrap()),
             store: Arc::new(SqlStore::new(db)),
             sessions: sessions.client.clone(),
             clock: clock.clone(),
@@ -52,11 +53,11 @@ impl Fixture {
 
     async fn create(&self, email: &str) -> User {
         let request = create(Uuid::now_v7(), email);
-        self.service.create_user(Request::new(request)).await.unwrap().into_inner().user.unwrap()
+        self.service.provision_user(Request::new(request)).await.unwrap().into_inner()
     }
 
     async fn update(&self, by: Request<UpdateUserRequest>) -> Result<User, Reason> {
-        answer(self.service.update_user(by).await).map(|response| response.user.unwrap())
+        answer(self.service.update_user(by).await)
     }
 
     async fn look_up(&self, key: Key) -> Result<LookUpForSignInResponse, Reason> {
@@ -66,12 +67,12 @@ impl Fixture {
     async fn set_roles(&self, id: &str, roles: &[&str]) -> Result<User, Reason> {
         let roles = roles.iter().map(ToString::to_string).collect();
         let request = request_of(None, SetUserRolesRequest { id: id.to_owned(), roles });
-        answer(self.service.set_user_roles(request).await).map(|response| response.user.unwrap())
+        answer(self.service.set_user_roles(request).await)
     }
 }
 
-fn create(id: Uuid, email: &str) -> CreateUserRequest {
-    CreateUserRequest { user_id: id.to_string(), email: email.to_owned(), display_name: "Ada".to_owned() }
+fn create(id: Uuid, email: &str) -> ProvisionUserRequest {
+    ProvisionUserRequest { user_id: id.to_string(), email: email.to_owned(), display_name: "Ada".to_owned() }
 }
 
 /// A request that passed the server stack: of this user, or of nobody.
@@ -132,10 +133,8 @@ async fn an_account_is_created_with_the_role_of_a_member() {
 async fn creating_an_account_is_safe_to_repeat_and_to_nothing_else() {
     let fixture = Fixture::new().await;
     let user = fixture.create("ada@example.com").await;
-    let ask = async |id: Uuid, email: &str| {
-        answer(fixture.service.create_user(Request::new(create(id, email))).await)
-            .map(|response| response.user.unwrap())
-    };
+    let ask =
+        async |id: Uuid, email: &str| answer(fixture.service.provision_user(Request::new(create(id, email))).await);
     let id: Uuid = user.id.parse().unwrap();
     assert_eq!(ask(id, "ADA@example.com").await, Ok(user));
     assert_eq!(ask(id, "eve@example.com").await, Err(Reason::RequestIdReused));
@@ -148,11 +147,13 @@ async fn an_account_that_breaks_the_rules_is_not_created() {
     let lawful = create(Uuid::now_v7(), "ada@example.com");
     for request in [
         create(Uuid::from_u128(7), "ada@example.com"),
-        CreateUserRequest { email: "ada".to_owned(), ..lawful.clone() },
-        CreateUserRequest { display_name: "   ".to_owned(), ..lawful.clone() },
-        CreateUserRequest { user_id: "ada".to_owned(), ..lawful },
+        ProvisionUserRequest { email: "ada".to_owned(), ..lawful.clone() },
+        ProvisionUserRequest { display_name: "   ".to_owned(), ..lawful.clone() },
+        ProvisionUserRequest { display_name: "\u{200b}".to_owned(), ..lawful.clone() },
+        ProvisionUserRequest { display_name: "Ada\u{202e}".to_owned(), ..lawful.clone() },
+        ProvisionUserRequest { user_id: "ada".to_owned(), ..lawful },
     ] {
-        assert_eq!(answer(fixture.service.create_user(Request::new(request)).await), Err(Reason::InvalidRequest));
+        assert_eq!(answer(fixture.service.provision_user(Request::new(request)).await), Err(Reason::InvalidRequest));
     }
 }
 
@@ -181,9 +182,9 @@ async fn a_user_reads_their_own_account() {
     let fixture = Fixture::new().await;
     let user = fixture.create("ada@example.com").await;
     let me = answer(fixture.service.get_me(as_user(&user.id, &[], GetMeRequest {})).await);
-    assert_eq!(me.unwrap().user.as_ref(), Some(&user));
+    assert_eq!(me.unwrap(), user);
     let same = answer(fixture.service.get_user(as_user(&user.id, &[], GetUserRequest { id: user.id.clone() })).await);
-    assert_eq!(same.unwrap().user, Some(user));
+    assert_eq!(same.unwrap(), user);
 }
 
 #[tokio::test]
@@ -203,7 +204,7 @@ async fn the_account_of_another_is_there_only_for_whom_may_read_all() {
         answer(fixture.service.get_user(as_user(&eve.id, permissions, GetUserRequest { id: id.to_owned() })).await)
     };
     assert_eq!(read(&[], &ada.id).await, Err(Reason::UserNotFound));
-    assert_eq!(read(&["users:read"], &ada.id).await.unwrap().user.as_ref(), Some(&ada));
+    assert_eq!(read(&["users:read"], &ada.id).await.unwrap(), ada);
     assert_eq!(read(&["users:read"], &Uuid::now_v7().to_string()).await, Err(Reason::UserNotFound));
 }
 

@@ -6,9 +6,9 @@ use std::{
 };
 
 use drystone::session::v1::{
-    CreateSessionRequest, CreateSessionResponse, ListSessionsRequest, ListSessionsResponse, RevokeAllSessionsRequest,
-    RevokeAllSessionsResponse, RevokeSessionRequest, RevokeSessionResponse, RotateSessionRequest,
-    RotateSessionResponse, VoidTokensRequest, VoidTokensResponse, WatchRevocationsRequest, WatchRevocationsResponse,
+    ListSessionsRequest, ListSessionsResponse, RevokeAllSessionsRequest, RevokeAllSessionsResponse,
+    RevokeSessionRequest, RotateSessionRequest, RotateSessionResponse, StartSessionRequest, StartSessionResponse,
+    VoidTokensRequest, VoidTokensResponse, WatchRevocationsRequest, WatchRevocationsResponse,
     session_service_client::SessionServiceClient,
     session_service_server::{SessionService, SessionServiceServer},
 };
@@ -50,11 +50,12 @@ impl Sessions {
         let address = socket.local_addr().unwrap();
         let stop = CancellationToken::new();
         let dialer = Dialer::new(DialerConfig {
+            contracts: drystone::contracts().unwrap(),
             caller: drystone_user::NAME,
             identity,
             peers: HashMap::from([("session".to_owned(), vec![address.to_string()])]),
             health: Health::new(),
-            metrics: Metrics::new(),
+            metrics: Metrics::default(),
             tasks: TaskTracker::new(),
             stop: stop.clone(),
         });
@@ -93,10 +94,7 @@ impl SessionService for Counting {
         Ok(Response::new(VoidTokensResponse {}))
     }
 
-    async fn create_session(
-        &self,
-        _: Request<CreateSessionRequest>,
-    ) -> Result<Response<CreateSessionResponse>, Status> {
+    async fn start_session(&self, _: Request<StartSessionRequest>) -> Result<Response<StartSessionResponse>, Status> {
         unused()
     }
 
@@ -111,10 +109,7 @@ impl SessionService for Counting {
         unused()
     }
 
-    async fn revoke_session(
-        &self,
-        _: Request<RevokeSessionRequest>,
-    ) -> Result<Response<RevokeSessionResponse>, Status> {
+    async fn revoke_session(&self, _: Request<RevokeSessionRequest>) -> Result<Response<()>, Status> {
         unused()
     }
 

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use drystone::auth::v1::{
-    GetDiscoveryRequest, GetDiscoveryResponse, GetJwksResponse, Jwk,
+    AuthorizationServerMetadata, GetDiscoveryRequest, Jwk, JwkSet,
     key_service_server::{KeyService, KeyServiceServer},
 };
 use futures_util::FutureExt;
@@ -26,13 +26,16 @@ struct FakeKeys {
 
 #[tonic::async_trait]
 impl KeyService for FakeKeys {
-    async fn get_jwks(&self, _: Request<GetJwksRequest>) -> Result<Response<GetJwksResponse>, Status> {
+    async fn get_jwks(&self, _: Request<GetJwksRequest>) -> Result<Response<JwkSet>, Status> {
         self.asked.send_modify(|times| *times += 1);
         let keys = self.answer.lock().unwrap().clone()?;
-        Ok(Response::new(GetJwksResponse { keys }))
+        Ok(Response::new(JwkSet { keys }))
     }
 
-    async fn get_discovery(&self, _: Request<GetDiscoveryRequest>) -> Result<Response<GetDiscoveryResponse>, Status> {
+    async fn get_discovery(
+        &self,
+        _: Request<GetDiscoveryRequest>,
+    ) -> Result<Response<AuthorizationServerMetadata>, Status> {
         Err(Status::unimplemented(""))
     }
 }

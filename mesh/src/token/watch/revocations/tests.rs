@@ -1,9 +1,9 @@
 //! The revocation watcher against a session service in the same process, whose part the test plays.
 
 use drystone::session::v1::{
-    CreateSessionRequest, CreateSessionResponse, ListSessionsRequest, ListSessionsResponse, Revocation,
-    RevokeAllSessionsRequest, RevokeAllSessionsResponse, RevokeSessionRequest, RevokeSessionResponse,
-    RotateSessionRequest, RotateSessionResponse, VoidTokensRequest, VoidTokensResponse, WatchRevocationsResponse,
+    ListSessionsRequest, ListSessionsResponse, Revocation, RevokeAllSessionsRequest, RevokeAllSessionsResponse,
+    RevokeSessionRequest, RotateSessionRequest, RotateSessionResponse, StartSessionRequest, StartSessionResponse,
+    VoidTokensRequest, VoidTokensResponse, WatchRevocationsResponse,
     revocation::Scope,
     session_service_server::{SessionService, SessionServiceServer},
 };
@@ -164,10 +164,7 @@ impl SessionService for FakeSessions {
         Ok(Response::new(ReceiverStream::new(said)))
     }
 
-    async fn create_session(
-        &self,
-        _: Request<CreateSessionRequest>,
-    ) -> Result<Response<CreateSessionResponse>, Status> {
+    async fn start_session(&self, _: Request<StartSessionRequest>) -> Result<Response<StartSessionResponse>, Status> {
         Err(Status::unimplemented(""))
     }
 
@@ -182,10 +179,7 @@ impl SessionService for FakeSessions {
         Err(Status::unimplemented(""))
     }
 
-    async fn revoke_session(
-        &self,
-        _: Request<RevokeSessionRequest>,
-    ) -> Result<Response<RevokeSessionResponse>, Status> {
+    async fn revoke_session(&self, _: Request<RevokeSessionRequest>) -> Result<Response<()>, Status> {
         Err(Status::unimplemented(""))
     }
 

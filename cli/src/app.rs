@@ -1,0 +1,107 @@
+//! A binary: which services it can run, and every command for them.
+
+use std::{collections::BTreeSet, process::ExitCode};
+
+use clap::Parser;
+use drystone::contract::EncodedContract;
+use drystone_mesh::{config::ConfigError, module::Module};
+
+use crate::{
+    command_line::{CommandLine, WrongUsage},
+    output,
+};
+
+const FAILED: u8 = 1;
+const WRONG_USAGE: u8 = 2;
+
+/// The services of a binary, in the order in which they get their ports and are shown.
+#[derive(Debug, Clone)]
+pub struct App {
+    modules: Vec<Module>,
+}
+
+impl App {
+    /// Drystone's own services.
+    #[must_use]
+    pub fn new() -> Self {
+        let modules = vec![
+            drystone_auth::module(),
+            drystone_user::module(),
+            drystone_session::module(),
+            drystone_property::module(),
+            drystone_edge::module(),
+        ];
+        Self { modules }
+    }
+
+    /// A service more.
+    #[must_use]
+    pub fn with(mut self, module: Module) -> Self {
+        self.modules.push(module);
+        self
+    }
+
+    /// Runs the command that the process was started with. The code says how it ended: 0 well, 1 failed, 2 wrong usage or
+    /// configuration.
+    #[must_use]
+    pub fn run(&self) -> ExitCode {
+        let outcome = self.check().and_then(|()| CommandLine::parse().run(self));
+        match outcome {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                output::complain(&error);
+                let is_wrong_usage = error.is::<ConfigError>() || error.is::<WrongUsage>();
+                ExitCode::from(if is_wrong_usage { WRONG_USAGE } else { FAILED })
+            }
+        }
+    }
+
+    /// The services.
+    pub(crate) fn modules(&self) -> &[Module] {
+        &self.modules
+    }
+
+    /// The service of this name.
+    ///
+    /// # Errors
+    /// The names that there are.
+    pub(crate) fn module(&self, name: &str) -> Result<Module, WrongUsage> {
+        self.modules.iter().copied().find(|module| module.name() == name).ok_or_else(|| {
+            let known: Vec<&str> = self.modules.iter().map(Module::name).collect();
+            WrongUsage(format!("there is no service `{name}` in this binary; there are {}", known.join(", ")))
+        })
+    }
+
+    /// Every name of these, each of which has to be a service.
+    ///
+    /// # Errors
+    /// As [`App::module`].
+    pub(crate) fn select(&self, names: &[String]) -> Result<Vec<Module>, WrongUsage> {
+        names.iter().try_for_each(|name| self.module(name).map(drop))?;
+        let is_named = |module: &Module| names.iter().any(|name| name == module.name());
+        Ok(self.modules.iter().copied().filter(is_named).collect())
+    }
+
+    /// The contracts that are compiled in.
+    pub(crate) fn contracts(&self) -> impl Iterator<Item = EncodedContract> {
+        std::iter::once(drystone::CONTRACT.clone()).chain(self.modules.iter().filter_map(Module::contract))
+    }
+
+    /// Each service has a name of its own.
+    fn check(&self) -> anyhow::Result<()> {
+        let mut names = BTreeSet::new();
+        match self.modules.iter().find(|module| !names.insert(module.name())) {
+            Some(module) => {
+                let name = module.name();
+                Err(WrongUsage(format!("two services of this binary are called `{name}`; rename one of them")).into())
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+impl Default for App {
+    fn default() -> Self {
+        Self::new()
+    }
+}

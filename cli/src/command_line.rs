@@ -1,0 +1,105 @@
+//! The commands and their flags.
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use crate::{
+    App,
+    commands::{
+        access_show, certs, config_check, config_show, contract_export, health, migrate_status, migrate_up, serve, up,
+    },
+};
+
+/// An identity platform: accounts, sign-in, sessions, roles and owned resources, served over gRPC and REST.
+#[derive(Debug, Parser)]
+#[command(name = "drystone", version, arg_required_else_help = true, after_help = AFTER_HELP)]
+pub(crate) struct CommandLine {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const AFTER_HELP: &str = "\
+Settings come from defaults < the file of --config (or $DRYSTONE_CONFIG) < the environment < flags.
+In the environment, DRYSTONE_AUTH__LISTEN stands for `listen` in [auth].
+To start a mesh on this machine: drystone up";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the whole mesh in this process, on embedded stores
+    Up(up::Args),
+    /// Run one service of the mesh, or several
+    Serve(serve::Args),
+    /// Issue or renew the development certificates
+    Certs(certs::Args),
+    /// Ask a running process whether it is ready; ends with 1 if it is not, or nobody answers
+    Health(health::Args),
+    /// Look at who may call what
+    #[command(subcommand)]
+    Access(Access),
+    /// Export the contracts
+    #[command(subcommand)]
+    Contract(Contract),
+    /// Look at the configuration
+    #[command(subcommand)]
+    Config(Config),
+    /// Manage the database schemas
+    #[command(subcommand)]
+    Migrate(Migrate),
+}
+
+#[derive(Debug, Subcommand)]
+enum Access {
+    /// Show the rule of every RPC
+    Show(access_show::Args),
+}
+
+#[derive(Debug, Subcommand)]
+enum Contract {
+    /// Write the descriptor set: for grpcurl, buf, Envoy, and clients in any language
+    Export(contract_export::Args),
+}
+
+#[derive(Debug, Subcommand)]
+enum Config {
+    /// Say whether the configuration can be used
+    Check(config_check::Args),
+    /// Show the configuration as it takes effect, secrets masked
+    Show(config_show::Args),
+}
+
+#[derive(Debug, Subcommand)]
+enum Migrate {
+    /// Show how far each schema is; ends with 1 if one is not up to date
+    Status(migrate_status::Args),
+    /// Bring the schemas up to date, as the services do when they start
+    Up(migrate_up::Args),
+}
+
+/// A command that was given wrongly, in a way that only its own code can see.
+#[derive(Debug)]
+pub(crate) struct WrongUsage(pub(crate) String);
+
+impl std::error::Error for WrongUsage {}
+
+impl std::fmt::Display for WrongUsage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl CommandLine {
+    pub(crate) fn run(self, app: &App) -> Result<()> {
+        match self.command {
+            Command::Up(args) => up::run(app, args),
+            Command::Serve(args) => serve::run(app, args),
+            Command::Certs(args) => certs::run(app, &args),
+            Command::Health(args) => health::run(app, &args),
+            Command::Access(Access::Show(args)) => access_show::run(app, &args),
+            Command::Contract(Contract::Export(args)) => contract_export::run(app, &args),
+            Command::Config(Config::Check(args)) => config_check::run(app, &args),
+            Command::Config(Config::Show(args)) => config_show::run(app, &args),
+            Command::Migrate(Migrate::Status(args)) => migrate_status::run(app, &args),
+            Command::Migrate(Migrate::Up(args)) => migrate_up::run(app, &args),
+        }
+    }
+}

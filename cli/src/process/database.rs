@@ -1,0 +1,45 @@
+//! The database of one service, from the first attempt to open it on.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use drystone_mesh::{
+    health::{Health, Kind},
+    module::Module,
+    store::{self, Db, Place},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::warn;
+
+/// The pause after the first attempt.
+const MIN_PAUSE: Duration = Duration::from_millis(250);
+
+/// The longest pause between attempts.
+const MAX_PAUSE: Duration = Duration::from_secs(5);
+
+/// Opens a service's database, brings its schema up to date, and watches over it. A server that does not answer yet is
+/// waited for, so that it does not matter which of the two is started first.
+pub(super) async fn open(
+    module: Module,
+    place: Place,
+    health: &Health,
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+) -> Result<Db> {
+    let component = health.component(format!("{} database", module.name()), Kind::Vital);
+    let mut pause = MIN_PAUSE;
+    let db = loop {
+        match Db::open(place.clone(), module.migrations()).await {
+            Ok(db) => break db,
+            Err(error) if error.is_temporary() => {
+                warn!(%error, "waiting for a database");
+                component.down(error.to_string());
+            }
+            Err(error) => return Err(error.into()),
+        }
+        tokio::time::sleep(pause).await;
+        pause = MAX_PAUSE.min(pause * 2);
+    };
+    tasks.spawn(store::probe(db.clone(), component, stop.clone()));
+    Ok(db)
+}

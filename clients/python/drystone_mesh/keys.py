@@ -1,0 +1,189 @@
+"""The public keys that access tokens are verified with, kept like the set that auth publishes."""
+
+from __future__ import annotations
+
+import base64
+import logging
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+from joserfc.errors import JoseError
+from joserfc.jwk import ECKey, OKPKey, RSAKey
+
+from .backoff import Backoff
+
+_LOG = logging.getLogger("drystone.keys")
+
+#: Seconds between two fetches without being asked.
+REFRESH_INTERVAL = 60.0
+#: Seconds between two fetches at least, however many tokens name an unknown key.
+MIN_REFRESH_INTERVAL = 5.0
+_FETCH_TIMEOUT = 5.0
+
+
+class KeyFault(Exception):
+    """A JWK that cannot be used."""
+
+
+def decode_base64url(text: str) -> bytes:
+    """Decodes canonical base64url: no padding, no other alphabet, no stray bits. Raises `ValueError`."""
+    # Python's decoder skips what is no base64, so the text is compared with what an encoder would write.
+    decoded = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    if encode_base64url(decoded) != text:
+        raise ValueError("it is not base64url without padding")
+    return decoded
+
+
+def encode_base64url(content: bytes) -> str:
+    """Encodes as base64url without padding."""
+    return base64.urlsafe_b64encode(content).rstrip(b"=").decode()
+
+
+@dataclass(frozen=True)
+class PublicKey:
+    """A public key and the one algorithm that it is for."""
+
+    kid: str
+    algorithm: str
+    key: ECKey | OKPKey | RSAKey
+
+    @classmethod
+    def from_jwk(cls, jwk: Any) -> PublicKey:
+        """A key as `drystone.auth.v1.Jwk` has it (RFC 7517). Raises `KeyFault`."""
+        if not jwk.kid or len(jwk.kid.encode()) > 256:
+            raise KeyFault("it has no usable kid")
+        if jwk.use != "sig":
+            raise KeyFault("its use is not sig")
+        try:
+            return cls(jwk.kid, jwk.alg, _material(jwk))
+        except (ValueError, JoseError) as error:
+            raise KeyFault(f"it is no key of its kind: {error}") from error
+
+
+def _material(jwk: Any) -> ECKey | OKPKey | RSAKey:
+    match jwk.kty, jwk.crv, jwk.alg:
+        case "EC", "P-256", "ES256":
+            for coordinate in (jwk.x, jwk.y):
+                _check_length(coordinate, 32)
+            key: Any = ECKey.import_key({"kty": "EC", "crv": "P-256", "x": jwk.x, "y": jwk.y})
+        case "OKP", "Ed25519", "EdDSA" if not jwk.y:
+            _check_length(jwk.x, 32)
+            key = OKPKey.import_key({"kty": "OKP", "crv": "Ed25519", "x": jwk.x})
+        case "RSA", "", "RS256":
+            decode_base64url(jwk.e)
+            if not 2048 <= int.from_bytes(decode_base64url(jwk.n)).bit_length() <= 8192:
+                raise ValueError("an RSA key has 2048 to 8192 bits")
+            key = RSAKey.import_key({"kty": "RSA", "n": jwk.n, "e": jwk.e})
+        case _:
+            raise ValueError("its kty, crv and alg are not a known combination")
+    # joserfc parses a key when it is first used. A point that is not on its curve is to be found here.
+    if key.public_key is None:
+        raise ValueError("it has no public key")
+    return key
+
+
+def _check_length(text: str, length: int) -> None:
+    if len(decode_base64url(text)) != length:
+        raise ValueError(f"a coordinate has {length} bytes")
+
+
+class KeySet:
+    """The keys of now, replaced as a whole. Safe for use by several threads."""
+
+    def __init__(self) -> None:
+        self._keys: dict[str, PublicKey] = {}
+        self._wanted = threading.Event()
+
+    def replace(self, keys: Iterable[PublicKey]) -> None:
+        """Puts these keys in place of the previous ones. Of two keys with one name the first counts."""
+        replacement: dict[str, PublicKey] = {}
+        for key in keys:
+            replacement.setdefault(key.kid, key)
+        self._keys = replacement
+
+    def get(self, kid: str) -> PublicKey | None:
+        return self._keys.get(kid)
+
+    @property
+    def is_loaded(self) -> bool:
+        return bool(self._keys)
+
+    def want(self) -> None:
+        """Notes that a token named an unknown key, so that the set may be fetched sooner."""
+        self._wanted.set()
+
+    def wait_until_wanted(self, timeout: float) -> None:
+        self._wanted.wait(timeout)
+
+    def clear_wanted(self) -> None:
+        self._wanted.clear()
+
+
+class KeyWatcher:
+    """Fetches the keys with `KeyService/GetJwks` at once, then every minute, and sooner for an unknown kid."""
+
+    def __init__(
+        self,
+        keys: KeySet,
+        messages: Any,
+        channel: Callable[[], grpc.Channel],
+        *,
+        interval: float = REFRESH_INTERVAL,
+        min_interval: float = MIN_REFRESH_INTERVAL,
+    ) -> None:
+        self._keys = keys
+        self._channel = channel
+        self._intervals = (interval, min_interval)
+        self._request = messages.get("drystone.auth.v1.GetJwksRequest")
+        self._response = messages.get("drystone.auth.v1.JwkSet")
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="drystone-keys", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._keys.want()
+        self._thread.join()
+
+    def _run(self) -> None:
+        interval, min_interval = self._intervals
+        backoff = Backoff(0.05, 5)
+        while not self._stop.is_set():
+            self._keys.clear_wanted()
+            try:
+                self._keys.replace(self._fetch())
+            except Exception as error:  # whatever it is, the keys of before stay and it is tried again
+                delay = backoff.failed()
+                if backoff.is_lasting:
+                    fields = {"error": _text(error), "loaded": self._keys.is_loaded}
+                    _LOG.warning("token keys not fetched", extra={"fields": fields})
+                self._stop.wait(delay)
+                continue
+            backoff.succeeded()
+            if not self._stop.wait(min_interval):
+                self._keys.wait_until_wanted(interval - min_interval)
+
+    def _fetch(self) -> list[PublicKey]:
+        call = self._channel().unary_unary(
+            "/drystone.auth.v1.KeyService/GetJwks",
+            request_serializer=self._request.SerializeToString,
+            response_deserializer=self._response.FromString,
+        )
+        keys = []
+        for jwk in call(self._request(), timeout=_FETCH_TIMEOUT).keys:
+            try:
+                keys.append(PublicKey.from_jwk(jwk))
+            except KeyFault as error:
+                _LOG.warning("token key ignored", extra={"fields": {"kid": jwk.kid, "error": str(error)}})
+        if not keys:
+            raise KeyFault("the answer has no key that can be used here")
+        return keys
+
+
+def _text(error: Exception) -> str:
+    return f"{error.code().name}: {error.details()}" if isinstance(error, grpc.Call) else repr(error)

@@ -1,0 +1,232 @@
+"""What has been revoked, followed through `SessionService/WatchRevocations`."""
+
+from __future__ import annotations
+
+import datetime
+import logging
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import grpc
+
+from .backoff import Backoff
+
+_LOG = logging.getLogger("drystone.revocations")
+
+#: A view that has received nothing for so many seconds is stale; the session service sends a heartbeat every 2 s.
+FRESH_FOR = 10.0
+_KEPT_BY_DEFAULT = datetime.timedelta(days=1)
+#: How much longer than its tokens live a revocation is kept, for clocks that differ.
+_SLACK = datetime.timedelta(seconds=10)
+_SWEEP_INTERVAL = datetime.timedelta(seconds=60)
+_MAX_TIME = datetime.datetime.max.replace(tzinfo=datetime.UTC)
+
+
+class RevocationView:
+    """What has been revoked, as far as this process has received it. Safe for use by several threads."""
+
+    def __init__(self, clock: Callable[[], float] = time.time, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._monotonic = monotonic
+        self._lock = threading.Lock()
+        #: Sessions that have ended, and when each can be forgotten.
+        self._sessions: dict[uuid.UUID, datetime.datetime] = {}
+        #: Users whose tokens up to the first moment are void, and when that can be forgotten.
+        self._users: dict[uuid.UUID, tuple[datetime.datetime, datetime.datetime]] = {}
+        self._next_sweep = datetime.datetime.min.replace(tzinfo=datetime.UTC)
+        self.last_heard: float | None = None
+
+    def apply(self, revocations: Iterable[Any]) -> None:
+        """Applies what the session service sends. When this returns, every token that it concerns is refused."""
+        now = self._now()
+        with self._lock:
+            for revocation in revocations:
+                self._apply_one(revocation, now)
+            self._sweep(now)
+        self.last_heard = self._monotonic()
+
+    def is_revoked(self, user_id: uuid.UUID, session_id: uuid.UUID, issued_at: datetime.datetime) -> bool:
+        """Whether a token of this user and session, made at that time, has been revoked."""
+        with self._lock:
+            user = self._users.get(user_id)
+            return session_id in self._sessions or (user is not None and issued_at <= user[0])
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether the session service has been heard within the last 10 seconds."""
+        return self.last_heard is not None and self._monotonic() - self.last_heard < FRESH_FOR
+
+    def __len__(self) -> int:
+        with self._lock:
+            return len(self._sessions) + len(self._users)
+
+    def _now(self) -> datetime.datetime:
+        return datetime.datetime.fromtimestamp(self._clock(), datetime.UTC)
+
+    def _apply_one(self, revocation: Any, now: datetime.datetime) -> None:
+        ends = _time(revocation, "expire_time") or now + _KEPT_BY_DEFAULT
+        forget_at = ends + _SLACK if ends < _MAX_TIME - _SLACK else ends
+        scope = revocation.WhichOneof("scope")
+        if scope == "session_id":
+            if session_id := _id(revocation.session_id):
+                self._sessions[session_id] = max(forget_at, self._sessions.get(session_id, forget_at))
+        elif scope == "user_tokens":
+            if user_id := _id(revocation.user_tokens.user_id):
+                void_until = _time(revocation.user_tokens, "before_time") or now
+                previous = self._users.get(user_id, (void_until, forget_at))
+                self._users[user_id] = (max(void_until, previous[0]), max(forget_at, previous[1]))
+        else:
+            _LOG.warning("revocation of an unknown kind ignored")
+
+    def _sweep(self, now: datetime.datetime) -> None:
+        if now < self._next_sweep:
+            return
+        self._next_sweep = now + _SWEEP_INTERVAL
+        self._sessions = {session: at for session, at in self._sessions.items() if at > now}
+        self._users = {user: entry for user, entry in self._users.items() if entry[1] > now}
+
+
+def _id(text: str) -> uuid.UUID | None:
+    try:
+        return uuid.UUID(text)
+    except ValueError:
+        _LOG.warning("revocation without a valid id ignored")
+        return None
+
+
+def _time(message: Any, name: str) -> datetime.datetime | None:
+    if not message.HasField(name):
+        return None
+    value = getattr(message, name)
+    try:
+        whole = datetime.datetime.fromtimestamp(value.seconds, datetime.UTC)
+    except (OverflowError, ValueError, OSError):
+        return _MAX_TIME if value.seconds > 0 else None
+    return whole.replace(microsecond=min(max(value.nanos, 0) // 1000, 999_999))
+
+
+class RevocationWatcher:
+    """Follows one address of the session service, and acknowledges what has been applied only after that.
+
+    A revoking call waits for the acknowledgement, so it knows that no token that it voids is accepted here any more.
+    """
+
+    def __init__(
+        self,
+        view: RevocationView,
+        messages: Any,
+        channel: Callable[[], grpc.Channel],
+        *,
+        idle_timeout: float = FRESH_FOR,
+    ) -> None:
+        self._view = view
+        self._channel = channel
+        self._idle_timeout = idle_timeout
+        self._request = messages.get("drystone.session.v1.WatchRevocationsRequest")
+        self._response = messages.get("drystone.session.v1.WatchRevocationsResponse")
+        self._stop = threading.Event()
+        self._cursor = 0
+        self._backoff = Backoff(0.05, 0.25)
+        self._call: Any = None
+        self._received = time.monotonic()
+        self._threads = [
+            threading.Thread(target=target, name="drystone-revocations", daemon=True)
+            for target in (self._run, self._watch_for_idleness)
+        ]
+
+    def start(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        if (call := self._call) is not None:
+            call.cancel()
+        for thread in self._threads:
+            thread.join()
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            try:
+                self._listen()
+                error: Exception | None = None
+            except Exception as failure:  # whatever it is, it is tried again from the same cursor
+                error = failure
+            self._call = None
+            delay = self._backoff.failed()
+            if self._backoff.is_lasting and not self._view.is_fresh:
+                fields = {"cursor": self._cursor, "error": _text(error)}
+                _LOG.warning("revocations are not received", extra={"fields": fields})
+            self._stop.wait(delay)
+
+    def _listen(self) -> None:
+        """Follows one stream to its end."""
+        acknowledgements = _Latest(self._request(cursor=self._cursor))
+        stub = self._channel().stream_stream(
+            "/drystone.session.v1.SessionService/WatchRevocations",
+            request_serializer=self._request.SerializeToString,
+            response_deserializer=self._response.FromString,
+        )
+        self._received = time.monotonic()
+        call = stub(iter(acknowledgements))
+        self._call = call
+        try:
+            if self._stop.is_set():
+                return
+            for answer in call:
+                self._received = time.monotonic()
+                self._view.apply(answer.revocations)
+                self._backoff.succeeded()
+                if answer.cursor < self._cursor:
+                    # The server has lost its history and counts anew: receive all of it.
+                    self._cursor = 0
+                    return
+                self._cursor = answer.cursor
+                acknowledgements.put(self._request(cursor=self._cursor))
+        finally:
+            call.cancel()
+            acknowledgements.close()
+
+    def _watch_for_idleness(self) -> None:
+        """Ends a stream on which nothing has been received for the idle timeout."""
+        while not self._stop.wait(self._idle_timeout / 10):
+            call = self._call
+            if call is not None and time.monotonic() - self._received >= self._idle_timeout:
+                call.cancel()
+
+
+class _Latest:
+    """An iterator over the newest message that was put. Acknowledgements are cumulative, so older ones can be skipped."""
+
+    def __init__(self, first: Any) -> None:
+        self._condition = threading.Condition()
+        self._next: Any = first
+        self._closed = False
+
+    def put(self, message: Any) -> None:
+        with self._condition:
+            self._next = message
+            self._condition.notify()
+
+    def close(self) -> None:
+        with self._condition:
+            self._closed = True
+            self._condition.notify()
+
+    def __iter__(self) -> Iterator[Any]:
+        while True:
+            with self._condition:
+                self._condition.wait_for(lambda: self._closed or self._next is not None)
+                if self._closed:
+                    return
+                message, self._next = self._next, None
+            yield message
+
+
+def _text(error: Exception | None) -> str:
+    if error is None:
+        return "the stream has ended"
+    return f"{error.code().name}: {error.details()}" if isinstance(error, grpc.Call) else repr(error)

@@ -1,0 +1,269 @@
+"""Access tokens (RFC 9068): from the bytes that follow `Bearer` to the user that they prove.
+
+The shape of a token (length, segments, canonical base64url, JSON without duplicate members, the allowed header) is
+checked here, since JOSE libraries for Python are lenient about all of it; joserfc verifies the signature.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import math
+import re
+import time
+import uuid
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from joserfc import jws
+from joserfc.errors import JoseError
+
+from .errors import Failure
+from .keys import KeySet, decode_base64url
+from .revocations import RevocationView
+
+# The key set says `EdDSA` (RFC 8037), which joserfc warns of at each use since RFC 9864.
+warnings.filterwarnings("ignore", message=r".*EdDSA is deprecated via RFC 9864")
+
+MAX_LENGTH = 8 * 1024
+#: How far the clocks of two machines may be apart, in seconds.
+LEEWAY = 5
+#: The longest time from `iat` to `exp`, in seconds.
+MAX_LIFETIME = 3600
+_MAX_DEPTH = 8
+_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+
+
+class TokenError(Exception):
+    """Why a token is refused. It holds nothing of the token, so it is safe to log and to show."""
+
+    reason = "TOKEN_INVALID"
+
+    def to_failure(self) -> Failure:
+        return Failure(self.reason, f"the access token is not valid: {self}; sign in again")
+
+
+class TokenExpired(TokenError):
+    reason = "TOKEN_EXPIRED"
+
+    def to_failure(self) -> Failure:
+        return Failure(self.reason, "the access token has expired; refresh it")
+
+
+class TokenRevoked(TokenError):
+    reason = "TOKEN_REVOKED"
+
+    def to_failure(self) -> Failure:
+        return Failure(self.reason, "the access token has been revoked; sign in again")
+
+
+class NotReady(TokenError):
+    """No keys or no revocations have been fetched yet, so that nothing can be said of a token."""
+
+    reason = "UNAVAILABLE"
+
+    def to_failure(self) -> Failure:
+        return Failure(self.reason, "access tokens cannot be checked for now; try again shortly", retry_after=1)
+
+
+@dataclass(frozen=True)
+class Principal:
+    """The end user of a call. Only a verified token makes one."""
+
+    user_id: uuid.UUID
+    session_id: uuid.UUID
+    token_id: uuid.UUID
+    #: When the token was made, to the millisecond.
+    issued_at: datetime.datetime
+    expires_at: datetime.datetime
+    #: When the user last proved who they are.
+    auth_time: datetime.datetime
+    roles: tuple[str, ...]
+    permissions: frozenset[str]
+    #: The properties of the user: id, and relation to it.
+    properties: dict[str, str]
+
+
+class Verifier:
+    """Verifies access tokens without waiting for another service."""
+
+    def __init__(
+        self,
+        issuer: str,
+        audience: str,
+        keys: KeySet,
+        revocations: RevocationView,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.issuer = issuer
+        self.audience = audience
+        self.keys = keys
+        self.revocations = revocations
+        self._clock = clock
+
+    def verify(self, token: str) -> Principal:
+        """The user that the token proves. Raises `TokenError` with the first thing that is wrong."""
+        if len(token) > MAX_LENGTH:
+            raise TokenError("it is longer than 8 KiB")
+        if self.revocations.last_heard is None:
+            raise NotReady("no revocations have been received yet")
+        payload = self._verified_payload(token)
+        principal = self._principal(_object(payload, "its claims are not those of an access token"))
+        if self.revocations.is_revoked(principal.user_id, principal.session_id, principal.issued_at):
+            raise TokenRevoked("it has been revoked")
+        return principal
+
+    def _verified_payload(self, token: str) -> bytes:
+        segments = token.split(".")
+        if len(segments) != 3 or not all(segments):
+            raise TokenError("it does not have three segments")
+        try:
+            header, payload, _signature = (decode_base64url(segment) for segment in segments)
+        except ValueError:
+            raise TokenError("a segment is not base64url without padding") from None
+        members = _object(header, "its header is not made of alg, typ and kid alone")
+        if members.keys() != {"alg", "typ", "kid"} or not all(type(value) is str for value in members.values()):
+            raise TokenError("its header is not made of alg, typ and kid alone")
+        # RFC 9068, section 4. The media type may be given with or without its prefix (RFC 7515, section 4.1.9).
+        if members["typ"] not in ("at+jwt", "application/at+jwt"):
+            raise TokenError("its typ is not at+jwt")
+        key = self.keys.get(members["kid"])
+        if key is None:
+            self.keys.want()
+            if not self.keys.is_loaded:
+                raise NotReady("no keys have been fetched yet")
+            raise TokenError("no key has its kid")
+        if members["alg"] != key.algorithm:
+            raise TokenError("its alg is not the one that its key is for")
+        try:
+            jws.deserialize_compact(token, key.key, algorithms=[key.algorithm])
+        except (JoseError, ValueError):
+            raise TokenError("its signature is wrong") from None
+        return payload
+
+    def _principal(self, claims: dict[str, Any]) -> Principal:
+        issuer, audience = _text(claims, "iss"), _text(claims, "aud")
+        user_id, session_id, token_id = (_id(claims, name) for name in ("sub", "sid", "jti"))
+        issued, expires, auth_time = (_integer(claims, name) for name in ("iat", "exp", "auth_time"))
+        not_before = _integer(claims, "nbf") if "nbf" in claims else issued
+        _texts(claims, "amr")
+        roles, permissions, properties = _texts(claims, "roles"), _texts(claims, "perms"), _text_map(claims, "props")
+        if issuer != self.issuer:
+            raise TokenError("its issuer is another")
+        if audience != self.audience:
+            raise TokenError("its audience is another")
+        if not 0 < expires - issued <= MAX_LIFETIME:
+            raise TokenError("its lifetime is not a valid one")
+        now = self._clock()
+        if max(issued, not_before) > math.floor(now) + LEEWAY:
+            raise TokenError("it is not valid yet")
+        if now - expires >= LEEWAY:
+            raise TokenExpired("it has expired")
+        issued_at = _issue_time(token_id, issued)
+        if not 0 <= auth_time <= issued + LEEWAY:
+            _refuse_claims()
+        return Principal(
+            user_id=user_id,
+            session_id=session_id,
+            token_id=token_id,
+            issued_at=issued_at,
+            expires_at=datetime.datetime.fromtimestamp(expires, datetime.UTC),
+            auth_time=datetime.datetime.fromtimestamp(auth_time, datetime.UTC),
+            roles=roles,
+            permissions=frozenset(permissions),
+            properties=properties,
+        )
+
+
+def _refuse_claims() -> NoReturn:
+    raise TokenError("its claims are not those of an access token")
+
+
+def _object(content: bytes, fault: str) -> dict[str, Any]:
+    """One JSON object without duplicate members (RFC 8725, section 2.4), not nested deep, and of valid Unicode."""
+    try:
+        text = content.decode("utf-8")
+        value = json.loads(
+            text, object_pairs_hook=_members, parse_constant=_no_constant, parse_float=_finite, parse_int=_whole
+        )
+        # A lone surrogate, written as an escape, is no Unicode.
+        json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except (ValueError, RecursionError):
+        raise TokenError(fault) from None
+    if not isinstance(value, dict) or not _is_shallow(value, _MAX_DEPTH):
+        raise TokenError(fault)
+    return value
+
+
+def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise ValueError("duplicate member")
+    return members
+
+
+def _no_constant(text: str) -> NoReturn:
+    raise ValueError(f"{text} is no JSON")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError("number out of range")
+    return value
+
+
+def _whole(text: str) -> int | float:
+    # `-0` is a floating-point number to the other verifiers of the mesh.
+    return _finite(text) if text == "-0" or len(text) > 20 else int(text)
+
+
+def _is_shallow(value: Any, levels: int) -> bool:
+    """Whether lists and objects nest so many levels at most."""
+    if not isinstance(value, (dict, list)):
+        return True
+    inner = value.values() if isinstance(value, dict) else value
+    return levels > 0 and all(_is_shallow(item, levels - 1) for item in inner)
+
+
+def _text(claims: dict[str, Any], name: str) -> str:
+    value = claims.get(name)
+    return value if type(value) is str else _refuse_claims()
+
+
+def _integer(claims: dict[str, Any], name: str) -> int:
+    value = claims.get(name)
+    # `bool` is a kind of `int` in Python.
+    return value if type(value) is int and -(2**63) <= value < 2**63 else _refuse_claims()
+
+
+def _texts(claims: dict[str, Any], name: str) -> tuple[str, ...]:
+    value = claims.get(name, [])
+    if type(value) is not list or not all(type(item) is str for item in value):
+        _refuse_claims()
+    return tuple(value)
+
+
+def _text_map(claims: dict[str, Any], name: str) -> dict[str, str]:
+    value = claims.get(name, {})
+    if type(value) is not dict or not all(type(item) is str for item in value.values()):
+        _refuse_claims()
+    return value
+
+
+def _id(claims: dict[str, Any], name: str) -> uuid.UUID:
+    """One spelling for one id: lower case, hyphens, and not the nil UUID."""
+    text = _text(claims, name)
+    if not _UUID.fullmatch(text) or not (value := uuid.UUID(text)).int:
+        _refuse_claims()
+    return value
+
+
+def _issue_time(token_id: uuid.UUID, issued: int) -> datetime.datetime:
+    """The issue time that a UUID of version 7 carries. Revocations are compared with it, so it must agree with `iat`."""
+    millis = token_id.int >> 80
+    if token_id.variant != uuid.RFC_4122 or token_id.version != 7 or abs(millis // 1000 - issued) > LEEWAY:
+        _refuse_claims()
+    return datetime.datetime.fromtimestamp(millis // 1000, datetime.UTC).replace(microsecond=millis % 1000 * 1000)

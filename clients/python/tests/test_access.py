@@ -1,0 +1,208 @@
+"""Who may call what, over real mutual TLS."""
+
+import threading
+import time
+import unittest
+
+from google.rpc import error_details_pb2
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_status import rpc_status
+from mesh import CODES, SERVICE, MeshTest
+import support
+
+from drystone_mesh import reason_of
+
+
+class AccessTest(MeshTest):
+    def test_each_rpc_is_called_by_whom_its_rule_lists_and_by_no_other(self):
+        token = self.signer.token(perms=["things:manage"])
+        fronts = {"edge", "ingress"}
+        callers = {
+            "ForAny": set(support.WORKLOADS) - fronts - {"operator"},
+            "Slow": set(support.WORKLOADS) - fronts - {"operator"},
+            "ForAuth": {"auth"},
+            "ForUser": fronts | {"user"},
+            "ForManager": fronts,
+            "ForRecent": fronts,
+        }
+        for method, allowed in callers.items():
+            for workload in support.WORKLOADS:
+                with self.subTest(f"{method} as {workload}"):
+                    served = len(self.things.served)
+                    text = "" if method == "Slow" else "hello"
+                    if workload in allowed:
+                        self.call(workload, method, text, token=token)
+                    else:
+                        error = self.refused("CALLER_NOT_ALLOWED", workload, method, text, token=token)
+                        self.assertEqual(error.code(), CODES.PERMISSION_DENIED)
+                        self.assertEqual(len(self.things.served), served)
+
+    def test_streams_have_rules_too(self):
+        token = [("authorization", f"Bearer {self.signer.token()}")]
+        text, parse = self.things.text, self.things.text.FromString
+        write = text.SerializeToString
+
+        def split(workload, metadata=token, words="a b"):
+            stub = self.channel(workload).unary_stream(f"/{SERVICE}/Split", write, parse)
+            return [answer.text.split()[0] for answer in stub(text(text=words), timeout=10, metadata=metadata)]
+
+        def join(workload):
+            stub = self.channel(workload).stream_unary(f"/{SERVICE}/Join", write, parse)
+            return stub(iter([text(text="a"), text(text="b")]), timeout=10).text
+
+        def echo(workload):
+            stub = self.channel(workload).stream_stream(f"/{SERVICE}/Echo", write, parse)
+            return [answer.text for answer in stub(iter([text(text="a"), text(text="b")]), timeout=10)]
+
+        self.assertEqual(split("edge"), ["a", "b"])
+        self.assertEqual(join("auth"), "a b")
+        self.assertEqual(echo("auth"), ["a", "b"])
+        for call, reason in (
+            (lambda: split("auth"), "CALLER_NOT_ALLOWED"),
+            (lambda: split("edge", None), "TOKEN_MISSING"),
+            (lambda: split("edge", words="a fail"), "INVALID_REQUEST"),
+            (lambda: join("edge"), "CALLER_NOT_ALLOWED"),
+            (lambda: echo("user"), "CALLER_NOT_ALLOWED"),
+        ):
+            with self.assertRaises(grpc.RpcError) as caught:
+                call()
+            self.assertEqual(reason_of(caught.exception), reason)
+
+    def test_what_has_no_rule_here_is_unknown(self):
+        for service, method in (
+            (SERVICE, "NoRule"),
+            (SERVICE, "NotRegistered"),
+            (SERVICE, "DropAllTables"),
+            ("acme.things.v1.OtherService", "ForAny"),
+            ("grpc.reflection.v1.ServerReflection", "ServerReflectionInfo"),
+            ("x", "y"),
+        ):
+            error = self.refused("METHOD_UNKNOWN", "auth", method, service=service)
+            self.assertEqual(error.code(), CODES.UNIMPLEMENTED)
+
+    def test_the_subject_must_be_a_user_where_the_rule_says_so(self):
+        claims = support.claims()
+        self.assertEqual(self.call("edge", "ForUser", token=self.signer.sign(claims)), claims["sub"])
+        self.refused("TOKEN_MISSING", "edge", "ForUser")
+        self.refused("TOKEN_INVALID", "edge", "ForUser", token="x")
+        self.refused("TOKEN_INVALID", "edge", "ForUser", token=support.Signer().token())
+        self.refused("TOKEN_INVALID", "edge", "ForUser", metadata=[("authorization", "Basic x")])
+        twice = [("authorization", f"Bearer {self.signer.token()}")] * 2
+        self.refused("TOKEN_INVALID", "edge", "ForUser", metadata=twice)
+        self.refused("TOKEN_EXPIRED", "edge", "ForUser", token=self.signer.token(time.time() - 400))
+        # Where it does not, a token is not read.
+        self.assertEqual(self.call("auth", "ForAny", token="x"), "hello")
+        self.assertIsNone(self.things.served[-1].principal)
+
+    def test_a_denied_caller_learns_nothing_of_its_token_or_message(self):
+        self.refused("CALLER_NOT_ALLOWED", "auth", "ForUser", token="x")
+        stub = self.channel("user").unary_unary(f"/{SERVICE}/ForAuth")
+        with self.assertRaises(grpc.RpcError) as caught:
+            stub(b"\xff\xff", timeout=10)
+        self.assertEqual(reason_of(caught.exception), "CALLER_NOT_ALLOWED")
+        with self.assertRaises(grpc.RpcError) as caught:
+            self.channel("auth").unary_unary(f"/{SERVICE}/ForAuth")(b"\xff\xff", timeout=10)
+        self.assertEqual(reason_of(caught.exception), "INVALID_REQUEST")
+
+    def test_a_caller_that_sends_nothing_is_refused_and_occupies_no_thread(self):
+        never = threading.Event()
+        self.addCleanup(never.set)
+
+        def nothing():
+            never.wait(60)
+            return
+            yield
+
+        stub = self.channel("user").stream_unary(f"/{SERVICE}/ForAuth")
+        for call in [stub.future(nothing(), timeout=60) for _ in range(150)]:
+            self.assertEqual(reason_of(call.exception(20)), "CALLER_NOT_ALLOWED")
+        # Who may call has the time of the contract to send the message.
+        calls = [self.channel("auth").stream_unary(f"/{SERVICE}/Slow").future(nothing()) for _ in range(20)]
+        for call in calls:
+            self.assertEqual(reason_of(call.exception(20)), "DEADLINE_EXCEEDED")
+        self.assertEqual(self.call("auth", "ForAny"), "hello")
+        with self.assertRaises(grpc.RpcError) as caught:
+            self.channel("auth").stream_unary(f"/{SERVICE}/ForAny")(iter([]), timeout=10)
+        self.assertEqual(reason_of(caught.exception), "INVALID_REQUEST")
+
+    def test_the_user_must_hold_the_permission(self):
+        self.call("edge", "ForManager", token=self.signer.token(perms=["a:b", "things:manage"]))
+        for permissions in ([], ["things:managed"], ["things"]):
+            error = self.refused("PERMISSION_MISSING", "edge", "ForManager", token=self.signer.token(perms=permissions))
+            self.assertEqual(error.code(), CODES.PERMISSION_DENIED)
+
+    def test_the_sign_in_must_be_recent(self):
+        at = int(time.time())
+        self.call("edge", "ForRecent", token=self.signer.token(auth_time=at - 290))
+        self.refused("REAUTHENTICATION_REQUIRED", "edge", "ForRecent", token=self.signer.token(auth_time=at - 310))
+
+    def test_a_refusal_carries_its_reason_as_error_info(self):
+        status = rpc_status.from_call(self.refused("CALLER_NOT_ALLOWED", "user", "ForAuth"))
+        info = error_details_pb2.ErrorInfo()
+        self.assertTrue(status.details[0].Unpack(info))
+        self.assertEqual((info.reason, info.domain), ("CALLER_NOT_ALLOWED", "drystone"))
+        self.assertIn("spiffe://drystone.local/service/user", status.message)
+        self.assertIn("auth", status.message)
+
+    def test_handlers_refuse_with_their_own_reasons(self):
+        error = self.refused("THING_NOT_FOUND", "auth", "ForAny", "fail")
+        self.assertEqual(error.code(), CODES.NOT_FOUND)
+        error = self.refused(None, "auth", "ForAny", "abort")
+        self.assertEqual((error.code(), error.details()), (CODES.NOT_FOUND, "aborted"))
+
+    def test_a_handler_that_fails_is_internal_and_says_no_more(self):
+        error = self.refused("INTERNAL", "auth", "ForAny", "crash")
+        self.assertNotIn("secret", error.details())
+        self.assertIn("a secret of the handler", self.lines.wait_for(message="the handler failed")["exception"])
+
+    def test_what_metadata_says_of_the_client_is_believed_from_entry_points(self):
+        given = [("x-request-id", "abc-1"), ("x-drystone-client-address", "192.0.2.1"), ("x-drystone-client-agent", "curl")]
+        self.call("edge", "ForUser", token=self.signer.token(), metadata=given)
+        call = self.things.served[-1]
+        self.assertEqual((call.request_id, call.client_address, call.client_agent), ("abc-1", "192.0.2.1", "curl"))
+        self.assertIn(("x-request-id", "abc-1"), call.metadata())
+        self.assertEqual([key for key, _ in call.metadata(for_user=True)], ["x-request-id", "authorization"])
+        self.call("user", "ForUser", token=self.signer.token(), metadata=[("x-request-id", "a b"), *given[1:]])
+        call = self.things.served[-1]
+        self.assertEqual((call.client_address, call.client_agent), ("", ""))
+        self.assertRegex(call.request_id, "^[0-9a-f]{32}$")
+
+    def test_calls_are_logged_without_their_token(self):
+        claims = support.claims()
+        token = self.signer.sign(claims)
+        self.call("edge", "ForUser", token=token, metadata=[("x-request-id", "audited-1")])
+        line = self.lines.wait_for(message="audited call", request_id="audited-1")
+        self.assertEqual((line["code"], line["user"], line["target"]), ("OK", claims["sub"], "drystone.audit"))
+        self.assertEqual(line["caller"], "spiffe://drystone.local/service/edge")
+        self.refused("TOKEN_INVALID", "edge", "ForUser", token=f"{token}x", metadata=[("x-request-id", "audited-2")])
+        line = self.lines.wait_for(message="audited call", request_id="audited-2")
+        self.assertEqual(line["code"], "UNAUTHENTICATED")
+        line = self.lines.wait_for(message="call denied", request_id="audited-2")
+        self.assertEqual((line["rule"], line["reason"]), ("subject", "TOKEN_INVALID"))
+        self.refused("CALLER_NOT_ALLOWED", "user", "ForAuth", metadata=[("x-request-id", "audited-3")])
+        self.assertEqual(self.lines.wait_for(message="audited call", request_id="audited-3")["code"], "PERMISSION_DENIED")
+        for part in token.split("."):
+            self.assertFalse([text for text in self.lines.texts if part in text])
+
+    def test_health_is_for_every_workload(self):
+        for workload in support.WORKLOADS:
+            stub = health_pb2_grpc.HealthStub(self.channel(workload))
+            for name in ("", SERVICE):
+                answer = stub.Check(health_pb2.HealthCheckRequest(service=name), timeout=10)
+                self.assertEqual(answer.status, health_pb2.HealthCheckResponse.SERVING)
+            watch = stub.Watch(health_pb2.HealthCheckRequest(service="unknown"), timeout=10)
+            self.assertEqual(next(watch).status, health_pb2.HealthCheckResponse.SERVICE_UNKNOWN)
+            watch.cancel()
+
+    def test_many_watchers_of_health_take_no_threads(self):
+        stub = health_pb2_grpc.HealthStub(self.channel("operator"))
+        watches = [stub.Watch(health_pb2.HealthCheckRequest(), timeout=20) for _ in range(150)]
+        self.assertTrue(all(next(watch).status == health_pb2.HealthCheckResponse.SERVING for watch in watches))
+        self.assertEqual(self.call("auth", "ForAny"), "hello")
+        for watch in watches:
+            watch.cancel()
+
+
+if __name__ == "__main__":
+    unittest.main()

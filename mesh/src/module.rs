@@ -1,0 +1,301 @@
+//! What a service crate exports, so that a binary can run it beside others: [`Service`] says what it is, and [`Module`] is
+//! the same for any service.
+//!
+//! ```
+//! use drystone_mesh::{
+//!     module::{Context, Module, NoConfig, Service, StartError, Started},
+//!     server::Server,
+//! };
+//!
+//! struct Orders;
+//!
+//! impl Service for Orders {
+//!     const NAME: &'static str = "orders";
+//!     type Config = NoConfig;
+//!
+//!     async fn start(context: Context<NoConfig>) -> Result<Started, StartError> {
+//!         let node = context.node()?;
+//!         // .add_service(OrderServiceServer::new(...))
+//!         Ok(Server::new(&node)?.into())
+//!     }
+//! }
+//!
+//! let module = Module::of::<Orders>();
+//! assert_eq!(module.name(), "orders");
+//! ```
+//!
+//! A service with migrations finds its database, opened and up to date, in [`Context::database`]. The keys `listen`,
+//! `database`, `database_password_file` and `database_pool` of its section are there for every such service;
+//! [`Service::Config`] is what else it can be told.
+
+mod context;
+
+use std::{any::Any, error::Error as StdError, fmt, io, pin::Pin, sync::Arc};
+
+use drystone::contract::EncodedContract;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+pub use self::context::{Context, Opened, Shared};
+use crate::{
+    config::{self, ConfigError, Dict, Layers},
+    server::Server,
+    store::Migration,
+};
+
+/// Why a service cannot start: one sentence that says what to do.
+pub type StartError = Box<dyn StdError + Send + Sync>;
+
+type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// A service, as its crate describes it.
+pub trait Service: Send + Sync + 'static {
+    /// The workload's name, as in its SPIFFE ID and its contract, and the name of its section of the configuration.
+    const NAME: &'static str;
+
+    /// Its schema, step by step. A service that has none has no database.
+    const MIGRATIONS: &'static [Migration] = &[];
+
+    /// Where it stands in the order of stopping.
+    const STAGE: Stage = Stage::Service;
+
+    /// The port of its default address; `None` for the next of those from 50051 on.
+    const PORT: Option<u16> = None;
+
+    /// The keys of its section of the configuration, beside those that every service has. It refuses
+    /// unknown keys (`#[serde(default, deny_unknown_fields)]`). [`NoConfig`] has none.
+    type Config: Clone + Default + Serialize + DeserializeOwned + Send + Sync + 'static;
+
+    /// The contract that its crate has compiled in; `None` if it is that of Drystone itself.
+    #[must_use]
+    fn contract() -> Option<EncodedContract> {
+        None
+    }
+
+    /// What types cannot say of the values.
+    ///
+    /// # Errors
+    /// A sentence that names the key and says what to write.
+    fn check(_config: &Self::Config) -> Result<(), String> {
+        Ok(())
+    }
+
+    /// Whether it uses its database, as it is configured.
+    #[must_use]
+    fn needs_database(_config: &Self::Config) -> bool {
+        !Self::MIGRATIONS.is_empty()
+    }
+
+    /// The key of its section that makes it use Redis, if it does.
+    #[must_use]
+    fn needs_redis(_config: &Self::Config) -> Option<&'static str> {
+        None
+    }
+
+    /// Puts it together: what can go wrong before it serves goes wrong here.
+    fn start(context: Context<Self::Config>) -> impl Future<Output = Result<Started, StartError>> + Send;
+}
+
+/// The configuration of a service that has no keys of its own.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NoConfig {}
+
+/// When a part is stopped: what faces the outside first, so that nothing new comes in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// An entry point, such as the edge.
+    Front,
+    /// A service behind it.
+    Service,
+}
+
+/// A service that is put together and has served nobody yet.
+pub struct Started(Run);
+
+/// What serves on a listener until it is told to stop.
+type Run = Box<dyn FnOnce(TcpListener, CancellationToken) -> BoxFuture<io::Result<()>> + Send>;
+
+impl Started {
+    /// What serves on a listener until it is told to stop.
+    pub fn new<F>(run: impl FnOnce(TcpListener, CancellationToken) -> F + Send + 'static) -> Self
+    where
+        F: Future<Output = io::Result<()>> + Send + 'static,
+    {
+        Self(Box::new(|listener, stop| Box::pin(run(listener, stop))))
+    }
+
+    /// Serves until `stop`, and lets what runs come to its end.
+    ///
+    /// # Errors
+    /// The listener's own failure.
+    pub async fn run(self, listener: TcpListener, stop: CancellationToken) -> io::Result<()> {
+        (self.0)(listener, stop).await
+    }
+}
+
+impl From<Server> for Started {
+    fn from(server: Server) -> Self {
+        Self::new(|listener, stop| server.run(listener, stop))
+    }
+}
+
+impl fmt::Debug for Started {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Started").finish_non_exhaustive()
+    }
+}
+
+/// Any [`Service`], as a binary holds it.
+#[derive(Debug, Clone, Copy)]
+pub struct Module(&'static Table);
+
+/// What a [`Service`] says of itself, with its configuration behind a pointer.
+#[expect(clippy::type_complexity, reason = "each type is used once, by the function that it is of")]
+struct Table {
+    name: &'static str,
+    migrations: &'static [Migration],
+    stage: Stage,
+    port: Option<u16>,
+    contract: fn() -> Option<EncodedContract>,
+    defaults: fn() -> Result<Dict, ConfigError>,
+    read: fn(&Layers, &dyn Fn(&str) -> bool) -> Result<Section, ConfigError>,
+    needs_database: fn(&Section) -> bool,
+    needs_redis: fn(&Section) -> Option<&'static str>,
+    start: fn(Context<Section>) -> BoxFuture<Result<Started, StartError>>,
+}
+
+impl fmt::Debug for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Table").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// A module's own part of its section of the configuration.
+#[derive(Clone)]
+pub struct Section {
+    values: Arc<dyn Any + Send + Sync>,
+    shown: Dict,
+}
+
+impl Section {
+    /// The values, as the service's own type.
+    #[must_use]
+    pub fn values<C: 'static>(&self) -> Option<&C> {
+        self.values.downcast_ref()
+    }
+
+    /// The values as a table, secrets masked.
+    #[must_use]
+    pub fn shown(&self) -> &Dict {
+        &self.shown
+    }
+}
+
+impl fmt::Debug for Section {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Section").field("shown", &self.shown).finish_non_exhaustive()
+    }
+}
+
+struct TableOf<S>(S);
+
+impl<S: Service> TableOf<S> {
+    const TABLE: Table = Table {
+        name: S::NAME,
+        migrations: S::MIGRATIONS,
+        stage: S::STAGE,
+        port: S::PORT,
+        contract: S::contract,
+        defaults: || config::defaults(&S::Config::default()),
+        read: |layers, is_own| {
+            let values: S::Config = layers.section(S::NAME, is_own)?;
+            S::check(&values).map_err(ConfigError::new)?;
+            Ok(Section { shown: config::defaults(&values)?, values: Arc::new(values) })
+        },
+        needs_database: |section| section.values().is_some_and(S::needs_database),
+        needs_redis: |section| section.values().and_then(S::needs_redis),
+        start: |context| {
+            Box::pin(async {
+                let config = context.config.values::<S::Config>().cloned();
+                let config = config.ok_or("the section is that of another service; this is a fault of the program")?;
+                S::start(context.map_config(|_| config)).await
+            })
+        },
+    };
+}
+
+impl Module {
+    /// This service as a module.
+    #[must_use]
+    pub const fn of<S: Service>() -> Self {
+        Self(&TableOf::<S>::TABLE)
+    }
+
+    /// The workload's name.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        self.0.name
+    }
+
+    /// Its schema, step by step.
+    #[must_use]
+    pub const fn migrations(&self) -> &'static [Migration] {
+        self.0.migrations
+    }
+
+    /// When it is stopped.
+    #[must_use]
+    pub const fn stage(&self) -> Stage {
+        self.0.stage
+    }
+
+    /// The port of its default address, if it asks for one.
+    #[must_use]
+    pub const fn port(&self) -> Option<u16> {
+        self.0.port
+    }
+
+    /// The contract that comes with it.
+    #[must_use]
+    pub fn contract(&self) -> Option<EncodedContract> {
+        (self.0.contract)()
+    }
+
+    /// The defaults of its own keys.
+    ///
+    /// # Errors
+    /// They are no table, which is a fault of the program.
+    pub fn defaults(&self) -> Result<Dict, ConfigError> {
+        (self.0.defaults)()
+    }
+
+    /// Reads its own keys: those of its section for which `is_own` holds.
+    ///
+    /// # Errors
+    /// A key is unknown, or a value is not valid.
+    pub fn read(&self, layers: &Layers, is_own: &dyn Fn(&str) -> bool) -> Result<Section, ConfigError> {
+        (self.0.read)(layers, is_own)
+    }
+
+    /// Whether it uses its database, as it is configured.
+    #[must_use]
+    pub fn needs_database(&self, section: &Section) -> bool {
+        (self.0.needs_database)(section)
+    }
+
+    /// The key that makes it use Redis, if it does.
+    #[must_use]
+    pub fn needs_redis(&self, section: &Section) -> Option<&'static str> {
+        (self.0.needs_redis)(section)
+    }
+
+    /// Puts it together.
+    ///
+    /// # Errors
+    /// What keeps it from starting, in one sentence.
+    pub async fn start(&self, context: Context<Section>) -> Result<Started, StartError> {
+        (self.0.start)(context).await
+    }
+}

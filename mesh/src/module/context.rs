@@ -1,0 +1,194 @@
+//! What a service is started with.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, OnceLock},
+};
+
+use drystone::contract::Contracts;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    client::{Dialer, DialerConfig, Peers},
+    clock::Clock,
+    health::{Health, Kind},
+    identity::Identity,
+    limit::{ClassLimits, Limits},
+    node::{Node, NodeConfig},
+    store::{
+        Db,
+        redis::{self, Redis},
+    },
+    telemetry::Metrics,
+    token::VerifierConfig,
+};
+
+use super::StartError;
+
+/// What one service is started with.
+pub struct Context<C> {
+    /// The workload's name.
+    pub name: &'static str,
+    /// Its own keys of its section of the configuration.
+    pub config: C,
+    /// Its certificate, key and roots.
+    pub identity: Identity,
+    /// Its database, opened and up to date; `None` for a service that uses none.
+    pub database: Option<Db>,
+    /// What it shares with the other services of the process.
+    pub shared: Arc<Shared>,
+    /// Its background work, which is waited for after it has been stopped.
+    pub tasks: TaskTracker,
+    /// Ends its background work.
+    pub stop: CancellationToken,
+    /// Tells it to stop serving; background work goes on until `stop`.
+    pub stop_serving: CancellationToken,
+}
+
+/// What the services of one process share.
+pub struct Shared {
+    /// The contracts of the mesh.
+    pub contracts: Contracts,
+    /// The `iss` of access tokens: where clients reach the mesh.
+    pub issuer: String,
+    /// Which tokens are accepted.
+    pub tokens: VerifierConfig,
+    /// Where every service is.
+    pub peers: Peers,
+    /// The time.
+    pub clock: Clock,
+    /// Where to count.
+    pub metrics: Metrics,
+    /// Where to say how one is.
+    pub health: Health,
+    /// How many calls a minute each limit allows, by its name in the contracts, and `default` for requests to the edge.
+    pub limits_per_minute: BTreeMap<String, u32>,
+    /// Whether attempts are counted in Redis, for all processes together.
+    pub limits_in_redis: bool,
+    /// Where Redis is, if something is kept there.
+    pub redis: redis::Config,
+    /// Opened by the first service that keeps something there.
+    pub opened: Opened,
+}
+
+/// What is opened once for all services of a process.
+#[derive(Default)]
+pub struct Opened {
+    redis: OnceLock<Redis>,
+    limits: OnceLock<Limits>,
+}
+
+impl<C> Context<C> {
+    /// The service's node: it calls others, and checks tokens with keys and revocations that are kept up to date.
+    ///
+    /// # Errors
+    /// It is not known where the auth or the session service is, or what counts attempts cannot be used.
+    pub fn node(&self) -> Result<Node, StartError> {
+        let Shared { contracts, tokens, peers, clock, metrics, health, .. } = &*self.shared;
+        Ok(Node::start(NodeConfig {
+            name: self.name,
+            identity: self.identity.clone(),
+            contracts: contracts.clone(),
+            limits: self.class_limits()?,
+            clock: clock.clone(),
+            metrics: metrics.clone(),
+            health: health.clone(),
+            peers: peers.clone(),
+            tokens: tokens.clone(),
+            tasks: self.tasks.clone(),
+            stop: self.stop.clone(),
+        })?)
+    }
+
+    /// Calls to other services, for one that checks no tokens itself.
+    #[must_use]
+    pub fn dialer(&self) -> Dialer {
+        let Shared { contracts, peers, health, metrics, .. } = &*self.shared;
+        Dialer::new(DialerConfig {
+            caller: self.name,
+            identity: self.identity.clone(),
+            contracts: contracts.clone(),
+            peers: peers.clone(),
+            health: health.clone(),
+            metrics: metrics.clone(),
+            tasks: self.tasks.clone(),
+            stop: self.stop.clone(),
+        })
+    }
+
+    /// What counts attempts, for all of the process. While Redis is unavailable, a stricter limit of the process holds,
+    /// so that it is not vital to a service that counts there.
+    ///
+    /// # Errors
+    /// Redis is not configured as it has to be.
+    pub fn limits(&self) -> Result<Limits, StartError> {
+        if let Some(limits) = self.shared.opened.limits.get() {
+            return Ok(limits.clone());
+        }
+        let redis = if self.shared.limits_in_redis { Some(self.redis("limits", Kind::Optional)?) } else { None };
+        let metrics = &self.shared.metrics;
+        let limits = self.shared.opened.limits.get_or_init(|| match redis {
+            None => Limits::in_process(metrics),
+            Some(redis) => Limits::in_redis(redis, metrics),
+        });
+        Ok(limits.clone())
+    }
+
+    /// The limits that the RPCs of this service count for.
+    fn class_limits(&self) -> Result<ClassLimits, StartError> {
+        let Shared { contracts, limits_per_minute, .. } = &*self.shared;
+        let own = contracts.methods().iter().filter(|method| *method.workload == *self.name);
+        let names: std::collections::BTreeSet<&str> = own.filter_map(|method| method.policy.limit.as_deref()).collect();
+        if names.is_empty() {
+            return Ok(ClassLimits::default());
+        }
+        let limit = |name| {
+            let calls = limits_per_minute.get(name).copied();
+            calls.map(|calls| (name, calls)).ok_or_else(|| {
+                format!("the contract of `{}` counts calls for the limit `{name}`, which is not set; add it under [limits.calls_per_minute]", self.name)
+            })
+        };
+        let limits = names.into_iter().map(limit).collect::<Result<Vec<_>, _>>()?;
+        Ok(ClassLimits::new(&self.limits()?, limits))
+    }
+
+    /// The process' Redis, watched over as the component `NAME WHAT` until the stop.
+    ///
+    /// # Errors
+    /// Redis is not configured as it has to be.
+    pub fn redis(&self, what: &str, kind: Kind) -> Result<Redis, StartError> {
+        let redis = if let Some(redis) = self.shared.opened.redis.get() {
+            redis.clone()
+        } else {
+            let redis = Redis::open(&self.shared.redis)?;
+            self.shared.opened.redis.get_or_init(|| redis).clone()
+        };
+        let component = self.shared.health.component(format!("{} {what}", self.name), kind);
+        self.tasks.spawn(redis::probe(redis.clone(), component, self.stop.clone()));
+        Ok(redis)
+    }
+
+    /// Its database.
+    ///
+    /// # Errors
+    /// It has no migrations, or says that it needs no database.
+    pub fn database(&self) -> Result<Db, StartError> {
+        self.database
+            .clone()
+            .ok_or_else(|| format!("the service `{}` has no migrations and so no database", self.name).into())
+    }
+
+    /// The same with another configuration.
+    #[must_use]
+    pub fn map_config<D>(self, map: impl FnOnce(C) -> D) -> Context<D> {
+        let Self { name, config, identity, database, shared, tasks, stop, stop_serving } = self;
+        Context { name, config: map(config), identity, database, shared, tasks, stop, stop_serving }
+    }
+}
+
+impl<C> fmt::Debug for Context<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Context").field("name", &self.name).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,153 @@
+//! As much of a file descriptor as reflection has to know. All else, such as options and comments, is skipped when it is
+//! decoded; what is served is the encoded file.
+
+use std::collections::BTreeSet;
+
+/// `google.protobuf.FileDescriptorProto`
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct File {
+    #[prost(string, tag = "1")]
+    pub(super) name: String,
+    #[prost(string, tag = "2")]
+    pub(super) package: String,
+    #[prost(string, repeated, tag = "3")]
+    pub(super) dependencies: Vec<String>,
+    #[prost(message, repeated, tag = "4")]
+    messages: Vec<Message>,
+    #[prost(message, repeated, tag = "5")]
+    enums: Vec<Enum>,
+    #[prost(message, repeated, tag = "6")]
+    services: Vec<Service>,
+    #[prost(message, repeated, tag = "7")]
+    extensions: Vec<Field>,
+}
+
+/// `google.protobuf.DescriptorProto`
+#[derive(Clone, PartialEq, prost::Message)]
+struct Message {
+    #[prost(string, tag = "1")]
+    name: String,
+    #[prost(message, repeated, tag = "2")]
+    fields: Vec<Field>,
+    #[prost(message, repeated, tag = "3")]
+    messages: Vec<Message>,
+    #[prost(message, repeated, tag = "4")]
+    enums: Vec<Enum>,
+    #[prost(message, repeated, tag = "6")]
+    extensions: Vec<Field>,
+    #[prost(message, repeated, tag = "8")]
+    oneofs: Vec<Named>,
+}
+
+/// `google.protobuf.FieldDescriptorProto`
+#[derive(Clone, PartialEq, prost::Message)]
+struct Field {
+    #[prost(string, tag = "1")]
+    name: String,
+    /// The message that an extension extends, with a dot in front.
+    #[prost(string, tag = "2")]
+    extendee: String,
+    #[prost(int32, tag = "3")]
+    number: i32,
+}
+
+/// `google.protobuf.EnumDescriptorProto`
+#[derive(Clone, PartialEq, prost::Message)]
+struct Enum {
+    #[prost(string, tag = "1")]
+    name: String,
+    #[prost(message, repeated, tag = "2")]
+    values: Vec<Named>,
+}
+
+/// `google.protobuf.ServiceDescriptorProto`
+#[derive(Clone, PartialEq, prost::Message)]
+struct Service {
+    #[prost(string, tag = "1")]
+    name: String,
+    #[prost(message, repeated, tag = "2")]
+    methods: Vec<Named>,
+}
+
+/// Any descriptor of which the name is all that counts.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Named {
+    #[prost(string, tag = "1")]
+    name: String,
+}
+
+/// What a symbol is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Message,
+    Other,
+}
+
+/// An extension: the full name of the message that it extends, and its number.
+pub(super) type Extension = (String, i32);
+
+impl File {
+    /// What the symbol of this full name is, if the file declares it.
+    pub(super) fn kind_of(&self, symbol: &str) -> Option<Kind> {
+        let path = match self.package.as_str() {
+            "" => symbol,
+            package => symbol.strip_prefix(package)?.strip_prefix('.')?,
+        };
+        let path: Vec<&str> = path.split('.').collect();
+        let is_service = match path[..] {
+            [service] => self.services.iter().any(|declared| declared.name == service),
+            [service, method] => {
+                let mut services = self.services.iter().filter(|declared| declared.name == service);
+                services.any(|declared| has_name(&declared.methods, method))
+            }
+            _ => false,
+        };
+        if is_service {
+            return Some(Kind::Other);
+        }
+        kind_in(&path, &self.messages, &self.enums, &self.extensions)
+    }
+
+    /// The extensions that the file declares, those within messages included.
+    pub(super) fn extensions(&self) -> BTreeSet<Extension> {
+        let mut found = BTreeSet::new();
+        let mut add = |extensions: &[Field]| {
+            let full = |field: &Field| (field.extendee.trim_start_matches('.').to_owned(), field.number);
+            found.extend(extensions.iter().map(full));
+        };
+        add(&self.extensions);
+        let mut messages: Vec<&Message> = self.messages.iter().collect();
+        while let Some(message) = messages.pop() {
+            add(&message.extensions);
+            messages.extend(&message.messages);
+        }
+        found
+    }
+}
+
+fn kind_in(path: &[&str], messages: &[Message], enums: &[Enum], extensions: &[Field]) -> Option<Kind> {
+    let (&name, rest) = path.split_first()?;
+    if let Some(message) = messages.iter().find(|message| message.name == name) {
+        return message.kind_of(rest);
+    }
+    // The values of an enum are declared beside it, as in C++, not within it.
+    let is_of_enum = |declared: &Enum| declared.name == name || has_name(&declared.values, name);
+    let is_declared = enums.iter().any(is_of_enum) || extensions.iter().any(|field| field.name == name);
+    (rest.is_empty() && is_declared).then_some(Kind::Other)
+}
+
+impl Message {
+    fn kind_of(&self, path: &[&str]) -> Option<Kind> {
+        match path {
+            [] => Some(Kind::Message),
+            [name] if self.fields.iter().any(|field| field.name == *name) || has_name(&self.oneofs, name) => {
+                Some(Kind::Other)
+            }
+            path => kind_in(path, &self.messages, &self.enums, &self.extensions),
+        }
+    }
+}
+
+fn has_name(declared: &[Named], name: &str) -> bool {
+    declared.iter().any(|declared| declared.name == name)
+}

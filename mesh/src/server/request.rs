@@ -1,0 +1,249 @@
+//! The form of a request, as the gRPC protocol over HTTP/2 has it: method, content type, and how many messages of
+//! which size its body holds. Neither hyper nor tonic checks these; tonic serves any method and content type.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use http::{
+    HeaderMap, HeaderValue, Method, Response, StatusCode,
+    header::{ACCEPT, ALLOW, CONTENT_TYPE},
+};
+use http_body::{Frame, SizeHint};
+use tonic::{Status, body::Body};
+
+use crate::error::{Error, Reason, Source};
+
+/// The content type of gRPC; protobuf is its default message format.
+const GRPC: &str = "application/grpc";
+
+/// The length of the prefix of each message: a flag, and the message's length in four bytes.
+const PREFIX_LENGTH: usize = 5;
+
+/// Checks the HTTP method and the content type. They come before anything else: who does not speak gRPC cannot read
+/// any other refusal, since it goes with status 200.
+pub(super) fn check(method: &Method, headers: &HeaderMap) -> Result<(), Error> {
+    if method != Method::POST {
+        return Err(Error::new(Reason::MethodNotAllowed, "gRPC requests are sent with POST"));
+    }
+    let mut types = headers.get_all(CONTENT_TYPE).iter();
+    match (types.next(), types.next()) {
+        (Some(content_type), None) if is_grpc(content_type) => Ok(()),
+        _ => {
+            let text = "the request is not gRPC with protobuf messages; send `content-type: application/grpc`";
+            Err(Error::new(Reason::UnsupportedMediaType, text))
+        }
+    }
+}
+
+/// `application/grpc` or `application/grpc+proto`, with or without parameters. Other message formats, such as `+json`,
+/// cannot be decoded here.
+fn is_grpc(content_type: &HeaderValue) -> bool {
+    let Ok(text) = content_type.to_str() else { return false };
+    let essence = text.split(';').next().unwrap_or_default().trim_matches([' ', '\t']);
+    let Some((name, format)) = essence.split_at_checked(GRPC.len()) else { return false };
+    name.eq_ignore_ascii_case(GRPC) && (format.is_empty() || format.eq_ignore_ascii_case("+proto"))
+}
+
+/// The answer to a request that [`check`] refuses: an HTTP status that other clients than those of gRPC understand as
+/// well, and the gRPC status beside it.
+pub(super) fn refuse(error: Error) -> Response<Body> {
+    let reason = error.reason();
+    let (name, value) = match reason {
+        Reason::MethodNotAllowed => (ALLOW, "POST"),
+        _ => (ACCEPT, GRPC),
+    };
+    let mut response = Status::from(error).into_http();
+    *response.status_mut() = StatusCode::from_u16(reason.http()).unwrap_or(StatusCode::BAD_REQUEST);
+    response.headers_mut().insert(name, HeaderValue::from_static(value));
+    response
+}
+
+/// The longest `grpc-encoding` that is looked at, in bytes. No encoding has a longer name.
+const MAX_ENCODING_LENGTH: usize = 32;
+
+/// Shortens a `grpc-encoding` that names nothing: tonic quotes it in its refusal, which may then be larger than the
+/// caller takes.
+pub(super) fn bound_encoding(headers: &mut HeaderMap) {
+    if let Some(encoding) = headers.get_mut("grpc-encoding")
+        && encoding.len() > MAX_ENCODING_LENGTH
+    {
+        *encoding = HeaderValue::from_static("unknown");
+    }
+}
+
+/// The body of a request, held to the number and the size of messages that its RPC takes. tonic takes the first of
+/// several messages for a unary RPC, answers INTERNAL where there is none, and OUT_OF_RANGE where one is too large.
+pub(super) struct Messages<B> {
+    body: B,
+    /// Whether the RPC takes exactly one message.
+    single: bool,
+    /// The longest message that is taken, in bytes.
+    max_length: usize,
+    prefix: [u8; PREFIX_LENGTH],
+    /// How much of the current message's prefix has come.
+    prefix_read: usize,
+    /// How much of the current message is still to come.
+    remaining: usize,
+    /// Whether a message has begun.
+    any: bool,
+    failed: bool,
+}
+
+impl<B> Messages<B> {
+    pub(super) fn new(body: B, single: bool, max_length: usize) -> Self {
+        let prefix = [0; PREFIX_LENGTH];
+        Self { body, single, max_length, prefix, prefix_read: 0, remaining: 0, any: false, failed: false }
+    }
+
+    fn read(&mut self, mut data: &[u8]) -> Result<(), Status> {
+        while !data.is_empty() {
+            if self.remaining > 0 {
+                let taken = self.remaining.min(data.len());
+                self.remaining -= taken;
+                data = &data[taken..];
+                continue;
+            }
+            if self.single && self.any && self.prefix_read == 0 {
+                return Err(Status::unimplemented("the RPC takes one message, and the request holds several"));
+            }
+            self.any = true;
+            let taken = (PREFIX_LENGTH - self.prefix_read).min(data.len());
+            let (head, rest) = data.split_at(taken);
+            self.prefix[self.prefix_read..self.prefix_read + taken].copy_from_slice(head);
+            self.prefix_read += taken;
+            data = rest;
+            if self.prefix_read == PREFIX_LENGTH {
+                self.prefix_read = 0;
+                let [_, length @ ..] = self.prefix;
+                self.remaining = usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX);
+                if self.remaining > self.max_length {
+                    let (length, most) = (self.remaining, self.max_length);
+                    let text = format!("the message is {length} bytes long, and at most {most} are taken");
+                    return Err(Status::resource_exhausted(text));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<B> http_body::Body for Messages<B>
+where
+    B: http_body::Body<Data = Bytes> + Unpin,
+    B::Error: Into<Source>,
+{
+    type Data = Bytes;
+    type Error = Source;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Source>>> {
+        if self.failed {
+            return Poll::Ready(None);
+        }
+        let frame = std::task::ready!(Pin::new(&mut self.body).poll_frame(cx)).transpose().map_err(Into::into)?;
+        let outcome = match frame.as_ref().map(Frame::data_ref) {
+            Some(Some(data)) => self.read(data),
+            // Trailers or the end.
+            Some(None) | None if self.single && !self.any => {
+                Err(Status::unimplemented("the RPC takes one message, and the request holds none"))
+            }
+            Some(None) | None => Ok(()),
+        };
+        self.failed = outcome.is_err();
+        Poll::Ready(match outcome {
+            Ok(()) => frame.map(Ok),
+            Err(status) => Some(Err(status.into())),
+        })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        // A missing message is an error that is still to be told.
+        self.failed || (self.body.is_end_stream() && (self.any || !self.single))
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::{BodyExt, StreamBody};
+    use tonic::Code;
+
+    use super::*;
+
+    fn checked(types: &[&'static str]) -> Option<Reason> {
+        let mut all = HeaderMap::new();
+        for value in types {
+            all.append(CONTENT_TYPE, HeaderValue::from_static(value));
+        }
+        check(&Method::POST, &all).err().map(|error| error.reason())
+    }
+
+    #[test]
+    fn grpc_with_protobuf_messages_is_accepted() {
+        for value in [
+            "application/grpc",
+            "application/grpc+proto",
+            "Application/GRPC",
+            "application/grpc;charset=utf-8",
+            "application/grpc+proto ; a=b",
+        ] {
+            assert_eq!(checked(&[value]), None, "{value}");
+        }
+    }
+
+    #[test]
+    fn other_content_types_are_refused() {
+        for value in [
+            "",
+            "application/json",
+            "application/grpc+json",
+            "application/grpc-web",
+            "application/grpc-web+proto",
+            "application/grpcx",
+            "application/grpc+",
+            "application/grp",
+            "text/plain; application/grpc",
+            "application/grpc, application/json",
+        ] {
+            assert_eq!(checked(&[value]), Some(Reason::UnsupportedMediaType), "{value}");
+        }
+        assert_eq!(checked(&[]), Some(Reason::UnsupportedMediaType));
+        assert_eq!(checked(&["application/grpc", "application/grpc"]), Some(Reason::UnsupportedMediaType));
+    }
+
+    async fn read(pieces: &[&'static [u8]], single: bool) -> Result<usize, Code> {
+        let frames: Vec<_> =
+            pieces.iter().map(|piece| Ok::<_, Source>(Frame::data(Bytes::from_static(piece)))).collect();
+        let body = StreamBody::new(futures_util::stream::iter(frames));
+        let body = Messages::new(body, single, 8);
+        body.collect().await.map(|all| all.to_bytes().len()).map_err(|error| Status::from_error(error).code())
+    }
+
+    #[tokio::test]
+    async fn a_unary_rpc_takes_exactly_one_message() {
+        assert_eq!(read(&[b"\0\0\0\0\x03abc"], true).await, Ok(8));
+        assert_eq!(read(&[b"\0", b"\0\0\0\x03", b"a", b"bc"], true).await, Ok(8));
+        assert_eq!(read(&[b"\0\0\0\0\0"], true).await, Ok(5));
+        assert_eq!(read(&[], true).await, Err(Code::Unimplemented));
+        assert_eq!(read(&[b"\0\0\0\0\x01a\0\0\0\0\0"], true).await, Err(Code::Unimplemented));
+        assert_eq!(read(&[b"\0\0\0\0\0", b"\0"], true).await, Err(Code::Unimplemented));
+    }
+
+    #[tokio::test]
+    async fn a_stream_takes_any_number_of_messages() {
+        assert_eq!(read(&[], false).await, Ok(0));
+        assert_eq!(read(&[b"\0\0\0\0\x01a\0\0\0\0\0", b"\0\0\0\0\x02bc"], false).await, Ok(18));
+    }
+
+    #[tokio::test]
+    async fn a_message_that_is_too_long_is_refused_before_it_has_come() {
+        assert_eq!(read(&[b"\0\0\0\0\x08"], true).await, Ok(5));
+        assert_eq!(read(&[b"\0\0\0\0\x09"], true).await, Err(Code::ResourceExhausted));
+        assert_eq!(read(&[b"\0\0\0\0\x01a\0\xff\xff\xff\xff"], false).await, Err(Code::ResourceExhausted));
+    }
+}

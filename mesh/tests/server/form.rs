@@ -1,0 +1,155 @@
+//! Requests that keep TLS and HTTP/2 and break the form that gRPC gives them, as any HTTP client can send them.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use drystone_mesh::identity::Identity;
+use http::{HeaderMap, Method, Request, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper::client::conn::http2::{self, SendRequest};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use prost::Message;
+use rustls::pki_types::ServerName;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use super::{World, order};
+
+const LOOK_UP: &str = "/drystone.user.v1.UserService/LookUpForSignIn";
+
+/// Sends whatever it is told to, as the workload `auth`.
+async fn connect(world: &World) -> SendRequest<Full<Bytes>> {
+    let identity: Identity = world.identity("auth");
+    let config: Arc<_> = identity.client_config(&"spiffe://drystone.local/service/user".parse().unwrap()).unwrap();
+    let stream = TcpStream::connect(world.address).await.unwrap();
+    let stream = TlsConnector::from(config).connect(ServerName::try_from("user").unwrap(), stream).await.unwrap();
+    let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    sender
+}
+
+/// The answer's status, and its headers and trailers together.
+async fn send(sender: &mut SendRequest<Full<Bytes>>, request: Request<Full<Bytes>>) -> (StatusCode, HeaderMap) {
+    let response = sender.send_request(request).await.unwrap();
+    let (head, body) = response.into_parts();
+    let mut headers = head.headers;
+    if let Some(trailers) = body.collect().await.unwrap().trailers() {
+        headers.extend(trailers.clone());
+    }
+    (head.status, headers)
+}
+
+fn request(
+    method: Method,
+    path: &str,
+    headers: &[(&'static str, &'static str)],
+    body: Vec<u8>,
+) -> Request<Full<Bytes>> {
+    let mut request = Request::new(Full::new(Bytes::from(body)));
+    *request.method_mut() = method;
+    *request.uri_mut() = format!("https://user{path}").parse().unwrap();
+    for (name, value) in headers {
+        request.headers_mut().append(*name, value.parse().unwrap());
+    }
+    request
+}
+
+/// A message with its prefix.
+fn framed() -> Vec<u8> {
+    let message = order("describe").encode_to_vec();
+    let mut body = vec![0];
+    body.extend(u32::try_from(message.len()).unwrap().to_be_bytes());
+    body.extend(message);
+    body
+}
+
+fn code(headers: &HeaderMap) -> &str {
+    headers["grpc-status"].to_str().unwrap()
+}
+
+/// How many calls have been counted with this method label and code.
+fn counted(world: &World, method: &str, code: &str) -> f64 {
+    let text = world.metrics.render();
+    let is_it = |line: &&str| {
+        line.starts_with("drystone_calls_total")
+            && line.contains(&format!("method=\"{method}\""))
+            && line.contains(&format!("code=\"{code}\""))
+    };
+    text.lines().filter(is_it).filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+}
+
+#[tokio::test]
+async fn a_content_type_other_than_grpc_is_answered_415_and_not_executed() {
+    let world = World::new().await;
+    let mut sender = connect(&world).await;
+    let refused: [&[(&str, &str)]; 5] = [
+        &[],
+        &[("content-type", "application/json")],
+        &[("content-type", "application/grpc+json")],
+        &[("content-type", "application/grpc-web+proto")],
+        &[("content-type", "application/grpc"), ("content-type", "application/json")],
+    ];
+    for headers in refused {
+        let (status, answer) = send(&mut sender, request(Method::POST, LOOK_UP, headers, framed())).await;
+        assert_eq!(status, StatusCode::UNSUPPORTED_MEDIA_TYPE, "{headers:?}");
+        assert_eq!((code(&answer), &answer["accept"]), ("3", &http::HeaderValue::from_static("application/grpc")));
+    }
+    assert!((counted(&world, "LookUpForSignIn", "INVALID_ARGUMENT") - 5.0).abs() < 0.1, "{}", world.metrics.render());
+    assert!(counted(&world, "LookUpForSignIn", "OK") < 0.1, "none was executed");
+
+    let json: &[_] = &[("content-type", "application/json")];
+    let (status, _) = send(&mut sender, request(Method::POST, "/no.Such/Rpc", json, framed())).await;
+    assert_eq!(status, StatusCode::UNSUPPORTED_MEDIA_TYPE, "whatever the path is");
+
+    for content_type in ["application/grpc", "application/grpc+proto", "application/grpc; charset=utf-8"] {
+        let headers: &[_] = &[("content-type", content_type)];
+        let (status, answer) = send(&mut sender, request(Method::POST, LOOK_UP, headers, framed())).await;
+        assert_eq!((status, code(&answer)), (StatusCode::OK, "0"), "{content_type}");
+    }
+}
+
+#[tokio::test]
+async fn a_method_other_than_post_is_answered_405() {
+    let world = World::new().await;
+    let mut sender = connect(&world).await;
+    for method in [Method::GET, Method::PUT, Method::DELETE, Method::OPTIONS, Method::HEAD] {
+        let headers: &[_] = &[("content-type", "application/grpc")];
+        let body = if method == Method::PUT { framed() } else { Vec::new() };
+        let (status, answer) = send(&mut sender, request(method.clone(), LOOK_UP, headers, body)).await;
+        assert_eq!(status, StatusCode::METHOD_NOT_ALLOWED, "{method}");
+        assert_eq!(&answer["allow"], "POST", "{method}");
+    }
+    assert!((counted(&world, "LookUpForSignIn", "UNIMPLEMENTED") - 5.0).abs() < 0.1, "{}", world.metrics.render());
+}
+
+#[tokio::test]
+async fn the_status_codes_of_malformed_requests_are_those_of_the_grpc_specification() {
+    let world = World::new().await;
+    let mut sender = connect(&world).await;
+    let mut several = framed();
+    several.extend(framed());
+    let too_long = [0, 0, 0x40, 0, 1].to_vec();
+    let mut compressed = framed();
+    compressed[0] = 1;
+    let mut cut = framed();
+    cut.pop();
+    for (what, body, expected) in [
+        ("no message", Vec::new(), "12"),
+        ("several messages", several, "12"),
+        ("a message that is too long", too_long, "8"),
+        ("a compressed message without an encoding", compressed, "13"),
+        ("half a message", cut, "13"),
+    ] {
+        let headers: &[_] = &[("content-type", "application/grpc"), ("te", "trailers")];
+        let (status, answer) = send(&mut sender, request(Method::POST, LOOK_UP, headers, body)).await;
+        assert_eq!((status, code(&answer)), (StatusCode::OK, expected), "{what}: {answer:?}");
+    }
+
+    for encoding in ["gzip", &"%".repeat(20_000)] {
+        let mut compressed = request(Method::POST, LOOK_UP, &[("content-type", "application/grpc")], framed());
+        compressed.headers_mut().insert("grpc-encoding", encoding.parse().unwrap());
+        let (_, answer) = send(&mut sender, compressed).await;
+        assert_eq!((code(&answer), answer["grpc-accept-encoding"].as_bytes()), ("12", b"identity".as_slice()));
+        assert!(answer["grpc-message"].len() < 200, "{answer:?}");
+    }
+}

@@ -1,0 +1,51 @@
+//! The service as a part of a binary.
+
+use std::sync::Arc;
+
+use drystone::{
+    property::v1::property_service_client::PropertyServiceClient,
+    session::v1::session_service_client::SessionServiceClient, user::v1::user_service_client::UserServiceClient,
+};
+use drystone_mesh::{
+    health::Kind,
+    module::{Context, Service as Module, StartError, Started},
+    server::Server,
+    store::Migration,
+};
+
+use crate::{AttemptLimits, Config, Deps, MIGRATIONS, NAME, Service, SqlStore};
+
+/// The limit of sign-ins, which counts by account what the contract counts by address.
+const SIGN_IN_LIMIT: &str = "sign_in";
+
+impl Module for Service {
+    const NAME: &'static str = NAME;
+    const MIGRATIONS: &'static [Migration] = MIGRATIONS;
+    type Config = Config;
+
+    fn check(config: &Config) -> Result<(), String> {
+        config.check()
+    }
+
+    async fn start(context: Context<Config>) -> Result<Started, StartError> {
+        let node = context.node()?;
+        let sign_ins = context.shared.limits_per_minute.get(SIGN_IN_LIMIT).copied().unwrap_or_default();
+        let service = Self::new(Deps {
+            store: Arc::new(SqlStore::new(context.database()?)),
+            users: UserServiceClient::new(node.dialer.dependency("user", Kind::Optional)?),
+            properties: PropertyServiceClient::new(node.dialer.dependency("property", Kind::Optional)?),
+            sessions: SessionServiceClient::new(node.dialer.channel("session")?),
+            clock: node.clock.clone(),
+            metrics: node.metrics.clone(),
+            attempts: AttemptLimits::new(&context.limits()?, sign_ins),
+            issuer: context.shared.issuer.clone(),
+            public_url: context.shared.issuer.clone(),
+            config: context.config,
+            tasks: node.tasks.clone(),
+            stop: node.stop.clone(),
+        })
+        .await?;
+        let (auth, keys) = service.into_servers();
+        Ok(Server::new(&node)?.add_service(auth).add_service(keys).into())
+    }
+}

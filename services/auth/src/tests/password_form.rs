@@ -1,0 +1,204 @@
+//! Passwords have one form, and those from before keep theirs until their owner signs in.
+
+use std::time::Duration;
+
+use drystone_mesh::{
+    error::{Reason, reason_of},
+    token::new_token_id,
+};
+use tonic::Status;
+use tonic_types::StatusExt;
+
+use super::{
+    fixture::{EMAIL, Fixture, cheap},
+    refusal,
+};
+use crate::{
+    credential::Credential,
+    password::{Password, PasswordHasher},
+    typed_password::PasswordForm,
+};
+
+/// One password as two systems send it: decomposed with a no-break space, and composed with a space.
+const DECOMPOSED: &str = "cafe\u{301}\u{a0}horse";
+const COMPOSED: &str = "caf\u{e9} horse";
+
+impl Fixture {
+    /// One where a user has a credential that the release before stored.
+    async fn with_raw(password: &str) -> Self {
+        let fixture = Self::new().await;
+        let user = fixture.register(EMAIL, "another horse", "").await.unwrap();
+        let user_id = user.id.parse().unwrap();
+        let now = fixture.clock.now();
+        let raw = Credential {
+            user_id: new_token_id(now),
+            password_hash: PasswordHasher::new(cheap().cost())
+                .unwrap()
+                .hash(&Password::new(password.to_owned()))
+                .unwrap(),
+            form: PasswordForm::Raw,
+            request_id: None,
+            pending_since: None,
+            created_at: now,
+            updated_at: now,
+        };
+        fixture.store.insert_credential(&raw).await.unwrap();
+        // The account is moved to the id of the credential, as the user service is a fake.
+        let mut world = fixture.neighbours.world();
+        let mut user = world.users.remove(&user_id).unwrap();
+        user.id = raw.user_id.to_string();
+        world.users.insert(raw.user_id, user);
+        drop(world);
+        fixture
+    }
+
+    async fn only_credential(&self) -> Credential {
+        let user_id = *self.neighbours.world().users.keys().next().unwrap();
+        self.store.credential(user_id).await.unwrap().unwrap()
+    }
+
+    /// How many hashes have been computed.
+    fn hashes(&self) -> u32 {
+        let text = self.metrics.render();
+        let count = text.lines().find_map(|line| line.strip_prefix("drystone_hashing_seconds_count "));
+        count.unwrap().parse().unwrap()
+    }
+
+    /// Signs in until the credential is of the normal form: a busy thread lets an upgrade pass.
+    async fn sign_in_until_upgraded(&self, password: &str) -> Credential {
+        let upgraded = tokio::time::timeout(Duration::from_secs(20), async {
+            loop {
+                self.sign_in(EMAIL, password).await.unwrap();
+                let credential = self.only_credential().await;
+                if credential.form == PasswordForm::Opaque {
+                    return credential;
+                }
+            }
+        });
+        upgraded.await.unwrap()
+    }
+}
+
+/// The field that a refusal names.
+fn field(status: &Status) -> String {
+    assert_eq!(reason_of(status), Some(Reason::InvalidRequest));
+    status.get_details_bad_request().unwrap().field_violations[0].field.clone()
+}
+
+#[tokio::test]
+async fn a_password_is_the_same_however_a_system_encodes_it() {
+    for (registered, other) in [(DECOMPOSED, COMPOSED), (COMPOSED, DECOMPOSED)] {
+        let fixture = Fixture::new().await;
+        fixture.register(EMAIL, registered, "").await.unwrap();
+        assert_eq!(fixture.only_credential().await.form, PasswordForm::Opaque);
+        for password in [registered, other] {
+            fixture.sign_in(EMAIL, password).await.unwrap();
+        }
+        assert_eq!(refusal(fixture.sign_in(EMAIL, "CAF\u{c9} horse").await), Reason::InvalidCredentials);
+        assert_eq!(fixture.hashes(), 4, "one to register, and one for each sign-in");
+    }
+}
+
+#[tokio::test]
+async fn a_repeated_registration_is_the_same_in_either_form() {
+    let fixture = Fixture::new().await;
+    let id = uuid::Uuid::now_v7().to_string();
+    let first = fixture.register(EMAIL, DECOMPOSED, &id).await.unwrap();
+    assert_eq!(fixture.register(EMAIL, COMPOSED, &id).await.unwrap(), first);
+}
+
+#[tokio::test]
+async fn a_raw_password_signs_in_as_it_was_typed_and_is_upgraded() {
+    let fixture = Fixture::with_raw(DECOMPOSED).await;
+    assert_eq!(refusal(fixture.sign_in(EMAIL, COMPOSED).await), Reason::InvalidCredentials);
+    assert_eq!(fixture.only_credential().await.form, PasswordForm::Raw, "a wrong password upgrades nothing");
+
+    let raw = fixture.only_credential().await;
+    let upgraded = fixture.sign_in_until_upgraded(DECOMPOSED).await;
+    assert_ne!(upgraded.password_hash, raw.password_hash);
+    for password in [COMPOSED, DECOMPOSED] {
+        fixture.sign_in(EMAIL, password).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_raw_password_that_is_its_own_normal_form_is_marked_and_not_hashed_again() {
+    let fixture = Fixture::with_raw(COMPOSED).await;
+    let (raw, before) = (fixture.only_credential().await, fixture.hashes());
+    fixture.sign_in(EMAIL, COMPOSED).await.unwrap();
+    let upgraded = tokio::time::timeout(Duration::from_secs(20), async {
+        loop {
+            let credential = fixture.only_credential().await;
+            if credential.form == PasswordForm::Opaque {
+                return credential;
+            }
+            tokio::task::yield_now().await;
+        }
+    });
+    assert_eq!(upgraded.await.unwrap().password_hash, raw.password_hash);
+    assert_eq!(fixture.hashes(), before + 1);
+    fixture.sign_in(EMAIL, DECOMPOSED).await.unwrap();
+}
+
+#[tokio::test]
+async fn every_check_computes_one_hash_whatever_form_is_stored() {
+    for fixture in [Fixture::with_raw(COMPOSED).await, {
+        let fixture = Fixture::new().await;
+        fixture.register(EMAIL, COMPOSED, "").await.unwrap();
+        fixture
+    }] {
+        let attempts = [
+            ("nobody@example.com", COMPOSED),
+            ("nobody", DECOMPOSED),
+            (EMAIL, "wrong horse"),
+            (EMAIL, "wro\u{301}ng\u{a0}horse"),
+            (EMAIL, COMPOSED),
+        ];
+        for (email, password) in attempts {
+            let before = fixture.hashes();
+            let answer = fixture.sign_in(email, password).await;
+            assert_eq!(answer.is_ok(), (email, password) == (EMAIL, COMPOSED));
+            assert_eq!(fixture.hashes(), before + 1, "{email}: {}", password.escape_unicode());
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_new_password_that_the_profile_refuses_is_named_and_nothing_is_hashed() {
+    let fixture = Fixture::new().await;
+    for password in ["correct\thorse", "correct\0horse", "correct\u{378}horse", "correct\u{200b}horse", "        7"] {
+        let outcome = fixture.register(EMAIL, password, "").await;
+        match outcome {
+            Ok(_) => assert_eq!(password, "        7"),
+            Err(status) => {
+                assert_eq!(field(&status), "password", "{}", password.escape_unicode());
+                assert!(!status.message().contains("horse"), "{}", status.message());
+            }
+        }
+    }
+    for password in ["cafe\u{301}bar".to_owned(), "x".repeat(257)] {
+        assert_eq!(field(&fixture.register("b@example.com", &password, "").await.unwrap_err()), "password");
+    }
+    assert_eq!(fixture.hashes(), 1);
+}
+
+#[tokio::test]
+async fn a_password_of_rules_that_are_gone_still_signs_in() {
+    for password in ["short", "with\ttab", "\u{2764}\u{fe0f}"] {
+        let fixture = Fixture::with_raw(password).await;
+        fixture.sign_in(EMAIL, password).await.unwrap();
+        fixture.sign_in_until_upgraded(password).await;
+        fixture.sign_in(EMAIL, password).await.unwrap();
+    }
+    let long = "x".repeat(1024);
+    let fixture = Fixture::with_raw(&long).await;
+    fixture.sign_in(EMAIL, &long).await.unwrap();
+}
+
+#[tokio::test]
+async fn names_and_addresses_are_refused_by_their_field_before_anything_is_hashed() {
+    let fixture = Fixture::new().await;
+    assert_eq!(field(&fixture.register("nobody", COMPOSED, "").await.unwrap_err()), "email");
+    assert_eq!(fixture.hashes(), 0);
+    assert!(fixture.neighbours.world().calls.is_empty());
+}

@@ -1,0 +1,38 @@
+//! The edge as a part of a binary.
+
+use drystone_mesh::module::{Context, Service as Module, Stage, StartError, Started};
+
+use crate::{Config, Deps, NAME, RequestLimit, Service};
+
+/// The limit of every request, whatever it asks for.
+const REQUEST_LIMIT: &str = "default";
+
+impl Module for Service {
+    const NAME: &'static str = NAME;
+    const STAGE: Stage = Stage::Front;
+    const PORT: Option<u16> = Some(8080);
+    type Config = Config;
+
+    fn check(config: &Config) -> Result<(), String> {
+        config.check()
+    }
+
+    /// The edge checks no tokens and has no database: it needs to know who it is and where the others are.
+    async fn start(context: Context<Config>) -> Result<Started, StartError> {
+        let per_minute = context.shared.limits_per_minute.get(REQUEST_LIMIT).copied().unwrap_or_default();
+        let requests = match per_minute {
+            // An edge that counts nothing needs nowhere to count.
+            0 => RequestLimit::none(),
+            per_minute => RequestLimit::new(&context.limits()?, per_minute),
+        };
+        let service = Self::new(Deps {
+            contracts: context.shared.contracts.clone(),
+            dialer: context.dialer(),
+            health: context.shared.health.clone(),
+            metrics: context.shared.metrics.clone(),
+            config: context.config,
+            requests,
+        })?;
+        Ok(Started::new(|listener, stop| service.run(listener, stop)))
+    }
+}

@@ -1,0 +1,29 @@
+//! The service as a part of a binary.
+
+use std::sync::Arc;
+
+use drystone::session::v1::session_service_client::SessionServiceClient;
+use drystone_mesh::{
+    module::{Context, NoConfig, Service as Module, StartError, Started},
+    server::Server,
+    store::Migration,
+};
+
+use crate::{Deps, MIGRATIONS, NAME, Permissions, Service, SqlStore};
+
+impl Module for Service {
+    const NAME: &'static str = NAME;
+    const MIGRATIONS: &'static [Migration] = MIGRATIONS;
+    type Config = NoConfig;
+
+    async fn start(context: Context<NoConfig>) -> Result<Started, StartError> {
+        let node = context.node()?;
+        let service = Self::new(Deps {
+            store: Arc::new(SqlStore::new(context.database()?)),
+            sessions: SessionServiceClient::new(node.dialer.channel("session")?),
+            permissions: Permissions::of(&node.contracts),
+            clock: node.clock.clone(),
+        });
+        Ok(Server::new(&node)?.add_service(service.into_server()).into())
+    }
+}

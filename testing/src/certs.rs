@@ -1,0 +1,244 @@
+//! Certificates: those that the mesh was given, and others that its CA, or a foreign one, might issue.
+//!
+//! Nothing here is the mesh's own code, so that a fault in that cannot hide itself.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType,
+};
+use rustls::{
+    ClientConfig, RootCertStore, SupportedProtocolVersion,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+};
+use x509_parser::{certificate::X509Certificate, prelude::FromDer};
+
+use crate::process;
+
+/// The trust domain of a mesh that is not told otherwise.
+pub const TRUST_DOMAIN: &str = "drystone.local";
+
+/// The certificates of a mesh.
+#[derive(Debug)]
+pub struct Certificates {
+    ca: PathBuf,
+    workloads: BTreeMap<String, [PathBuf; 2]>,
+}
+
+/// A certificate and its key: what a caller shows.
+#[derive(Debug)]
+pub struct Credentials {
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+}
+
+impl Clone for Credentials {
+    fn clone(&self) -> Self {
+        Self { chain: self.chain.clone(), key: self.key.clone_key() }
+    }
+}
+
+impl Credentials {
+    /// The chain, leaf first, and the key.
+    #[must_use]
+    pub fn into_parts(self) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
+        (self.chain, self.key)
+    }
+}
+
+impl Certificates {
+    /// Those in these files: the CA's certificate, and a certificate and a key for each workload.
+    #[must_use]
+    pub fn new(ca: PathBuf, workloads: BTreeMap<String, [PathBuf; 2]>) -> Self {
+        Self { ca, workloads }
+    }
+
+    /// Those that `drystone certs` makes in this directory.
+    ///
+    /// # Panics
+    /// If it makes none.
+    #[must_use]
+    pub fn make_in(directory: &Path) -> Self {
+        let made = process::run_to_end(process::drystone(&["certs", "--certs-dir"]).arg(directory));
+        assert!(made.status.success(), "{made:?}");
+        let files = |name: &str| [".pem", ".key"].map(|end| directory.join(format!("{name}{end}")));
+        let workloads = crate::workloads().into_iter().map(|name| (name.to_owned(), files(name))).collect();
+        Self::new(directory.join("ca.pem"), workloads)
+    }
+
+    /// Others for the same workloads, from the same CA, in a directory of their own.
+    ///
+    /// # Panics
+    /// If they cannot be made.
+    #[must_use]
+    pub fn make_more_in(&self, directory: &Path) -> Self {
+        fs::create_dir_all(directory).expect("a directory can be made");
+        for file in [self.ca.clone(), self.ca.with_extension("key")] {
+            let name = file.file_name().expect("it is a file");
+            fs::copy(&file, directory.join(name)).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+        }
+        Self::make_in(directory)
+    }
+
+    /// The file of the CA's certificate.
+    #[must_use]
+    pub fn ca(&self) -> &Path {
+        &self.ca
+    }
+
+    /// The workloads that have a certificate.
+    pub fn workloads(&self) -> impl Iterator<Item = &str> {
+        self.workloads.keys().map(String::as_str)
+    }
+
+    /// The files of a workload's certificate and key.
+    ///
+    /// # Panics
+    /// If it has none.
+    #[must_use]
+    pub fn files_of(&self, workload: &str) -> &[PathBuf; 2] {
+        self.workloads.get(workload).unwrap_or_else(|| panic!("the ready file has no certificate of `{workload}`"))
+    }
+
+    /// What a workload shows.
+    ///
+    /// # Panics
+    /// If its files cannot be read.
+    #[must_use]
+    pub fn of(&self, workload: &str) -> Credentials {
+        let [certificate, key] = self.files_of(workload);
+        let chain = CertificateDer::pem_file_iter(certificate).and_then(Iterator::collect);
+        let key = PrivateKeyDer::from_pem_file(key);
+        Credentials { chain: chain.expect("the certificate is PEM"), key: key.expect("the key is PEM") }
+    }
+
+    /// The CA of the mesh, to issue what it never would.
+    ///
+    /// # Panics
+    /// If its key does not lie beside its certificate.
+    #[must_use]
+    pub fn authority(&self) -> Authority {
+        let key_file = self.ca.with_extension("key");
+        let key = fs::read_to_string(&key_file).unwrap_or_else(|error| panic!("{}: {error}", key_file.display()));
+        let certificate = CertificateDer::from_pem_file(&self.ca).expect("the CA's certificate is PEM");
+        let (_, parsed) = X509Certificate::from_der(&certificate).expect("the CA's certificate is X.509");
+        let name = parsed.subject().iter_common_name().next().and_then(|name| name.as_str().ok());
+        let key = KeyPair::from_pem(&key).expect("the CA's key is PEM");
+        Authority(Issuer::new(named(name.expect("the CA has a common name")), key))
+    }
+
+    /// How a client of this mesh, which knows nothing but WebPKI, sets up TLS. It would resume sessions if it were
+    /// let.
+    #[must_use]
+    pub fn client_config(
+        &self,
+        credentials: Option<Credentials>,
+        versions: &[&'static SupportedProtocolVersion],
+    ) -> Arc<ClientConfig> {
+        let mut roots = RootCertStore::empty();
+        for root in CertificateDer::pem_file_iter(&self.ca).expect("the CA's certificate can be read") {
+            roots.add(root.expect("the CA's certificate is PEM")).expect("the CA can be a root");
+        }
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(versions)
+            .expect("the versions are known")
+            .with_root_certificates(roots);
+        let mut config = match credentials {
+            Some(Credentials { chain, key }) => builder.with_client_auth_cert(chain, key).expect("the key fits"),
+            None => builder.with_no_client_auth(),
+        };
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        Arc::new(config)
+    }
+}
+
+/// A CA that issues whatever it is asked for.
+pub struct Authority(Issuer<'static, KeyPair>);
+
+/// What stands in a certificate. As [`Leaf::of`] makes it, it keeps to the profile.
+#[derive(Debug, Clone)]
+pub struct Leaf {
+    /// The URIs among its names.
+    pub uris: Vec<String>,
+    /// When it begins and ends, in seconds from now.
+    pub validity: (i64, i64),
+    /// Whether it is the certificate of a CA.
+    pub is_ca: bool,
+    /// Whether it may be shown by a client.
+    pub for_clients: bool,
+}
+
+impl Leaf {
+    /// For a workload of a trust domain.
+    #[must_use]
+    pub fn of(trust_domain: &str, workload: &str) -> Self {
+        let uris = vec![format!("spiffe://{trust_domain}/service/{workload}")];
+        Self { uris, validity: (-60, 3600), is_ca: false, for_clients: true }
+    }
+}
+
+impl Authority {
+    /// One that the mesh has never heard of.
+    ///
+    /// # Panics
+    /// If no key can be made.
+    #[must_use]
+    pub fn foreign() -> Self {
+        let mut params = named("Somebody Else's CA");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        Self(Issuer::new(params, new_key()))
+    }
+
+    /// Issues a certificate.
+    ///
+    /// # Panics
+    /// If it cannot be made.
+    #[must_use]
+    pub fn issue(&self, leaf: &Leaf) -> Credentials {
+        let mut params = named("leaf");
+        let uris = leaf.uris.iter().map(|uri| SanType::URI(uri.as_str().try_into().expect("the URI is ASCII")));
+        params.subject_alt_names = uris.collect();
+        params.subject_alt_names.push(SanType::DnsName("localhost".try_into().expect("it is ASCII")));
+        set_validity(&mut params, leaf.validity);
+        params.use_authority_key_identifier_extension = true;
+        params.is_ca = if leaf.is_ca { IsCa::Ca(BasicConstraints::Unconstrained) } else { IsCa::ExplicitNoCa };
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        if leaf.for_clients {
+            params.extended_key_usages.push(ExtendedKeyUsagePurpose::ClientAuth);
+        }
+        let key = new_key();
+        let certificate = params.signed_by(&key, &self.0).expect("the certificate can be signed");
+        let key = PrivateKeyDer::try_from(key.serialize_der()).expect("the key is PKCS#8");
+        Credentials { chain: vec![certificate.der().clone()], key }
+    }
+}
+
+fn named(common_name: &str) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, common_name);
+    params
+}
+
+fn new_key() -> KeyPair {
+    KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).expect("a key can be made")
+}
+
+/// Sets begin and end, in seconds from now.
+fn set_validity(params: &mut CertificateParams, (begin, end): (i64, i64)) {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("it is later than 1970").as_secs();
+    let moment = |offset: i64| {
+        rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(now.checked_add_signed(offset).expect("it is near"))
+    };
+    (params.not_before, params.not_after) = (moment(begin), moment(end));
+}
