@@ -266,7 +266,7 @@ impl MethodLabels {
     }
 }
 
-/// Every workload, after the two labels for whoever else calls.
+/// Every workload, after the two labels for other callers.
 fn caller_labels(contracts: &Contracts) -> Vec<Label> {
     let known = contracts.workloads().iter().map(String::as_str);
     [STRANGER, NONE].into_iter().chain(known).map(|name| Label(name.into())).collect()

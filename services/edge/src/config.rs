@@ -10,7 +10,7 @@ use crate::proxies::{ClientAddressHeader, Network};
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// The proxies before the edge, such as a TLS front, whose word is taken for the client's address. Without them, the
-    /// address of whoever connects is taken for the client's.
+    /// address of the peer is taken for the client's.
     pub trusted_proxies: Vec<Network>,
     /// The header in which those proxies name the client.
     pub client_address_header: ClientAddressHeader,

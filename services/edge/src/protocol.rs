@@ -1,4 +1,4 @@
-//! What HTTP itself demands of a request, and hyper leaves to whoever uses it: checked before anything is looked up.
+//! What HTTP itself demands of a request, and hyper leaves to its user: checked before anything is looked up.
 
 use drystone_mesh::{
     error::{Error, Reason},
