@@ -4,6 +4,7 @@
 use std::{
     pin::Pin,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -12,6 +13,8 @@ use http::{
     header::{ACCEPT, ALLOW, CONTENT_TYPE},
 };
 use http_body::{Frame, SizeHint};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
 use tonic::{Status, body::Body};
 
 use crate::error::{Error, Reason, Source};
@@ -59,6 +62,28 @@ pub(super) fn refuse(error: Error) -> Response<Body> {
     *response.status_mut() = StatusCode::from_u16(reason.http()).unwrap_or(StatusCode::BAD_REQUEST);
     response.headers_mut().insert(name, HeaderValue::from_static(value));
     response
+}
+
+/// How much of a refused request is still read, in bytes. More than the first message of most calls.
+const MAX_DISCARDED: usize = 64 << 10;
+
+/// How long a refused request is still read.
+const DISCARD_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Reads what its client still sends of a request that has been refused. A stream that is ended before its client has
+/// ended it is reset, and HTTP/2 ends the connection, with the calls of others on it, after 1,024 frames on streams that
+/// were reset. Whoever sends more than the bounds is reset.
+pub(super) async fn discard(mut body: Incoming) {
+    let read = async {
+        let mut left = MAX_DISCARDED;
+        while let Some(Ok(frame)) = body.frame().await {
+            let length = frame.data_ref().map_or(0, Bytes::len);
+            let Some(rest) = left.checked_sub(length) else { return };
+            left = rest;
+        }
+    };
+    // Out of time or not, the body goes now.
+    let _ = tokio::time::timeout(DISCARD_TIMEOUT, read).await;
 }
 
 /// The longest `grpc-encoding` that is looked at, in bytes. No encoding has a longer name.
@@ -170,7 +195,7 @@ where
 
 #[cfg(test)]
 mod tests {
-    use http_body_util::{BodyExt, StreamBody};
+    use http_body_util::StreamBody;
     use tonic::Code;
 
     use super::*;

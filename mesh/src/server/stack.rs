@@ -13,9 +13,9 @@ use std::{
 use drystone::contract::{Method, Subject, method::ENTRY_POINTS};
 use futures_util::FutureExt;
 use http::{HeaderMap, HeaderValue, Request, Response, header::AUTHORIZATION};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Code, Status, body::Body};
 use tracing::{Instrument, Span, debug, error, info, info_span, warn};
 
@@ -52,6 +52,7 @@ pub(super) struct Stack {
     default_deadline: Duration,
     max_deadline: Duration,
     streams: CancellationToken,
+    tasks: TaskTracker,
 }
 
 /// One RPC: its rule and where its figures go.
@@ -107,6 +108,7 @@ impl Stack {
             default_deadline: limits.default_deadline,
             max_deadline: limits.max_deadline,
             streams: CancellationToken::new(),
+            tasks: node.tasks.clone(),
         }
     }
 
@@ -139,11 +141,14 @@ impl Stack {
                 }
                 None => self.unknown.observe(peer.label, Code::Unimplemented, arrival.started.elapsed()),
             }
+            self.discard(request);
             return response;
         }
         let Some(entry) = entry else {
             self.unknown.observe(peer.label, Code::Unimplemented, arrival.started.elapsed());
-            return span.in_scope(|| arrival.refuse(&self.unknown, access::unknown_method()));
+            let response = span.in_scope(|| arrival.refuse(&self.unknown, access::unknown_method()));
+            self.discard(request);
+            return response;
         };
 
         let admitted = match span.in_scope(|| self.admit(&entry.rule, &arrival, request.headers())) {
@@ -166,6 +171,7 @@ impl Stack {
                 });
                 let client = arrival.client(request.headers());
                 arrival.finish(entry, client.address, span).headers(&response);
+                self.discard(request);
                 return response;
             }
         };
@@ -228,6 +234,14 @@ impl Stack {
             Err(_elapsed) => return Status::from(deadline::exceeded()).into_http(),
         };
         super::response::hold(response, deadline, permit, rule.server_streaming.then(|| self.streams.clone()))
+    }
+
+    /// Takes what is left of a request that is refused.
+    fn discard(&self, request: Request<Incoming>) {
+        let body = request.into_body();
+        if !body.is_end_stream() {
+            self.tasks.spawn(request::discard(body));
+        }
     }
 
     fn deadline(&self, rule: &Method, arrival: &Arrival<'_>, headers: &HeaderMap) -> Result<Option<Instant>, Refusal> {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use drystone_mesh::identity::Identity;
+use futures_util::FutureExt;
 use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http2::{self, SendRequest};
@@ -11,19 +12,23 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use prost::Message;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
+use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::{World, order};
 
 const LOOK_UP: &str = "/drystone.user.v1.UserService/LookUpForSignIn";
 
-/// Sends whatever it is told to, as the workload `auth`.
-async fn connect(world: &World) -> SendRequest<Full<Bytes>> {
+async fn tls(world: &World) -> TlsStream<TcpStream> {
     let identity: Identity = world.identity("auth");
     let config: Arc<_> = identity.client_config(&"spiffe://drystone.local/service/user".parse().unwrap()).unwrap();
     let stream = TcpStream::connect(world.address).await.unwrap();
-    let stream = TlsConnector::from(config).connect(ServerName::try_from("user").unwrap(), stream).await.unwrap();
-    let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    TlsConnector::from(config).connect(ServerName::try_from("user").unwrap(), stream).await.unwrap()
+}
+
+/// Sends whatever it is told to, as the workload `auth`.
+async fn connect(world: &World) -> SendRequest<Full<Bytes>> {
+    let stream = TokioIo::new(tls(world).await);
+    let (sender, connection) = http2::handshake(TokioExecutor::new(), stream).await.unwrap();
     tokio::spawn(connection);
     sender
 }
@@ -151,5 +156,31 @@ async fn the_status_codes_of_malformed_requests_are_those_of_the_grpc_specificat
         let (_, answer) = send(&mut sender, compressed).await;
         assert_eq!((code(&answer), answer["grpc-accept-encoding"].as_bytes()), ("12", b"identity".as_slice()));
         assert!(answer["grpc-message"].len() < 200, "{answer:?}");
+    }
+}
+
+/// Where resets count against the connection, calls of others end with it.
+#[tokio::test]
+async fn a_request_that_is_refused_before_it_has_come_is_not_reset() {
+    let world = World::new().await;
+    let (mut sender, connection) = h2::client::handshake(tls(&world).await).await.unwrap();
+    let mut connection = connection;
+    let mut ping = connection.ping_pong().unwrap();
+    tokio::spawn(connection);
+    let refused: [(&str, &[(&str, &str)], &str); 3] = [
+        ("/drystone.user.v1.UserService/GetMe", &[("content-type", "application/grpc")], "7"),
+        (LOOK_UP, &[("content-type", "application/json")], "3"),
+        ("/no.Such/Rpc", &[("content-type", "application/grpc")], "12"),
+    ];
+    for (path, headers, code) in refused {
+        sender = sender.ready().await.unwrap();
+        let (head, _) = request(Method::POST, path, headers, Vec::new()).into_parts();
+        let (answer, mut body) = sender.send_request(Request::from_parts(head, ()), false).unwrap();
+        assert_eq!(answer.await.unwrap().headers()["grpc-status"], code, "{path}");
+        // Whatever the server sent with its answer is here before the answer to a ping.
+        ping.ping(h2::Ping::opaque()).await.unwrap();
+        let reset = std::future::poll_fn(|context| body.poll_reset(context)).now_or_never();
+        assert!(reset.is_none(), "{path}: {reset:?}");
+        body.send_data(Bytes::from(framed()), true).unwrap();
     }
 }
