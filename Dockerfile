@@ -45,6 +45,7 @@ LABEL org.opencontainers.image.title="Drystone" \
     org.opencontainers.image.revision="${REVISION}"
 COPY --from=build /image/ /
 USER 65532:65532
-EXPOSE 8080 8081 50051 50052 50053 50054
+# REST, and health with metrics. The port of a service's gRPC is `listen` in its section of the configuration.
+EXPOSE 8080 8081
 ENTRYPOINT ["/drystone"]
 CMD ["--help"]

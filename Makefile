@@ -5,7 +5,7 @@ VENV := target/venv
 DATA ?= data
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: help run test lint bench setup release compose
+.PHONY: help run test lint bench setup release compose proto-baseline
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -17,12 +17,18 @@ run: ## build and start the whole mesh on embedded stores (data in ./data, certi
 test: setup ## build everything and run every test
 	cargo test --workspace
 
-lint: setup ## formatting, clippy and buf, all strict
+lint: setup ## formatting, clippy and buf, all strict; and no contract breaks those who use it
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- --deny warnings
 	cargo test --quiet --workspace --no-run
 	target/debug/drystone contract export --output target/drystone.binpb
 	buf lint target/drystone.binpb --config buf.yaml
+	scripts/proto-baseline check target/drystone.binpb
+
+proto-baseline: setup ## make the contracts of today the baseline that later ones are compared with
+	cargo build --package drystone-cli
+	target/debug/drystone contract export --output target/drystone.binpb
+	scripts/proto-baseline renew target/drystone.binpb
 
 bench: setup ## measure, and write target/bench.json; a part of it with PART=startup, transport, sign-in, stores or growth
 	cargo build --release --package drystone-cli --package drystone-bench

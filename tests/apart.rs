@@ -1,7 +1,11 @@
 //! Services that run apart, each in a process of its own, and come and go.
 
 use drystone::Reason;
-use drystone_tests::{Answer, Cluster, Rest, Tokens, User, cluster::PARTS, wait};
+use drystone_tests::{
+    Answer, Cluster, Rest, Tokens, User,
+    certs::{Leaf, TRUST_DOMAIN},
+    parts, wait,
+};
 use serde_json::json;
 
 /// One process of each, on embedded stores.
@@ -63,7 +67,7 @@ async fn the_whole_walk_works_across_processes() {
     for path in ["/v1/users/me", "/v1/properties", "/v1/sessions"] {
         apart.get(path, &tokens).await.refused(Reason::TokenRevoked);
     }
-    PARTS.iter().rev().for_each(|name| apart.stop_one(name));
+    parts().into_iter().rev().for_each(|name| apart.stop_one(name));
 }
 
 #[tokio::test]
@@ -147,10 +151,38 @@ async fn a_user_service_that_comes_back_has_forgotten_nothing() {
 #[tokio::test]
 async fn who_hashes_nothing_does_without_huge_pages() {
     let apart = Cluster::apart().await;
-    for (part, expected) in [("auth", "1"), ("user", "0"), ("session", "0"), ("property", "0"), ("edge", "0")] {
+    for part in parts() {
+        let expected = if part == "auth" { "1" } else { "0" };
         let status = std::fs::read_to_string(format!("/proc/{}/status", apart.id(part, 0))).unwrap();
         let enabled = status.lines().find_map(|line| line.strip_prefix("THP_enabled:")).map(str::trim);
         // Kernels before 5.0 do not say.
         assert!(enabled.is_none_or(|enabled| enabled == expected), "{part}: {enabled:?}");
     }
+}
+
+#[tokio::test]
+async fn with_an_expired_certificate_a_service_is_unavailable_and_its_clients_are_told_to_come_back() {
+    const SECONDS: i64 = 15;
+    let apart = Apart::start().await;
+    let own = tempfile::tempdir().unwrap();
+    let certificates = apart.0.certificates();
+    std::fs::copy(certificates.ca(), own.path().join("ca.pem")).unwrap();
+    let leaf = Leaf { validity: (-60, SECONDS), ..Leaf::of(TRUST_DOMAIN, "auth") };
+    certificates.authority().issue_in(own.path(), "auth", &leaf);
+
+    let auth = apart.0.one_more("auth").set("certs_dir", own.path().to_str().unwrap()).start();
+    let edge = apart.0.one_more("edge").set("peers.auth", &auth.grpc_address("auth").to_string()).start();
+    let user = User::register_at(edge.rest()).await;
+    let sign_in = async || {
+        let body = json!({"email": user.email, "password": user.password});
+        edge.rest().post("/v1/auth/login", body).send().await
+    };
+    sign_in().await.expect(200);
+    let refused = wait::until("the certificate has expired", async || {
+        let answer = sign_in().await;
+        (answer.status != 200).then_some(answer)
+    })
+    .await;
+    let refused = refused.refused(Reason::Unavailable);
+    assert_eq!(refused.header("retry-after"), "1", "{refused:?}");
 }

@@ -1,13 +1,14 @@
 //! Clients that are not ours: what the README tells people to type, done to the letter.
 
 use std::{
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
     process::{Command, Output},
 };
 
 use drystone::Reason;
-use drystone_tests::{Home, Mesh, User, process, readme};
+use drystone_tests::{Home, Mesh, User, methods, process, readme, workloads};
 use serde_json::Value;
 
 #[track_caller]
@@ -100,11 +101,12 @@ fn grpcurl(mesh: &Mesh, workload: Option<&str>, arguments: &[&str]) -> Output {
 #[tokio::test]
 async fn grpcurl_lists_and_describes_every_service() {
     let mesh = Mesh::shared();
-    for (service, name) in [("auth", "Auth"), ("user", "User"), ("session", "Session"), ("property", "Property")] {
-        let (address, name) = (mesh.grpc_address(service).to_string(), format!("drystone.{service}.v1.{name}Service"));
+    let served: BTreeSet<_> = methods().iter().map(|method| (&*method.workload, method.service())).collect();
+    for (workload, name) in served {
+        let address = mesh.grpc_address(workload).to_string();
         let listed = succeed(&grpcurl(mesh, Some("operator"), &[&address, "list"]));
         assert!(listed.lines().any(|line| line == name), "{listed}");
-        let described = succeed(&grpcurl(mesh, Some("operator"), &[&address, "describe", &name]));
+        let described = succeed(&grpcurl(mesh, Some("operator"), &[&address, "describe", name]));
         let (rpcs, rules) = (described.matches("rpc ").count(), described.matches("drystone.access.v1.rule").count());
         assert!(rpcs > 0 && rpcs == rules, "{described}");
     }
@@ -114,7 +116,7 @@ async fn grpcurl_lists_and_describes_every_service() {
 async fn reflection_is_for_the_operator() {
     let mesh = Mesh::shared();
     let address = mesh.grpc_address("user").to_string();
-    for workload in ["auth", "user", "session", "property", "edge", "ingress"] {
+    for workload in workloads().into_iter().filter(|name| *name != "operator") {
         let output = grpcurl(mesh, Some(workload), &[&address, "list"]);
         let complaints = String::from_utf8_lossy(&output.stderr);
         assert!(!output.status.success() && complaints.contains("may not call"), "{workload}: {complaints}");

@@ -13,7 +13,7 @@ use drystone::Reason;
 use drystone_tests::{
     Exclusive, Front, Mesh, Production, User,
     load::{Done, Load, Outcome},
-    services, wait,
+    services, services_on_postgres, wait,
 };
 use serde_json::json;
 
@@ -86,7 +86,7 @@ async fn postgres_is_away_for_ten_seconds() {
         let begun = Instant::now();
         mesh.postgres.stop();
         load.until_refused("calls are refused without PostgreSQL", 20).await;
-        is_named(mesh, &["auth", "user", "property"], "database").await;
+        is_named(mesh, &services_on_postgres(), "database").await;
         tokio::time::sleep(Duration::from_secs(10).saturating_sub(begun.elapsed())).await;
         mesh.postgres.start();
     })

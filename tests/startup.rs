@@ -8,7 +8,7 @@ use std::{
 };
 
 use drystone_tests::{
-    Home, Mesh,
+    Home, Mesh, parts,
     process::{Ended, drystone, run_to_end},
     readme, services, wait,
 };
@@ -16,8 +16,9 @@ use sqlx::{ConnectOptions, Connection, sqlite::SqliteConnectOptions};
 
 /// Every port is free, and everything is in this home.
 fn configuration(home: &Home, more: &str) -> PathBuf {
-    let sections = ["admin", "auth", "user", "session", "property", "edge"];
-    let sections = sections.map(|name| format!("[{name}]\nlisten = \"127.0.0.1:0\"\n")).concat();
+    let sections = parts().into_iter().chain(["admin"]);
+    let sections: Vec<_> = sections.map(|name| format!("[{name}]\nlisten = \"127.0.0.1:0\"\n")).collect();
+    let sections = sections.concat();
     let (data, certs) = (home.data(), home.path().join("certs"));
     let text = format!("data_dir = '{}'\ncerts_dir = '{}'\n{more}\n{sections}", data.display(), certs.display());
     home.write("drystone.toml", &text)

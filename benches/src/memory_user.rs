@@ -48,6 +48,7 @@ pub(crate) async fn serve(identity: Identity, stop: CancellationToken) -> Result
         caller: "user",
         identity: identity.clone(),
         contracts: contracts.clone(),
+        clock: clock.clone(),
         peers: Peers::from([("session".to_owned(), vec!["127.0.0.1:1".to_owned()])]),
         health: health.clone(),
         metrics: metrics.clone(),

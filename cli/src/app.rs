@@ -84,7 +84,7 @@ impl App {
 
     /// The contracts that are compiled in.
     pub(crate) fn contracts(&self) -> impl Iterator<Item = EncodedContract> {
-        std::iter::once(drystone::CONTRACT.clone()).chain(self.modules.iter().filter_map(Module::contract))
+        std::iter::once(drystone::CONTRACT.clone()).chain(self.modules.iter().filter_map(Module::contract).cloned())
     }
 
     /// Each service has a name of its own.

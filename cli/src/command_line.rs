@@ -6,7 +6,8 @@ use clap::{Parser, Subcommand};
 use crate::{
     App,
     commands::{
-        access_show, certs, config_check, config_show, contract_export, health, migrate_status, migrate_up, serve, up,
+        access_show, certs, config_check, config_show, contract_export, health, migrate_status, migrate_up,
+        new_service, serve, up,
     },
 };
 
@@ -45,6 +46,15 @@ enum Command {
     /// Manage the database schemas
     #[command(subcommand)]
     Migrate(Migrate),
+    /// Start a project
+    #[command(subcommand)]
+    New(New),
+}
+
+#[derive(Debug, Subcommand)]
+enum New {
+    /// Write a crate with a service that joins a mesh, into a new directory NAME
+    Service(new_service::Args),
 }
 
 #[derive(Debug, Subcommand)]
@@ -100,6 +110,7 @@ impl CommandLine {
             Command::Config(Config::Show(args)) => config_show::run(app, &args),
             Command::Migrate(Migrate::Status(args)) => migrate_status::run(app, &args),
             Command::Migrate(Migrate::Up(args)) => migrate_up::run(app, &args),
+            Command::New(New::Service(args)) => new_service::run(app, &args),
         }
     }
 }

@@ -67,9 +67,11 @@ fn wrong_usage_ends_with_code_2() {
         assert_eq!(ended.code, Some(2), "{arguments:?}");
         assert!(ended.err.contains("--help"), "{}", ended.err);
     }
-    let known = "there is no service `mail` in this binary; there are auth, user, session, property, edge";
+    let known = "there is no service `mail` in this binary; there are auth, user, session, ";
     for arguments in [&["serve", "mail"][..], &["up", "--without", "mail"], &["migrate", "status", "mail"]] {
-        assert_eq!(shell.run(arguments).complaint(2), known);
+        let ended = shell.run(arguments);
+        let listed = ended.complaint(2).strip_prefix(known).unwrap_or_else(|| panic!("{}", ended.err));
+        assert!(listed.split(", ").any(|name| name == "edge"), "{listed}");
     }
     assert!(shell.run(&["--help"]).text().contains("To start a mesh on this machine: drystone up"));
     assert!(shell.run(&["up", "--help"]).text().contains("--ready-file <FILE>"));
@@ -142,7 +144,7 @@ fn contract_export_writes_the_descriptor_set_as_it_is() {
 fn certs_are_issued_for_every_workload_and_renewed() {
     let shell = Shell::new();
     let listed = shell.run(&["certs"]);
-    for name in ["auth", "user", "session", "property", "edge", "ingress", "operator"] {
+    for name in drystone::contracts().unwrap().workloads() {
         let line =
             listed.text().lines().find(|line| line.starts_with(&format!("spiffe://drystone.local/service/{name} ")));
         let line = line.unwrap_or_else(|| panic!("{name}: {}", listed.text()));

@@ -1,5 +1,5 @@
 -- Run once, by the superuser, when the database is made: a role for each service, which owns the schema that the service
--- keeps its tables in, and reaches nothing else.
+-- keeps its tables in, and reaches nothing else. The passwords that are mounted say which services there are.
 
 DO $$
 DECLARE
@@ -11,7 +11,11 @@ BEGIN
     REVOKE ALL ON DATABASE postgres, template1 FROM PUBLIC;
     REVOKE ALL ON SCHEMA public FROM PUBLIC;
 
-    FOREACH service IN ARRAY ARRAY['auth', 'user', 'property'] LOOP
+    FOR service IN
+        SELECT substring(name FROM '^(.*)_database_password$')
+        FROM pg_ls_dir('/run/secrets') AS name
+        WHERE name LIKE '%\_database\_password'
+    LOOP
         role := 'drystone_' || service;
         password := rtrim(pg_read_file('/run/secrets/' || service || '_database_password'), E'\n');
         IF password = '' THEN

@@ -7,6 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use drystone::contract::Deadline as Policy;
 use http::{HeaderMap, HeaderValue};
 use http_body::{Body, Frame, SizeHint};
 use tokio::time::Sleep;
@@ -48,6 +49,21 @@ fn parse(value: &[u8]) -> Option<Duration> {
         b'n' => Some(Duration::from_nanos(amount)),
         _ => None,
     }
+}
+
+/// How long a unary call may take: what its caller asked for, else what its contract says, else the server's `default`;
+/// and at most what the contract says, else the server's `max`.
+#[must_use]
+pub fn of_call(policy: Policy, asked: Option<Duration>, default: Duration, max: Duration) -> Duration {
+    let asked = asked.unwrap_or_else(|| policy.default.unwrap_or(default));
+    asked.min(policy.max.unwrap_or(max))
+}
+
+/// How long a stream may take: without end, unless its caller or its contract says so.
+#[must_use]
+pub fn of_stream(policy: Policy, asked: Option<Duration>) -> Option<Duration> {
+    let asked = asked.or(policy.default);
+    policy.max.map_or(asked, |max| Some(asked.map_or(max, |asked| asked.min(max))))
 }
 
 /// Writes `grpc-timeout`, rounded down, in the finest unit whose 8 digits suffice.
@@ -134,6 +150,30 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert(header::GRPC_TIMEOUT, HeaderValue::from_str(value).unwrap());
         parse_timeout(&headers)
+    }
+
+    #[test]
+    fn the_contract_says_how_long_a_call_may_take() {
+        let seconds = Duration::from_secs;
+        let policy = |default: Option<u64>, max: Option<u64>| Policy {
+            default: default.map(Duration::from_secs),
+            max: max.map(Duration::from_secs),
+        };
+        for (policy, asked, call, stream) in [
+            (policy(None, None), None, 30, None),
+            (policy(None, None), Some(90), 60, Some(90)),
+            (policy(Some(2), Some(5)), None, 2, Some(2)),
+            (policy(Some(2), Some(5)), Some(1), 1, Some(1)),
+            (policy(Some(2), Some(5)), Some(9), 5, Some(5)),
+            (policy(None, Some(5)), None, 5, Some(5)),
+            (policy(Some(2), None), Some(90), 60, Some(90)),
+            // Longer than what servers allow where nothing is said.
+            (policy(Some(90), Some(120)), None, 90, Some(90)),
+        ] {
+            let asked = asked.map(seconds);
+            assert_eq!(of_call(policy, asked, seconds(30), seconds(60)), seconds(call), "{policy:?} {asked:?}");
+            assert_eq!(of_stream(policy, asked), stream.map(seconds), "{policy:?} {asked:?}");
+        }
     }
 
     #[test]

@@ -54,6 +54,9 @@ pub trait Service: Send + Sync + 'static {
     /// The workload's name, as in its SPIFFE ID and its contract, and the name of its section of the configuration.
     const NAME: &'static str;
 
+    /// The contract that its crate has compiled in; `None` if it is that of Drystone itself.
+    const CONTRACT: Option<&'static EncodedContract> = None;
+
     /// Its schema, step by step. A service that has none has no database.
     const MIGRATIONS: &'static [Migration] = &[];
 
@@ -66,12 +69,6 @@ pub trait Service: Send + Sync + 'static {
     /// The keys of its section of the configuration, beside those that every service has. It refuses
     /// unknown keys (`#[serde(default, deny_unknown_fields)]`). [`NoConfig`] has none.
     type Config: Clone + Default + Serialize + DeserializeOwned + Send + Sync + 'static;
-
-    /// The contract that its crate has compiled in; `None` if it is that of Drystone itself.
-    #[must_use]
-    fn contract() -> Option<EncodedContract> {
-        None
-    }
 
     /// What types cannot say of the values.
     ///
@@ -158,7 +155,7 @@ struct Table {
     migrations: &'static [Migration],
     stage: Stage,
     port: Option<u16>,
-    contract: fn() -> Option<EncodedContract>,
+    contract: Option<&'static EncodedContract>,
     defaults: fn() -> Result<Dict, ConfigError>,
     read: fn(&Layers, &dyn Fn(&str) -> bool) -> Result<Section, ConfigError>,
     needs_database: fn(&Section) -> bool,
@@ -207,7 +204,7 @@ impl<S: Service> TableOf<S> {
         migrations: S::MIGRATIONS,
         stage: S::STAGE,
         port: S::PORT,
-        contract: S::contract,
+        contract: S::CONTRACT,
         defaults: || config::defaults(&S::Config::default()),
         read: |layers, is_own| {
             let values: S::Config = layers.section(S::NAME, is_own)?;
@@ -259,8 +256,8 @@ impl Module {
 
     /// The contract that comes with it.
     #[must_use]
-    pub fn contract(&self) -> Option<EncodedContract> {
-        (self.0.contract)()
+    pub const fn contract(&self) -> Option<&'static EncodedContract> {
+        self.0.contract
     }
 
     /// The defaults of its own keys.

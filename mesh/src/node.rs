@@ -84,6 +84,7 @@ impl Node {
             caller: name,
             identity: identity.clone(),
             contracts: contracts.clone(),
+            clock: clock.clone(),
             peers,
             health: health.clone(),
             metrics: metrics.clone(),

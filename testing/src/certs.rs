@@ -4,15 +4,16 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
+    fs::{self, Permissions},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType,
+    BasicConstraints, Certificate, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType,
 };
 use rustls::{
     ClientConfig, RootCertStore, SupportedProtocolVersion,
@@ -204,6 +205,27 @@ impl Authority {
     /// If it cannot be made.
     #[must_use]
     pub fn issue(&self, leaf: &Leaf) -> Credentials {
+        let (certificate, key) = self.sign(leaf);
+        let key = PrivateKeyDer::try_from(key.serialize_der()).expect("the key is PKCS#8");
+        Credentials { chain: vec![certificate.der().clone()], key }
+    }
+
+    /// Issues a certificate as the files of a workload, `NAME.pem` and `NAME.key`, in place of those that are there.
+    ///
+    /// # Panics
+    /// If it cannot be made or written.
+    pub fn issue_in(&self, directory: &Path, workload: &str, leaf: &Leaf) {
+        let (certificate, key) = self.sign(leaf);
+        for (end, text) in [("pem", certificate.pem()), ("key", key.serialize_pem())] {
+            let file = directory.join(format!("{workload}.{end}"));
+            // A key that others may read is not taken.
+            let written =
+                fs::write(&file, text).and_then(|()| fs::set_permissions(&file, Permissions::from_mode(0o600)));
+            written.unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+        }
+    }
+
+    fn sign(&self, leaf: &Leaf) -> (Certificate, KeyPair) {
         let mut params = named("leaf");
         let uris = leaf.uris.iter().map(|uri| SanType::URI(uri.as_str().try_into().expect("the URI is ASCII")));
         params.subject_alt_names = uris.collect();
@@ -217,9 +239,7 @@ impl Authority {
             params.extended_key_usages.push(ExtendedKeyUsagePurpose::ClientAuth);
         }
         let key = new_key();
-        let certificate = params.signed_by(&key, &self.0).expect("the certificate can be signed");
-        let key = PrivateKeyDer::try_from(key.serialize_der()).expect("the key is PKCS#8");
-        Credentials { chain: vec![certificate.der().clone()], key }
+        (params.signed_by(&key, &self.0).expect("the certificate can be signed"), key)
     }
 }
 

@@ -4,6 +4,8 @@
 //! real sockets with real mutual TLS. Nothing of the mesh's own code is used but the contracts.
 //!
 //! ```no_run
+//! # // Cargo sets the variable for the tests of a crate with that binary alone.
+//! # macro_rules! env { ($name:literal) => { $name } }
 //! # async fn example() {
 //! use drystone_testing::{Mesh, User};
 //!
@@ -38,7 +40,7 @@ pub mod wait;
 
 use std::sync::{Arc, LazyLock};
 
-use drystone::contract::{Contracts, Method};
+use drystone::contract::{Contracts, EncodedContract, Method};
 
 pub use self::{
     home::Home,
@@ -57,6 +59,16 @@ pub fn contracts() -> &'static Contracts {
     &CONTRACTS
 }
 
+/// The contracts of Drystone and this one, as a mesh merges them.
+///
+/// # Panics
+/// If they cannot be merged.
+#[must_use]
+pub fn contracts_with(contract: &EncodedContract) -> Contracts {
+    let all = [drystone::CONTRACT.clone(), contract.clone()];
+    Contracts::load(all).unwrap_or_else(|error| panic!("{error}"))
+}
+
 /// Every RPC of Drystone.
 #[must_use]
 pub fn methods() -> &'static [Arc<Method>] {
@@ -67,6 +79,12 @@ pub fn methods() -> &'static [Arc<Method>] {
 #[must_use]
 pub fn services() -> Vec<&'static str> {
     contracts().served_workloads().iter().map(String::as_str).collect()
+}
+
+/// What a process of Drystone can run: its services, and the edge, which is last.
+#[must_use]
+pub fn parts() -> Vec<&'static str> {
+    services().into_iter().chain(["edge"]).collect()
 }
 
 /// The workloads of Drystone: its services, and those in front of them.

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use drystone_tests::{Cluster, Production, load::Load, wait};
+use drystone_tests::{Cluster, Production, load::Load, services, wait};
 
 use crate::everything;
 
@@ -42,7 +42,7 @@ async fn a_killed_instance_costs_the_calls_in_flight_alone_and_is_used_again_whe
     let cluster = &mesh.cluster;
     let load = Load::start(&cluster.front(), PEOPLE).await;
     let mut kills = Vec::new();
-    for (number, part) in ["auth", "user", "session", "property"].into_iter().enumerate() {
+    for (number, part) in services().into_iter().enumerate() {
         let number = number % cluster.instances();
         kills.push(Instant::now());
         cluster.kill_one(part, number);

@@ -2,11 +2,8 @@
 
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
-use drystone_tests::binary::repository;
+use drystone_tests::{binary::repository, parts};
 use serde_json::Value;
-
-/// The services that are ours; the others are PostgreSQL and Redis.
-pub const OURS: [&str; 5] = ["edge", "auth", "user", "session", "property"];
 
 /// The compose file.
 pub struct Compose(Value);
@@ -47,9 +44,9 @@ impl Compose {
         found.unwrap_or_else(|| panic!("there is no service `{name}`"))
     }
 
-    /// The services that run our program.
+    /// The services that run our program: all that there are; the others are PostgreSQL and Redis.
     pub fn ours(&self) -> Vec<Service<'_>> {
-        OURS.iter().map(|name| self.service(name)).collect()
+        parts().into_iter().map(|name| self.service(name)).collect()
     }
 
     /// What is defined under a key of the whole file.

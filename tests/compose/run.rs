@@ -8,15 +8,17 @@ use drystone_backends::{Database, Postgres, Redis};
 use drystone_tests::{
     Home, Mesh, Metrics, Rest, Starting, User,
     certs::Certificates,
-    free_addresses,
+    parts,
+    ports::some_free_addresses,
     process::{drystone, run_to_end},
+    services_on_postgres,
     wait::until,
 };
 use serde_json::json;
 use tempfile::TempDir;
 
 use crate::{
-    file::{Compose, OURS, Service, shared, text},
+    file::{Compose, Service, shared, text},
     setup::Copy,
 };
 
@@ -59,7 +61,7 @@ impl Stack {
             ("@postgres/drystone?".to_owned(), server),
             ("redis:6379".to_owned(), redis.url().replace("redis://", "")),
         ];
-        for (name, address) in OURS.into_iter().zip(free_addresses::<5>()) {
+        for (name, address) in parts().into_iter().zip(some_free_addresses(parts().len())) {
             let listen = shared(name, "listen");
             let port = listen.rsplit_once(':').unwrap().1;
             replacements.push((format!("{name}:{port}"), address.to_string()));
@@ -116,8 +118,9 @@ async fn the_services_need_no_more_than_they_are_given() {
     let unused_home = Home::new();
     let unused = Certificates::make_in(&unused_home.path().join("certs"));
     // The edge first, and what it needs last.
-    let starting = OURS.map(|name| (name, stack.begin(compose.service(name), name, &unused)));
-    let running = starting.map(|(name, starting)| (name, starting.ready()));
+    let begin = |name| (name, stack.begin(compose.service(name), name, &unused));
+    let starting: Vec<_> = parts().into_iter().rev().map(begin).collect();
+    let running: Vec<_> = starting.into_iter().map(|(name, starting)| (name, starting.ready())).collect();
     for (name, mesh) in &running {
         let check =
             || run_to_end(drystone(&["health"]).env("DRYSTONE_ADMIN__LISTEN", mesh.admin_address().to_string()));
@@ -158,7 +161,7 @@ async fn the_services_need_no_more_than_they_are_given() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_role_of_postgresql_reaches_its_own_schema_alone() {
     let stack = Stack::start().await;
-    let names = ["auth", "user", "property"];
+    let names = services_on_postgres();
     let connect = async |name: &str, database: &str| {
         let mut url = stack.database.url().clone();
         let password = fs::read_to_string(stack.copy.path(&format!("deploy/compose/secrets/{name}_database_password")));
@@ -169,15 +172,15 @@ async fn a_role_of_postgresql_reaches_its_own_schema_alone() {
         }
         <sqlx::PgConnection as sqlx::Connection>::connect(url.as_str()).await
     };
-    for name in names {
+    for name in names.iter().copied() {
         let mut connection = connect(name, "").await.unwrap();
         let own = format!("CREATE TABLE drystone_{name}.stone (weight BIGINT)");
         sqlx::raw_sql(sqlx::AssertSqlSafe(own)).execute(&mut connection).await.unwrap();
         assert!(connect(name, "postgres").await.is_err(), "{name} gets into the administrator's database");
     }
-    for name in names {
+    for name in names.iter().copied() {
         let mut connection = connect(name, "").await.unwrap();
-        let others = names.into_iter().filter(|other| *other != name);
+        let others = names.iter().filter(|other| **other != name);
         let tables = others.map(|other| format!("SELECT * FROM drystone_{other}.stone"));
         let statements = [
             "CREATE TABLE public.stone (weight BIGINT)".to_owned(),

@@ -5,9 +5,10 @@ use std::process::Command;
 use drystone_tests::{
     free_addresses,
     process::{drystone, run_to_end},
+    services, services_on_postgres,
 };
 
-use crate::file::{Compose, OURS, Service, path, shared};
+use crate::file::{Compose, Service, path, shared};
 
 /// The program with these arguments, told what the container is told.
 fn told(service: Service, arguments: &[&str]) -> Command {
@@ -63,7 +64,7 @@ fn the_program_knows_every_health_check() {
 #[test]
 fn peers_are_services_that_listen_there() {
     let compose = Compose::read();
-    for name in OURS.into_iter().filter(|name| *name != "edge") {
+    for name in services() {
         let peer = shared("peers", name);
         let (host, port) = peer.split_once(':').unwrap();
         assert_eq!(host, name, "a service goes by its name");
@@ -82,13 +83,13 @@ fn peers_are_services_that_listen_there() {
 fn stores_are_services_that_are_reached() {
     let compose = Compose::read();
     let shares = |one: Service, network: &str| one.list("networks").contains(&network);
-    for name in ["auth", "user", "property"] {
+    for name in services_on_postgres() {
         let url = shared(name, "database");
         assert_eq!(url, format!("postgres://drystone_{name}@postgres/drystone?sslmode=disable"));
         assert!(shares(compose.service(name), "postgres") && shares(compose.service("postgres"), "postgres"), "{name}");
     }
-    for name in ["auth", "session"] {
-        let service = compose.service(name);
+    for service in compose.ours().into_iter().filter(|service| shares(*service, "redis")) {
+        let name = service.name;
         assert_eq!(service.environment()["DRYSTONE_REDIS__URL"], format!("redis://{name}@redis:6379"));
         assert!(shares(service, "redis") && shares(compose.service("redis"), "redis"), "{name}");
     }

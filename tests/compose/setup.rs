@@ -8,7 +8,7 @@ use std::{
     process::Command,
 };
 
-use drystone_tests::{Home, binary};
+use drystone_tests::{Home, binary, parts};
 
 use crate::file::{Compose, path};
 
@@ -41,7 +41,9 @@ impl Copy {
         let home = Home::new();
         fs::create_dir_all(home.path().join("deploy/compose")).unwrap();
         fs::create_dir(home.path().join("bin")).unwrap();
-        fs::copy(path("deploy/compose/setup"), home.path().join("deploy/compose/setup")).unwrap();
+        for file in ["deploy/compose/setup", "docker-compose.yml"] {
+            fs::copy(path(file), home.path().join(file)).unwrap();
+        }
         home.write("bin/security", security);
         symlink(binary::drystone(), home.path().join("bin/drystone")).unwrap();
         let docker = home.write("bin/docker", DOCKER);
@@ -152,7 +154,11 @@ fn where_nothing_is_installed_it_takes_the_program_out_of_the_image() {
         let ids = copy.ids();
         assert_eq!(ids == [0, 0], is_rootless, "{security}");
         let users = fs::read_to_string(copy.path("bin/users")).unwrap();
-        assert_eq!(users, format!("{}:{}\n", ids[0], ids[1]).repeat(6), "whoever is to read the keys makes them");
+        assert_eq!(
+            users,
+            format!("{}:{}\n", ids[0], ids[1]).repeat(parts().len() + 1),
+            "whoever is to read the keys makes them"
+        );
         let by_hand = Copy::new().secrets();
         assert_eq!(copy.secrets().keys().collect::<Vec<_>>(), by_hand.keys().collect::<Vec<_>>());
     }

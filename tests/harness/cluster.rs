@@ -12,13 +12,10 @@ use tonic::transport::Channel;
 use crate::{
     Front, Home, Mesh, Metrics, Rest, Setup, Starting,
     certs::{Certificates, Credentials},
-    grpc,
+    grpc, parts,
     ports::some_free_addresses,
     process, wait,
 };
-
-/// What runs in processes of its own.
-pub const PARTS: [&str; 5] = ["auth", "user", "session", "property", "edge"];
 
 /// The issuer, which must be the same for all.
 const ISSUER: &str = "https://id.example.com";
@@ -55,8 +52,8 @@ impl Cluster {
         let certificates: Vec<_> = more.collect();
         let certificates: Vec<_> = [first].into_iter().chain(certificates).collect();
         // Each has to know where the others will be.
-        let mut free = some_free_addresses(PARTS.len() * instances).into_iter();
-        let addresses = PARTS.map(|part| (part, free.by_ref().take(instances).collect())).into();
+        let mut free = some_free_addresses(parts().len() * instances).into_iter();
+        let addresses = parts().into_iter().map(|part| (part, free.by_ref().take(instances).collect())).collect();
         let settings = settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
         let (running, homes) = (Mutex::default(), Mutex::default());
         let this = Self { instances, settings, addresses, certificates, running, homes, _home: home };
@@ -213,7 +210,7 @@ impl Cluster {
     }
 
     fn all(&self) -> impl Iterator<Item = Instance> {
-        PARTS.into_iter().flat_map(|part| (0..self.instances).map(move |number| (part, number)))
+        parts().into_iter().flat_map(|part| (0..self.instances).map(move |number| (part, number)))
     }
 
     fn admin(&self, part: &'static str, number: usize) -> Rest {

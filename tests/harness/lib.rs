@@ -17,6 +17,19 @@ pub mod readme;
 
 pub use drystone_testing::*;
 
+/// The services of Drystone that have a database of their own.
+#[must_use]
+pub fn services_with_database() -> Vec<&'static str> {
+    let services = binary::repository().join("services");
+    crate::services().into_iter().filter(|name| services.join(name).join("migrations").is_dir()).collect()
+}
+
+/// Those of them that keep something in it while sessions are in Redis.
+#[must_use]
+pub fn services_on_postgres() -> Vec<&'static str> {
+    services_with_database().into_iter().filter(|name| *name != "session").collect()
+}
+
 pub use self::{
     cluster::Cluster,
     front::Front,

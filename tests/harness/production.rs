@@ -8,7 +8,7 @@ use std::{
 use drystone_backends::{Database, Postgres, Redis};
 use tokio::sync::{Mutex, MutexGuard};
 
-use crate::Cluster;
+use crate::{Cluster, services_on_postgres};
 
 /// How many there are of each.
 const INSTANCES: usize = 2;
@@ -19,7 +19,7 @@ pub struct Production {
     /// The mesh.
     pub cluster: Cluster,
     _database: Database,
-    /// Where auth, user and property keep what they keep.
+    /// Where all services but session keep what they keep.
     pub postgres: Postgres,
     /// Where sessions, revocations and limits are.
     pub redis: Redis,
@@ -48,22 +48,23 @@ impl Production {
         let redis = Redis::start();
         let prefix = redis.prefix();
         let settings = [
-            ("auth.database", database.as_str()),
-            ("user.database", database.as_str()),
-            ("property.database", database.as_str()),
             ("session.store", "redis"),
             ("limits.store", "redis"),
             ("redis.url", redis.url()),
             ("redis.prefix", &prefix),
             // What a test machine needs under load is no measure for a time limit.
             ("redis.timeout", "5s"),
-            ("auth.database_pool.acquire_timeout", "3s"),
-            ("user.database_pool.acquire_timeout", "3s"),
-            ("property.database_pool.acquire_timeout", "3s"),
             ("session.acknowledgement_timeout", "5s"),
             // The audit of a load would bury what a failure has to tell.
             ("log.filter", "info,audit=off"),
         ];
+        let databases = services_on_postgres().into_iter().flat_map(|name| {
+            let timeout = (format!("{name}.database_pool.acquire_timeout"), "3s");
+            [(format!("{name}.database"), database.as_str()), timeout]
+        });
+        let databases: Vec<_> = databases.collect();
+        let databases = databases.iter().map(|(key, value)| (key.as_str(), *value));
+        let settings: Vec<_> = settings.into_iter().chain(databases).collect();
         let cluster = Cluster::start(INSTANCES, &settings).await;
         Self { cluster, _database: database, postgres, redis }
     }

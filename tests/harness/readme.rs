@@ -1,4 +1,4 @@
-//! The README's own commands, taken from between its markers, so that what it promises is what is tested.
+//! The commands of the README and other pages, taken from between their markers, so that what is tested is what they say.
 
 use std::{
     env,
@@ -16,14 +16,23 @@ use crate::binary;
 /// If there are none.
 #[must_use]
 pub fn section(name: &str) -> String {
-    let path = binary::repository().join("README.md");
+    section_of("README.md", name)
+}
+
+/// The same of another page of the repository.
+///
+/// # Panics
+/// If there are none.
+#[must_use]
+pub fn section_of(page: &str, name: &str) -> String {
+    let path = binary::repository().join(page);
     let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let between = text
         .split_once(&format!("<!-- {name} -->"))
         .and_then(|(_, rest)| rest.split_once(&format!("<!-- /{name} -->")))
-        .unwrap_or_else(|| panic!("README.md has no section between `<!-- {name} -->` and `<!-- /{name} -->`"));
+        .unwrap_or_else(|| panic!("{page} has no section between `<!-- {name} -->` and `<!-- /{name} -->`"));
     let code = between.0.split_once("```sh\n").and_then(|(_, rest)| rest.split_once("\n```"));
-    code.unwrap_or_else(|| panic!("the section `{name}` of README.md holds no block of shell commands")).0.to_owned()
+    code.unwrap_or_else(|| panic!("the section `{name}` of {page} holds no block of shell commands")).0.to_owned()
 }
 
 /// The commands of a script: its lines without comments and empty ones, continued lines joined.
@@ -40,8 +49,17 @@ pub fn commands(script: &str) -> Vec<String> {
 /// If there is no shell.
 #[must_use]
 pub fn run(script: &str, directory: &Path) -> Output {
+    run_with(script, directory, [])
+}
+
+/// The same with these environment variables.
+///
+/// # Panics
+/// If there is no shell.
+#[must_use]
+pub fn run_with(script: &str, directory: &Path, environment: impl IntoIterator<Item = (String, String)>) -> Output {
     let mut shell = Command::new("sh");
-    shell.arg("-c").arg(script).current_dir(directory).env("PATH", search_path());
+    shell.arg("-c").arg(script).current_dir(directory).envs(environment).env("PATH", search_path());
     shell.output().unwrap_or_else(|error| panic!("`sh` cannot be run: {error}"))
 }
 

@@ -1,18 +1,15 @@
-//! A mesh as it is run for real: five processes on PostgreSQL and Redis.
+//! A mesh as it is run for real: a process for each service, and one for the edge, on PostgreSQL and Redis.
 
 use anyhow::{Context, Result};
-use drystone_tests::{Home, Mesh, certs::Certificates, free_addresses};
+use drystone_tests::{Home, Mesh, certs::Certificates, parts, ports::some_free_addresses, services_on_postgres};
 use tonic::transport::Channel;
 
 use crate::startup::resident_megabytes;
 
-/// What runs in a process of its own.
-pub(crate) const PROCESSES: [&str; 5] = ["auth", "user", "session", "property", "edge"];
-
 /// The issuer of the tokens, which all have to know.
 pub(crate) const ISSUER: &str = "https://id.example.com";
 
-/// Five processes, until it is dropped.
+/// A process for each part, until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Fleet {
     running: Vec<(&'static str, Mesh)>,
@@ -21,16 +18,17 @@ pub(crate) struct Fleet {
 }
 
 impl Fleet {
-    /// Starts all five, and waits until they are ready. Everything is as it is by default, but for the limits of
+    /// Starts all of them, and waits until they are ready. Everything is as it is by default, but for the limits of
     /// attempts, of which there are none, and for the patience with Redis: on a busy machine the default 50 ms pass while
     /// nobody is let in at all, and a figure over failed calls would be none.
     pub(crate) fn start(database: &str, redis: &str) -> Self {
         let home = Home::new();
         let certificates = Certificates::make_in(&home.path().join("certs"));
-        let addresses = free_addresses::<5>().map(|address| address.to_string());
-        let everyone = || PROCESSES.iter().zip(&addresses);
+        let parts = parts();
+        let addresses = some_free_addresses(parts.len());
+        let everyone = || parts.iter().zip(&addresses);
         // Some wait for others, so that all have to begin before any can be ready.
-        let starting = PROCESSES.map(|name| {
+        let begin = |name: &'static str| {
             let setup = Mesh::setup()
                 .serve(&[name], &certificates)
                 .set("issuer", ISSUER)
@@ -38,11 +36,13 @@ impl Fleet {
                 .set("limits.store", "redis")
                 .set("redis.url", redis)
                 .set("redis.timeout", "2s");
-            let setup = everyone().fold(setup, |setup, (other, at)| setup.set(&format!("{other}.listen"), at));
-            let on_server = ["auth", "user", "property"].iter();
+            let setup =
+                everyone().fold(setup, |setup, (other, at)| setup.set(&format!("{other}.listen"), &at.to_string()));
+            let on_server = services_on_postgres().into_iter();
             let setup = on_server.fold(setup, |setup, name| setup.set(&format!("{name}.database"), database));
             (name, setup.begin())
-        });
+        };
+        let starting: Vec<_> = parts.iter().map(|name| begin(name)).collect();
         let running = starting.into_iter().map(|(name, starting)| (name, starting.ready())).collect();
         Self { running, certificates, _home: home }
     }

@@ -8,5 +8,6 @@ pub(crate) mod contract_export;
 pub(crate) mod health;
 pub(crate) mod migrate_status;
 pub(crate) mod migrate_up;
+pub(crate) mod new_service;
 pub(crate) mod serve;
 pub(crate) mod up;

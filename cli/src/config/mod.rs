@@ -120,6 +120,13 @@ impl Default for Admin {
     }
 }
 
+impl MeshConfig {
+    /// Whether a setting of the mesh has this name, which no section of a service can have then.
+    pub(crate) fn has_setting(name: &str) -> bool {
+        name == "issuer" || config::defaults(&Self::default()).is_ok_and(|settings| settings.contains_key(name))
+    }
+}
+
 impl Config {
     /// Puts the configuration of a binary together and checks it.
     pub(crate) fn load(app: &App, sources: &Sources) -> Result<Self, ConfigError> {

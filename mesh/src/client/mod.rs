@@ -51,7 +51,6 @@ pub struct Dialer(Arc<Inner>);
 
 struct Inner {
     config: DialerConfig,
-    clock: Clock,
     /// Those that somebody has asked for: all channels to a service share its connections.
     services: Mutex<HashMap<String, Arc<Instances>>>,
 }
@@ -64,6 +63,8 @@ pub struct DialerConfig {
     pub identity: Identity,
     /// What the contracts say of its calls: whether one may be sent again.
     pub contracts: Contracts,
+    /// By what it sees that a certificate has expired.
+    pub clock: Clock,
     /// Where the services are.
     pub peers: Peers,
     /// Where it says how they are.
@@ -96,13 +97,7 @@ impl Dialer {
     /// A dialer that knows these services.
     #[must_use]
     pub fn new(config: DialerConfig) -> Self {
-        Self::with_clock(config, Clock::system())
-    }
-
-    /// The same, with another clock than the system's to see by when a certificate has expired.
-    #[must_use]
-    pub fn with_clock(config: DialerConfig, clock: Clock) -> Self {
-        Self(Arc::new(Inner { config, clock, services: Mutex::default() }))
+        Self(Arc::new(Inner { config, services: Mutex::default() }))
     }
 
     /// A channel to the service of this workload name. It connects with its first call, and again after a break. Has to
@@ -152,7 +147,7 @@ impl Dialer {
         let surroundings = Surroundings {
             identity: identity.clone(),
             contracts: contracts.clone(),
-            clock: self.0.clock.clone(),
+            clock: self.0.config.clock.clone(),
             retries,
             out,
             tasks: tasks.clone(),

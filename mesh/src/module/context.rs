@@ -104,11 +104,12 @@ impl<C> Context<C> {
     /// Calls to other services, for one that checks no tokens itself.
     #[must_use]
     pub fn dialer(&self) -> Dialer {
-        let Shared { contracts, peers, health, metrics, .. } = &*self.shared;
+        let Shared { contracts, clock, peers, health, metrics, .. } = &*self.shared;
         Dialer::new(DialerConfig {
             caller: self.name,
             identity: self.identity.clone(),
             contracts: contracts.clone(),
+            clock: clock.clone(),
             peers: peers.clone(),
             health: health.clone(),
             metrics: metrics.clone(),

@@ -248,12 +248,9 @@ impl Stack {
         let asked = deadline::parse_timeout(headers)?;
         let policy = rule.policy.deadline;
         let timeout = if rule.is_streaming() {
-            // A stream has no end unless somebody says so.
-            let asked = asked.or(policy.default);
-            policy.max.map_or(asked, |max| Some(asked.map_or(max, |asked| asked.min(max))))
+            deadline::of_stream(policy, asked)
         } else {
-            let asked = asked.unwrap_or_else(|| policy.default.unwrap_or(self.default_deadline));
-            Some(asked.min(policy.max.unwrap_or(self.max_deadline)))
+            Some(deadline::of_call(policy, asked, self.default_deadline, self.max_deadline))
         };
         Ok(timeout.and_then(|timeout| arrival.started.checked_add(timeout)))
     }

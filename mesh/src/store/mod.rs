@@ -53,6 +53,8 @@ mod transaction;
 pub use address::{Address, AddressError, ServerUrl};
 pub use db::{Db, Either};
 pub use failure::Failure;
+#[doc(hidden)]
+pub use migration::version;
 pub use migration::{Migration, SchemaState, schema_state};
 pub use open_error::OpenError;
 pub use place::{Place, PoolConfig, Server, Settings};
@@ -60,7 +62,7 @@ pub use postgres::PostgresPool;
 pub use probe::probe;
 pub use transaction::Transaction;
 
-pub use crate::__run_on_either as run;
+pub use crate::{__migration as migration, __run_on_either as run};
 
 #[cfg(test)]
 mod tests;

@@ -262,6 +262,7 @@ fn dialer(
 ) -> Dialer {
     Dialer::new(DialerConfig {
         contracts: contracts(),
+        clock: Clock::system(),
         caller,
         identity,
         peers: Peers::from([("user".to_owned(), users)]),

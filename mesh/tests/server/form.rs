@@ -167,14 +167,12 @@ async fn a_request_that_is_refused_before_it_has_come_is_not_reset() {
     let mut connection = connection;
     let mut ping = connection.ping_pong().unwrap();
     tokio::spawn(connection);
-    let refused: [(&str, &[(&str, &str)], &str); 3] = [
-        ("/drystone.user.v1.UserService/GetMe", &[("content-type", "application/grpc")], "7"),
-        (LOOK_UP, &[("content-type", "application/json")], "3"),
-        ("/no.Such/Rpc", &[("content-type", "application/grpc")], "12"),
-    ];
-    for (path, headers, code) in refused {
+    let (grpc, json) = ("application/grpc", "application/json");
+    let refused =
+        [("/drystone.user.v1.UserService/GetMe", grpc, "7"), (LOOK_UP, json, "3"), ("/no.Such/Rpc", grpc, "12")];
+    for (path, content_type, code) in refused {
         sender = sender.ready().await.unwrap();
-        let (head, _) = request(Method::POST, path, headers, Vec::new()).into_parts();
+        let (head, _) = request(Method::POST, path, &[("content-type", content_type)], Vec::new()).into_parts();
         let (answer, mut body) = sender.send_request(Request::from_parts(head, ()), false).unwrap();
         assert_eq!(answer.await.unwrap().headers()["grpc-status"], code, "{path}");
         // Whatever the server sent with its answer is here before the answer to a ping.

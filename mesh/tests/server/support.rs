@@ -158,8 +158,8 @@ impl World {
     /// A client as the workload `auth` of this identity, by this clock.
     pub fn client_with(&self, identity: Identity, clock: Clock) -> UserServiceClient<Channel> {
         let peers = Peers::from([("user".to_owned(), vec![self.address.to_string()])]);
-        let config = dialer_config("auth", identity, peers, &self.stop, &self.tasks);
-        UserServiceClient::new(Dialer::with_clock(config, clock).channel("user").unwrap())
+        let config = dialer_config("auth", identity, clock, peers, &self.stop, &self.tasks);
+        UserServiceClient::new(Dialer::new(config).channel("user").unwrap())
     }
 
     /// A client as `workload`.
@@ -194,12 +194,13 @@ fn dialer(
     stop: &CancellationToken,
     tasks: &TaskTracker,
 ) -> Dialer {
-    Dialer::new(dialer_config(caller, identity, peers, stop, tasks))
+    Dialer::new(dialer_config(caller, identity, Clock::system(), peers, stop, tasks))
 }
 
 fn dialer_config(
     caller: &'static str,
     identity: Identity,
+    clock: Clock,
     peers: Peers,
     stop: &CancellationToken,
     tasks: &TaskTracker,
@@ -208,6 +209,7 @@ fn dialer_config(
     DialerConfig {
         caller,
         contracts: contracts(),
+        clock,
         identity,
         peers,
         health,

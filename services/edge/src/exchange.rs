@@ -142,7 +142,7 @@ impl<C: Backend> Exchange<C> {
         B: Body<Data = Bytes> + Unpin,
     {
         let payload = self.intake.read(&head.headers, body).await?;
-        let call = headers::call(arrival, route.rpc.subject, self.time_for(route))?;
+        let call = headers::call(arrival, route.rpc.subject, time_for(route.deadline, self.deadline))?;
         let message = transcode::request(route, head.uri.path(), head.uri.query(), &payload.bytes)?;
         let request = match route.rpc.subject {
             Subject::User => call.request_for_user(message),
@@ -158,10 +158,31 @@ impl<C: Backend> Exchange<C> {
             None => answer,
         })
     }
+}
 
-    /// How long a call may take: what the contract says, within what the configuration allows.
-    fn time_for(&self, route: &Route) -> Deadline {
-        let max = route.deadline.max.map_or(self.deadline, |max| max.min(self.deadline));
-        Deadline { default: Some(route.deadline.default.map_or(max, |default| default.min(max))), max: Some(max) }
+/// How long a call may take: what the contract says, within what the configuration allows.
+fn time_for(policy: Deadline, configured: Duration) -> Deadline {
+    let max = policy.max.map_or(configured, |max| max.min(configured));
+    Deadline { default: Some(policy.default.map_or(max, |default| default.min(max))), max: Some(max) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_edge_allows_the_shorter_time() {
+        let deadline = |default: Option<u64>, max: Option<u64>| Deadline {
+            default: default.map(Duration::from_secs),
+            max: max.map(Duration::from_secs),
+        };
+        for (policy, expected) in [
+            (deadline(None, None), deadline(Some(10), Some(10))),
+            (deadline(Some(2), Some(5)), deadline(Some(2), Some(5))),
+            (deadline(None, Some(5)), deadline(Some(5), Some(5))),
+            (deadline(Some(20), Some(30)), deadline(Some(10), Some(10))),
+        ] {
+            assert_eq!(time_for(policy, Duration::from_secs(10)), expected);
+        }
     }
 }

@@ -41,7 +41,7 @@ pub trait PropertyStore: Send + Sync {
     /// The owner's properties of a page and one more, if there is one; oldest first.
     async fn list(&self, owner: Uuid, page: &Page) -> Result<Vec<Property>, Error>;
 
-    /// Changes a property, if it is still at this version.
+    /// Changes a property, if it is still at this version. One that is as it is to be stays so, version and all.
     ///
     /// # Errors
     /// [`Error::Stale`] if it is not.
@@ -194,8 +194,18 @@ impl SqlStore {
                  SET display_name = COALESCE($3, display_name),
                      description = COALESCE($4, description),
                      labels = COALESCE($5, labels),
-                     version = version + 1,
-                     updated_at = $6
+                     version = CASE
+                         WHEN (display_name, description, labels)
+                             = (COALESCE($3, display_name), COALESCE($4, description), COALESCE($5, labels))
+                         THEN version
+                         ELSE version + 1
+                     END,
+                     updated_at = CASE
+                         WHEN (display_name, description, labels)
+                             = (COALESCE($3, display_name), COALESCE($4, description), COALESCE($5, labels))
+                         THEN updated_at
+                         ELSE $6
+                     END
                  WHERE id = $1 AND owner_id = $2 AND version = COALESCE($7, version)
                  RETURNING id, owner_id, display_name, description, labels, version, created_at, updated_at",
             )

@@ -52,8 +52,9 @@ async fn every_property_is_found_by_an_index() {
         store.list(owner, &Page { size: 50, after: None }).await.unwrap();
         store.list(owner, &Page { size: 50, after: Some(id) }).await.unwrap();
         store.claims(owner, 64).await.unwrap();
-        store.update(owner, id, &Change::default(), Some(1), now).await.unwrap().unwrap();
-        store.update(owner, id, &Change::default(), Some(1), now).await.unwrap_err();
+        let change = Change { display_name: Some(DisplayName::parse("Shed").unwrap()), ..Change::default() };
+        store.update(owner, id, &change, Some(1), now).await.unwrap().unwrap();
+        store.update(owner, id, &change, Some(1), now).await.unwrap_err();
         store.delete(owner, id, Some(1)).await.unwrap_err();
         assert!(store.delete(owner, id, None).await.unwrap());
     }

@@ -205,8 +205,10 @@ async fn a_change_that_breaks_the_rules_is_refused() {
 async fn what_comes_too_late_is_refused() {
     let fixture = Fixture::new().await;
     let property = fixture.create(barn()).await.unwrap();
-    let changed = fixture.update(fixture.ada, property.clone(), &["description"]).await.unwrap();
-    let late = fixture.update(fixture.ada, property.clone(), &["description"]).await;
+    let wanted = Property { description: "On the hill".to_owned(), ..property.clone() };
+    let changed = fixture.update(fixture.ada, wanted.clone(), &["description"]).await.unwrap();
+    // Not even what it holds already: whoever sends an etag has not seen it so.
+    let late = fixture.update(fixture.ada, wanted, &["description"]).await;
     assert_eq!(late, Err(Reason::StaleEtag));
     assert_eq!(fixture.delete(fixture.ada, &property.id, &property.etag).await, Err(Reason::StaleEtag));
     assert_eq!(fixture.delete(fixture.ada, &property.id, &changed.etag).await, Ok(()));

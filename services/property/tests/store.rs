@@ -170,6 +170,34 @@ async fn a_change_touches_what_it_names_at_the_version_that_was_asked_for(fixtur
     assert_eq!(changed.content, Content { display_name, description, labels: labels(&[("b", "2"), ("a", "1")]) });
 }
 
+async fn a_property_that_is_as_asked_for_stays_at_its_version(fixture: Fixture) {
+    let created = fixture.create("Barn").await;
+    let labelled = Change { labels: Some(labels(&[("a", "1"), ("b", "2")])), ..Change::default() };
+    let first = fixture.store.update(fixture.owner, created.id, &labelled, None, fixture.clock.now()).await;
+    let first = first.unwrap().unwrap();
+    assert_ne!(first.version, created.version);
+    fixture.clock.advance(Duration::from_secs(1));
+    let now = fixture.clock.now();
+    let same = |version| {
+        let content = first.content.clone();
+        let all = Change {
+            display_name: Some(content.display_name),
+            description: Some(content.description),
+            labels: Some(content.labels),
+        };
+        let (store, owner, id) = (fixture.store.clone(), fixture.owner, first.id);
+        async move { store.update(owner, id, &all, version, now).await }
+    };
+    assert_eq!(same(None).await.unwrap().as_ref(), Some(&first));
+    assert_eq!(same(Some(first.version)).await.unwrap().as_ref(), Some(&first));
+    assert!(matches!(same(Some(created.version)).await, Err(Error::Stale)));
+
+    // One field of several that differs is a change of the whole.
+    let change = Change { labels: Some(labels(&[("a", "1")])), ..rename("Barn") };
+    let changed = fixture.store.update(fixture.owner, first.id, &change, None, now).await.unwrap().unwrap();
+    assert_eq!((changed.version, changed.updated_at), (first.version + 1, now));
+}
+
 async fn of_many_changes_to_one_version_one_wins(fixture: Fixture) {
     let barn = fixture.create("Barn").await;
     let mut tasks = JoinSet::new();
@@ -253,6 +281,7 @@ macro_rules! contract {
             request_ids_are_each_owners_own_and_may_be_left_out,
             of_many_repetitions_at_once_all_get_the_same_property,
             a_change_touches_what_it_names_at_the_version_that_was_asked_for,
+            a_property_that_is_as_asked_for_stays_at_its_version,
             of_many_changes_to_one_version_one_wins,
             a_property_is_deleted_once_and_at_the_version_that_was_asked_for,
             claims_come_newest_first_and_no_more_than_asked_for,

@@ -41,7 +41,7 @@ pub trait UserStore: Send + Sync {
     /// The accounts of a page and one more, if there is one; oldest first.
     async fn list(&self, page: &Page) -> Result<Vec<Account>, Error>;
 
-    /// Gives an account another name, if it is still at this version.
+    /// Gives an account this name, if it is still at this version. An account that has it stays as it is, version and all.
     ///
     /// # Errors
     /// [`Error::Stale`] if it is not.
@@ -211,7 +211,9 @@ impl SqlStore {
         let renamed = run!(transaction.connection(), |connection| {
             sqlx::query_as::<_, Row>(
                 "UPDATE account
-                 SET display_name = $2, version = version + 1, updated_at = $3
+                 SET display_name = $2,
+                     version = CASE WHEN display_name = $2 THEN version ELSE version + 1 END,
+                     updated_at = CASE WHEN display_name = $2 THEN updated_at ELSE $3 END
                  WHERE id = $1 AND version = COALESCE($4, version)
                  RETURNING id, email, display_name, roles, version, created_at, updated_at",
             )

@@ -140,6 +140,18 @@ async fn a_name_changes_at_the_version_that_was_asked_for(fixture: Fixture) {
     assert_eq!(whatever.display_name, name("Ada"));
 }
 
+async fn an_account_that_has_the_name_already_stays_at_its_version(fixture: Fixture) {
+    let first = fixture.create("ada@example.com").await;
+    fixture.clock.advance(Duration::from_secs(1));
+    let now = fixture.clock.now();
+    for version in [None, Some(first.version)] {
+        let same = fixture.store.rename(first.id, &first.display_name, version, now).await.unwrap();
+        assert_eq!(same.as_ref(), Some(&first));
+    }
+    let late = fixture.store.rename(first.id, &first.display_name, Some(first.version + 1), now).await;
+    assert!(matches!(late, Err(Error::Stale)));
+}
+
 async fn of_many_changes_to_one_version_one_wins(fixture: Fixture) {
     let account = fixture.create("ada@example.com").await;
     let mut tasks = JoinSet::new();
@@ -221,6 +233,7 @@ macro_rules! contract {
             of_many_who_want_an_address_at_once_one_gets_it,
             of_many_repetitions_at_once_all_get_the_same_account,
             a_name_changes_at_the_version_that_was_asked_for,
+            an_account_that_has_the_name_already_stays_at_its_version,
             of_many_changes_to_one_version_one_wins,
             roles_are_replaced_and_count_as_a_change_only_if_they_differ,
             pages_pass_every_account_once_oldest_first_while_others_come,

@@ -51,6 +51,7 @@ impl Sessions {
         let stop = CancellationToken::new();
         let dialer = Dialer::new(DialerConfig {
             contracts: drystone::contracts().unwrap(),
+            clock: Clock::system(),
             caller: drystone_user::NAME,
             identity,
             peers: HashMap::from([("session".to_owned(), vec![address.to_string()])]),

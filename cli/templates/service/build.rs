@@ -1,0 +1,3 @@
+fn main() -> std::process::ExitCode {
+    drystone_build::Builder::new("proto").run()
+}

@@ -1,0 +1,59 @@
+//! The service `{{name}}`. `proto/` says what it offers and to whom, `store.rs` has the SQL.
+mod store;
+use drystone_mesh::module::{Context, Module, NoConfig, StartError, Started};
+use drystone_mesh::store::{Db, Migration, migration, page, time};
+use drystone_mesh::{call::Call, clock::Clock, display_name::DisplayName, error::Error, server::Server};
+use tonic::{Request, Response, Status};
+use uuid::Uuid;
+
+drystone::include_contract!();
+use acme::{{name}}::v1::{self as api, {{singular}}_service_server as grpc};
+
+/// What a binary runs: `App::new().with({{name}}::module())`.
+pub const fn module() -> Module {
+    Module::of::<Service>()
+}
+
+struct Service(Db, Clock);
+
+impl drystone_mesh::module::Service for Service {
+    const NAME: &'static str = "{{name}}";
+    const CONTRACT: Option<&'static drystone::contract::EncodedContract> = Some(&CONTRACT);
+    const MIGRATIONS: &'static [Migration] = &[migration!("0001", "{{plural}}")];
+    type Config = NoConfig;
+
+    async fn start(context: Context<NoConfig>) -> Result<Started, StartError> {
+        let node = context.node()?;
+        let service = grpc::{{Singular}}ServiceServer::new(Self(context.database()?, node.clock.clone()));
+        Ok(Server::new(&node)?.add_service(service).into())
+    }
+}
+
+type Answer<T> = Result<Response<T>, Status>;
+
+// Before a handler runs, the contract has been enforced: there is a user, and every field is valid.
+#[tonic::async_trait]
+impl grpc::{{Singular}}Service for Service {
+    async fn create_{{singular}}(&self, request: Request<api::Create{{Singular}}Request>) -> Answer<api::{{Singular}}> {
+        let owner = Call::of(&request)?.principal()?.user_id;
+        let name = DisplayName::parse(&request.get_ref().display_name)
+            .map_err(|error| Error::invalid_field("display_name", error.to_string()))?;
+        let row = (Uuid::now_v7(), name.into_string(), time::to_micros(self.1.now()));
+        store::insert(&self.0, owner, &row).await?;
+        Ok(Response::new(message(row)))
+    }
+
+    async fn list_{{plural}}(&self, request: Request<api::List{{Plural}}Request>) -> Answer<api::List{{Plural}}Response> {
+        let owner = Call::of(&request)?.principal()?.user_id;
+        let page = page::Page::parse("{{plural}}", request.get_ref().page_size, &request.get_ref().page_token)?;
+        let rows = store::list(&self.0, owner, &page).await?;
+        let (rows, next_page_token) = page::cut("{{plural}}", rows, page.size, |row| row.0);
+        let {{plural}} = rows.into_iter().map(message).collect();
+        Ok(Response::new(api::List{{Plural}}Response { {{plural}}, next_page_token }))
+    }
+}
+
+fn message((id, display_name, created_at): store::Row) -> api::{{Singular}} {
+    let create_time = Some(time::to_proto(time::from_micros(created_at)));
+    api::{{Singular}} { id: id.to_string(), display_name, create_time }
+}

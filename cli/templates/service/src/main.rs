@@ -1,0 +1,3 @@
+fn main() -> std::process::ExitCode {
+    drystone_cli::App::new().with({{name}}::module()).run()
+}
