@@ -1,0 +1,154 @@
+//! The exported contracts in Envoy's gRPC-JSON transcoder, with the configuration that the documents give.
+
+use std::{fs, net::SocketAddr, path::Path, process::Command};
+
+use drystone_tests::{Home, Mesh, Rest, User, binary, ports::free_addresses, process, process::Process, readme, wait};
+use serde_json::{Value, json};
+
+/// Envoy, in front of the services of a mesh.
+struct Envoy {
+    _process: Process,
+    address: SocketAddr,
+    _home: Home,
+}
+
+impl Envoy {
+    async fn start(mesh: &Mesh) -> Self {
+        let home = Home::new();
+        let [address] = free_addresses();
+        let contracts = home.path().join("drystone.binpb");
+        let contracts = contracts.to_str().unwrap();
+        let exported = process::run_to_end(&mut process::drystone(&["contract", "export", "--output", contracts]));
+        assert!(exported.status.success(), "{exported:?}");
+
+        let example = fs::read_to_string(binary::repository().join("examples/envoy/envoy.yaml")).unwrap();
+        let certificates = mesh.certificates().ca().parent().unwrap().to_str().unwrap().to_owned();
+        let mut configuration = example
+            .replace("proto_descriptor: drystone.binpb", &format!("proto_descriptor: {contracts}"))
+            .replace("certs/dev", &certificates)
+            .replace("port_value: 10000", &format!("port_value: {}", address.port()));
+        for (service, port) in [("auth", 50051), ("user", 50052), ("session", 50053), ("property", 50054)] {
+            let known = format!("port_value: {port}");
+            assert_eq!(configuration.matches(&known).count(), 1, "{service} in the example");
+            let port = mesh.grpc_address(service).port();
+            configuration = configuration.replace(&known, &format!("port_value: {port}"));
+        }
+        let file = home.write("envoy.yaml", &configuration);
+
+        let mut command = Command::new(readme::tool("envoy"));
+        command.arg("--config-path").arg(file);
+        command.args(["--concurrency", "1", "--disable-hot-restart", "--log-level", "warning"]);
+        let mut process = Process::start(&mut command, &home.path().join("envoy.log"), home.path());
+        wait::until("Envoy listens", async || {
+            assert!(process.ended().is_none(), "Envoy has ended: {}", process.log());
+            tokio::net::TcpStream::connect(address).await.ok()
+        })
+        .await;
+        Self { _process: process, address, _home: home }
+    }
+
+    fn rest(&self) -> Rest {
+        Rest::at(self.address)
+    }
+}
+
+/// Runs the README's walk at an address: the status of each call, and each body, without what is different each time.
+fn walk(rest: SocketAddr, directory: &Path) -> (Vec<String>, Vec<Value>) {
+    // Each call is the README's own; what comes of it is written down beside.
+    const CURL: &str = r#"curl() { command curl -w '%{stderr}%{http_code}\n' "$@" | tee -a bodies; echo >>bodies; }"#;
+    let walk = readme::section("walk").replace("http://127.0.0.1:8080", &format!("http://{rest}"));
+    let output = readme::run(&format!("{CURL}\n{walk}"), directory);
+    let statuses: Vec<_> = String::from_utf8_lossy(&output.stderr).lines().map(str::to_owned).collect();
+    assert_eq!(statuses.len(), walk.matches("curl -s ").count(), "each call has a status: {statuses:?}");
+    let bodies = fs::read_to_string(directory.join("bodies")).unwrap();
+    let bodies: Vec<Value> = bodies.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    assert_eq!(bodies.len(), statuses.len(), "each call has a body");
+    (statuses, bodies.into_iter().map(comparable).collect())
+}
+
+/// Ids, times and tokens are different each time. The exceptions that docs/envoy.md lists are taken out as well.
+fn comparable(value: Value) -> Value {
+    match value {
+        Value::Object(members) => members
+            .into_iter()
+            .map(|(name, value)| {
+                let value = match name.as_str() {
+                    "accessToken" | "refreshToken" | "tokenId" => json!("a token"),
+                    "details" => details(value),
+                    _ => comparable(value),
+                };
+                (name, value)
+            })
+            .collect(),
+        Value::Array(items) => items.into_iter().map(comparable).collect(),
+        Value::String(text) if text.parse::<uuid::Uuid>().is_ok() => json!("an id"),
+        Value::String(text) if text.len() > 19 && text.starts_with("20") && text.ends_with('Z') => json!("a time"),
+        other => other,
+    }
+}
+
+/// Details of an error: Envoy writes members that have no value too, and fields by their names in the contract.
+fn details(value: Value) -> Value {
+    match value {
+        Value::Object(members) => members
+            .into_iter()
+            .filter(|(_, value)| !(value == &json!("") || value == &json!({}) || value == &json!([])))
+            .map(|(name, value)| match (name.as_str(), &value) {
+                ("field", Value::String(field)) => (name, json!(field.replace("display_name", "displayName"))),
+                _ => (name, details(value)),
+            })
+            .collect(),
+        Value::Array(items) => items.into_iter().map(details).collect(),
+        other => other,
+    }
+}
+
+#[tokio::test]
+async fn the_walk_of_the_readme_goes_through_envoy_as_through_the_edge() {
+    // Two meshes, since both walks register the README's user.
+    let (ours, theirs) = (Mesh::start(), Mesh::start());
+    let envoy = Envoy::start(&theirs).await;
+    let (statuses, bodies) = walk(ours.rest().address(), ours.home().path());
+    let through_envoy = walk(envoy.address, theirs.home().path());
+    assert_eq!(through_envoy.0, statuses);
+    assert_eq!(through_envoy.1, bodies);
+}
+
+#[tokio::test]
+async fn envoy_answers_as_the_edge_does() {
+    let mesh = Mesh::start();
+    let envoy = Envoy::start(&mesh).await;
+    let (_, tokens) = User::signed_in(&mesh).await;
+    let (edge, envoy) = (mesh.rest(), envoy.rest());
+    let body = json!({"displayName": "Barn", "labels": {"kind": "building"}});
+    let created = edge.post("/v1/properties", body).bearer(&tokens.access).send().await.expect(200).json();
+    let property = format!("/v1/properties/{}", created["id"].as_str().unwrap());
+    for path in [
+        &property,
+        "/v1/users/me",
+        "/v1/properties",
+        "/v1/properties?pageSize=1",
+        "/v1/sessions",
+        "/.well-known/jwks.json",
+        "/.well-known/openid-configuration",
+        "/.well-known/oauth-authorization-server",
+    ] {
+        let ours = edge.get(path).bearer(&tokens.access).send().await.expect(200);
+        let theirs = envoy.get(path).bearer(&tokens.access).send().await.expect(200);
+        assert_eq!(theirs.json(), ours.json(), "{path}");
+        assert_eq!(theirs.header("cache-control"), "no-store", "{path}");
+    }
+
+    let refused = async |rest: &Rest| {
+        let missing = rest.get("/v1/users/me").send().await;
+        let absent =
+            rest.get("/v1/properties/01890000-0000-7000-8000-000000000000").bearer(&tokens.access).send().await;
+        let no_id = rest.get("/v1/properties/no-id").bearer(&tokens.access).send().await;
+        let invalid = json!({"displayName": ""});
+        let invalid = rest.post("/v1/properties", invalid).bearer(&tokens.access).send().await;
+        [missing, absent, no_id, invalid].map(|answer| (answer.status, details(answer.json()["details"].clone())))
+    };
+    let ours = refused(&edge).await;
+    assert_eq!(ours.each_ref().map(|(status, _)| *status), [401, 404, 400, 400]);
+    assert_eq!(refused(&envoy).await, ours);
+}
