@@ -1,0 +1,122 @@
+//! A service in Python, which joins a running mesh by configuration alone: the example, by its README's own commands.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use drystone_tests::{Home, Mesh, binary, ports::free_addresses, process, process::Process, readme, wait};
+use serde_json::json;
+
+const README: &str = "examples/orders-python/README.md";
+const ISSUER: &str = "https://id.example.com";
+
+/// What Python imports: the helper, and what protoc has made.
+fn search_path(made: &Path) -> String {
+    format!("{}:{}", binary::repository().join("clients/python").display(), made.display())
+}
+
+fn python(made: &Path) -> Command {
+    let mut command = Command::new(readme::tool("python"));
+    command.env("PYTHONPATH", search_path(made)).env("PYTHONDONTWRITEBYTECODE", "1").current_dir(made);
+    command
+}
+
+#[track_caller]
+fn succeed(command: &mut Command) -> String {
+    let output = command.output().unwrap();
+    let text = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
+    assert!(output.status.success(), "{command:?}: {text}");
+    text
+}
+
+/// A copy of the example, with what its README's commands make.
+fn example() -> Home {
+    let home = Home::new();
+    let source = binary::repository().join("examples/orders-python");
+    succeed(Command::new("cp").arg("-R").arg(source.join("proto")).arg(source.join("service.py")).arg(home.path()));
+    let output = readme::run(&format!("set -e\n{}", readme::section_of(README, "contract")), home.path());
+    assert!(output.status.success(), "{output:?}");
+    home
+}
+
+/// What the caller of the tests needs besides: clients of the platform's services.
+fn make_clients(directory: &Path) {
+    let files = ["auth", "user"].map(|name| format!("drystone/{name}/v1/{name}.proto"));
+    succeed(
+        python(directory)
+            .args(["-m", "grpc_tools.protoc", "--descriptor_set_in=drystone.binpb", "--python_out=."])
+            .arg("--grpc_python_out=.")
+            .args(files)
+            .args(
+                ["google/api/annotations", "google/api/field_behavior", "google/api/http"]
+                    .map(|n| format!("{n}.proto")),
+            ),
+    );
+}
+
+/// The service, which ends with the test.
+struct Service {
+    process: Process,
+    ready_file: PathBuf,
+}
+
+async fn serve(mesh: &Mesh, made: &Home, listen: &str) -> Service {
+    let certificates = mesh.certificates().ca().parent().unwrap().to_owned();
+    let directory = certificates.to_str().unwrap();
+    let issued = process::run_to_end(&mut process::drystone(&["certs", "issue", "orders", "--certs-dir", directory]));
+    assert!(issued.status.success(), "{issued:?}");
+
+    let ready_file = made.path().join("orders.json");
+    let mut command = python(made.path());
+    command.arg("service.py").args(["--platform", "drystone.binpb", "--contract", "orders.binpb"]);
+    command.arg("--cert").arg(certificates.join("orders.pem")).arg("--key").arg(certificates.join("orders.key"));
+    command.arg("--ca").arg(certificates.join("ca.pem"));
+    for service in ["auth", "session"] {
+        command.arg(format!("--{service}")).arg(mesh.grpc_address(service).to_string());
+    }
+    command.args(["--issuer", ISSUER, "--listen", listen, "--ready-file"]).arg(&ready_file);
+    let mut process = Process::start(&mut command, &made.path().join("orders.log"), made.path());
+    wait::until("the service in Python is ready", async || {
+        assert!(process.ended().is_none(), "it has ended: {}", process.log());
+        fs::read(&ready_file).ok()
+    })
+    .await;
+    Service { process, ready_file }
+}
+
+#[tokio::test]
+async fn a_service_in_python_joins_a_running_mesh() {
+    let made = example();
+    make_clients(made.path());
+    let [listen] = free_addresses();
+    let contract = json!([made.path().join("orders.binpb")]).to_string();
+    let mesh = Mesh::setup()
+        .set("issuer", ISSUER)
+        .set("contracts", &contract)
+        .set("peers.orders", &listen.to_string())
+        .start();
+    let service = serve(&mesh, &made, &listen.to_string()).await;
+
+    let program = binary::repository().join("tests/python/orders_mesh.py");
+    let text = succeed(python(made.path()).arg(program).arg(mesh.ready_file()).arg(&service.ready_file));
+    assert!(text.contains("all is well"), "{text}\n{}", service.process.log());
+
+    // Its calls are counted at the edge, by its own routes.
+    let routes = mesh.metrics().await.sum("drystone_edge_requests_total", &[("route", "POST /v1/orders")]);
+    assert!(routes >= 1.0, "{routes}");
+    let shown = process::run_to_end(process::drystone(&["access", "show"]).env("DRYSTONE_CONTRACTS", &contract));
+    assert!(shown.stdout.lines().any(|line| line.contains("acme.orders.v1.OrderService/CreateOrder")), "{shown:?}");
+    service.process.stop();
+}
+
+#[test]
+fn the_helper_for_python_passes_its_own_tests() {
+    let tests = binary::repository().join("clients/python/tests");
+    let mut command = Command::new(readme::tool("python"));
+    command.env("PYTHONDONTWRITEBYTECODE", "1").current_dir(binary::repository());
+    let text = succeed(command.args(["-m", "unittest", "discover", "--start-directory"]).arg(tests));
+    let ran = text.lines().find_map(|line| line.strip_prefix("Ran ")?.split(' ').next()?.parse::<u32>().ok());
+    assert!(ran.is_some_and(|ran| ran >= 77) && text.trim_end().ends_with("OK"), "{text}");
+}
