@@ -112,6 +112,23 @@ async fn a_service_in_python_joins_a_running_mesh() {
 }
 
 #[test]
+fn contracts_that_clash_are_refused_at_start_by_both_names() {
+    let made = example();
+    fs::copy(made.path().join("orders.binpb"), made.path().join("again.binpb")).unwrap();
+    for command in [&["up", "--data-dir", "data"][..], &["serve", "edge"], &["access", "show"]] {
+        let mut command = process::drystone(command);
+        command.env("DRYSTONE_CONTRACTS", r#"["orders.binpb","again.binpb"]"#).current_dir(made.path());
+        let ended = process::run_to_end(&mut command);
+        assert!(!ended.status.success(), "{ended:?}");
+        for kind in ["service `acme.orders.v1.OrderService`", "workload `orders`"] {
+            let clash = format!("the {kind} is in orders.binpb and in again.binpb");
+            assert!(ended.stderr.contains(&clash), "{clash}: {ended:?}");
+        }
+    }
+    assert!(!made.path().join("data").exists(), "nothing is begun");
+}
+
+#[test]
 fn the_helper_for_python_passes_its_own_tests() {
     let tests = binary::repository().join("clients/python/tests");
     let mut command = Command::new(readme::tool("python"));

@@ -105,3 +105,22 @@ impl Default for App {
         Self::new()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_services_of_one_name_are_refused_by_it() {
+        assert!(App::new().check().is_ok());
+        let error = App::new().with(drystone_user::module()).check().unwrap_err();
+        assert!(error.is::<WrongUsage>());
+        assert_eq!(error.to_string(), "two services of this binary are called `user`; rename one of them");
+    }
+
+    #[test]
+    fn an_unknown_service_is_refused_with_those_there_are() {
+        let error = App::new().select(&["user".to_owned(), "orders".to_owned()]).unwrap_err().to_string();
+        assert!(error.contains("`orders`") && error.contains("auth, user, session, property, edge"), "{error}");
+    }
+}

@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 
 use anyhow::{Context, Result};
+use drystone_mesh::error::Chain;
 
 /// Writes to standard output. A reader that has seen enough, as `head` does, is no failure.
 pub(crate) fn print(bytes: impl AsRef<[u8]>) -> Result<()> {
@@ -16,5 +17,5 @@ pub(crate) fn print(bytes: impl AsRef<[u8]>) -> Result<()> {
 /// Writes one line to standard error: what happened, and what lies behind it.
 pub(crate) fn complain(error: &anyhow::Error) {
     // Where even that fails, the exit code has to do.
-    let _ = writeln!(io::stderr(), "drystone: {error:#}");
+    let _ = writeln!(io::stderr(), "drystone: {}", Chain(error.as_ref()));
 }

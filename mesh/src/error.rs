@@ -178,15 +178,21 @@ pub fn reason_of(status: &Status) -> Option<Reason> {
     if info.domain == Reason::DOMAIN { Reason::from_name(&info.reason) } else { None }
 }
 
-/// Shows an error and all that stands behind it, on one line.
+/// Shows an error and all that stands behind it, on one line. A cause that the error before it has told is not told
+/// again.
 pub struct Chain<'a>(pub &'a (dyn StdError + 'static));
 
 impl fmt::Display for Chain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0)?;
+        let mut told = self.0.to_string();
+        f.write_str(&told)?;
         let mut next = self.0.source();
         while let Some(error) = next {
-            write!(f, ": {error}")?;
+            let text = error.to_string();
+            if !told.contains(&text) {
+                write!(f, ": {text}")?;
+                told = text;
+            }
             next = error.source();
         }
         Ok(())
@@ -202,6 +208,25 @@ mod tests {
         error.0.fields = fields.iter().map(|&(field, text)| (field.to_owned(), text.to_owned())).collect();
         error.0.message = listed(&error.0.fields).into();
         error.into()
+    }
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("{text}")]
+    struct Told {
+        text: &'static str,
+        source: Option<Box<Told>>,
+    }
+
+    #[test]
+    fn each_cause_is_told_once() {
+        let told = |text, source| Told { text, source };
+        let cause = || Some(Box::new(told("no such file", None)));
+        let chain = |error: &Told| Chain(error).to_string();
+        assert_eq!(chain(&told("the key cannot be read", cause())), "the key cannot be read: no such file");
+        let error = told("the key cannot be read: no such file; check the path", cause());
+        assert_eq!(chain(&error), "the key cannot be read: no such file; check the path");
+        let error = told("it does not start", Some(Box::new(error)));
+        assert_eq!(chain(&error), "it does not start: the key cannot be read: no such file; check the path");
     }
 
     fn fields(status: &Status) -> Vec<(String, String)> {

@@ -37,6 +37,7 @@ pub(crate) fn run(app: &App, args: Args) -> Result<()> {
     }
     let config = Config::load(app, &args.config.sources())?;
     logs::init(&config.mesh.log);
+    let contracts = config.contracts(app)?;
     let mut identities = BTreeMap::new();
     let mut certificates = CertificatePaths { ca: config.mesh.certs_dir.join("ca.pem"), workloads: BTreeMap::new() };
     for module in app.select(&args.names)? {
@@ -59,7 +60,6 @@ pub(crate) fn run(app: &App, args: Args) -> Result<()> {
         certificates.workloads.insert(name.to_owned(), files);
     }
     let peers = config.peers();
-    let contracts = config.contracts(app)?;
     let plan = Plan { contracts, peers, identities, ready_file: args.ready_file, certificates, banner: false, config };
     process::block_on(process::run(plan))
 }

@@ -11,6 +11,7 @@ use anyhow::Result;
 use drystone_mesh::{
     clock::Clock,
     config::{ConfigError, Sources},
+    error::Chain,
     identity::{Authority, Identity, TrustDomain},
     telemetry::logs,
 };
@@ -123,7 +124,7 @@ async fn renew(
         };
         match renewed() {
             Ok(()) => info!("certificates renewed"),
-            Err(error) => warn!(cause = format!("{error:#}"), "certificates not renewed; the old ones go on"),
+            Err(error) => warn!(cause = %Chain(error.as_ref()), "certificates not renewed; the old ones go on"),
         }
     }
 }

@@ -113,7 +113,7 @@ impl Server {
             &self.node,
             &self.limits,
             access::rules_of(&self.node.contracts, &names),
-            self.services,
+            &self.services,
         ));
         let address = listener.local_addr()?;
         info!(service = self.node.name, %address, "serving");

@@ -43,7 +43,6 @@ pub(super) struct Stack {
     methods: HashMap<Arc<str>, Arc<Entry>>,
     unknown: MethodMetrics,
     metrics: Metrics,
-    services: HashMap<&'static str, Arc<dyn Rpc>>,
     verifier: Verifier,
     domain: TrustDomain,
     clock: Clock,
@@ -55,9 +54,10 @@ pub(super) struct Stack {
     tasks: TaskTracker,
 }
 
-/// One RPC: its rule and where its figures go.
+/// One RPC: its rule, who answers it, and where its figures go.
 struct Entry {
     rule: Arc<Method>,
+    service: Arc<dyn Rpc>,
     metrics: MethodMetrics,
     limit: Option<Limit>,
 }
@@ -89,17 +89,17 @@ impl Stack {
         node: &Node,
         limits: &Limits,
         rules: Rules,
-        services: HashMap<&'static str, Arc<dyn Rpc>>,
+        services: &HashMap<&'static str, Arc<dyn Rpc>>,
     ) -> Self {
         let entry = |rule: Arc<Method>| {
+            let service = services.get(rule.service())?.clone();
             let limit = rule.policy.limit.as_deref().map(|name| node.limits.of(name));
-            Arc::new(Entry { metrics: node.metrics.method(&rule.path), limit, rule })
+            Some(Arc::new(Entry { metrics: node.metrics.method(&rule.path), service, limit, rule }))
         };
         Self {
-            methods: rules.into_iter().map(|(path, rule)| (path, entry(rule))).collect(),
+            methods: rules.into_iter().filter_map(|(path, rule)| Some((path, entry(rule)?))).collect(),
             unknown: unknown_metrics(&node.metrics),
             metrics: node.metrics.clone(),
-            services,
             verifier: node.verifier.clone(),
             domain: node.identity.trust_domain(),
             clock: node.clock.clone(),
@@ -178,7 +178,7 @@ impl Stack {
 
         let client = admitted.call.parts().client.address.clone();
         let finish = arrival.finish(entry, client, span.clone());
-        let response = self.run(&entry.rule, admitted, request).instrument(span).await;
+        let response = self.run(entry, admitted, request).instrument(span).await;
         finish.watch(response)
     }
 
@@ -211,11 +211,9 @@ impl Stack {
     }
 
     /// Calls the RPC, within its time. A handler that panics fails one call, not the connection.
-    async fn run(&self, rule: &Method, admitted: Admitted, request: Request<Incoming>) -> Response<Body> {
+    async fn run(&self, entry: &Entry, admitted: Admitted, request: Request<Incoming>) -> Response<Body> {
         let Admitted { call, deadline, permit } = admitted;
-        let Some(service) = self.services.get(rule.service()) else {
-            return Status::from(access::unknown_method().error).into_http();
-        };
+        let Entry { rule, service, .. } = entry;
         let single = !rule.client_streaming;
         let mut request = request.map(|body| Body::new(Messages::new(body, single, self.max_message)));
         request::bound_encoding(request.headers_mut());
