@@ -1,7 +1,10 @@
-//! What happens to an answer on its way out: it keeps its deadline, holds its place, and is counted once.
+//! What happens to a response on its way out: it keeps its deadline, its call is counted among those in flight until its
+//! end, and is recorded once.
 
 use std::{
+    net::SocketAddr,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
     time::Instant,
 };
@@ -12,48 +15,44 @@ use http_body::{Body as _, Frame, SizeHint};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::{Code, Status, body::Body};
+use tracing::{Span, debug, info};
 
+use super::stack::Entry;
 use crate::{
     deadline::DeadlineBody,
     error::{Error, Reason},
+    telemetry::CallerLabel,
 };
 
-/// Holds a call's place among those in flight until its answer has gone, and ends it in time.
-pub(super) fn hold(
-    response: Response<Body>,
-    deadline: Option<Instant>,
-    permit: OwnedSemaphorePermit,
-    stop: Option<CancellationToken>,
-) -> Response<Body> {
-    // An answer without a body has gone already; one whose frames are all there cannot be late.
-    if response.body().is_end_stream() {
-        return response;
-    }
-    response.map(|body| match stop {
-        // A stream may stand for days: it gives its place back, and has a deadline and the server's end to mind.
-        Some(stop) => {
-            let body = Stream { body, stop: Box::pin(stop.cancelled_owned()), over: false };
-            match deadline {
-                Some(deadline) => Body::new(DeadlineBody::new(body, deadline)),
-                None => Body::new(body),
-            }
-        }
-        None => Body::new(Held { body, _permit: permit }),
-    })
-}
-
-/// The answer of a unary call, which keeps its place until it has gone.
-struct Held {
+/// The body of a response as hyper gets it. Nothing is boxed between tonic's body and it.
+pub(super) struct ResponseBody {
     body: Body,
-    _permit: OwnedSemaphorePermit,
+    completion: Option<Completion>,
 }
 
-impl http_body::Body for Held {
+impl From<Body> for ResponseBody {
+    /// A body that nothing is recorded of.
+    fn from(body: Body) -> Self {
+        Self { body, completion: None }
+    }
+}
+
+impl http_body::Body for ResponseBody {
     type Data = Bytes;
     type Error = Status;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        let frame = Pin::new(&mut self.body).poll_frame(cx);
+        let code = match &frame {
+            Poll::Ready(Some(Ok(frame))) => frame.trailers_ref().and_then(code_of),
+            Poll::Ready(Some(Err(status))) => Some(status.code()),
+            Poll::Ready(None) => Some(Code::Ok),
+            Poll::Pending => None,
+        };
+        if let (Some(code), Some(completion)) = (code, &mut self.completion) {
+            completion.record(code);
+        }
+        frame
     }
 
     fn is_end_stream(&self) -> bool {
@@ -62,6 +61,72 @@ impl http_body::Body for Held {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+/// Records once how a call ended, whichever way that becomes known: in the headers of a response without body, in its
+/// trailers, or by the caller's disconnect.
+pub(super) struct Completion {
+    pub(super) entry: Arc<Entry>,
+    pub(super) caller: CallerLabel,
+    pub(super) started: Instant,
+    /// The address of the client outside, as an entry point said it.
+    pub(super) client: String,
+    pub(super) remote: SocketAddr,
+    pub(super) span: Span,
+    /// The call's place among those in flight.
+    pub(super) permit: Option<OwnedSemaphorePermit>,
+    pub(super) is_recorded: bool,
+}
+
+impl Completion {
+    /// Records the code that is in a response's headers.
+    pub(super) fn headers<B>(mut self, response: &Response<B>) {
+        self.record(code_of(response.headers()).unwrap_or(Code::Ok));
+    }
+
+    /// Watches a response until its end.
+    pub(super) fn watch(mut self, response: Response<Body>) -> Response<ResponseBody> {
+        if let Some(code) = code_of(response.headers()) {
+            self.record(code);
+            return response.map(ResponseBody::from);
+        }
+        response.map(|body| ResponseBody { body, completion: Some(self) })
+    }
+
+    /// Counts the call, and writes its audit record: who called for whom is in the span.
+    fn record(&mut self, code: Code) {
+        if std::mem::replace(&mut self.is_recorded, true) {
+            return;
+        }
+        let Self { entry, caller, started, client, remote, span, .. } = self;
+        let elapsed = started.elapsed();
+        entry.metrics.observe(*caller, code, elapsed);
+        span.in_scope(|| {
+            debug!(?code, ?elapsed, "call ended");
+            if entry.rule.audit.is_some() {
+                info!(target: "audit", ?code, client, %remote, "audited call");
+            }
+        });
+    }
+}
+
+impl Drop for Completion {
+    fn drop(&mut self) {
+        self.record(Code::Cancelled);
+    }
+}
+
+/// The body of a streaming response, which ends at its deadline and when the server stops.
+pub(super) fn stream(body: Body, deadline: Option<Instant>, stop: CancellationToken) -> Body {
+    // A stream whose frames are all there cannot be late.
+    if body.is_end_stream() {
+        return body;
+    }
+    let body = Stream { body, stop: Box::pin(stop.cancelled_owned()), over: false };
+    match deadline {
+        Some(deadline) => Body::new(DeadlineBody::new(body, deadline)),
+        None => Body::new(body),
     }
 }
 
@@ -95,75 +160,6 @@ impl http_body::Body for Stream {
 
     fn is_end_stream(&self) -> bool {
         self.over || self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
-/// Tells once how a call ended, whichever way that becomes known: in the headers of an answer without
-/// body, in its trailers, or by the caller going away.
-pub(super) struct Finish(Option<Box<dyn FnOnce(Code) + Send>>);
-
-impl Finish {
-    pub(super) fn new(tell: impl FnOnce(Code) + Send + 'static) -> Self {
-        Self(Some(Box::new(tell)))
-    }
-
-    /// Tells the code that stands in an answer's headers.
-    pub(super) fn headers<B>(mut self, response: &Response<B>) {
-        self.tell(code_of(response.headers()).unwrap_or(Code::Ok));
-    }
-
-    /// Watches an answer until its end.
-    pub(super) fn watch(mut self, response: Response<Body>) -> Response<Body> {
-        if let Some(code) = code_of(response.headers()) {
-            self.tell(code);
-            return response;
-        }
-        response.map(|body| Body::new(Watched { body, finish: self }))
-    }
-
-    fn tell(&mut self, code: Code) {
-        if let Some(tell) = self.0.take() {
-            tell(code);
-        }
-    }
-}
-
-impl Drop for Finish {
-    fn drop(&mut self) {
-        self.tell(Code::Cancelled);
-    }
-}
-
-struct Watched {
-    body: Body,
-    finish: Finish,
-}
-
-impl http_body::Body for Watched {
-    type Data = Bytes;
-    type Error = Status;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let frame = Pin::new(&mut self.body).poll_frame(cx);
-        match &frame {
-            Poll::Ready(Some(Ok(frame))) => {
-                if let Some(code) = frame.trailers_ref().and_then(code_of) {
-                    self.finish.tell(code);
-                }
-            }
-            Poll::Ready(Some(Err(status))) => self.finish.tell(status.code()),
-            Poll::Ready(None) => self.finish.tell(Code::Ok),
-            Poll::Pending => {}
-        }
-        frame
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {

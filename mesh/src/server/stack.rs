@@ -17,13 +17,13 @@ use hyper::body::{Body as _, Incoming};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Code, Status, body::Body};
-use tracing::{Instrument, Span, debug, error, info, info_span, warn};
+use tracing::{Instrument, Span, error, info_span, warn};
 
 use super::{
     Limits, Rpc,
     acceptor::PeerInfo,
     request::{self, Messages},
-    response::Finish,
+    response::{self, Completion, ResponseBody},
 };
 use crate::{
     access::{self, Denial, Part, Rules},
@@ -55,10 +55,10 @@ pub(super) struct Stack {
 }
 
 /// One RPC: its rule, who answers it, and where its figures go.
-struct Entry {
-    rule: Arc<Method>,
+pub(super) struct Entry {
+    pub(super) rule: Arc<Method>,
     service: Arc<dyn Rpc>,
-    metrics: MethodMetrics,
+    pub(super) metrics: MethodMetrics,
     limit: Option<Limit>,
 }
 
@@ -125,7 +125,7 @@ impl Stack {
     }
 
     /// Serves one call, and sees to it that it is counted, logged and audited however it ends.
-    pub(super) async fn serve(&self, peer: &Peer, request: Request<Incoming>) -> Response<Body> {
+    pub(super) async fn serve(&self, peer: &Peer, request: Request<Incoming>) -> Response<ResponseBody> {
         let arrival = Arrival::of(peer, request.headers());
         let path = request.uri().path();
         let request_id = arrival.request_id.to_str().unwrap_or_default();
@@ -137,18 +137,18 @@ impl Stack {
             match entry {
                 Some(entry) => {
                     let client = arrival.client(request.headers());
-                    arrival.finish(entry, client.address, span).headers(&response);
+                    arrival.completion(entry, client.address, span, None).headers(&response);
                 }
                 None => self.unknown.observe(peer.label, Code::Unimplemented, arrival.started.elapsed()),
             }
             self.discard(request);
-            return response;
+            return response.map(ResponseBody::from);
         }
         let Some(entry) = entry else {
             self.unknown.observe(peer.label, Code::Unimplemented, arrival.started.elapsed());
             let response = span.in_scope(|| arrival.refuse(&self.unknown, access::unknown_method()));
             self.discard(request);
-            return response;
+            return response.map(ResponseBody::from);
         };
 
         let admitted = match span.in_scope(|| self.admit(&entry.rule, &arrival, request.headers())) {
@@ -170,16 +170,22 @@ impl Stack {
                     Refusal::Failed(error) => Status::from(error).into_http(),
                 });
                 let client = arrival.client(request.headers());
-                arrival.finish(entry, client.address, span).headers(&response);
+                arrival.completion(entry, client.address, span, None).headers(&response);
                 self.discard(request);
-                return response;
+                return response.map(ResponseBody::from);
             }
         };
 
-        let client = admitted.call.parts().client.address.clone();
-        let finish = arrival.finish(entry, client, span.clone());
-        let response = self.run(entry, admitted, request).instrument(span).await;
-        finish.watch(response)
+        let Admitted { call, deadline, permit } = admitted;
+        let client = call.parts().client.address.clone();
+        let mut completion = arrival.completion(entry, client, span.clone(), Some(permit));
+        let mut response = self.run(entry, call, deadline, request).instrument(span).await;
+        if entry.rule.server_streaming {
+            // A stream may last for days: it gives its place back.
+            completion.permit = None;
+            response = response.map(|body| response::stream(body, deadline, self.streams.clone()));
+        }
+        completion.watch(response)
     }
 
     /// Lets a call in, or says why not. The cheapest and most certain refusals come first.
@@ -211,8 +217,13 @@ impl Stack {
     }
 
     /// Calls the RPC, within its time. A handler that panics fails one call, not the connection.
-    async fn run(&self, entry: &Entry, admitted: Admitted, request: Request<Incoming>) -> Response<Body> {
-        let Admitted { call, deadline, permit } = admitted;
+    async fn run(
+        &self,
+        entry: &Entry,
+        call: Call,
+        deadline: Option<Instant>,
+        request: Request<Incoming>,
+    ) -> Response<Body> {
         let Entry { rule, service, .. } = entry;
         let single = !rule.client_streaming;
         let mut request = request.map(|body| Body::new(Messages::new(body, single, self.max_message)));
@@ -223,15 +234,14 @@ impl Stack {
             Some(deadline) => tokio::time::timeout_at(deadline.into(), answer).await,
             None => Ok(answer.await),
         };
-        let response = match outcome {
+        match outcome {
             Ok(Ok(Ok(response))) => response,
             Ok(Err(_panic)) => {
                 error!("the handler panicked");
-                return Status::from(Error::internal("the handler panicked")).into_http();
+                Status::from(Error::internal("the handler panicked")).into_http()
             }
-            Err(_elapsed) => return Status::from(deadline::exceeded()).into_http(),
-        };
-        super::response::hold(response, deadline, permit, rule.server_streaming.then(|| self.streams.clone()))
+            Err(_elapsed) => Status::from(deadline::exceeded()).into_http(),
+        }
     }
 
     /// Takes what is left of a request that is refused.
@@ -290,20 +300,16 @@ impl<'a> Arrival<'a> {
         Client { address: said(header::CLIENT_ADDRESS), agent: said(header::CLIENT_AGENT) }
     }
 
-    /// Counts the call when it ends, and writes its audit record: who called for whom stands in the span.
-    fn finish(&self, entry: &Arc<Entry>, client: String, span: Span) -> Finish {
-        let (entry, caller, started) = (entry.clone(), self.peer.label, self.started);
-        let remote = self.peer.info.remote;
-        Finish::new(move |code| {
-            let elapsed = started.elapsed();
-            entry.metrics.observe(caller, code, elapsed);
-            span.in_scope(|| {
-                debug!(?code, ?elapsed, "call ended");
-                if entry.rule.audit.is_some() {
-                    info!(target: "audit", ?code, client, %remote, "audited call");
-                }
-            });
-        })
+    /// What records the call when it ends.
+    fn completion(
+        &self,
+        entry: &Arc<Entry>,
+        client: String,
+        span: Span,
+        permit: Option<OwnedSemaphorePermit>,
+    ) -> Completion {
+        let (entry, caller, remote) = (entry.clone(), self.peer.label, self.peer.info.remote);
+        Completion { entry, caller, started: self.started, client, remote, span, permit, is_recorded: false }
     }
 
     /// Refuses a request that is not one of gRPC.
