@@ -6,6 +6,7 @@
 //! question and its rules for old and idle ones.
 
 use std::{
+    pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -20,7 +21,7 @@ use sqlx::{
     postgres::{PgConnectOptions, PgQueryResult, PgRow, PgStatement, PgTypeInfo},
 };
 use tokio::{
-    sync::{Notify, OwnedSemaphorePermit, Semaphore},
+    sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot},
     time::timeout,
 };
 
@@ -35,6 +36,7 @@ struct Inner {
     pool: PgPool,
     /// One for each connection that there may be: whoever holds one finds a connection here, or sqlx has room for it.
     permits: Arc<Semaphore>,
+    max_connections: usize,
     /// How long to wait for one.
     patience: Duration,
     warm: Mutex<Warm>,
@@ -48,6 +50,8 @@ struct Inner {
 struct Warm {
     /// The one that was used last is the last.
     connections: Vec<Connection>,
+    /// How many more sqlx has been asked for.
+    acquiring: usize,
     is_closed: bool,
 }
 
@@ -77,9 +81,10 @@ pub struct PostgresTransaction {
 impl PostgresPool {
     /// Over this pool, which has so many connections and nobody else who uses them.
     pub(super) fn new(pool: PgPool, connections: u32, patience: Duration) -> Self {
-        let permits = Arc::new(Semaphore::new(connections as usize));
+        let max_connections = connections as usize;
+        let permits = Arc::new(Semaphore::new(max_connections));
         let (put, taken_at) = (Notify::new(), Mutex::new(Instant::now()));
-        Self(Arc::new(Inner { pool, permits, patience, warm: Mutex::default(), put, taken_at }))
+        Self(Arc::new(Inner { pool, permits, max_connections, patience, warm: Mutex::default(), put, taken_at }))
     }
 
     /// Begins a transaction.
@@ -138,20 +143,61 @@ impl PostgresPool {
         Ok(taken)
     }
 
+    /// Whichever comes first: a connection that is put back, or one more of sqlx, which may have no room for a moment: a
+    /// statement that its caller gave up holds its connection to its end.
     async fn connection(&self) -> sqlx::Result<Connection> {
+        let mut acquiring = None;
         loop {
-            let warm = self.warm().connections.pop();
-            if let Some(connection) = warm
-                && connection.well_at.elapsed() < TRUSTED
-            {
+            let mut put = pin!(self.0.put.notified());
+            // From here on, none that is put back is missed.
+            put.as_mut().enable();
+            if let Some(connection) = self.take_warm() {
                 return Ok(connection);
             }
-            // sqlx may have no room for a moment: a statement that its caller gave up holds its connection to its end.
+            if acquiring.is_none() {
+                acquiring = self.acquire();
+            }
+            let acquired = async {
+                match &mut acquiring {
+                    Some(acquiring) => acquiring.await.unwrap_or(Err(sqlx::Error::WorkerCrashed)),
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
-                inner = self.0.pool.acquire() => return Ok(Connection { inner: inner?, well_at: Instant::now() }),
-                () = self.0.put.notified() => {}
+                connection = acquired => return connection,
+                () = put => {}
             }
         }
+    }
+
+    fn take_warm(&self) -> Option<Connection> {
+        let connection = self.warm().connections.pop()?;
+        (connection.well_at.elapsed() < TRUSTED).then_some(connection)
+    }
+
+    /// Asks sqlx for one more, unless it has been asked for as many as there may be.
+    ///
+    /// In a task, which goes on when its caller finds another connection first: a connect that is broken off begins anew
+    /// with the next caller, and under load none would ever come to its end.
+    fn acquire(&self) -> Option<oneshot::Receiver<sqlx::Result<Connection>>> {
+        let mut warm = self.warm();
+        if warm.acquiring >= self.0.max_connections {
+            return None;
+        }
+        warm.acquiring += 1;
+        let (done, acquiring) = oneshot::channel();
+        let pool = self.clone();
+        tokio::spawn(async move {
+            let acquired = pool.0.pool.acquire().await;
+            pool.warm().acquiring -= 1;
+            let connection = acquired.map(|inner| Connection { inner, well_at: Instant::now() });
+            if let Err(Ok(connection)) = done.send(connection) {
+                pool.put(connection);
+            }
+            // Whoever could not ask for one may do so now.
+            pool.0.put.notify_one();
+        });
+        Some(acquiring)
     }
 
     /// Keeps a connection whose statement went well.

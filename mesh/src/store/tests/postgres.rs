@@ -279,6 +279,32 @@ async fn more_callers_than_connections_wait_their_turn_and_not_for_ever() {
     write(&db, 1, "in time").await.unwrap();
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_busy_pool_grows_to_its_size() {
+    let database = database().await;
+    let pool_of_four = PoolConfig { connections: 4, ..PoolConfig::default() };
+    let db = Db::open(with(database.url(), &pool_of_four, None), FIRST).await.unwrap();
+    let watch = Db::open(notes(database.url()), FIRST).await.unwrap();
+    sqlx::query("SELECT 1").execute(pool(&db)).await.unwrap();
+    let mut callers = tokio::task::JoinSet::new();
+    for _ in 0..16 {
+        let pool = pool(&db);
+        callers.spawn(async move {
+            loop {
+                // It puts its connection back sooner than another one is made.
+                sqlx::query("SELECT 1").execute(pool.clone()).await.unwrap();
+            }
+        });
+    }
+    let others = "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()";
+    let grown = async {
+        while sqlx::query_scalar::<_, i64>(others).fetch_one(pool(&watch)).await.unwrap() < 4 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(BOUND, grown).await.expect("there are as many connections as there may be");
+}
+
 #[tokio::test]
 async fn a_caller_that_gives_up_leaves_the_only_connection_to_the_next() {
     let database = database().await;
