@@ -36,9 +36,13 @@ fn example() -> Home {
     let home = Home::new();
     let source = binary::repository().join("examples/orders-python");
     succeed(Command::new("cp").arg("-R").arg(source.join("proto")).arg(source.join("service.py")).arg(home.path()));
-    let output = readme::run(&format!("set -e\n{}", readme::section_of(README, "contract")), home.path());
-    assert!(output.status.success(), "{output:?}");
+    compile_contract(home.path());
     home
+}
+
+fn compile_contract(directory: &Path) {
+    let output = readme::run(&format!("set -e\n{}", readme::section_of(README, "contract")), directory);
+    assert!(output.status.success(), "{output:?}");
 }
 
 /// What the caller of the tests needs besides: clients of the platform's services.
@@ -126,6 +130,31 @@ fn contracts_that_clash_are_refused_at_start_by_both_names() {
         }
     }
     assert!(!made.path().join("data").exists(), "nothing is begun");
+}
+
+#[test]
+fn a_limit_that_a_contract_names_has_to_be_set() {
+    let made = example();
+    let contract = made.path().join("proto/acme/orders/v1/orders.proto");
+    let text = fs::read_to_string(&contract).unwrap();
+    let limited = text.replace("policy) = {\n", "policy) = {\n      limit: \"orders\"\n");
+    assert_ne!(limited, text);
+    fs::write(&contract, limited).unwrap();
+    compile_contract(made.path());
+
+    let show = |limit: Option<&str>| {
+        let mut command = process::drystone(&["access", "show"]);
+        command.env("DRYSTONE_CONTRACTS", r#"["orders.binpb"]"#).current_dir(made.path());
+        process::run_to_end(command.envs(limit.map(|limit| ("DRYSTONE_LIMITS__CALLS_PER_MINUTE__ORDERS", limit))))
+    };
+    let unset = show(None);
+    let advice =
+        "counts calls for the limit `orders`, which is not set; add `orders = 60` under [limits.calls_per_minute]";
+    assert!(!unset.status.success() && unset.stderr.contains(advice), "{unset:?}");
+    let set = show(Some("60"));
+    assert!(set.status.success() && set.stdout.contains("acme.orders.v1.OrderService/ListOrders"), "{set:?}");
+    let excessive = show(Some("1000001"));
+    assert!(excessive.stderr.contains("limits.calls_per_minute.orders must be at most"), "{excessive:?}");
 }
 
 #[test]

@@ -2,14 +2,15 @@
 
 use std::{
     fs,
-    net::TcpListener,
+    io::Write,
+    net::{TcpListener, TcpStream},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
 use drystone_tests::{
     Home, Mesh, parts,
-    process::{Ended, drystone, run_to_end},
+    process::{self, Ended, Process, drystone, run_to_end},
     readme, services, wait,
 };
 use sqlx::{ConnectOptions, Connection, sqlite::SqliteConnectOptions};
@@ -211,4 +212,59 @@ fn a_database_that_is_damaged_is_named() {
     }
     fs::write(&database, "this is no database, and long enough not to be taken for an empty one".repeat(100)).unwrap();
     assert_says(&up(&configuration(&home, "")), &[database.to_str().unwrap(), "backup"]);
+}
+
+/// An ephemeral mesh without `--data-dir`, its temporary directory in this home.
+async fn ephemeral(home: &Home) -> (Process, serde_json::Value) {
+    let (temporary, ready) = (home.path().join("tmp"), home.path().join("ready.json"));
+    fs::create_dir(&temporary).unwrap();
+    let mut command = drystone(&["up", "--ephemeral", "--ready-file"]);
+    command.arg(&ready).env("TMPDIR", &temporary).current_dir(home.path());
+    let mut process = Process::start(&mut command, &home.path().join("log"), home.path());
+    let read = async || {
+        assert!(process.ended().is_none(), "it has ended: {}", process.log());
+        serde_json::from_slice(&fs::read(&ready).ok()?).ok()
+    };
+    let ready = wait::until("the mesh is ready", read).await;
+    (process, ready)
+}
+
+fn entries(directory: &Path) -> Vec<String> {
+    let names = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<_> = names.collect();
+    names.sort();
+    names
+}
+
+#[tokio::test]
+async fn an_ephemeral_mesh_leaves_nothing_behind() {
+    let home = Home::new();
+    let (process, _) = ephemeral(&home).await;
+    let temporary = entries(&home.path().join("tmp"));
+    assert!(matches!(&temporary[..], [one] if one.starts_with("drystone-")), "{temporary:?}");
+    assert!(entries(&home.path().join("tmp").join(&temporary[0])).contains(&"auth.db".to_owned()));
+    tokio::task::spawn_blocking(|| process.stop()).await.unwrap();
+    assert_eq!(entries(&home.path().join("tmp")), [""; 0]);
+    assert_eq!(entries(home.path()), ["log", "log.stdout", "ready.json", "tmp"]);
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_the_process_at_once() {
+    let home = Home::new();
+    let (mut process, ready) = ephemeral(&home).await;
+    // A request whose body does not come keeps the edge from draining until its time limit.
+    let mut held = TcpStream::connect(ready["rest"].as_str().unwrap().trim_start_matches("http://")).unwrap();
+    held.write_all(
+        b"POST /v1/auth/login HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\n\
+                     content-length: 100\r\n\r\n{",
+    )
+    .unwrap();
+    process::send("INT", process.id());
+    wait::until("it is stopping", async || process.log().contains("a second signal").then_some(())).await;
+    assert!(process.ended().is_none(), "it did not wait for the request: {}", process.log());
+    process::send("INT", process.id());
+    let status = wait::until("it has ended", async || process.ended()).await;
+    assert_eq!(status.code(), Some(130), "{}", process.log());
+    assert!(process.log().contains("stopped at once by a second signal"), "{}", process.log());
+    assert_eq!(entries(&home.path().join("tmp")), [""; 0], "what it kept is gone with it");
 }

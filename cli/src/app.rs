@@ -9,6 +9,7 @@ use drystone_mesh::{config::ConfigError, module::Module};
 use crate::{
     command_line::{CommandLine, WrongUsage},
     output,
+    process::SecondSignal,
 };
 
 const FAILED: u8 = 1;
@@ -42,7 +43,7 @@ impl App {
     }
 
     /// Runs the command that the process was started with. The code says how it ended: 0 well, 1 failed, 2 wrong usage or
-    /// configuration.
+    /// configuration, 128 and the signal's number where a second signal ended it.
     #[must_use]
     pub fn run(&self) -> ExitCode {
         let outcome = self.check().and_then(|()| CommandLine::parse().run(self));
@@ -50,8 +51,7 @@ impl App {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 output::complain(&error);
-                let is_wrong_usage = error.is::<ConfigError>() || error.is::<WrongUsage>();
-                ExitCode::from(if is_wrong_usage { WRONG_USAGE } else { FAILED })
+                ExitCode::from(code_of(&error))
             }
         }
     }
@@ -98,6 +98,13 @@ impl App {
             None => Ok(()),
         }
     }
+}
+
+fn code_of(error: &anyhow::Error) -> u8 {
+    if let Some(second) = error.downcast_ref::<SecondSignal>() {
+        return second.exit_code();
+    }
+    if error.is::<ConfigError>() || error.is::<WrongUsage>() { WRONG_USAGE } else { FAILED }
 }
 
 impl Default for App {

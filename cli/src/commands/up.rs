@@ -3,11 +3,11 @@
 use std::{
     collections::BTreeMap,
     net::{Ipv4Addr, SocketAddr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use drystone_mesh::{
     clock::Clock,
     config::{ConfigError, Sources},
@@ -15,6 +15,7 @@ use drystone_mesh::{
     identity::{Authority, Identity, TrustDomain},
     telemetry::logs,
 };
+use tempfile::TempDir;
 use tracing::{info, warn};
 
 use crate::{
@@ -32,7 +33,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     pub(crate) config: ConfigFile,
 
-    /// Take free ports instead of the configured ones, for tests
+    /// Take free ports instead of the configured ones, and a temporary directory without --data-dir, for tests
     #[arg(long)]
     pub(crate) ephemeral: bool,
 
@@ -51,7 +52,8 @@ pub(crate) struct Args {
 
 /// Runs until Ctrl-C.
 pub(crate) fn run(app: &App, args: Args) -> Result<()> {
-    let mut config = Config::load(app, &sources(&args)?)?;
+    let directory = args.directory()?;
+    let mut config = Config::load(app, &sources(&args, directory.path())?)?;
     logs::init(&config.mesh.log);
     if args.ephemeral {
         take_free_ports(&mut config);
@@ -88,10 +90,42 @@ pub(crate) fn run(app: &App, args: Args) -> Result<()> {
     })
 }
 
-fn sources(args: &Args) -> Result<Sources, ConfigError> {
+/// Where the databases are kept.
+enum Directory {
+    /// As `data_dir` says.
+    Configured,
+    Given(PathBuf),
+    /// Removed with everything in it when the process ends.
+    Temporary(TempDir),
+}
+
+impl Directory {
+    fn path(&self) -> Option<&Path> {
+        match self {
+            Self::Configured => None,
+            Self::Given(path) => Some(path),
+            Self::Temporary(directory) => Some(directory.path()),
+        }
+    }
+}
+
+impl Args {
+    fn directory(&self) -> Result<Directory> {
+        Ok(match &self.data_dir {
+            Some(path) => Directory::Given(path.clone()),
+            None if self.ephemeral => {
+                let directory = tempfile::Builder::new().prefix("drystone-").tempdir();
+                Directory::Temporary(directory.context("no temporary directory can be made; name one with --data-dir")?)
+            }
+            None => Directory::Configured,
+        })
+    }
+}
+
+fn sources(args: &Args, directory: Option<&Path>) -> Result<Sources, ConfigError> {
     let mut sources = args.config.sources();
-    if let Some(directory) = &args.data_dir {
-        let text = |path: &std::path::Path| {
+    if let Some(directory) = directory {
+        let text = |path: &Path| {
             let text = path.to_str().map(str::to_owned);
             text.ok_or_else(|| ConfigError::new("--data-dir is not valid UTF-8; name another directory"))
         };

@@ -247,19 +247,22 @@ impl Config {
         }
         match &self.mesh.issuer {
             Some(issuer) if !is_issuer(issuer) => {
-                Err("issuer must be a URL without query and fragment, such as `https://id.example.org`".to_owned())
+                Err("issuer must be a URL of scheme and host alone, such as `https://id.example.org`: the metadata of an \
+                     issuer with a path would be looked for where the edge does not serve it"
+                    .to_owned())
             }
             _ => Ok(()),
         }
     }
 }
 
-/// Whether a text can be an issuer (RFC 8414, section 2). `http` is taken as well, for meshes on one machine.
+/// Whether a text can be an issuer (RFC 8414, section 2). `http` is taken as well, for meshes on one machine. A path is
+/// not: section 3.1 puts it behind the well-known one, where no route is.
 fn is_issuer(text: &str) -> bool {
-    let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
-    rest.is_some_and(|rest| {
-        let is_lawful = |byte: u8| byte.is_ascii_graphic() && !b"?#@\"<>\\^`{|}".contains(&byte);
-        !rest.is_empty() && !rest.starts_with('/') && rest.bytes().all(is_lawful)
+    let host = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    host.is_some_and(|host| {
+        let is_valid = |byte: u8| byte.is_ascii_graphic() && !b"/?#@\"<>\\^`{|}".contains(&byte);
+        !host.is_empty() && host.bytes().all(is_valid)
     })
 }
 

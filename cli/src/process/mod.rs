@@ -267,17 +267,52 @@ impl Parts {
     }
 }
 
-/// Stops from the outside in: the entry points, then the services, then the admin port, which shows the stopping.
-async fn finish(stops: &Stops, parts: Parts, signal: &'static str) -> Result<()> {
-    info!(signal, "stopping");
+/// Stops from the outside in: the entry points, then the services, then the admin port, which shows the stopping. A
+/// second signal ends what is still running at once.
+async fn finish(stops: &Stops, parts: Parts, signal: StopSignal) -> Result<()> {
+    info!(signal = signal.name(), "stopping; a second signal ends the process at once");
     let Parts { front, services, rest } = parts;
-    for (stop, mut parts) in [(&stops.front, front), (&stops.services, services), (&stops.rest, rest)] {
-        stop.cancel();
-        while let Some(outcome) = parts.join_next().await {
-            outcome.context("a part of the process died")??;
+    let drain = async {
+        for (stop, mut parts) in [(&stops.front, front), (&stops.services, services), (&stops.rest, rest)] {
+            stop.cancel();
+            while let Some(outcome) = parts.join_next().await {
+                outcome.context("a part of the process died")??;
+            }
+        }
+        Ok(())
+    };
+    tokio::select! {
+        outcome = drain => outcome,
+        second = stop_signal() => Err(SecondSignal(second?).into()),
+    }
+}
+
+/// The process was told twice to stop, and calls that were under way have been cut.
+#[derive(Debug, thiserror::Error)]
+#[error("stopped at once by a second signal ({}); calls that were under way have been cut", .0.name())]
+pub(crate) struct SecondSignal(StopSignal);
+
+impl SecondSignal {
+    /// As a shell reports a process that a signal has ended.
+    pub(crate) fn exit_code(&self) -> u8 {
+        128 + self.0 as u8
+    }
+}
+
+/// A signal that asks for a stop, by its number.
+#[derive(Debug, Clone, Copy)]
+enum StopSignal {
+    Interrupt = 2,
+    Terminate = 15,
+}
+
+impl StopSignal {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Interrupt => "interrupt",
+            Self::Terminate => "terminate",
         }
     }
-    Ok(())
 }
 
 /// Waits until every part works that cannot be done without, and every service here can check tokens.
@@ -313,13 +348,13 @@ where
 }
 
 /// Waits for Ctrl-C or SIGTERM, and answers which it was.
-async fn stop_signal() -> io::Result<&'static str> {
+async fn stop_signal() -> io::Result<StopSignal> {
     use tokio::signal::unix::{SignalKind, signal};
 
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     Ok(tokio::select! {
-        _ = interrupt.recv() => "interrupt",
-        _ = terminate.recv() => "terminate",
+        _ = interrupt.recv() => StopSignal::Interrupt,
+        _ = terminate.recv() => StopSignal::Terminate,
     })
 }
 

@@ -126,8 +126,11 @@ mod tests {
 
     #[test]
     fn an_admin_holds_what_the_contracts_declare() {
-        let declared = Permissions::of(&drystone::contracts().unwrap());
-        assert_eq!(Roles::from(Role::Admin).permissions(&declared), ["users:read", "users:write"]);
+        let contracts = drystone::contracts().unwrap();
+        let declared = Permissions::of(&contracts);
+        let held = Roles::from(Role::Admin).permissions(&declared);
+        assert!(held.is_sorted() && held.len() == contracts.permissions().len(), "{held:?}");
+        assert!(contracts.permissions().iter().all(|permission| held.contains(&permission.name)), "{held:?}");
         assert_eq!(Roles::from(Role::Member).permissions(&declared), [""; 0]);
         assert_eq!(Roles::default().permissions(&declared), [""; 0]);
         assert_eq!(Roles::from(Role::Admin).permissions(&Permissions::default()), [""; 0]);
