@@ -52,7 +52,7 @@ impl Envoy {
     }
 }
 
-/// Runs the README's walk at an address: the status of each call, and each body, without what is different each time.
+/// Runs the README's walk at an address: the status of each call, and each body.
 fn walk(rest: SocketAddr, directory: &Path) -> (Vec<String>, Vec<Value>) {
     // Each call is the README's own; what comes of it is written down beside.
     const CURL: &str = r#"curl() { command curl -w '%{stderr}%{http_code}\n' "$@" | tee -a bodies; echo >>bodies; }"#;
@@ -63,10 +63,10 @@ fn walk(rest: SocketAddr, directory: &Path) -> (Vec<String>, Vec<Value>) {
     let bodies = fs::read_to_string(directory.join("bodies")).unwrap();
     let bodies: Vec<Value> = bodies.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
     assert_eq!(bodies.len(), statuses.len(), "each call has a body");
-    (statuses, bodies.into_iter().map(comparable).collect())
+    (statuses, bodies)
 }
 
-/// Ids, times and tokens are different each time. The exceptions that docs/envoy.md lists are taken out as well.
+/// A body without what is different each time: ids, times and tokens.
 fn comparable(value: Value) -> Value {
     match value {
         Value::Object(members) => members
@@ -74,7 +74,6 @@ fn comparable(value: Value) -> Value {
             .map(|(name, value)| {
                 let value = match name.as_str() {
                     "accessToken" | "refreshToken" | "tokenId" => json!("a token"),
-                    "details" => details(value),
                     _ => comparable(value),
                 };
                 (name, value)
@@ -87,20 +86,50 @@ fn comparable(value: Value) -> Value {
     }
 }
 
-/// Details of an error: Envoy writes members that have no value too, and fields by their names in the contract.
-fn details(value: Value) -> Value {
-    match value {
-        Value::Object(members) => members
-            .into_iter()
-            .filter(|(_, value)| !(value == &json!("") || value == &json!({}) || value == &json!([])))
-            .map(|(name, value)| match (name.as_str(), &value) {
-                ("field", Value::String(field)) => (name, json!(field.replace("display_name", "displayName"))),
-                _ => (name, details(value)),
-            })
-            .collect(),
-        Value::Array(items) => items.into_iter().map(details).collect(),
-        other => other,
+/// The fields that refusals of these tests name: in the contract, and in the JSON of the request.
+const FIELDS: [(&str, &str); 5] = [
+    ("id", "id"),
+    ("display_name", "displayName"),
+    ("property.display_name", "displayName"),
+    ("property.labels[\"kind\"]", "labels[\"kind\"]"),
+    ("page_size", "pageSize"),
+];
+
+/// A refusal that Envoy wrote, with each difference that docs/envoy.md lists taken out, and nothing else.
+fn as_the_edge_writes(mut body: Value) -> Value {
+    let mut message = body["message"].clone();
+    let Some(details) = body.get_mut("details").and_then(Value::as_array_mut) else { return body };
+    for detail in details {
+        let members = detail.as_object_mut().unwrap();
+        match members["@type"].as_str().unwrap() {
+            "type.googleapis.com/google.rpc.ErrorInfo" => {
+                assert_eq!(members.remove("metadata"), Some(json!({})), "Envoy writes members without a value");
+            }
+            "type.googleapis.com/google.rpc.BadRequest" => {
+                let violations = members["fieldViolations"].as_array_mut().unwrap();
+                let before = summary(violations);
+                for violation in violations.iter_mut() {
+                    let violation = violation.as_object_mut().unwrap();
+                    assert_eq!(violation.remove("reason"), Some(json!("")), "Envoy writes members without a value");
+                    let known = FIELDS.into_iter().find(|(contract, _)| violation["field"] == *contract);
+                    let (_, json) = known.unwrap_or_else(|| panic!("Envoy names another field: {violation:?}"));
+                    violation.insert("field".to_owned(), json!(json));
+                }
+                assert_eq!(message, before, "the message names the fields as the details do");
+                message = json!(summary(violations));
+            }
+            other => panic!("the differences in {other} are not known"),
+        }
     }
+    body["message"] = message;
+    body
+}
+
+/// The message of a refusal with these violations.
+fn summary(violations: &[Value]) -> String {
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let lines = violations.iter().map(|one| format!("{}: {}", text(&one["field"]), text(&one["description"])));
+    lines.collect::<Vec<_>>().join("; ")
 }
 
 #[tokio::test]
@@ -111,7 +140,8 @@ async fn the_walk_of_the_readme_goes_through_envoy_as_through_the_edge() {
     let (statuses, bodies) = walk(ours.rest().address(), ours.home().path());
     let through_envoy = walk(envoy.address, theirs.home().path());
     assert_eq!(through_envoy.0, statuses);
-    assert_eq!(through_envoy.1, bodies);
+    let theirs = through_envoy.1.into_iter().map(|body| comparable(as_the_edge_writes(body)));
+    assert_eq!(theirs.collect::<Vec<_>>(), bodies.into_iter().map(comparable).collect::<Vec<_>>());
 }
 
 #[tokio::test]
@@ -146,9 +176,18 @@ async fn envoy_answers_as_the_edge_does() {
         let no_id = rest.get("/v1/properties/no-id").bearer(&tokens.access).send().await;
         let invalid = json!({"displayName": ""});
         let invalid = rest.post("/v1/properties", invalid).bearer(&tokens.access).send().await;
-        [missing, absent, no_id, invalid].map(|answer| (answer.status, details(answer.json()["details"].clone())))
+        let long = json!({"displayName": "x".repeat(201), "labels": {"kind": "y".repeat(1000)}});
+        let update = rest.patch(&property, long).bearer(&tokens.access).send().await;
+        let page = rest.get("/v1/properties?pageSize=201").bearer(&tokens.access).send().await;
+        let login = json!({"email": "nobody@example.org", "password": "not the password"});
+        let credentials = rest.post("/v1/auth/login", login).send().await;
+        let stale = rest.patch(&property, json!({"displayName": "Shed", "etag": "v9"})).bearer(&tokens.access);
+        let stale = stale.send().await;
+        let forbidden = rest.get("/v1/users").bearer(&tokens.access).send().await;
+        [missing, absent, no_id, invalid, update, page, credentials, stale, forbidden]
+            .map(|answer| (answer.status, answer.json()))
     };
     let ours = refused(&edge).await;
-    assert_eq!(ours.each_ref().map(|(status, _)| *status), [401, 404, 400, 400]);
-    assert_eq!(refused(&envoy).await, ours);
+    assert_eq!(ours.each_ref().map(|(status, _)| *status), [401, 404, 400, 400, 400, 400, 401, 409, 403]);
+    assert_eq!(refused(&envoy).await.map(|(status, body)| (status, as_the_edge_writes(body))), ours);
 }

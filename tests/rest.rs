@@ -204,6 +204,18 @@ async fn keys_and_discovery_are_where_clients_look_for_them() {
 }
 
 #[tokio::test]
+async fn keys_and_discovery_are_cached_and_read_by_pages_of_any_origin() {
+    let rest = Mesh::shared().rest();
+    for path in
+        ["/.well-known/jwks.json", "/.well-known/openid-configuration", "/.well-known/oauth-authorization-server"]
+    {
+        let answer = rest.get(path).header("origin", "https://app.example").send().await.expect(200);
+        assert_eq!(answer.header("access-control-allow-origin"), "*", "{path}");
+        assert_eq!(answer.header("cache-control"), "public, max-age=3600", "{path}");
+    }
+}
+
+#[tokio::test]
 async fn every_answer_has_a_request_id_and_what_keeps_browsers_safe() {
     let rest = Mesh::shared().rest();
     let own = rest.get("/.well-known/jwks.json").header("x-request-id", "walk-7.b_C").send().await;

@@ -23,14 +23,6 @@ pub(crate) fn write(compiled: &Compiled, is_platform: bool, out: &Path) -> Resul
     fs::write(out.join("descriptor_set.binpb"), set)?;
     let target = Target::of(compiled, is_platform);
     let secretive: Vec<&MessageDescriptor> = target.messages.iter().filter(|message| has_secrets(message)).collect();
-    if let Some(field) =
-        secretive.iter().flat_map(|message| message.fields().collect::<Vec<_>>()).find(is_hidden_in_oneof)
-    {
-        let name = field.full_name();
-        return Err(
-            format!("{name}: is marked debug_redact inside a oneof, which cannot be redacted; move it out").into()
-        );
-    }
 
     code(set, &secretive, &target, out)?;
     validation(set, &target, out)?;
@@ -199,7 +191,8 @@ fn without_imported(source: &str) -> String {
     source.split_inclusive("\n}\n").filter(|item| !is_imported(item)).collect()
 }
 
-/// A `Debug` that shows every field but those marked `debug_redact`.
+/// A `Debug` that shows every field but those marked `debug_redact`, of which the checks of a contract leave none inside a
+/// oneof.
 fn redacted_debug(message: &MessageDescriptor) -> String {
     let plain = message.fields().filter(|field| !is_in_oneof(field)).map(|field| {
         let name = field.name().to_snake_case();
@@ -235,10 +228,6 @@ fn is_in_oneof(field: &FieldDescriptor) -> bool {
     field.containing_oneof().is_some_and(|oneof| !oneof.is_synthetic())
 }
 
-fn is_hidden_in_oneof(field: &FieldDescriptor) -> bool {
-    is_secret(field) && is_in_oneof(field)
-}
-
 /// A message's path, seen from where the modules of its packages are.
 fn rust_path(message: &MessageDescriptor) -> String {
     let mut path: Vec<String> =
@@ -266,5 +255,40 @@ fn identifier(name: &str) -> String {
         "self" | "super" | "crate" | "Self" => format!("{name}_"),
         name if KEYWORDS.contains(&name) => format!("r#{name}"),
         name => name.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::Builder;
+
+    /// Compiles a contract with this message, and generates its code.
+    fn generate(message: &str) -> Result<(), String> {
+        let folder = tempfile::tempdir().unwrap();
+        let source = format!(
+            "syntax = \"proto3\"; package acme.stone.v1; \
+             import \"drystone/access/v1/access.proto\"; import \"buf/validate/validate.proto\"; {message} \
+             service S {{ option (drystone.access.v1.workload) = \"stone\"; rpc Lay(M) returns (M) {{ \
+             option idempotency_level = IDEMPOTENT; \
+             option (drystone.access.v1.rule) = {{ callers: \"any\" subject: SUBJECT_NONE }}; }} }}"
+        );
+        let (root, out) = (folder.path().join("proto"), folder.path().join("out"));
+        fs::create_dir(&root).unwrap();
+        fs::create_dir(&out).unwrap();
+        fs::write(root.join("stone.proto"), source).unwrap();
+        let compiled = Builder::new(&root).compile(folder.path()).map_err(|error| format!("compile: {error}"))?;
+        write(&compiled, false, &out).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_rule_for_values_that_generated_code_cannot_enforce_is_refused() {
+        assert_eq!(generate("message M { string text = 1 [(buf.validate.field).string.max_len = 3]; }"), Ok(()));
+        let cel = "{ id: \"text.x\" message: \"is not x\" expression: \"this != 'x'\" }";
+        let error =
+            generate(&format!("message M {{ string text = 1 [(buf.validate.field).cel = {cel}]; }}")).unwrap_err();
+        assert!(error.contains("acme.stone.v1.M") && error.contains("requires runtime validation"), "{error}");
     }
 }

@@ -2,24 +2,64 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-use std::{collections::BTreeSet, fs, time::Duration};
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
 
 use drystone_build::Builder;
 use drystone_contract::{Audit, Contract, Contracts, EncodedContract, Idempotency, Subject};
 
+const HEAD: &str = "syntax = \"proto3\"; package acme.stone.v1; \
+    import \"drystone/access/v1/access.proto\"; import \"google/api/annotations.proto\"; \
+    message M { string text = 1; M inner = 2; repeated string texts = 3; map<string, string> labels = 4; }\n";
+
 /// Compiles one file, as a contract of the service `stone` of another team.
 fn read(source: &str) -> Result<Contract, String> {
+    read_files(&[("acme/stone/v1/stone.proto", &format!("{HEAD}{source}"))])
+}
+
+/// Compiles these files as one contract.
+fn read_files(files: &[(&str, &str)]) -> Result<Contract, String> {
     let folder = tempfile::tempdir().unwrap();
-    let root = folder.path().join("proto");
-    let file = root.join("acme/stone/v1/stone.proto");
-    fs::create_dir_all(file.parent().unwrap()).unwrap();
-    let head = "syntax = \"proto3\"; package acme.stone.v1; \
-                import \"drystone/access/v1/access.proto\"; import \"google/api/annotations.proto\"; \
-                message M { string text = 1; M inner = 2; repeated string texts = 3; map<string, string> labels = 4; }\n";
-    fs::write(&file, format!("{head}{source}")).unwrap();
+    let root = write(folder.path(), files);
     let compiled = Builder::new(&root).compile(folder.path()).map_err(|error| error.to_string())?;
     Ok(compiled.contract)
 }
+
+fn write(folder: &Path, files: &[(&str, &str)]) -> PathBuf {
+    let root = folder.join("proto");
+    for (name, source) in files {
+        let file = root.join(name);
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(&file, source).unwrap();
+    }
+    root
+}
+
+/// The descriptor set of one file as protoc alone writes it, without any check of ours.
+fn unchecked(source: &str) -> Vec<u8> {
+    let folder = tempfile::tempdir().unwrap();
+    let root = write(folder.path(), &[("stone.proto", &format!("{HEAD}{source}"))]);
+    let output = folder.path().join("stone.binpb");
+    let status = Command::new(protoc_bin_vendored::protoc_bin_path().unwrap())
+        .arg("--include_imports")
+        .arg(format!("--descriptor_set_out={}", output.display()))
+        .args(
+            [&root, Path::new(PLATFORM), &protoc_bin_vendored::include_path().unwrap()]
+                .map(|root: &Path| format!("--proto_path={}", root.display())),
+        )
+        .arg("stone.proto")
+        .status()
+        .unwrap();
+    assert!(status.success());
+    fs::read(output).unwrap()
+}
+
+const PLATFORM: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../proto");
 
 /// The findings about a service whose single RPC `Lay` has these options, beside an idempotency level.
 fn findings(options: &str) -> String {
@@ -117,6 +157,45 @@ fn a_service_says_which_workload_serves_it() {
 }
 
 #[test]
+fn a_permission_is_a_resource_and_an_action_in_lower_case() {
+    let declared = |name: &str| {
+        let option = format!("option (drystone.access.v1.permissions) = {{ name: \"{name}\" description: \"Lay.\" }};");
+        let rpc =
+            format!("option idempotency_level = IDEMPOTENT; {RULE} = {{ callers: \"edge\" subject: SUBJECT_NONE }};");
+        read(&format!("service S {{ {WORKLOAD} {option} rpc Lay(M) returns (M) {{ {rpc} }} }}"))
+    };
+    for name in
+        ["", "stones", "stones:", ":lay", "Stones:lay", "stones:Lay", "stones:lay:all", "stones lay", "stones:l y"]
+    {
+        let error = declared(name).unwrap_err();
+        let expected = format!("acme.stone.v1.S: declares the permission `{name}`; a permission is RESOURCE:ACTION");
+        assert!(error.contains(&expected), "{name}: {error}");
+    }
+    for name in ["stones:lay", "dry-stones:lay_2"] {
+        declared(name).unwrap_or_else(|error| panic!("{name}: {error}"));
+    }
+}
+
+#[test]
+fn a_secret_inside_a_oneof_is_refused_in_every_contract() {
+    let rpc = service(&format!("option idempotency_level = IDEMPOTENT; {OPEN}"));
+    let hidden =
+        format!("message Key {{ message Part {{ oneof kind {{ string pin = 1 [debug_redact = true]; }} }} }} {rpc}");
+    let expected = "acme.stone.v1.Key.Part.pin: is marked debug_redact inside a oneof";
+    let built = read(&hidden).unwrap_err();
+    assert!(built.contains(expected), "{built}");
+    let file = EncodedContract::from_bytes("stone.binpb", unchecked(&hidden));
+    let loaded = Contracts::load([file]).unwrap_err().to_string();
+    assert!(loaded.contains("stone.binpb") && loaded.contains(expected), "{loaded}");
+
+    let lawful = format!(
+        "message Key {{ optional string pin = 1 [debug_redact = true]; oneof kind {{ string name = 2; }} }} {rpc}"
+    );
+    read(&lawful).unwrap();
+    Contracts::load([EncodedContract::from_bytes("stone.binpb", unchecked(&lawful))]).unwrap();
+}
+
+#[test]
 fn an_idempotency_level_is_stated() {
     let rule = format!("{RULE} = {{ callers: \"edge\" subject: SUBJECT_NONE }};");
     let error = read(&service(&rule)).unwrap_err();
@@ -139,7 +218,23 @@ fn a_rest_path_fits_its_rpc() {
         ("get: \"/v1/x\" response_body: \"text\"", "uses `response_body`"),
         ("get: \"/v1/x\" body: \"*\"", "has a body on a GET"),
         ("body: \"*\"", "without method and path"),
-        ("custom: {kind: \"BAD KIND\" path: \"/v1/x\"}", "HTTP does not have"),
+        (
+            "custom: {kind: \"BAD KIND\" path: \"/v1/x\"}",
+            "names the method `BAD KIND`; a custom one has the letters A-Z",
+        ),
+        ("custom: {kind: \"report\" path: \"/v1/x\"}", "names the method `report`"),
+        ("custom: {kind: \"M-SEARCH\" path: \"/v1/x\"}", "names the method `M-SEARCH`"),
+        ("custom: {kind: \"*\" path: \"/v1/x\"}", "names the method `*`"),
+        ("custom: {kind: \"\" path: \"/v1/x\"}", "names the method ``"),
+        ("custom: {kind: \"CONNECT\" path: \"/v1/x\"}", "is none of CONNECT, OPTIONS, TRACE"),
+        ("custom: {kind: \"OPTIONS\" path: \"/v1/x\"}", "is none of CONNECT, OPTIONS, TRACE"),
+        ("custom: {kind: \"TRACE\" path: \"/v1/x\"}", "is none of CONNECT, OPTIONS, TRACE"),
+        ("custom: {kind: \"HEAD\" path: \"/v1/x\"} body: \"*\"", "has a body on a HEAD"),
+        ("get: \"/health\"", "`GET /health`, which matches `/health`, the edge's own health"),
+        ("post: \"/health\"", "the edge's own health"),
+        ("get: \"/{text}\"", "the edge's own health"),
+        ("get: \"/{text=**}\"", "the edge's own health"),
+        ("get: \"/health/**\"", "the edge's own health"),
         ("get: \"/v1/{text}\" additional_bindings {get: \"/v1/{inner.text}\"}", "match the same requests"),
         ("get: \"/v1/{text}/x\" additional_bindings {get: \"/v1/y/{text}\"}", "match the same requests"),
     ] {
@@ -149,7 +244,14 @@ fn a_rest_path_fits_its_rpc() {
             "{http}: {findings}"
         );
     }
-    for http in ["get: \"/v1/{inner.inner.text}\"", "get: \"/v1/{text}\" additional_bindings {get: \"/v1/me\"}"] {
+    for http in [
+        "get: \"/v1/stones/{inner.inner.text}\"",
+        "get: \"/v1/stones/{text}\" additional_bindings {get: \"/v1/stones/me\"}",
+        "custom: {kind: \"REPORT\" path: \"/v1/x\"}",
+        "custom: {kind: \"HEAD\" path: \"/v1/x\"}",
+        "get: \"/health/{text}\"",
+        "get: \"/v1/health\"",
+    ] {
         let options =
             format!("option idempotency_level = NO_SIDE_EFFECTS; option (google.api.http) = {{{http}}}; {OPEN}");
         read(&service(&options)).unwrap_or_else(|error| panic!("{http}: {error}"));
@@ -163,12 +265,15 @@ fn what_is_reached_from_outside_says_so() {
     assert!(closed.contains("has the REST path `GET /v1/stones` but does not list `outside`"), "{closed}");
     let changing = read(&service(&format!("option idempotency_level = IDEMPOTENT; {get} {OPEN}"))).unwrap_err();
     assert!(changing.contains("only what has NO_SIDE_EFFECTS can be a GET"), "{changing}");
+    let head = "option (google.api.http) = { custom: {kind: \"HEAD\" path: \"/v1/stones\"} };";
+    let changing = read(&service(&format!("option idempotency_level = IDEMPOTENT; {head} {OPEN}"))).unwrap_err();
+    assert!(changing.contains("only what has NO_SIDE_EFFECTS can be a HEAD"), "{changing}");
     let stream = read(&format!(
         "service S {{ {WORKLOAD} rpc Lay(M) returns (stream M) {{ option idempotency_level = NO_SIDE_EFFECTS; {get} {OPEN} }} }}"
     ));
     assert!(stream.unwrap_err().contains("is a stream, which is not carried over REST"));
-    let ours = finding(&format!("option (google.api.http) = {{ get: \"/v1/users/{{text}}\" }}; {OPEN}"));
-    assert!(ours.contains("matches requests of") && ours.contains("drystone.user.v1.UserService/GetUser"), "{ours}");
+    let ours = findings(&format!("option (google.api.http) = {{ get: \"/v1/users/{{text}}\" }}; {OPEN}"));
+    assert!(ours.contains(" overlaps ") && ours.contains("drystone.user.v1.UserService/GetUser"), "{ours}");
 }
 
 #[test]
@@ -218,10 +323,114 @@ fn contracts_that_clash_are_refused_by_both_names() {
     let other = EncodedContract::from_bytes("rock.binpb", read(&other).unwrap().descriptor_set());
     let error = Contracts::load([named("stone.binpb"), other]).unwrap_err().to_string();
     assert!(
-        error.contains("acme.stone.v1.RockService/Lay: the REST path `GET /v1/stones` matches requests of"),
+        error.contains(
+            "acme.stone.v1.RockService/Lay: the REST path `GET /v1/stones` of rock.binpb overlaps \
+             `GET /v1/stones`, which is acme.stone.v1.StoneService/Lay of stone.binpb"
+        ),
         "{error}"
     );
-    assert!(error.contains("acme.stone.v1.StoneService/Lay"), "{error}");
+}
+
+/// A contract with one RPC for each of these bindings, and names of its own.
+fn bound(name: &str, bindings: &[&str]) -> EncodedContract {
+    let rpcs: Vec<String> = bindings
+        .iter()
+        .enumerate()
+        .map(|(number, http)| {
+            format!(
+                "rpc Do{number}(M) returns (M) {{ option idempotency_level = NO_SIDE_EFFECTS; \
+                 option (google.api.http) = {{{http}}}; {OPEN} }} "
+            )
+        })
+        .collect();
+    let source =
+        format!("service {name}Service {{ option (drystone.access.v1.workload) = \"{name}\"; {} }}", rpcs.concat());
+    EncodedContract::from_bytes(format!("{name}.binpb"), unchecked(&source))
+}
+
+#[test]
+fn a_contract_takes_no_requests_from_another_one() {
+    for (ours, theirs) in [
+        ("get: \"/v1/rocks/{text}\"", "get: \"/v1/rocks/admins\""),
+        ("get: \"/v1/rocks/{text}\"", "get: \"/v1/rocks/**\""),
+        ("get: \"/v1/rocks/{text}\"", "get: \"/v1/rocks/{inner.text}\""),
+        ("get: \"/v1/rocks/{text}\"", "custom: {kind: \"HEAD\" path: \"/v1/rocks/{text}\"}"),
+        ("get: \"/v1/rocks/{text}\"", "post: \"/v1/rocks/{text}:block\""),
+        ("delete: \"/v1/rocks/{text}\"", "get: \"/v1/rocks/me:block\""),
+        ("post: \"/v1/rocks/{text}:block\"", "post: \"/v1/rocks/me:block\""),
+    ] {
+        for (first, second) in [(ours, theirs), (theirs, ours)] {
+            let error = Contracts::load([bound("one", &[first]), bound("two", &[second])]).unwrap_err();
+            let [finding] = &error.findings[..] else { panic!("{first} {second}: {error}") };
+            let (own, other) = finding.split_once(" overlaps ").unwrap();
+            assert!(own.starts_with("acme.stone.v1.twoService/Do0: the REST path `"), "{finding}");
+            assert!(own.ends_with("` of two.binpb") && own.contains("/v1/rocks/"), "{finding}");
+            assert!(
+                other.contains("/v1/rocks/") && other.contains("acme.stone.v1.oneService/Do0 of one.binpb"),
+                "{finding}"
+            );
+        }
+    }
+}
+
+#[test]
+fn routes_that_share_no_request_may_be_in_two_contracts() {
+    for (ours, theirs) in [
+        ("get: \"/v1/rocks/{text}\"", "get: \"/v1/rocks\""),
+        ("get: \"/v1/rocks/{text}\"", "get: \"/v1/rocks/{text}/parts\""),
+        ("get: \"/v1/rocks/{text}\"", "delete: \"/v1/rocks/{text}\""),
+        ("get: \"/v1/rocks/{text}\"", "post: \"/v1/rocks:import\""),
+        ("post: \"/v1/rocks/{text}:block\"", "post: \"/v1/rocks/{text}:lift\""),
+    ] {
+        Contracts::load([bound("one", &[ours]), bound("two", &[theirs])])
+            .unwrap_or_else(|error| panic!("{ours} {theirs}: {error}"));
+    }
+}
+
+#[test]
+fn within_a_contract_the_more_specific_route_is_meant() {
+    let get = "get: \"/v1/rocks/{text}\"";
+    let specific = ["get: \"/v1/rocks/admins\"", "get: \"/v1/rocks/**\"", "post: \"/v1/rocks/{text}:block\""];
+    Contracts::load([bound("one", &[&[get], &specific[..]].concat())]).unwrap();
+    let error = Contracts::load([bound("one", &[get, "get: \"/v1/rocks/{inner.text}\""])]).unwrap_err();
+    assert!(error.to_string().contains("matches requests of"), "{error}");
+}
+
+/// A contract of the service `name` with a file `common/v1/common.proto` in which `Size` has this field.
+fn sized(name: &str, field: &str) -> EncodedContract {
+    let common = format!("syntax = \"proto3\"; package common.v1; message Size {{ {field} = 1; }}");
+    let service = format!(
+        "syntax = \"proto3\"; package acme.{name}.v1; \
+         import \"drystone/access/v1/access.proto\"; import \"common/v1/common.proto\"; \
+         service SizeService {{ option (drystone.access.v1.workload) = \"{name}\"; \
+         rpc Measure(common.v1.Size) returns (common.v1.Size) {{ option idempotency_level = IDEMPOTENT; \
+         {RULE} = {{ callers: \"any\" subject: SUBJECT_NONE }}; }} }}"
+    );
+    let files = [("common/v1/common.proto", &*common), (&*format!("acme/{name}/v1/{name}.proto"), &*service)];
+    let contract = read_files(&files).unwrap();
+    EncodedContract::from_bytes(format!("{name}.binpb"), contract.descriptor_set())
+}
+
+#[test]
+fn each_contract_has_its_own_files_of_a_name() {
+    let contracts = Contracts::load([sized("rock", "int64 grams"), sized("stone", "string text")]).unwrap();
+    for (number, (name, field)) in [("rock", "grams"), ("stone", "text")].into_iter().enumerate() {
+        let path = format!("/acme.{name}.v1.SizeService/Measure");
+        assert_eq!(&*contracts.method(&path).unwrap().workload, name);
+        let service = contracts.each()[number].pool().get_service_by_name(&path[1..path.len() - "/Measure".len()]);
+        let input = service.unwrap().methods().next().unwrap().input();
+        let fields: Vec<_> = input.fields().map(|field| field.name().to_owned()).collect();
+        assert_eq!(fields, [field]);
+    }
+    let error = contracts.descriptor_set().unwrap_err().to_string();
+    assert!(
+        error.contains("the contract stone.binpb cannot be used")
+            && error
+                .contains("its file common/v1/common.proto differs from that of rock.binpb; export each from its own"),
+        "{error}"
+    );
+    let same = Contracts::load([sized("rock", "int64 grams"), sized("stone", "int64 grams")]).unwrap();
+    same.descriptor_set().unwrap();
 }
 
 #[test]
@@ -255,6 +464,5 @@ fn comments_of_other_projects_are_left_out_and_nothing_else() {
 
 fn drystone_platform() -> Contract {
     let scratch = tempfile::tempdir().unwrap();
-    let proto = concat!(env!("CARGO_MANIFEST_DIR"), "/../proto");
-    Builder::new(proto).platform().compile(scratch.path()).unwrap().contract
+    Builder::new(PLATFORM).platform().compile(scratch.path()).unwrap().contract
 }

@@ -2,13 +2,13 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use prost_reflect::{DescriptorPool, MethodDescriptor, ServiceDescriptor};
+use prost_reflect::{DescriptorPool, FieldDescriptor, MethodDescriptor, ServiceDescriptor};
 
 use crate::{
     ContractError, EncodedContract,
     method::{ANY, Idempotency, LISTED_ONLY, Method, OUTSIDE, Permission, Policy, Subject},
     options::{Options, Rule},
-    rest::Binding,
+    rest::{Binding, HEALTH_PATH},
 };
 
 /// The longest name of a workload: one label of a DNS name, which it often becomes.
@@ -49,9 +49,15 @@ impl Contract {
             services.push(service.full_name().to_owned());
             let workload = reader.workload(service);
             methods.extend(service.methods().filter_map(|method| reader.method(&method, &workload)).map(Arc::new));
-            permissions.extend(reader.options.permissions(service));
+            permissions.extend(reader.permissions(service));
             clients.extend(reader.options.clients(service));
             workloads.insert(workload.to_string());
+        }
+        let messages = pool.all_messages().filter(|message| encoded.offers(message.package_name()));
+        for field in messages.flat_map(|message| message.fields().collect::<Vec<_>>()).filter(is_secret_in_oneof) {
+            let name = field.full_name();
+            let fault = "is marked debug_redact inside a oneof, which cannot be redacted; move it out";
+            reader.findings.push(format!("{name}: {fault}"));
         }
         if !reader.findings.is_empty() {
             return Err(refused(reader.findings));
@@ -140,6 +146,18 @@ impl Reader {
             }
         }
         workload.into()
+    }
+
+    fn permissions(&mut self, service: &ServiceDescriptor) -> Vec<Permission> {
+        let permissions = self.options.permissions(service);
+        for permission in permissions.iter().filter(|permission| !is_permission_name(&permission.name)) {
+            self.findings.push(format!(
+                "{}: declares the permission `{}`; a permission is RESOURCE:ACTION, each of a-z, 0-9, `-` and `_`",
+                service.full_name(),
+                permission.name
+            ));
+        }
+        permissions
     }
 
     /// An RPC with its rule; `None` if something about it is wrong, which is then among the findings.
@@ -236,13 +254,26 @@ fn check_bindings(method: &Method, idempotency: Option<Idempotency>, faults: &mu
         if method.is_streaming() {
             faults.push(format!("has the REST path `{binding}` but is a stream, which is not carried over REST"));
         }
-        if binding.method == "GET" && idempotency.is_some_and(|level| level != Idempotency::NoSideEffects) {
-            faults.push(format!("has the REST path `{binding}`, but only what has NO_SIDE_EFFECTS can be a GET"));
+        if binding.is_read() && idempotency.is_some_and(|level| level != Idempotency::NoSideEffects) {
+            let read = &binding.method;
+            faults.push(format!("has the REST path `{binding}`, but only what has NO_SIDE_EFFECTS can be a {read}"));
+        }
+        if binding.is_reserved() {
+            faults.push(format!("has the REST path `{binding}`, which matches `{HEALTH_PATH}`, the edge's own health"));
         }
         if let Some(other) = method.rest[..index].iter().find(|other| binding.is_ambiguous_with(other)) {
             faults.push(format!("has the REST paths `{other}` and `{binding}`, which match the same requests"));
         }
     }
+}
+
+/// Whether the field is marked `debug_redact` where no generated `Debug` can leave it out. A synthetic oneof is how a proto3
+/// `optional` field is described; in code it is a field like others.
+fn is_secret_in_oneof(field: &FieldDescriptor) -> bool {
+    let options = field.options();
+    let redacted = options.get_field_by_name("debug_redact");
+    redacted.and_then(|value| value.as_bool()).unwrap_or_default()
+        && field.containing_oneof().is_some_and(|oneof| !oneof.is_synthetic())
 }
 
 /// Names that stand for others in rules, or for workloads that serve no contract.
@@ -252,6 +283,16 @@ fn reserved() -> impl Iterator<Item = &'static str> {
 
 /// Whether a workload can be called so: the name becomes a segment of its SPIFFE ID, a file and a metric label.
 fn is_workload_name(name: &str) -> bool {
+    name.len() <= MAX_WORKLOAD_NAME && is_plain(name) && reserved().all(|other| other != name)
+}
+
+/// Whether this is RESOURCE:ACTION, as `drystone.access.v1.Permission` promises.
+fn is_permission_name(name: &str) -> bool {
+    name.split_once(':').is_some_and(|(resource, action)| is_plain(resource) && is_plain(action))
+}
+
+/// Whether a text is made of lower-case letters, digits, `-` and `_`, and is not empty.
+fn is_plain(text: &str) -> bool {
     let is_valid = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_".contains(&byte);
-    (1..=MAX_WORKLOAD_NAME).contains(&name.len()) && name.bytes().all(is_valid) && reserved().all(|other| other != name)
+    !text.is_empty() && text.bytes().all(is_valid)
 }

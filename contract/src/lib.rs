@@ -6,8 +6,8 @@
 //! 1. [`EncodedContract`] is the bytes, and where they come from.
 //! 2. [`Contract::decode`] reads one of them, into a descriptor pool of its own, and checks all that one contract can be
 //!    checked for: a rule for each RPC, REST bindings that fit their messages, a stated idempotency level.
-//! 3. [`Contracts::merge`] puts several together, and checks what holds between them: no service, workload, permission or
-//!    REST path twice, and no rule that names an unknown workload or permission.
+//! 3. [`Contracts::merge`] puts several together, and checks what holds between them: no service, workload or permission
+//!    twice, no REST path that takes requests from another contract, and no rule that names an unknown workload or permission.
 //!
 //! | module | content |
 //! |---|---|

@@ -8,6 +8,7 @@ use std::{
 use crate::{
     Contract, ContractError, EncodedContract, files,
     method::{ANY, Method, OUTSIDE, Permission},
+    rest::Binding,
 };
 
 /// The workloads that serve no contract: the edge, an ingress such as Envoy, and the operator.
@@ -166,15 +167,32 @@ fn duplicates(kind: &str, names: Vec<(&str, &str)>, findings: &mut Vec<String>) 
     }
 }
 
-/// No request is served by two RPCs.
+/// No request is served by two RPCs. Within a contract the more specific route is meant; between two there is no overlap
+/// at all, so that none takes requests from another.
 fn routes(contracts: &[Contract], findings: &mut Vec<String>) {
-    let methods = contracts.iter().flat_map(Contract::methods);
-    let all: Vec<_> = methods.flat_map(|method| method.rest.iter().map(move |binding| (method, binding))).collect();
-    for (index, (method, binding)) in all.iter().enumerate() {
-        let others = all[..index].iter().filter(|(other, _)| other.path != method.path);
-        for (other, taken) in others.filter(|(_, other)| binding.is_ambiguous_with(other)) {
-            let (path, other) = (&method.path[1..], &other.path[1..]);
-            findings.push(format!("{path}: the REST path `{binding}` matches requests of `{taken}`, which is {other}"));
+    let mut seen: Vec<(usize, &Method, &Binding)> = Vec::new();
+    for (number, contract) in contracts.iter().enumerate() {
+        for method in contract.methods() {
+            for binding in &method.rest {
+                for (owner, other, taken) in &seen {
+                    let (path, other_path) = (&method.path[1..], &other.path[1..]);
+                    if *owner == number {
+                        if path != other_path && binding.is_ambiguous_with(taken) {
+                            findings.push(format!(
+                                "{path}: the REST path `{binding}` matches requests of `{taken}`, which is {other_path}"
+                            ));
+                        }
+                    // A service that two contracts have is a finding already.
+                    } else if method.service() != other.service() && binding.takes_from(taken) {
+                        let (name, owner) = (contract.name(), contracts[*owner].name());
+                        findings.push(format!(
+                            "{path}: the REST path `{binding}` of {name} overlaps `{taken}`, which is {other_path} of \
+                             {owner}; a contract may not take paths from another"
+                        ));
+                    }
+                }
+                seen.push((number, method, binding));
+            }
         }
     }
 }

@@ -15,6 +15,12 @@ pub use self::{
 /// The methods that a binding names with a field of their own.
 const METHODS: [&str; 5] = ["get", "put", "post", "delete", "patch"];
 
+/// The path that the edge answers by itself; no contract may have it.
+pub const HEALTH_PATH: &str = "/health";
+
+/// Methods that HTTP and the edge give a meaning of their own (RFC 9110, section 9.3).
+const RESERVED_METHODS: [&str; 3] = ["CONNECT", "OPTIONS", "TRACE"];
+
 /// The messages that can be written as plain text, in a path or a query.
 pub const TEXT_MESSAGES: [&str; 12] = [
     "google.protobuf.Timestamp",
@@ -62,8 +68,11 @@ impl Binding {
     /// What is wrong with it, to be said after the RPC's name.
     pub(crate) fn read(rule: &DynamicMessage, input: &MessageDescriptor) -> Result<Self, String> {
         let (method, path) = pattern(rule).ok_or("has a REST binding without method and path")?;
-        if !is_token(&method) {
-            return Err(format!("names the method `{method}`, which HTTP does not have"));
+        if !is_method(&method) {
+            return Err(format!(
+                "names the method `{method}`; a custom one has the letters A-Z alone, and is none of {}",
+                RESERVED_METHODS.join(", ")
+            ));
         }
         let template: Template = path.parse().map_err(|error| format!("the REST path `{path}` {error}"))?;
         let variables =
@@ -73,16 +82,40 @@ impl Binding {
             let advice = "answer the resource itself instead; Envoy's transcoder refuses a whole contract that uses it";
             return Err(format!("uses `response_body`: {advice}"));
         }
-        if method == "GET" && body != Body::Nothing {
-            return Err("has a body on a GET, which has none; bind its fields to the query".to_owned());
+        let binding = Self { method, template, variables, body };
+        if binding.is_read() && binding.body != Body::Nothing {
+            let method = &binding.method;
+            return Err(format!("has a body on a {method}, which has none; bind its fields to the query"));
         }
-        Ok(Self { method, template, variables, body })
+        Ok(binding)
+    }
+
+    /// Whether the method only reads, by HTTP's own definition: clients and caches send it again at will.
+    #[must_use]
+    pub fn is_read(&self) -> bool {
+        ["GET", "HEAD"].contains(&self.method.as_str())
+    }
+
+    /// Whether the path is one that the edge answers by itself.
+    #[must_use]
+    pub fn is_reserved(&self) -> bool {
+        let health = HEALTH_PATH.trim_start_matches('/').split('/').map(|text| Segment::Literal(text.to_owned()));
+        self.template.overlaps(&Template { segments: health.collect(), variables: Vec::new(), verb: None })
     }
 
     /// Whether some request matches both, and neither is the more specific one for it.
     #[must_use]
     pub fn is_ambiguous_with(&self, other: &Self) -> bool {
         self.method == other.method && self.template.is_ambiguous_with(&other.template)
+    }
+
+    /// Whether one takes requests from the other, whichever is the more specific: both match a path with the same method,
+    /// or the path of one is a custom verb on the other's, which keeps every other method from it. GET answers HEAD too.
+    #[must_use]
+    pub fn takes_from(&self, other: &Self) -> bool {
+        let is_same_method = self.method == other.method || (self.is_read() && other.is_read());
+        let is_verb_on_other = self.template.verb != other.template.verb;
+        (is_same_method || is_verb_on_other) && self.template.overlaps(&other.template)
     }
 }
 
@@ -108,9 +141,10 @@ fn pattern(rule: &DynamicMessage) -> Option<(String, String)> {
     Some((text(custom, "kind"), text(custom, "path")))
 }
 
-/// A method is a token (RFC 9110, section 9.1).
-fn is_token(method: &str) -> bool {
-    !method.is_empty() && method.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
+/// Whether a binding can have this method. Methods are case-sensitive, and those that are registered are in capitals
+/// (RFC 9110, section 9.1).
+fn is_method(method: &str) -> bool {
+    !method.is_empty() && method.bytes().all(|byte| byte.is_ascii_uppercase()) && !RESERVED_METHODS.contains(&method)
 }
 
 fn bound(input: &MessageDescriptor, name: &str) -> Result<FieldPath, String> {

@@ -7,7 +7,7 @@ use std::{
 
 use drystone::contract::{
     Contracts,
-    rest::{Template, TemplateError},
+    rest::{HEALTH_PATH, Template, TemplateError},
 };
 use http::Method;
 
@@ -16,9 +16,6 @@ use crate::{
     route::{self, Route, RouteError},
     router::{Found, Router},
 };
-
-/// The path that the edge answers by itself.
-const HEALTH: &str = "/health";
 
 /// All routes, each with a channel to the service that owns its RPC.
 pub(crate) struct Table<C> {
@@ -45,7 +42,7 @@ impl<C: Clone> Table<C> {
         mut connect: impl FnMut(&str) -> Result<C, StartError>,
     ) -> Result<Self, StartError> {
         let mut table = Self { router: Router::new(), routes: Vec::new() };
-        table.add(Method::GET, &health_path()?, Target::Health).map_err(|fault| fault_of(HEALTH, fault))?;
+        table.add(Method::GET, &health_path()?, Target::Health).map_err(|fault| fault_of(HEALTH_PATH, fault))?;
         let mut channels: HashMap<Arc<str>, C> = HashMap::new();
         for route in route::read(contracts)? {
             let target = Target::Route(table.routes.len());
@@ -88,7 +85,7 @@ impl<C: Clone> Table<C> {
 }
 
 fn health_path() -> Result<Template, RouteError> {
-    HEALTH.parse().map_err(|error: TemplateError| fault_of(HEALTH, error.to_string()))
+    HEALTH_PATH.parse().map_err(|error: TemplateError| fault_of(HEALTH_PATH, error.to_string()))
 }
 
 fn fault_of(rpc: &str, fault: String) -> RouteError {

@@ -155,6 +155,18 @@ async fn a_service_that_does_not_answer_is_not_waited_for() {
 }
 
 #[tokio::test]
+async fn an_rpc_is_not_waited_for_longer_than_its_contract_says() {
+    let never = FakeBackend::new(Arc::new(|_| Box::pin(std::future::pending())));
+    // Longer than any test waits for an answer.
+    let config = Config { deadline: Span::seconds(3600), ..Config::default() };
+    let edge = Edge::over(never, config).await;
+    for request in ["GET /v1/hurry", "GET /v1/hurry\ngrpc-timeout: 1H"] {
+        let reply = edge.ask(request, "").await;
+        assert_eq!((reply.status, reply.reason().as_str()), (504, "DEADLINE_EXCEEDED"), "{request}");
+    }
+}
+
+#[tokio::test]
 async fn a_fault_of_ours_costs_one_request() {
     let edge = Edge::over(
         FakeBackend::new(Arc::new(|asked| {

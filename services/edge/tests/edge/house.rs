@@ -117,7 +117,7 @@ async fn what_is_for_services_alone_has_no_path() {
     let edge = start(Users::default()).await;
     for request in [
         "POST /v1/users",
-        "POST /drystone.user.v1.UserService/CreateUser",
+        "POST /drystone.user.v1.UserService/ProvisionUser",
         "POST /drystone.user.v1.UserService/SetUserRoles",
         "GET /v1/users:lookUpForSignIn",
         "GET /v1/propertyClaims",

@@ -28,6 +28,7 @@ async fn every_binding_reaches_its_rpc() {
         ("REPORT /v1/things", "Get"),
         ("POST /v1/things", "Create"),
         ("POST /v1/things:reset", "Reset"),
+        ("POST /v1/things/7:archive", "Archive"),
         ("PATCH /v1/things/1", "Update"),
         ("PATCH /v1/things/special", "Update"),
         ("PUT /v1/texts", "SetTexts"),
@@ -83,6 +84,9 @@ async fn a_custom_method_is_no_value_of_a_path_variable() {
         let reply = edge.ask(&request, "").await;
         assert_eq!((reply.status, reply.header("allow")), (405, "OPTIONS, POST"), "{request}");
     }
+    let archive = edge.ask("GET /v1/things/0190b3c4-0000-7000-8000-000000000001:archive", "").await;
+    assert_eq!((archive.status, archive.reason().as_str()), (405, "METHOD_NOT_ALLOWED"));
+    assert_eq!(archive.header("allow"), "OPTIONS, POST");
     let reply = edge.ask("OPTIONS /v1/things/7:reset", "").await;
     assert_eq!((reply.status, reply.header("allow")), (204, "OPTIONS, POST"));
     assert!(edge.backend.received().is_empty());
@@ -90,7 +94,7 @@ async fn a_custom_method_is_no_value_of_a_path_variable() {
         assert_eq!(edge.received(&format!("POST {path}"), "").await, json!({"text": "a/b"}), "{path}");
     }
     for (path, text) in
-        [("7:archive", "7:archive"), ("7%3Areset", "7:reset"), ("7:", "7:"), ("urn:uuid:7", "urn:uuid:7")]
+        [("7:restore", "7:restore"), ("7%3Areset", "7:reset"), ("7:", "7:"), ("urn:uuid:7", "urn:uuid:7")]
     {
         assert_eq!(edge.received(&format!("GET /v1/things/{path}"), "").await, json!({"text": text}), "{path}");
     }
