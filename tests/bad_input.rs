@@ -1,18 +1,26 @@
 //! Bad input at the REST edge. Whatever a client sends, it is answered: never with a 5xx for a fault of its own, never
 //! by a dropped connection.
 
-use std::net::SocketAddr;
+use std::{collections::HashMap, net::SocketAddr};
 
 use bytes::Bytes;
 use drystone::Reason;
-use drystone_tests::{Answer, Mesh, User, unique_email};
+use drystone_tests::{
+    Answer, Mesh, User,
+    certs::{Leaf, TRUST_DOMAIN},
+    impostor::Impostor,
+    unique_email,
+};
 use http::Method;
+use prost::Message;
 use prost_reflect::{DescriptorPool, Kind, MessageDescriptor};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
 };
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
 
 fn account() -> Value {
     json!({"email": unique_email(), "password": "correct horse", "displayName": "Ada"})
@@ -112,6 +120,8 @@ async fn what_is_wrong_with_a_field_is_said_by_its_name() {
     for (changes, field) in [
         (json!({"displayName": ""}), "displayName"),
         (json!({"displayName": "x".repeat(201)}), "displayName"),
+        // Valid by the contract: the service itself refuses it.
+        (json!({"displayName": "\u{200b}"}), "displayName"),
         (json!({"displayName": 7}), "displayName"),
         (json!({"displayName": ["Ada"]}), "displayName"),
         (json!({"password": "short"}), "password"),
@@ -139,6 +149,45 @@ async fn what_is_wrong_with_a_field_is_said_by_its_name() {
         let answer = register(body).await;
         assert_eq!(answer.status, 400, "{body}: {}", answer.text());
     }
+}
+
+/// Registers at an auth service whose user service gives this answer.
+async fn register_where_the_user_service_answers(answer: Result<Bytes, Status>) -> Answer {
+    let mesh = Mesh::shared();
+    let credentials = mesh.certificates().authority().issue(&Leaf::of(TRUST_DOMAIN, "user"));
+    let user = Impostor::answering(credentials, answer).await;
+    let setup = Mesh::setup().serve(&["auth", "edge"], mesh.certificates());
+    let setup = setup.set("peers.user", &user.address().to_string());
+    let peers = ["session", "property"];
+    let setup = peers
+        .iter()
+        .fold(setup, |setup, peer| setup.set(&format!("peers.{peer}"), &mesh.grpc_address(peer).to_string()));
+    let front = setup.start();
+    let answer = front.rest().post("/v1/auth/register", account()).send().await;
+    assert_eq!(user.seen()[0].path, "/drystone.user.v1.UserService/ProvisionUser");
+    answer
+}
+
+#[tokio::test]
+async fn a_field_that_only_a_service_behind_another_refuses_is_said_by_its_name() {
+    let mut details = ErrorDetails::with_error_info(Reason::InvalidRequest.name(), Reason::DOMAIN, HashMap::new());
+    details.add_bad_request_violation("display_name", "must not be in use already");
+    let message = "display_name: must not be in use already";
+    let refusal = Status::with_error_details(Code::InvalidArgument, message, details);
+    let answer = register_where_the_user_service_answers(Err(refusal)).await.refused(Reason::InvalidRequest);
+    assert_eq!(answer.fields(), ["displayName"], "{}", answer.text());
+    let violation = &answer.detail("google.rpc.BadRequest").unwrap()["fieldViolations"][0];
+    assert_eq!(violation["description"], "must not be in use already");
+    assert!(!answer.text().contains("display_name"), "{}", answer.text());
+}
+
+/// Responses are not validated: a service of a newer release may answer what an older contract does not allow.
+#[tokio::test]
+async fn a_response_that_breaks_the_contract_is_passed_on() {
+    let name = "x".repeat(201);
+    let user = drystone::user::v1::User { display_name: name.clone(), ..Default::default() };
+    let answer = register_where_the_user_service_answers(Ok(user.encode_to_vec().into())).await.expect(200).json();
+    assert_eq!(answer["user"]["displayName"], name);
 }
 
 #[tokio::test]

@@ -112,6 +112,31 @@ async fn who_calls_without_a_front_door_is_limited_for_each_account_alone() {
     assert!((1..=2).contains(&refused), "{refused} of twelve were refused");
 }
 
+#[tokio::test]
+async fn an_attempt_that_the_limit_of_an_address_refuses_does_not_count_for_the_account() {
+    let mesh = Mesh::setup().limited().set("edge.trusted_proxies", r#"["127.0.0.1"]"#).start();
+    let user = User::register(&mesh).await;
+    let attempt = async |client: &str, email: &str| {
+        let body = json!({"email": email, "password": "not the password"});
+        mesh.rest().post("/v1/auth/login", body).header("x-forwarded-for", client).send().await
+    };
+    // One address uses up its limit on other accounts, and then tries this one.
+    for _ in 0..10 {
+        attempt("192.0.2.7", &unique_email()).await.refused(Reason::InvalidCredentials);
+    }
+    let mut refused = 0;
+    for _ in 0..20 {
+        refused += u32::from(attempt("192.0.2.7", &user.email).await.status == 429);
+    }
+    assert!(refused >= 15, "{refused} of twenty were refused");
+    // From elsewhere, the account is tried as often as if those had not been.
+    let mut passed = 20 - refused;
+    while passed < 30 && attempt(&format!("198.51.100.{passed}"), &user.email).await.status == 401 {
+        passed += 1;
+    }
+    assert!((10..30).contains(&passed), "{passed} attempts passed");
+}
+
 /// What lets one edge pass in a minute.
 const A_MINUTE: u32 = 60;
 

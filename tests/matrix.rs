@@ -13,12 +13,24 @@ use drystone_tests::{
 };
 use tonic::{Code, Status};
 
-/// RPCs that no contract of ours describes and that every server offers; and whether others than the operator may call them.
-const BUILT_IN: [(&str, bool); 4] = [
-    ("/grpc.health.v1.Health/Check", true),
-    ("/grpc.health.v1.Health/Watch", true),
-    ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", false),
-    ("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", false),
+/// An RPC that no contract of ours describes and that every server offers.
+struct BuiltIn {
+    path: &'static str,
+    is_stream: bool,
+    /// Whether others than the operator may call it.
+    is_for_all: bool,
+}
+
+const BUILT_IN: [BuiltIn; 5] = [
+    BuiltIn { path: "/grpc.health.v1.Health/Check", is_stream: false, is_for_all: true },
+    BuiltIn { path: "/grpc.health.v1.Health/List", is_stream: false, is_for_all: true },
+    BuiltIn { path: "/grpc.health.v1.Health/Watch", is_stream: true, is_for_all: true },
+    BuiltIn { path: "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", is_stream: true, is_for_all: false },
+    BuiltIn {
+        path: "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+        is_stream: true,
+        is_for_all: false,
+    },
 ];
 
 #[tokio::test]
@@ -34,8 +46,8 @@ async fn what_every_server_offers_has_rules_too() {
     for service in services() {
         for workload in workloads() {
             let channel = mesh.channel(service, workload);
-            for (path, is_for_all) in BUILT_IN {
-                let answer = call(channel.clone(), path, !path.ends_with("Check")).await;
+            for BuiltIn { path, is_stream, is_for_all } in BUILT_IN {
+                let answer = call(channel.clone(), path, is_stream).await;
                 if is_for_all || workload == "operator" {
                     answer.unwrap_or_else(|status| panic!("{path} as {workload}: {status:?}"));
                 } else {

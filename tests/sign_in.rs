@@ -144,3 +144,15 @@ async fn a_password_is_taken_as_it_is() {
         }
     }
 }
+
+/// As long as the contract lets a password be, counted in code points: accounts of earlier releases may have such a one.
+#[tokio::test]
+async fn a_password_of_1024_code_points_is_checked_and_a_longer_one_is_refused() {
+    let mesh = Mesh::shared();
+    let user = User::register(mesh).await;
+    for character in ["\u{e9}", "\u{5bc6}", "\u{1f511}"] {
+        sign_in(mesh, &user.email, &character.repeat(1024)).await.refused(Reason::InvalidCredentials);
+        let answer = sign_in(mesh, &user.email, &character.repeat(1025)).await.refused(Reason::InvalidRequest);
+        assert_eq!(answer.fields(), ["password"], "{}", answer.text());
+    }
+}

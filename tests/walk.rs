@@ -13,6 +13,7 @@ async fn a_user_walks_from_sign_up_to_sign_out() {
     // Register.
     let body = json!({"email": email, "password": password, "displayName": "Ada"});
     let registered = rest.post("/v1/auth/register", body).send().await.expect(200).json();
+    assert_eq!(registered["verificationRequired"], false, "an account can be used at once");
     let registered = &registered["user"];
     assert_eq!(registered["email"], email);
     assert_eq!(registered["displayName"], "Ada");

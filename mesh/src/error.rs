@@ -69,35 +69,6 @@ impl Error {
         self
     }
 
-    /// Spells the paths of fields as another message has them: that of a caller who passed a field of its own request on
-    /// under another name. The message is made anew where it only lists the fields.
-    #[must_use]
-    pub fn map_fields(mut self, rename: impl Fn(&str) -> String) -> Self {
-        let Inner { message, fields, .. } = &mut *self.0;
-        let only_lists = *message == listed(fields);
-        for (field, _) in &mut *fields {
-            *field = rename(field);
-        }
-        if only_lists {
-            *message = listed(fields).into();
-        }
-        self
-    }
-
-    /// Spells one field as another message has it, and with it the fields within: `user_id`, `user_id.x`, `user_id[0]`.
-    #[must_use]
-    pub fn rename_field(self, from: &str, to: &str) -> Self {
-        self.map_fields(|path| match path.strip_prefix(from) {
-            Some(rest) if rest.is_empty() || rest.starts_with(['.', '[']) => format!("{to}{rest}"),
-            _ => path.to_owned(),
-        })
-    }
-
-    /// The fields that are not as they should be, each with what is wrong with it.
-    pub fn fields(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0.fields.iter().map(|(field, description)| (field.as_str(), description.as_str()))
-    }
-
     /// Why.
     #[must_use]
     pub fn reason(&self) -> Reason {
@@ -165,12 +136,6 @@ impl From<Status> for Error {
     }
 }
 
-/// What a message says that lists fields and nothing else, as that of a request that breaks its contract does.
-fn listed(fields: &[(String, String)]) -> String {
-    let listed: Vec<String> = fields.iter().map(|(field, description)| format!("{field}: {description}")).collect();
-    listed.join("; ")
-}
-
 /// The reason that a status of ours carries.
 #[must_use]
 pub fn reason_of(status: &Status) -> Option<Reason> {
@@ -204,9 +169,8 @@ mod tests {
     use super::*;
 
     fn invalid(fields: &[(&str, &str)]) -> Status {
-        let mut error = Error::new(Reason::InvalidRequest, "");
+        let mut error = Error::new(Reason::InvalidRequest, "two fields are not as they should be");
         error.0.fields = fields.iter().map(|&(field, text)| (field.to_owned(), text.to_owned())).collect();
-        error.0.message = listed(&error.0.fields).into();
         error.into()
     }
 
@@ -240,26 +204,6 @@ mod tests {
         let handed_on = Status::from(Error::from(given.clone()));
         assert_eq!((handed_on.code(), reason_of(&handed_on)), (given.code(), Some(Reason::InvalidRequest)));
         assert_eq!((fields(&handed_on), handed_on.message()), (fields(&given), given.message()));
-    }
-
-    #[test]
-    fn fields_are_renamed_with_what_is_within_them() {
-        let given = invalid(&[("user_id", "a"), ("user_id.x", "b"), ("user_id[0].y", "c"), ("user_id_2", "d")]);
-        let error = Error::from(given).rename_field("user_id", "user.id");
-        let names: Vec<&str> = error.fields().map(|(field, _)| field).collect();
-        assert_eq!(names, ["user.id", "user.id.x", "user.id[0].y", "user_id_2"]);
-        let status = Status::from(error);
-        assert_eq!(status.message(), "user.id: a; user.id.x: b; user.id[0].y: c; user_id_2: d");
-        assert_eq!(fields(&status)[0], ("user.id".to_owned(), "a".to_owned()));
-    }
-
-    #[test]
-    fn a_message_of_its_own_is_kept() {
-        let mut error = Error::invalid_field("user_id", "must be a UUID");
-        assert_eq!(Status::from(Error::invalid_field("a", "b").rename_field("a", "c")).message(), "c: b");
-        error.0.message = "no such user".into();
-        let status = Status::from(error.rename_field("user_id", "id"));
-        assert_eq!((status.message(), fields(&status)[0].0.as_str()), ("no such user", "id"));
     }
 
     #[test]

@@ -14,6 +14,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::{ServerConfig, version::TLS13};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
+use tonic::Status;
 
 use crate::certs::Credentials;
 
@@ -28,20 +29,29 @@ pub struct Seen {
     pub message: Bytes,
 }
 
-/// A gRPC server that writes down every call and answers it with an empty message, or that it is well where it is
+/// A gRPC server that writes down every call and gives all of them one answer, or says that it is well where it is
 /// asked for its health. It runs until the test's runtime ends.
 #[derive(Debug, Clone)]
 pub struct Impostor {
     address: SocketAddr,
+    answer: Result<Bytes, Status>,
     seen: Arc<Mutex<Vec<Seen>>>,
 }
 
 impl Impostor {
-    /// Starts it with this certificate. It believes every client.
+    /// Starts it with this certificate. It believes every client, and answers an empty message.
     ///
     /// # Panics
     /// If it cannot be started.
     pub async fn start(credentials: Credentials) -> Self {
+        Self::answering(credentials, Ok(Bytes::new())).await
+    }
+
+    /// The same with this answer: an encoded message, or a refusal.
+    ///
+    /// # Panics
+    /// If it cannot be started.
+    pub async fn answering(credentials: Credentials, answer: Result<Bytes, Status>) -> Self {
         let (chain, key) = credentials.into_parts();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let mut config = ServerConfig::builder_with_provider(provider)
@@ -54,7 +64,7 @@ impl Impostor {
         let acceptor = TlsAcceptor::from(Arc::new(config));
 
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
-        let this = Self { address: listener.local_addr().expect("it is bound"), seen: Arc::default() };
+        let this = Self { address: listener.local_addr().expect("it is bound"), answer, seen: Arc::default() };
         let impostor = this.clone();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
@@ -93,19 +103,27 @@ impl Impostor {
         let (head, body) = request.into_parts();
         let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
         let path = head.uri.path().to_owned();
-        let message: &'static [u8] = if path == "/grpc.health.v1.Health/Check" {
+        let answer = if path == "/grpc.health.v1.Health/Check" {
             // SERVING
-            &[0, 0, 0, 0, 2, 8, 1]
+            Ok(Bytes::from_static(&[8, 1]))
         } else {
             let seen = Seen { path, headers: head.headers, message: body.slice(body.len().min(5)..) };
             self.seen.lock().unwrap_or_else(PoisonError::into_inner).push(seen);
-            &[0, 0, 0, 0, 0]
+            self.answer.clone()
         };
+        let status = answer.as_ref().err().cloned().unwrap_or_else(|| Status::ok(""));
         let mut trailers = HeaderMap::new();
-        trailers.insert("grpc-status", http::HeaderValue::from_static("0"));
-        let frames = [Frame::data(Bytes::from_static(message)), Frame::trailers(trailers)];
-        let mut response = Response::new(StreamBody::new(tokio_stream::iter(frames.map(Ok))));
+        status.add_header(&mut trailers).expect("the status fits into headers");
+        let frames = answer.ok().map(|message| Frame::data(framed(&message)));
+        let frames: Vec<_> = frames.into_iter().chain([Frame::trailers(trailers)]).map(Ok).collect();
+        let mut response = Response::new(StreamBody::new(tokio_stream::iter(frames)));
         response.headers_mut().insert("content-type", http::HeaderValue::from_static("application/grpc"));
         response
     }
+}
+
+/// A message with its prefix: not compressed, and so long.
+fn framed(message: &[u8]) -> Bytes {
+    let length = u32::try_from(message.len()).expect("the message is short").to_be_bytes();
+    [&[0], &length[..], message].concat().into()
 }

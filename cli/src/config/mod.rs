@@ -246,11 +246,11 @@ impl Config {
             ));
         }
         match &self.mesh.issuer {
-            Some(issuer) if !is_issuer(issuer) => {
-                Err("issuer must be a URL of scheme and host alone, such as `https://id.example.org`: the metadata of an \
+            Some(issuer) if !is_issuer(issuer) => Err(
+                "issuer must be a URL of scheme and host alone, such as `https://id.example.org`: the metadata of an \
                      issuer with a path would be looked for where the edge does not serve it"
-                    .to_owned())
-            }
+                    .to_owned(),
+            ),
             _ => Ok(()),
         }
     }

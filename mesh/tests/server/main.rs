@@ -14,10 +14,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use drystone::user::v1::ProvisionUserRequest;
+use drystone::{
+    auth::v1::{GetDiscoveryRequest, key_service_client::KeyServiceClient},
+    user::v1::ProvisionUserRequest,
+};
 use drystone_mesh::{
     call::{Call, Client, Parts, new_request_id},
     error::{Reason, reason_of},
+    server::Limits,
     telemetry::TraceContext,
 };
 use support::{World, order};
@@ -79,6 +83,26 @@ async fn a_handler_that_takes_too_long_is_answered_deadline_exceeded() {
 }
 
 #[tokio::test]
+async fn the_deadline_policy_of_a_contract_overrides_the_defaults_of_the_server() {
+    let world = World::new().await;
+    let mut client = KeyServiceClient::new(world.channel("edge", "user"));
+    // The contract of GetDiscovery: 5 s where the caller asks for nothing, and never more than 10 s. The server allows more.
+    let defaults = Limits::default();
+    assert!(defaults.default_deadline > Duration::from_secs(5) && defaults.max_deadline > Duration::from_secs(10));
+    for (asked, most) in [(None, 5), (Some("1M"), 10), (Some("3S"), 3)] {
+        // Without a `Call` the client sends no timeout but this one.
+        let mut request = Request::new(GetDiscoveryRequest {});
+        if let Some(asked) = asked {
+            request.metadata_mut().insert("grpc-timeout", asked.parse().unwrap());
+        }
+        let left: u64 = client.get_discovery(request).await.unwrap().into_inner().issuer.parse().unwrap();
+        let left = Duration::from_micros(left);
+        // Less than 2 s pass until the handler sees the call.
+        assert!(left <= Duration::from_secs(most) && left > Duration::from_secs(most - 2), "{asked:?}: {left:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_call_whose_time_is_up_is_not_sent() {
     let world = World::new().await;
     let call = call_with(Some(Duration::ZERO), Client::default());
@@ -115,7 +139,7 @@ async fn a_handler_that_panics_fails_its_call_alone() {
 
 #[tokio::test]
 async fn more_calls_than_there_is_room_for_are_told_to_come_back() {
-    let world = World::with(|limits| drystone_mesh::server::Limits { in_flight: 1, ..limits }).await;
+    let world = World::with(|limits| Limits { in_flight: 1, ..limits }).await;
     let mut client = world.client("auth");
     let mut first = client.clone();
     let first = tokio::spawn(async move { first.look_up_for_sign_in(order("wait")).await });
@@ -150,6 +174,19 @@ async fn a_message_that_breaks_its_contract_never_reaches_the_handler() {
     let violations = status.get_details_bad_request().unwrap().field_violations;
     let fields: Vec<&str> = violations.iter().map(|violation| violation.field.as_str()).collect();
     assert_eq!(fields, ["user_id", "email", "display_name"]);
+}
+
+/// A service of a newer release may answer values that an older contract does not allow.
+#[tokio::test]
+async fn a_client_receives_a_response_that_breaks_the_contract() {
+    let world = World::new().await;
+    let request = ProvisionUserRequest {
+        user_id: uuid::Uuid::now_v7().to_string(),
+        email: "ada@example.com".to_owned(),
+        display_name: "x".repeat(101),
+    };
+    let user = world.client("auth").provision_user(request).await.unwrap().into_inner();
+    assert_eq!(user.display_name, "x".repeat(202), "the contract allows 200 characters");
 }
 
 #[tokio::test]

@@ -91,14 +91,20 @@ async fn files_come_with_their_dependencies_and_once() {
 #[tokio::test]
 async fn custom_options_are_found() {
     let world = World::new().await;
-    let options = "google.protobuf.MethodOptions";
-    let answers =
-        ask(&world, vec![Some(Ask::AllExtensionNumbersOfType(options.to_owned())), Some(extension(options, 50701))])
-            .await;
-    let Answer::AllExtensionNumbersResponse(numbers) = &answers[0] else { panic!("{answers:?}") };
-    assert_eq!(numbers.base_type_name, options);
-    assert!(numbers.extension_number.contains(&50701), "{numbers:?}");
-    assert!(files(&answers[1])[0].starts_with("drystone/access/v1/"), "{answers:?}");
+    for (options, ours) in [
+        ("google.protobuf.MethodOptions", &[50701, 50703][..]),
+        ("google.protobuf.ServiceOptions", &[50702, 50704, 50705]),
+    ] {
+        let answers = ask(&world, vec![Some(Ask::AllExtensionNumbersOfType(options.to_owned()))]).await;
+        let Answer::AllExtensionNumbersResponse(numbers) = &answers[0] else { panic!("{answers:?}") };
+        assert_eq!(numbers.base_type_name, options);
+        for number in ours {
+            assert!(numbers.extension_number.contains(number), "{number}: {numbers:?}");
+            // On a stream of its own: a file is sent once on each.
+            let answers = ask(&world, vec![Some(extension(options, *number))]).await;
+            assert!(files(&answers[0])[0].starts_with("drystone/access/v1/"), "{number}: {answers:?}");
+        }
+    }
 }
 
 #[tokio::test]
@@ -108,6 +114,7 @@ async fn what_the_server_serves_is_listed_and_nothing_else() {
     let Answer::ListServicesResponse(list) = &answers[0] else { panic!("{answers:?}") };
     let names: Vec<&str> = list.service.iter().map(|service| service.name.as_str()).collect();
     let expected = [
+        "drystone.auth.v1.KeyService",
         "drystone.user.v1.UserService",
         "grpc.health.v1.Health",
         "grpc.reflection.v1.ServerReflection",

@@ -2,6 +2,10 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
+use drystone::auth::v1::{
+    AuthorizationServerMetadata, GetDiscoveryRequest, GetJwksRequest, JwkSet,
+    key_service_server::{KeyService, KeyServiceServer},
+};
 use drystone::contract::Contracts;
 use drystone::user::v1::{
     GetMeRequest, GetUserRequest, ListUsersRequest, ListUsersResponse, LookUpForSignInRequest, LookUpForSignInResponse,
@@ -59,8 +63,10 @@ impl UserService for Obedient {
         Ok(Response::new(LookUpForSignInResponse { user_id: String::new(), roles: said, permissions: Vec::new() }))
     }
 
-    async fn provision_user(&self, _: Request<ProvisionUserRequest>) -> Result<Response<User>, Status> {
-        Ok(Response::new(User::default()))
+    /// Answers the name twice over, so that a valid request can have a response that breaks the contract.
+    async fn provision_user(&self, request: Request<ProvisionUserRequest>) -> Result<Response<User>, Status> {
+        let display_name = request.into_inner().display_name.repeat(2);
+        Ok(Response::new(User { display_name, ..User::default() }))
     }
 
     async fn get_me(&self, _: Request<GetMeRequest>) -> Result<Response<User>, Status> {
@@ -81,6 +87,22 @@ impl UserService for Obedient {
 
     async fn set_user_roles(&self, _: Request<SetUserRolesRequest>) -> Result<Response<User>, Status> {
         Err(Status::unimplemented(""))
+    }
+}
+
+/// Answers how much time a call has, in microseconds, instead of an issuer: the contract bounds it by a policy.
+#[tonic::async_trait]
+impl KeyService for Obedient {
+    async fn get_jwks(&self, _: Request<GetJwksRequest>) -> Result<Response<JwkSet>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn get_discovery(
+        &self,
+        request: Request<GetDiscoveryRequest>,
+    ) -> Result<Response<AuthorizationServerMetadata>, Status> {
+        let issuer = describe(&Call::of(&request)?).swap_remove(2);
+        Ok(Response::new(AuthorizationServerMetadata { issuer, ..AuthorizationServerMetadata::default() }))
     }
 }
 
@@ -138,7 +160,8 @@ impl World {
         let server = Server::new(&node)
             .unwrap()
             .limits(bounds(Limits { drain: Duration::from_secs(5), ..Limits::default() }))
-            .add_service(UserServiceServer::from_arc(handlers.clone()));
+            .add_service(UserServiceServer::from_arc(handlers.clone()))
+            .add_service(KeyServiceServer::from_arc(handlers.clone()));
         let running = tokio::spawn(server.run(listener, stop.clone()));
         Self { authority, own, address, metrics, health, handlers, stop, running, tasks, _folder: folder }
     }

@@ -43,6 +43,8 @@ pub(super) enum Mishap {
     AnswerLost,
     /// The user service of a newer release refuses the name.
     Refused,
+    /// The user service of a newer release answers a name that our contract does not allow.
+    LongName,
 }
 
 #[derive(Default)]
@@ -119,7 +121,7 @@ impl Neighbours for Fake {
         match mishap {
             Some(Mishap::Away) => return Err(away()),
             Some(Mishap::Refused) => return Err(MeshError::invalid_field("display_name", "must be shorter").into()),
-            Some(Mishap::AnswerLost) | None => {}
+            Some(Mishap::AnswerLost | Mishap::LongName) | None => {}
         }
         if world.users.iter().any(|(id, user)| *id != user_id && is_of(user, &email)) {
             return Err(MeshError::new(Reason::EmailTaken, "taken").into());
@@ -130,7 +132,10 @@ impl Neighbours for Fake {
             display_name: name.into_string(),
             ..User::default()
         };
-        let user = world.users.entry(user_id).or_insert(new).clone();
+        let mut user = world.users.entry(user_id).or_insert(new).clone();
+        if mishap == Some(Mishap::LongName) {
+            user.display_name = "x".repeat(201);
+        }
         if mishap == Some(Mishap::AnswerLost) { Err(away()) } else { Ok(user) }
     }
 

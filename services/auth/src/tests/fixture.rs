@@ -88,10 +88,21 @@ impl Fixture {
     }
 
     pub(super) async fn register(&self, email: &str, password: &str, request_id: &str) -> Result<User, Status> {
+        self.register_as("Ada", email, password, request_id).await
+    }
+
+    /// Registers under this display name.
+    pub(super) async fn register_as(
+        &self,
+        display_name: &str,
+        email: &str,
+        password: &str,
+        request_id: &str,
+    ) -> Result<User, Status> {
         let request = RegisterRequest {
             email: email.to_owned(),
             password: password.to_owned(),
-            display_name: "Ada".to_owned(),
+            display_name: display_name.to_owned(),
             request_id: request_id.to_owned(),
         };
         let answer = self.service.auth.register(from_outside(request, None)).await?;

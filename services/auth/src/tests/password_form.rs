@@ -199,6 +199,10 @@ async fn a_password_of_rules_that_are_gone_still_signs_in() {
 async fn names_and_addresses_are_refused_by_their_field_before_anything_is_hashed() {
     let fixture = Fixture::new().await;
     assert_eq!(field(&fixture.register("nobody", COMPOSED, "").await.unwrap_err()), "email");
+    for name in ["\u{200b}", "Ada\nAdmin", &"x".repeat(201)] {
+        let status = fixture.register_as(name, EMAIL, COMPOSED, "").await.unwrap_err();
+        assert_eq!(field(&status), "display_name", "{}", name.escape_unicode());
+    }
     assert_eq!(fixture.hashes(), 0);
     assert!(fixture.neighbours.world().calls.is_empty());
 }

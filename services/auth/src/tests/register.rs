@@ -47,6 +47,17 @@ async fn what_the_user_service_refuses_is_named_and_leaves_no_credential_behind(
 }
 
 #[tokio::test]
+async fn a_response_that_breaks_the_contract_of_an_older_release_is_passed_on_and_the_credential_stays() {
+    let fixture = Fixture::new().await;
+    let id = new_id();
+    fixture.neighbours.world().next_creation = Some(Mishap::LongName);
+    let user = fixture.register(EMAIL, PASSWORD, &id).await.unwrap();
+    assert_eq!(user.display_name, "x".repeat(201));
+    assert!(has_credential(&fixture, &id).await);
+    assert_eq!(fixture.sign_in(EMAIL, PASSWORD).await.unwrap().into_inner().user_id, user.id);
+}
+
+#[tokio::test]
 async fn the_same_registration_again_answers_the_same_account() {
     let fixture = Fixture::new().await;
     let id = new_id();

@@ -6,7 +6,7 @@ use drystone::session::v1::{
     VoidTokensRequest, VoidTokensResponse, WatchRevocationsRequest, session_service_server::SessionService,
 };
 use drystone_mesh::{
-    call::Call,
+    call::{self, Call},
     id,
     store::page::{self, Page},
 };
@@ -25,7 +25,9 @@ impl SessionService for Service {
         request: Request<StartSessionRequest>,
     ) -> Result<Response<StartSessionResponse>, Status> {
         let StartSessionRequest { user_id, device, address } = request.into_inner();
-        let new = NewSession { user_id: id::parse("user_id", &user_id)?, device, address };
+        let user_id = id::parse("user_id", &user_id)?;
+        call::concerns(user_id);
+        let new = NewSession { user_id, device, address };
         let session = self.sessions.create(new).await?;
         let counter = session.counter;
         Ok(Response::new(StartSessionResponse { session: Some(message_of(session, None)), counter }))
@@ -37,6 +39,7 @@ impl SessionService for Service {
     ) -> Result<Response<RotateSessionResponse>, Status> {
         let RotateSessionRequest { session_id, counter } = request.into_inner();
         let session = self.sessions.rotate(id::parse("session_id", &session_id)?, counter).await?;
+        call::concerns(session.user_id);
         let counter = session.counter;
         Ok(Response::new(RotateSessionResponse { session: Some(message_of(session, None)), counter }))
     }
@@ -76,6 +79,7 @@ impl SessionService for Service {
 
     async fn void_tokens(&self, request: Request<VoidTokensRequest>) -> Result<Response<VoidTokensResponse>, Status> {
         let user_id = id::parse("user_id", &request.into_inner().user_id)?;
+        call::concerns(user_id);
         self.sessions.void_tokens(user_id).await?;
         Ok(Response::new(VoidTokensResponse {}))
     }

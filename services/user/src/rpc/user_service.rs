@@ -40,6 +40,7 @@ impl UserService for Service {
         }
         let email = Email::parse(&message.email).map_err(|error| invalid("email", &error))?;
         let display_name = parse_name("display_name", &message.display_name)?;
+        call::concerns(id);
         let new = NewAccount { id, email, display_name, roles: Role::Member.into() };
         let account = self.store.create(new, self.clock.now()).await?;
         Ok(Response::new(account.into()))
@@ -109,6 +110,7 @@ impl UserService for Service {
         let call = Call::of(&request)?;
         let message = request.into_inner();
         let id = id::parse("id", &message.id)?;
+        call::concerns(id);
         let roles = parse_roles("roles", &message.roles)?;
         let account = self.store.set_roles(id, roles, self.clock.now()).await?.ok_or(Error::NotFound)?;
         self.sessions
