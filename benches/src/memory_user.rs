@@ -16,8 +16,8 @@ use drystone_mesh::{
     health::Health,
     identity::Identity,
     node::Node,
+    page::Page,
     server::Server,
-    store::page::Page,
     telemetry::Metrics,
     token::{Algorithm, Claims, KeySet, PublicKey, RevocationView, Verifier, VerifierConfig, new_token_id},
 };
@@ -91,8 +91,8 @@ pub(crate) fn user_message() -> User {
         display_name: "Bench".to_owned(),
         roles: vec!["member".to_owned()],
         etag: "1".to_owned(),
-        create_time: Some(drystone_mesh::store::time::to_proto(Clock::system().now())),
-        update_time: Some(drystone_mesh::store::time::to_proto(Clock::system().now())),
+        create_time: Some(drystone_mesh::time::to_proto(Clock::system().now())),
+        update_time: Some(drystone_mesh::time::to_proto(Clock::system().now())),
     }
 }
 

@@ -3,6 +3,8 @@
 //! Each part of a process reports itself through a [`Component`]. A part that is [`Kind::Vital`] takes the whole down
 //! with it; without an [`Kind::Optional`] one the process goes on, degraded.
 
+mod probe;
+
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError},
@@ -11,6 +13,7 @@ use std::{
 use serde::Serialize;
 use tokio::sync::watch;
 
+pub use self::probe::{ProbeIntervals, probe};
 use crate::clock::{Clock, Timestamp};
 
 /// Why a component is down that has not reported yet.

@@ -11,9 +11,8 @@
 //! | [`error`] | one closed set of reasons, and its way onto the wire |
 //! | [`deadline`] | how long a call may take |
 //! | [`limit`] | how often something may be tried |
-//! | [`store`] | databases, migrations, pages, etags, Redis |
-//! | [`mask`] | field masks |
-//! | [`id`] | ids in messages |
+//! | [`page`], [`etag`], [`mask`], [`id`], [`time`] | pages of lists, row versions, field masks, ids and times in messages |
+//! | [`backoff`] | delays between retries |
 //! | [`email`], [`display_name`], [`text`] | addresses, names and other texts of people: one rule for every service |
 //! | [`telemetry`] | logs, metrics, traces, the admin port |
 //! | [`health`] | what is up, and what that means |
@@ -24,6 +23,7 @@
 //! | [`module`] | what a service crate exports, and what its service is started with |
 
 pub mod access;
+pub mod backoff;
 pub mod call;
 pub mod client;
 pub mod clock;
@@ -32,6 +32,7 @@ pub mod deadline;
 pub mod display_name;
 pub mod email;
 pub mod error;
+pub mod etag;
 pub mod health;
 pub mod host;
 pub mod id;
@@ -40,8 +41,9 @@ pub mod limit;
 pub mod mask;
 pub mod module;
 pub mod node;
+pub mod page;
 pub mod server;
-pub mod store;
 pub mod telemetry;
 pub mod text;
+pub mod time;
 pub mod token;

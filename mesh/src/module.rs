@@ -24,11 +24,12 @@
 //! assert_eq!(module.name(), "orders");
 //! ```
 //!
-//! A service with migrations finds its database, opened and up to date, in [`Context::database`]. The keys `listen`,
+//! A service with migrations finds its database, opened and up to date, in its context (`drystone_store::ContextExt`). The keys `listen`,
 //! `database`, `database_password_file` and `database_pool` of its section are there for every such service;
 //! [`Service::Config`] is what else it can be told.
 
 mod context;
+mod migration;
 
 use std::{any::Any, error::Error as StdError, fmt, io, pin::Pin, sync::Arc};
 
@@ -37,11 +38,15 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-pub use self::context::{Context, Opened, Shared};
+#[doc(hidden)]
+pub use self::migration::version;
+pub use self::{
+    context::{Context, Shared, SharedLimits},
+    migration::Migration,
+};
 use crate::{
     config::{self, ConfigError, Dict, Layers},
     server::Server,
-    store::Migration,
 };
 
 /// Why a service cannot start: one sentence that says what to do.

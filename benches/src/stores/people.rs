@@ -16,10 +16,8 @@ use drystone_auth::{
     store::{MIGRATIONS, SqlStore},
     token_maker::{Grant, TokenMaker},
 };
-use drystone_mesh::{
-    clock::Clock,
-    store::{Db, Place},
-};
+use drystone_mesh::clock::Clock;
+use drystone_store::{Db, Place};
 use tonic::metadata::{Ascii, MetadataValue};
 use uuid::{Builder, Uuid};
 

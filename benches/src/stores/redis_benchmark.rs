@@ -6,7 +6,7 @@
 
 use anyhow::{Context, Result, ensure};
 use drystone_backends::Redis;
-use drystone_mesh::{clock::Clock, store::time::to_micros};
+use drystone_mesh::{clock::Clock, time::to_micros};
 use redis::{Script, aio::MultiplexedConnection};
 
 use super::{seed::DEVICE, servers};

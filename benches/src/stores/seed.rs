@@ -8,12 +8,9 @@ use std::{
 };
 
 use anyhow::{Result, ensure};
-use drystone_mesh::{
-    clock::Clock,
-    config::Span,
-    store::{redis, time::to_micros},
-};
+use drystone_mesh::{clock::Clock, config::Span, time::to_micros};
 use drystone_session::{Config, FIRST_COUNTER, RedisStore, Rules, Session, SessionStore};
+use drystone_store::redis;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use sqlx::{Connection, PgConnection};
 

@@ -1,10 +1,8 @@
 //! `drystone migrate status`: how far the schema of each database is.
 
 use anyhow::{Result, bail};
-use drystone_mesh::{
-    store::{self, OpenError, SchemaState},
-    telemetry::logs,
-};
+use drystone_mesh::telemetry::logs;
+use drystone_store::{OpenError, SchemaState};
 
 use super::migrate_up::Selection;
 use crate::{App, config::Config, output, process, table::Table};
@@ -25,7 +23,7 @@ pub(crate) fn run(app: &App, args: &Args) -> Result<()> {
         let mut is_behind = false;
         for (name, settings, migrations) in args.selection.databases(app, &config)? {
             let place = settings.place(&config.mesh.data_dir);
-            let state = store::schema_state(&place, migrations).await;
+            let state = drystone_store::schema_state(&place, migrations).await;
             is_behind |= state.as_ref().is_ok_and(|state| state.applied < state.known);
             let [schema, program, state] = cells(state, &mut faults);
             table.row([name.to_owned(), schema, program, state, place.to_string()]);

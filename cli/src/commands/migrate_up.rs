@@ -1,10 +1,8 @@
 //! `drystone migrate up`: brings the schemas of the databases up to date.
 
 use anyhow::Result;
-use drystone_mesh::{
-    store::{self, Db, Migration, SchemaState, Settings},
-    telemetry::logs,
-};
+use drystone_mesh::telemetry::logs;
+use drystone_store::{Db, Migration, SchemaState, Settings};
 
 use crate::{
     App,
@@ -52,7 +50,7 @@ pub(crate) fn run(app: &App, args: &Args) -> Result<()> {
     process::block_on(async {
         for (name, settings, migrations) in args.selection.databases(app, &config)? {
             let place = settings.place(&config.mesh.data_dir);
-            let SchemaState { applied, known } = store::schema_state(&place, migrations).await?;
+            let SchemaState { applied, known } = drystone_store::schema_state(&place, migrations).await?;
             Db::open(place, migrations).await?.close().await;
             let done = match known - applied {
                 0 => "was up to date".to_owned(),

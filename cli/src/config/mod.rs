@@ -13,8 +13,8 @@ use drystone_mesh::{
     config::{self, ConfigError, Layers, LogConfig, Sources},
     identity::TrustDomain,
     module::Stage,
-    store::redis,
 };
+use drystone_store::redis;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use self::{

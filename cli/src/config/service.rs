@@ -8,8 +8,8 @@ use std::{
 use drystone_mesh::{
     config::{self, ConfigError, Dict, Layers},
     module::{Module, Section},
-    store::{Address, PoolConfig, Settings},
 };
+use drystone_store::{Address, PoolConfig, Settings};
 use serde::{Deserialize, Serialize};
 
 /// The port of the first service.

@@ -4,18 +4,17 @@ use std::time::Duration;
 
 use anyhow::Result;
 use drystone_mesh::{
+    backoff::Backoff,
     health::{Health, Kind},
     module::Module,
-    store::{self, Db, Place},
 };
+use drystone_store::{Db, Place};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::warn;
 
-/// The pause after the first attempt.
-const MIN_PAUSE: Duration = Duration::from_millis(250);
-
-/// The longest pause between attempts.
-const MAX_PAUSE: Duration = Duration::from_secs(5);
+/// The bounds of the backoff between attempts to open a database.
+const MIN_BACKOFF: Duration = Duration::from_millis(250);
+const MAX_BACKOFF: Duration = Duration::from_secs(5);
 
 /// Opens a service's database, brings its schema up to date, and watches over it. A server that does not answer yet is
 /// waited for, so that it does not matter which of the two is started first.
@@ -27,7 +26,7 @@ pub(super) async fn open(
     stop: &CancellationToken,
 ) -> Result<Db> {
     let component = health.component(format!("{} database", module.name()), Kind::Vital);
-    let mut pause = MIN_PAUSE;
+    let mut backoff = Backoff::new(MIN_BACKOFF, MAX_BACKOFF);
     let db = loop {
         match Db::open(place.clone(), module.migrations()).await {
             Ok(db) => break db,
@@ -37,9 +36,8 @@ pub(super) async fn open(
             }
             Err(error) => return Err(error.into()),
         }
-        tokio::time::sleep(pause).await;
-        pause = MAX_PAUSE.min(pause * 2);
+        tokio::time::sleep(backoff.failed()).await;
     };
-    tasks.spawn(store::probe(db.clone(), component, stop.clone()));
+    tasks.spawn(drystone_store::probe(db.clone(), component, stop.clone()));
     Ok(db)
 }

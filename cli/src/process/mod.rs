@@ -26,12 +26,14 @@ use drystone_mesh::{
     clock::Clock,
     health::{Health, State},
     identity::Identity,
-    module::{Context, Module, Opened, Shared, Stage},
+    limit::Limits,
+    module::{Context, Module, Shared, SharedLimits, Stage},
     node::TOKEN_CHECKS,
-    store::Address,
     telemetry::{Metrics, admin},
     token::VerifierConfig,
 };
+use drystone_store::{Address, limit::RedisLimits, redis::SharedRedis};
+use http::Extensions;
 use tokio::{net::TcpListener, runtime::Builder, task::JoinSet};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
@@ -112,7 +114,8 @@ pub(crate) async fn run(plan: Plan) -> Result<()> {
 
     let stops =
         Stops { front: CancellationToken::new(), services: CancellationToken::new(), rest: CancellationToken::new() };
-    let shared = Arc::new(shared(&config, contracts, peers, &addresses));
+    let redis = SharedRedis::new(config.mesh.redis.clone());
+    let shared = Arc::new(shared(&config, contracts, peers, &addresses, redis.clone()));
     let mut parts = Parts::default();
     let admin = admin::serve(admin_listener, shared.health.clone(), shared.metrics.clone(), stops.rest.clone());
     parts.rest.spawn(named("admin", admin));
@@ -122,7 +125,7 @@ pub(crate) async fn run(plan: Plan) -> Result<()> {
         let mut prepared = Vec::new();
         for (service, listener) in running.iter().zip(listeners) {
             let identity = identities.remove(service.module.name()).context("the service has no certificate")?;
-            prepared.push(prepare(service, &config, &shared, &stops, identity, listener).await?);
+            prepared.push(prepare(service, &config, &shared, redis.clone(), &stops, identity, listener).await?);
         }
         anyhow::Ok(prepared)
     };
@@ -159,22 +162,29 @@ fn shared(
     contracts: Contracts,
     peers: Peers,
     addresses: &BTreeMap<&'static str, SocketAddr>,
+    redis: SharedRedis,
 ) -> Shared {
     let configured = config.service(drystone_edge::NAME).map(|edge| edge.listen);
     let edge = addresses.get(drystone_edge::NAME).copied().or(configured);
     let issuer = edge.map_or_else(|| config.mesh.issuer.clone().unwrap_or_default(), |edge| config.issuer(edge));
+    let metrics = Metrics::new(&contracts);
+    let (store, counted) = (config.mesh.limits.store, metrics.clone());
+    let limits = SharedLimits::new(move || {
+        Ok(match store {
+            LimitStore::Memory => Limits::in_process(&counted),
+            LimitStore::Redis => Limits::shared(Arc::new(RedisLimits::new(redis.get()?)), &counted),
+        })
+    });
     Shared {
         tokens: VerifierConfig::new(issuer.clone(), drystone_auth::AUDIENCE),
         issuer,
         peers,
         clock: Clock::system(),
-        metrics: Metrics::new(&contracts),
+        metrics,
         contracts,
         health: Health::new(),
         limits_per_minute: config.mesh.limits.per_minute(),
-        limits_in_redis: config.mesh.limits.store == LimitStore::Redis,
-        redis: config.mesh.redis.clone(),
-        opened: Opened::default(),
+        limits,
     }
 }
 
@@ -205,6 +215,7 @@ async fn prepare(
     service: &ServiceConfig,
     config: &Config,
     shared: &Arc<Shared>,
+    redis: SharedRedis,
     stops: &Stops,
     identity: Identity,
     listener: TcpListener,
@@ -215,19 +226,18 @@ async fn prepare(
         Stage::Front => stops.front.clone(),
         Stage::Service => stops.services.clone(),
     };
-    let database = match service.database() {
-        Some(settings) => {
-            let place = settings.place(&config.mesh.data_dir);
-            Some(database::open(module, place, &shared.health, &tasks, &stop).await?)
-        }
-        None => None,
-    };
+    let mut resources = Extensions::new();
+    if let Some(settings) = service.database() {
+        let place = settings.place(&config.mesh.data_dir);
+        resources.insert(database::open(module, place, &shared.health, &tasks, &stop).await?);
+    }
+    resources.insert(redis);
     let started = module
         .start(Context {
             name: module.name(),
             config: service.own.clone(),
             identity,
-            database,
+            resources,
             shared: shared.clone(),
             tasks: tasks.clone(),
             stop: stop.clone(),

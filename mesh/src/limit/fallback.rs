@@ -1,35 +1,36 @@
-//! What counts while Redis is away.
+//! The limiter that applies while the shared store is unavailable.
+
+use std::sync::Arc;
 
 use prometheus_client::metrics::counter::Counter;
 
-use super::{Key, LocalLimiter, Rate, RateLimiter, RedisLimiter, Verdict};
-use crate::store::redis::Failure;
+use super::{Key, LocalLimiter, Rate, RateLimiter, Verdict};
 
-/// The limit in Redis; while Redis is away, a stricter one of this process.
+/// A shared limit; while its store is unavailable, a stricter one of this process.
 ///
-/// With so many instances as Redis is there to unite, they could together let more pass than the limit allows: each lets
-/// half pass.
-#[derive(Debug)]
+/// Several instances that count by themselves could together let more pass than the limit allows: each allows half.
 pub struct FallbackLimiter {
-    shared: RedisLimiter,
-    own: LocalLimiter,
+    shared: Arc<dyn RateLimiter>,
+    local: LocalLimiter,
     fallen_back: Counter,
 }
 
 impl FallbackLimiter {
-    /// A limit of this rate. The counter counts attempts that Redis could not count.
+    /// A limit of this rate. The counter counts attempts that the store could not count.
     #[must_use]
-    pub fn new(shared: RedisLimiter, rate: Rate, fallen_back: Counter) -> Self {
-        Self { shared, own: LocalLimiter::new(rate.stricter()), fallen_back }
+    pub fn new(shared: Arc<dyn RateLimiter>, rate: Rate, fallen_back: Counter) -> Self {
+        Self { shared, local: LocalLimiter::new(rate.stricter()), fallen_back }
     }
-}
 
-impl RateLimiter for FallbackLimiter {
-    async fn check(&self, key: Key) -> Result<Verdict, Failure> {
-        self.shared.check(key).await.or_else(|failure| {
-            tracing::debug!(%failure, "limit is counted in the process");
-            self.fallen_back.inc();
-            Ok(self.own.check_now(key))
-        })
+    /// Counts an attempt, unless it is refused.
+    pub async fn check(&self, key: Key) -> Verdict {
+        match self.shared.check(key).await {
+            Ok(verdict) => verdict,
+            Err(error) => {
+                tracing::debug!(%error, "limit is counted in the process");
+                self.fallen_back.inc();
+                self.local.check_now(key)
+            }
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use futures_util::future::BoxFuture;
 use governor::{
     Quota, RateLimiter as Governor,
     clock::{Clock, DefaultClock, Reference},
@@ -9,8 +10,7 @@ use governor::{
     state::keyed::HashMapStateStore,
 };
 
-use super::{Key, Rate, RateLimiter, Verdict};
-use crate::store::redis::Failure;
+use super::{Key, LimiterUnavailable, Rate, RateLimiter, Verdict};
 
 /// How often keys are forgotten that stand as if they had never been used, in nanoseconds.
 const SWEEP_EVERY: u64 = 10_000_000_000;
@@ -75,7 +75,7 @@ where
     C: Clock + Clone + Send + Sync,
     C::Instant: Send + Sync,
 {
-    async fn check(&self, key: Key) -> Result<Verdict, Failure> {
-        Ok(self.check_now(key))
+    fn check(&self, key: Key) -> BoxFuture<'_, Result<Verdict, LimiterUnavailable>> {
+        Box::pin(std::future::ready(Ok(self.check_now(key))))
     }
 }

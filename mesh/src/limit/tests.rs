@@ -1,16 +1,11 @@
-//! What every limiter promises, in the process and in Redis; and what holds while Redis is away.
+//! Limits of one process.
 
-use std::{
-    num::NonZeroU32,
-    time::{Duration, Instant},
-};
+use std::{num::NonZeroU32, time::Duration};
 
-use drystone_backends::RedisCluster;
 use governor::clock::FakeRelativeClock;
 use proptest::prelude::*;
 
 use super::*;
-use crate::{config::Span, store::redis::Config};
 
 fn rate(burst: u32, interval: Duration) -> Rate {
     Rate { burst: NonZeroU32::new(burst).unwrap(), interval }
@@ -18,128 +13,6 @@ fn rate(burst: u32, interval: Duration) -> Rate {
 
 fn key(text: &str) -> Key {
     Key::text(text)
-}
-
-/// Two limiters that count together, as two instances of a service have them.
-type Pair<L> = [Arc<L>; 2];
-
-async fn in_process(rate: Rate) -> Pair<LocalLimiter> {
-    // One process has one; whoever asks it twice asks the same.
-    let limiter = Arc::new(LocalLimiter::new(rate));
-    [limiter.clone(), limiter]
-}
-
-async fn in_redis(rate: Rate) -> Pair<RedisLimiter> {
-    let server = drystone_backends::Redis::shared();
-    let config = Config { url: server.url().to_owned().into(), prefix: server.prefix(), ..patient() };
-    [instance(&config, rate).await, instance(&config, rate).await]
-}
-
-async fn in_redis_cluster(rate: Rate) -> Pair<RedisLimiter> {
-    let server = RedisCluster::shared();
-    let config = Config { url: server.url().into(), cluster: true, prefix: server.prefix(), ..patient() };
-    [instance(&config, rate).await, instance(&config, rate).await]
-}
-
-async fn instance(config: &Config, rate: Rate) -> Arc<RedisLimiter> {
-    let redis = Redis::open(config).unwrap();
-    redis.ready().await;
-    Arc::new(RedisLimiter::new(redis, "test", rate))
-}
-
-/// What a test machine needs under load is no measure for a time limit.
-fn patient() -> Config {
-    Config { timeout: Span::seconds(5), ..Config::default() }
-}
-
-macro_rules! suite {
-    ($backend:ident) => {
-        mod $backend {
-            #[tokio::test]
-            async fn a_burst_passes_and_then_it_is_said_when_to_come_back() {
-                super::a_burst_passes_and_then_it_is_said_when_to_come_back(super::$backend).await;
-            }
-
-            #[tokio::test]
-            async fn each_key_has_its_own_count() {
-                super::each_key_has_its_own_count(super::$backend).await;
-            }
-
-            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn no_more_pass_than_the_rate_allows_however_many_hammer() {
-                super::no_more_pass_than_the_rate_allows_however_many_hammer(super::$backend).await;
-            }
-        }
-    };
-}
-
-suite!(in_process);
-suite!(in_redis);
-suite!(in_redis_cluster);
-
-async fn a_burst_passes_and_then_it_is_said_when_to_come_back<L: RateLimiter>(open: impl AsyncFnOnce(Rate) -> Pair<L>) {
-    let interval = Duration::from_secs(2);
-    let [limiter, other] = open(rate(3, interval)).await;
-    let start = Instant::now();
-    for _ in 0..3 {
-        assert_eq!(limiter.check(key("key")).await.unwrap(), Verdict::Pass);
-    }
-    let asked = Instant::now();
-    let Verdict::Wait(wait) = other.check(key("key")).await.unwrap() else { panic!("the fourth passes") };
-    assert!(wait <= interval && wait + start.elapsed() >= interval, "{wait:?}");
-
-    // Refused attempts do not count, so that it is true what was said.
-    let said = asked + wait;
-    loop {
-        match limiter.check(key("key")).await.unwrap() {
-            Verdict::Pass => break,
-            Verdict::Wait(wait) => tokio::time::sleep(wait.min(Duration::from_millis(50))).await,
-        }
-    }
-    assert!(Instant::now() >= said.checked_sub(Duration::from_millis(5)).unwrap());
-    assert!(start.elapsed() < Duration::from_secs(30));
-    assert!(matches!(limiter.check(key("key")).await.unwrap(), Verdict::Wait(_)), "one in an interval");
-}
-
-async fn each_key_has_its_own_count<L: RateLimiter>(open: impl AsyncFnOnce(Rate) -> Pair<L>) {
-    let [limiter, other] = open(rate(1, Duration::from_mins(10))).await;
-    let clients = ["192.0.2.7", "192.0.2.8", "2001:db8:1:2::1", "2001:db8:1:3::1"].map(|text| text.parse().unwrap());
-    let texts = ["a", "b", "a b", "{a}", "", "ключ", "192.0.2.7"].map(key);
-    for key in clients.into_iter().map(Key::client).chain(texts) {
-        assert_eq!(limiter.check(key).await.unwrap(), Verdict::Pass, "{key}");
-        assert!(matches!(other.check(key).await.unwrap(), Verdict::Wait(_)), "{key}");
-    }
-}
-
-/// In any stretch of time `T`, at most `burst + T / interval` pass: here `T` runs from before the first attempt to after
-/// the last answer.
-async fn no_more_pass_than_the_rate_allows_however_many_hammer<L: RateLimiter + 'static>(
-    open: impl AsyncFnOnce(Rate) -> Pair<L>,
-) {
-    let allowed = rate(20, Duration::from_millis(50));
-    let pair = open(allowed).await;
-    let start = Instant::now();
-    let tasks: Vec<_> = (0..32)
-        .map(|task| {
-            let limiter = pair[task % 2].clone();
-            tokio::spawn(async move {
-                let mut passed = 0;
-                while start.elapsed() < Duration::from_secs(1) {
-                    passed += u32::from(limiter.check(key("key")).await.unwrap() == Verdict::Pass);
-                    tokio::task::yield_now().await;
-                }
-                passed
-            })
-        })
-        .collect();
-    let mut passed = 0;
-    for task in tasks {
-        passed += task.await.unwrap();
-    }
-    let bound = f64::from(allowed.burst.get()) + start.elapsed().as_secs_f64() / allowed.interval.as_secs_f64();
-    assert!(f64::from(passed) <= bound, "{passed} passed, {bound} are allowed");
-    // At least the burst, and most of what came due: whoever hammers is not locked out.
-    assert!(passed >= 30, "{passed} passed");
 }
 
 #[test]
@@ -205,68 +78,4 @@ async fn a_refusal_has_its_reason_and_is_counted() {
     for _ in 0..1000 {
         none.check(key("key")).await.unwrap();
     }
-}
-
-#[tokio::test]
-async fn while_redis_is_away_a_stricter_limit_holds_and_then_the_old_one_again() {
-    let mut server = drystone_backends::Redis::start();
-    let redis = Redis::open(&Config { url: server.url().to_owned().into(), ..patient() }).unwrap();
-    redis.ready().await;
-    let metrics = Metrics::default();
-    let limit = Limits::in_redis(redis.clone(), &metrics).limit("test", 10);
-    let passed = async |text: &str| {
-        let mut passed = 0;
-        for _ in 0..20 {
-            passed += u32::from(limit.check(key(text)).await.is_ok());
-        }
-        passed
-    };
-    assert_eq!(passed("before").await, 10);
-    for _ in 0..9 {
-        limit.check(key("almost")).await.unwrap();
-    }
-    server.stop();
-    assert_eq!(passed("during").await, 5);
-    assert_eq!(passed("almost").await, 5, "each process counts anew, and for half");
-    assert!(
-        metrics.render().contains(r#"drystone_rate_limit_fallbacks_total{limit="test"} 40"#),
-        "{}",
-        metrics.render()
-    );
-
-    server.start_empty();
-    redis.ready().await;
-    assert_eq!(passed("after").await, 10);
-}
-
-#[tokio::test]
-async fn a_flood_with_one_key_is_no_flood_for_redis() {
-    let server = drystone_backends::Redis::start();
-    let redis = Redis::open(&Config { url: server.url().to_owned().into(), ..patient() }).unwrap();
-    redis.ready().await;
-    let (interval, start) = (Duration::from_millis(100), Instant::now());
-    let limiter = RedisLimiter::new(redis.clone(), "test", rate(5, interval));
-    let (mut passed, mut refused) = (0, 0);
-    while start.elapsed() < Duration::from_millis(550) {
-        match limiter.check(key("key")).await.unwrap() {
-            Verdict::Pass => passed += 1,
-            Verdict::Wait(_) => refused += 1,
-        }
-    }
-    assert!(refused > 1000, "{refused} were refused");
-    // Each that passed, and one refusal after it.
-    let asked = scripts(&redis).await;
-    assert!(asked <= 2 * passed + 1, "{passed} passed, {refused} were refused, redis was asked {asked} times");
-    // Those who come for another key ask, and whoever was told to wait passes after it.
-    assert_eq!(limiter.check(key("another")).await.unwrap(), Verdict::Pass);
-    while let Verdict::Wait(wait) = limiter.check(key("key")).await.unwrap() {
-        tokio::time::sleep(wait).await;
-    }
-}
-
-/// How many scripts this Redis has run.
-async fn scripts(redis: &Redis) -> u64 {
-    let info: String = redis.query(crate::store::redis::cmd("INFO").arg("commandstats")).await.unwrap();
-    let line = info.lines().find_map(|line| line.strip_prefix("cmdstat_evalsha:calls=")).unwrap();
-    line.split(',').next().unwrap().parse().unwrap()
 }

@@ -1,12 +1,13 @@
 //! What a service is started with.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     sync::{Arc, OnceLock},
 };
 
 use drystone::contract::Contracts;
+use http::Extensions;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -16,10 +17,6 @@ use crate::{
     identity::Identity,
     limit::{ClassLimits, Limits},
     node::{Node, NodeConfig},
-    store::{
-        Db,
-        redis::{self, Redis},
-    },
     telemetry::Metrics,
     token::VerifierConfig,
 };
@@ -34,8 +31,8 @@ pub struct Context<C> {
     pub config: C,
     /// Its certificate, key and roots.
     pub identity: Identity,
-    /// Its database, opened and up to date; `None` for a service that uses none.
-    pub database: Option<Db>,
+    /// What the binary has opened for it, by type, such as its database.
+    pub resources: Extensions,
     /// What it shares with the other services of the process.
     pub shared: Arc<Shared>,
     /// Its background work, which is waited for after it has been stopped.
@@ -64,19 +61,21 @@ pub struct Shared {
     pub health: Health,
     /// How many calls a minute each limit allows, by its name in the contracts, and `default` for requests to the edge.
     pub limits_per_minute: BTreeMap<String, u32>,
-    /// Whether attempts are counted in Redis, for all processes together.
-    pub limits_in_redis: bool,
-    /// Where Redis is, if something is kept there.
-    pub redis: redis::Config,
-    /// Opened by the first service that keeps something there.
-    pub opened: Opened,
+    /// What counts attempts.
+    pub limits: SharedLimits,
 }
 
-/// What is opened once for all services of a process.
-#[derive(Default)]
-pub struct Opened {
-    redis: OnceLock<Redis>,
-    limits: OnceLock<Limits>,
+/// What counts attempts for all services of a process, opened by the first that counts.
+pub struct SharedLimits {
+    open: Box<dyn Fn() -> Result<Limits, StartError> + Send + Sync>,
+    opened: OnceLock<Limits>,
+}
+
+impl SharedLimits {
+    /// Opened so when it is first asked for.
+    pub fn new(open: impl Fn() -> Result<Limits, StartError> + Send + Sync + 'static) -> Self {
+        Self { open: Box::new(open), opened: OnceLock::new() }
+    }
 }
 
 impl<C> Context<C> {
@@ -118,29 +117,29 @@ impl<C> Context<C> {
         })
     }
 
-    /// What counts attempts, for all of the process. While Redis is unavailable, a stricter limit of the process holds,
-    /// so that it is not vital to a service that counts there.
+    /// What counts attempts, for all of the process. While a shared store is unavailable, a stricter limit of the process
+    /// applies, so that the store is not vital to a service that counts there.
     ///
     /// # Errors
-    /// Redis is not configured as it has to be.
+    /// The store is not configured as it has to be.
     pub fn limits(&self) -> Result<Limits, StartError> {
-        if let Some(limits) = self.shared.opened.limits.get() {
+        let SharedLimits { open, opened } = &self.shared.limits;
+        if let Some(limits) = opened.get() {
             return Ok(limits.clone());
         }
-        let redis = if self.shared.limits_in_redis { Some(self.redis("limits", Kind::Optional)?) } else { None };
-        let metrics = &self.shared.metrics;
-        let limits = self.shared.opened.limits.get_or_init(|| match redis {
-            None => Limits::in_process(metrics),
-            Some(redis) => Limits::in_redis(redis, metrics),
-        });
-        Ok(limits.clone())
+        let limits = open()?;
+        if let Some(store) = limits.store() {
+            let component = self.shared.health.component(format!("{} limits", self.name), Kind::Optional);
+            self.tasks.spawn(store.probe(component, self.stop.clone()));
+        }
+        Ok(opened.get_or_init(|| limits).clone())
     }
 
     /// The limits that the RPCs of this service count for.
     fn class_limits(&self) -> Result<ClassLimits, StartError> {
         let Shared { contracts, limits_per_minute, .. } = &*self.shared;
         let own = contracts.methods().iter().filter(|method| *method.workload == *self.name);
-        let names: std::collections::BTreeSet<&str> = own.filter_map(|method| method.policy.limit.as_deref()).collect();
+        let names: BTreeSet<&str> = own.filter_map(|method| method.policy.limit.as_deref()).collect();
         if names.is_empty() {
             return Ok(ClassLimits::default());
         }
@@ -154,37 +153,11 @@ impl<C> Context<C> {
         Ok(ClassLimits::new(&self.limits()?, limits))
     }
 
-    /// The process' Redis, watched over as the component `NAME WHAT` until the stop.
-    ///
-    /// # Errors
-    /// Redis is not configured as it has to be.
-    pub fn redis(&self, what: &str, kind: Kind) -> Result<Redis, StartError> {
-        let redis = if let Some(redis) = self.shared.opened.redis.get() {
-            redis.clone()
-        } else {
-            let redis = Redis::open(&self.shared.redis)?;
-            self.shared.opened.redis.get_or_init(|| redis).clone()
-        };
-        let component = self.shared.health.component(format!("{} {what}", self.name), kind);
-        self.tasks.spawn(redis::probe(redis.clone(), component, self.stop.clone()));
-        Ok(redis)
-    }
-
-    /// Its database.
-    ///
-    /// # Errors
-    /// It has no migrations, or says that it needs no database.
-    pub fn database(&self) -> Result<Db, StartError> {
-        self.database
-            .clone()
-            .ok_or_else(|| format!("the service `{}` has no migrations and so no database", self.name).into())
-    }
-
     /// The same with another configuration.
     #[must_use]
     pub fn map_config<D>(self, map: impl FnOnce(C) -> D) -> Context<D> {
-        let Self { name, config, identity, database, shared, tasks, stop, stop_serving } = self;
-        Context { name, config: map(config), identity, database, shared, tasks, stop, stop_serving }
+        let Self { name, config, identity, resources, shared, tasks, stop, stop_serving } = self;
+        Context { name, config: map(config), identity, resources, shared, tasks, stop, stop_serving }
     }
 }
 

@@ -16,7 +16,6 @@
 //! Keys and revocations come in by [`watch_keys`] and `watch_revocations`, two loops that a node runs in the
 //! background.
 
-mod backoff;
 mod cache;
 mod claims;
 mod error;

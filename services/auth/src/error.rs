@@ -70,7 +70,7 @@ impl From<Error> for MeshError {
         let reason = error.reason();
         match error {
             Error::Limited(error) | Error::Neighbour(error) => error,
-            Error::Store(error) => error.into(),
+            Error::Store(error) => drystone_store::to_mesh_error(error),
             Error::Hashing(HashingError::QueueFull) => {
                 Self::new(reason, "too many people sign in at once; try again in a second").retry_after(RETRY_AFTER)
             }

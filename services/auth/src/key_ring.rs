@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use aws_lc_rs::rand;
 use drystone::auth::v1::Jwk;
-use drystone_mesh::{clock::Clock, store::Failure};
+use drystone_mesh::clock::Clock;
+use drystone_store::Failure;
 use zeroize::Zeroizing;
 
 use crate::{
@@ -83,7 +84,7 @@ where
 {
     loop {
         match read().await {
-            Err(StartError::Store(error)) if Failure::of(&error) == Failure::Away => {
+            Err(StartError::Store(error)) if Failure::of(&error) == Failure::Unavailable => {
                 tracing::warn!(%error, "waiting for the database of auth");
                 tokio::time::sleep(PAUSE).await;
             }

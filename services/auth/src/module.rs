@@ -10,8 +10,8 @@ use drystone_mesh::{
     health::Kind,
     module::{Context, Service as Module, StartError, Started},
     server::Server,
-    store::Migration,
 };
+use drystone_store::{ContextExt, Migration};
 
 use crate::{AttemptLimits, Config, Deps, MIGRATIONS, NAME, Service, SqlStore};
 

@@ -21,7 +21,7 @@ use drystone_mesh::{
     display_name::DisplayName,
     email::Email,
     error::{Error as MeshError, Reason},
-    store::time::from_proto,
+    time::from_proto,
 };
 use tonic::{Code, Status};
 use tonic_types::StatusExt;

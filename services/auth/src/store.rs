@@ -3,11 +3,9 @@
 use async_trait::async_trait;
 use drystone_mesh::{
     clock::Timestamp,
-    store::{
-        Db, Migration, run,
-        time::{from_micros, to_micros},
-    },
+    time::{from_micros, to_micros},
 };
+use drystone_store::{Db, Migration, run};
 use sqlx::FromRow;
 use uuid::Uuid;
 use zeroize::Zeroizing;
@@ -223,7 +221,7 @@ impl AuthStore for SqlStore {
 
     async fn insert_first_signing_key(&self, key: StoredKey) -> sqlx::Result<()> {
         // Whether there is a key yet can be told only while nobody else adds one.
-        let mut transaction = self.db.begin_alone().await?;
+        let mut transaction = self.db.begin_exclusive().await?;
         run!(transaction.connection(), |connection| {
             sqlx::query(
                 "INSERT INTO signing_key (kid, algorithm, private_key, created_at)
@@ -241,7 +239,7 @@ impl AuthStore for SqlStore {
     }
 
     async fn secret(&self, name: &str, fresh: &[u8], now: Timestamp) -> sqlx::Result<Zeroizing<Vec<u8>>> {
-        self.db.repeat(|| self.secret_once(name, fresh, now)).await
+        self.db.retry(|| self.secret_once(name, fresh, now)).await
     }
 }
 

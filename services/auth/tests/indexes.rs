@@ -6,10 +6,8 @@ use std::time::Duration;
 
 use drystone_auth::{AuthStore, MIGRATIONS, SqlStore, credential::Credential};
 use drystone_backends::Postgres;
-use drystone_mesh::{
-    clock::Clock,
-    store::{Db, Place},
-};
+use drystone_mesh::clock::Clock;
+use drystone_store::{Db, Place};
 use uuid::Uuid;
 
 /// More often than a statement is planned anew: then PostgreSQL may keep one plan for all.

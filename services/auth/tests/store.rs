@@ -9,10 +9,8 @@ use drystone_auth::{
     typed_password::PasswordForm,
 };
 use drystone_backends::Postgres;
-use drystone_mesh::{
-    clock::Clock,
-    store::{Db, Place, run},
-};
+use drystone_mesh::clock::Clock;
+use drystone_store::{Db, Place, run};
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 use uuid::Uuid;

@@ -2,7 +2,7 @@
 
 use drystone_mesh::{
     error::{Error as MeshError, Reason},
-    store::etag,
+    etag,
 };
 use tonic::Status;
 
@@ -30,7 +30,7 @@ impl From<Error> for MeshError {
             Error::NotFound => Self::new(Reason::PropertyNotFound, message),
             Error::RequestIdReused => Self::new(Reason::RequestIdReused, message),
             Error::Stale => etag::stale(),
-            Error::Store(cause) => cause.into(),
+            Error::Store(cause) => drystone_store::to_mesh_error(cause),
         }
     }
 }

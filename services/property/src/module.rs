@@ -5,8 +5,8 @@ use std::sync::Arc;
 use drystone_mesh::{
     module::{Context, NoConfig, Service as Module, StartError, Started},
     server::Server,
-    store::Migration,
 };
+use drystone_store::{ContextExt, Migration};
 
 use crate::{Deps, MIGRATIONS, NAME, Service, SqlStore};
 

@@ -5,13 +5,10 @@ use std::collections::BTreeMap;
 use async_trait::async_trait;
 use drystone_mesh::{
     clock::Timestamp,
-    store::{
-        Db, Migration, Transaction,
-        page::Page,
-        run,
-        time::{from_micros, to_micros},
-    },
+    page::Page,
+    time::{from_micros, to_micros},
 };
+use drystone_store::{Db, Migration, Transaction, run};
 use sqlx::{FromRow, types::Json};
 use uuid::Uuid;
 
@@ -81,7 +78,7 @@ impl SqlStore {
 #[async_trait]
 impl PropertyStore for SqlStore {
     async fn create(&self, new: NewProperty, now: Timestamp) -> Result<Property, Error> {
-        self.db.repeat(|| self.create_once(&new, now)).await
+        self.db.retry(|| self.create_once(&new, now)).await
     }
 
     async fn find(&self, owner: Uuid, id: Uuid) -> Result<Option<Property>, Error> {
@@ -126,11 +123,11 @@ impl PropertyStore for SqlStore {
         version: Option<i64>,
         now: Timestamp,
     ) -> Result<Option<Property>, Error> {
-        self.db.repeat(|| self.update_once(owner, id, change, version, now)).await
+        self.db.retry(|| self.update_once(owner, id, change, version, now)).await
     }
 
     async fn delete(&self, owner: Uuid, id: Uuid, version: Option<i64>) -> Result<bool, Error> {
-        self.db.repeat(|| self.delete_once(owner, id, version)).await
+        self.db.retry(|| self.delete_once(owner, id, version)).await
     }
 
     async fn claims(&self, user: Uuid, limit: u32) -> Result<Vec<Claim>, Error> {

@@ -3,13 +3,11 @@
 #![allow(clippy::unwrap_used, reason = "what goes wrong here is for the test to tell")]
 
 use drystone_backends::Postgres;
-use drystone_mesh::{
-    clock::Clock,
-    store::{Db, Place, page::Page},
-};
+use drystone_mesh::{clock::Clock, page::Page};
 use drystone_property::{
     Change, Content, Description, DisplayName, Labels, MIGRATIONS, NewProperty, PropertyStore, SqlStore,
 };
+use drystone_store::{Db, Place};
 use uuid::Uuid;
 
 /// More often than a statement is planned anew: then PostgreSQL may keep one plan for all.

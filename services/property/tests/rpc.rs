@@ -15,11 +15,11 @@ use drystone_mesh::{
     call::{self, Call, Client, Parts},
     clock::Clock,
     error::reason_of,
-    store::Db,
     telemetry::TraceContext,
     token::Principal,
 };
 use drystone_property::{Claim, Deps, MIGRATIONS, Service, SqlStore};
+use drystone_store::Db;
 use tempfile::TempDir;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;

@@ -5,14 +5,12 @@
 use std::{any::Any, collections::HashSet, sync::Arc, time::Duration};
 
 use drystone_backends::Postgres;
-use drystone_mesh::{
-    clock::Clock,
-    store::{Db, Place, page::Page},
-};
+use drystone_mesh::{clock::Clock, page::Page};
 use drystone_property::{
     Change, Claim, Content, Description, DisplayName, Error, Labels, MIGRATIONS, NewProperty, Property, PropertyStore,
     Relation, SqlStore,
 };
+use drystone_store::{Db, Place};
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 use uuid::Uuid;

@@ -37,7 +37,7 @@ impl From<Error> for MeshError {
             Error::Reused => Self::new(Reason::RefreshTokenReused, message),
             Error::NeverIssued => Self::new(Reason::RefreshTokenInvalid, message),
             Error::NotFound => Self::new(Reason::SessionNotFound, message),
-            Error::Store(StoreError::Sql(cause)) => cause.into(),
+            Error::Store(StoreError::Sql(cause)) => drystone_store::to_mesh_error(cause),
             Error::Store(StoreError::Redis(cause)) => cause.into(),
             Error::Store(cause @ StoreError::Unreadable(_)) => Self::internal(cause),
             Error::Interrupted(cause) => Self::internal(cause),

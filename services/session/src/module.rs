@@ -6,8 +6,8 @@ use drystone_mesh::{
     health::Kind,
     module::{Context, Service as Module, StartError, Started},
     server::Server,
-    store::Migration,
 };
+use drystone_store::{ContextExt, Migration};
 
 use crate::{Config, Deps, MIGRATIONS, NAME, RedisStore, Service, SessionStore, SqlStore, StoreKind};
 

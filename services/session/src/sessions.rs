@@ -2,7 +2,7 @@
 
 use std::{future::Future, sync::Arc, time::Duration};
 
-use drystone_mesh::{clock::Clock, store::page::Page};
+use drystone_mesh::{clock::Clock, page::Page};
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 use uuid::Uuid;
@@ -158,7 +158,8 @@ fn outcome(rotation: &Rotation) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use drystone_mesh::{store::Db, telemetry::Metrics};
+    use drystone_mesh::telemetry::Metrics;
+    use drystone_store::Db;
     use tokio_util::sync::CancellationToken;
 
     use super::*;

@@ -5,11 +5,9 @@
 
 use chrono::TimeDelta;
 use drystone_backends::Postgres;
-use drystone_mesh::{
-    clock::Clock,
-    store::{Db, Place, page::Page},
-};
+use drystone_mesh::{clock::Clock, page::Page};
 use drystone_session::{FIRST_COUNTER, MIGRATIONS, NewSession, Rules, SessionStore, SqlStore};
+use drystone_store::{Db, Place};
 use uuid::Uuid;
 
 const RULES: Rules = Rules {

@@ -24,10 +24,10 @@ use drystone_mesh::{
     clock::Clock,
     config::Span,
     error::{Reason, reason_of},
-    store::redis::{self, Redis, cmd},
     telemetry::Metrics,
 };
 use drystone_session::{Config, Deps, RedisStore, Service};
+use drystone_store::redis::{self, Redis, cmd};
 use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};

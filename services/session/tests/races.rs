@@ -6,15 +6,12 @@ use std::sync::Arc;
 
 use chrono::TimeDelta;
 use drystone_backends::Postgres;
-use drystone_mesh::{
-    clock::Clock,
-    config::Span,
-    store::{
-        Db, Place,
-        redis::{Config, Redis},
-    },
-};
+use drystone_mesh::{clock::Clock, config::Span};
 use drystone_session::{FIRST_COUNTER, MIGRATIONS, NewSession, RedisStore, Rotation, Rules, SessionStore, SqlStore};
+use drystone_store::{
+    Db, Place,
+    redis::{Config, Redis},
+};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 

@@ -9,14 +9,12 @@ use chrono::TimeDelta;
 use drystone_mesh::{
     clock::{Clock, Timestamp},
     config::Span,
-    store::{
-        page::Page,
-        redis::{Config, FromRedisValue, Redis, cmd},
-    },
+    page::Page,
 };
 use drystone_session::{
     Ended, NewSession, RedisStore, Revocation, Rotation, Rules, Scope, Session, SessionStore, Shard,
 };
+use drystone_store::redis::{Config, FromRedisValue, Redis, cmd};
 use uuid::Uuid;
 
 const RULES: Rules = Rules {

@@ -5,16 +5,12 @@
 
 use chrono::{DateTime, TimeDelta};
 use drystone_backends::Postgres;
-use drystone_mesh::{
-    clock::Timestamp,
-    config::Span,
-    store::{
-        Db, Place,
-        page::Page,
-        redis::{Config, Redis},
-    },
-};
+use drystone_mesh::{clock::Timestamp, config::Span, page::Page};
 use drystone_session::{FIRST_COUNTER, MIGRATIONS, NewSession, RedisStore, Rotation, Rules, SessionStore, SqlStore};
+use drystone_store::{
+    Db, Place,
+    redis::{Config, Redis},
+};
 use proptest::prelude::*;
 use tokio::runtime::Runtime;
 use uuid::Uuid;

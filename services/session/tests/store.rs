@@ -6,18 +6,14 @@ use std::{collections::HashSet, sync::Arc};
 
 use chrono::{DateTime, TimeDelta};
 use drystone_backends::{Database, Postgres, RedisCluster};
-use drystone_mesh::{
-    clock::Timestamp,
-    config::Span,
-    store::{
-        Db, Place,
-        page::Page,
-        redis::{Config, Redis},
-    },
-};
+use drystone_mesh::{clock::Timestamp, config::Span, page::Page};
 use drystone_session::{
     Ended, FIRST_COUNTER, MIGRATIONS, NewSession, RedisStore, Revocation, Rotation, Rules, Scope, Session,
     SessionStore, SqlStore, Swept,
+};
+use drystone_store::{
+    Db, Place,
+    redis::{Config, Redis},
 };
 use tempfile::TempDir;
 use uuid::Uuid;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use drystone_mesh::{
     error::{Error as MeshError, Reason},
-    store::etag,
+    etag,
 };
 use tonic::Status;
 
@@ -46,7 +46,7 @@ impl From<Error> for MeshError {
             Error::TokensNotVoided(status) => {
                 Self::new(Reason::Unavailable, message).retry_after(Duration::from_secs(1)).caused_by(status)
             }
-            Error::Store(cause) => cause.into(),
+            Error::Store(cause) => drystone_store::to_mesh_error(cause),
         }
     }
 }

@@ -6,8 +6,8 @@ use drystone::session::v1::session_service_client::SessionServiceClient;
 use drystone_mesh::{
     module::{Context, NoConfig, Service as Module, StartError, Started},
     server::Server,
-    store::Migration,
 };
+use drystone_store::{ContextExt, Migration};
 
 use crate::{Deps, MIGRATIONS, NAME, Permissions, Service, SqlStore};
 

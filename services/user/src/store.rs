@@ -3,13 +3,10 @@
 use async_trait::async_trait;
 use drystone_mesh::{
     clock::Timestamp,
-    store::{
-        Db, Migration,
-        page::Page,
-        run,
-        time::{from_micros, to_micros},
-    },
+    page::Page,
+    time::{from_micros, to_micros},
 };
+use drystone_store::{Db, Migration, run};
 use sqlx::FromRow;
 use uuid::Uuid;
 
@@ -74,7 +71,7 @@ impl SqlStore {
 #[async_trait]
 impl UserStore for SqlStore {
     async fn create(&self, new: NewAccount, now: Timestamp) -> Result<Account, Error> {
-        self.db.repeat(|| self.create_once(&new, now)).await
+        self.db.retry(|| self.create_once(&new, now)).await
     }
 
     async fn find(&self, id: Uuid) -> Result<Option<Account>, Error> {
@@ -134,7 +131,7 @@ impl UserStore for SqlStore {
         version: Option<i64>,
         now: Timestamp,
     ) -> Result<Option<Account>, Error> {
-        self.db.repeat(|| self.rename_once(id, name, version, now)).await
+        self.db.retry(|| self.rename_once(id, name, version, now)).await
     }
 
     async fn set_roles(&self, id: Uuid, roles: Roles, now: Timestamp) -> Result<Option<Account>, Error> {

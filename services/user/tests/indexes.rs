@@ -3,10 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "what goes wrong here is for the test to tell")]
 
 use drystone_backends::Postgres;
-use drystone_mesh::{
-    clock::Clock,
-    store::{Db, Place, page::Page},
-};
+use drystone_mesh::{clock::Clock, page::Page};
+use drystone_store::{Db, Place};
 use drystone_user::{DisplayName, Email, MIGRATIONS, NewAccount, Role, Roles, SqlStore, UserStore};
 use uuid::Uuid;
 

@@ -5,10 +5,8 @@
 use std::{any::Any, collections::HashSet, sync::Arc, time::Duration};
 
 use drystone_backends::Postgres;
-use drystone_mesh::{
-    clock::Clock,
-    store::{Db, Place, page::Page},
-};
+use drystone_mesh::{clock::Clock, page::Page};
+use drystone_store::{Db, Place};
 use drystone_user::{Account, DisplayName, Email, Error, MIGRATIONS, NewAccount, Role, Roles, SqlStore, UserStore};
 use tempfile::TempDir;
 use tokio::task::JoinSet;

@@ -1,8 +1,8 @@
 //! The service `{{name}}`. `proto/` says what it offers and to whom, `store.rs` has the SQL.
 mod store;
 use drystone_mesh::module::{Context, Module, NoConfig, StartError, Started};
-use drystone_mesh::store::{Db, Migration, migration, page, time};
-use drystone_mesh::{call::Call, clock::Clock, display_name::DisplayName, error::Error, server::Server};
+use drystone_mesh::{call::Call, clock::Clock, display_name::DisplayName, error::Error, page, server::Server, time};
+use drystone_store::{ContextExt, Db, Migration, migration};
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 

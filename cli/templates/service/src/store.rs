@@ -1,6 +1,6 @@
 //! All SQL: one text for SQLite and PostgreSQL. Each query names the owner, so that nobody reads another's rows.
-use drystone_mesh::error::Result;
-use drystone_mesh::store::{Db, page::Page, run};
+use drystone_mesh::page::Page;
+use drystone_store::{Db, Result, run};
 use uuid::Uuid;
 
 const INSERT: &str = "INSERT INTO {{plural}} (owner_id, id, display_name, created_at) VALUES ($1, $2, $3, $4)";

@@ -9,8 +9,9 @@ use tonic::Status;
 
 use super::Transport;
 use crate::{
+    backoff::Backoff,
     call::Call,
-    token::{KeySet, PublicKey, backoff::Backoff},
+    token::{KeySet, PublicKey},
 };
 
 /// When to fetch.

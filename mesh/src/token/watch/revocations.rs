@@ -14,9 +14,10 @@ use tonic::Status;
 
 use super::Transport;
 use crate::{
+    backoff::Backoff,
     call::Call,
     client::{Channel, Instance, Instances},
-    token::{RevocationView, backoff::Backoff},
+    token::RevocationView,
 };
 
 /// A server that says nothing for so long is taken for gone; it gives a sign of life every 2 s.

@@ -13,10 +13,10 @@ use drystone_mesh::{
     call::{Call, Client, Parts, new_request_id},
     clock::Clock,
     limit::Limits,
-    store::Db,
     telemetry::{Metrics, TraceContext},
     token::{KeySet, Principal, PublicKey, RevocationView, Verifier, VerifierConfig},
 };
+use drystone_store::Db;
 use tempfile::TempDir;
 use tonic::{Request, Response, Status};
 

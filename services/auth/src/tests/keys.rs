@@ -1,7 +1,7 @@
 //! Keys: made once, kept, and published.
 
 use drystone::auth::v1::{GetDiscoveryRequest, key_service_server::KeyService};
-use drystone_mesh::store::{Db, run};
+use drystone_store::{Db, run};
 use tonic::Request;
 
 use super::fixture::{EMAIL, Fixture, ISSUER, PASSWORD, cheap};

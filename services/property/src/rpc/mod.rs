@@ -3,7 +3,7 @@
 mod property_service;
 
 use drystone::property::v1::{Property as Message, PropertyClaim};
-use drystone_mesh::store::{etag, time::to_proto};
+use drystone_mesh::{etag, time::to_proto};
 
 use crate::{Claim, Property};
 

@@ -4,7 +4,7 @@ mod session_service;
 mod watch;
 
 use drystone::session::v1;
-use drystone_mesh::store::time::to_proto;
+use drystone_mesh::time::to_proto;
 use uuid::Uuid;
 
 use crate::{

@@ -8,7 +8,7 @@ use drystone::session::v1::{
 use drystone_mesh::{
     call::{self, Call},
     id,
-    store::page::{self, Page},
+    page::{self, Page},
 };
 use tonic::{Request, Response, Status, Streaming, async_trait};
 

@@ -6,10 +6,8 @@ mod sql;
 use std::future;
 
 use async_trait::async_trait;
-use drystone_mesh::{
-    clock::Timestamp,
-    store::{page::Page, redis::Failure},
-};
+use drystone_mesh::{clock::Timestamp, page::Page};
+use drystone_store::redis::Failure;
 use uuid::Uuid;
 
 pub use self::{

@@ -3,13 +3,10 @@
 use async_trait::async_trait;
 use drystone_mesh::{
     clock::Timestamp,
-    store::{
-        Db, Migration, Transaction,
-        page::Page,
-        run,
-        time::{from_micros, to_micros},
-    },
+    page::Page,
+    time::{from_micros, to_micros},
 };
+use drystone_store::{Db, Migration, Transaction, run};
 use sqlx::FromRow;
 use uuid::Uuid;
 
@@ -90,7 +87,7 @@ impl SessionStore for SqlStore {
             return Ok(Rotation::Advanced(row.into()));
         }
         loop {
-            let rotation = self.db.repeat(|| self.rotate_not_current(id, counter, rules, now)).await?;
+            let rotation = self.db.retry(|| self.rotate_not_current(id, counter, rules, now)).await?;
             if let Some(rotation) = rotation {
                 return Ok(rotation);
             }
@@ -118,7 +115,7 @@ impl SessionStore for SqlStore {
     }
 
     async fn end(&self, user_id: Uuid, id: Uuid, rules: &Rules, now: Timestamp) -> Result<Ended, StoreError> {
-        self.db.repeat(|| self.end_once(user_id, id, rules, now)).await
+        self.db.retry(|| self.end_once(user_id, id, rules, now)).await
     }
 
     async fn end_all(
@@ -128,7 +125,7 @@ impl SessionStore for SqlStore {
         rules: &Rules,
         now: Timestamp,
     ) -> Result<Ended, StoreError> {
-        self.db.repeat(|| self.end_all_once(user_id, keep, rules, now)).await
+        self.db.retry(|| self.end_all_once(user_id, keep, rules, now)).await
     }
 
     async fn void_tokens(&self, user_id: Uuid, rules: &Rules, now: Timestamp) -> Result<u64, StoreError> {

@@ -29,14 +29,12 @@ use drystone_mesh::{
     clock::Clock,
     config::Span,
     error::{Reason, reason_of},
-    store::{
-        Db, run,
-        time::{from_proto, to_proto},
-    },
     telemetry::{Metrics, TraceContext},
+    time::{from_proto, to_proto},
     token::Principal,
 };
 use drystone_session::{Config, Deps, MIGRATIONS, Service, SqlStore};
+use drystone_store::{Db, run};
 use tempfile::TempDir;
 use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
 use tokio_stream::wrappers::ReceiverStream;

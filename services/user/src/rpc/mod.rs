@@ -3,7 +3,7 @@
 mod user_service;
 
 use drystone::user::v1::User;
-use drystone_mesh::store::{etag, time::to_proto};
+use drystone_mesh::{etag, time::to_proto};
 
 use crate::Account;
 

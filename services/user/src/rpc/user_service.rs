@@ -11,11 +11,8 @@ use drystone::{
 use drystone_mesh::{
     call::{self, Call},
     error::Error as MeshError,
-    id, mask,
-    store::{
-        etag,
-        page::{self, Page},
-    },
+    etag, id, mask,
+    page::{self, Page},
 };
 use tonic::{Request, Response, Status};
 

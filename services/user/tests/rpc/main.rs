@@ -18,10 +18,10 @@ use drystone_mesh::{
     call::{self, Call, Client, Parts},
     clock::Clock,
     error::reason_of,
-    store::Db,
     telemetry::TraceContext,
     token::Principal,
 };
+use drystone_store::Db;
 use drystone_user::{Deps, MIGRATIONS, Permissions, Service, SqlStore};
 use sessions::Sessions;
 use tempfile::TempDir;

@@ -11,7 +11,7 @@
 //!
 //! What stands in braces places a key in a Cluster: all that one script touches has the same there.
 
-use drystone_mesh::store::redis::Redis;
+use drystone_store::redis::Redis;
 use uuid::Uuid;
 
 use crate::session::Shard;

@@ -36,14 +36,8 @@ use std::{collections::HashMap, sync::LazyLock, time::Duration};
 
 use async_trait::async_trait;
 use chrono::TimeDelta;
-use drystone_mesh::{
-    clock::Timestamp,
-    store::{
-        page::Page,
-        redis::{Dedicated, Redis, Script, cmd},
-        time::to_micros,
-    },
-};
+use drystone_mesh::{clock::Timestamp, page::Page, time::to_micros};
+use drystone_store::redis::{Dedicated, Redis, Script, cmd};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use redis::streams::{StreamRangeReply, StreamReadReply};
 use tokio::sync::Mutex;

@@ -2,11 +2,9 @@
 
 use drystone_mesh::{
     clock::Timestamp,
-    store::{
-        redis::FromRedisValue,
-        time::{from_micros, to_micros},
-    },
+    time::{from_micros, to_micros},
 };
+use drystone_store::redis::FromRedisValue;
 use redis::{from_redis_value, streams::StreamId};
 use uuid::Uuid;
 

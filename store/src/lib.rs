@@ -1,0 +1,68 @@
+//! What services with data need: SQL on two engines, migrations, Redis, and limits that are counted there.
+//!
+//! A service owns one database: an SQLite file, or a schema in a PostgreSQL database. It keeps its migrations in
+//! `migrations/{postgres,sqlite}/0001_name.sql`, lists them as [`Migration`]s, and opens its [`Place`] with
+//! [`Db::open`], which brings it up to date:
+//!
+//! ```
+//! use drystone_store::{Db, Migration, run};
+//!
+//! const MIGRATIONS: &[Migration] = &[Migration {
+//!     version: 1,
+//!     name: "note",
+//!     sqlite: "CREATE TABLE note (id BLOB PRIMARY KEY, text TEXT NOT NULL)",
+//!     postgres: "CREATE TABLE note (id UUID PRIMARY KEY, text TEXT NOT NULL)",
+//! }];
+//!
+//! # async fn example(directory: &std::path::Path) -> Result<(), Box<dyn std::error::Error>> {
+//! let db = Db::open(&directory.join("notes.db"), MIGRATIONS).await?;
+//! let notes: i64 = run!(db.reader(), |db| sqlx::query_scalar("SELECT COUNT(*) FROM note").fetch_one(db).await?);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Queries have one text for both engines, which [`run!`] binds natively on each. Only the schemas differ:
+//!
+//! | value | Rust | SQLite | PostgreSQL |
+//! |---|---|---|---|
+//! | an id | [`uuid::Uuid`] | `BLOB` | `UUID` |
+//! | a moment, in microseconds ([`drystone_mesh::time`]) | `i64` | `INTEGER` | `BIGINT` |
+//! | a number | `i64` | `INTEGER` | `BIGINT` |
+//! | a text | `&str`, `String` | `TEXT` | `TEXT` |
+//! | bytes | `&[u8]`, `Vec<u8>` | `BLOB` | `BYTEA` |
+//! | a document | `sqlx::types::Json` | `TEXT` | `JSONB` |
+//!
+//! Short-lived data with many writes may be kept in [`redis`] instead.
+//!
+//! A service finds its database in its context: `use drystone_store::ContextExt`, then `context.database()`.
+
+mod address;
+mod context;
+mod db;
+mod failure;
+mod file;
+pub mod limit;
+mod migration;
+mod open_error;
+mod place;
+mod postgres;
+mod probe;
+pub mod redis;
+mod sqlite;
+mod transaction;
+
+pub use drystone_mesh::{migration, module::Migration};
+
+pub use address::{Address, AddressError, ServerUrl};
+pub use context::ContextExt;
+pub use db::{Db, Either};
+pub use failure::{Error, Failure, Result, to_mesh_error};
+pub use migration::{SchemaState, schema_state};
+pub use open_error::OpenError;
+pub use place::{Place, PoolConfig, Server, Settings};
+pub use postgres::PostgresPool;
+pub use probe::probe;
+pub use transaction::Transaction;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,496 @@
+//! What holds on PostgreSQL alone: the server and the way to it.
+
+use std::{
+    path::Path,
+    sync::atomic::{AtomicUsize, Ordering},
+    time::{Duration, Instant},
+};
+
+use drystone_backends::{Database, Postgres};
+use sqlx::PgPool;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+    sync::Barrier,
+};
+use tonic_types::StatusExt;
+use url::Url;
+
+use super::{
+    super::{Address, Either, Failure, OpenError, PoolConfig, PostgresPool, Settings, to_mesh_error},
+    *,
+};
+use drystone_mesh::{
+    config::Span,
+    error::Reason,
+};
+
+const BOUND: Duration = Duration::from_secs(20);
+
+fn notes(url: &Url) -> Place {
+    Place::server("notes", url.as_str()).unwrap()
+}
+
+fn with(url: &Url, pool: &PoolConfig, password_file: Option<&Path>) -> Place {
+    let address = Address::try_from(url.to_string()).unwrap();
+    Settings { service: "notes", address: &address, password_file, pool }.place(Path::new("unused"))
+}
+
+fn pool(db: &Db) -> PostgresPool {
+    match db.writer() {
+        Either::Postgres(pool) => pool,
+        Either::Sqlite(_) => unreachable!(),
+    }
+}
+
+async fn database() -> Database {
+    Postgres::shared().await.database().await
+}
+
+async fn refusal(place: Place) -> OpenError {
+    let error = Db::open(place, FIRST).await.unwrap_err();
+    let text = error.to_string();
+    assert!(!text.contains("throw-away@") && !text.contains('\n'), "{text}");
+    error
+}
+
+#[tokio::test]
+async fn each_service_has_a_schema_of_its_own() {
+    let database = database().await;
+    let place = |service| Place::server(service, database.as_str()).unwrap();
+    let (one, other) = (Db::open(place("user"), FIRST).await.unwrap(), Db::open(place("auth"), SECOND).await.unwrap());
+    write(&one, 1, "user's").await.unwrap();
+    assert_eq!(texts(&other).await, [""; 0]);
+    let schemas: Vec<String> =
+        sqlx::query_scalar("SELECT nspname::TEXT FROM pg_namespace WHERE nspname LIKE 'drystone%' ORDER BY nspname")
+            .fetch_all(pool(&one))
+            .await
+            .unwrap();
+    assert_eq!(schemas, ["drystone_auth", "drystone_user"]);
+}
+
+#[tokio::test]
+async fn an_instance_waits_for_another_that_migrates() {
+    let database = database().await;
+    Db::open(notes(database.url()), FIRST).await.unwrap().close().await;
+    let other = PgPool::connect(database.as_str()).await.unwrap();
+    let mut migrating = other.begin().await.unwrap();
+    sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended('drystone migrate drystone_notes', 0))")
+        .execute(&mut *migrating)
+        .await
+        .unwrap();
+
+    // A statement's time limit is no limit for this.
+    let patient = PoolConfig { statement_timeout: Span::millis(100), ..PoolConfig::default() };
+    let start = tokio::spawn(Db::open(with(database.url(), &patient, None), SECOND));
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    assert!(!start.is_finished());
+    migrating.commit().await.unwrap();
+    start.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_there_is_named_and_may_come() {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    drop(listener);
+    for host in [format!("127.0.0.1:{port}"), "nowhere.invalid:5432".to_owned()] {
+        let error = refusal(notes(&format!("postgres://ada@{host}/mesh").parse().unwrap())).await;
+        assert!(matches!(error, OpenError::Unavailable { .. }) && error.is_temporary(), "{error:?}");
+        let text = error.to_string();
+        assert!(text.starts_with(&format!("the database postgres://ada@{host}/mesh does not answer (")), "{text}");
+        assert!(text.ends_with("start its server, or correct `notes.database`"), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_says_nothing_is_not_waited_for_without_a_bound() {
+    let mute = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let url = format!("postgres://ada@{}/mesh", mute.local_addr().unwrap()).parse().unwrap();
+    let hasty = PoolConfig { acquire_timeout: Span::millis(200), ..PoolConfig::default() };
+    let error = refusal(with(&url, &hasty, None)).await;
+    assert!(error.to_string().contains("does not answer (nothing within 200ms)"), "{error}");
+}
+
+#[tokio::test]
+async fn a_wrong_password_user_or_database_is_said_in_one_sentence() {
+    let server = Postgres::throw_away().await;
+    let database = server.database().await;
+    let changed = |change: fn(&mut Url)| {
+        let mut url = database.url().clone();
+        change(&mut url);
+        notes(&url)
+    };
+    let error = refusal(changed(|url| url.set_password(Some("hidden")).unwrap())).await;
+    assert!(matches!(error, OpenError::Refused { .. }) && !error.is_temporary(), "{error:?}");
+    let text = error.to_string();
+    assert!(
+        text.contains("password authentication failed") && text.contains("`notes.database_password_file`"),
+        "{text}"
+    );
+    assert!(!text.contains("hidden"), "{text}");
+
+    let error = refusal(changed(|url| url.set_username("nobody").unwrap())).await;
+    assert!(matches!(error, OpenError::Refused { .. }), "{error:?}");
+    let error = refusal(changed(|url| url.set_path("nothing"))).await;
+    assert!(matches!(error, OpenError::Missing { .. }), "{error:?}");
+    assert!(error.to_string().contains("create it on the server"), "{error}");
+}
+
+#[tokio::test]
+async fn a_password_may_come_from_a_file() {
+    let database = database().await;
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("password");
+    std::fs::write(&path, format!("{}\n", database.url().password().unwrap())).unwrap();
+    let mut url = database.url().clone();
+    url.set_password(None).unwrap();
+    Db::open(with(&url, &PoolConfig::default(), Some(&path)), FIRST).await.unwrap();
+
+    std::fs::remove_file(&path).unwrap();
+    let error = refusal(with(&url, &PoolConfig::default(), Some(&path))).await;
+    assert!(
+        error.to_string().starts_with(&format!("notes.database_password_file, {}, cannot be read", path.display()))
+    );
+}
+
+#[tokio::test]
+async fn tls_is_as_the_url_asks_for_it() {
+    let server = Postgres::throw_away().await;
+    let database = server.database().await;
+    let with = |host: &str, query: &str| {
+        let mut url = database.url().clone();
+        url.set_host(Some(host)).unwrap();
+        url.set_query(Some(query));
+        notes(&url)
+    };
+    let root = format!("sslrootcert={}", server.root().display());
+
+    let db = Db::open(with("localhost", &format!("sslmode=verify-full&{root}")), FIRST).await.unwrap();
+    let encrypted: bool = sqlx::query_scalar("SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()")
+        .fetch_one(pool(&db))
+        .await
+        .unwrap();
+    assert!(encrypted);
+    Db::open(with("127.0.0.1", &format!("sslmode=verify-ca&{root}")), FIRST).await.unwrap();
+
+    for (host, query, part) in [
+        ("127.0.0.1", format!("sslmode=verify-full&{root}"), "not valid for name"),
+        ("localhost", "sslmode=verify-full".to_owned(), "UnknownIssuer"),
+    ] {
+        let error = refusal(with(host, &query)).await;
+        assert!(matches!(error, OpenError::Tls { .. }), "{error:?}");
+        let text = error.to_string();
+        assert!(text.contains(part) && text.contains("name its root with `sslrootcert` in `notes.database`"), "{text}");
+    }
+    let error = refusal(with("localhost", "sslmode=verify-full&sslrootcert=/nowhere.pem")).await;
+    assert!(error.to_string().starts_with("the file of `sslrootcert` in notes.database, /nowhere.pem, cannot be read"));
+}
+
+#[tokio::test]
+async fn a_server_without_tls_is_not_spoken_to_in_the_clear_where_tls_is_asked_for() {
+    let plain = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let url = format!("postgres://ada:hidden@{}/mesh?sslmode=require", plain.local_addr().unwrap()).parse().unwrap();
+    let server = tokio::spawn(async move {
+        let (mut client, _) = plain.accept().await.unwrap();
+        let mut request = [0; 8];
+        client.read_exact(&mut request).await.unwrap();
+        client.write_all(b"N").await.unwrap();
+        let mut rest = Vec::new();
+        client.read_to_end(&mut rest).await.unwrap();
+        rest
+    });
+    let error = refusal(notes(&url)).await;
+    assert!(matches!(error, OpenError::Tls { .. }), "{error:?}");
+    assert_eq!(server.await.unwrap(), b"", "nothing was said in the clear");
+}
+
+#[tokio::test]
+async fn a_user_who_may_only_read_and_write_runs_what_another_migrated() {
+    let server = Postgres::throw_away().await;
+    let database = server.database().await;
+    server.administer("CREATE ROLE worker LOGIN PASSWORD 'throw-away'").await;
+    let mut url = database.url().clone();
+    url.set_username("worker").unwrap();
+
+    let error = refusal(notes(&url)).await;
+    assert!(matches!(error, OpenError::NotAllowed { .. }), "{error:?}");
+    assert!(error.to_string().contains("give it the tables of `drystone_notes`"), "{error}");
+
+    let db = Db::open(notes(database.url()), FIRST).await.unwrap();
+    sqlx::raw_sql(
+        "GRANT USAGE ON SCHEMA drystone_notes TO worker;
+         GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA drystone_notes TO worker",
+    )
+    .execute(pool(&db))
+    .await
+    .unwrap();
+    let db = Db::open(notes(&url), FIRST).await.unwrap();
+    write(&db, 1, "by the worker").await.unwrap();
+}
+
+#[tokio::test]
+async fn of_two_that_wait_for_each_other_both_come_through() {
+    let database = database().await;
+    let db = Db::open(notes(database.url()), FIRST).await.unwrap();
+    for id in [1, 2] {
+        write(&db, id, "").await.unwrap();
+    }
+    let (tries, met) = (AtomicUsize::new(0), Barrier::new(2));
+    let append = async |first: i64, second: i64| -> sqlx::Result<()> {
+        let mut transaction = db.begin().await?;
+        for id in [first, second] {
+            run!(transaction.connection(), |connection| {
+                sqlx::query("UPDATE note SET text = text || 'x' WHERE id = $1").bind(id).execute(connection).await?;
+            });
+            // Each holds its first row before it wants its second; a repetition finds nobody to meet.
+            if id == first && tries.fetch_add(1, Ordering::Relaxed) < 2 {
+                met.wait().await;
+            }
+        }
+        transaction.commit().await
+    };
+    let (one, other) = tokio::join!(db.retry(|| append(1, 2)), db.retry(|| append(2, 1)));
+    one.unwrap();
+    other.unwrap();
+    assert_eq!(texts(&db).await, ["xx", "xx"]);
+    assert!(tries.into_inner() > 2, "one of them had to go again");
+}
+
+#[tokio::test]
+async fn a_statement_that_takes_too_long_is_broken_off() {
+    let database = database().await;
+    let hasty = PoolConfig { statement_timeout: Span::millis(100), ..PoolConfig::default() };
+    let db = Db::open(with(database.url(), &hasty, None), FIRST).await.unwrap();
+    let error = sqlx::query("SELECT pg_sleep(60)").execute(pool(&db)).await.unwrap_err();
+    assert_eq!(to_mesh_error(error).reason(), Reason::Unavailable);
+    db.ping().await.unwrap();
+}
+
+#[tokio::test]
+async fn more_callers_than_connections_wait_their_turn_and_not_for_ever() {
+    let database = database().await;
+    let narrow = PoolConfig { connections: 1, acquire_timeout: Span::millis(300), ..PoolConfig::default() };
+    let db = Db::open(with(database.url(), &narrow, None), FIRST).await.unwrap();
+    let held = db.begin().await.unwrap();
+    let error = to_mesh_error(write(&db, 1, "late").await.unwrap_err());
+    assert_eq!(error.reason(), Reason::Unavailable);
+    drop(held);
+    write(&db, 1, "in time").await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_busy_pool_grows_to_its_size() {
+    let database = database().await;
+    let pool_of_four = PoolConfig { connections: 4, ..PoolConfig::default() };
+    let db = Db::open(with(database.url(), &pool_of_four, None), FIRST).await.unwrap();
+    let watch = Db::open(notes(database.url()), FIRST).await.unwrap();
+    sqlx::query("SELECT 1").execute(pool(&db)).await.unwrap();
+    let mut callers = tokio::task::JoinSet::new();
+    for _ in 0..16 {
+        let pool = pool(&db);
+        callers.spawn(async move {
+            loop {
+                // It puts its connection back sooner than another one is made.
+                sqlx::query("SELECT 1").execute(pool.clone()).await.unwrap();
+            }
+        });
+    }
+    let others = "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()";
+    let grown = async {
+        while sqlx::query_scalar::<_, i64>(others).fetch_one(pool(&watch)).await.unwrap() < 4 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(BOUND, grown).await.expect("there are as many connections as there may be");
+}
+
+#[tokio::test]
+async fn a_caller_that_gives_up_leaves_the_only_connection_to_the_next() {
+    let database = database().await;
+    let narrow = PoolConfig { connections: 1, ..PoolConfig::default() };
+    let db = Db::open(with(database.url(), &narrow, None), FIRST).await.unwrap();
+    for round in 0..20 {
+        let given_up = sqlx::query("SELECT pg_sleep(0.05), 'nobody reads this'").execute(pool(&db));
+        assert!(tokio::time::timeout(Duration::from_millis(5), given_up).await.is_err());
+        let transaction = db.begin().await.unwrap();
+        drop(transaction);
+        sqlx::query("SELECT no_such_column").execute(pool(&db)).await.unwrap_err();
+        let answer: i32 = sqlx::query_scalar("SELECT $1").bind(round).fetch_one(pool(&db)).await.unwrap();
+        assert_eq!(answer, round);
+    }
+}
+
+#[tokio::test]
+async fn a_caller_that_gives_up_while_a_transaction_begins_leaves_none_behind() {
+    let database = database().await;
+    let narrow = PoolConfig { connections: 1, ..PoolConfig::default() };
+    let db = Db::open(with(database.url(), &narrow, None), FIRST).await.unwrap();
+    let other = Db::open(notes(database.url()), FIRST).await.unwrap();
+    for id in 0_i64..100 {
+        let begin = tokio::time::timeout(Duration::from_micros(id.unsigned_abs() * 10), db.begin());
+        // It may have begun all the same.
+        drop(begin.await);
+        write(&db, id, "x").await.unwrap();
+        let seen: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM note").fetch_one(pool(&other)).await.unwrap();
+        assert_eq!(seen, id + 1, "what was acknowledged is committed");
+    }
+}
+
+#[tokio::test]
+async fn a_database_that_is_closed_leaves_no_connection_behind_and_takes_no_more_work() {
+    let database = database().await;
+    let db = Db::open(notes(database.url()), FIRST).await.unwrap();
+    let (late, watch) = (db.clone(), Db::open(notes(database.url()), FIRST).await.unwrap());
+    let writers = (0..32).map(|id| write(&db, id, "x"));
+    futures_util::future::join_all(writers).await.into_iter().for_each(Result::unwrap);
+    db.close().await;
+    assert!(matches!(write(&late, 99, "late").await, Err(sqlx::Error::PoolClosed)));
+    let others = "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()";
+    let gone = async {
+        while sqlx::query_scalar::<_, i64>(others).fetch_one(pool(&watch)).await.unwrap() > 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), gone).await.expect("the server has seen them go");
+}
+
+#[tokio::test]
+async fn a_disk_that_is_full_is_told_as_that() {
+    let database = database().await;
+    let db = Db::open(notes(database.url()), FIRST).await.unwrap();
+    let full = "DO $$ BEGIN RAISE EXCEPTION 'could not extend file' USING ERRCODE = 'disk_full'; END $$";
+    let error = sqlx::raw_sql(full).execute(pool(&db)).await.unwrap_err();
+    assert_eq!(Failure::of(&error), Failure::Full);
+    let status = tonic::Status::from(to_mesh_error(error));
+    assert_eq!(status.code(), tonic::Code::ResourceExhausted);
+    assert!(status.get_details_retry_info().unwrap().retry_delay.is_some());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_goes_and_comes_back_is_used_again() {
+    let server = Postgres::throw_away().await;
+    let database = server.database().await;
+    let hasty = PoolConfig { acquire_timeout: Span::millis(300), ..PoolConfig::default() };
+    let db = Db::open(with(database.url(), &hasty, None), FIRST).await.unwrap();
+    write(&db, 1, "before").await.unwrap();
+    let mut transaction = db.begin().await.unwrap();
+
+    for (round, id) in [(true, 2), (false, 3)] {
+        if round {
+            server.stop();
+        } else {
+            server.kill();
+        }
+        let cut = run!(transaction.connection(), |connection| {
+            sqlx::query("INSERT INTO note (id, text) VALUES (99, 'lost')").execute(connection).await.map(drop)
+        });
+        for error in [cut.unwrap_err(), write(&db, id, "while it is away").await.unwrap_err()] {
+            let status = tonic::Status::from(to_mesh_error(error));
+            assert_eq!(status.code(), tonic::Code::Unavailable, "{status:?}");
+            assert!(status.get_details_retry_info().unwrap().retry_delay.is_some());
+        }
+        assert!(db.ping().await.is_err());
+
+        server.start();
+        let waiting = Instant::now();
+        while let Err(error) = write(&db, id, "after").await {
+            assert_eq!(Failure::of(&error), Failure::Unavailable, "{error}");
+            assert!(waiting.elapsed() < BOUND, "{error}");
+        }
+        db.ping().await.unwrap();
+        transaction = db.begin().await.unwrap();
+    }
+    drop(transaction);
+    assert_eq!(texts(&db).await, ["before", "after", "after"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_password_that_is_changed_is_read_anew() {
+    let server = Postgres::throw_away().await;
+    let database = server.database().await;
+    server.administer("CREATE ROLE worker LOGIN SUPERUSER PASSWORD 'old'").await;
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("password");
+    std::fs::write(&path, "old").unwrap();
+    let mut url = database.url().clone();
+    url.set_username("worker").unwrap();
+    url.set_password(None).unwrap();
+    let db = Db::open(with(&url, &PoolConfig::default(), Some(&path)), FIRST).await.unwrap();
+
+    server.administer("ALTER ROLE worker PASSWORD 'new'").await;
+    std::fs::write(&path, "new").unwrap();
+    server.administer("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'worker'").await;
+    let waiting = Instant::now();
+    while let Err(error) = db.ping().await {
+        assert!(waiting.elapsed() < BOUND, "{error}");
+    }
+    write(&db, 1, "with the new one").await.unwrap();
+}
+
+/// Between the server and its client: passes bytes on until it is told to keep them.
+async fn relay(listener: TcpListener, server: String, mut is_open: tokio::sync::watch::Receiver<bool>) {
+    while let Ok((mut client, _)) = listener.accept().await {
+        let mut is_open = is_open.clone();
+        let server = server.clone();
+        tokio::spawn(async move {
+            let mut server = tokio::net::TcpStream::connect(server).await.unwrap();
+            let (mut up, mut down) = ([0; 4096], [0; 4096]);
+            loop {
+                if is_open.wait_for(|is_open| *is_open).await.is_err() {
+                    return;
+                }
+                tokio::select! {
+                    _ = is_open.changed() => {}
+                    read = client.read(&mut up) => match read {
+                        Ok(1..) => server.write_all(&up[..read.unwrap()]).await.unwrap(),
+                        _ => return,
+                    },
+                    read = server.read(&mut down) => match read {
+                        Ok(1..) => client.write_all(&down[..read.unwrap()]).await.unwrap(),
+                        _ => return,
+                    },
+                }
+            }
+        });
+    }
+    let _ = is_open.changed().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_into_silence_are_given_up() {
+    let database = database().await;
+    let server = database.url().socket_addrs(|| None).unwrap()[0].to_string();
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let mut url = database.url().clone();
+    url.set_host(Some("127.0.0.1")).unwrap();
+    url.set_port(Some(listener.local_addr().unwrap().port())).unwrap();
+    let (open, is_open) = tokio::sync::watch::channel(true);
+    let first = tokio::spawn(relay(listener, server.clone(), is_open));
+
+    let narrow = PoolConfig { connections: 2, acquire_timeout: Span::millis(300), ..PoolConfig::default() };
+    let db = Db::open(with(&url, &narrow, None), FIRST).await.unwrap();
+    let both = (db.begin().await.unwrap(), db.begin().await.unwrap());
+    drop(both);
+    write(&db, 1, "before").await.unwrap();
+
+    // The network swallows everything; callers give up, as their deadlines tell them to.
+    open.send(false).unwrap();
+    for _ in 0..2 {
+        assert!(tokio::time::timeout(Duration::from_millis(200), write(&db, 2, "swallowed")).await.is_err());
+    }
+    assert!(db.ping().await.is_err());
+
+    // What was caught in it stays silent; whoever connects now gets through.
+    let port = url.port().unwrap();
+    first.abort();
+    let _ = first.await;
+    let (_still, is_open) = tokio::sync::watch::channel(true);
+    let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
+    tokio::spawn(relay(listener, server, is_open));
+    let waiting = Instant::now();
+    while db.ping().await.is_err() {
+        assert!(waiting.elapsed() < BOUND, "the connections into silence are still held");
+    }
+    write(&db, 3, "after").await.unwrap();
+}
