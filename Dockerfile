@@ -10,7 +10,9 @@ COPY Cargo.toml Cargo.lock build.rs ./
 COPY build build
 COPY contract contract
 COPY proto proto
+COPY src src
 COPY mesh mesh
+COPY store store
 COPY services services
 COPY cli cli
 COPY testing testing

@@ -1,29 +1,32 @@
-//! The user service as it is, over a store that holds one account in memory.
+//! The RPC GetMe behind the whole server stack, answered from memory.
 
 use std::net::SocketAddr;
 
-use anyhow::{Context, Result, anyhow};
-use async_trait::async_trait;
+use anyhow::{Result, anyhow};
 use aws_lc_rs::{
     rand::SystemRandom,
     signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair},
 };
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use drystone::{session::v1::session_service_client::SessionServiceClient, user::v1::User};
+use drystone::user::v1::{
+    GetMeRequest, GetUserRequest, ListUsersRequest, ListUsersResponse, LookUpForSignInRequest, LookUpForSignInResponse,
+    ProvisionUserRequest, SetUserRolesRequest, UpdateUserRequest, User,
+    user_service_server::{UserService, UserServiceServer},
+};
 use drystone_mesh::{
+    call::Call,
     client::{Dialer, DialerConfig, Peers},
     clock::{Clock, Timestamp},
     health::Health,
     identity::Identity,
     node::Node,
-    page::Page,
     server::Server,
     telemetry::Metrics,
     token::{Algorithm, Claims, KeySet, PublicKey, RevocationView, Verifier, VerifierConfig, new_token_id},
 };
-use drystone_user::{Account, DisplayName, Email, Error, NewAccount, Role, Roles, UserStore};
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
 const ISSUER: &str = "https://bench.example";
@@ -33,13 +36,13 @@ const KID: &str = "bench";
 /// Serves until `stop`; answers the address, and a token of the account's user.
 pub(crate) async fn serve(identity: Identity, stop: CancellationToken) -> Result<(SocketAddr, String)> {
     let clock = Clock::system();
-    let account = account(&clock)?;
+    let user = user_message();
     let pkcs8 = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new())
         .map_err(|_| anyhow!("no signing key"))?;
     let key = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pkcs8.as_ref())?;
     let keys = KeySet::new();
     keys.replace(vec![PublicKey::new(KID, Algorithm::Es256, key.public_key().as_ref())?]);
-    let token = token(&key, account.id, clock.now())?;
+    let token = token(&key, user.id.parse()?, clock.now())?;
 
     let (health, tasks) = (Health::new(), TaskTracker::new());
     let contracts = drystone::contracts()?;
@@ -70,15 +73,9 @@ pub(crate) async fn serve(identity: Identity, stop: CancellationToken) -> Result
         stop: stop.clone(),
         tasks,
     };
-    let service = drystone_user::Service::new(drystone_user::Deps {
-        store: std::sync::Arc::new(OneAccount(account)),
-        sessions: SessionServiceClient::new(dialer.channel("session")?),
-        permissions: drystone_user::Permissions::of(&contracts),
-        clock,
-    });
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
-    let server = Server::new(&node)?.add_service(service.into_server());
+    let server = Server::new(&node)?.add_service(UserServiceServer::new(OneUser(user)));
     tokio::spawn(server.run(listener, stop));
     Ok((address, token))
 }
@@ -94,18 +91,6 @@ pub(crate) fn user_message() -> User {
         create_time: Some(drystone_mesh::time::to_proto(Clock::system().now())),
         update_time: Some(drystone_mesh::time::to_proto(Clock::system().now())),
     }
-}
-
-fn account(clock: &Clock) -> Result<Account> {
-    Ok(Account {
-        id: Uuid::now_v7(),
-        email: Email::parse("bench@example.com").context("the address")?,
-        display_name: DisplayName::parse("Bench").context("the name")?,
-        roles: Role::Member.into(),
-        version: 1,
-        created_at: clock.now(),
-        updated_at: clock.now(),
-    })
 }
 
 /// A token of the usual size, that outlives the run.
@@ -133,38 +118,46 @@ fn token(key: &EcdsaKeyPair, user: Uuid, now: Timestamp) -> Result<String> {
     Ok(format!("{signed}.{}", part(signature.as_ref())))
 }
 
-/// Holds one account, and does not change.
-struct OneAccount(Account);
+/// Answers GetMe from memory, as the user service does from its database, and nothing else.
+struct OneUser(User);
 
-#[async_trait]
-impl UserStore for OneAccount {
-    async fn create(&self, _new: NewAccount, _now: Timestamp) -> Result<Account, Error> {
-        Err(Error::EmailTaken)
+#[tonic::async_trait]
+impl UserService for OneUser {
+    async fn get_me(&self, request: Request<GetMeRequest>) -> Answer<User> {
+        let call = Call::of(&request)?;
+        if call.principal()?.user_id.to_string() != self.0.id {
+            return Err(Status::not_found("no such user"));
+        }
+        Ok(Response::new(self.0.clone()))
     }
 
-    async fn find(&self, id: Uuid) -> Result<Option<Account>, Error> {
-        Ok((self.0.id == id).then(|| self.0.clone()))
+    async fn provision_user(&self, _: Request<ProvisionUserRequest>) -> Answer<User> {
+        Err(unused())
     }
 
-    async fn find_by_email(&self, email: &Email) -> Result<Option<Account>, Error> {
-        Ok((self.0.email.key() == email.key()).then(|| self.0.clone()))
+    async fn look_up_for_sign_in(&self, _: Request<LookUpForSignInRequest>) -> Answer<LookUpForSignInResponse> {
+        Err(unused())
     }
 
-    async fn list(&self, _page: &Page) -> Result<Vec<Account>, Error> {
-        Ok(vec![self.0.clone()])
+    async fn get_user(&self, _: Request<GetUserRequest>) -> Answer<User> {
+        Err(unused())
     }
 
-    async fn rename(
-        &self,
-        _id: Uuid,
-        _name: &DisplayName,
-        _version: Option<i64>,
-        _now: Timestamp,
-    ) -> Result<Option<Account>, Error> {
-        Ok(None)
+    async fn update_user(&self, _: Request<UpdateUserRequest>) -> Answer<User> {
+        Err(unused())
     }
 
-    async fn set_roles(&self, _id: Uuid, _roles: Roles, _now: Timestamp) -> Result<Option<Account>, Error> {
-        Ok(None)
+    async fn list_users(&self, _: Request<ListUsersRequest>) -> Answer<ListUsersResponse> {
+        Err(unused())
     }
+
+    async fn set_user_roles(&self, _: Request<SetUserRolesRequest>) -> Answer<User> {
+        Err(unused())
+    }
+}
+
+type Answer<T> = Result<Response<T>, Status>;
+
+fn unused() -> Status {
+    Status::unimplemented("the benchmark calls GetMe alone")
 }

@@ -1,20 +1,17 @@
 //! Every token of the table is refused, and by the check that is meant to refuse it.
 
-#![allow(clippy::expect_used, unreachable_pub, reason = "the table is written for a library, and this is a test")]
-
-#[path = "../../tests/harness/bad_tokens/mod.rs"]
-mod bad_tokens;
+#![allow(clippy::expect_used, reason = "this is a test")]
 
 use std::collections::HashSet;
 
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
-use bad_tokens::{BadToken, GoodToken};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use chrono::TimeDelta;
 use drystone_mesh::{
     clock::{Clock, Timestamp},
     token::{Algorithm, Claims, KeySet, PublicKey, RevocationView, TokenError, Verifier, VerifierConfig, new_token_id},
 };
+use drystone_tests::bad_tokens::{self, BadToken, GoodToken};
 use proptest::prelude::*;
 
 const ISSUER: &str = "https://id.drystone.example";

@@ -13,7 +13,7 @@ use anyhow::{Context, Result};
 use drystone_auth::{
     key_ring::{KeyRing, refresh_token_seal},
     refresh_token::{RefreshToken, RefreshTokenSeal},
-    store::{MIGRATIONS, SqlStore},
+    store::{AuthStore, MIGRATIONS},
     token_maker::{Grant, TokenMaker},
 };
 use drystone_mesh::clock::Clock;
@@ -86,7 +86,7 @@ impl People {
     /// So many, in the mesh whose auth service has this database.
     pub(crate) async fn of(database: &str, count: u64) -> Result<Self> {
         let clock = Clock::system();
-        let store = SqlStore::new(Db::open(Place::server("auth", database)?, MIGRATIONS).await?);
+        let store = AuthStore::new(Db::open(Place::server("auth", database)?, MIGRATIONS).await?);
         let keys = KeyRing::open(&store, &clock).await.context("reading the signing keys")?;
         let seal = refresh_token_seal(&store, &clock).await.context("reading the refresh tokens' secret")?;
         let counters = (0..count).map(|_| AtomicU64::new(drystone_session::FIRST_COUNTER)).collect();

@@ -170,7 +170,7 @@ impl Source {
 
     /// Replaces what stands for one of Drystone's crates.
     fn fill(&self, template: &str) -> String {
-        ["build", "cli", "mesh", "testing", "."].iter().fold(template.to_owned(), |text, folder| {
+        ["build", "cli", "mesh", "store", "testing", "."].iter().fold(template.to_owned(), |text, folder| {
             let dependency = match self {
                 Self::Checkout(path) if *folder == "." => format!("{{ path = {} }}", quoted(path)),
                 Self::Checkout(path) => format!("{{ path = {} }}", quoted(&path.join(folder))),

@@ -33,7 +33,7 @@ impl KeyRing {
     ///
     /// # Errors
     /// The store fails, or holds a key that cannot be used.
-    pub async fn open(store: &dyn AuthStore, clock: &Clock) -> Result<Self, StartError> {
+    pub async fn open(store: &AuthStore, clock: &Clock) -> Result<Self, StartError> {
         let mut stored = store.signing_keys().await?;
         if stored.is_empty() {
             // Two that start at once both find none. The store keeps the key of the first, and both then read it.
@@ -65,7 +65,7 @@ impl KeyRing {
 ///
 /// # Errors
 /// The store fails, or holds a secret of another length.
-pub async fn refresh_token_seal(store: &dyn AuthStore, clock: &Clock) -> Result<RefreshTokenSeal, StartError> {
+pub async fn refresh_token_seal(store: &AuthStore, clock: &Clock) -> Result<RefreshTokenSeal, StartError> {
     let mut fresh = Zeroizing::new([0; SECRET_LENGTH]);
     rand::fill(fresh.as_mut()).map_err(|_| StartError::Random)?;
     let kept = store.secret(REFRESH_SECRET, fresh.as_ref(), clock.now()).await?;

@@ -35,8 +35,7 @@
 //!    variant of [`Error`] with its reason beside it.
 //! 3. **Neighbours.** If it asks something new of another service, add a method to [`Neighbours`], in this service's
 //!    own words, and the call to [`Clients`]. The other service's rule has to list `auth` among its callers.
-//! 4. **Store.** Add a method to [`AuthStore`], its SQL to [`SqlStore`], and to `tests/store.rs` what every store must
-//!    promise of it. New columns are a new file for each engine in `migrations/`, listed in [`MIGRATIONS`]; a file
+//! 4. **Store.** Add a method with its SQL to [`AuthStore`], and to `tests/store.rs` what it promises on both engines. New columns are a new file for each engine in `migrations/`, listed in [`MIGRATIONS`]; a file
 //!    that has been released is never edited.
 //! 5. **Handler.** The compiler now asks for the method in `rpc/auth_service.rs`. It takes the message apart, calls the
 //!    domain and puts the answer together. What the domain needs is handed to it in [`Service::new`].
@@ -90,7 +89,7 @@ pub use crate::{
     attempts::AttemptLimits,
     config::Config,
     error::{Error, StartError},
-    store::{AuthStore, MIGRATIONS, SqlStore},
+    store::{AuthStore, MIGRATIONS},
     token_maker::AUDIENCE,
 };
 use crate::{
@@ -115,7 +114,7 @@ pub const NAME: &str = "auth";
 /// What the service needs of the world.
 pub struct Deps {
     /// Where credentials and keys are.
-    pub store: Arc<dyn AuthStore>,
+    pub store: AuthStore,
     /// Who owns the accounts.
     pub users: UserServiceClient<Channel>,
     /// Who owns the properties.
@@ -178,8 +177,7 @@ impl Service {
             stop,
         } = deps;
         let neighbours: Arc<dyn Neighbours> = Arc::new(Clients { users, properties, sessions });
-        let sweep =
-            OrphanSweep { neighbours: Arc::clone(&neighbours), store: Arc::clone(&store), clock: clock.clone() };
+        let sweep = OrphanSweep { neighbours: Arc::clone(&neighbours), store: store.clone(), clock: clock.clone() };
         let service = Self::assemble(
             store,
             neighbours,
@@ -191,14 +189,14 @@ impl Service {
     }
 
     async fn assemble(
-        store: Arc<dyn AuthStore>,
+        store: AuthStore,
         neighbours: Arc<dyn Neighbours>,
         setting: Setting<'_>,
     ) -> Result<Self, StartError> {
         let Setting { clock, metrics, attempts, config, issuer, public_url } = setting;
         config.check().map_err(StartError::Config)?;
-        let keys = Arc::new(key_ring::once_there(|| KeyRing::open(&*store, &clock)).await?);
-        let seal = key_ring::once_there(|| key_ring::refresh_token_seal(&*store, &clock)).await?;
+        let keys = Arc::new(key_ring::once_there(|| KeyRing::open(&store, &clock)).await?);
+        let seal = key_ring::once_there(|| key_ring::refresh_token_seal(&store, &clock)).await?;
         let hashing = HashingPool::start(config.pool_size(), config.cost(), HashingMetrics::new(metrics))
             .map_err(StartError::Threads)?;
         let hashing = Arc::new(hashing);
@@ -214,7 +212,7 @@ impl Service {
         let auth = AuthRpc {
             registration: Registration {
                 neighbours: Arc::clone(&neighbours),
-                store: Arc::clone(&store),
+                store: store.clone(),
                 hashing: Arc::clone(&hashing),
                 clock: clock.clone(),
             },

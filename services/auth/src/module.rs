@@ -1,7 +1,5 @@
 //! The service as a part of a binary.
 
-use std::sync::Arc;
-
 use drystone::{
     property::v1::property_service_client::PropertyServiceClient,
     session::v1::session_service_client::SessionServiceClient, user::v1::user_service_client::UserServiceClient,
@@ -13,7 +11,7 @@ use drystone_mesh::{
 };
 use drystone_store::{ContextExt, Migration};
 
-use crate::{AttemptLimits, Config, Deps, MIGRATIONS, NAME, Service, SqlStore};
+use crate::{AttemptLimits, AuthStore, Config, Deps, MIGRATIONS, NAME, Service};
 
 /// The limit of sign-ins, which counts by account what the contract counts by address.
 const SIGN_IN_LIMIT: &str = "sign_in";
@@ -31,7 +29,7 @@ impl Module for Service {
         let node = context.node()?;
         let sign_ins = context.shared.limits_per_minute.get(SIGN_IN_LIMIT).copied().unwrap_or_default();
         let service = Self::new(Deps {
-            store: Arc::new(SqlStore::new(context.database()?)),
+            store: AuthStore::new(context.database()?),
             users: UserServiceClient::new(node.dialer.dependency("user", Kind::Optional)?),
             properties: PropertyServiceClient::new(node.dialer.dependency("property", Kind::Optional)?),
             sessions: SessionServiceClient::new(node.dialer.channel("session")?),

@@ -42,7 +42,7 @@ pub struct OrphanSweep {
     /// The other services.
     pub neighbours: Arc<dyn Neighbours>,
     /// Where the credentials are.
-    pub store: Arc<dyn AuthStore>,
+    pub store: AuthStore,
     /// The time.
     pub clock: Clock,
 }

@@ -33,7 +33,7 @@ pub struct Registration {
     /// The other services.
     pub neighbours: Arc<dyn Neighbours>,
     /// Where the credentials go.
-    pub store: Arc<dyn AuthStore>,
+    pub store: AuthStore,
     /// Where passwords are hashed.
     pub hashing: Arc<HashingPool>,
     /// The time.

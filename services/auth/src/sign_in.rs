@@ -34,7 +34,7 @@ pub struct SignIn {
     /// The other services.
     pub neighbours: Arc<dyn Neighbours>,
     /// Where the credentials are.
-    pub store: Arc<dyn AuthStore>,
+    pub store: AuthStore,
     /// Where passwords are checked.
     pub hashing: Arc<HashingPool>,
     /// What the password of an unknown address is checked against.
@@ -112,7 +112,7 @@ impl SignIn {
     /// Replaces a hash that was made at another cost or of the raw text, after the response and only while no one else
     /// waits for a thread. What is not done now is done at another sign-in.
     fn upgrade(&self, credential: Credential, password: TypedPassword, verdict: Verdict) {
-        let (hashing, store, now) = (Arc::clone(&self.hashing), Arc::clone(&self.store), self.clock.now());
+        let (hashing, store, now) = (Arc::clone(&self.hashing), self.store.clone(), self.clock.now());
         tokio::spawn(async move {
             let Credential { user_id, password_hash: old, .. } = credential;
             let form = PasswordForm::Opaque;

@@ -1,12 +1,10 @@
 //! Where credentials, signing keys and secrets are kept. All SQL of the service is here.
 
-use async_trait::async_trait;
 use drystone_mesh::{
     clock::Timestamp,
     time::{from_micros, to_micros},
 };
 use drystone_store::{Db, Migration, run};
-use sqlx::FromRow;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
@@ -28,67 +26,31 @@ pub const MIGRATIONS: &[Migration] = &[
     },
 ];
 
-/// Where credentials, signing keys and secrets are kept. What every store promises is written down in
-/// `tests/store.rs`.
-#[async_trait]
-pub trait AuthStore: Send + Sync {
-    /// Adds a credential. False, and nothing is changed, if its request id has been used.
-    async fn insert_credential(&self, credential: &Credential) -> sqlx::Result<bool>;
-
-    /// The credential of a user.
-    async fn credential(&self, user_id: Uuid) -> sqlx::Result<Option<Credential>>;
-
-    /// The credential that was made by the registration of this id, to go on with it. If it is pending, it is so as
-    /// of now: see [`Self::delete_pending_credential`].
-    async fn resume_credential(&self, request_id: Uuid, now: Timestamp) -> sqlx::Result<Option<Credential>>;
-
-    /// The account of a credential is there: it is no longer pending.
-    async fn confirm_credential(&self, user_id: Uuid) -> sqlx::Result<()>;
-
-    /// The users of some of the credentials that are pending since this moment or longer, longest first.
-    async fn pending_credentials(&self, until: Timestamp, limit: u32) -> sqlx::Result<Vec<Uuid>>;
-
-    /// Removes a credential if it is pending since this moment or longer. False if there is none: it was confirmed, or
-    /// its registration goes on.
-    async fn delete_pending_credential(&self, user_id: Uuid, until: Timestamp) -> sqlx::Result<bool>;
-
-    /// Puts a new hash, of this form of the password, in place of this old one. False if the old one is no longer there: somebody was faster.
-    async fn replace_password_hash(
-        &self,
-        user_id: Uuid,
-        old: &PasswordHash,
-        new: &PasswordHash,
-        form: PasswordForm,
-        now: Timestamp,
-    ) -> sqlx::Result<bool>;
-
-    /// All signing keys, newest first.
-    async fn signing_keys(&self) -> sqlx::Result<Vec<StoredKey>>;
-
-    /// Adds a signing key if there is none yet; else nothing is changed.
-    async fn insert_first_signing_key(&self, key: StoredKey) -> sqlx::Result<()>;
-
-    /// The secret of this name; `fresh` becomes it if there is none yet.
-    async fn secret(&self, name: &str, fresh: &[u8], now: Timestamp) -> sqlx::Result<Zeroizing<Vec<u8>>>;
+/// The columns of a credential, in the order of [`CredentialRow`].
+macro_rules! columns {
+    () => {
+        "user_id, password_hash, form, request_id, pending_since, created_at, updated_at"
+    };
 }
 
-/// Credentials and keys in a SQL database.
+type CredentialRow = (Uuid, String, String, Option<Uuid>, Option<i64>, i64, i64);
+
+/// Where credentials, signing keys and secrets are kept. What every store promises is written down in
+/// `tests/store.rs`.
 #[derive(Debug, Clone)]
-pub struct SqlStore {
+pub struct AuthStore {
     db: Db,
 }
 
-impl SqlStore {
+impl AuthStore {
     /// The store in a database that was opened with [`MIGRATIONS`].
     #[must_use]
     pub fn new(db: Db) -> Self {
         Self { db }
     }
-}
 
-#[async_trait]
-impl AuthStore for SqlStore {
-    async fn insert_credential(&self, credential: &Credential) -> sqlx::Result<bool> {
+    /// Adds a credential. False, and nothing is changed, if its request id has been used.
+    pub async fn insert_credential(&self, credential: &Credential) -> sqlx::Result<bool> {
         let inserted = run!(self.db.writer(), |db| {
             sqlx::query(
                 "INSERT INTO credential
@@ -110,39 +72,40 @@ impl AuthStore for SqlStore {
         Ok(inserted == 1)
     }
 
-    async fn credential(&self, user_id: Uuid) -> sqlx::Result<Option<Credential>> {
+    /// The credential of a user.
+    pub async fn credential(&self, user_id: Uuid) -> sqlx::Result<Option<Credential>> {
         run!(self.db.reader(), |db| {
-            sqlx::query_as::<_, CredentialRow>(
-                "SELECT user_id, password_hash, form, request_id, pending_since, created_at, updated_at
-                 FROM credential
-                 WHERE user_id = $1",
-            )
-            .bind(user_id)
-            .fetch_optional(db)
-            .await?
+            sqlx::query_as::<_, CredentialRow>(concat!("SELECT ", columns!(), " FROM credential WHERE user_id = $1"))
+                .bind(user_id)
+                .fetch_optional(db)
+                .await?
         })
-        .map(CredentialRow::read)
+        .map(read_credential)
         .transpose()
     }
 
-    async fn resume_credential(&self, request_id: Uuid, now: Timestamp) -> sqlx::Result<Option<Credential>> {
+    /// The credential that was made by the registration of this id, to go on with it. If it is pending, it is so as
+    /// of now: see [`Self::delete_pending_credential`].
+    pub async fn resume_credential(&self, request_id: Uuid, now: Timestamp) -> sqlx::Result<Option<Credential>> {
         // All rows, though there is at most one: a read that stops early would miss that the commit failed.
         let mut resumed = run!(self.db.writer(), |db| {
-            sqlx::query_as::<_, CredentialRow>(
+            sqlx::query_as::<_, CredentialRow>(concat!(
                 "UPDATE credential
                  SET pending_since = CASE WHEN pending_since IS NOT NULL THEN $2 END
                  WHERE request_id = $1
-                 RETURNING user_id, password_hash, form, request_id, pending_since, created_at, updated_at",
-            )
+                 RETURNING ",
+                columns!()
+            ))
             .bind(request_id)
             .bind(to_micros(now))
             .fetch_all(db)
             .await?
         });
-        resumed.pop().map(CredentialRow::read).transpose()
+        resumed.pop().map(read_credential).transpose()
     }
 
-    async fn confirm_credential(&self, user_id: Uuid) -> sqlx::Result<()> {
+    /// The account of a credential is there: it is no longer pending.
+    pub async fn confirm_credential(&self, user_id: Uuid) -> sqlx::Result<()> {
         run!(self.db.writer(), |db| {
             sqlx::query("UPDATE credential SET pending_since = NULL WHERE user_id = $1")
                 .bind(user_id)
@@ -152,7 +115,8 @@ impl AuthStore for SqlStore {
         Ok(())
     }
 
-    async fn pending_credentials(&self, until: Timestamp, limit: u32) -> sqlx::Result<Vec<Uuid>> {
+    /// The users of some of the credentials that are pending since this moment or longer, longest first.
+    pub async fn pending_credentials(&self, until: Timestamp, limit: u32) -> sqlx::Result<Vec<Uuid>> {
         run!(self.db.reader(), |db| {
             sqlx::query_scalar(
                 "SELECT user_id
@@ -168,7 +132,9 @@ impl AuthStore for SqlStore {
         })
     }
 
-    async fn delete_pending_credential(&self, user_id: Uuid, until: Timestamp) -> sqlx::Result<bool> {
+    /// Removes a credential if it is pending since this moment or longer. False if there is none: it was confirmed, or
+    /// its registration goes on.
+    pub async fn delete_pending_credential(&self, user_id: Uuid, until: Timestamp) -> sqlx::Result<bool> {
         let deleted = run!(self.db.writer(), |db| {
             sqlx::query("DELETE FROM credential WHERE user_id = $1 AND pending_since <= $2")
                 .bind(user_id)
@@ -180,7 +146,8 @@ impl AuthStore for SqlStore {
         Ok(deleted == 1)
     }
 
-    async fn replace_password_hash(
+    /// Puts a new hash, of this form of the password, in place of this old one. False if the old one is no longer there: somebody was faster.
+    pub async fn replace_password_hash(
         &self,
         user_id: Uuid,
         old: &PasswordHash,
@@ -206,9 +173,10 @@ impl AuthStore for SqlStore {
         Ok(updated == 1)
     }
 
-    async fn signing_keys(&self) -> sqlx::Result<Vec<StoredKey>> {
+    /// All signing keys, newest first.
+    pub async fn signing_keys(&self) -> sqlx::Result<Vec<StoredKey>> {
         let rows = run!(self.db.reader(), |db| {
-            sqlx::query_as::<_, KeyRow>(
+            sqlx::query_as::<_, (String, String, Vec<u8>, i64)>(
                 "SELECT kid, algorithm, private_key, created_at
                  FROM signing_key
                  ORDER BY created_at DESC, kid",
@@ -216,10 +184,17 @@ impl AuthStore for SqlStore {
             .fetch_all(db)
             .await?
         });
-        Ok(rows.into_iter().map(KeyRow::read).collect())
+        let read = |(kid, algorithm, private_key, created_at)| StoredKey {
+            kid,
+            algorithm,
+            private_key: Zeroizing::new(private_key),
+            created_at: from_micros(created_at),
+        };
+        Ok(rows.into_iter().map(read).collect())
     }
 
-    async fn insert_first_signing_key(&self, key: StoredKey) -> sqlx::Result<()> {
+    /// Adds a signing key if there is none yet; else nothing is changed.
+    pub async fn insert_first_signing_key(&self, key: StoredKey) -> sqlx::Result<()> {
         // Whether there is a key yet can be told only while nobody else adds one.
         let mut transaction = self.db.begin_exclusive().await?;
         run!(transaction.connection(), |connection| {
@@ -238,13 +213,14 @@ impl AuthStore for SqlStore {
         transaction.commit().await
     }
 
-    async fn secret(&self, name: &str, fresh: &[u8], now: Timestamp) -> sqlx::Result<Zeroizing<Vec<u8>>> {
+    /// The secret of this name; `fresh` becomes it if there is none yet.
+    pub async fn secret(&self, name: &str, fresh: &[u8], now: Timestamp) -> sqlx::Result<Zeroizing<Vec<u8>>> {
         self.db.retry(|| self.secret_once(name, fresh, now)).await
     }
 }
 
 /// Transactions that may be repeated as a whole.
-impl SqlStore {
+impl AuthStore {
     async fn secret_once(&self, name: &str, fresh: &[u8], now: Timestamp) -> sqlx::Result<Zeroizing<Vec<u8>>> {
         let mut transaction = self.db.begin().await?;
         run!(transaction.connection(), |connection| {
@@ -267,54 +243,20 @@ impl SqlStore {
     }
 }
 
-#[derive(FromRow)]
-struct CredentialRow {
-    user_id: Uuid,
-    password_hash: String,
-    form: String,
-    request_id: Option<Uuid>,
-    pending_since: Option<i64>,
-    created_at: i64,
-    updated_at: i64,
+fn read_credential(
+    (user_id, password_hash, form, request_id, pending_since, created_at, updated_at): CredentialRow,
+) -> sqlx::Result<Credential> {
+    Ok(Credential {
+        user_id,
+        password_hash: password_hash.parse().map_err(|error| undecodable("password_hash", error))?,
+        form: form.parse().map_err(|error| undecodable("form", error))?,
+        request_id,
+        pending_since: pending_since.map(from_micros),
+        created_at: from_micros(created_at),
+        updated_at: from_micros(updated_at),
+    })
 }
 
-impl CredentialRow {
-    fn read(self) -> sqlx::Result<Credential> {
-        let password_hash = self
-            .password_hash
-            .parse()
-            .map_err(|error| sqlx::Error::ColumnDecode { index: "password_hash".into(), source: Box::new(error) })?;
-        let form = self
-            .form
-            .parse()
-            .map_err(|error| sqlx::Error::ColumnDecode { index: "form".into(), source: Box::new(error) })?;
-        Ok(Credential {
-            user_id: self.user_id,
-            password_hash,
-            form,
-            request_id: self.request_id,
-            pending_since: self.pending_since.map(from_micros),
-            created_at: from_micros(self.created_at),
-            updated_at: from_micros(self.updated_at),
-        })
-    }
-}
-
-#[derive(FromRow)]
-struct KeyRow {
-    kid: String,
-    algorithm: String,
-    private_key: Vec<u8>,
-    created_at: i64,
-}
-
-impl KeyRow {
-    fn read(self) -> StoredKey {
-        StoredKey {
-            kid: self.kid,
-            algorithm: self.algorithm,
-            private_key: Zeroizing::new(self.private_key),
-            created_at: from_micros(self.created_at),
-        }
-    }
+fn undecodable(column: &str, error: impl std::error::Error + Send + Sync + 'static) -> sqlx::Error {
+    sqlx::Error::ColumnDecode { index: column.to_owned(), source: Box::new(error) }
 }

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use drystone_auth::{AuthStore, MIGRATIONS, SqlStore, credential::Credential};
+use drystone_auth::{AuthStore, MIGRATIONS, credential::Credential};
 use drystone_backends::Postgres;
 use drystone_mesh::clock::Clock;
 use drystone_store::{Db, Place};
@@ -28,7 +28,7 @@ async fn every_credential_is_found_by_an_index() {
     database.count_anew().await;
 
     let db = Db::open(place, MIGRATIONS).await.unwrap();
-    let store = SqlStore::new(db.clone());
+    let store = AuthStore::new(db.clone());
     let now = Clock::system().now();
     let hash = "$argon2id$v=19$m=64,t=1,p=1$c29tZXNhbHQ$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
     for _ in 0..ROUNDS {

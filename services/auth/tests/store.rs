@@ -2,10 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "what goes wrong here is for the test to tell")]
 
-use std::{any::Any, sync::Arc, time::Duration};
+use std::{any::Any, time::Duration};
 
 use drystone_auth::{
-    AuthStore, MIGRATIONS, SqlStore, credential::Credential, password::PasswordHash, signing_key::StoredKey,
+    AuthStore, MIGRATIONS, credential::Credential, password::PasswordHash, signing_key::StoredKey,
     typed_password::PasswordForm,
 };
 use drystone_backends::Postgres;
@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 /// A store with nothing in it, and a clock that stands still.
 struct Fixture {
-    store: Arc<dyn AuthStore>,
+    store: AuthStore,
     clock: Clock,
     /// The database goes when this does.
     _keep: Box<dyn Any>,
@@ -38,7 +38,7 @@ impl Fixture {
 
     fn on(db: Db, keep: impl Any) -> Self {
         let clock = Clock::manual(Clock::system().now());
-        Self { store: Arc::new(SqlStore::new(db)), clock, _keep: Box::new(keep) }
+        Self { store: AuthStore::new(db), clock, _keep: Box::new(keep) }
     }
 
     fn credential(&self, request_id: Option<Uuid>) -> Credential {
@@ -189,7 +189,7 @@ async fn the_first_signing_key_stays_the_first(fixture: Fixture) {
 async fn of_many_first_signing_keys_at_once_one_stays(fixture: Fixture) {
     let mut tasks = JoinSet::new();
     for _ in 0..8 {
-        let (store, now) = (Arc::clone(&fixture.store), fixture.clock.now());
+        let (store, now) = (fixture.store.clone(), fixture.clock.now());
         tasks.spawn(async move { store.insert_first_signing_key(StoredKey::generate(now).unwrap()).await });
     }
     while let Some(done) = tasks.join_next().await {
@@ -218,7 +218,7 @@ async fn a_credential_from_before_there_was_a_form_is_raw(place: Place) {
             .unwrap();
     });
     drop(before);
-    let store = SqlStore::new(Db::open(place, MIGRATIONS).await.unwrap());
+    let store = AuthStore::new(Db::open(place, MIGRATIONS).await.unwrap());
     let found = store.credential(user_id).await.unwrap().unwrap();
     assert_eq!((found.form, found.password_hash), (PasswordForm::Raw, password_hash));
 }

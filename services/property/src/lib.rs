@@ -8,7 +8,7 @@
 //! | [`rpc`](crate::Service) | the RPCs: convert, call the domain, convert back |
 //! | [`Property`], [`DisplayName`], [`Description`], [`Labels`] | what a property is made of, and which values are valid |
 //! | [`Relation`], [`Claim`] | what a user can be to a property |
-//! | [`PropertyStore`], [`SqlStore`] | where properties are kept; all SQL is in `store.rs` |
+//! | [`PropertyStore`] | where properties are kept; all SQL is in `store.rs` |
 //! | [`Error`] | how this service fails, and the reason that the caller hears |
 //!
 //! # How to add an RPC
@@ -20,8 +20,7 @@
 //!    fields and, if it is meant for the outside, its REST path. Then `cargo check`: the build says what is missing.
 //! 2. **Domain.** Write what is true of properties, whoever asks, in a file named for what it is. Raw strings become
 //!    types here ([`Labels::parse`]). A new failure is a variant of [`Error`] with its reason beside it.
-//! 3. **Store.** Add a method to [`PropertyStore`], its SQL to [`SqlStore`], and to `tests/store.rs` what every store
-//!    must promise of it. Each method takes the owner: somebody else's property is not found. New columns are a new file
+//! 3. **Store.** Add a method with its SQL to [`PropertyStore`], and to `tests/store.rs` what it promises on both engines. Each method takes the owner: somebody else's property is not found. New columns are a new file
 //!    in `migrations/`, one for each engine, listed in [`MIGRATIONS`]; a file that has been released is never edited.
 //! 4. **Handler.** The compiler now asks for the method in `rpc/property_service.rs`. It takes the message apart,
 //!    takes the owner from the call's principal, calls the store, and puts the answer together.
@@ -36,7 +35,7 @@ mod relation;
 mod rpc;
 mod store;
 
-use std::{fmt, sync::Arc};
+use std::fmt;
 
 use drystone::property::v1::property_service_server::PropertyServiceServer;
 use drystone_mesh::{clock::Clock, module::Module};
@@ -46,7 +45,7 @@ pub use crate::{
     error::Error,
     property::{NewProperty, Property},
     relation::{Claim, Relation},
-    store::{MIGRATIONS, PropertyStore, SqlStore},
+    store::{MIGRATIONS, PropertyStore},
 };
 
 pub use drystone_mesh::display_name::DisplayName;
@@ -57,14 +56,14 @@ pub const NAME: &str = "property";
 /// What the service needs of the world.
 pub struct Deps {
     /// Where the properties are.
-    pub store: Arc<dyn PropertyStore>,
+    pub store: PropertyStore,
     /// The time.
     pub clock: Clock,
 }
 
 /// `drystone.property.v1.PropertyService`.
 pub struct Service {
-    store: Arc<dyn PropertyStore>,
+    store: PropertyStore,
     clock: Clock,
 }
 

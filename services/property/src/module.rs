@@ -1,14 +1,12 @@
 //! The service as a part of a binary.
 
-use std::sync::Arc;
-
 use drystone_mesh::{
     module::{Context, NoConfig, Service as Module, StartError, Started},
     server::Server,
 };
 use drystone_store::{ContextExt, Migration};
 
-use crate::{Deps, MIGRATIONS, NAME, Service, SqlStore};
+use crate::{Deps, MIGRATIONS, NAME, PropertyStore, Service};
 
 impl Module for Service {
     const NAME: &'static str = NAME;
@@ -17,7 +15,7 @@ impl Module for Service {
 
     async fn start(context: Context<NoConfig>) -> Result<Started, StartError> {
         let node = context.node()?;
-        let store = Arc::new(SqlStore::new(context.database()?));
+        let store = PropertyStore::new(context.database()?);
         let service = Self::new(Deps { store, clock: node.clock.clone() });
         Ok(Server::new(&node)?.add_service(service.into_server()).into())
     }

@@ -2,14 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use async_trait::async_trait;
 use drystone_mesh::{
     clock::Timestamp,
     page::Page,
     time::{from_micros, to_micros},
 };
 use drystone_store::{Db, Migration, Transaction, run};
-use sqlx::{FromRow, types::Json};
+use sqlx::types::Json;
 use uuid::Uuid;
 
 use crate::{Change, Claim, Content, Description, DisplayName, Error, Labels, NewProperty, Property, Relation};
@@ -22,100 +21,72 @@ pub const MIGRATIONS: &[Migration] = &[Migration {
     postgres: include_str!("../migrations/postgres/0001_property.sql"),
 }];
 
-/// Where properties are kept. To whoever is not their owner they are not there. What every store promises is
-/// written down in `tests/store.rs`.
-#[async_trait]
-pub trait PropertyStore: Send + Sync {
-    /// Adds a property. The request id with the same content again answers the property that it made, as it is now.
-    ///
-    /// # Errors
-    /// [`Error::RequestIdReused`] with other content; [`Error::NotFound`] if the property has been deleted since.
-    async fn create(&self, new: NewProperty, now: Timestamp) -> Result<Property, Error>;
-
-    /// The owner's property of this id.
-    async fn find(&self, owner: Uuid, id: Uuid) -> Result<Option<Property>, Error>;
-
-    /// The owner's properties of a page and one more, if there is one; oldest first.
-    async fn list(&self, owner: Uuid, page: &Page) -> Result<Vec<Property>, Error>;
-
-    /// Changes a property, if it is still at this version. One that is as it is to be stays so, version and all.
-    ///
-    /// # Errors
-    /// [`Error::Stale`] if it is not.
-    async fn update(
-        &self,
-        owner: Uuid,
-        id: Uuid,
-        change: &Change,
-        version: Option<i64>,
-        now: Timestamp,
-    ) -> Result<Option<Property>, Error>;
-
-    /// Deletes a property, if it is still at this version. Answers whether it was there.
-    ///
-    /// # Errors
-    /// [`Error::Stale`] if it is at another version.
-    async fn delete(&self, owner: Uuid, id: Uuid, version: Option<i64>) -> Result<bool, Error>;
-
-    /// A user's relations to properties, newest property first: at most so many.
-    async fn claims(&self, user: Uuid, limit: u32) -> Result<Vec<Claim>, Error>;
+/// The columns of a property, in the order of [`Row`].
+macro_rules! columns {
+    () => {
+        "id, owner_id, display_name, description, labels, version, created_at, updated_at"
+    };
 }
 
-/// Properties in a SQL database.
+type Row = (Uuid, Uuid, String, String, Json<BTreeMap<String, String>>, i64, i64, i64);
+
+/// Where properties are kept. To whoever is not their owner they are not there. What every store promises is
+/// written down in `tests/store.rs`.
 #[derive(Debug, Clone)]
-pub struct SqlStore {
+pub struct PropertyStore {
     db: Db,
 }
 
-impl SqlStore {
+impl PropertyStore {
     /// The store in a database that was opened with [`MIGRATIONS`].
     #[must_use]
     pub fn new(db: Db) -> Self {
         Self { db }
     }
-}
 
-#[async_trait]
-impl PropertyStore for SqlStore {
-    async fn create(&self, new: NewProperty, now: Timestamp) -> Result<Property, Error> {
+    /// Adds a property. The request id with the same content again answers the property that it made, as it is now.
+    ///
+    /// # Errors
+    /// [`Error::RequestIdReused`] with other content; [`Error::NotFound`] if the property has been deleted since.
+    pub async fn create(&self, new: NewProperty, now: Timestamp) -> Result<Property, Error> {
         self.db.retry(|| self.create_once(&new, now)).await
     }
 
-    async fn find(&self, owner: Uuid, id: Uuid) -> Result<Option<Property>, Error> {
+    /// The owner's property of this id.
+    pub async fn find(&self, owner: Uuid, id: Uuid) -> Result<Option<Property>, Error> {
         let row = run!(self.db.reader(), |db| {
-            sqlx::query_as::<_, Row>(
-                "SELECT id, owner_id, display_name, description, labels, version, created_at, updated_at
-                 FROM property
-                 WHERE id = $1 AND owner_id = $2",
-            )
-            .bind(id)
-            .bind(owner)
-            .fetch_optional(db)
-            .await?
+            sqlx::query_as::<_, Row>(concat!("SELECT ", columns!(), " FROM property WHERE id = $1 AND owner_id = $2"))
+                .bind(id)
+                .bind(owner)
+                .fetch_optional(db)
+                .await?
         });
-        Ok(row.map(Property::from))
+        Ok(row.map(read))
     }
 
-    async fn list(&self, owner: Uuid, page: &Page) -> Result<Vec<Property>, Error> {
+    /// The owner's properties of a page and one more, if there is one; oldest first.
+    pub async fn list(&self, owner: Uuid, page: &Page) -> Result<Vec<Property>, Error> {
         // Every id of version 7 is greater than the nil one.
         let rows = run!(self.db.reader(), |db| {
-            sqlx::query_as::<_, Row>(
-                "SELECT id, owner_id, display_name, description, labels, version, created_at, updated_at
-                 FROM property
-                 WHERE owner_id = $1 AND id > $2
-                 ORDER BY id
-                 LIMIT $3",
-            )
+            sqlx::query_as::<_, Row>(concat!(
+                "SELECT ",
+                columns!(),
+                " FROM property WHERE owner_id = $1 AND id > $2 ORDER BY id LIMIT $3"
+            ))
             .bind(owner)
             .bind(page.after.unwrap_or(Uuid::nil()))
             .bind(page.limit())
             .fetch_all(db)
             .await?
         });
-        Ok(rows.into_iter().map(Property::from).collect())
+        Ok(rows.into_iter().map(read).collect())
     }
 
-    async fn update(
+    /// Changes a property, if it is still at this version. One that is as it is to be stays so, version and all.
+    ///
+    /// # Errors
+    /// [`Error::Stale`] if it is not.
+    pub async fn update(
         &self,
         owner: Uuid,
         id: Uuid,
@@ -126,11 +97,16 @@ impl PropertyStore for SqlStore {
         self.db.retry(|| self.update_once(owner, id, change, version, now)).await
     }
 
-    async fn delete(&self, owner: Uuid, id: Uuid, version: Option<i64>) -> Result<bool, Error> {
+    /// Deletes a property, if it is still at this version. Answers whether it was there.
+    ///
+    /// # Errors
+    /// [`Error::Stale`] if it is at another version.
+    pub async fn delete(&self, owner: Uuid, id: Uuid, version: Option<i64>) -> Result<bool, Error> {
         self.db.retry(|| self.delete_once(owner, id, version)).await
     }
 
-    async fn claims(&self, user: Uuid, limit: u32) -> Result<Vec<Claim>, Error> {
+    /// A user's relations to properties, newest property first: at most so many.
+    pub async fn claims(&self, user: Uuid, limit: u32) -> Result<Vec<Claim>, Error> {
         let ids = run!(self.db.reader(), |db| {
             sqlx::query_scalar::<_, Uuid>(
                 "SELECT id
@@ -149,7 +125,7 @@ impl PropertyStore for SqlStore {
 }
 
 /// Transactions that may be repeated as a whole.
-impl SqlStore {
+impl PropertyStore {
     async fn create_once(&self, new: &NewProperty, now: Timestamp) -> Result<Property, Error> {
         let mut transaction = self.db.begin().await?;
         if let Some(made) = claim_request(&mut transaction, new, now).await? {
@@ -157,12 +133,13 @@ impl SqlStore {
             return property.ok_or(Error::NotFound);
         }
         let row = run!(transaction.connection(), |connection| {
-            sqlx::query_as::<_, Row>(
+            sqlx::query_as::<_, Row>(concat!(
                 "INSERT INTO property
                      (id, owner_id, display_name, description, labels, version, created_at, updated_at)
                  VALUES ($1, $2, $3, $4, $5, 1, $6, $6)
-                 RETURNING id, owner_id, display_name, description, labels, version, created_at, updated_at",
-            )
+                 RETURNING ",
+                columns!()
+            ))
             .bind(new.id)
             .bind(new.owner_id)
             .bind(new.content.display_name.as_str())
@@ -173,7 +150,7 @@ impl SqlStore {
             .await?
         });
         transaction.commit().await?;
-        Ok(row.into())
+        Ok(read(row))
     }
 
     async fn update_once(
@@ -186,7 +163,7 @@ impl SqlStore {
     ) -> Result<Option<Property>, Error> {
         let mut transaction = self.db.begin().await?;
         let updated = run!(transaction.connection(), |connection| {
-            sqlx::query_as::<_, Row>(
+            sqlx::query_as::<_, Row>(concat!(
                 "UPDATE property
                  SET display_name = COALESCE($3, display_name),
                      description = COALESCE($4, description),
@@ -204,8 +181,9 @@ impl SqlStore {
                          ELSE $6
                      END
                  WHERE id = $1 AND owner_id = $2 AND version = COALESCE($7, version)
-                 RETURNING id, owner_id, display_name, description, labels, version, created_at, updated_at",
-            )
+                 RETURNING ",
+                columns!()
+            ))
             .bind(id)
             .bind(owner)
             .bind(change.display_name.as_ref().map(DisplayName::as_str))
@@ -218,7 +196,7 @@ impl SqlStore {
         });
         if let Some(row) = updated {
             transaction.commit().await?;
-            return Ok(Some(row.into()));
+            return Ok(Some(read(row)));
         }
         match find(&mut transaction, owner, id).await? {
             Some(_) => Err(Error::Stale),
@@ -294,45 +272,26 @@ async fn claim_request(
 /// The owner's property, as this transaction sees it.
 async fn find(transaction: &mut Transaction, owner: Uuid, id: Uuid) -> Result<Option<Property>, Error> {
     let row = run!(transaction.connection(), |connection| {
-        sqlx::query_as::<_, Row>(
-            "SELECT id, owner_id, display_name, description, labels, version, created_at, updated_at
-             FROM property
-             WHERE id = $1 AND owner_id = $2",
-        )
-        .bind(id)
-        .bind(owner)
-        .fetch_optional(connection)
-        .await?
+        sqlx::query_as::<_, Row>(concat!("SELECT ", columns!(), " FROM property WHERE id = $1 AND owner_id = $2"))
+            .bind(id)
+            .bind(owner)
+            .fetch_optional(connection)
+            .await?
     });
-    Ok(row.map(Property::from))
+    Ok(row.map(read))
 }
 
-/// A property as a database keeps it.
-#[derive(FromRow)]
-struct Row {
-    id: Uuid,
-    owner_id: Uuid,
-    display_name: String,
-    description: String,
-    labels: Json<BTreeMap<String, String>>,
-    version: i64,
-    created_at: i64,
-    updated_at: i64,
-}
-
-impl From<Row> for Property {
-    fn from(row: Row) -> Self {
-        Self {
-            id: row.id,
-            owner_id: row.owner_id,
-            content: Content {
-                display_name: DisplayName::from_stored(row.display_name),
-                description: Description::stored(row.description),
-                labels: Labels::stored(row.labels.0),
-            },
-            version: row.version,
-            created_at: from_micros(row.created_at),
-            updated_at: from_micros(row.updated_at),
-        }
+fn read((id, owner_id, display_name, description, labels, version, created_at, updated_at): Row) -> Property {
+    Property {
+        id,
+        owner_id,
+        content: Content {
+            display_name: DisplayName::from_stored(display_name),
+            description: Description::stored(description),
+            labels: Labels::stored(labels.0),
+        },
+        version,
+        created_at: from_micros(created_at),
+        updated_at: from_micros(updated_at),
     }
 }

@@ -4,9 +4,7 @@
 
 use drystone_backends::Postgres;
 use drystone_mesh::{clock::Clock, page::Page};
-use drystone_property::{
-    Change, Content, Description, DisplayName, Labels, MIGRATIONS, NewProperty, PropertyStore, SqlStore,
-};
+use drystone_property::{Change, Content, Description, DisplayName, Labels, MIGRATIONS, NewProperty, PropertyStore};
 use drystone_store::{Db, Place};
 use uuid::Uuid;
 
@@ -32,7 +30,7 @@ async fn every_property_is_found_by_an_index() {
     database.count_anew().await;
 
     let db = Db::open(place, MIGRATIONS).await.unwrap();
-    let store = SqlStore::new(db.clone());
+    let store = PropertyStore::new(db.clone());
     let now = Clock::system().now();
     for _ in 0..ROUNDS {
         let owner = Uuid::now_v7();

@@ -18,7 +18,7 @@ use drystone_mesh::{
     telemetry::TraceContext,
     token::Principal,
 };
-use drystone_property::{Claim, Deps, MIGRATIONS, Service, SqlStore};
+use drystone_property::{Claim, Deps, MIGRATIONS, PropertyStore, Service};
 use drystone_store::Db;
 use tempfile::TempDir;
 use tonic::{Request, Response, Status};
@@ -37,7 +37,7 @@ impl Fixture {
         let directory = TempDir::new().unwrap();
         let db = Db::open(&directory.path().join("property.db"), MIGRATIONS).await.unwrap();
         let clock = Clock::manual(Clock::system().now());
-        let service = Service::new(Deps { store: Arc::new(SqlStore::new(db)), clock: clock.clone() });
+        let service = Service::new(Deps { store: PropertyStore::new(db), clock: clock.clone() });
         Self { service, clock, ada: Uuid::now_v7(), _directory: directory }
     }
 

@@ -2,13 +2,13 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "what goes wrong here is for the test to tell")]
 
-use std::{any::Any, collections::HashSet, sync::Arc, time::Duration};
+use std::{any::Any, collections::HashSet, time::Duration};
 
 use drystone_backends::Postgres;
 use drystone_mesh::{clock::Clock, page::Page};
 use drystone_property::{
     Change, Claim, Content, Description, DisplayName, Error, Labels, MIGRATIONS, NewProperty, Property, PropertyStore,
-    Relation, SqlStore,
+    Relation,
 };
 use drystone_store::{Db, Place};
 use tempfile::TempDir;
@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 /// A store with nothing in it, a clock that stands still, and somebody who owns things.
 struct Fixture {
-    store: Arc<dyn PropertyStore>,
+    store: PropertyStore,
     clock: Clock,
     owner: Uuid,
     /// The database goes when this does.
@@ -39,7 +39,7 @@ impl Fixture {
 
     fn on(db: Db, keep: impl Any) -> Self {
         let clock = Clock::manual(Clock::system().now());
-        Self { store: Arc::new(SqlStore::new(db)), clock, owner: Uuid::now_v7(), _keep: Box::new(keep) }
+        Self { store: PropertyStore::new(db), clock, owner: Uuid::now_v7(), _keep: Box::new(keep) }
     }
 
     async fn create(&self, name: &str) -> Property {

@@ -9,7 +9,7 @@
 //! | [`Account`], [`Email`], [`DisplayName`] | what an account is made of, and which values are valid |
 //! | [`Role`], [`Roles`] | what roles there are, and which permissions each brings |
 //! | [`permission`] | who may see and change an account |
-//! | [`UserStore`], [`SqlStore`] | where accounts are kept; all SQL is in `store.rs` |
+//! | [`UserStore`] | where accounts are kept; all SQL is in `store.rs` |
 //! | [`Error`] | how this service fails, and the reason that the caller hears |
 //!
 //! # How to add an RPC
@@ -21,8 +21,7 @@
 //!    fields and, if it is meant for the outside, its REST path. Then `cargo check`: the build says what is missing.
 //! 2. **Domain.** Write what is true of accounts, whoever asks, in a file named for what it is. Raw strings become
 //!    types here ([`Email::parse`]). A new failure is a variant of [`Error`] with its reason beside it.
-//! 3. **Store.** Add a method to [`UserStore`], its SQL to [`SqlStore`], and to `tests/store.rs` what every store must
-//!    promise of it. New columns are a new file for each engine in `migrations/`, listed in [`MIGRATIONS`]; a file
+//! 3. **Store.** Add a method with its SQL to [`UserStore`], and to `tests/store.rs` what it promises on both engines. New columns are a new file for each engine in `migrations/`, listed in [`MIGRATIONS`]; a file
 //!    that has been released is never edited.
 //! 4. **Handler.** The compiler now asks for the method in `rpc/user_service.rs`. It takes the message apart, asks
 //!    [`permission`] if there is a user, calls the store, and puts the answer together.
@@ -37,7 +36,7 @@ mod role;
 mod rpc;
 mod store;
 
-use std::{fmt, sync::Arc};
+use std::fmt;
 
 use drystone::{
     session::v1::session_service_client::SessionServiceClient, user::v1::user_service_server::UserServiceServer,
@@ -48,7 +47,7 @@ pub use crate::{
     account::{Account, NewAccount},
     error::Error,
     role::{Permissions, Role, Roles, UnknownRole},
-    store::{MIGRATIONS, SqlStore, UserStore},
+    store::{MIGRATIONS, UserStore},
 };
 
 pub use drystone_mesh::{display_name::DisplayName, email::Email};
@@ -59,7 +58,7 @@ pub const NAME: &str = "user";
 /// What the service needs of the world.
 pub struct Deps {
     /// Where the accounts are.
-    pub store: Arc<dyn UserStore>,
+    pub store: UserStore,
     /// Who voids the tokens of a user whose roles change.
     pub sessions: SessionServiceClient<Channel>,
     /// What there is to hold in this mesh.
@@ -70,7 +69,7 @@ pub struct Deps {
 
 /// `drystone.user.v1.UserService`.
 pub struct Service {
-    store: Arc<dyn UserStore>,
+    store: UserStore,
     sessions: SessionServiceClient<Channel>,
     permissions: Permissions,
     clock: Clock,

@@ -1,7 +1,5 @@
 //! The service as a part of a binary.
 
-use std::sync::Arc;
-
 use drystone::session::v1::session_service_client::SessionServiceClient;
 use drystone_mesh::{
     module::{Context, NoConfig, Service as Module, StartError, Started},
@@ -9,7 +7,7 @@ use drystone_mesh::{
 };
 use drystone_store::{ContextExt, Migration};
 
-use crate::{Deps, MIGRATIONS, NAME, Permissions, Service, SqlStore};
+use crate::{Deps, MIGRATIONS, NAME, Permissions, Service, UserStore};
 
 impl Module for Service {
     const NAME: &'static str = NAME;
@@ -19,7 +17,7 @@ impl Module for Service {
     async fn start(context: Context<NoConfig>) -> Result<Started, StartError> {
         let node = context.node()?;
         let service = Self::new(Deps {
-            store: Arc::new(SqlStore::new(context.database()?)),
+            store: UserStore::new(context.database()?),
             sessions: SessionServiceClient::new(node.dialer.channel("session")?),
             permissions: Permissions::of(&node.contracts),
             clock: node.clock.clone(),

@@ -5,7 +5,7 @@
 use drystone_backends::Postgres;
 use drystone_mesh::{clock::Clock, page::Page};
 use drystone_store::{Db, Place};
-use drystone_user::{DisplayName, Email, MIGRATIONS, NewAccount, Role, Roles, SqlStore, UserStore};
+use drystone_user::{DisplayName, Email, MIGRATIONS, NewAccount, Role, Roles, UserStore};
 use uuid::Uuid;
 
 /// More often than a statement is planned anew: then PostgreSQL may keep one plan for all.
@@ -26,7 +26,7 @@ async fn every_account_is_found_by_an_index() {
     database.count_anew().await;
 
     let db = Db::open(place, MIGRATIONS).await.unwrap();
-    let store = SqlStore::new(db.clone());
+    let store = UserStore::new(db.clone());
     let now = Clock::system().now();
     for round in 0..ROUNDS {
         let new = NewAccount {

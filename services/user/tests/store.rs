@@ -2,19 +2,19 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "what goes wrong here is for the test to tell")]
 
-use std::{any::Any, collections::HashSet, sync::Arc, time::Duration};
+use std::{any::Any, collections::HashSet, time::Duration};
 
 use drystone_backends::Postgres;
 use drystone_mesh::{clock::Clock, page::Page};
 use drystone_store::{Db, Place};
-use drystone_user::{Account, DisplayName, Email, Error, MIGRATIONS, NewAccount, Role, Roles, SqlStore, UserStore};
+use drystone_user::{Account, DisplayName, Email, Error, MIGRATIONS, NewAccount, Role, Roles, UserStore};
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
 /// A store with nothing in it, and a clock that stands still.
 struct Fixture {
-    store: Arc<dyn UserStore>,
+    store: UserStore,
     clock: Clock,
     /// The database goes when this does.
     _keep: Box<dyn Any>,
@@ -35,7 +35,7 @@ impl Fixture {
 
     fn on(db: Db, keep: impl Any) -> Self {
         let clock = Clock::manual(Clock::system().now());
-        Self { store: Arc::new(SqlStore::new(db)), clock, _keep: Box::new(keep) }
+        Self { store: UserStore::new(db), clock, _keep: Box::new(keep) }
     }
 
     async fn create(&self, email: &str) -> Account {

@@ -20,10 +20,7 @@ use super::{
     super::{Address, Either, Failure, OpenError, PoolConfig, PostgresPool, Settings, to_mesh_error},
     *,
 };
-use drystone_mesh::{
-    config::Span,
-    error::Reason,
-};
+use drystone_mesh::{config::Span, error::Reason};
 
 const BOUND: Duration = Duration::from_secs(20);
 

@@ -22,7 +22,7 @@ use tonic::{Request, Response, Status};
 
 use super::fake::Fake;
 use crate::{
-    AUDIENCE, AttemptLimits, AuthStore, Config, MIGRATIONS, Service, Setting, SqlStore,
+    AUDIENCE, AttemptLimits, AuthStore, Config, MIGRATIONS, Service, Setting,
     config::{HashingConfig, PasswordConfig},
 };
 
@@ -33,7 +33,7 @@ pub(super) const PASSWORD: &str = "correct horse";
 pub(super) struct Fixture {
     pub(super) service: Service,
     pub(super) neighbours: Arc<Fake>,
-    pub(super) store: Arc<dyn AuthStore>,
+    pub(super) store: AuthStore,
     pub(super) clock: Clock,
     pub(super) metrics: Metrics,
     pub(super) directory: Arc<TempDir>,
@@ -69,9 +69,9 @@ impl Fixture {
         let attempts = attempts
             .map_or_else(AttemptLimits::none, |sign_ins| AttemptLimits::new(&Limits::in_process(&metrics), sign_ins));
         let db = Db::open(&directory.path().join("auth.db"), MIGRATIONS).await.unwrap();
-        let store: Arc<dyn AuthStore> = Arc::new(SqlStore::new(db));
+        let store: AuthStore = AuthStore::new(db);
         let service = Service::assemble(
-            Arc::clone(&store),
+            store.clone(),
             Arc::clone(&neighbours) as _,
             Setting {
                 clock: clock.clone(),

@@ -31,7 +31,7 @@ async fn two_that_start_at_once_use_one_key() {
     fixture.store.insert_first_signing_key(late).await.unwrap();
     assert_eq!(fixture.store.signing_keys().await.unwrap(), kept);
     let (one, other) =
-        tokio::join!(KeyRing::open(&*fixture.store, &fixture.clock), KeyRing::open(&*fixture.store, &fixture.clock));
+        tokio::join!(KeyRing::open(&fixture.store, &fixture.clock), KeyRing::open(&fixture.store, &fixture.clock));
     assert_eq!(one.unwrap().signing().kid(), other.unwrap().signing().kid());
 }
 
@@ -53,7 +53,7 @@ async fn a_damaged_secret_stops_the_start_and_says_so() {
     run!(db.writer(), |db| {
         sqlx::query("UPDATE secret SET value = $1").bind(&[0][..]).execute(db).await.unwrap();
     });
-    let error = crate::key_ring::refresh_token_seal(&*fixture.store, &fixture.clock).await.unwrap_err();
+    let error = crate::key_ring::refresh_token_seal(&fixture.store, &fixture.clock).await.unwrap_err();
     assert!(matches!(error, StartError::SecretDamaged));
 }
 

@@ -17,7 +17,7 @@ const LONG: Duration = Duration::from_mins(61);
 fn sweep(fixture: &Fixture) -> OrphanSweep {
     OrphanSweep {
         neighbours: Arc::clone(&fixture.neighbours) as _,
-        store: Arc::clone(&fixture.store),
+        store: fixture.store.clone(),
         clock: fixture.clock.clone(),
     }
 }

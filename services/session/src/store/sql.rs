@@ -7,7 +7,6 @@ use drystone_mesh::{
     time::{from_micros, to_micros},
 };
 use drystone_store::{Db, Migration, Transaction, run};
-use sqlx::FromRow;
 use uuid::Uuid;
 
 use super::{Ended, SessionStore, StoreError, Swept};
@@ -24,6 +23,17 @@ pub const MIGRATIONS: &[Migration] = &[Migration {
     sqlite: include_str!("../../migrations/sqlite/0001_session.sql"),
     postgres: include_str!("../../migrations/postgres/0001_session.sql"),
 }];
+
+/// The columns of a session, in the order of [`SessionRow`].
+macro_rules! session_columns {
+    () => {
+        "id, user_id, device, address, created_at, last_seen_at, idle_expires_at, expires_at, counter"
+    };
+}
+
+type SessionRow = (Uuid, Uuid, String, String, i64, i64, i64, i64, i64);
+
+type RevocationRow = (i64, Option<Uuid>, Option<Uuid>, Option<i64>, i64);
 
 /// How many rows one statement of a sweep deletes, so that no writer waits long behind it.
 const SWEEP_BATCH: i64 = 1000;
@@ -68,14 +78,15 @@ impl SessionStore for SqlStore {
 
     async fn rotate(&self, id: Uuid, counter: u64, rules: &Rules, now: Timestamp) -> Result<Rotation, StoreError> {
         let mut advanced = run!(self.db.writer(), |db| {
-            sqlx::query_as::<_, SessionRow>(
+            sqlx::query_as::<_, SessionRow>(concat!(
                 "UPDATE session
                  SET counter = counter + 1,
                      last_seen_at = $3,
                      idle_expires_at = CASE WHEN $4 < expires_at THEN $4 ELSE expires_at END
                  WHERE id = $1 AND counter = $2 AND idle_expires_at > $3
-                 RETURNING id, user_id, device, address, created_at, last_seen_at, idle_expires_at, expires_at, counter",
-            )
+                 RETURNING ",
+                session_columns!()
+            ))
             .bind(id)
             .bind(to_column(counter))
             .bind(to_micros(now))
@@ -84,7 +95,7 @@ impl SessionStore for SqlStore {
             .await?
         });
         if let Some(row) = advanced.pop() {
-            return Ok(Rotation::Advanced(row.into()));
+            return Ok(Rotation::Advanced(read_session(row)));
         }
         loop {
             let rotation = self.db.retry(|| self.rotate_not_current(id, counter, rules, now)).await?;
@@ -97,13 +108,14 @@ impl SessionStore for SqlStore {
     async fn list(&self, user_id: Uuid, page: &Page, now: Timestamp) -> Result<Vec<Session>, StoreError> {
         // No id of version 7 is greater than the greatest of all.
         let rows = run!(self.db.reader(), |db| {
-            sqlx::query_as::<_, SessionRow>(
-                "SELECT id, user_id, device, address, created_at, last_seen_at, idle_expires_at, expires_at, counter
-                 FROM session
+            sqlx::query_as::<_, SessionRow>(concat!(
+                "SELECT ",
+                session_columns!(),
+                " FROM session
                  WHERE user_id = $1 AND id < $2 AND idle_expires_at > $3
                  ORDER BY id DESC
-                 LIMIT $4",
-            )
+                 LIMIT $4"
+            ))
             .bind(user_id)
             .bind(page.after.unwrap_or(Uuid::max()))
             .bind(to_micros(now))
@@ -111,7 +123,7 @@ impl SessionStore for SqlStore {
             .fetch_all(db)
             .await?
         });
-        Ok(rows.into_iter().map(Session::from).collect())
+        Ok(rows.into_iter().map(read_session).collect())
     }
 
     async fn end(&self, user_id: Uuid, id: Uuid, rules: &Rules, now: Timestamp) -> Result<Ended, StoreError> {
@@ -159,7 +171,7 @@ impl SessionStore for SqlStore {
             .fetch_all(db)
             .await?
         });
-        Ok(rows.into_iter().map(Revocation::try_from).collect::<Result<_, _>>()?)
+        Ok(rows.into_iter().map(read_revocation).collect::<Result<_, _>>()?)
     }
 
     async fn newest_revocation(&self) -> Result<u64, StoreError> {
@@ -232,16 +244,12 @@ impl SqlStore {
     ) -> Result<Option<Rotation>, StoreError> {
         let mut transaction = self.db.begin().await?;
         let row = run!(transaction.connection(), |connection| {
-            sqlx::query_as::<_, SessionRow>(
-                "SELECT id, user_id, device, address, created_at, last_seen_at, idle_expires_at, expires_at, counter
-                 FROM session
-                 WHERE id = $1",
-            )
-            .bind(id)
-            .fetch_optional(connection)
-            .await?
+            sqlx::query_as::<_, SessionRow>(concat!("SELECT ", session_columns!(), " FROM session WHERE id = $1"))
+                .bind(id)
+                .fetch_optional(connection)
+                .await?
         });
-        let Some(session) = row.map(Session::from) else { return Ok(Some(Rotation::Over)) };
+        let Some(session) = row.map(read_session) else { return Ok(Some(Rotation::Over)) };
         match rules.judge(&session, counter, now) {
             NotCurrent::Repeat => Ok(Some(Rotation::Repeated(session))),
             NotCurrent::NeverIssued => Ok(Some(Rotation::NeverIssued)),
@@ -337,57 +345,28 @@ async fn revoke_session(transaction: &mut Transaction, id: Uuid, forget_at: Time
     Ok(from_column(seq))
 }
 
-/// A session as a database keeps it.
-#[derive(FromRow)]
-struct SessionRow {
-    id: Uuid,
-    user_id: Uuid,
-    device: String,
-    address: String,
-    created_at: i64,
-    last_seen_at: i64,
-    idle_expires_at: i64,
-    expires_at: i64,
-    counter: i64,
-}
-
-impl From<SessionRow> for Session {
-    fn from(row: SessionRow) -> Self {
-        Self {
-            id: row.id,
-            user_id: row.user_id,
-            device: row.device,
-            address: row.address,
-            created_at: from_micros(row.created_at),
-            last_seen_at: from_micros(row.last_seen_at),
-            idle_expires_at: from_micros(row.idle_expires_at),
-            expires_at: from_micros(row.expires_at),
-            counter: from_column(row.counter),
-        }
+fn read_session(row: SessionRow) -> Session {
+    let (id, user_id, device, address, created_at, last_seen_at, idle_expires_at, expires_at, counter) = row;
+    Session {
+        id,
+        user_id,
+        device,
+        address,
+        created_at: from_micros(created_at),
+        last_seen_at: from_micros(last_seen_at),
+        idle_expires_at: from_micros(idle_expires_at),
+        expires_at: from_micros(expires_at),
+        counter: from_column(counter),
     }
 }
 
-/// A revocation as a database keeps it.
-#[derive(FromRow)]
-struct RevocationRow {
-    seq: i64,
-    session_id: Option<Uuid>,
-    user_id: Option<Uuid>,
-    void_until: Option<i64>,
-    forget_at: i64,
-}
-
-impl TryFrom<RevocationRow> for Revocation {
-    type Error = sqlx::Error;
-
-    fn try_from(row: RevocationRow) -> Result<Self, sqlx::Error> {
-        let scope = match (row.session_id, row.user_id, row.void_until) {
-            (Some(id), None, None) => Scope::Session(id),
-            (None, Some(user_id), Some(moment)) => Scope::UserTokens { user_id, void_until: from_micros(moment) },
-            _ => return Err(sqlx::Error::Decode(format!("revocation {} is of no known kind", row.seq).into())),
-        };
-        Ok(Self { seq: from_column(row.seq), scope, forget_at: from_micros(row.forget_at) })
-    }
+fn read_revocation((seq, session_id, user_id, void_until, forget_at): RevocationRow) -> sqlx::Result<Revocation> {
+    let scope = match (session_id, user_id, void_until) {
+        (Some(id), None, None) => Scope::Session(id),
+        (None, Some(user_id), Some(until)) => Scope::UserTokens { user_id, void_until: from_micros(until) },
+        _ => return Err(sqlx::Error::Decode(format!("revocation {seq} is of no known kind").into())),
+    };
+    Ok(Revocation { seq: from_column(seq), scope, forget_at: from_micros(forget_at) })
 }
 
 /// Counts go into a column as they are. One that does not fit was never given out, and matches no row.

@@ -22,7 +22,7 @@ use drystone_mesh::{
     token::Principal,
 };
 use drystone_store::Db;
-use drystone_user::{Deps, MIGRATIONS, Permissions, Service, SqlStore};
+use drystone_user::{Deps, MIGRATIONS, Permissions, Service, UserStore};
 use sessions::Sessions;
 use tempfile::TempDir;
 use tonic::{Request, Response, Status};
@@ -44,7 +44,7 @@ impl Fixture {
         let sessions = Sessions::away();
         let service = Service::new(Deps {
             permissions: Permissions::of(&drystone::contracts().unwrap()),
-            store: Arc::new(SqlStore::new(db)),
+            store: UserStore::new(db),
             sessions: sessions.client.clone(),
             clock: clock.clone(),
         });

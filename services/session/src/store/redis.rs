@@ -56,10 +56,10 @@ use crate::{
 
 macro_rules! script {
     ($name:literal) => {
-        Script::new(include_str!(concat!("scripts/", $name)))
+        Script::new(include_str!(concat!("redis/scripts/", $name)))
     };
     ($name:literal with fields) => {
-        Script::new(concat!(include_str!("scripts/fields.lua"), include_str!(concat!("scripts/", $name))))
+        Script::new(concat!(include_str!("redis/scripts/fields.lua"), include_str!(concat!("redis/scripts/", $name))))
     };
 }
 

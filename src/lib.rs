@@ -1,6 +1,6 @@
 //! The contracts of Drystone: messages, typed clients, and what the contracts say about each RPC.
 //!
-//! Everything here is made from the `.proto` files beside this one. A Rust client needs this crate and a
+//! Everything here is made from the `.proto` files in `proto/`. A Rust client needs this crate and a
 //! channel:
 //!
 //! ```no_run
