@@ -20,7 +20,7 @@
 //! | messages, typed clients and servers | the messages and services |
 //! | validation of requests, on the server's side alone | `buf.validate` |
 //! | a `Debug` that shows no secret | `debug_redact` |
-//! | `CONTRACT`, an [`EncodedContract`](drystone_contract::EncodedContract) | the descriptor set, byte for byte, without comments of other projects |
+//! | `CONTRACT`, an [`EncodedContract`] | the descriptor set, byte for byte, without comments of other projects |
 
 mod generate;
 mod protoc;

@@ -9,6 +9,7 @@
 
 pub mod bad_tokens;
 pub mod cluster;
+pub mod fixture;
 mod front;
 pub mod impostor;
 pub mod load;

@@ -11,10 +11,12 @@ use std::{
 
 use anyhow::{Context, Result};
 use drystone_auth::{
-    key_ring::{KeyRing, refresh_token_seal},
-    refresh_token::{RefreshToken, RefreshTokenSeal},
     store::{AuthStore, MIGRATIONS},
-    token_maker::{Grant, TokenMaker},
+    token::{
+        key_ring::{KeyRing, refresh_token_seal},
+        refresh_token::{RefreshToken, RefreshTokenSeal},
+        token_maker::{Grant, TokenMaker},
+    },
 };
 use drystone_mesh::clock::Clock;
 use drystone_store::{Db, Place};

@@ -6,7 +6,7 @@ use drystone_mesh::{config::Span, token::is_client_id};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    hasher::PoolSize,
+    password::hasher::PoolSize,
     password::{Cost, MAX_MEMORY_KIB},
 };
 

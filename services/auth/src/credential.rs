@@ -3,7 +3,7 @@
 use drystone_mesh::clock::Timestamp;
 use uuid::Uuid;
 
-use crate::{password::PasswordHash, typed_password::PasswordForm};
+use crate::{password::PasswordHash, password::typed_password::PasswordForm};
 
 /// A user's password, as far as it is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]

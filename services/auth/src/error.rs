@@ -5,7 +5,7 @@ use std::{io, time::Duration};
 use drystone_mesh::error::{Error as MeshError, Reason};
 use tonic::Status;
 
-use crate::{hasher::HashingError, password::HashError, signing_key::KeyError};
+use crate::{password::HashError, password::hasher::HashingError, token::signing_key::KeyError};
 
 /// When it is worth trying again after the hashing queue was full: a full queue is worked off in less.
 const RETRY_AFTER: Duration = Duration::from_secs(1);

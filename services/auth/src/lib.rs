@@ -9,10 +9,10 @@
 //! | `rpc` | the RPCs: convert, call the domain, convert back |
 //! | [`register`], [`sign_in`], [`refresh`] | what happens in each, from beginning to end |
 //! | [`attempts`] | how often that may be tried |
-//! | [`typed_password`], [`opaque_string`] | passwords as they arrive, and their one normal form |
-//! | [`password`], [`hasher`] | hashes, and the threads that make them |
-//! | [`refresh_token`], [`token_maker`], [`tokens`] | what tokens are made of |
-//! | [`signing_key`], [`key_ring`], [`discovery`] | what tokens are signed with, and how others find that |
+//! | [`password::typed_password`], [`password::opaque_string`] | passwords as they arrive, and their one normal form |
+//! | [`password`], [`password::hasher`] | hashes, and the threads that make them |
+//! | [`token::refresh_token`], [`token::token_maker`], [`token::tokens`] | what tokens are made of |
+//! | [`token::signing_key`], [`token::key_ring`], [`discovery`] | what tokens are signed with, and how others find that |
 //! | [`neighbours`], [`property_claims`] | what is asked of the other services |
 //! | [`credential`], [`store`] | what is kept, and where; all SQL is in `store.rs` |
 //! | [`orphan_sweep`] | removes what a registration that broke off has left |
@@ -31,7 +31,7 @@
 //!    `debug_redact`. Then `cargo check`: the build says what is missing.
 //! 2. **Domain.** Write what happens in a file named for it, `change_password.rs`: a struct that holds what it needs,
 //!    and one function that reads from top to bottom. Secrets arrive as types that wipe themselves
-//!    ([`TypedPassword`](typed_password::TypedPassword)); passwords are hashed nowhere but in the [`HashingPool`]. A new failure is a
+//!    ([`TypedPassword`](password::typed_password::TypedPassword)); passwords are hashed nowhere but in the [`HashingPool`]. A new failure is a
 //!    variant of [`Error`] with its reason beside it.
 //! 3. **Neighbours.** If it asks something new of another service, add a method to [`Neighbours`], in this service's
 //!    own words, and the call to [`Clients`]. The other service's rule has to list `auth` among its callers.
@@ -48,25 +48,18 @@ pub mod config;
 pub mod credential;
 pub mod discovery;
 pub mod error;
-pub mod hasher;
-pub mod key_ring;
 pub mod metrics;
 mod module;
 pub mod neighbours;
-pub mod opaque_string;
 pub mod orphan_sweep;
 pub mod password;
 pub mod property_claims;
 pub mod refresh;
-pub mod refresh_token;
 pub mod register;
 mod rpc;
 pub mod sign_in;
-pub mod signing_key;
 pub mod store;
-pub mod token_maker;
-pub mod tokens;
-pub mod typed_password;
+pub mod token;
 
 #[cfg(test)]
 mod tests;
@@ -90,22 +83,20 @@ pub use crate::{
     config::Config,
     error::{Error, StartError},
     store::{AuthStore, MIGRATIONS},
-    token_maker::AUDIENCE,
+    token::token_maker::AUDIENCE,
 };
 use crate::{
-    hasher::HashingPool,
-    key_ring::KeyRing,
     metrics::{HashingMetrics, PropertyClaimMetrics},
     neighbours::{Clients, Neighbours},
     orphan_sweep::OrphanSweep,
     password::PasswordHash,
+    password::hasher::HashingPool,
     property_claims::PropertyClaims,
     refresh::Refresh,
     register::Registration,
     rpc::{AuthRpc, KeyRpc},
     sign_in::SignIn,
-    token_maker::TokenMaker,
-    tokens::TokenIssuer,
+    token::{key_ring::{self, KeyRing}, token_maker::TokenMaker, tokens::TokenIssuer},
 };
 
 /// The workload's name, as in its SPIFFE ID.

@@ -1,7 +1,11 @@
 //! Passwords, and the Argon2id hashes (RFC 9106) that are kept instead of them.
 //!
 //! Hashing here is plain, slow computation on the thread that asks for it. Requests go through
-//! [`HashingPool`](crate::hasher::HashingPool), which bounds it.
+//! [`HashingPool`](crate::password::hasher::HashingPool), which bounds it.
+
+pub mod hasher;
+pub mod opaque_string;
+pub mod typed_password;
 
 use std::{fmt, str::FromStr};
 
@@ -19,7 +23,7 @@ pub const MAX_MEMORY_KIB: u32 = 1024 * 1024;
 const SALT_LENGTH: usize = 16;
 const OUTPUT_LENGTH: usize = 32;
 
-/// The text that is hashed: one form of a [`TypedPassword`](crate::typed_password::TypedPassword). Wiped from memory when it is dropped, and never shown.
+/// The text that is hashed: one form of a [`TypedPassword`](crate::password::typed_password::TypedPassword). Wiped from memory when it is dropped, and never shown.
 #[derive(Clone)]
 pub struct Password(Zeroizing<String>);
 

@@ -15,8 +15,10 @@ use crate::{
     error::Error,
     neighbours::Neighbours,
     property_claims::PropertyClaims,
-    refresh_token::RefreshToken,
-    tokens::{TokenIssuer, Tokens},
+    token::{
+        refresh_token::RefreshToken,
+        tokens::{TokenIssuer, Tokens},
+    },
 };
 
 /// Refreshes sessions.

@@ -22,10 +22,12 @@ use uuid::Uuid;
 use crate::{
     credential::Credential,
     error::Error,
-    hasher::HashingPool,
     neighbours::Neighbours,
+    password::{
+        hasher::HashingPool,
+        typed_password::{PasswordForm, TypedPassword},
+    },
     store::AuthStore,
-    typed_password::{PasswordForm, TypedPassword},
 };
 
 /// Registers people.

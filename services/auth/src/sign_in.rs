@@ -18,13 +18,15 @@ use crate::{
     attempts::AttemptLimits,
     credential::Credential,
     error::Error,
-    hasher::{HashingError, HashingPool},
     neighbours::Neighbours,
     password::{PasswordHash, Verdict},
+    password::{
+        hasher::{HashingError, HashingPool},
+        typed_password::{PasswordForm, TypedPassword},
+    },
     property_claims::PropertyClaims,
     store::AuthStore,
-    tokens::{TokenIssuer, Tokens},
-    typed_password::{PasswordForm, TypedPassword},
+    token::tokens::{TokenIssuer, Tokens},
 };
 
 /// Signs people in.

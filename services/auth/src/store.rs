@@ -8,7 +8,10 @@ use drystone_store::{Db, Migration, run};
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use crate::{credential::Credential, password::PasswordHash, signing_key::StoredKey, typed_password::PasswordForm};
+use crate::{
+    credential::Credential, password::PasswordHash, password::typed_password::PasswordForm,
+    token::signing_key::StoredKey,
+};
 
 /// The schema, step by step.
 pub const MIGRATIONS: &[Migration] = &[

@@ -36,7 +36,7 @@ async fn every_credential_is_found_by_an_index() {
         let new = Credential {
             user_id: Uuid::now_v7(),
             password_hash: hash.parse().unwrap(),
-            form: drystone_auth::typed_password::PasswordForm::Opaque,
+            form: drystone_auth::password::typed_password::PasswordForm::Opaque,
             request_id: Some(request_id),
             pending_since: Some(now),
             created_at: now,

@@ -5,8 +5,8 @@
 use std::{any::Any, time::Duration};
 
 use drystone_auth::{
-    AuthStore, MIGRATIONS, credential::Credential, password::PasswordHash, signing_key::StoredKey,
-    typed_password::PasswordForm,
+    AuthStore, MIGRATIONS, credential::Credential, password::PasswordHash, password::typed_password::PasswordForm,
+    token::signing_key::StoredKey,
 };
 use drystone_backends::Postgres;
 use drystone_mesh::clock::Clock;

@@ -3,7 +3,7 @@
 use drystone_mesh::config::Span;
 use serde::{Deserialize, Serialize};
 
-use crate::proxies::{ClientAddressHeader, Network};
+use crate::http::proxies::{ClientAddressHeader, Network};
 
 /// How the edge runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -15,21 +15,25 @@ use http_body::Body;
 use tracing::{Instrument, debug, info_span};
 
 use crate::{
-    answer::{self, Answer, Errors},
-    body::Intake,
     config::Config,
     forward::{self, Backend},
-    headers::{self, Arrival},
-    json,
+    http::{
+        answer::{self, Answer, Errors},
+        body::Intake,
+        headers::{self, Arrival},
+        protocol,
+        proxies::TrustedProxies,
+        refusal::Refusal,
+    },
     metrics::EdgeMetrics,
-    protocol,
-    proxies::TrustedProxies,
-    refusal::Refusal,
     request_limit::RequestLimit,
-    route::Route,
-    router::Found,
-    table::{Table, Target},
+    routing::{
+        route::Route,
+        router::Found,
+        table::{Table, Target},
+    },
     transcode,
+    transcode::json,
 };
 
 /// All that is needed to answer requests.

@@ -12,7 +12,7 @@ use tonic::{
     codegen::{Service, StdError},
 };
 
-use crate::route::Route;
+use crate::routing::route::Route;
 
 /// A channel to a service: in a running mesh a `drystone_mesh::client::Channel`.
 pub trait Backend:

@@ -5,18 +5,18 @@
 //! service that owns the RPC, and the answer is turned back.
 //!
 //! ```text
-//! serve -> exchange -> protocol       what HTTP itself demands: host, target, expectations
-//!                   -> table          which RPC: route (from the descriptor), template, router
-//!                   -> request_limit  whether this client may ask again already
-//!                   -> body           bytes, under limits
-//!                   -> transcode      message: json (body), template (path), query, mask
-//!                   -> headers        the call: deadline, request id, trace, token, client
-//!                   -> forward        gRPC
-//!                   -> answer         JSON, or an error as google.rpc.Status
+//! http::serve -> exchange -> http::protocol      what HTTP itself demands: host, target, expectations
+//!                         -> routing             which RPC: table, router, route (from the descriptor)
+//!                         -> request_limit       whether this client may ask again already
+//!                         -> http::body          bytes, within limits
+//!                         -> transcode           message: json (body), text (path), query, mask
+//!                         -> http::headers       the call: deadline, request id, trace, token, client
+//!                         -> forward             gRPC
+//!                         -> http::answer        JSON, or an error as google.rpc.Status
 //! ```
 //!
 //! The user's token is handed on as it came; the edge has no opinion of it. Whatever else a client claims to be is
-//! dropped: see `headers.rs` for the short list of what goes in.
+//! dropped: see `http/headers.rs` for the short list of what goes in.
 //!
 //! # How to add a REST call
 //!
@@ -40,34 +40,14 @@
 //! [`google/api/http.proto`]: https://github.com/googleapis/googleapis/blob/master/google/api/http.proto
 //! [ProtoJSON]: https://protobuf.dev/programming-guides/json/
 
-mod answer;
-mod body;
 mod config;
 mod exchange;
-mod field;
-#[cfg(test)]
-#[path = "../tests/edge/fixture.rs"]
-mod fixture;
 mod forward;
-mod forwarded;
-mod headers;
-mod json;
-mod mask;
+mod http;
 mod metrics;
 mod module;
-mod percent;
-mod protocol;
-mod proxies;
-mod query;
-mod refusal;
 mod request_limit;
-mod route;
-mod router;
-mod serve;
-mod shape;
-mod table;
-mod text;
-mod tracked;
+mod routing;
 mod transcode;
 
 use std::{fmt, io, sync::Arc};
@@ -82,14 +62,14 @@ use drystone_mesh::{
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::{answer::Errors, exchange::Exchange, metrics::EdgeMetrics, table::Table};
 pub use crate::{
     config::Config,
     forward::Backend,
-    proxies::{ClientAddressHeader, Network, NetworkError},
+    http::proxies::{ClientAddressHeader, Network, NetworkError},
     request_limit::RequestLimit,
-    route::RouteError,
+    routing::route::RouteError,
 };
+use crate::{exchange::Exchange, http::answer::Errors, metrics::EdgeMetrics, routing::table::Table};
 
 /// The workload's name, as in its SPIFFE ID.
 pub const NAME: &str = "edge";
@@ -169,7 +149,7 @@ impl<C: Backend> Service<C> {
     /// The listener's own failure.
     pub async fn run(self, listener: TcpListener, stop: CancellationToken) -> io::Result<()> {
         self.component.up();
-        let end = serve::run(self.exchange, &self.config, listener, stop).await;
+        let end = http::serve::run(self.exchange, &self.config, listener, stop).await;
         self.component.down("stopped");
         end
     }

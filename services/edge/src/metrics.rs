@@ -9,7 +9,7 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge},
 };
 
-use crate::route::Route;
+use crate::routing::route::Route;
 
 /// What the edge counts. Clones count together.
 #[derive(Debug, Clone, Default)]

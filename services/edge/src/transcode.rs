@@ -1,15 +1,26 @@
 //! From an HTTP request to the message of its RPC, as `google/api/http.proto` defines it: the body first, then the
-//! path, then the query. The path says which thing is meant, so it wins over the body.
+//! path, then the query. The path says which resource is meant, so it wins over the body.
+//!
+//! | file | what |
+//! |---|---|
+//! | `json.rs`, `tracked.rs`, `shape.rs` | ProtoJSON, with the path of the member that is wrong |
+//! | `query.rs`, `text.rs`, `field.rs` | query parameters and path variables |
+//! | `mask.rs` | the update mask of a PATCH |
+
+pub(crate) mod field;
+pub(crate) mod json;
+pub(crate) mod mask;
+pub(crate) mod query;
+pub(crate) mod shape;
+pub(crate) mod text;
+pub(crate) mod tracked;
 
 use drystone_mesh::error::{Error, Reason, Result};
 use prost_reflect::{DynamicMessage, FieldDescriptor};
 
-use crate::{
-    json,
+use crate::routing::{
     percent::{self, Rules},
-    query,
     route::{BodyMapping, Route},
-    text,
 };
 
 /// The message that a request stands for.
@@ -62,5 +73,5 @@ fn says_nothing(body: &[u8]) -> bool {
 /// A field as the client knows it: in JSON's spelling, without the field that the body stands for.
 fn client_name<'f>(route: &Route, steps: impl Iterator<Item = &'f FieldDescriptor>) -> String {
     let names: Vec<&str> = steps.map(FieldDescriptor::name).collect();
-    crate::field::for_client(&route.input, route.body_field(), &names.join("."))
+    crate::transcode::field::for_client(&route.input, route.body_field(), &names.join("."))
 }

@@ -11,11 +11,11 @@ use uuid::Uuid;
 
 use crate::{
     neighbours::Neighbours,
+    password::typed_password::TypedPassword,
     refresh::Refresh,
     register::{NewAccount, Registration},
     sign_in::SignIn,
-    tokens::{TOKEN_TYPE, Tokens},
-    typed_password::TypedPassword,
+    token::tokens::{TOKEN_TYPE, Tokens},
 };
 
 /// The handlers.

@@ -7,7 +7,7 @@ use drystone::auth::v1::{
 };
 use tonic::{Request, Response, Status, async_trait};
 
-use crate::key_ring::KeyRing;
+use crate::token::key_ring::KeyRing;
 
 /// The handlers.
 pub(crate) struct KeyRpc {

@@ -7,8 +7,10 @@ use tonic::Request;
 use super::fixture::{EMAIL, Fixture, ISSUER, PASSWORD, cheap};
 use crate::{
     StartError,
-    key_ring::{KeyRing, once_there},
-    signing_key::StoredKey,
+    token::{
+        key_ring::{KeyRing, once_there},
+        signing_key::StoredKey,
+    },
 };
 
 #[tokio::test]
@@ -53,7 +55,7 @@ async fn a_damaged_secret_stops_the_start_and_says_so() {
     run!(db.writer(), |db| {
         sqlx::query("UPDATE secret SET value = $1").bind(&[0][..]).execute(db).await.unwrap();
     });
-    let error = crate::key_ring::refresh_token_seal(&fixture.store, &fixture.clock).await.unwrap_err();
+    let error = crate::token::key_ring::refresh_token_seal(&fixture.store, &fixture.clock).await.unwrap_err();
     assert!(matches!(error, StartError::SecretDamaged));
 }
 

@@ -15,8 +15,8 @@ use super::{
 };
 use crate::{
     credential::Credential,
+    password::typed_password::PasswordForm,
     password::{Password, PasswordHasher},
-    typed_password::PasswordForm,
 };
 
 /// One password as two systems send it: decomposed with a no-break space, and composed with a space.

@@ -63,7 +63,7 @@ async fn a_token_with_all_that_it_may_hold_stays_within_what_verifiers_take() {
     let session_id = uuid::Uuid::now_v7();
     let now = fixture.clock.now();
     let properties = (0..64).map(|_| (uuid::Uuid::now_v7().to_string(), "owner".to_owned())).collect();
-    let grant = crate::token_maker::Grant {
+    let grant = crate::token::token_maker::Grant {
         user_id: session_id,
         session_id,
         auth_time: now,

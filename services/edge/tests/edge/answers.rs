@@ -7,6 +7,7 @@ use drystone_mesh::{
     config::Span,
     error::{Error, Reason},
 };
+use drystone_tests::fixture;
 use prost_reflect::{DynamicMessage, Value};
 use serde_json::json;
 use tonic::{Code, Status};
@@ -15,7 +16,7 @@ use tonic_types::{ErrorDetails, StatusExt};
 use crate::{
     Edge,
     backend::{FakeBackend, echo, set},
-    failing, fixture,
+    failing,
 };
 
 #[tokio::test]

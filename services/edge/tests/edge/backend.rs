@@ -17,7 +17,7 @@ use tonic::{
     server::{Grpc, UnaryService},
 };
 
-use crate::fixture;
+use drystone_tests::fixture;
 
 /// What a call is answered with.
 pub(crate) type Handler =

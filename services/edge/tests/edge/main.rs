@@ -9,7 +9,6 @@ mod bad_input;
 mod client;
 mod connections;
 mod duplicates;
-mod fixture;
 mod house;
 mod limit;
 mod protocol;
@@ -23,6 +22,7 @@ use std::sync::Arc;
 use drystone::contract::{Contracts, EncodedContract};
 use drystone_edge::{Config, RequestLimit, Service};
 use drystone_mesh::{health::Health, limit::Limits, telemetry::Metrics};
+use drystone_tests::fixture;
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 

@@ -5,7 +5,9 @@ use drystone::contract::{Contracts, EncodedContract};
 use drystone_edge::{Config, RequestLimit, Service, StartError};
 use drystone_mesh::{health::Health, telemetry::Metrics};
 
-use crate::{backend::FakeBackend, fixture};
+use drystone_tests::fixture;
+
+use crate::backend::FakeBackend;
 
 fn start(contracts: &Contracts) -> Result<Service<FakeBackend>, StartError> {
     let (connect, limit) = (|_: &str| Ok(FakeBackend::echo()), RequestLimit::none());

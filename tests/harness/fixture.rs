@@ -1,38 +1,38 @@
-//! A contract for tests, which uses every part of `google.api.http` that the edge promises to serve.
+//! A contract for tests of the edge, which uses every part of `google.api.http` that the edge serves.
 
-use std::{path::Path, process::Command, sync::LazyLock};
+use std::{process::Command, sync::LazyLock};
 
 use prost_reflect::{DescriptorPool, MessageDescriptor};
 
 /// The package of `fixture.proto`.
-pub(crate) const PACKAGE: &str = "drystone.fixture.v1";
+pub const PACKAGE: &str = "drystone.fixture.v1";
 
 static DESCRIPTOR_SET: LazyLock<Vec<u8>> =
-    LazyLock::new(|| compile(include_str!("fixture.proto")).expect("the fixture is a lawful contract"));
+    LazyLock::new(|| compile(include_str!("fixture.proto")).expect("the fixture is a valid contract"));
 
 static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| DescriptorPool::decode(descriptor_set()).unwrap());
 
 /// The fixture's encoded descriptor set.
-pub(crate) fn descriptor_set() -> &'static [u8] {
+pub fn descriptor_set() -> &'static [u8] {
     &DESCRIPTOR_SET
 }
 
 /// A message of the fixture.
-pub(crate) fn message(name: &str) -> MessageDescriptor {
+pub fn message(name: &str) -> MessageDescriptor {
     POOL.get_message_by_name(&format!("{PACKAGE}.{name}")).unwrap()
 }
 
 /// Compiles a contract; the error is what protoc says.
-pub(crate) fn compile(proto: &str) -> Result<Vec<u8>, String> {
+pub fn compile(proto: &str) -> Result<Vec<u8>, String> {
     let scratch = tempfile::tempdir().unwrap();
     let (source, output) = (scratch.path().join("fixture.proto"), scratch.path().join("fixture.binpb"));
     std::fs::write(&source, proto).unwrap();
-    let house = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../proto");
+    let ours = crate::binary::repository().join("proto");
     let protoc = Command::new(protoc_bin_vendored::protoc_bin_path().unwrap())
         .arg("--include_imports")
         .arg(format!("--descriptor_set_out={}", output.display()))
         .arg(format!("--proto_path={}", scratch.path().display()))
-        .arg(format!("--proto_path={}", house.display()))
+        .arg(format!("--proto_path={}", ours.display()))
         .arg(format!("--proto_path={}", protoc_bin_vendored::include_path().unwrap().display()))
         .arg("fixture.proto")
         .output()

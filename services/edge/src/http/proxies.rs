@@ -11,7 +11,7 @@ use std::{fmt, net::IpAddr, str::FromStr};
 use http::{HeaderMap, HeaderName, HeaderValue, header::FORWARDED};
 use serde::{Deserialize, Serialize};
 
-use crate::{config::Config, forwarded};
+use crate::{config::Config, http::forwarded};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 /// More proxies than this are not passed: a client can write as many addresses of trusted ones as fit into a header.

@@ -16,9 +16,9 @@ use tonic::{Code, Status};
 use tonic_types::{StatusExt, pb};
 
 use crate::{
-    field,
-    refusal::{Accepts, Refusal},
-    route::Route,
+    http::refusal::{Accepts, Refusal},
+    routing::route::Route,
+    transcode::field,
 };
 
 /// Which media types PATCH takes (RFC 5789, section 3.1).

@@ -6,7 +6,7 @@ use drystone_mesh::{
 };
 use http::{HeaderMap, Method, StatusCode, header::EXPECT, request::Parts};
 
-use crate::refusal::Refusal;
+use crate::http::refusal::Refusal;
 
 /// Checks a request's host, the form of its target, and its expectations.
 ///

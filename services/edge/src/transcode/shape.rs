@@ -5,7 +5,7 @@ use std::{borrow::Cow, collections::HashSet};
 
 use prost_reflect::{FieldDescriptor, Kind, MessageDescriptor};
 
-use crate::{
+use crate::transcode::{
     field::{self, Spelling},
     text,
 };

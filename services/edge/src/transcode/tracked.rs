@@ -10,7 +10,7 @@ use serde::{
     forward_to_deserialize_any,
 };
 
-use crate::shape::{Seen, Shape};
+use crate::transcode::shape::{Seen, Shape};
 
 /// How deep lists and objects may nest. Protobuf readers stop at 100 messages inside each other, and one level of JSON
 /// is up to three of them (`google.protobuf.Struct`).

@@ -8,7 +8,7 @@ use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, Se
 use serde::{Deserialize, de::IgnoredAny};
 use serde_json::error::Category;
 
-use crate::{
+use crate::transcode::{
     field::{Spelling, field},
     shape::Shape,
     text,
@@ -214,7 +214,7 @@ mod tests {
     use prost::Message;
 
     use super::*;
-    use crate::fixture;
+    use drystone_tests::fixture;
 
     const WHOLE: &str = r#"{"text":"a","number":1,"nested":{"deeper":{}},"texts":["x"],"labels":{"k":"v"},"anything":{"a":[1]},
         "at":"2030-01-31T12:00:00Z","for":"1s","mask":"a.b","maybeNumber":5,"data":"AA==","colour":1,"left":"l"}"#;

@@ -13,8 +13,10 @@ use http::Method;
 
 use crate::{
     StartError,
-    route::{self, Route, RouteError},
-    router::{Found, Router},
+    routing::{
+        route::{self, Route, RouteError},
+        router::{Found, Router},
+    },
 };
 
 /// All routes, each with a channel to the service that owns its RPC.

@@ -10,9 +10,11 @@ use zeroize::Zeroizing;
 
 use crate::{
     StartError,
-    refresh_token::{RefreshTokenSeal, SECRET_LENGTH},
-    signing_key::{SigningKey, StoredKey},
     store::AuthStore,
+    token::{
+        refresh_token::{RefreshTokenSeal, SECRET_LENGTH},
+        signing_key::{SigningKey, StoredKey},
+    },
 };
 
 /// How long to wait before the database is asked again.

@@ -10,7 +10,7 @@ use drystone::contract::{
 use http::{HeaderValue, uri::PathAndQuery};
 use prost_reflect::{FieldDescriptor, MessageDescriptor};
 
-use crate::mask::{self, MaskRule};
+use crate::transcode::mask::{self, MaskRule};
 
 /// A contract that cannot be served over REST: says which RPC, and what is wrong with it.
 #[derive(Debug, thiserror::Error)]

@@ -17,8 +17,10 @@ use tokio::{
 
 use crate::{
     config::Config,
-    protocol,
-    refusal::{Accepts, Refusal},
+    http::{
+        protocol,
+        refusal::{Accepts, Refusal},
+    },
 };
 
 /// What memory is counted in.

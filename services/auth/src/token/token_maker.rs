@@ -10,7 +10,7 @@ use drystone_mesh::{
 use jsonwebtoken::{Algorithm, Header};
 use uuid::Uuid;
 
-use crate::{error::Error, key_ring::KeyRing};
+use crate::{error::Error, token::key_ring::KeyRing};
 
 /// Whom all access tokens are made for.
 pub const AUDIENCE: &str = "drystone";

@@ -8,11 +8,14 @@ use drystone_mesh::error::{Error, Result};
 use prost_reflect::{DynamicMessage, Value};
 
 use crate::{
-    field::{FieldPath, Spelling},
-    json,
-    percent::{self, Rules},
-    route::{BodyMapping, Route},
-    text,
+    routing::{
+        percent::{self, Rules},
+        route::{BodyMapping, Route},
+    },
+    transcode::{
+        field::{FieldPath, Spelling},
+        json, text,
+    },
 };
 
 /// Fills `request` from the query.

@@ -67,7 +67,7 @@ fn index_length(text: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixture;
+    use drystone_tests::fixture;
 
     #[test]
     fn paths_lead_through_single_messages_only() {

@@ -142,7 +142,7 @@ fn expected_kind(kind: &Kind) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixture;
+    use drystone_tests::fixture;
 
     fn read(field: &str, text: &str) -> Option<String> {
         let field = fixture::message("Everything").get_field_by_name(field).unwrap();

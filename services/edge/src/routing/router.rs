@@ -11,7 +11,7 @@ use std::{borrow::Cow, collections::BTreeSet};
 
 use http::Method;
 
-use crate::percent::{self, Rules};
+use crate::routing::percent::{self, Rules};
 
 use drystone::contract::rest::{Segment, Template};
 

@@ -4,7 +4,7 @@ use std::{collections::HashSet, sync::Arc};
 
 use prost_reflect::{DescriptorPool, DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, Value};
 
-use crate::{
+use crate::transcode::{
     field::{FieldPath, Spelling, field},
     json,
     text::FIELD_MASK,

@@ -8,8 +8,10 @@ use uuid::Uuid;
 use crate::{
     error::Error,
     neighbours::{Account, SessionState},
-    refresh_token::{RefreshToken, RefreshTokenSeal},
-    token_maker::{Grant, TokenMaker},
+    token::{
+        refresh_token::{RefreshToken, RefreshTokenSeal},
+        token_maker::{Grant, TokenMaker},
+    },
 };
 
 /// How tokens are sent (RFC 6750).

@@ -3,8 +3,8 @@
 use std::{fmt, str::FromStr};
 
 use crate::{
-    opaque_string::{self, Disallowed},
     password::Password,
+    password::opaque_string::{self, Disallowed},
 };
 
 /// The shortest new password, in code points of its normal form.

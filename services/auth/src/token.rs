@@ -1,0 +1,14 @@
+//! Tokens: how they are made, and the keys that sign them.
+//!
+//! | file | what |
+//! |---|---|
+//! | `tokens.rs` | the pair that a sign-in or a refresh answers |
+//! | `token_maker.rs` | the access token, a JWT |
+//! | `refresh_token.rs` | the refresh token and its MAC |
+//! | `key_ring.rs`, `signing_key.rs` | the signing keys |
+
+pub mod key_ring;
+pub mod refresh_token;
+pub mod signing_key;
+pub mod token_maker;
+pub mod tokens;
