@@ -22,7 +22,10 @@ pub fn message(name: &str) -> MessageDescriptor {
     POOL.get_message_by_name(&format!("{PACKAGE}.{name}")).unwrap()
 }
 
-/// Compiles a contract; the error is what protoc says.
+/// Compiles a contract.
+///
+/// # Errors
+/// What protoc says.
 pub fn compile(proto: &str) -> Result<Vec<u8>, String> {
     let scratch = tempfile::tempdir().unwrap();
     let (source, output) = (scratch.path().join("fixture.proto"), scratch.path().join("fixture.binpb"));

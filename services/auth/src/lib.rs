@@ -35,7 +35,7 @@
 //!    variant of [`Error`] with its reason beside it.
 //! 3. **Neighbours.** If it asks something new of another service, add a method to [`Neighbours`], in this service's
 //!    own words, and the call to [`Clients`]. The other service's rule has to list `auth` among its callers.
-//! 4. **Store.** Add a method with its SQL to [`AuthStore`], and to `tests/store.rs` what it promises on both engines. New columns are a new file for each engine in `migrations/`, listed in [`MIGRATIONS`]; a file
+//! 4. **Store.** Add a method with its SQL to [`AuthStore`], and to `tests/auth/store.rs` what it promises on both engines. New columns are a new file for each engine in `migrations/`, listed in [`MIGRATIONS`]; a file
 //!    that has been released is never edited.
 //! 5. **Handler.** The compiler now asks for the method in `rpc/auth_service.rs`. It takes the message apart, calls the
 //!    domain and puts the answer together. What the domain needs is handed to it in [`Service::new`].
@@ -96,7 +96,11 @@ use crate::{
     register::Registration,
     rpc::{AuthRpc, KeyRpc},
     sign_in::SignIn,
-    token::{key_ring::{self, KeyRing}, token_maker::TokenMaker, tokens::TokenIssuer},
+    token::{
+        key_ring::{self, KeyRing},
+        token_maker::TokenMaker,
+        tokens::TokenIssuer,
+    },
 };
 
 /// The workload's name, as in its SPIFFE ID.

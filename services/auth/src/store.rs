@@ -39,7 +39,7 @@ macro_rules! columns {
 type CredentialRow = (Uuid, String, String, Option<Uuid>, Option<i64>, i64, i64);
 
 /// Where credentials, signing keys and secrets are kept. What every store promises is written down in
-/// `tests/store.rs`.
+/// `tests/auth/store.rs`.
 #[derive(Debug, Clone)]
 pub struct AuthStore {
     db: Db,

@@ -20,11 +20,11 @@
 //!    fields and, if it is meant for the outside, its REST path. Then `cargo check`: the build says what is missing.
 //! 2. **Domain.** Write what is true of properties, whoever asks, in a file named for what it is. Raw strings become
 //!    types here ([`Labels::parse`]). A new failure is a variant of [`Error`] with its reason beside it.
-//! 3. **Store.** Add a method with its SQL to [`PropertyStore`], and to `tests/store.rs` what it promises on both engines. Each method takes the owner: somebody else's property is not found. New columns are a new file
+//! 3. **Store.** Add a method with its SQL to [`PropertyStore`], and to `tests/property/store.rs` what it promises on both engines. Each method takes the owner: somebody else's property is not found. New columns are a new file
 //!    in `migrations/`, one for each engine, listed in [`MIGRATIONS`]; a file that has been released is never edited.
 //! 4. **Handler.** The compiler now asks for the method in `rpc/property_service.rs`. It takes the message apart,
 //!    takes the owner from the call's principal, calls the store, and puts the answer together.
-//! 5. **Tests.** `tests/rpc.rs` calls the handler as a given user. Who may call at all is proven for every RPC in the
+//! 5. **Tests.** `tests/property/rpc.rs` calls the handler as a given user. Who may call at all is proven for every RPC in the
 //!    contract by the access matrix in `tests/`, without a line of yours; so is the REST path by the edge.
 
 mod content;

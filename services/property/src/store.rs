@@ -31,7 +31,7 @@ macro_rules! columns {
 type Row = (Uuid, Uuid, String, String, Json<BTreeMap<String, String>>, i64, i64, i64);
 
 /// Where properties are kept. To whoever is not their owner they are not there. What every store promises is
-/// written down in `tests/store.rs`.
+/// written down in `tests/property/store.rs`.
 #[derive(Debug, Clone)]
 pub struct PropertyStore {
     db: Db,

@@ -41,12 +41,12 @@
 //!    `sessions.rs`. If it voids tokens, announce that and wait until it is settled, as its neighbours there do. A new
 //!    failure is a variant of [`Error`] with its reason beside it.
 //! 3. **Store.** Add the transition to [`SessionStore`] as one method, however many statements it takes, its SQL to
-//!    [`SqlStore`], its script to [`RedisStore`], and to `tests/store.rs` what every store must promise of it. New
+//!    [`SqlStore`], its script to [`RedisStore`], and to `tests/session/store.rs` what every store must promise of it. New
 //!    columns are a new file in `migrations/`, one for each engine, listed in [`MIGRATIONS`]; a file that has been
 //!    released is never edited.
 //! 4. **Handler.** The compiler now asks for the method in `rpc/session_service.rs`. It takes the message apart, calls
 //!    the domain for the user of the call, and puts the answer together.
-//! 5. **Tests.** `tests/rpc.rs` calls it over a socket as a given user. Who may call at all is proven for every RPC in
+//! 5. **Tests.** `tests/session/rpc.rs` calls it over a socket as a given user. Who may call at all is proven for every RPC in
 //!    the contract by the access matrix in `tests/`, without a line of yours; so is the REST path by the edge.
 
 mod config;

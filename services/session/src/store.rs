@@ -20,7 +20,7 @@ use crate::{
     session::{Rules, Session},
 };
 
-/// Where sessions and revocations are kept. What every store promises is written down in `tests/store.rs`.
+/// Where sessions and revocations are kept. What every store promises is written down in `tests/session/store.rs`.
 ///
 /// Each method is one atomic transition: two calls at once end as if one had come after the other. Ending a session
 /// and revoking its tokens are one transition, so that neither is ever there without the other.

@@ -21,11 +21,11 @@
 //!    fields and, if it is meant for the outside, its REST path. Then `cargo check`: the build says what is missing.
 //! 2. **Domain.** Write what is true of accounts, whoever asks, in a file named for what it is. Raw strings become
 //!    types here ([`Email::parse`]). A new failure is a variant of [`Error`] with its reason beside it.
-//! 3. **Store.** Add a method with its SQL to [`UserStore`], and to `tests/store.rs` what it promises on both engines. New columns are a new file for each engine in `migrations/`, listed in [`MIGRATIONS`]; a file
+//! 3. **Store.** Add a method with its SQL to [`UserStore`], and to `tests/user/store.rs` what it promises on both engines. New columns are a new file for each engine in `migrations/`, listed in [`MIGRATIONS`]; a file
 //!    that has been released is never edited.
 //! 4. **Handler.** The compiler now asks for the method in `rpc/user_service.rs`. It takes the message apart, asks
 //!    [`permission`] if there is a user, calls the store, and puts the answer together.
-//! 5. **Tests.** `tests/rpc.rs` calls the handler as a given user. Who may call at all is proven for every RPC in the
+//! 5. **Tests.** `tests/user/rpc.rs` calls the handler as a given user. Who may call at all is proven for every RPC in the
 //!    contract by the access matrix in `tests/`, without a line of yours; so is the REST path by the edge.
 
 mod account;

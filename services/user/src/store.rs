@@ -27,7 +27,7 @@ macro_rules! columns {
 
 type Row = (Uuid, String, String, String, i64, i64, i64);
 
-/// Where accounts are kept. What every store promises is written down in `tests/store.rs`.
+/// Where accounts are kept. What every store promises is written down in `tests/user/store.rs`.
 #[derive(Debug, Clone)]
 pub struct UserStore {
     db: Db,

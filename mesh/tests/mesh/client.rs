@@ -1,0 +1,251 @@
+//! Calls to a service with several instances, over real sockets and real mutual TLS: who takes them, and what becomes of
+//! them when an instance stops, vanishes, refuses or says nothing.
+
+// A test fails by panicking, and its support does too.
+mod support;
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use drystone::user::v1::{
+    LookUpForSignInRequest, look_up_for_sign_in_request::Key, user_service_client::UserServiceClient,
+};
+use drystone_mesh::{call::Call, error::reason_of, health::State};
+use support::{BOUND, Fleet, Mood, is_away};
+use tokio::time::timeout;
+use tonic::Code;
+
+fn is_up(component: &drystone_mesh::health::ComponentReport) -> bool {
+    component.state == State::Up
+}
+
+/// Who answered how many of so many calls.
+async fn answers(fleet: &Fleet, calls: usize) -> BTreeMap<String, usize> {
+    let mut answers = BTreeMap::new();
+    for _ in 0..calls {
+        *answers.entry(fleet.read().await.unwrap()).or_default() += 1;
+    }
+    answers
+}
+
+#[tokio::test]
+async fn calls_are_spread_over_all_instances() {
+    let fleet = Fleet::new(["one", "two", "three"]).await;
+    let mut answers = BTreeMap::<String, usize>::new();
+    let rounds = (0..30).map(|_| async {
+        let batch = (0..16).map(|_| fleet.read());
+        futures_util::future::join_all(batch).await
+    });
+    for round in rounds {
+        for answer in round.await {
+            *answers.entry(answer.unwrap()).or_default() += 1;
+        }
+    }
+    assert_eq!(answers.len(), 3, "{answers:?}");
+    assert!(answers.values().all(|calls| *calls > 480 / 3 / 4), "{answers:?}");
+}
+
+#[tokio::test]
+async fn an_instance_that_stops_costs_no_call_of_whatever_kind() {
+    let mut fleet = Fleet::new(["one", "two"]).await;
+    fleet.until_reported(is_up).await;
+    let mut stopping = fleet.instances.remove(0);
+    let calls = async {
+        let mut failed = Vec::new();
+        for _ in 0..60 {
+            let (reads, writes) = tokio::join!(
+                futures_util::future::join_all((0..8).map(|_| fleet.read())),
+                futures_util::future::join_all((0..8).map(|_| fleet.write())),
+            );
+            failed.extend(reads.into_iter().filter_map(Result::err));
+            failed.extend(writes.into_iter().filter_map(Result::err));
+        }
+        failed
+    };
+    let stop = async {
+        while stopping.handlers.begun() < 100 {
+            tokio::task::yield_now().await;
+        }
+        stopping.stop().await;
+    };
+    let (failed, ()) = tokio::join!(calls, stop);
+    assert!(failed.is_empty(), "{} of 960 calls failed: {:?}", failed.len(), failed[0]);
+    assert_eq!(answers(&fleet, 20).await, BTreeMap::from([("two".to_owned(), 20)]));
+}
+
+#[tokio::test]
+async fn an_instance_that_vanishes_is_called_no_more_and_comes_back() {
+    let mut fleet = Fleet::new(["one", "two"]).await;
+    fleet.until_reported(is_up).await;
+    fleet.instances[0].slam();
+    assert_eq!(answers(&fleet, 50).await, BTreeMap::from([("two".to_owned(), 50)]), "what can be repeated is");
+    let address = fleet.instances[0].address;
+    fleet
+        .until_reported(|component| {
+            component.state == State::Degraded
+                && component.detail.starts_with(&format!("1 of 2 instances serve; {address}: "))
+        })
+        .await;
+    assert!((fleet.metric("drystone_client_instances_out") - 1.0).abs() < 0.1);
+    for _ in 0..50 {
+        fleet.write().await.unwrap();
+    }
+
+    fleet.instances[0].open().await;
+    fleet.until_reported(is_up).await;
+    let both = async { while answers(&fleet, 20).await.len() < 2 {} };
+    timeout(BOUND, both).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_call_that_may_have_begun_is_repeated_only_if_the_contract_allows_it() {
+    let fleet = Fleet::new(["one", "two"]).await;
+    fleet.until_reported(is_up).await;
+    let hang = || fleet.instances.iter().for_each(|instance| instance.handlers.set(Mood::Hang));
+    let begun = || fleet.instances.iter().map(|instance| instance.handlers.begun()).sum::<u32>();
+
+    hang();
+    let (answer, ()) = tokio::join!(fleet.write(), cut_when_begun(&fleet));
+    assert!(is_away(&answer), "{answer:?}");
+    assert_eq!(begun(), 1, "it was not repeated");
+
+    hang();
+    let (answer, ()) = tokio::join!(fleet.read(), cut_when_begun(&fleet));
+    answer.unwrap();
+    assert_eq!(begun(), 3, "it was repeated once");
+    assert!((fleet.metric("drystone_client_retries_total") - 1.0).abs() < 0.1);
+}
+
+/// Cuts the connections as soon as an instance hangs; whoever is asked afterwards answers.
+async fn cut_when_begun(fleet: &Fleet) {
+    let [one, two] = &fleet.instances[..] else { unreachable!() };
+    tokio::select! {
+        () = one.handlers.hanging.notified() => {}
+        () = two.handlers.hanging.notified() => {}
+    }
+    for instance in [one, two] {
+        instance.handlers.set(Mood::Answer);
+        instance.cut();
+    }
+}
+
+#[tokio::test]
+async fn an_instance_that_refuses_everything_is_left_out() {
+    let fleet = Fleet::new(["one", "two"]).await;
+    fleet.until_reported(is_up).await;
+    fleet.instances[0].handlers.set(Mood::Refuse);
+    let refused = || fleet.instances[0].handlers.begun();
+    while refused() == 0 {
+        let batch = futures_util::future::join_all((0..8).map(|_| fleet.read())).await;
+        assert!(batch.iter().all(Result::is_ok), "the other one is asked: {batch:?}");
+    }
+    let noticed = refused();
+    assert_eq!(answers(&fleet, 200).await, BTreeMap::from([("two".to_owned(), 200)]));
+    let more = refused() - noticed;
+    assert!(more <= 10, "{more} of 200 calls went to an instance that refuses");
+
+    fleet.instances[0].handlers.set(Mood::Answer);
+    let both = async { while answers(&fleet, 20).await.len() < 2 {} };
+    timeout(BOUND, both).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_last_instance_is_never_out() {
+    let fleet = Fleet::new(["one", "two"]).await;
+    fleet.until_reported(is_up).await;
+    for instance in &fleet.instances {
+        instance.handlers.set(Mood::Refuse);
+    }
+    for _ in 0..50 {
+        assert!(is_away(&fleet.write().await));
+    }
+    for instance in &fleet.instances {
+        instance.handlers.set(Mood::Answer);
+    }
+    fleet.write().await.unwrap();
+}
+
+#[tokio::test]
+async fn when_everything_fails_few_calls_are_repeated() {
+    let fleet = Fleet::new(["one", "two"]).await;
+    fleet.until_reported(is_up).await;
+    for instance in &fleet.instances {
+        instance.handlers.set(Mood::Refuse);
+    }
+    for _ in 0..1000 {
+        assert_eq!(fleet.read().await.unwrap_err().code(), Code::Unavailable);
+    }
+    let begun: u32 = fleet.instances.iter().map(|instance| instance.handlers.begun()).sum();
+    // A fifth of all, and ten a second over ten seconds.
+    assert!((1000..=1300).contains(&begun), "1000 calls were sent {begun} times");
+}
+
+#[tokio::test]
+async fn the_answer_of_an_instance_is_handed_on_as_it_is() {
+    let fleet = Fleet::new(["one", "two"]).await;
+    for instance in &fleet.instances {
+        instance.handlers.set(Mood::Refuse);
+    }
+    let status = fleet.read().await.unwrap_err();
+    assert_eq!(reason_of(&status), Some(drystone_mesh::error::Reason::Unavailable));
+    assert!(status.message().contains("the database is away"), "{}", status.message());
+}
+
+#[tokio::test]
+async fn an_instance_that_says_nothing_is_shunned() {
+    let fleet = Fleet::new(["one", "two"]).await;
+    fleet.until_reported(is_up).await;
+    fleet.instances[0].handlers.set(Mood::Hang);
+    let mut given_up = 0;
+    for _ in 0..200 {
+        let call = Call::background(Some(Instant::now() + Duration::from_millis(500)));
+        let key = Some(Key::Email("ada@example.com".to_owned()));
+        let mut client = UserServiceClient::new(fleet.channel.clone());
+        let answer = client.look_up_for_sign_in(call.request(LookUpForSignInRequest { key })).await;
+        given_up += usize::from(answer.is_err());
+    }
+    // One is what it takes to notice, and one more after each health check, which it does answer.
+    assert!(given_up <= 4, "{given_up} of 200 calls waited for nothing");
+}
+
+#[tokio::test]
+async fn a_connection_that_is_let_go_is_made_again_without_a_word() {
+    let fleet = Fleet::new(["one"]).await;
+    fleet.until_reported(is_up).await;
+    for _ in 0..5 {
+        fleet.read().await.unwrap();
+        fleet.instances[0].cut();
+        fleet.read().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_new_certificate_is_shown_from_the_next_call_on() {
+    let fleet = Fleet::new(["one"]).await;
+    fleet.until_reported(is_up).await;
+    for made in 1..4 {
+        fleet.read().await.unwrap();
+        fleet.read().await.unwrap();
+        assert_eq!(fleet.instances[0].connections(), made);
+        fleet.renew_caller();
+    }
+}
+
+#[tokio::test]
+async fn a_name_is_looked_up() {
+    let mut fleet = Fleet::new(["one"]).await;
+    fleet.tell_of(format!("localhost:{}", fleet.instances[0].address.port()));
+    assert_eq!(fleet.read().await.unwrap(), "one", "the first call waits for the address");
+    fleet.until_reported(is_up).await;
+}
+
+#[tokio::test]
+async fn a_name_that_nobody_knows_is_said_to_be_so() {
+    let mut fleet = Fleet::new(["one"]).await;
+    fleet.tell_of("no-such-host.invalid:50052".to_owned());
+    let status = fleet.read().await.unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable);
+    fleet.until_reported(|component| component.detail.contains("`no-such-host.invalid` cannot be looked up")).await;
+}

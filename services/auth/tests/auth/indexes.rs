@@ -1,0 +1,56 @@
+//! No query of the store reads a whole table that grows on PostgreSQL: what the server has counted proves it.
+
+use std::time::Duration;
+
+use drystone_auth::{AuthStore, MIGRATIONS, credential::Credential};
+use drystone_backends::Postgres;
+use drystone_mesh::clock::Clock;
+use drystone_store::{Db, Place};
+use uuid::Uuid;
+
+/// More often than a statement is planned anew: then PostgreSQL may keep one plan for all.
+const ROUNDS: usize = 8;
+
+const CROWD: &str = "
+    INSERT INTO drystone_auth.credential (user_id, password_hash, request_id, created_at, updated_at)
+    SELECT gen_random_uuid(), 'one of many', gen_random_uuid(), n, n
+    FROM generate_series(1, 20000) AS n;
+    ANALYZE";
+
+#[tokio::test]
+async fn every_credential_is_found_by_an_index() {
+    let database = Postgres::shared().await.database().await;
+    let place = Place::server("auth", database.as_str()).unwrap();
+    Db::open(place.clone(), MIGRATIONS).await.unwrap().close().await;
+    database.run(CROWD).await;
+    database.count_anew().await;
+
+    let db = Db::open(place, MIGRATIONS).await.unwrap();
+    let store = AuthStore::new(db.clone());
+    let now = Clock::system().now();
+    let hash = "$argon2id$v=19$m=64,t=1,p=1$c29tZXNhbHQ$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+    for _ in 0..ROUNDS {
+        let request_id = Uuid::now_v7();
+        let new = Credential {
+            user_id: Uuid::now_v7(),
+            password_hash: hash.parse().unwrap(),
+            form: drystone_auth::password::typed_password::PasswordForm::Opaque,
+            request_id: Some(request_id),
+            pending_since: Some(now),
+            created_at: now,
+            updated_at: now,
+        };
+        store.insert_credential(&new).await.unwrap();
+        store.credential(new.user_id).await.unwrap().unwrap();
+        store.resume_credential(request_id, now).await.unwrap().unwrap();
+        store.replace_password_hash(new.user_id, &new.password_hash, &new.password_hash, new.form, now).await.unwrap();
+        let until = now + Duration::from_secs(1);
+        assert_eq!(store.pending_credentials(until, 10).await.unwrap(), [new.user_id]);
+        assert!(store.delete_pending_credential(new.user_id, until).await.unwrap());
+        store.confirm_credential(new.user_id).await.unwrap();
+    }
+    db.close().await;
+    let scans = database.scans("drystone_auth").await["credential"];
+    assert_eq!(scans.whole, 0);
+    assert!(scans.by_index >= i64::try_from(ROUNDS * 6).unwrap(), "{scans:?}");
+}

@@ -1,0 +1,266 @@
+//! What every store of credentials and keys promises. A new backend joins with one line at the end.
+
+use std::{any::Any, time::Duration};
+
+use drystone_auth::{
+    AuthStore, MIGRATIONS, credential::Credential, password::PasswordHash, password::typed_password::PasswordForm,
+    token::signing_key::StoredKey,
+};
+use drystone_backends::Postgres;
+use drystone_mesh::clock::Clock;
+use drystone_store::{Db, Place, run};
+use tempfile::TempDir;
+use tokio::task::JoinSet;
+use uuid::Uuid;
+
+/// A store with nothing in it, and a clock that stands still.
+struct Fixture {
+    store: AuthStore,
+    clock: Clock,
+    /// The database goes when this does.
+    _keep: Box<dyn Any>,
+}
+
+impl Fixture {
+    async fn sqlite() -> Self {
+        let directory = TempDir::new().unwrap();
+        let db = Db::open(&directory.path().join("auth.db"), MIGRATIONS).await.unwrap();
+        Self::on(db, directory)
+    }
+
+    async fn postgres() -> Self {
+        let database = Postgres::shared().await.database().await;
+        let db = Db::open(Place::server("auth", database.as_str()).unwrap(), MIGRATIONS).await.unwrap();
+        Self::on(db, database)
+    }
+
+    fn on(db: Db, keep: impl Any) -> Self {
+        let clock = Clock::manual(Clock::system().now());
+        Self { store: AuthStore::new(db), clock, _keep: Box::new(keep) }
+    }
+
+    fn credential(&self, request_id: Option<Uuid>) -> Credential {
+        let now = self.clock.now();
+        Credential {
+            user_id: Uuid::now_v7(),
+            password_hash: hash("AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"),
+            form: PasswordForm::Raw,
+            request_id,
+            pending_since: Some(now),
+            created_at: now,
+            updated_at: now,
+        }
+    }
+}
+
+fn hash(output: &str) -> PasswordHash {
+    format!("$argon2id$v=19$m=64,t=1,p=1$c29tZXNhbHQ${output}").parse().unwrap()
+}
+
+async fn a_credential_is_found_as_it_was_put_in(fixture: Fixture) {
+    let request_id = Uuid::now_v7();
+    let new = fixture.credential(Some(request_id));
+    assert!(fixture.store.insert_credential(&new).await.unwrap());
+    assert_eq!(fixture.store.credential(new.user_id).await.unwrap(), Some(new.clone()));
+    let found = fixture.store.resume_credential(request_id, fixture.clock.now()).await.unwrap();
+    assert_eq!(found, Some(new));
+}
+
+async fn what_is_not_there_is_none(fixture: Fixture) {
+    assert_eq!(fixture.store.credential(Uuid::now_v7()).await.unwrap(), None);
+    assert_eq!(fixture.store.resume_credential(Uuid::now_v7(), fixture.clock.now()).await.unwrap(), None);
+    assert!(fixture.store.pending_credentials(fixture.clock.now(), 10).await.unwrap().is_empty());
+    assert!(!fixture.store.delete_pending_credential(Uuid::now_v7(), fixture.clock.now()).await.unwrap());
+    fixture.store.confirm_credential(Uuid::now_v7()).await.unwrap();
+}
+
+async fn a_request_id_is_taken_once(fixture: Fixture) {
+    let request_id = Uuid::now_v7();
+    let (first, second) = (fixture.credential(Some(request_id)), fixture.credential(Some(request_id)));
+    assert!(fixture.store.insert_credential(&first).await.unwrap());
+    assert!(!fixture.store.insert_credential(&second).await.unwrap());
+    assert_eq!(fixture.store.credential(second.user_id).await.unwrap(), None);
+    let found = fixture.store.resume_credential(request_id, fixture.clock.now()).await.unwrap();
+    assert_eq!(found, Some(first));
+}
+
+async fn any_number_of_credentials_have_no_request_id(fixture: Fixture) {
+    for _ in 0..3 {
+        assert!(fixture.store.insert_credential(&fixture.credential(None)).await.unwrap());
+    }
+}
+
+async fn a_user_has_one_credential(fixture: Fixture) {
+    let first = fixture.credential(None);
+    let second = Credential { request_id: Some(Uuid::now_v7()), ..first.clone() };
+    assert!(fixture.store.insert_credential(&first).await.unwrap());
+    assert!(fixture.store.insert_credential(&second).await.is_err());
+}
+
+async fn a_credential_that_is_deleted_frees_its_request_id(fixture: Fixture) {
+    let request_id = Some(Uuid::now_v7());
+    let first = fixture.credential(request_id);
+    fixture.store.insert_credential(&first).await.unwrap();
+    assert!(fixture.store.delete_pending_credential(first.user_id, fixture.clock.now()).await.unwrap());
+    assert_eq!(fixture.store.credential(first.user_id).await.unwrap(), None);
+    assert!(fixture.store.insert_credential(&fixture.credential(request_id)).await.unwrap());
+}
+
+async fn credentials_are_pending_until_they_are_confirmed(fixture: Fixture) {
+    let mut made = Vec::new();
+    for _ in 0..4 {
+        let new = fixture.credential(None);
+        fixture.store.insert_credential(&new).await.unwrap();
+        made.push(new);
+        fixture.clock.advance(Duration::from_secs(1));
+    }
+    fixture.store.confirm_credential(made[1].user_id).await.unwrap();
+    let confirmed = fixture.store.credential(made[1].user_id).await.unwrap().unwrap();
+    assert_eq!(confirmed, Credential { pending_since: None, ..made[1].clone() });
+
+    let until = made[2].created_at;
+    let pending = fixture.store.pending_credentials(until, 10).await.unwrap();
+    assert_eq!(pending, [made[0].user_id, made[2].user_id], "the last one is too young");
+    assert_eq!(fixture.store.pending_credentials(until, 1).await.unwrap(), [made[0].user_id]);
+}
+
+async fn a_credential_that_is_resumed_is_pending_anew_unless_it_is_confirmed(fixture: Fixture) {
+    let request_id = Uuid::now_v7();
+    let new = fixture.credential(Some(request_id));
+    fixture.store.insert_credential(&new).await.unwrap();
+    fixture.clock.advance(Duration::from_secs(1));
+    let later = fixture.clock.now();
+    let resumed = Credential { pending_since: Some(later), ..new.clone() };
+    assert_eq!(fixture.store.resume_credential(request_id, later).await.unwrap(), Some(resumed));
+
+    fixture.store.confirm_credential(new.user_id).await.unwrap();
+    let confirmed = Credential { pending_since: None, ..new };
+    assert_eq!(fixture.store.resume_credential(request_id, later).await.unwrap(), Some(confirmed));
+}
+
+async fn only_what_is_pending_for_so_long_is_deleted(fixture: Fixture) {
+    let (resumed, confirmed) = (fixture.credential(Some(Uuid::now_v7())), fixture.credential(None));
+    fixture.store.insert_credential(&resumed).await.unwrap();
+    fixture.store.insert_credential(&confirmed).await.unwrap();
+    let then = fixture.clock.now();
+    fixture.clock.advance(Duration::from_secs(1));
+    let now = fixture.clock.now();
+
+    fixture.store.resume_credential(resumed.request_id.unwrap(), now).await.unwrap();
+    assert!(!fixture.store.delete_pending_credential(resumed.user_id, then).await.unwrap());
+    assert!(fixture.store.delete_pending_credential(resumed.user_id, now).await.unwrap());
+
+    fixture.store.confirm_credential(confirmed.user_id).await.unwrap();
+    assert!(!fixture.store.delete_pending_credential(confirmed.user_id, now).await.unwrap());
+    assert!(fixture.store.credential(confirmed.user_id).await.unwrap().is_some());
+}
+
+async fn a_hash_is_replaced_only_while_the_old_one_is_there(fixture: Fixture) {
+    let new = fixture.credential(None);
+    fixture.store.insert_credential(&new).await.unwrap();
+    fixture.clock.advance(Duration::from_secs(1));
+    let later = fixture.clock.now();
+    let [second, third] = ["B", "C"].map(|letter| hash(&format!("{}A", letter.repeat(42))));
+
+    let replaced = fixture
+        .store
+        .replace_password_hash(new.user_id, &new.password_hash, &second, PasswordForm::Opaque, later)
+        .await;
+    assert!(replaced.unwrap());
+    let replaced =
+        fixture.store.replace_password_hash(new.user_id, &new.password_hash, &third, PasswordForm::Opaque, later).await;
+    assert!(!replaced.unwrap(), "somebody was faster");
+
+    let expected = Credential { password_hash: second, form: PasswordForm::Opaque, updated_at: later, ..new };
+    assert_eq!(fixture.store.credential(expected.user_id).await.unwrap(), Some(expected));
+}
+
+async fn the_first_signing_key_stays_the_first(fixture: Fixture) {
+    assert_eq!(fixture.store.signing_keys().await.unwrap(), []);
+    let keys = [0, 1].map(|_| StoredKey::generate(fixture.clock.now()).unwrap());
+    for key in keys.clone() {
+        fixture.store.insert_first_signing_key(key).await.unwrap();
+    }
+    assert_eq!(fixture.store.signing_keys().await.unwrap(), [keys[0].clone()]);
+}
+
+async fn of_many_first_signing_keys_at_once_one_stays(fixture: Fixture) {
+    let mut tasks = JoinSet::new();
+    for _ in 0..8 {
+        let (store, now) = (fixture.store.clone(), fixture.clock.now());
+        tasks.spawn(async move { store.insert_first_signing_key(StoredKey::generate(now).unwrap()).await });
+    }
+    while let Some(done) = tasks.join_next().await {
+        done.unwrap().unwrap();
+    }
+    assert_eq!(fixture.store.signing_keys().await.unwrap().len(), 1);
+}
+
+async fn a_secret_is_what_it_was_at_first(fixture: Fixture) {
+    let now = fixture.clock.now();
+    assert_eq!(*fixture.store.secret("one", &[1, 2, 3], now).await.unwrap(), [1, 2, 3]);
+    assert_eq!(*fixture.store.secret("one", &[4, 5, 6], now).await.unwrap(), [1, 2, 3]);
+    assert_eq!(*fixture.store.secret("other", &[7], now).await.unwrap(), [7]);
+}
+
+/// A database of the release before, with the credential of a user in it, opened by this one.
+async fn a_credential_from_before_there_was_a_form_is_raw(place: Place) {
+    let (user_id, password_hash) = (Uuid::now_v7(), hash("AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"));
+    let before = Db::open(place.clone(), &MIGRATIONS[..1]).await.unwrap();
+    run!(before.writer(), |db| {
+        sqlx::query("INSERT INTO credential (user_id, password_hash, created_at, updated_at) VALUES ($1, $2, 1, 1)")
+            .bind(user_id)
+            .bind(password_hash.as_str())
+            .execute(db)
+            .await
+            .unwrap();
+    });
+    drop(before);
+    let store = AuthStore::new(Db::open(place, MIGRATIONS).await.unwrap());
+    let found = store.credential(user_id).await.unwrap().unwrap();
+    assert_eq!((found.form, found.password_hash), (PasswordForm::Raw, password_hash));
+}
+
+macro_rules! contract {
+    ($backend:ident: $($promise:ident,)+) => {
+        mod $backend {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $promise() {
+                    super::$promise(super::Fixture::$backend().await).await;
+                }
+            )+
+        }
+    };
+    ($($backend:ident),+) => {
+        $(contract! { $backend:
+            a_credential_is_found_as_it_was_put_in,
+            what_is_not_there_is_none,
+            a_request_id_is_taken_once,
+            any_number_of_credentials_have_no_request_id,
+            a_user_has_one_credential,
+            a_credential_that_is_deleted_frees_its_request_id,
+            credentials_are_pending_until_they_are_confirmed,
+            a_credential_that_is_resumed_is_pending_anew_unless_it_is_confirmed,
+            only_what_is_pending_for_so_long_is_deleted,
+            a_hash_is_replaced_only_while_the_old_one_is_there,
+            the_first_signing_key_stays_the_first,
+            of_many_first_signing_keys_at_once_one_stays,
+            a_secret_is_what_it_was_at_first,
+        })+
+    };
+}
+
+contract!(sqlite, postgres);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_credential_from_before_there_was_a_form_is_raw_in_sqlite() {
+    let directory = TempDir::new().unwrap();
+    a_credential_from_before_there_was_a_form_is_raw(Place::File(directory.path().join("auth.db"))).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_credential_from_before_there_was_a_form_is_raw_in_postgres() {
+    let database = Postgres::shared().await.database().await;
+    a_credential_from_before_there_was_a_form_is_raw(Place::server("auth", database.as_str()).unwrap()).await;
+}

@@ -1,0 +1,7 @@
+//! The property service: its store, on both engines, and its RPCs.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod indexes;
+mod rpc;
+mod store;

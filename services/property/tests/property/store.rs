@@ -1,0 +1,289 @@
+//! What every store of properties promises. A new backend joins with one line at the end.
+
+use std::{any::Any, collections::HashSet, time::Duration};
+
+use drystone_backends::Postgres;
+use drystone_mesh::{clock::Clock, page::Page};
+use drystone_property::{
+    Change, Claim, Content, Description, DisplayName, Error, Labels, MIGRATIONS, NewProperty, Property, PropertyStore,
+    Relation,
+};
+use drystone_store::{Db, Place};
+use tempfile::TempDir;
+use tokio::task::JoinSet;
+use uuid::Uuid;
+
+/// A store with nothing in it, a clock that stands still, and somebody who owns things.
+struct Fixture {
+    store: PropertyStore,
+    clock: Clock,
+    owner: Uuid,
+    /// The database goes when this does.
+    _keep: Box<dyn Any>,
+}
+
+impl Fixture {
+    async fn sqlite() -> Self {
+        let directory = TempDir::new().unwrap();
+        let db = Db::open(&directory.path().join("property.db"), MIGRATIONS).await.unwrap();
+        Self::on(db, directory)
+    }
+
+    async fn postgres() -> Self {
+        let database = Postgres::shared().await.database().await;
+        let db = Db::open(Place::server("property", database.as_str()).unwrap(), MIGRATIONS).await.unwrap();
+        Self::on(db, database)
+    }
+
+    fn on(db: Db, keep: impl Any) -> Self {
+        let clock = Clock::manual(Clock::system().now());
+        Self { store: PropertyStore::new(db), clock, owner: Uuid::now_v7(), _keep: Box::new(keep) }
+    }
+
+    async fn create(&self, name: &str) -> Property {
+        self.store.create(new(self.owner, name), self.clock.now()).await.unwrap()
+    }
+}
+
+fn new(owner_id: Uuid, name: &str) -> NewProperty {
+    let content = Content {
+        display_name: DisplayName::parse(name).unwrap(),
+        description: Description::parse("By the river").unwrap(),
+        labels: labels(&[("kind", "barn")]),
+    };
+    NewProperty { id: Uuid::now_v7(), owner_id, request_id: None, content }
+}
+
+fn labels(pairs: &[(&str, &str)]) -> Labels {
+    Labels::parse(pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))).unwrap()
+}
+
+fn rename(name: &str) -> Change {
+    Change { display_name: Some(DisplayName::parse(name).unwrap()), ..Change::default() }
+}
+
+async fn a_property_is_found_as_it_was_created(fixture: Fixture) {
+    let wanted = new(fixture.owner, "Barn");
+    let now = fixture.clock.now();
+    let created = fixture.store.create(wanted.clone(), now).await.unwrap();
+    assert_eq!((created.id, created.owner_id, &created.content), (wanted.id, fixture.owner, &wanted.content));
+    assert_eq!((created.created_at, created.updated_at), (now, now));
+    assert_eq!(fixture.store.find(fixture.owner, created.id).await.unwrap(), Some(created));
+}
+
+async fn what_is_not_there_is_none(fixture: Fixture) {
+    let (store, owner, id, now) = (&fixture.store, fixture.owner, Uuid::now_v7(), fixture.clock.now());
+    assert_eq!(store.find(owner, id).await.unwrap(), None);
+    assert_eq!(store.update(owner, id, &rename("Barn"), None, now).await.unwrap(), None);
+    assert_eq!(store.update(owner, id, &rename("Barn"), Some(1), now).await.unwrap(), None);
+    assert!(!store.delete(owner, id, None).await.unwrap());
+    assert!(!store.delete(owner, id, Some(1)).await.unwrap());
+    assert_eq!(store.claims(owner, 64).await.unwrap(), []);
+}
+
+async fn to_whom_it_does_not_belong_a_property_is_not_there(fixture: Fixture) {
+    let barn = fixture.create("Barn").await;
+    let (store, stranger, now) = (&fixture.store, Uuid::now_v7(), fixture.clock.now());
+    assert_eq!(store.find(stranger, barn.id).await.unwrap(), None);
+    assert_eq!(store.update(stranger, barn.id, &rename("Mine"), None, now).await.unwrap(), None);
+    assert_eq!(store.update(stranger, barn.id, &rename("Mine"), Some(barn.version + 1), now).await.unwrap(), None);
+    assert!(!store.delete(stranger, barn.id, None).await.unwrap());
+    assert_eq!(store.list(stranger, &Page { size: 10, after: None }).await.unwrap(), []);
+    assert_eq!(store.claims(stranger, 64).await.unwrap(), []);
+    assert_eq!(store.find(fixture.owner, barn.id).await.unwrap(), Some(barn));
+}
+
+async fn a_repeated_request_answers_the_property_that_it_made(fixture: Fixture) {
+    let request_id = Some(Uuid::now_v7());
+    let create = |name: &str| {
+        let new = NewProperty { request_id, ..new(fixture.owner, name) };
+        fixture.store.create(new, fixture.clock.now())
+    };
+    let barn = create("Barn").await.unwrap();
+    assert_eq!(create("Barn").await.unwrap(), barn);
+
+    // What it is asked for decides, not what has become of it.
+    let change = rename("Shed");
+    let shed = fixture.store.update(fixture.owner, barn.id, &change, None, fixture.clock.now()).await.unwrap().unwrap();
+    assert_eq!(create("Barn").await.unwrap(), shed);
+    assert!(matches!(create("Shed").await, Err(Error::RequestIdReused)));
+
+    assert!(fixture.store.delete(fixture.owner, barn.id, None).await.unwrap());
+    assert!(matches!(create("Barn").await, Err(Error::NotFound)), "a late repetition brings nothing back");
+    assert_eq!(fixture.store.list(fixture.owner, &Page { size: 10, after: None }).await.unwrap(), []);
+}
+
+async fn request_ids_are_each_owners_own_and_may_be_left_out(fixture: Fixture) {
+    let request_id = Some(Uuid::now_v7());
+    let mut ids = HashSet::new();
+    for owner in [Uuid::now_v7(), Uuid::now_v7()] {
+        let new = NewProperty { request_id, ..new(owner, "Barn") };
+        ids.insert(fixture.store.create(new, fixture.clock.now()).await.unwrap().id);
+    }
+    ids.insert(fixture.create("Barn").await.id);
+    ids.insert(fixture.create("Barn").await.id);
+    assert_eq!(ids.len(), 4);
+}
+
+async fn of_many_repetitions_at_once_all_get_the_same_property(fixture: Fixture) {
+    let request_id = Some(Uuid::now_v7());
+    let mut tasks = JoinSet::new();
+    for _ in 0..16 {
+        let (store, now) = (fixture.store.clone(), fixture.clock.now());
+        let new = NewProperty { request_id, ..new(fixture.owner, "Barn") };
+        tasks.spawn(async move { store.create(new, now).await.unwrap().id });
+    }
+    let ids: HashSet<Uuid> = tasks.join_all().await.into_iter().collect();
+    assert_eq!(ids.len(), 1);
+    assert_eq!(fixture.store.list(fixture.owner, &Page { size: 10, after: None }).await.unwrap().len(), 1);
+}
+
+async fn a_change_touches_what_it_names_at_the_version_that_was_asked_for(fixture: Fixture) {
+    let first = fixture.create("Barn").await;
+    fixture.clock.advance(Duration::from_secs(1));
+    let now = fixture.clock.now();
+    let update = |change: Change, version: Option<i64>| {
+        let (store, owner) = (fixture.store.clone(), fixture.owner);
+        async move { store.update(owner, first.id, &change, version, now).await }
+    };
+
+    let renamed = update(rename("Shed"), Some(first.version)).await.unwrap().unwrap();
+    assert_ne!(renamed.version, first.version);
+    assert_eq!((renamed.created_at, renamed.updated_at), (first.created_at, now));
+    let display_name = DisplayName::parse("Shed").unwrap();
+    assert_eq!(renamed.content, Content { display_name: display_name.clone(), ..first.content.clone() });
+
+    assert!(matches!(update(rename("Barn"), Some(first.version)).await, Err(Error::Stale)));
+    assert_eq!(fixture.store.find(fixture.owner, first.id).await.unwrap(), Some(renamed));
+
+    let change = Change {
+        display_name: None,
+        description: Some(Description::parse("").unwrap()),
+        labels: Some(labels(&[("a", "1"), ("b", "2")])),
+    };
+    let changed = update(change, None).await.unwrap().unwrap();
+    let description = Description::parse("").unwrap();
+    assert_eq!(changed.content, Content { display_name, description, labels: labels(&[("b", "2"), ("a", "1")]) });
+}
+
+async fn a_property_that_is_as_asked_for_stays_at_its_version(fixture: Fixture) {
+    let created = fixture.create("Barn").await;
+    let labelled = Change { labels: Some(labels(&[("a", "1"), ("b", "2")])), ..Change::default() };
+    let first = fixture.store.update(fixture.owner, created.id, &labelled, None, fixture.clock.now()).await;
+    let first = first.unwrap().unwrap();
+    assert_ne!(first.version, created.version);
+    fixture.clock.advance(Duration::from_secs(1));
+    let now = fixture.clock.now();
+    let same = |version| {
+        let content = first.content.clone();
+        let all = Change {
+            display_name: Some(content.display_name),
+            description: Some(content.description),
+            labels: Some(content.labels),
+        };
+        let (store, owner, id) = (fixture.store.clone(), fixture.owner, first.id);
+        async move { store.update(owner, id, &all, version, now).await }
+    };
+    assert_eq!(same(None).await.unwrap().as_ref(), Some(&first));
+    assert_eq!(same(Some(first.version)).await.unwrap().as_ref(), Some(&first));
+    assert!(matches!(same(Some(created.version)).await, Err(Error::Stale)));
+
+    // One field of several that differs is a change of the whole.
+    let change = Change { labels: Some(labels(&[("a", "1")])), ..rename("Barn") };
+    let changed = fixture.store.update(fixture.owner, first.id, &change, None, now).await.unwrap().unwrap();
+    assert_eq!((changed.version, changed.updated_at), (first.version + 1, now));
+}
+
+async fn of_many_changes_to_one_version_one_wins(fixture: Fixture) {
+    let barn = fixture.create("Barn").await;
+    let mut tasks = JoinSet::new();
+    for number in 0..16 {
+        let (store, owner, now) = (fixture.store.clone(), fixture.owner, fixture.clock.now());
+        let change = rename(&format!("Barn {number}"));
+        tasks.spawn(async move { store.update(owner, barn.id, &change, Some(barn.version), now).await });
+    }
+    let (won, lost): (Vec<_>, Vec<_>) = tasks.join_all().await.into_iter().partition(Result::is_ok);
+    assert_eq!(won.len(), 1);
+    assert!(lost.iter().all(|result| matches!(result, Err(Error::Stale))));
+    let winner = won.into_iter().next().unwrap().unwrap();
+    assert_eq!(fixture.store.find(fixture.owner, barn.id).await.unwrap(), winner);
+}
+
+async fn a_property_is_deleted_once_and_at_the_version_that_was_asked_for(fixture: Fixture) {
+    let barn = fixture.create("Barn").await;
+    let delete = |version| fixture.store.delete(fixture.owner, barn.id, version);
+    assert!(matches!(delete(Some(barn.version + 1)).await, Err(Error::Stale)));
+    assert!(delete(Some(barn.version)).await.unwrap());
+    assert!(!delete(Some(barn.version)).await.unwrap());
+    assert_eq!(fixture.store.find(fixture.owner, barn.id).await.unwrap(), None);
+}
+
+async fn claims_come_newest_first_and_no_more_than_asked_for(fixture: Fixture) {
+    let mut expected = Vec::new();
+    for number in 0..5 {
+        let property_id = fixture.create(&format!("Barn {number}")).await.id;
+        expected.insert(0, Claim { property_id, relation: Relation::Owner });
+    }
+    assert_eq!(fixture.store.claims(fixture.owner, 64).await.unwrap(), expected);
+    assert_eq!(fixture.store.claims(fixture.owner, 3).await.unwrap(), expected[..3]);
+}
+
+async fn pages_pass_every_property_once_oldest_first_while_others_come(fixture: Fixture) {
+    let mut expected = Vec::new();
+    for number in 0..25 {
+        expected.push(fixture.create(&format!("Barn {number}")).await.id);
+    }
+    let (store, clock, owner) = (fixture.store.clone(), fixture.clock.clone(), fixture.owner);
+    let newcomers = tokio::spawn(async move {
+        for number in 25..50 {
+            store.create(new(owner, &format!("Barn {number}")), clock.now()).await.unwrap();
+            store.create(new(Uuid::now_v7(), "Somebody else's"), clock.now()).await.unwrap();
+        }
+    });
+    let (mut seen, mut after) = (Vec::new(), None);
+    loop {
+        let rows = fixture.store.list(owner, &Page { size: 4, after }).await.unwrap();
+        assert!(rows.len() <= 5, "a page and one row more, to know that there is more");
+        assert!(rows.iter().all(|property| property.owner_id == owner));
+        seen.extend(rows.iter().take(4).map(|property| property.id));
+        after = seen.last().copied();
+        if rows.len() <= 4 {
+            break;
+        }
+    }
+    newcomers.await.unwrap();
+    assert_eq!(seen[..25], expected);
+    assert!(seen.is_sorted());
+    assert_eq!(seen.iter().collect::<HashSet<_>>().len(), seen.len());
+}
+
+macro_rules! contract {
+    ($backend:ident: $($promise:ident,)+) => {
+        mod $backend {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $promise() {
+                    super::$promise(super::Fixture::$backend().await).await;
+                }
+            )+
+        }
+    };
+    ($($backend:ident),+) => {
+        $(contract! { $backend:
+            a_property_is_found_as_it_was_created,
+            what_is_not_there_is_none,
+            to_whom_it_does_not_belong_a_property_is_not_there,
+            a_repeated_request_answers_the_property_that_it_made,
+            request_ids_are_each_owners_own_and_may_be_left_out,
+            of_many_repetitions_at_once_all_get_the_same_property,
+            a_change_touches_what_it_names_at_the_version_that_was_asked_for,
+            a_property_that_is_as_asked_for_stays_at_its_version,
+            of_many_changes_to_one_version_one_wins,
+            a_property_is_deleted_once_and_at_the_version_that_was_asked_for,
+            claims_come_newest_first_and_no_more_than_asked_for,
+            pages_pass_every_property_once_oldest_first_while_others_come,
+        })+
+    };
+}
+
+contract!(sqlite, postgres);

@@ -1,0 +1,69 @@
+//! No query of the store reads a whole table on PostgreSQL, but for the count of live sessions, which has to: what the
+//! server has counted proves it.
+
+use chrono::TimeDelta;
+use drystone_backends::Postgres;
+use drystone_mesh::{clock::Clock, page::Page};
+use drystone_session::{FIRST_COUNTER, MIGRATIONS, NewSession, Rules, SessionStore, SqlStore};
+use drystone_store::{Db, Place};
+use uuid::Uuid;
+
+const RULES: Rules = Rules {
+    idle_timeout: TimeDelta::days(14),
+    lifetime: TimeDelta::days(90),
+    rotation_grace: TimeDelta::seconds(10),
+    token_lifetime_max: TimeDelta::hours(1),
+};
+
+/// More often than a statement is planned anew: then PostgreSQL may keep one plan for all.
+const ROUNDS: usize = 8;
+
+/// Live until the end of time, apart from some that wait for the sweep.
+const CROWD: &str = "
+    SET search_path = drystone_session;
+    INSERT INTO session
+        (id, user_id, device, address, created_at, last_seen_at, idle_expires_at, expires_at, counter)
+    SELECT gen_random_uuid(), gen_random_uuid(), 'curl/8.5.0', '192.0.2.7', n, n,
+        CASE WHEN n % 100 = 0 THEN n ELSE 9000000000000000000 END, 9000000000000000000, 1
+    FROM generate_series(1, 20000) AS n;
+    INSERT INTO revocation (seq, session_id, forget_at)
+    SELECT n, gen_random_uuid(), CASE WHEN n % 100 = 0 THEN n ELSE 9000000000000000000 END
+    FROM generate_series(1, 20000) AS n;
+    UPDATE revocation_counter SET newest = 20000;
+    ANALYZE";
+
+#[tokio::test]
+async fn every_session_and_revocation_is_found_by_an_index() {
+    let database = Postgres::shared().await.database().await;
+    let place = Place::server("session", database.as_str()).unwrap();
+    Db::open(place.clone(), MIGRATIONS).await.unwrap().close().await;
+    database.run(CROWD).await;
+    database.count_anew().await;
+
+    let db = Db::open(place, MIGRATIONS).await.unwrap();
+    let store = SqlStore::new(db.clone());
+    let now = Clock::system().now();
+    for _ in 0..ROUNDS {
+        let user = Uuid::now_v7();
+        let mut sessions = Vec::new();
+        for _ in 0..3 {
+            let session = RULES.start(NewSession { user_id: user, device: String::new(), address: String::new() }, now);
+            store.insert(&session).await.unwrap();
+            sessions.push(session.id);
+        }
+        for counter in [FIRST_COUNTER, FIRST_COUNTER, FIRST_COUNTER + 1, FIRST_COUNTER] {
+            store.rotate(sessions[0], counter, &RULES, now).await.unwrap();
+        }
+        store.list(user, &Page { size: 50, after: None }, now).await.unwrap();
+        store.end(user, sessions[1], &RULES, now).await.unwrap();
+        store.end_all(user, None, &RULES, now).await.unwrap();
+        let newest = store.void_tokens(user, &RULES, now).await.unwrap();
+        assert_eq!(store.newest_revocation().await.unwrap(), newest);
+        store.revocations_after(newest - 3, 1000, now).await.unwrap();
+        store.sweep(now).await.unwrap();
+    }
+    db.close().await;
+    let scans = database.scans("drystone_session").await;
+    assert_eq!((scans["session"].whole, scans["revocation"].whole), (0, 0), "{scans:?}");
+    assert!(scans["session"].by_index >= i64::try_from(ROUNDS * 9).unwrap(), "{scans:?}");
+}

@@ -1,0 +1,90 @@
+//! Many who refresh one session at once, through two instances, on each backend.
+
+use std::sync::Arc;
+
+use chrono::TimeDelta;
+use drystone_backends::Postgres;
+use drystone_mesh::{clock::Clock, config::Span};
+use drystone_session::{FIRST_COUNTER, MIGRATIONS, NewSession, RedisStore, Rotation, Rules, SessionStore, SqlStore};
+use drystone_store::{
+    Db, Place,
+    redis::{Config, Redis},
+};
+use tokio::task::JoinSet;
+use uuid::Uuid;
+
+const RULES: Rules = Rules {
+    idle_timeout: TimeDelta::days(14),
+    lifetime: TimeDelta::days(90),
+    rotation_grace: TimeDelta::seconds(10),
+    token_lifetime_max: TimeDelta::hours(1),
+};
+
+const CLIENTS: usize = 64;
+const ROUNDS: u64 = 300;
+
+type Store = Arc<dyn SessionStore>;
+
+/// Each round, all present the same token. One moves the session, all others get the same successor, and the session
+/// goes on from there.
+async fn race(instances: [Store; 2]) {
+    let clock = Clock::system();
+    let new = NewSession { user_id: Uuid::now_v7(), device: String::new(), address: String::new() };
+    let session = RULES.start(new, clock.now());
+    instances[0].insert(&session).await.unwrap();
+    for counter in (0..ROUNDS).map(|round| FIRST_COUNTER + round) {
+        let mut clients = JoinSet::new();
+        for client in 0..CLIENTS {
+            let (store, clock, id) = (instances[client % 2].clone(), clock.clone(), session.id);
+            clients.spawn(async move { store.rotate(id, counter, &RULES, clock.now()).await.unwrap() });
+        }
+        let (mut advanced, mut repeated) = (0, 0);
+        while let Some(rotation) = clients.join_next().await {
+            let next = match rotation.unwrap() {
+                Rotation::Advanced(session) => {
+                    advanced += 1;
+                    session
+                }
+                Rotation::Repeated(session) => {
+                    repeated += 1;
+                    session
+                }
+                other => panic!("{other:?} in round {counter}"),
+            };
+            assert_eq!(next.counter, counter + 1);
+        }
+        assert_eq!((advanced, repeated), (1, CLIENTS - 1), "round {counter}");
+    }
+    assert_eq!(instances[1].newest_revocation().await.unwrap(), 0, "nobody was locked out");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sqlite_gives_one_successor_to_all_who_refresh_at_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let db = Db::open(&directory.path().join("session.db"), MIGRATIONS).await.unwrap();
+    let store: Store = Arc::new(SqlStore::new(db));
+    race([store.clone(), store]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn postgres_gives_one_successor_to_all_who_refresh_at_once() {
+    let database = Postgres::shared().await.database().await;
+    let open = async || {
+        let db = Db::open(Place::server("session", database.as_str()).unwrap(), MIGRATIONS).await.unwrap();
+        Arc::new(SqlStore::new(db)) as Store
+    };
+    race([open().await, open().await]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn redis_gives_one_successor_to_all_who_refresh_at_once() {
+    let server = drystone_backends::Redis::shared();
+    let url = server.url().to_owned().into();
+    let config = Config { url, prefix: server.prefix(), timeout: Span::seconds(5), ..Config::default() };
+    let open = async || {
+        let redis = Redis::open(&config).unwrap();
+        redis.ready().await;
+        Arc::new(RedisStore::new(redis)) as Store
+    };
+    race([open().await, open().await]).await;
+}

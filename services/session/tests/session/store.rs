@@ -1,0 +1,452 @@
+//! What every store of sessions promises: one suite, run for each backend.
+
+use std::{collections::HashSet, sync::Arc};
+
+use chrono::{DateTime, TimeDelta};
+use drystone_backends::{Database, Postgres, RedisCluster};
+use drystone_mesh::{clock::Timestamp, config::Span, page::Page};
+use drystone_session::{
+    Ended, FIRST_COUNTER, MIGRATIONS, NewSession, RedisStore, Revocation, Rotation, Rules, Scope, Session,
+    SessionStore, SqlStore, Swept,
+};
+use drystone_store::{
+    Db, Place,
+    redis::{Config, Redis},
+};
+use tempfile::TempDir;
+use uuid::Uuid;
+
+const RULES: Rules = Rules {
+    idle_timeout: TimeDelta::days(14),
+    lifetime: TimeDelta::days(90),
+    rotation_grace: TimeDelta::seconds(10),
+    token_lifetime_max: TimeDelta::hours(1),
+};
+
+type Store = Arc<dyn SessionStore>;
+
+fn start() -> Timestamp {
+    DateTime::from_timestamp_micros(1_700_000_000_123_456).unwrap()
+}
+
+fn seconds(count: i64) -> TimeDelta {
+    TimeDelta::seconds(count)
+}
+
+fn all() -> Page {
+    Page { size: 200, after: None }
+}
+
+async fn add(store: &Store, user_id: Uuid, now: Timestamp) -> Session {
+    let new = NewSession { user_id, device: "curl/8.5.0".to_owned(), address: "192.0.2.7".to_owned() };
+    let session = RULES.start(new, now);
+    store.insert(&session).await.unwrap();
+    session
+}
+
+async fn present(store: &Store, session: &Session, counter: u64, now: Timestamp) -> Rotation {
+    store.rotate(session.id, counter, &RULES, now).await.unwrap()
+}
+
+async fn sessions(store: &Store, user_id: Uuid, now: Timestamp) -> Vec<Session> {
+    store.list(user_id, &all(), now).await.unwrap()
+}
+
+async fn revocations(store: &Store, after: u64, now: Timestamp) -> Vec<Revocation> {
+    store.revocations_after(after, 1000, now).await.unwrap()
+}
+
+fn session_of(rotation: Rotation) -> Session {
+    match rotation {
+        Rotation::Advanced(session) | Rotation::Repeated(session) => session,
+        other => panic!("no session goes on after {other:?}"),
+    }
+}
+
+async fn a_session_is_read_as_it_was_written(store: Store) {
+    let user = Uuid::now_v7();
+    let session = add(&store, user, start()).await;
+    assert_eq!(session.counter, FIRST_COUNTER);
+    assert_eq!(sessions(&store, user, start()).await, [session]);
+    assert_eq!(store.count_live(start()).await.unwrap(), 1);
+}
+
+async fn the_current_counter_moves_a_session_one_step(store: Store) {
+    let mut session = add(&store, Uuid::now_v7(), start()).await;
+    for step in 1..5 {
+        let now = start() + seconds(step * 3600);
+        let rotation = present(&store, &session, session.counter, now).await;
+        let expected = Session {
+            counter: session.counter + 1,
+            last_seen_at: now,
+            idle_expires_at: now + RULES.idle_timeout,
+            ..session
+        };
+        assert_eq!(rotation, Rotation::Advanced(expected.clone()));
+        session = expected;
+    }
+    assert!(revocations(&store, 0, start()).await.is_empty());
+}
+
+async fn a_rotation_moves_the_idle_end_but_never_past_the_absolute_one(store: Store) {
+    let mut session = add(&store, Uuid::now_v7(), start()).await;
+    for week in 1..13 {
+        session = session_of(present(&store, &session, session.counter, start() + TimeDelta::weeks(week)).await);
+    }
+    assert_eq!(session.idle_expires_at, session.expires_at);
+    assert_eq!(session.expires_at, start() + RULES.lifetime);
+    assert_eq!(present(&store, &session, session.counter, session.expires_at).await, Rotation::Over);
+}
+
+async fn the_last_counter_is_answered_the_same_within_the_grace(store: Store) {
+    let session = add(&store, Uuid::now_v7(), start()).await;
+    let next = session_of(present(&store, &session, FIRST_COUNTER, start()).await);
+    for later in [0, 5, 10] {
+        let rotation = present(&store, &session, FIRST_COUNTER, start() + seconds(later)).await;
+        assert_eq!(rotation, Rotation::Repeated(next.clone()), "after {later} s");
+    }
+    let rotation = present(&store, &session, next.counter, start() + seconds(11)).await;
+    assert!(matches!(rotation, Rotation::Advanced(_)), "{rotation:?}");
+}
+
+async fn the_last_counter_ends_the_session_after_the_grace(store: Store) {
+    let session = add(&store, Uuid::now_v7(), start()).await;
+    let next = session_of(present(&store, &session, FIRST_COUNTER, start()).await);
+    let now = start() + RULES.rotation_grace + TimeDelta::microseconds(1);
+    ends_by_reuse(&store, &next, FIRST_COUNTER, now).await;
+}
+
+async fn an_older_counter_ends_the_session_at_once(store: Store) {
+    let mut session = add(&store, Uuid::now_v7(), start()).await;
+    for _ in 0..2 {
+        session = session_of(present(&store, &session, session.counter, start()).await);
+    }
+    ends_by_reuse(&store, &session, FIRST_COUNTER, start()).await;
+}
+
+async fn ends_by_reuse(store: &Store, session: &Session, counter: u64, now: Timestamp) {
+    let rotation = present(store, session, counter, now).await;
+    let Rotation::Reused { session: was, revocation } = rotation else { panic!("{rotation:?}") };
+    assert_eq!(was, *session);
+    let expected =
+        Revocation { seq: revocation, scope: Scope::Session(session.id), forget_at: now + RULES.token_lifetime_max };
+    assert_eq!(revocations(store, 0, now).await, [expected]);
+
+    for counter in [counter, session.counter] {
+        assert_eq!(present(store, session, counter, now).await, Rotation::Over);
+    }
+    assert!(sessions(store, session.user_id, now).await.is_empty());
+    assert_eq!(revocations(store, 0, now).await.len(), 1);
+}
+
+async fn a_counter_from_the_future_changes_nothing(store: Store) {
+    let session = add(&store, Uuid::now_v7(), start()).await;
+    for counter in [FIRST_COUNTER + 1, i64::MAX as u64, i64::MAX as u64 + 1, u64::MAX, 0] {
+        assert_eq!(present(&store, &session, counter, start()).await, Rotation::NeverIssued, "{counter}");
+    }
+    assert_eq!(sessions(&store, session.user_id, start()).await, [session]);
+}
+
+async fn an_expired_or_unknown_session_is_over(store: Store) {
+    let session = add(&store, Uuid::now_v7(), start()).await;
+    let just_before = session.idle_expires_at - TimeDelta::microseconds(1);
+    for counter in [0, FIRST_COUNTER, FIRST_COUNTER + 1] {
+        assert_eq!(present(&store, &session, counter, session.idle_expires_at).await, Rotation::Over, "{counter}");
+    }
+    assert!(matches!(present(&store, &session, FIRST_COUNTER, just_before).await, Rotation::Advanced(_)));
+    assert_eq!(store.rotate(Uuid::now_v7(), FIRST_COUNTER, &RULES, start()).await.unwrap(), Rotation::Over);
+}
+
+async fn concurrent_rotations_of_one_session_have_one_successor(store: Store) {
+    let session = add(&store, Uuid::now_v7(), start()).await;
+    let tasks: Vec<_> = (0..64)
+        .map(|_| {
+            let (store, session) = (store.clone(), session.clone());
+            tokio::spawn(async move { present(&store, &session, FIRST_COUNTER, start()).await })
+        })
+        .collect();
+    let mut advanced = 0;
+    for task in tasks {
+        let rotation = task.await.unwrap();
+        advanced += u32::from(matches!(rotation, Rotation::Advanced(_)));
+        assert_eq!(session_of(rotation).counter, FIRST_COUNTER + 1);
+    }
+    assert_eq!(advanced, 1);
+    assert_eq!(sessions(&store, session.user_id, start()).await[0].counter, FIRST_COUNTER + 1);
+}
+
+async fn a_used_counter_that_comes_many_times_at_once_revokes_once(store: Store) {
+    let mut session = add(&store, Uuid::now_v7(), start()).await;
+    for _ in 0..2 {
+        session = session_of(present(&store, &session, session.counter, start()).await);
+    }
+    let tasks: Vec<_> = (0..16)
+        .map(|_| {
+            let (store, session) = (store.clone(), session.clone());
+            tokio::spawn(async move { present(&store, &session, FIRST_COUNTER, start()).await })
+        })
+        .collect();
+    let mut reused = 0;
+    for task in tasks {
+        match task.await.unwrap() {
+            Rotation::Reused { .. } => reused += 1,
+            other => assert_eq!(other, Rotation::Over),
+        }
+    }
+    assert_eq!(reused, 1);
+    assert_eq!(revocations(&store, 0, start()).await.len(), 1);
+}
+
+async fn a_list_holds_the_live_sessions_of_one_user_newest_first_in_pages(store: Store) {
+    let user = Uuid::now_v7();
+    add(&store, user, start() - TimeDelta::days(15)).await;
+    let mut expected = Vec::new();
+    for _ in 0..5 {
+        expected.insert(0, add(&store, user, start()).await);
+        add(&store, Uuid::now_v7(), start()).await;
+    }
+    assert_eq!(sessions(&store, user, start()).await, expected);
+
+    let page = Page { size: 2, after: None };
+    assert_eq!(store.list(user, &page, start()).await.unwrap(), expected[..3], "one more than the page holds");
+    let page = Page { size: 2, after: Some(expected[1].id) };
+    assert_eq!(store.list(user, &page, start()).await.unwrap(), expected[2..]);
+}
+
+async fn ending_a_session_revokes_its_tokens(store: Store) {
+    let user = Uuid::now_v7();
+    let (one, other) = (add(&store, user, start()).await, add(&store, user, start()).await);
+    let now = start() + seconds(60);
+    let ended = store.end(user, one.id, &RULES, now).await.unwrap();
+    assert_eq!(ended.sessions, 1);
+    let expected = Revocation {
+        seq: ended.revocation.unwrap(),
+        scope: Scope::Session(one.id),
+        forget_at: now + RULES.token_lifetime_max,
+    };
+    assert_eq!(revocations(&store, 0, now).await, [expected]);
+    assert_eq!(present(&store, &one, one.counter, now).await, Rotation::Over);
+    assert_eq!(sessions(&store, user, now).await, [other]);
+}
+
+async fn only_its_own_user_can_end_a_session(store: Store) {
+    let session = add(&store, Uuid::now_v7(), start()).await;
+    let nothing = Ended::default();
+    assert_eq!(store.end(Uuid::now_v7(), session.id, &RULES, start()).await.unwrap(), nothing);
+    assert_eq!(store.end(session.user_id, Uuid::now_v7(), &RULES, start()).await.unwrap(), nothing);
+    assert_eq!(store.end_all(Uuid::now_v7(), None, &RULES, start()).await.unwrap(), nothing);
+    assert_eq!(store.end(session.user_id, session.id, &RULES, session.idle_expires_at).await.unwrap(), nothing);
+    assert_eq!(sessions(&store, session.user_id, start()).await, [session]);
+    assert!(revocations(&store, 0, start()).await.is_empty());
+}
+
+async fn a_session_ends_once_however_many_ask(store: Store) {
+    let session = add(&store, Uuid::now_v7(), start()).await;
+    let tasks: Vec<_> = (0..16)
+        .map(|_| {
+            let store = store.clone();
+            tokio::spawn(async move { store.end(session.user_id, session.id, &RULES, start()).await.unwrap().sessions })
+        })
+        .collect();
+    let mut ended = 0;
+    for task in tasks {
+        ended += task.await.unwrap();
+    }
+    assert_eq!(ended, 1);
+    assert_eq!(revocations(&store, 0, start()).await.len(), 1);
+}
+
+async fn ending_all_sessions_can_keep_one(store: Store) {
+    let user = Uuid::now_v7();
+    let kept = add(&store, user, start()).await;
+    let stranger = add(&store, Uuid::now_v7(), start()).await;
+    let mut others = HashSet::new();
+    for _ in 0..3 {
+        others.insert(Scope::Session(add(&store, user, start()).await.id));
+    }
+    let ended = store.end_all(user, Some(kept.id), &RULES, start()).await.unwrap();
+    assert_eq!(ended.sessions, 3);
+    let revoked = revocations(&store, 0, start()).await;
+    assert_eq!(revoked.last().unwrap().seq, ended.revocation.unwrap());
+    assert_eq!(revoked.into_iter().map(|revocation| revocation.scope).collect::<HashSet<_>>(), others);
+    assert_eq!(sessions(&store, user, start()).await, [kept]);
+
+    assert_eq!(store.end_all(user, None, &RULES, start()).await.unwrap().sessions, 1);
+    assert_eq!(store.end_all(user, None, &RULES, start()).await.unwrap(), Ended::default());
+    assert_eq!(sessions(&store, stranger.user_id, start()).await, [stranger]);
+}
+
+async fn voiding_tokens_leaves_the_sessions(store: Store) {
+    let session = add(&store, Uuid::now_v7(), start()).await;
+    let now = start() + seconds(60);
+    let seq = store.void_tokens(session.user_id, &RULES, now).await.unwrap();
+    let scope = Scope::UserTokens { user_id: session.user_id, void_until: now };
+    let expected = Revocation { seq, scope, forget_at: now + RULES.token_lifetime_max };
+    assert_eq!(revocations(&store, 0, now).await, [expected]);
+    assert_eq!(sessions(&store, session.user_id, now).await, [session]);
+}
+
+async fn revocations_are_read_in_order_from_any_cursor_in_batches(store: Store) {
+    let mut numbers = Vec::new();
+    for _ in 0..5 {
+        numbers.push(store.void_tokens(Uuid::now_v7(), &RULES, start()).await.unwrap());
+    }
+    assert!(numbers.is_sorted() && numbers[0] > 0);
+    assert_eq!(store.newest_revocation().await.unwrap(), numbers[4]);
+    let seqs = async |after, limit| {
+        let found = store.revocations_after(after, limit, start()).await.unwrap();
+        found.into_iter().map(|revocation| revocation.seq).collect::<Vec<_>>()
+    };
+    assert_eq!(seqs(0, 1000).await, numbers);
+    assert_eq!(seqs(0, 2).await, numbers[..2]);
+    assert_eq!(seqs(numbers[1], 2).await, numbers[2..4]);
+    assert!(seqs(numbers[4], 2).await.is_empty());
+    assert!(seqs(u64::MAX, 2).await.is_empty());
+}
+
+async fn revocations_of_many_writers_are_all_there_once(store: Store) {
+    let tasks: Vec<_> = (0..64)
+        .map(|_| {
+            let store = store.clone();
+            tokio::spawn(async move { store.void_tokens(Uuid::now_v7(), &RULES, start()).await.unwrap() })
+        })
+        .collect();
+    let mut numbers = Vec::new();
+    for task in tasks {
+        numbers.push(task.await.unwrap());
+    }
+    numbers.sort_unstable();
+    let found: Vec<_> = revocations(&store, 0, start()).await.into_iter().map(|revocation| revocation.seq).collect();
+    assert_eq!(found, numbers);
+}
+
+async fn a_reader_behind_many_writers_misses_nothing(store: Store) {
+    const WRITERS: usize = 8;
+    const EACH: usize = 25;
+    let writers: Vec<_> = (0..WRITERS)
+        .map(|_| {
+            let store = store.clone();
+            tokio::spawn(async move {
+                for _ in 0..EACH {
+                    let session = add(&store, Uuid::now_v7(), start()).await;
+                    store.end(session.user_id, session.id, &RULES, start()).await.unwrap();
+                }
+            })
+        })
+        .collect();
+    let (mut cursor, mut seen) = (0, 0);
+    while seen < WRITERS * EACH {
+        let found = revocations(&store, cursor, start()).await;
+        seen += found.len();
+        cursor = found.last().map_or(cursor, |revocation| revocation.seq);
+        if writers.iter().all(tokio::task::JoinHandle::is_finished) && found.is_empty() {
+            break;
+        }
+    }
+    for writer in writers {
+        writer.await.unwrap();
+    }
+    seen += revocations(&store, cursor, start()).await.len();
+    assert_eq!(seen, WRITERS * EACH, "a revocation became visible behind the cursor");
+}
+
+async fn what_has_expired_is_swept_and_nothing_else(store: Store) {
+    let now = start() + RULES.idle_timeout;
+    let user = Uuid::now_v7();
+    add(&store, user, start()).await;
+    let live = add(&store, user, start() + seconds(1)).await;
+    store.void_tokens(user, &RULES, now - RULES.token_lifetime_max).await.unwrap();
+    let kept = store.void_tokens(user, &RULES, now).await.unwrap();
+    assert_eq!(revocations(&store, 0, now).await.len(), 1, "what has expired is not read, swept or not");
+
+    assert_eq!(store.sweep(now).await.unwrap(), Swept { sessions: 1, revocations: 1 });
+    assert_eq!(store.sweep(now).await.unwrap(), Swept::default());
+    assert_eq!(sessions(&store, user, now).await, [live]);
+    assert_eq!(revocations(&store, 0, now).await[0].seq, kept);
+}
+
+async fn a_number_is_never_used_twice_and_the_newest_is_remembered(store: Store) {
+    let user = Uuid::now_v7();
+    let last = store.void_tokens(user, &RULES, start()).await.unwrap();
+    store.sweep(start() + RULES.token_lifetime_max).await.unwrap();
+    assert_eq!(store.newest_revocation().await.unwrap(), last);
+    assert!(store.void_tokens(user, &RULES, start()).await.unwrap() > last);
+}
+
+async fn open_sqlite() -> (Store, TempDir) {
+    let directory = tempfile::tempdir().unwrap();
+    let db = Db::open(&directory.path().join("session.db"), MIGRATIONS).await.unwrap();
+    (Arc::new(SqlStore::new(db)), directory)
+}
+
+async fn open_postgres() -> (Store, Database) {
+    let database = Postgres::shared().await.database().await;
+    let db = Db::open(Place::server("session", database.as_str()).unwrap(), MIGRATIONS).await.unwrap();
+    (Arc::new(SqlStore::new(db)), database)
+}
+
+async fn open_redis() -> (Store, ()) {
+    let server = drystone_backends::Redis::shared();
+    let url = server.url().to_owned().into();
+    (redis_store(Config { url, prefix: server.prefix(), ..Config::default() }).await, ())
+}
+
+async fn open_redis_cluster() -> (Store, ()) {
+    let server = RedisCluster::shared();
+    let url = server.url().into();
+    (redis_store(Config { url, cluster: true, prefix: server.prefix(), ..Config::default() }).await, ())
+}
+
+/// What a test machine needs under load is no measure for a time limit.
+async fn redis_store(config: Config) -> Store {
+    let redis = Redis::open(&Config { timeout: Span::seconds(5), ..config }).unwrap();
+    redis.ready().await;
+    Arc::new(RedisStore::new(redis))
+}
+
+/// Runs every test of the suite on each backend. `$open` answers a store and whatever has to stay for it to live.
+macro_rules! suite {
+    ($backend:ident, $open:path: $($test:ident,)+) => {
+        mod $backend {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $test() {
+                    let (store, _keep) = $open().await;
+                    super::$test(store).await;
+                }
+            )+
+        }
+    };
+    ($($backend:ident, $open:path;)+) => {
+        $(suite! { $backend, $open:
+            a_session_is_read_as_it_was_written,
+            the_current_counter_moves_a_session_one_step,
+            a_rotation_moves_the_idle_end_but_never_past_the_absolute_one,
+            the_last_counter_is_answered_the_same_within_the_grace,
+            the_last_counter_ends_the_session_after_the_grace,
+            an_older_counter_ends_the_session_at_once,
+            a_counter_from_the_future_changes_nothing,
+            an_expired_or_unknown_session_is_over,
+            concurrent_rotations_of_one_session_have_one_successor,
+            a_used_counter_that_comes_many_times_at_once_revokes_once,
+            a_list_holds_the_live_sessions_of_one_user_newest_first_in_pages,
+            ending_a_session_revokes_its_tokens,
+            only_its_own_user_can_end_a_session,
+            a_session_ends_once_however_many_ask,
+            ending_all_sessions_can_keep_one,
+            voiding_tokens_leaves_the_sessions,
+            revocations_are_read_in_order_from_any_cursor_in_batches,
+            revocations_of_many_writers_are_all_there_once,
+            a_reader_behind_many_writers_misses_nothing,
+            what_has_expired_is_swept_and_nothing_else,
+            a_number_is_never_used_twice_and_the_newest_is_remembered,
+        })+
+    };
+}
+
+suite! {
+    sqlite, super::open_sqlite;
+    postgres, super::open_postgres;
+    redis, super::open_redis;
+    redis_cluster, super::open_redis_cluster;
+}

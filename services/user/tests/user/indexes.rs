@@ -1,0 +1,54 @@
+//! No query of the store reads a whole table on PostgreSQL: what the server has counted proves it.
+
+use drystone_backends::Postgres;
+use drystone_mesh::{clock::Clock, page::Page};
+use drystone_store::{Db, Place};
+use drystone_user::{DisplayName, Email, MIGRATIONS, NewAccount, Role, Roles, UserStore};
+use uuid::Uuid;
+
+/// More often than a statement is planned anew: then PostgreSQL may keep one plan for all.
+const ROUNDS: usize = 8;
+
+const CROWD: &str = "
+    INSERT INTO drystone_user.account (id, email, email_key, display_name, roles, version, created_at, updated_at)
+    SELECT gen_random_uuid(), n || '@crowd.example', n || '@crowd.example', 'One of many', 'member', 1, n, n
+    FROM generate_series(1, 20000) AS n;
+    ANALYZE";
+
+#[tokio::test]
+async fn every_account_is_found_by_an_index() {
+    let database = Postgres::shared().await.database().await;
+    let place = Place::server("user", database.as_str()).unwrap();
+    Db::open(place.clone(), MIGRATIONS).await.unwrap().close().await;
+    database.run(CROWD).await;
+    database.count_anew().await;
+
+    let db = Db::open(place, MIGRATIONS).await.unwrap();
+    let store = UserStore::new(db.clone());
+    let now = Clock::system().now();
+    for round in 0..ROUNDS {
+        let new = NewAccount {
+            id: Uuid::now_v7(),
+            email: Email::parse(&format!("ada{round}@example.com")).unwrap(),
+            display_name: DisplayName::parse("Ada").unwrap(),
+            roles: Role::Member.into(),
+        };
+        let (id, email) = (new.id, new.email.clone());
+        let name = DisplayName::parse("Countess").unwrap();
+        for _ in 0..2 {
+            store.create(new.clone(), now).await.unwrap();
+        }
+        store.find(id).await.unwrap().unwrap();
+        store.find_by_email(&email).await.unwrap().unwrap();
+        store.list(&Page { size: 50, after: None }).await.unwrap();
+        store.list(&Page { size: 50, after: Some(Uuid::from_u128(1 << 127)) }).await.unwrap();
+        store.rename(id, &name, Some(1), now).await.unwrap().unwrap();
+        store.rename(id, &name, Some(1), now).await.unwrap_err();
+        store.rename(id, &name, None, now).await.unwrap().unwrap();
+        store.set_roles(id, Roles::default(), now).await.unwrap().unwrap();
+    }
+    db.close().await;
+    let scans = database.scans("drystone_user").await["account"];
+    assert_eq!(scans.whole, 0);
+    assert!(scans.by_index >= i64::try_from(ROUNDS * 9).unwrap(), "{scans:?}");
+}

@@ -1,0 +1,315 @@
+//! The RPCs of the user service, called as a given user.
+
+mod sessions;
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use drystone::{
+    Reason,
+    user::v1::{
+        GetMeRequest, GetUserRequest, ListUsersRequest, LookUpForSignInRequest, LookUpForSignInResponse,
+        ProvisionUserRequest, SetUserRolesRequest, UpdateUserRequest, User, look_up_for_sign_in_request::Key,
+        user_service_server::UserService,
+    },
+};
+use drystone_mesh::{
+    call::{self, Call, Client, Parts},
+    clock::Clock,
+    error::reason_of,
+    telemetry::TraceContext,
+    token::Principal,
+};
+use drystone_store::Db;
+use drystone_user::{Deps, MIGRATIONS, Permissions, Service, UserStore};
+use sessions::Sessions;
+use tempfile::TempDir;
+use tonic::{Request, Response, Status};
+use uuid::Uuid;
+
+/// The service on an empty store, with a clock that stands still.
+struct Fixture {
+    service: Service,
+    sessions: Sessions,
+    clock: Clock,
+    _directory: TempDir,
+}
+
+impl Fixture {
+    async fn new() -> Self {
+        let directory = TempDir::new().unwrap();
+        let db = Db::open(&directory.path().join("user.db"), MIGRATIONS).await.unwrap();
+        let clock = Clock::manual(Clock::system().now());
+        let sessions = Sessions::away();
+        let service = Service::new(Deps {
+            permissions: Permissions::of(&drystone::contracts().unwrap()),
+            store: UserStore::new(db),
+            sessions: sessions.client.clone(),
+            clock: clock.clone(),
+        });
+        Self { service, sessions, clock, _directory: directory }
+    }
+
+    async fn create(&self, email: &str) -> User {
+        let request = create(Uuid::now_v7(), email);
+        self.service.provision_user(Request::new(request)).await.unwrap().into_inner()
+    }
+
+    async fn update(&self, by: Request<UpdateUserRequest>) -> Result<User, Reason> {
+        answer(self.service.update_user(by).await)
+    }
+
+    async fn look_up(&self, key: Key) -> Result<LookUpForSignInResponse, Reason> {
+        answer(self.service.look_up_for_sign_in(Request::new(LookUpForSignInRequest { key: Some(key) })).await)
+    }
+
+    async fn set_roles(&self, id: &str, roles: &[&str]) -> Result<User, Reason> {
+        let roles = roles.iter().map(ToString::to_string).collect();
+        let request = request_of(None, SetUserRolesRequest { id: id.to_owned(), roles });
+        answer(self.service.set_user_roles(request).await)
+    }
+}
+
+fn create(id: Uuid, email: &str) -> ProvisionUserRequest {
+    ProvisionUserRequest { user_id: id.to_string(), email: email.to_owned(), display_name: "Ada".to_owned() }
+}
+
+/// A request that passed the server stack: of this user, or of nobody.
+fn request_of<T>(principal: Option<Principal>, message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.extensions_mut().insert(Call::new(Parts {
+        request_id: call::new_request_id(),
+        trace: TraceContext::new_root(),
+        deadline: None,
+        caller: None,
+        principal: principal.map(Arc::new),
+        authorization: None,
+        client: Client::default(),
+    }));
+    request
+}
+
+/// A request of the user with this id and these permissions.
+fn as_user<T>(id: &str, permissions: &[&str], message: T) -> Request<T> {
+    let now = Clock::system().now();
+    let principal = Principal {
+        user_id: id.parse().unwrap(),
+        session_id: Uuid::now_v7(),
+        token_id: Uuid::now_v7(),
+        issued_at: now,
+        expires_at: now + Duration::from_mins(5),
+        auth_time: now,
+        roles: Vec::new(),
+        permissions: permissions.iter().map(ToString::to_string).collect(),
+        properties: BTreeMap::new(),
+    };
+    request_of(Some(principal), message)
+}
+
+fn rename(id: &str, name: &str, etag: &str, mask: &[&str]) -> UpdateUserRequest {
+    let user = User { id: id.to_owned(), display_name: name.to_owned(), etag: etag.to_owned(), ..User::default() };
+    let paths = mask.iter().map(ToString::to_string).collect();
+    UpdateUserRequest { user: Some(user), update_mask: Some(prost_types::FieldMask { paths }) }
+}
+
+/// What was answered, or the reason of the refusal.
+fn answer<T>(result: Result<Response<T>, Status>) -> Result<T, Reason> {
+    result.map(Response::into_inner).map_err(|status| reason_of(&status).expect("a refusal of ours has a reason"))
+}
+
+#[tokio::test]
+async fn an_account_is_created_with_the_role_of_a_member() {
+    let fixture = Fixture::new().await;
+    let user = fixture.create("Ada@Example.com").await;
+    assert_eq!((user.email.as_str(), user.display_name.as_str()), ("Ada@Example.com", "Ada"));
+    assert_eq!(user.roles, ["member"]);
+    assert!(!user.etag.is_empty());
+    assert_eq!(user.create_time, user.update_time);
+    assert_eq!(user.create_time.unwrap().seconds, fixture.clock.now().timestamp());
+}
+
+#[tokio::test]
+async fn creating_an_account_is_safe_to_repeat_and_to_nothing_else() {
+    let fixture = Fixture::new().await;
+    let user = fixture.create("ada@example.com").await;
+    let ask =
+        async |id: Uuid, email: &str| answer(fixture.service.provision_user(Request::new(create(id, email))).await);
+    let id: Uuid = user.id.parse().unwrap();
+    assert_eq!(ask(id, "ADA@example.com").await, Ok(user));
+    assert_eq!(ask(id, "eve@example.com").await, Err(Reason::RequestIdReused));
+    assert_eq!(ask(Uuid::now_v7(), "ADA@example.com").await, Err(Reason::EmailTaken));
+}
+
+#[tokio::test]
+async fn an_account_that_breaks_the_rules_is_not_created() {
+    let fixture = Fixture::new().await;
+    let lawful = create(Uuid::now_v7(), "ada@example.com");
+    for request in [
+        create(Uuid::from_u128(7), "ada@example.com"),
+        ProvisionUserRequest { email: "ada".to_owned(), ..lawful.clone() },
+        ProvisionUserRequest { display_name: "   ".to_owned(), ..lawful.clone() },
+        ProvisionUserRequest { display_name: "\u{200b}".to_owned(), ..lawful.clone() },
+        ProvisionUserRequest { display_name: "Ada\u{202e}".to_owned(), ..lawful.clone() },
+        ProvisionUserRequest { user_id: "ada".to_owned(), ..lawful },
+    ] {
+        assert_eq!(answer(fixture.service.provision_user(Request::new(request)).await), Err(Reason::InvalidRequest));
+    }
+}
+
+#[tokio::test]
+async fn whoever_signs_in_is_found_by_address_in_any_case_and_by_id() {
+    let fixture = Fixture::new().await;
+    let user = fixture.create("Ada@example.com").await;
+    let expected =
+        LookUpForSignInResponse { user_id: user.id.clone(), roles: vec!["member".to_owned()], permissions: vec![] };
+    for key in [Key::Email(" ada@EXAMPLE.com ".to_owned()), Key::UserId(user.id)] {
+        assert_eq!(fixture.look_up(key).await.as_ref(), Ok(&expected));
+    }
+}
+
+#[tokio::test]
+async fn an_unknown_address_and_what_is_none_are_answered_the_same() {
+    let fixture = Fixture::new().await;
+    for text in ["eve@example.com", "eve", ""] {
+        assert_eq!(fixture.look_up(Key::Email(text.to_owned())).await, Err(Reason::UserNotFound));
+    }
+    assert_eq!(fixture.look_up(Key::UserId(Uuid::now_v7().to_string())).await, Err(Reason::UserNotFound));
+}
+
+#[tokio::test]
+async fn a_user_reads_their_own_account() {
+    let fixture = Fixture::new().await;
+    let user = fixture.create("ada@example.com").await;
+    let me = answer(fixture.service.get_me(as_user(&user.id, &[], GetMeRequest {})).await);
+    assert_eq!(me.unwrap(), user);
+    let same = answer(fixture.service.get_user(as_user(&user.id, &[], GetUserRequest { id: user.id.clone() })).await);
+    assert_eq!(same.unwrap(), user);
+}
+
+#[tokio::test]
+async fn without_a_user_there_is_no_me() {
+    let fixture = Fixture::new().await;
+    let nobody = answer(fixture.service.get_me(request_of(None, GetMeRequest {})).await);
+    assert_eq!(nobody, Err(Reason::TokenMissing));
+    let gone = as_user(&Uuid::now_v7().to_string(), &[], GetMeRequest {});
+    assert_eq!(answer(fixture.service.get_me(gone).await), Err(Reason::UserNotFound));
+}
+
+#[tokio::test]
+async fn the_account_of_another_is_there_only_for_whom_may_read_all() {
+    let fixture = Fixture::new().await;
+    let (ada, eve) = (fixture.create("ada@example.com").await, fixture.create("eve@example.com").await);
+    let read = async |permissions: &[&str], id: &str| {
+        answer(fixture.service.get_user(as_user(&eve.id, permissions, GetUserRequest { id: id.to_owned() })).await)
+    };
+    assert_eq!(read(&[], &ada.id).await, Err(Reason::UserNotFound));
+    assert_eq!(read(&["users:read"], &ada.id).await.unwrap(), ada);
+    assert_eq!(read(&["users:read"], &Uuid::now_v7().to_string()).await, Err(Reason::UserNotFound));
+}
+
+#[tokio::test]
+async fn a_user_changes_their_name_with_and_without_a_mask() {
+    let fixture = Fixture::new().await;
+    let user = fixture.create("ada@example.com").await;
+    fixture.clock.advance(Duration::from_secs(1));
+    for (name, mask) in [("Countess", vec![]), ("Lady", vec!["display_name"]), ("Ada", vec!["*", "etag", "id"])] {
+        let renamed = fixture.update(as_user(&user.id, &[], rename(&user.id, name, "", &mask))).await.unwrap();
+        assert_eq!(renamed.display_name, name);
+        assert_ne!(renamed.etag, user.etag);
+        assert_ne!(renamed.update_time, user.update_time);
+        assert_eq!(renamed.create_time, user.create_time);
+    }
+}
+
+#[tokio::test]
+async fn nothing_but_the_name_can_be_changed_and_not_to_nothing() {
+    let fixture = Fixture::new().await;
+    let user = fixture.create("ada@example.com").await;
+    for (name, mask) in [
+        ("A", vec!["email"]),
+        ("A", vec!["display_name", "roles"]),
+        ("A", vec!["etag"]),
+        ("", vec!["display_name"]),
+        ("", vec![]),
+        (" ", vec![]),
+    ] {
+        let refused = fixture.update(as_user(&user.id, &[], rename(&user.id, name, "", &mask))).await;
+        assert_eq!(refused, Err(Reason::InvalidRequest), "{name:?} {mask:?}");
+    }
+    let nameless = as_user(&user.id, &[], rename("", "Ada", "", &[]));
+    assert_eq!(fixture.update(nameless).await, Err(Reason::InvalidRequest));
+}
+
+#[tokio::test]
+async fn a_change_that_comes_too_late_is_refused() {
+    let fixture = Fixture::new().await;
+    let user = fixture.create("ada@example.com").await;
+    let change = |etag: &str| as_user(&user.id, &[], rename(&user.id, "Countess", etag, &[]));
+    assert!(fixture.update(change(&user.etag)).await.is_ok());
+    assert_eq!(fixture.update(change(&user.etag)).await, Err(Reason::StaleEtag));
+    assert_eq!(fixture.update(change("none of ours")).await, Err(Reason::StaleEtag));
+}
+
+#[tokio::test]
+async fn the_account_of_another_is_changed_only_by_whom_may_write_all() {
+    let fixture = Fixture::new().await;
+    let (ada, eve) = (fixture.create("ada@example.com").await, fixture.create("eve@example.com").await);
+    let change =
+        async |permissions: &[&str]| fixture.update(as_user(&eve.id, permissions, rename(&ada.id, "A", "", &[]))).await;
+    assert_eq!(change(&[]).await, Err(Reason::UserNotFound));
+    assert_eq!(change(&["users:read"]).await, Err(Reason::PermissionMissing));
+    assert_eq!(change(&["users:write"]).await.unwrap().display_name, "A");
+}
+
+#[tokio::test]
+async fn pages_of_accounts_follow_one_another_to_the_end() {
+    let fixture = Fixture::new().await;
+    let mut expected = Vec::new();
+    for number in 0..7 {
+        expected.push(fixture.create(&format!("user{number}@example.com")).await);
+    }
+    let (mut seen, mut page_token) = (Vec::new(), String::new());
+    loop {
+        let request = ListUsersRequest { page_size: 3, page_token };
+        let page = answer(fixture.service.list_users(Request::new(request)).await).unwrap();
+        seen.extend(page.users);
+        page_token = page.next_page_token;
+        if page_token.is_empty() {
+            break;
+        }
+        // Whoever comes now comes last.
+        expected.push(fixture.create(&format!("late{}@example.com", seen.len())).await);
+    }
+    assert_eq!(seen, expected);
+
+    let strange = ListUsersRequest { page_size: 3, page_token: "strange".to_owned() };
+    assert_eq!(answer(fixture.service.list_users(Request::new(strange)).await), Err(Reason::InvalidPageToken));
+}
+
+#[tokio::test]
+async fn new_roles_void_the_tokens_that_carry_the_old_ones() {
+    let mut fixture = Fixture::new().await;
+    fixture.sessions.start();
+    let user = fixture.create("ada@example.com").await;
+    assert_eq!(fixture.set_roles(&user.id, &["member", "admin"]).await.unwrap().roles, ["admin", "member"]);
+    assert_eq!(*fixture.sessions.voided.lock().unwrap(), std::slice::from_ref(&user.id));
+    let found = fixture.look_up(Key::UserId(user.id.clone())).await.unwrap();
+    assert_eq!(found.permissions, ["users:read", "users:write"]);
+
+    let none: [&str; 0] = [];
+    assert_eq!(fixture.set_roles(&user.id, &none).await.unwrap().roles, none);
+    assert_eq!(fixture.set_roles(&user.id, &["owner"]).await, Err(Reason::InvalidRequest));
+    assert_eq!(fixture.set_roles(&Uuid::now_v7().to_string(), &[]).await, Err(Reason::UserNotFound));
+    assert_eq!(fixture.sessions.voided.lock().unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn a_change_of_roles_that_failed_half_way_is_finished_by_the_same_call() {
+    let mut fixture = Fixture::new().await;
+    let user = fixture.create("ada@example.com").await;
+    assert_eq!(fixture.set_roles(&user.id, &["admin"]).await, Err(Reason::Unavailable));
+    assert_eq!(fixture.look_up(Key::UserId(user.id.clone())).await.unwrap().roles, ["admin"]);
+
+    fixture.sessions.start();
+    assert_eq!(fixture.set_roles(&user.id, &["admin"]).await.unwrap().roles, ["admin"]);
+    assert_eq!(*fixture.sessions.voided.lock().unwrap(), [user.id]);
+}

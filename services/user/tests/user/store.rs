@@ -1,0 +1,240 @@
+//! What every store of accounts promises. A new backend joins with one line at the end.
+
+use std::{any::Any, collections::HashSet, time::Duration};
+
+use drystone_backends::Postgres;
+use drystone_mesh::{clock::Clock, page::Page};
+use drystone_store::{Db, Place};
+use drystone_user::{Account, DisplayName, Email, Error, MIGRATIONS, NewAccount, Role, Roles, UserStore};
+use tempfile::TempDir;
+use tokio::task::JoinSet;
+use uuid::Uuid;
+
+/// A store with nothing in it, and a clock that stands still.
+struct Fixture {
+    store: UserStore,
+    clock: Clock,
+    /// The database goes when this does.
+    _keep: Box<dyn Any>,
+}
+
+impl Fixture {
+    async fn sqlite() -> Self {
+        let directory = TempDir::new().unwrap();
+        let db = Db::open(&directory.path().join("user.db"), MIGRATIONS).await.unwrap();
+        Self::on(db, directory)
+    }
+
+    async fn postgres() -> Self {
+        let database = Postgres::shared().await.database().await;
+        let db = Db::open(Place::server("user", database.as_str()).unwrap(), MIGRATIONS).await.unwrap();
+        Self::on(db, database)
+    }
+
+    fn on(db: Db, keep: impl Any) -> Self {
+        let clock = Clock::manual(Clock::system().now());
+        Self { store: UserStore::new(db), clock, _keep: Box::new(keep) }
+    }
+
+    async fn create(&self, email: &str) -> Account {
+        self.store.create(new(email), self.clock.now()).await.unwrap()
+    }
+}
+
+fn new(email: &str) -> NewAccount {
+    NewAccount {
+        id: Uuid::now_v7(),
+        email: Email::parse(email).unwrap(),
+        display_name: name("Ada"),
+        roles: Role::Member.into(),
+    }
+}
+
+fn name(text: &str) -> DisplayName {
+    DisplayName::parse(text).unwrap()
+}
+
+async fn an_account_is_found_by_its_id_and_by_its_address_in_any_case(fixture: Fixture) {
+    let created = fixture.create("Ada@Example.com").await;
+    assert_eq!(created.email.as_str(), "Ada@Example.com");
+    assert_eq!(created.created_at, fixture.clock.now());
+    assert_eq!(created.updated_at, fixture.clock.now());
+
+    assert_eq!(fixture.store.find(created.id).await.unwrap().as_ref(), Some(&created));
+    let sought = Email::parse("aDA@eXAMPLE.COM").unwrap();
+    assert_eq!(fixture.store.find_by_email(&sought).await.unwrap(), Some(created));
+}
+
+async fn what_is_not_there_is_none(fixture: Fixture) {
+    let (store, now) = (&fixture.store, fixture.clock.now());
+    let id = Uuid::now_v7();
+    assert_eq!(store.find(id).await.unwrap(), None);
+    assert_eq!(store.find_by_email(&Email::parse("ada@example.com").unwrap()).await.unwrap(), None);
+    assert_eq!(store.rename(id, &name("Eve"), None, now).await.unwrap(), None);
+    assert_eq!(store.rename(id, &name("Eve"), Some(1), now).await.unwrap(), None);
+    assert_eq!(store.set_roles(id, Roles::default(), now).await.unwrap(), None);
+}
+
+async fn creating_an_account_again_answers_the_one_that_is_there(fixture: Fixture) {
+    let first = fixture.create("ada@example.com").await;
+    fixture.clock.advance(Duration::from_secs(1));
+    let again = NewAccount { id: first.id, display_name: name("Somebody else"), ..new("ADA@example.com") };
+    assert_eq!(fixture.store.create(again, fixture.clock.now()).await.unwrap(), first);
+}
+
+async fn an_id_is_given_to_one_address_only(fixture: Fixture) {
+    let first = fixture.create("ada@example.com").await;
+    let other = NewAccount { id: first.id, ..new("eve@example.com") };
+    assert!(matches!(fixture.store.create(other, fixture.clock.now()).await, Err(Error::IdTaken)));
+    assert_eq!(fixture.store.find(first.id).await.unwrap(), Some(first));
+}
+
+async fn an_address_is_given_to_one_account_only_whatever_its_case(fixture: Fixture) {
+    fixture.create("ada@example.com").await;
+    let taken = fixture.store.create(new("ADA@EXAMPLE.COM"), fixture.clock.now()).await;
+    assert!(matches!(taken, Err(Error::EmailTaken)));
+}
+
+async fn of_many_who_want_an_address_at_once_one_gets_it(fixture: Fixture) {
+    let mut tasks = JoinSet::new();
+    for number in 0..16 {
+        let (store, now) = (fixture.store.clone(), fixture.clock.now());
+        let email = if number % 2 == 0 { "ada@example.com" } else { "Ada@Example.Com" };
+        tasks.spawn(async move { store.create(new(email), now).await });
+    }
+    let (created, refused): (Vec<_>, Vec<_>) = tasks.join_all().await.into_iter().partition(Result::is_ok);
+    assert_eq!(created.len(), 1);
+    assert!(refused.iter().all(|result| matches!(result, Err(Error::EmailTaken))));
+}
+
+async fn of_many_repetitions_at_once_all_get_the_same_account(fixture: Fixture) {
+    let wanted = new("ada@example.com");
+    let mut tasks = JoinSet::new();
+    for _ in 0..16 {
+        let (store, wanted, now) = (fixture.store.clone(), wanted.clone(), fixture.clock.now());
+        tasks.spawn(async move { store.create(wanted, now).await.unwrap().id });
+    }
+    assert!(tasks.join_all().await.into_iter().all(|id| id == wanted.id));
+}
+
+async fn a_name_changes_at_the_version_that_was_asked_for(fixture: Fixture) {
+    let first = fixture.create("ada@example.com").await;
+    fixture.clock.advance(Duration::from_secs(1));
+    let now = fixture.clock.now();
+
+    let second = fixture.store.rename(first.id, &name("Countess"), Some(first.version), now).await.unwrap().unwrap();
+    assert_ne!(second.version, first.version);
+    let expected =
+        Account { display_name: name("Countess"), version: second.version, updated_at: now, ..first.clone() };
+    assert_eq!(second, expected);
+
+    let late = fixture.store.rename(first.id, &name("Ada"), Some(first.version), now).await;
+    assert!(matches!(late, Err(Error::Stale)));
+    assert_eq!(fixture.store.find(first.id).await.unwrap(), Some(second));
+
+    let whatever = fixture.store.rename(first.id, &name("Ada"), None, now).await.unwrap().unwrap();
+    assert_eq!(whatever.display_name, name("Ada"));
+}
+
+async fn an_account_that_has_the_name_already_stays_at_its_version(fixture: Fixture) {
+    let first = fixture.create("ada@example.com").await;
+    fixture.clock.advance(Duration::from_secs(1));
+    let now = fixture.clock.now();
+    for version in [None, Some(first.version)] {
+        let same = fixture.store.rename(first.id, &first.display_name, version, now).await.unwrap();
+        assert_eq!(same.as_ref(), Some(&first));
+    }
+    let late = fixture.store.rename(first.id, &first.display_name, Some(first.version + 1), now).await;
+    assert!(matches!(late, Err(Error::Stale)));
+}
+
+async fn of_many_changes_to_one_version_one_wins(fixture: Fixture) {
+    let account = fixture.create("ada@example.com").await;
+    let mut tasks = JoinSet::new();
+    for number in 0..16 {
+        let (store, now) = (fixture.store.clone(), fixture.clock.now());
+        let name = name(&format!("Ada {number}"));
+        tasks.spawn(async move { store.rename(account.id, &name, Some(account.version), now).await });
+    }
+    let (won, lost): (Vec<_>, Vec<_>) = tasks.join_all().await.into_iter().partition(Result::is_ok);
+    assert_eq!(won.len(), 1);
+    assert!(lost.iter().all(|result| matches!(result, Err(Error::Stale))));
+    let winner = won.into_iter().next().unwrap().unwrap();
+    assert_eq!(fixture.store.find(account.id).await.unwrap(), winner);
+}
+
+async fn roles_are_replaced_and_count_as_a_change_only_if_they_differ(fixture: Fixture) {
+    let first = fixture.create("ada@example.com").await;
+    fixture.clock.advance(Duration::from_secs(1));
+    let now = fixture.clock.now();
+
+    let promoted = fixture.store.set_roles(first.id, Role::Admin.into(), now).await.unwrap().unwrap();
+    assert_eq!(promoted.roles, Role::Admin.into());
+    assert_ne!(promoted.version, first.version);
+    assert_eq!(promoted.updated_at, now);
+
+    fixture.clock.advance(Duration::from_secs(1));
+    let again = fixture.store.set_roles(first.id, Role::Admin.into(), fixture.clock.now()).await.unwrap();
+    assert_eq!(again, Some(promoted));
+
+    let none = fixture.store.set_roles(first.id, Roles::default(), now).await.unwrap().unwrap();
+    assert_eq!(none.roles, Roles::default());
+}
+
+async fn pages_pass_every_account_once_oldest_first_while_others_come(fixture: Fixture) {
+    let mut expected = Vec::new();
+    for number in 0..25 {
+        expected.push(fixture.create(&format!("user{number}@example.com")).await.id);
+    }
+    let (store, clock) = (fixture.store.clone(), fixture.clock.clone());
+    let newcomers = tokio::spawn(async move {
+        for number in 25..50 {
+            store.create(new(&format!("user{number}@example.com")), clock.now()).await.unwrap();
+        }
+    });
+    let (mut seen, mut after) = (Vec::new(), None);
+    loop {
+        let rows = fixture.store.list(&Page { size: 4, after }).await.unwrap();
+        assert!(rows.len() <= 5, "a page and one row more, to know that there is more");
+        seen.extend(rows.iter().take(4).map(|account| account.id));
+        after = seen.last().copied();
+        if rows.len() <= 4 {
+            break;
+        }
+    }
+    newcomers.await.unwrap();
+    assert_eq!(seen[..25], expected);
+    assert!(seen.is_sorted());
+    assert_eq!(seen.iter().collect::<HashSet<_>>().len(), seen.len());
+}
+
+macro_rules! contract {
+    ($backend:ident: $($promise:ident,)+) => {
+        mod $backend {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $promise() {
+                    super::$promise(super::Fixture::$backend().await).await;
+                }
+            )+
+        }
+    };
+    ($($backend:ident),+) => {
+        $(contract! { $backend:
+            an_account_is_found_by_its_id_and_by_its_address_in_any_case,
+            what_is_not_there_is_none,
+            creating_an_account_again_answers_the_one_that_is_there,
+            an_id_is_given_to_one_address_only,
+            an_address_is_given_to_one_account_only_whatever_its_case,
+            of_many_who_want_an_address_at_once_one_gets_it,
+            of_many_repetitions_at_once_all_get_the_same_account,
+            a_name_changes_at_the_version_that_was_asked_for,
+            an_account_that_has_the_name_already_stays_at_its_version,
+            of_many_changes_to_one_version_one_wins,
+            roles_are_replaced_and_count_as_a_change_only_if_they_differ,
+            pages_pass_every_account_once_oldest_first_while_others_come,
+        })+
+    };
+}
+
+contract!(sqlite, postgres);

@@ -1,0 +1,4 @@
+//! What an operator sees of a mesh: health, metrics and logs.
+
+mod health_command;
+mod signals;
