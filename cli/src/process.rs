@@ -327,20 +327,20 @@ impl StopSignal {
 
 /// Waits until every part works that cannot be done without, and every service here can check tokens.
 async fn ready(health: &Health) {
-    const PACE: Duration = Duration::from_millis(5);
-    const PATIENCE: Duration = Duration::from_secs(10);
+    const POLL_INTERVAL: Duration = Duration::from_millis(5);
+    const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
-    let mut complained = Instant::now();
+    let mut logged = Instant::now();
     while !is_ready(health) {
-        if complained.elapsed() > PATIENCE {
-            complained = Instant::now();
+        if logged.elapsed() > LOG_INTERVAL {
+            logged = Instant::now();
             let components = health.report().components;
             let waiting = components.iter().filter(|(_, component)| component.state != State::Up);
             let waiting: Vec<String> =
                 waiting.map(|(name, component)| format!("{name}: {}", component.detail)).collect();
             warn!(waiting_for = waiting.join("; "), "not ready yet");
         }
-        tokio::time::sleep(PACE).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
 }
 

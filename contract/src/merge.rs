@@ -74,6 +74,12 @@ impl Contracts {
         self.0.by_path.get(path)
     }
 
+    /// The workload that serves a gRPC service, by its full name `package.Service`.
+    #[must_use]
+    pub fn workload_of(&self, service: &str) -> Option<&str> {
+        self.0.methods.iter().find(|method| method.service() == service).map(|method| &*method.workload)
+    }
+
     /// Every permission.
     #[must_use]
     pub fn permissions(&self) -> &[Permission] {

@@ -184,7 +184,7 @@ mod tests {
 
     fn caller(id: &str) -> Svid {
         let not_after = Clock::system().now() + Duration::from_mins(1);
-        Svid { id: id.parse().unwrap(), not_after, thumbprint: [0; 32], serial: "1".to_owned() }
+        Svid { id: id.parse().unwrap(), not_after, serial: "1".to_owned() }
     }
 
     fn admits(id: &str) -> Option<Reason> {

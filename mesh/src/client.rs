@@ -80,7 +80,10 @@ pub struct DialerConfig {
 /// A channel that cannot be made.
 #[derive(Debug, thiserror::Error)]
 pub enum DialError {
-    /// Nobody said where the service is.
+    /// No contract says which workload serves it.
+    #[error("no contract of this mesh has the service `{0}`; add the contracts of Drystone")]
+    UnknownService(&'static str),
+    /// The service has no address.
     #[error("the address of the service `{0}` is not known; add it under [peers] in the configuration")]
     UnknownPeer(String),
     /// The address is none.

@@ -5,6 +5,7 @@
 //! | [`identity`] | SPIFFE IDs, certificates and how they are proven, the development CA |
 //! | [`access`] | the rules of the contract, and the layer that holds callers to them |
 //! | [`token`] | access tokens: strict verification, key sets, what has been revoked |
+//! | [`accept`] | the bounded accept loop of every listener |
 //! | [`server`] | the acceptor, the layer stack, health, reflection, shutdown |
 //! | [`client`] | calls to other services: identity of the callee, deadline, trace |
 //! | [`call`] | one call as a handler sees it |
@@ -22,6 +23,7 @@
 //! | [`node`] | one service's share of all this, put together |
 //! | [`module`] | what a service crate exports, and what its service is started with |
 
+pub mod accept;
 pub mod access;
 pub mod backoff;
 pub mod call;

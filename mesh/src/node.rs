@@ -4,7 +4,11 @@ use std::time::Duration;
 
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use drystone::{auth::v1::key_service_client::KeyServiceClient, contract::Contracts};
+use drystone::{
+    auth::v1::{key_service_client::KeyServiceClient, key_service_server},
+    contract::Contracts,
+    session::v1::session_service_server,
+};
 
 use crate::{
     client::{DialError, Dialer, DialerConfig, Peers},
@@ -76,7 +80,7 @@ impl Node {
     /// A node whose view of keys and revocations is kept up to date in the background until its `stop`.
     ///
     /// # Errors
-    /// [`DialError`] if it is not known where the auth or the session service is.
+    /// [`DialError`] if it is not known where keys or revocations come from.
     pub fn start(config: NodeConfig) -> Result<Self, DialError> {
         let NodeConfig { name, identity, contracts, limits, clock, metrics, health, peers, tokens, tasks, stop } =
             config;
@@ -94,11 +98,14 @@ impl Node {
 
         let (keys, revocations) = (KeySet::default(), RevocationView::new(clock.clone()));
         let verifier = Verifier::new(tokens, keys.clone(), revocations.clone(), clock.clone());
-        // Tokens that stand keep working while either is away, so neither is vital.
-        let key_service = KeyServiceClient::new(dialer.dependency("auth", Kind::Optional)?);
-        dialer.dependency("session", Kind::Optional)?;
-        tasks.spawn(watch_keys(key_service, keys.clone(), stop.clone()));
-        tasks.spawn(watch_revocations(dialer.instances("session")?, revocations.clone(), stop.clone()));
+        let served_by = |service| contracts.workload_of(service).ok_or(DialError::UnknownService(service));
+        let key_service = served_by(key_service_server::SERVICE_NAME)?;
+        let revocation_service = served_by(session_service_server::SERVICE_NAME)?;
+        // Tokens that were issued keep working while either is unavailable, so neither is vital.
+        let key_client = KeyServiceClient::new(dialer.dependency(key_service, Kind::Optional)?);
+        dialer.dependency(revocation_service, Kind::Optional)?;
+        tasks.spawn(watch_keys(key_client, keys.clone(), stop.clone()));
+        tasks.spawn(watch_revocations(dialer.instances(revocation_service)?, revocations.clone(), stop.clone()));
         // Not vital either: services that wait for each other's readiness would wait for ever.
         let component = health.component(format!("{name}{TOKEN_CHECKS}"), Kind::Optional);
         tasks.spawn(report_token_checks(keys, revocations, component, stop.clone()));

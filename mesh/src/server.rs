@@ -124,7 +124,8 @@ impl Server {
             warn!(service, remote = %refusal.remote, reason = refusal.reason(), cause = %refusal, "handshake refused");
         };
         let accept_limits = self.limits.accept;
-        let connections = acceptor::accept(listener, self.node.identity.clone(), accept_limits, refused, stop.clone());
+        let connections =
+            acceptor::accept_peers(listener, self.node.identity.clone(), accept_limits, refused, stop.clone());
         tokio::pin!(connections);
 
         let graceful = GracefulShutdown::new();

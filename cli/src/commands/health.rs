@@ -24,9 +24,9 @@ use crate::{
 };
 
 /// How long the answer may take. Whoever asks every few seconds must not wait for longer.
-const PATIENCE: Duration = Duration::from_secs(3);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 /// More than any report needs.
-const MOST_BYTES: usize = 1 << 20;
+const MAX_REPORT_BYTES: usize = 1 << 20;
 /// Tells how the whole is and how each component is, in one answer that does not contradict itself.
 const PATH: &str = "/health/detailed";
 
@@ -49,8 +49,9 @@ pub(crate) fn run(app: &App, args: &Args) -> Result<()> {
     // Asked every few seconds, it should not start a thread for each core.
     let runtime = Builder::new_current_thread().enable_all().build().context("the process cannot wait for answers")?;
     let report = runtime.block_on(async {
-        let late = || anyhow!("{admin} does not answer within {PATIENCE:?}; look at what keeps the process there busy");
-        timeout(PATIENCE, admin.ask()).await.unwrap_or_else(|_| Err(late()))
+        let late =
+            || anyhow!("{admin} does not answer within {ANSWER_TIMEOUT:?}; look at what keeps the process there busy");
+        timeout(ANSWER_TIMEOUT, admin.ask()).await.unwrap_or_else(|_| Err(late()))
     })?;
     match report.status {
         Status::Ok => output::print("ready\n"),
@@ -115,7 +116,7 @@ async fn get(stream: TcpStream, host: &str) -> Result<(StatusCode, Bytes)> {
     tokio::spawn(connection);
     let request = Request::get(PATH).header(header::HOST, host).body(Empty::<Bytes>::new())?;
     let (head, body) = sender.send_request(request).await?.into_parts();
-    let body = Limited::new(body, MOST_BYTES).collect().await.map_err(|error| anyhow!(error))?;
+    let body = Limited::new(body, MAX_REPORT_BYTES).collect().await.map_err(|error| anyhow!(error))?;
     Ok((head.status, body.to_bytes()))
 }
 

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// More than this is no limit; 0 says so.
-const MOST: u32 = 1_000_000;
+/// The most that can be configured; 0 is for no limit.
+const MAX_PER_MINUTE: u32 = 1_000_000;
 
 /// A hundred a second, and a minute's worth at once. Many people can share one address (an office, a mobile network), each
 /// with a few requests for every click, so that less would turn away guests; one machine that wants more than this
@@ -69,13 +69,15 @@ impl LimitsConfig {
             ("sign_in_per_minute", self.sign_in_per_minute),
             ("registration_per_minute", self.registration_per_minute),
         ] {
-            if value > MOST {
-                return Err(format!("limits.{key} must be at most {MOST}; 0 is for no limit"));
+            if value > MAX_PER_MINUTE {
+                return Err(format!("limits.{key} must be at most {MAX_PER_MINUTE}; 0 is for no limit"));
             }
         }
         for (name, calls) in &self.calls_per_minute {
-            if *calls > MOST {
-                return Err(format!("limits.calls_per_minute.{name} must be at most {MOST}; 0 is for no limit"));
+            if *calls > MAX_PER_MINUTE {
+                return Err(format!(
+                    "limits.calls_per_minute.{name} must be at most {MAX_PER_MINUTE}; 0 is for no limit"
+                ));
             }
             if ["default", "sign_in", "registration"].contains(&name.as_str()) {
                 return Err(format!("limits.calls_per_minute.{name} has a key of its own in [limits]; set that one"));

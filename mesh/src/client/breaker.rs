@@ -13,8 +13,8 @@ use std::{
 
 use tokio::sync::Notify;
 
-/// So many failures in a row are no accident.
-const IN_A_ROW: u32 = 5;
+/// How many consecutive failures open the breaker.
+const FAILURE_THRESHOLD: u32 = 5;
 
 /// For how long at least an instance is out that answers health checks and nothing else.
 const HOLD: Duration = Duration::from_secs(1);
@@ -23,7 +23,7 @@ const HOLD: Duration = Duration::from_secs(1);
 #[derive(Debug, Default)]
 pub(super) struct Breaker {
     is_open: AtomicBool,
-    in_a_row: AtomicU32,
+    consecutive_failures: AtomicU32,
     /// Not to be closed before.
     held_until: Mutex<Option<Instant>>,
     tripped: Notify,
@@ -38,14 +38,14 @@ impl Breaker {
     /// A call was answered.
     pub(super) fn succeeded(&self) {
         // Reading is shared between cores, writing is not.
-        if self.in_a_row.load(Ordering::Relaxed) != 0 {
-            self.in_a_row.store(0, Ordering::Relaxed);
+        if self.consecutive_failures.load(Ordering::Relaxed) != 0 {
+            self.consecutive_failures.store(0, Ordering::Relaxed);
         }
     }
 
     /// The instance said that it cannot, or nothing at all.
     pub(super) fn failed(&self) {
-        if self.in_a_row.fetch_add(1, Ordering::Relaxed) + 1 >= IN_A_ROW {
+        if self.consecutive_failures.fetch_add(1, Ordering::Relaxed) + 1 >= FAILURE_THRESHOLD {
             *self.lock() = Some(Instant::now() + HOLD);
             self.trip();
         }
@@ -68,7 +68,7 @@ impl Breaker {
             return false;
         }
         *held_until = None;
-        self.in_a_row.store(0, Ordering::Relaxed);
+        self.consecutive_failures.store(0, Ordering::Relaxed);
         self.is_open.store(false, Ordering::Release);
         true
     }
@@ -93,14 +93,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn failures_in_a_row_put_an_instance_out_and_single_ones_do_not() {
+    fn failures_consecutive_failures_put_an_instance_out_and_single_ones_do_not() {
         let breaker = Breaker::default();
         for _ in 0..20 {
-            (1..IN_A_ROW).for_each(|_| breaker.failed());
+            (1..FAILURE_THRESHOLD).for_each(|_| breaker.failed());
             breaker.succeeded();
         }
         assert!(!breaker.is_open());
-        (0..IN_A_ROW).for_each(|_| breaker.failed());
+        (0..FAILURE_THRESHOLD).for_each(|_| breaker.failed());
         assert!(breaker.is_open());
         assert!(breaker.hold().is_some_and(|hold| hold <= HOLD));
         assert!(!breaker.close() && breaker.is_open(), "it is held out, whatever it says of itself");

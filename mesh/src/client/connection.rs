@@ -25,14 +25,16 @@ use crate::{
 };
 
 /// How long a connection may take, handshake included.
-const CONNECT_TIME: Duration = Duration::from_secs(1);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How much an answer may send ahead of its reader, for one call and for all of a connection.
-const WINDOWS: (u32, u32) = (256 * 1024, 4 * 1024 * 1024);
+/// The flow-control windows of HTTP/2, in bytes: how much a response may send ahead of its reader.
+const STREAM_WINDOW: u32 = 256 * 1024;
+const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
 
 /// How often an idle connection is tried out, and how long the other side has to answer. Between them they bound how long
-/// a peer that vanished without a word is held on to.
-const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(5));
+/// a connection to a peer that vanished silently is kept.
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The body of a request: one message, which can be sent again, or a stream.
 pub(super) type Payload = Either<Message, Body>;
@@ -146,10 +148,10 @@ impl Target {
 
     async fn connect_in_time(&self) -> Result<Connected, NotConnected> {
         let Self { address, .. } = self;
-        match tokio::time::timeout(CONNECT_TIME, self.connect()).await {
+        match tokio::time::timeout(CONNECT_TIMEOUT, self.connect()).await {
             Ok(Ok(connected)) => Ok(connected),
             Ok(Err(error)) => Err(NotConnected(Chain(&*error).to_string().into())),
-            Err(_) => Err(NotConnected(format!("no connection to {address} within {CONNECT_TIME:?}").into())),
+            Err(_) => Err(NotConnected(format!("no connection to {address} within {CONNECT_TIMEOUT:?}").into())),
         }
     }
 
@@ -168,10 +170,10 @@ impl Target {
         let expires_at = own.not_after.min(peer.not_after);
         let (sender, connection) = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
-            .initial_stream_window_size(WINDOWS.0)
-            .initial_connection_window_size(WINDOWS.1)
-            .keep_alive_interval(KEEP_ALIVE.0)
-            .keep_alive_timeout(KEEP_ALIVE.1)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .keep_alive_interval(KEEP_ALIVE_INTERVAL)
+            .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
             .keep_alive_while_idle(true)
             .handshake(TokioIo::new(stream))
             .await?;

@@ -16,11 +16,14 @@ use tokio::time::timeout;
 
 use super::instances::Instances;
 
-/// How often a name is looked up: once found, and until it is.
-const PACE: (Duration, Duration) = (Duration::from_secs(5), Duration::from_millis(500));
+/// How often a name is looked up that was found.
+const LOOKUP_INTERVAL: Duration = Duration::from_secs(5);
 
-/// How long a name may take.
-const PATIENCE: Duration = Duration::from_secs(3);
+/// How often a name is looked up that was not found.
+const LOOKUP_RETRY_INTERVAL: Duration = Duration::from_millis(500);
+
+/// How long one lookup may take.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// `HOST:PORT`: where to find one instance, or all of those that a name stands for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,7 +71,7 @@ pub(super) async fn run(instances: Arc<Instances>, places: Vec<Place>) {
             Some(why) if addresses.is_empty() => instances.set_missing(why),
             _ => instances.set(&addresses),
         }
-        tokio::time::sleep(if addresses.is_empty() { PACE.1 } else { PACE.0 }).await;
+        tokio::time::sleep(if addresses.is_empty() { LOOKUP_RETRY_INTERVAL } else { LOOKUP_INTERVAL }).await;
     }
 }
 
@@ -88,10 +91,10 @@ impl Place {
     /// The addresses that it has now, or why they are not known.
     async fn find(&self) -> Result<Vec<SocketAddr>, String> {
         let Self::Name(host, port) = self else { return Ok(self.address()) };
-        match timeout(PATIENCE, look_up(host, *port)).await {
+        match timeout(LOOKUP_TIMEOUT, look_up(host, *port)).await {
             Ok(Ok(found)) => Ok(found),
             Ok(Err(error)) => Err(format!("the name `{host}` cannot be looked up: {error}")),
-            Err(_) => Err(format!("the name `{host}` cannot be looked up: no answer within {PATIENCE:?}")),
+            Err(_) => Err(format!("the name `{host}` cannot be looked up: no answer within {LOOKUP_TIMEOUT:?}")),
         }
     }
 }

@@ -24,8 +24,8 @@ use crate::{
     identity::{Identity, SpiffeId},
 };
 
-/// A call that is given up after so long without an answer says something of the instance, not of its caller.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// A call that is cancelled after so long without an answer counts as a failure of the instance.
+const UNRESPONSIVE_AFTER: Duration = Duration::from_secs(1);
 
 /// One running instance of a service.
 #[derive(Debug)]
@@ -166,7 +166,7 @@ impl Drop for Exchange<'_> {
     fn drop(&mut self) {
         let time = self.begun.elapsed();
         self.at_hand.took(time);
-        if !self.is_over && time >= PATIENCE {
+        if !self.is_over && time >= UNRESPONSIVE_AFTER {
             self.instance.breaker.failed();
         }
     }

@@ -31,7 +31,9 @@ const FIRST_ADDRESS: Duration = Duration::from_secs(1);
 
 /// How many calls may be sent again: as a share of all, and so many a second that a quiet service has some as well. It is
 /// kept over this time.
-const RETRIES: (f32, u32, Duration) = (0.2, 10, Duration::from_secs(10));
+const RETRY_RATIO: f32 = 0.2;
+const MIN_RETRIES_PER_SECOND: u32 = 10;
+const RETRY_WINDOW: Duration = Duration::from_secs(10);
 
 /// The instances of one service, as one workload calls them.
 pub(crate) struct Instances {
@@ -76,7 +78,7 @@ impl Instances {
             clock,
             current: watch::Sender::new(Arc::new([])),
             missing: Mutex::default(),
-            budget: TpsBudget::new(RETRIES.2, RETRIES.1, RETRIES.0),
+            budget: TpsBudget::new(RETRY_WINDOW, MIN_RETRIES_PER_SECOND, RETRY_RATIO),
             retries,
             out,
             component: OnceLock::new(),

@@ -24,7 +24,7 @@ const START: Duration = Duration::from_secs(3);
 /// How often it is asked meanwhile.
 const START_RETRY: Duration = Duration::from_millis(50);
 /// How long it may take to answer.
-const TIME: Duration = Duration::from_secs(1);
+const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Probes for ever.
 pub(super) async fn run(instances: Arc<Instances>, instance: Arc<Instance>) {
@@ -34,7 +34,7 @@ pub(super) async fn run(instances: Arc<Instances>, instance: Arc<Instance>) {
         if let Some(hold) = instance.breaker.hold() {
             tokio::time::sleep(hold).await;
         }
-        let call = Call::background(Some(Instant::now() + TIME));
+        let call = Call::background(Some(Instant::now() + PROBE_TIMEOUT));
         let answer = client.check(call.request(HealthCheckRequest::default())).await;
         let condition = match answer.map(|answer| answer.into_inner().status()) {
             Ok(ServingStatus::Serving) => Condition::Serving,
@@ -42,7 +42,7 @@ pub(super) async fn run(instances: Arc<Instances>, instance: Arc<Instance>) {
             // It has more to do than it can, and says so; that is what the load is for.
             Err(status) if status.code() == Code::ResourceExhausted => Condition::Serving,
             Err(status) if status.code() == Code::DeadlineExceeded => {
-                Condition::Away(format!("no answer within {TIME:?}"))
+                Condition::Away(format!("no answer within {PROBE_TIMEOUT:?}"))
             }
             Err(status) if status.code() == Code::Unavailable => Condition::Away(instance.trouble()),
             Err(status) => Condition::Ailing(format!("answers {:?}: {}", status.code(), status.message())),

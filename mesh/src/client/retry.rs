@@ -25,7 +25,7 @@ use super::{
 use crate::{call::header, deadline};
 
 /// How often a call is sent at most.
-const MOST: usize = 3;
+const MAX_ATTEMPTS: usize = 3;
 
 /// What may be done with the calls of an RPC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,7 +57,7 @@ pub(super) async fn call(
         let instance = instances.pick(&tried).await?;
         let outcome = instance.call(copy(&head, &message)).await;
         tried.push(instance);
-        let again = tried.len() < MOST
+        let again = tried.len() < MAX_ATTEMPTS
             && match &outcome {
                 // One that could not be reached is out; one that let its connection go in order is not.
                 Err(error) if !error.was_sent => instances.has_any(),

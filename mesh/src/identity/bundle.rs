@@ -62,8 +62,8 @@ impl TrustBundle {
     }
 
     /// These roots and those of another bundle.
-    #[must_use]
-    pub fn merge(mut self, other: Self) -> Self {
+    #[cfg(test)]
+    pub(super) fn merge(mut self, other: Self) -> Self {
         for (domain, roots) in other.domains {
             let own = self.domains.entry(domain).or_default();
             own.anchors.extend(roots.anchors);

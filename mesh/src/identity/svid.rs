@@ -3,7 +3,6 @@
 //! These are the rules that a certificate must keep by itself. That somebody we trust has signed it, and that it is
 //! in its time, is for [`verify`](super::verify()).
 
-use aws_lc_rs::digest;
 use rustls::pki_types::CertificateDer;
 use x509_parser::{
     certificate::X509Certificate,
@@ -22,8 +21,6 @@ pub struct Svid {
     pub id: SpiffeId,
     /// The last moment at which the certificate holds.
     pub not_after: Timestamp,
-    /// SHA-256 of the certificate's DER, as tokens are bound to it (RFC 8705).
-    pub thumbprint: [u8; 32],
     /// The serial number, in lower-case hexadecimal.
     pub serial: String,
 }
@@ -75,11 +72,9 @@ impl Svid {
         check_key_usage(&certificate)?;
         check_extended_key_usage(&certificate)?;
 
-        let mut thumbprint = [0; 32];
-        thumbprint.copy_from_slice(digest::digest(&digest::SHA256, der).as_ref());
         let not_after = Timestamp::from_timestamp(certificate.validity().not_after.timestamp(), 0)
             .ok_or_else(|| SvidError::Malformed("its end lies beyond the calendar".to_owned()))?;
-        Ok(Self { id, not_after, thumbprint, serial: hexadecimal(certificate.raw_serial()) })
+        Ok(Self { id, not_after, serial: hexadecimal(certificate.raw_serial()) })
     }
 
     /// Whether the certificate's time is over, which it is from `not_after` on.
@@ -175,7 +170,6 @@ mod tests {
         assert_eq!(svid.not_after, leaf.not_after);
         assert!(!svid.has_expired(leaf.not_after - chrono::TimeDelta::microseconds(1)));
         assert!(svid.has_expired(leaf.not_after));
-        assert_eq!(svid.thumbprint, digest::digest(&digest::SHA256, leaf.der()).as_ref());
         assert!(!svid.serial.is_empty() && svid.serial.bytes().all(|byte| byte.is_ascii_hexdigit()));
     }
 

@@ -25,16 +25,16 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::Connected;
-use tracing::{debug, warn};
 
-use crate::identity::{Identity, Svid, VerifyError};
+use crate::{
+    accept::{Accepted, accept},
+    identity::{Identity, Svid, VerifyError},
+};
 
-/// How long a refused peer may take to read why.
-const LINGER: Duration = Duration::from_secs(1);
-/// How much it may still have on its way to us.
-const LINGER_BYTES: u64 = 64 << 10;
-const FIRST_BACK_OFF: Duration = Duration::from_millis(5);
-const LAST_BACK_OFF: Duration = Duration::from_secs(1);
+/// How long a refused peer may take to read the alert.
+const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
+/// How many bytes are still read from it.
+const MAX_LINGER_BYTES: u64 = 64 << 10;
 
 /// Who is at the other end of a connection. It stands in the extensions of each request.
 #[derive(Debug, Clone)]
@@ -175,14 +175,14 @@ pub struct Connection {
     stream: TlsStream<TcpStream>,
     peer: PeerInfo,
     /// The connection's share of [`AcceptLimits::connections`], given back when it ends.
-    _place: OwnedSemaphorePermit,
+    _permit: Option<OwnedSemaphorePermit>,
 }
 
 /// Accepts connections until `stop`, each with the identity that is published when it arrives.
 ///
 /// The stream ends after `stop`; handshakes that are under way then are dropped, connections that were handed out go
 /// on. `refused` hears of each handshake that came to nothing.
-pub fn accept(
+pub fn accept_peers(
     listener: TcpListener,
     identity: Identity,
     limits: AcceptLimits,
@@ -203,7 +203,6 @@ async fn run(listener: TcpListener, limits: AcceptLimits, handshaker: Arc<Handsh
     let places = Arc::new(Semaphore::new(limits.connections.min(Semaphore::MAX_PERMITS)));
     // Dropped at the end, and the handshakes with it.
     let mut under_way = JoinSet::new();
-    let mut back_off = FIRST_BACK_OFF;
     let ended = async {
         tokio::select! {
             () = stop.cancelled() => {}
@@ -213,38 +212,16 @@ async fn run(listener: TcpListener, limits: AcceptLimits, handshaker: Arc<Handsh
     tokio::pin!(ended);
     loop {
         let next = async {
-            // Neither semaphore is ever closed.
-            let place = places.clone().acquire_owned().await.map_err(io::Error::other)?;
-            let turn = turns.clone().acquire_owned().await.map_err(io::Error::other)?;
-            Ok((listener.accept().await?, place, turn))
+            // Never closed, so that there is always a permit.
+            let turn = turns.clone().acquire_owned().await.ok();
+            (accept(&listener, &places).await, turn)
         };
-        let next: io::Result<_> = tokio::select! {
+        tokio::select! {
             () = &mut ended => return,
-            Some(_) = under_way.join_next() => continue,
-            next = next => next,
-        };
-        match next {
-            Ok(((socket, remote), place, turn)) => {
-                back_off = FIRST_BACK_OFF;
-                under_way.spawn(handshaker.clone().serve(socket, remote, place, turn));
-            }
-            Err(error) if is_the_peers(&error) => debug!(%error, "a connection ended before it was accepted"),
-            Err(error) => {
-                warn!(%error, ?back_off, "cannot accept connections for the moment");
-                tokio::select! {
-                    () = &mut ended => return,
-                    () = tokio::time::sleep(back_off) => {}
-                }
-                back_off = (back_off * 2).min(LAST_BACK_OFF);
-            }
+            Some(_) = under_way.join_next() => {}
+            (accepted, turn) = next => drop(under_way.spawn(handshaker.clone().serve(accepted, turn))),
         }
     }
-}
-
-/// An error of one connection, and no sign that the next will fail.
-fn is_the_peers(error: &io::Error) -> bool {
-    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
-    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
 }
 
 struct Handshaker {
@@ -255,13 +232,11 @@ struct Handshaker {
 }
 
 impl Handshaker {
-    /// One handshake from start to end. `turn` is held as long as it lasts, `place` as long as the connection does.
+    /// One handshake from start to end. `turn` is held as long as it lasts, the permit as long as the connection does.
     async fn serve(
         self: Arc<Self>,
-        socket: TcpStream,
-        remote: SocketAddr,
-        place: OwnedSemaphorePermit,
-        turn: OwnedSemaphorePermit,
+        Accepted { stream: socket, remote, permit }: Accepted,
+        turn: Option<OwnedSemaphorePermit>,
     ) {
         let (outcome, socket) = self.shake_hands(socket).await;
         drop(turn);
@@ -269,7 +244,7 @@ impl Handshaker {
             Ok((stream, svid)) => {
                 let peer = PeerInfo { svid: Arc::new(svid), remote };
                 // Nobody takes connections any more: the server is at its end.
-                let _ = self.proven.send(Connection { stream, peer, _place: place }).await;
+                let _ = self.proven.send(Connection { stream, peer, _permit: permit }).await;
             }
             Err(source) => {
                 (self.refused)(RefusedHandshake { remote, why: Refusal::of(&source), source });
@@ -309,9 +284,9 @@ fn peer_of(stream: &TlsStream<TcpStream>) -> io::Result<Svid> {
 async fn linger(mut socket: TcpStream) {
     let drained = async {
         socket.shutdown().await?;
-        tokio::io::copy(&mut (&mut socket).take(LINGER_BYTES), &mut tokio::io::sink()).await
+        tokio::io::copy(&mut (&mut socket).take(MAX_LINGER_BYTES), &mut tokio::io::sink()).await
     };
-    let _ = timeout(LINGER, drained).await;
+    let _ = timeout(LINGER_TIMEOUT, drained).await;
 }
 
 impl Connection {

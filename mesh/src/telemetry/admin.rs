@@ -11,23 +11,24 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::Serialize;
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::Semaphore,
     time,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::Metrics;
 use crate::{
+    accept::{Accepted, accept},
     health::{Health, Status},
     host,
 };
 
-/// More probes than this at a time are nobody's need.
-const CONNECTIONS: usize = 64;
+/// The most connections at once.
+const MAX_CONNECTIONS: usize = 64;
 /// How long a client may take to send its request.
-const HEADER_TIME: Duration = Duration::from_secs(10);
+const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long running answers may take once we stop.
-const DRAIN_TIME: Duration = Duration::from_secs(2);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
@@ -40,34 +41,20 @@ const OPEN_METRICS: HeaderValue =
 /// Only where the listener itself is broken.
 pub async fn serve(listener: TcpListener, health: Health, metrics: Metrics, stop: CancellationToken) -> io::Result<()> {
     let tasks = TaskTracker::new();
-    let slots = Arc::new(Semaphore::new(CONNECTIONS));
-    while let Some((stream, slot)) = stop.run_until_cancelled(next(&listener, &slots)).await {
+    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    while let Some(Accepted { stream, permit, .. }) = stop.run_until_cancelled(accept(&listener, &slots)).await {
         let (health, metrics, stop) = (health.clone(), metrics.clone(), stop.clone());
         tasks.spawn(async move {
-            converse(stream, health, metrics, stop).await;
-            drop(slot);
+            serve_connection(stream, health, metrics, stop).await;
+            drop(permit);
         });
     }
     tasks.close();
-    let _unfinished_answers_end_with_us = time::timeout(DRAIN_TIME, tasks.wait()).await;
+    let _unfinished_answers_end_with_us = time::timeout(DRAIN_TIMEOUT, tasks.wait()).await;
     Ok(())
 }
 
-/// The next connection, once there is room for it. A failing accept, as for want of file handles, is tried again.
-async fn next(listener: &TcpListener, slots: &Arc<Semaphore>) -> (TcpStream, Option<OwnedSemaphorePermit>) {
-    let slot = Arc::clone(slots).acquire_owned().await.ok();
-    loop {
-        match listener.accept().await {
-            Ok((stream, _)) => return (stream, slot),
-            Err(error) => {
-                tracing::warn!(%error, "admin port cannot accept a connection");
-                time::sleep(Duration::from_millis(100)).await;
-            }
-        }
-    }
-}
-
-async fn converse(stream: TcpStream, health: Health, metrics: Metrics, stop: CancellationToken) {
+async fn serve_connection(stream: TcpStream, health: Health, metrics: Metrics, stop: CancellationToken) {
     let service = service_fn(move |request: Request<hyper::body::Incoming>| {
         let response = match host::check(request.version(), request.uri(), request.headers()) {
             Ok(()) => answer(request.method(), request.uri().path(), &health, &metrics),
@@ -76,7 +63,7 @@ async fn converse(stream: TcpStream, health: Health, metrics: Metrics, stop: Can
         async move { Ok::<_, Infallible>(response) }
     });
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(HEADER_TIME);
+    http.timer(TokioTimer::new()).header_read_timeout(HEADER_READ_TIMEOUT);
     let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service));
     let end = tokio::select! {
         end = connection.as_mut() => end,

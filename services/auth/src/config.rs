@@ -11,13 +11,13 @@ use crate::{
 };
 
 /// Services take no access token that lives longer than this.
-const LONGEST_TOKEN: Span = Span::hours(1);
+const MAX_TOKEN_LIFETIME: Span = Span::hours(1);
 
 /// It travels in every token.
 const MAX_CLIENT_ID_LENGTH: usize = 255;
 
-/// More threads than this are a mistake of configuration.
-const MOST_THREADS: usize = 1024;
+/// The most threads that can be configured.
+const MAX_THREADS: usize = 1024;
 
 /// How the auth service runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -93,9 +93,10 @@ impl Config {
                 "auth.client_id must be 1 to {MAX_CLIENT_ID_LENGTH} visible ASCII characters, such as `drystone`"
             ));
         }
-        if self.access_token_lifetime.duration() < Duration::from_secs(1) || self.access_token_lifetime > LONGEST_TOKEN
+        if self.access_token_lifetime.duration() < Duration::from_secs(1)
+            || self.access_token_lifetime > MAX_TOKEN_LIFETIME
         {
-            return Err(format!("auth.access_token_lifetime must be from 1s to {LONGEST_TOKEN}, such as `5m`"));
+            return Err(format!("auth.access_token_lifetime must be from 1s to {MAX_TOKEN_LIFETIME}, such as `5m`"));
         }
         if self.cost().check().is_err() {
             return Err(format!(
@@ -103,9 +104,9 @@ impl Config {
                  parallelism and at most {MAX_MEMORY_KIB}"
             ));
         }
-        if self.hashing.threads > MOST_THREADS {
+        if self.hashing.threads > MAX_THREADS {
             return Err(format!(
-                "auth.hashing.threads must be at most {MOST_THREADS}; 0 takes as many as there are cores"
+                "auth.hashing.threads must be at most {MAX_THREADS}; 0 takes as many as there are cores"
             ));
         }
         if self.hashing.queue_per_thread == 0 {

@@ -35,7 +35,7 @@ const AGE: Duration = Duration::from_hours(1);
 const BATCH: u32 = 100;
 
 /// How long the user service has to answer.
-const PATIENCE: Duration = Duration::from_secs(5);
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Sweeps.
 pub struct OrphanSweep {
@@ -83,7 +83,7 @@ impl OrphanSweep {
     }
 
     async fn settle(&self, user_id: Uuid, until: Timestamp) -> Result<(), Error> {
-        let call = Call::background(Some(Instant::now() + PATIENCE));
+        let call = Call::background(Some(Instant::now() + LOOKUP_TIMEOUT));
         if self.neighbours.account_by_id(&call, user_id).await?.is_some() {
             self.store.confirm_credential(user_id).await?;
         } else if self.store.delete_pending_credential(user_id, until).await? {

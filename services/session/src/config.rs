@@ -5,8 +5,8 @@ use std::time::Duration;
 use drystone_mesh::config::Span;
 use serde::{Deserialize, Serialize};
 
-/// A session that lives longer than this is a mistake of configuration.
-const LONGEST: Span = Span::days(3650);
+/// The longest lifetime that can be configured.
+const MAX_LIFETIME: Span = Span::days(3650);
 
 /// Watchers take silence of 10 s for a broken connection; a sign of life has to come well before.
 const SLOWEST_HEARTBEAT: Span = Span::seconds(5);
@@ -68,8 +68,10 @@ impl Config {
             ("acknowledgement_timeout", self.acknowledgement_timeout, "250ms"),
             ("heartbeat", self.heartbeat, "2s"),
         ] {
-            if value.duration() == Duration::ZERO || value > LONGEST {
-                return Err(format!("session.{key} must be more than 0 and at most {LONGEST}, such as `{example}`"));
+            if value.duration() == Duration::ZERO || value > MAX_LIFETIME {
+                return Err(format!(
+                    "session.{key} must be more than 0 and at most {MAX_LIFETIME}, such as `{example}`"
+                ));
             }
         }
         if self.idle_timeout > self.lifetime {

@@ -2,14 +2,15 @@
 
 use std::{sync::Arc, time::Duration};
 
-use drystone_mesh::error::Chain;
+use drystone_mesh::{backoff::Backoff, error::Chain};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::{hub::Hub, store::SessionStore};
 
-/// The first and the longest wait after a failure.
-const WAITS: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+/// The bounds of the backoff after failures.
+const MIN_BACKOFF: Duration = Duration::from_millis(50);
+const MAX_BACKOFF: Duration = Duration::from_secs(1);
 
 /// Announces what comes into the store until `stop`. What is missed while the store is away is found by the first look
 /// at it afterwards.
@@ -18,17 +19,17 @@ pub(crate) async fn run(store: Arc<dyn SessionStore>, hub: Hub, stop: Cancellati
 }
 
 async fn follow(store: &dyn SessionStore, hub: &Hub) {
-    let (mut newest, mut wait) = (0, WAITS.0);
+    let (mut newest, mut backoff) = (0, Backoff::new(MIN_BACKOFF, MAX_BACKOFF));
     loop {
         match store.news(newest).await {
             Ok(number) => {
                 hub.announce(number);
-                (newest, wait) = (number, WAITS.0);
+                newest = number;
+                backoff.succeeded();
             }
             Err(error) => {
-                tracing::debug!(cause = %Chain(&error), "revocations of other instances are not heard of");
-                sleep(wait).await;
-                wait = WAITS.1.min(wait * 2);
+                tracing::debug!(cause = %Chain(&error), "revocations of other instances are not received");
+                sleep(backoff.failed()).await;
             }
         }
     }

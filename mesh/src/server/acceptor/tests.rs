@@ -24,11 +24,11 @@ use crate::identity::{
     testing::{Leaf, TestCa, expired},
 };
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const BOUND: Duration = Duration::from_secs(20);
 
 /// Waits, though not for ever.
 async fn soon<T>(what: impl Future<Output = T>) -> T {
-    timeout(PATIENCE, what).await.expect("it should have happened by now")
+    timeout(BOUND, what).await.expect("it should have happened by now")
 }
 
 /// An acceptor whose connections are answered by an echo.
@@ -56,7 +56,7 @@ impl Echo {
         let (known, peers) = mpsc::unbounded_channel();
         let stop = CancellationToken::new();
         let report = move |refusal| drop(refused.send(refusal));
-        let mut connections = accept(listener, identity.clone(), limits, report, stop.clone());
+        let mut connections = accept_peers(listener, identity.clone(), limits, report, stop.clone());
         let ended = tokio::spawn(async move {
             while let Some(connection) = connections.next().await {
                 let connection = connection.unwrap();

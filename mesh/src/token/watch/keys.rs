@@ -16,21 +16,23 @@ use crate::{
 
 /// When to fetch.
 struct Pace {
-    /// Without being asked.
-    every: Duration,
-    /// However many tokens name an unknown key: those are anybody's to send.
-    at_least_apart: Duration,
+    /// How often without a reason.
+    interval: Duration,
+    /// The least time between two fetches, however many tokens name an unknown key: anybody can send those.
+    min_interval: Duration,
     /// How long one fetch may take.
-    patience: Duration,
-    /// The first and the longest wait after a failure.
-    backoff: (Duration, Duration),
+    timeout: Duration,
+    /// The bounds of the backoff after failures.
+    min_backoff: Duration,
+    max_backoff: Duration,
 }
 
 const PACE: Pace = Pace {
-    every: Duration::from_mins(1),
-    at_least_apart: Duration::from_secs(5),
-    patience: Duration::from_secs(5),
-    backoff: (Duration::from_millis(50), Duration::from_secs(5)),
+    interval: Duration::from_mins(1),
+    min_interval: Duration::from_secs(5),
+    timeout: Duration::from_secs(5),
+    min_backoff: Duration::from_millis(50),
+    max_backoff: Duration::from_secs(5),
 };
 
 /// Fetches the keys at once, then every minute, and sooner when a token names a key that is not there. A fetch that
@@ -40,9 +42,9 @@ pub async fn watch_keys<T: Transport>(client: KeyServiceClient<T>, keys: KeySet,
 }
 
 async fn keep<T: Transport>(mut client: KeyServiceClient<T>, keys: KeySet, pace: Pace) {
-    let mut backoff = Backoff::new(pace.backoff.0, pace.backoff.1);
+    let mut backoff = Backoff::new(pace.min_backoff, pace.max_backoff);
     loop {
-        match fetch(&mut client, pace.patience).await {
+        match fetch(&mut client, pace.timeout).await {
             Ok(found) => {
                 keys.replace(found);
                 if backoff.succeeded() {
@@ -63,8 +65,8 @@ async fn keep<T: Transport>(mut client: KeyServiceClient<T>, keys: KeySet, pace:
 
 /// Waits until the next fetch is due, or wanted and not too soon.
 async fn rest(keys: &KeySet, pace: &Pace) {
-    sleep(pace.at_least_apart).await;
-    let _ = timeout(pace.every.saturating_sub(pace.at_least_apart), keys.wanted()).await;
+    sleep(pace.min_interval).await;
+    let _ = timeout(pace.interval.saturating_sub(pace.min_interval), keys.wanted()).await;
 }
 
 async fn fetch<T: Transport>(client: &mut KeyServiceClient<T>, patience: Duration) -> Result<Vec<PublicKey>, Status> {

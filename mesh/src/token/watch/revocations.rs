@@ -20,17 +20,18 @@ use crate::{
     token::RevocationView,
 };
 
-/// A server that says nothing for so long is taken for gone; it gives a sign of life every 2 s.
-const SILENCE: Duration = Duration::from_secs(10);
-/// The first and the longest wait after a failure. No longer than it takes until an instance that is back is called: who
-/// revokes something there waits for those that listen.
-const WAITS: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(250));
+/// A stream without a message for so long is given up; the server sends a heartbeat every 2 s.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
+/// The bounds of the backoff between two streams. No longer than it takes until an instance that has recovered is called: a
+/// revoking call there waits for the watchers that are connected.
+const MIN_BACKOFF: Duration = Duration::from_millis(50);
+const MAX_BACKOFF: Duration = Duration::from_millis(250);
 
-/// Takes in what is revoked, and acknowledges it only then: a revoking call that waits for the acknowledgement knows
-/// that no token of it passes here any more.
+/// Applies revocations, and acknowledges each only then: a revoking call that waits for the acknowledgement knows
+/// that its tokens are refused here.
 ///
-/// Every instance of the session service is followed. Each knows of all revocations, and the view is up to date as long
-/// as one of them is heard; but one that revokes waits for its own watchers alone.
+/// Every instance of the session service is watched. Each knows of all revocations, and the view is up to date as long
+/// as one of them is connected; but an instance that revokes waits for its own watchers alone.
 pub(crate) async fn watch_revocations(instances: Arc<Instances>, view: RevocationView, stop: CancellationToken) {
     let mut current = instances.watch();
     let mut followed: Vec<Arc<Instance>> = Vec::new();
@@ -53,8 +54,8 @@ pub(crate) async fn watch_revocations(instances: Arc<Instances>, view: Revocatio
 
 /// Follows one instance. After a break it goes on from where it was.
 async fn follow<T: Transport>(client: SessionServiceClient<T>, view: RevocationView) {
-    let follower = Follower { client, view, cursor: 0, backoff: Backoff::new(WAITS.0, WAITS.1) };
-    follower.follow(SILENCE).await;
+    let follower = Follower { client, view, cursor: 0, backoff: Backoff::new(MIN_BACKOFF, MAX_BACKOFF) };
+    follower.follow(IDLE_TIMEOUT).await;
 }
 
 struct Follower<T> {
@@ -66,32 +67,32 @@ struct Follower<T> {
 }
 
 impl<T: Transport> Follower<T> {
-    async fn follow(mut self, silence: Duration) {
+    async fn follow(mut self, idle_timeout: Duration) {
         loop {
-            let error = match self.listen(silence).await {
+            let error = match self.listen(idle_timeout).await {
                 Ok(()) => Status::unavailable("the stream has ended"),
                 Err(error) => error,
             };
             let delay = self.backoff.failed();
-            // As long as another instance is heard, nothing is missed.
+            // As long as another instance is connected, nothing is missed.
             if self.backoff.is_lasting() && !self.view.is_fresh() {
-                tracing::warn!(code = ?error.code(), error = error.message(), cursor = self.cursor, "revocations are not heard of");
+                tracing::warn!(code = ?error.code(), error = error.message(), cursor = self.cursor, "revocations are not received");
             }
             sleep(delay).await;
         }
     }
 
     /// Follows one stream to its end.
-    async fn listen(&mut self, silence: Duration) -> Result<(), Status> {
+    async fn listen(&mut self, idle_timeout: Duration) -> Result<(), Status> {
         // Acknowledgements are cumulative, so a slow server only misses ones that a later one covers.
         let (acknowledge, acknowledged) = watch::channel(WatchRevocationsRequest { cursor: self.cursor });
         let request = Call::background(None).request(WatchStream::new(acknowledged));
-        let answer = in_time(silence, self.client.watch_revocations(request)).await?;
+        let answer = in_time(idle_timeout, self.client.watch_revocations(request)).await?;
         let mut answers = answer.into_inner();
-        while let Some(answer) = in_time(silence, answers.message()).await? {
+        while let Some(answer) = in_time(idle_timeout, answers.message()).await? {
             self.view.apply(&answer.revocations);
             if self.backoff.succeeded() {
-                tracing::info!(cursor = answer.cursor, "revocations are heard of again");
+                tracing::info!(cursor = answer.cursor, "revocations are received again");
             }
             if answer.cursor < self.cursor {
                 // The server has lost its history and counts anew: hear all of it.
@@ -106,7 +107,7 @@ impl<T: Transport> Follower<T> {
 }
 
 async fn in_time<R>(limit: Duration, work: impl Future<Output = Result<R, Status>>) -> Result<R, Status> {
-    timeout(limit, work).await.map_err(|_| Status::deadline_exceeded("nothing was heard in time"))?
+    timeout(limit, work).await.map_err(|_| Status::deadline_exceeded("no message within the idle timeout"))?
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// How long to wait before the database is asked again.
-const PAUSE: Duration = Duration::from_millis(250);
+const RETRY_INTERVAL: Duration = Duration::from_millis(250);
 
 /// The name that the refresh tokens' secret is kept under.
 const REFRESH_SECRET: &str = "refresh_token";
@@ -88,7 +88,7 @@ where
         match read().await {
             Err(StartError::Store(error)) if Failure::of(&error) == Failure::Unavailable => {
                 tracing::warn!(%error, "waiting for the database of auth");
-                tokio::time::sleep(PAUSE).await;
+                tokio::time::sleep(RETRY_INTERVAL).await;
             }
             outcome => return outcome,
         }

@@ -16,9 +16,9 @@ use http::{
 };
 
 /// An access token has at most 8 KiB; `Bearer` and some room for the rest.
-const LONGEST_AUTHORIZATION: usize = 8 * 1024 + 64;
+const MAX_AUTHORIZATION_LENGTH: usize = 8 * 1024 + 64;
 /// How much of a `user-agent` is handed on, in characters.
-const LONGEST_AGENT: usize = 256;
+const MAX_AGENT_LENGTH: usize = 256;
 
 /// The client's own request id if it is lawful, else a new one.
 pub(crate) fn request_id(headers: &HeaderMap) -> HeaderValue {
@@ -70,7 +70,7 @@ fn authorization(headers: &HeaderMap) -> Result<Option<HeaderValue>> {
     if values.next().is_some() {
         return Err(Error::invalid_field("authorization", "stands twice; send the header once"));
     }
-    if value.len() > LONGEST_AUTHORIZATION {
+    if value.len() > MAX_AUTHORIZATION_LENGTH {
         return Err(Error::new(Reason::TokenInvalid, "the access token is longer than any of ours; sign in again"));
     }
     Ok(Some(value.clone()))
@@ -80,7 +80,7 @@ fn authorization(headers: &HeaderMap) -> Result<Option<HeaderValue>> {
 fn agent(headers: &HeaderMap) -> String {
     let agent = headers.get(USER_AGENT).map(|agent| String::from_utf8_lossy(agent.as_bytes()));
     let printable = |sign: char| if sign.is_ascii_graphic() || sign == ' ' { sign } else { '?' };
-    agent.map(|agent| agent.chars().take(LONGEST_AGENT).map(printable).collect()).unwrap_or_default()
+    agent.map(|agent| agent.chars().take(MAX_AGENT_LENGTH).map(printable).collect()).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -132,7 +132,7 @@ mod tests {
         let mut twice = headers(&[("authorization", "Bearer a")]);
         twice.append(AUTHORIZATION, "Bearer b".parse().unwrap());
         assert_eq!(begin(&twice, Subject::User).unwrap_err().reason(), Reason::InvalidRequest);
-        let long = headers(&[("authorization", &"a".repeat(LONGEST_AUTHORIZATION + 1))]);
+        let long = headers(&[("authorization", &"a".repeat(MAX_AUTHORIZATION_LENGTH + 1))]);
         assert_eq!(begin(&long, Subject::User).unwrap_err().reason(), Reason::TokenInvalid);
     }
 

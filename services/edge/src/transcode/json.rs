@@ -12,7 +12,7 @@ use crate::transcode::{
     field::{Spelling, field},
     shape::Shape,
     text,
-    tracked::{DEEPEST, Step, Tracked, Trail},
+    tracked::{MAX_DEPTH, Step, Tracked, Trail},
 };
 
 /// Fields that hold their default are written too, so that a client sees `"roles": []` and not nothing.
@@ -87,7 +87,7 @@ fn malformed(message: String) -> Error {
 fn refuse(message: &MessageDescriptor, error: &serde_json::Error, trail: &Trail<'_>) -> Error {
     let place = format!("line {}, column {}", error.line(), error.column());
     if trail.is_too_deep() {
-        return malformed(format!("the body is nested too deep at {place}; at most {DEEPEST} levels are taken"));
+        return malformed(format!("the body is nested too deep at {place}; at most {MAX_DEPTH} levels are taken"));
     }
     match error.classify() {
         Category::Eof => malformed("the body ends in the middle of its JSON".to_owned()),

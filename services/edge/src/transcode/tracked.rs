@@ -14,7 +14,7 @@ use crate::transcode::shape::{Seen, Shape};
 
 /// How deep lists and objects may nest. Protobuf readers stop at 100 messages inside each other, and one level of JSON
 /// is up to three of them (`google.protobuf.Struct`).
-pub(crate) const DEEPEST: usize = 32;
+pub(crate) const MAX_DEPTH: usize = 32;
 
 /// Where reading stopped.
 #[derive(Debug, Default)]
@@ -51,7 +51,7 @@ impl Trail<'_> {
 
     /// Whether the error is nesting that goes too deep.
     pub(crate) fn is_too_deep(&self) -> bool {
-        self.depth > DEEPEST
+        self.depth > MAX_DEPTH
     }
 
     fn enter<E: Error>(&mut self) -> Result<(), E> {

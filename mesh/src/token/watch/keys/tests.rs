@@ -62,7 +62,7 @@ impl FakeKeys {
     }
 
     fn watched(&self, keys: &KeySet, every: Duration) -> Watching {
-        let pace = Pace { every, at_least_apart: SOON, patience: BOUND, backoff: (SOON, SOON) };
+        let pace = Pace { interval: every, min_interval: SOON, timeout: BOUND, min_backoff: SOON, max_backoff: SOON };
         Watching(tokio::spawn(keep(self.client(), keys.clone(), pace)))
     }
 }
@@ -118,7 +118,7 @@ async fn a_token_with_an_unknown_key_brings_a_fetch_forward() {
 async fn many_tokens_with_unknown_keys_bring_no_fetch_before_its_time() {
     let keys = KeySet::new();
     (0..1000).for_each(|_| keys.want());
-    let pace = Pace { every: NEVER, at_least_apart: NEVER, patience: BOUND, backoff: (SOON, SOON) };
+    let pace = Pace { interval: NEVER, min_interval: NEVER, timeout: BOUND, min_backoff: SOON, max_backoff: SOON };
     assert!(rest(&keys, &pace).now_or_never().is_none());
 }
 

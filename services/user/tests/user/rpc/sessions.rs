@@ -17,7 +17,7 @@ use drystone_mesh::{
     clock::Clock,
     health::Health,
     identity::{Authority, Identity},
-    server::acceptor::{AcceptLimits, accept},
+    server::acceptor::{AcceptLimits, accept_peers},
     telemetry::Metrics,
 };
 use tempfile::TempDir;
@@ -68,7 +68,7 @@ impl Sessions {
     pub fn start(&mut self) {
         let identity = Identity::load(&self.authority.issue("session").unwrap()).unwrap();
         let listener = self.socket.take().expect("it starts once").listen(16).unwrap();
-        let connections = accept(listener, identity, AcceptLimits::default(), |_| {}, self.stop.clone());
+        let connections = accept_peers(listener, identity, AcceptLimits::default(), |_| {}, self.stop.clone());
         let service = SessionServiceServer::new(Counting(self.voided.clone()));
         tokio::spawn(Server::builder().serve_with_incoming(service, connections));
     }
