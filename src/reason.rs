@@ -114,7 +114,7 @@ reasons! {
     DatabaseFull "DATABASE_FULL" ResourceExhausted 507,
     /// The deadline passed before the work was done.
     DeadlineExceeded "DEADLINE_EXCEEDED" DeadlineExceeded 504,
-    /// A part that the call needs is away for now.
+    /// A service or store that the call needs is unavailable.
     Unavailable "UNAVAILABLE" Unavailable 503,
     /// Something went wrong inside; the log has it under the request id.
     Internal "INTERNAL" Internal 500,

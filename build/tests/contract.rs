@@ -188,11 +188,11 @@ fn a_secret_inside_a_oneof_is_refused_in_every_contract() {
     let loaded = Contracts::load([file]).unwrap_err().to_string();
     assert!(loaded.contains("stone.binpb") && loaded.contains(expected), "{loaded}");
 
-    let lawful = format!(
+    let valid = format!(
         "message Key {{ optional string pin = 1 [debug_redact = true]; oneof kind {{ string name = 2; }} }} {rpc}"
     );
-    read(&lawful).unwrap();
-    Contracts::load([EncodedContract::from_bytes("stone.binpb", unchecked(&lawful))]).unwrap();
+    read(&valid).unwrap();
+    Contracts::load([EncodedContract::from_bytes("stone.binpb", unchecked(&valid))]).unwrap();
 }
 
 #[test]

@@ -161,7 +161,7 @@ pub fn new_request_id() -> HeaderValue {
 
 /// A request id that came along, if it is one that is safe to log: 1 to 64 characters of `A-Z a-z 0-9 - _ .`
 #[must_use]
-pub fn lawful_request_id(value: &HeaderValue) -> bool {
+pub fn valid_request_id(value: &HeaderValue) -> bool {
     let bytes = value.as_bytes();
     (1..=64).contains(&bytes.len()) && bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(byte))
 }

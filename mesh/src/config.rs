@@ -1,7 +1,7 @@
 //! Configuration: defaults < file (TOML) < environment < flags.
 //!
 //! A service describes its section as a plain struct with `#[serde(default, deny_unknown_fields)]`; [`load`] fills it.
-//! Whatever is wrong is one sentence that names the key, where it was set, and what is lawful there.
+//! Whatever is wrong is one sentence that names the key, where it was set, and what is valid there.
 //!
 //! A key of the environment is written in capitals with two underscores between section and key:
 //! `DRYSTONE_AUTH__LISTEN` sets `listen` in `[auth]`.

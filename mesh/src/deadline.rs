@@ -128,7 +128,7 @@ where
         }
         self.over = true;
         let mut trailers = HeaderMap::new();
-        // The headers of a status of ours are always lawful; without them the stream would just end.
+        // The headers of a status of ours are always valid; without them the stream would just end.
         let _ = Status::from(exceeded()).add_header(&mut trailers);
         Poll::Ready(Some(Ok(Frame::trailers(trailers))))
     }

@@ -40,9 +40,9 @@ impl Error {
             .caused_by(source)
     }
 
-    /// A part that the call needs is away for now.
+    /// A service or store that the call needs is unavailable.
     pub fn unavailable(what: &'static str, source: impl Into<Source>) -> Self {
-        Self::new(Reason::Unavailable, format!("{what} is away for now; try again shortly"))
+        Self::new(Reason::Unavailable, format!("{what} is unavailable; try again shortly"))
             .retry_after(Duration::from_secs(1))
             .caused_by(source)
     }
@@ -114,7 +114,7 @@ impl From<Status> for Error {
     fn from(status: Status) -> Self {
         match reason_of(&status) {
             // It is our own certificate that has expired, and soon to be replaced.
-            Some(Reason::CallerExpired) => Self::unavailable("a part of the mesh", status),
+            Some(Reason::CallerExpired) => Self::unavailable("an upstream service", status),
             Some(Reason::CallerNotAllowed | Reason::CallerUnidentified | Reason::MethodUnknown) => {
                 Self::internal(status)
             }
@@ -130,7 +130,7 @@ impl From<Status> for Error {
             None if status.code() == tonic::Code::DeadlineExceeded => {
                 Self::new(Reason::DeadlineExceeded, "the deadline passed before the work was done")
             }
-            None if status.code() == tonic::Code::Unavailable => Self::unavailable("a part of the mesh", status),
+            None if status.code() == tonic::Code::Unavailable => Self::unavailable("an upstream service", status),
             None => Self::internal(status),
         }
     }

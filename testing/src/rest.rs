@@ -98,7 +98,7 @@ impl Call {
     /// With a header; one of the same name stays beside it.
     ///
     /// # Panics
-    /// If name or value are unlawful.
+    /// If name or value are invalid.
     #[must_use]
     pub fn header(mut self, name: &'static str, value: &str) -> Self {
         self.headers.append(name, value.parse().expect("the value can stand in a header"));

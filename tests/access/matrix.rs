@@ -76,7 +76,7 @@ async fn a_service_answers_for_its_own_rpcs_alone() {
 async fn a_workload_that_no_rule_names_may_call_only_what_any_may() {
     let mesh = Mesh::shared();
     let authority = mesh.certificates().authority();
-    // A name that nobody knows; and lawful identities that only look like one of a known name.
+    // A name that nobody knows; and valid identities that only look like one of a known name.
     let strangers = [
         "service/stranger",
         "service/Auth",
@@ -121,7 +121,7 @@ fn intruders(ours: &Authority) -> Vec<Intruder> {
     let foreign = Authority::foreign();
     let auth = || Leaf::of(TRUST_DOMAIN, "auth");
     let everywhere = |name, counted_as, credentials| Intruder { name, counted_as, credentials, everywhere: true };
-    let unlawful = |name, leaf: &Leaf| {
+    let invalid = |name, leaf: &Leaf| {
         let (counted_as, credentials) = ("no_svid", Some(ours.issue(leaf)));
         Intruder { name, counted_as, credentials, everywhere: false }
     };
@@ -142,24 +142,24 @@ fn intruders(ours: &Authority) -> Vec<Intruder> {
             credentials: Some(ours.issue(&Leaf { validity: (3600, 7200), ..auth() })),
             everywhere: false,
         },
-        unlawful("no URI", &uris(&[])),
-        unlawful("two IDs", &uris(&[&id, &format!("spiffe://{TRUST_DOMAIN}/service/user")])),
-        unlawful("an ID and another URI", &uris(&[&id, "https://example.com"])),
-        unlawful("no SPIFFE ID", &uris(&[&format!("https://{TRUST_DOMAIN}/service/auth")])),
-        unlawful("the ID of the trust domain itself", &uris(&[&format!("spiffe://{TRUST_DOMAIN}")])),
-        unlawful("a query", &uris(&[&format!("{id}?x=1")])),
-        unlawful("an encoded path", &uris(&[&format!("spiffe://{TRUST_DOMAIN}/service/%61uth")])),
-        unlawful("an empty segment", &uris(&[&format!("spiffe://{TRUST_DOMAIN}/service//auth")])),
-        unlawful("a relative segment", &uris(&[&format!("spiffe://{TRUST_DOMAIN}/service/user/../auth")])),
-        unlawful("the certificate of a CA", &Leaf { is_ca: true, ..auth() }),
-        unlawful("a certificate for servers only", &Leaf { for_clients: false, ..auth() }),
+        invalid("no URI", &uris(&[])),
+        invalid("two IDs", &uris(&[&id, &format!("spiffe://{TRUST_DOMAIN}/service/user")])),
+        invalid("an ID and another URI", &uris(&[&id, "https://example.com"])),
+        invalid("no SPIFFE ID", &uris(&[&format!("https://{TRUST_DOMAIN}/service/auth")])),
+        invalid("the ID of the trust domain itself", &uris(&[&format!("spiffe://{TRUST_DOMAIN}")])),
+        invalid("a query", &uris(&[&format!("{id}?x=1")])),
+        invalid("an encoded path", &uris(&[&format!("spiffe://{TRUST_DOMAIN}/service/%61uth")])),
+        invalid("an empty segment", &uris(&[&format!("spiffe://{TRUST_DOMAIN}/service//auth")])),
+        invalid("a relative segment", &uris(&[&format!("spiffe://{TRUST_DOMAIN}/service/user/../auth")])),
+        invalid("the certificate of a CA", &Leaf { is_ca: true, ..auth() }),
+        invalid("a certificate for servers only", &Leaf { for_clients: false, ..auth() }),
     ]
 }
 
 /// Under TLS 1.3 a refused client sees a successful handshake first and an error later, so that it is the server's
 /// counter that tells.
 #[tokio::test]
-async fn nobody_without_a_lawful_certificate_gets_as_far_as_a_call() {
+async fn nobody_without_a_valid_certificate_gets_as_far_as_a_call() {
     // A mesh of its own: nothing else may count here.
     let mesh = Mesh::start();
     let ours = mesh.certificates().authority();

@@ -119,11 +119,11 @@ async fn a_credential_is_one_bearer_token_and_nothing_else() {
         }
         call_raw(mesh.channel("user", "edge"), "/drystone.user.v1.UserService/GetMe", request, false).await
     };
-    for lawful in [format!("Bearer {token}"), format!("bearer {token}"), format!("BEARER {token}")] {
-        show(&[lawful]).await.unwrap();
+    for valid in [format!("Bearer {token}"), format!("bearer {token}"), format!("BEARER {token}")] {
+        show(&[valid]).await.unwrap();
     }
     assert_refused(show(&[]).await, Reason::TokenMissing);
-    let unlawful = [
+    let invalid = [
         token.clone(),
         String::new(),
         "Bearer".to_owned(),
@@ -137,7 +137,7 @@ async fn a_credential_is_one_bearer_token_and_nothing_else() {
         format!("DPoP {token}"),
         "Basic YWRtaW46YWRtaW4=".to_owned(),
     ];
-    for value in unlawful {
+    for value in invalid {
         assert_refused(show(std::slice::from_ref(&value)).await, Reason::TokenInvalid);
     }
     // One space or more (RFC 9110, section 11.4).

@@ -259,7 +259,7 @@ impl Own {
             }
         }
         let url = format!("postgres://{USER}:{PASSWORD}@localhost:{}/postgres?sslmode=disable", own.port);
-        Postgres { url: url.parse().expect("a lawful URL"), own: Some(own) }
+        Postgres { url: url.parse().expect("a valid URL"), own: Some(own) }
     }
 
     fn data(&self) -> PathBuf {
@@ -308,7 +308,7 @@ impl Own {
         root.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         root.distinguished_name.push(rcgen::DnType::CommonName, "root of a throw-away server");
         let root = CertifiedIssuer::self_signed(root, KeyPair::generate().expect("a key")).expect("a root");
-        let mut leaf = CertificateParams::new(["localhost".to_owned()]).expect("a lawful name");
+        let mut leaf = CertificateParams::new(["localhost".to_owned()]).expect("a valid name");
         leaf.distinguished_name.push(rcgen::DnType::CommonName, "throw-away server");
         let key = KeyPair::generate().expect("a key");
         let leaf = leaf.signed_by(&key, &root).expect("a certificate");

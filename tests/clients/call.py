@@ -84,8 +84,8 @@ def main():
     assert created.owner_id == user.id and dict(created.labels) == {"colour": "red"}, created
     listed = properties.ListProperties(property_pb2.ListPropertiesRequest(), metadata=token)
     assert list(listed.properties) == [created], listed
-    unlawful = property_pb2.CreatePropertyRequest(display_name="")
-    create = lambda: properties.CreateProperty(unlawful, metadata=token)
+    invalid = property_pb2.CreatePropertyRequest(display_name="")
+    create = lambda: properties.CreateProperty(invalid, metadata=token)
     assert "display_name" in refused(create, grpc.StatusCode.INVALID_ARGUMENT)
 
     sessions = session_pb2_grpc.SessionServiceStub(mesh.channel("session", "operator"))

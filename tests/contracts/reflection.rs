@@ -172,7 +172,7 @@ async fn validation_and_rest_paths_are_told_as_well() {
     let service = pool.get_service_by_name("drystone.auth.v1.AuthService").unwrap();
     let register = service.methods().find(|rpc| rpc.name() == "Register").unwrap();
     assert!(register.options().has_extension(&http));
-    let lawful = pool.get_extension_by_name("buf.validate.field").unwrap();
+    let valid = pool.get_extension_by_name("buf.validate.field").unwrap();
     let password = register.input().get_field_by_name("password").unwrap();
-    assert!(password.options().has_extension(&lawful));
+    assert!(password.options().has_extension(&valid));
 }

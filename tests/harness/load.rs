@@ -150,8 +150,8 @@ impl Outcome {
             );
             is_known && done.retry_after.is_some_and(|seconds| seconds >= 1)
         };
-        let unlawful: Vec<_> = self.refusals().filter(|done| !is_in_order(done)).collect();
-        assert!(unlawful.is_empty(), "{} of {}: {unlawful:#?}", unlawful.len(), self.calls.len());
+        let invalid: Vec<_> = self.refusals().filter(|done| !is_in_order(done)).collect();
+        assert!(invalid.is_empty(), "{} of {}: {invalid:#?}", invalid.len(), self.calls.len());
     }
 
     /// Takes no account of sessions whose end was on its way at this moment: a store that lost everything then lost them

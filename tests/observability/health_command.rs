@@ -59,7 +59,7 @@ async fn a_mesh_without_one_of_its_services_is_ready_and_says_so() {
     });
     let ended = ended.await;
     assert_eq!(ended.status.code(), Some(0), "{ended:?}");
-    assert!(ended.stdout.starts_with("ready, but something is away\n"), "{}", ended.stdout);
+    assert!(ended.stdout.starts_with("ready, but degraded\n"), "{}", ended.stdout);
     assert!(ended.stdout.lines().any(|line| line.contains("-> property") && line.contains("down")), "{}", ended.stdout);
     assert!(!ended.stdout.contains(" up"), "only what is away is told: {}", ended.stdout);
 }
@@ -72,7 +72,10 @@ async fn a_mesh_that_is_not_ready_says_what_is_away() {
     let ended = until("it has noticed", async || Some(health_at(&mesh)).filter(|ended| !ended.status.success())).await;
     let told = complaint(&ended, 1);
     assert!(told.starts_with(&format!("http://{} is not ready: ", mesh.admin_address())), "{told}");
-    assert!(told.contains("session redis is down (") && told.contains("see to what is away"), "{told}");
+    assert!(
+        told.contains("session redis is down (") && told.contains("it becomes ready by itself once these are up"),
+        "{told}"
+    );
     server.start_again();
     until("it is ready again", async || health_at(&mesh).status.success().then_some(())).await;
 }

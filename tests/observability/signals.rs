@@ -11,7 +11,7 @@ async fn traffic(mesh: &Mesh, request_id: &str) -> Vec<String> {
     let wrong = "not the right password";
     let body = json!({"email": user.email, "password": wrong});
     rest.post("/v1/auth/login", body).send().await.refused(Reason::InvalidCredentials);
-    // Too short to be lawful, so that it is refused before anybody has looked at it.
+    // Too short to be valid, so that it is refused before anybody has looked at it.
     let short = "hunter2";
     let body = json!({"email": user.email, "password": short, "displayName": "Ada"});
     rest.post("/v1/auth/register", body).send().await.refused(Reason::InvalidRequest);

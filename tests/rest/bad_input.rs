@@ -64,8 +64,8 @@ async fn a_large_body_is_refused_and_the_answer_can_be_read() {
 
 #[tokio::test]
 async fn a_body_that_is_no_json_is_refused() {
-    let lawful = account().to_string();
-    let open = &lawful[..lawful.len() - 1];
+    let valid = account().to_string();
+    let open = &valid[..valid.len() - 1];
     let named = |name: &[u8]| {
         let mut account = account();
         account["displayName"] = json!("NAME");
@@ -76,17 +76,17 @@ async fn a_body_that_is_no_json_is_refused() {
     let bodies: Vec<(&str, Vec<u8>)> = vec![
         ("cut short", open.into()),
         ("nothing of it", b"hello".into()),
-        ("a second value", format!("{lawful}{{}}").into()),
-        ("a NUL", format!("{lawful}\0").into()),
-        ("a byte order mark", format!("\u{feff}{lawful}").into()),
+        ("a second value", format!("{valid}{{}}").into()),
+        ("a NUL", format!("{valid}\0").into()),
+        ("a byte order mark", format!("\u{feff}{valid}").into()),
         ("bad UTF-8", named(b"\xff")),
         ("overlong UTF-8", named(b"\xc0\xaf")),
         ("a surrogate in UTF-8", named(b"\xed\xa0\x80")),
-        ("UTF-16", lawful.encode_utf16().flat_map(u16::to_le_bytes).collect()),
+        ("UTF-16", valid.encode_utf16().flat_map(u16::to_le_bytes).collect()),
         ("half a surrogate pair", named(br"\ud800")),
         ("a control character", named(b"\x01")),
-        ("NaN", lawful.replace("\"Ada\"", "NaN").into()),
-        ("single quotes", lawful.replace('"', "'").into()),
+        ("NaN", valid.replace("\"Ada\"", "NaN").into()),
+        ("single quotes", valid.replace('"', "'").into()),
     ];
     for (name, body) in bodies {
         let answer = register(body).await;

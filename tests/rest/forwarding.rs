@@ -70,7 +70,7 @@ async fn of_what_a_client_sends_only_this_goes_on() {
     let mut names: Vec<&str> = headers.keys().map(http::HeaderName::as_str).collect();
     names.sort_unstable();
     names.dedup();
-    let lawful = [
+    let valid = [
         "authorization",
         "content-type",
         "grpc-timeout",
@@ -81,7 +81,7 @@ async fn of_what_a_client_sends_only_this_goes_on() {
         "x-drystone-client-agent",
         "x-request-id",
     ];
-    assert_eq!(names, lawful);
+    assert_eq!(names, valid);
     assert!(!header("user-agent").contains("curl"), "the edge calls in its own name");
 }
 

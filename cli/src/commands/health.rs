@@ -55,7 +55,7 @@ pub(crate) fn run(app: &App, args: &Args) -> Result<()> {
     })?;
     match report.status {
         Status::Ok => output::print("ready\n"),
-        Status::Degraded => output::print(format!("ready, but something is away\n\n{}", report.table())),
+        Status::Degraded => output::print(format!("ready, but degraded\n\n{}", report.table())),
         Status::Down => bail!("{admin} is not ready: {}", report.sentence()),
     }
 }
@@ -161,7 +161,7 @@ impl Report {
             detail => format!("{name} is {state} ({detail})"),
         });
         let ailing: Vec<String> = ailing.collect();
-        format!("{}; see to what is away, and it becomes ready by itself", ailing.join(", "))
+        format!("{}; it becomes ready by itself once these are up", ailing.join(", "))
     }
 }
 
@@ -179,10 +179,10 @@ mod tests {
         ] {
             assert_eq!(text.parse::<Admin>().unwrap().0, address);
         }
-        for unlawful in
+        for invalid in
             ["", "127.0.0.1:8081", "https://auth:8081", "http://auth:8081/ready", "http://auth/?x", "http://"]
         {
-            assert!(unlawful.parse::<Admin>().is_err(), "{unlawful}");
+            assert!(invalid.parse::<Admin>().is_err(), "{invalid}");
         }
     }
 

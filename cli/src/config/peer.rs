@@ -71,10 +71,10 @@ impl TryFrom<String> for PeerAddress {
     fn try_from(text: String) -> Result<Self, String> {
         let is_address = text.rsplit_once(':').is_some_and(|(host, port)| {
             let is_bracketed = host.starts_with('[') && host.ends_with(']');
-            let is_lawful = |byte: u8| {
+            let is_valid = |byte: u8| {
                 byte.is_ascii_alphanumeric() || b".-_".contains(&byte) || (is_bracketed && b"[]:".contains(&byte))
             };
-            !host.is_empty() && host.bytes().all(is_lawful) && port.parse::<u16>().is_ok_and(|port| port != 0)
+            !host.is_empty() && host.bytes().all(is_valid) && port.parse::<u16>().is_ok_and(|port| port != 0)
         });
         if is_address {
             Ok(Self(text))
@@ -102,10 +102,10 @@ mod tests {
 
     #[test]
     fn a_host_and_a_port_make_an_address() {
-        for lawful in ["auth:50051", "auth.internal:1", "10.0.0.1:50051", "[::1]:50051"] {
-            assert!(PeerAddress::try_from(lawful.to_owned()).is_ok(), "{lawful}");
+        for valid in ["auth:50051", "auth.internal:1", "10.0.0.1:50051", "[::1]:50051"] {
+            assert!(PeerAddress::try_from(valid.to_owned()).is_ok(), "{valid}");
         }
-        for unlawful in [
+        for invalid in [
             "",
             "auth",
             ":50051",
@@ -117,7 +117,7 @@ mod tests {
             "a b:1",
             "auth:1/x",
         ] {
-            assert!(PeerAddress::try_from(unlawful.to_owned()).is_err(), "{unlawful}");
+            assert!(PeerAddress::try_from(invalid.to_owned()).is_err(), "{invalid}");
         }
     }
 }

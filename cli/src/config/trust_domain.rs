@@ -8,7 +8,7 @@ const STANDARD: &str = "drystone.local";
 
 #[expect(clippy::expect_used, reason = "the test below proves it")]
 pub(super) fn standard() -> TrustDomain {
-    STANDARD.parse().expect("the standard trust domain is lawful")
+    STANDARD.parse().expect("the standard trust domain is valid")
 }
 
 pub(super) fn serialize<S: Serializer>(domain: &TrustDomain, serializer: S) -> Result<S::Ok, S::Error> {
@@ -24,7 +24,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_standard_is_lawful() {
+    fn the_standard_is_valid() {
         assert_eq!(standard().as_str(), STANDARD);
     }
 }

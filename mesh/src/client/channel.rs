@@ -109,13 +109,13 @@ impl Service<Request<Body>> for Channel {
                     own_certificate_expired(&service).into_http()
                 }
                 Ok(Ok(response)) => response.map(|body| {
-                    let body = body.map_err(move |error| away(&service, &error));
+                    let body = body.map_err(move |error| unanswered(&service, &error));
                     match deadline {
                         Some(deadline) => Body::new(DeadlineBody::new(body, deadline)),
                         None => Body::new(body),
                     }
                 }),
-                Ok(Err(error)) => away(&service, &*error.source).into_http(),
+                Ok(Err(error)) => unanswered(&service, &*error.source).into_http(),
                 Err(_) => Status::from(deadline::exceeded()).into_http(),
             })
         })
@@ -177,12 +177,12 @@ fn unavailable(message: impl Into<String>) -> Status {
     Status::with_error_details(Code::Unavailable, message, ErrorDetails::with_retry_info(Some(RETRY_AFTER)))
 }
 
-/// The answer of a service that cannot be reached. What the matter was stays in the log.
-fn away(service: &str, error: &(dyn StdError + 'static)) -> Status {
+/// The status for a service that cannot be reached. The cause is logged, not told.
+fn unanswered(service: &str, error: &(dyn StdError + 'static)) -> Status {
     // What we could not even put together is no fault of the service.
     if let Some(status) = error.downcast_ref::<Status>() {
         return status.clone();
     }
     debug!(service, cause = %Chain(error), "call was not answered");
-    unavailable(format!("the service `{service}` is away for now; try again shortly"))
+    unavailable(format!("the service `{service}` is unavailable; try again shortly"))
 }

@@ -52,8 +52,8 @@ impl ConfigError {
                 format!("`{path}` in {source} has to be {expected}, and is {}; correct it", kind_of(&actual))
             }
             Kind::InvalidValue(_, expected) => format!("`{path}` in {source} has to be {expected}; correct it"),
-            Kind::UnknownVariant(actual, lawful) => {
-                format!("`{path}` in {source} has to be {}, and is `{actual}`; correct it", either(lawful))
+            Kind::UnknownVariant(actual, valid) => {
+                format!("`{path}` in {source} has to be {}, and is `{actual}`; correct it", either(valid))
             }
             Kind::Message(message) if message == NO_ADDRESS => {
                 format!("`{path}` in {source} has to be an IP address with a port, such as 127.0.0.1:8080; correct it")
@@ -67,13 +67,13 @@ impl ConfigError {
     }
 }
 
-/// The lawful keys are taken from the defaults where they have the section, since one may be put together from several
+/// The valid keys are taken from the defaults where they have the section, since one may be put together from several
 /// structs of which each knows its own keys alone.
 fn unknown_key(path: &[String], source: &str, expected: &[&str], defaults: &Dict) -> String {
     let (key, section) = (path.join("."), path.split_last().map_or(&[][..], |(_, section)| section));
-    let lawful = keys_of(section, defaults).unwrap_or_else(|| expected.to_vec()).join(", ");
+    let valid = keys_of(section, defaults).unwrap_or_else(|| expected.to_vec()).join(", ");
     let place = if section.is_empty() { String::new() } else { format!(" in [{}]", section.join(".")) };
-    format!("`{key}` in {source} is no known key; remove it, or use one of the keys{place}: {lawful}")
+    format!("`{key}` in {source} is no known key; remove it, or use one of the keys{place}: {valid}")
 }
 
 fn keys_of<'a>(section: &[String], defaults: &'a Dict) -> Option<Vec<&'a str>> {
@@ -81,8 +81,8 @@ fn keys_of<'a>(section: &[String], defaults: &'a Dict) -> Option<Vec<&'a str>> {
     Some(dict.keys().map(String::as_str).collect())
 }
 
-fn either(lawful: &[&str]) -> String {
-    lawful.iter().map(|value| format!("`{value}`")).collect::<Vec<_>>().join(" or ")
+fn either(valid: &[&str]) -> String {
+    valid.iter().map(|value| format!("`{value}`")).collect::<Vec<_>>().join(" or ")
 }
 
 fn kind_of(actual: &Actual) -> &'static str {

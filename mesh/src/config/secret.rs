@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize, Serializer};
 const MASK: &str = "(secret)";
 
 /// A configured secret: wiped from memory when dropped, masked wherever it is shown. Empty means not set, and is the
-/// only lawful default: a secret that stands in the source is none.
+/// only valid default: a secret that stands in the source is none.
 #[derive(Clone, Default, Deserialize)]
 #[serde(from = "String")]
 pub struct Secret(SecretString);

@@ -167,7 +167,7 @@ fn variables_of_others_do_not_matter() {
 }
 
 #[test]
-fn an_unknown_key_is_named_with_its_source_and_the_lawful_keys() {
+fn an_unknown_key_is_named_with_its_source_and_the_valid_keys() {
     assert_eq!(
         fault_of_file("nmae = 'x'"),
         "`nmae` in FILE is no known key; remove it, or use one of the keys: allow, auth, issuer, listen, log, name, peers"
@@ -193,7 +193,7 @@ fn a_variable_that_names_no_key_is_said_to_do_so() {
 }
 
 #[test]
-fn a_bad_value_is_named_with_its_source_and_what_is_lawful() {
+fn a_bad_value_is_named_with_its_source_and_what_is_valid() {
     for (fault, expected) in [
         (
             fault_of_file("[auth]\nlifetime = '5 parsecs'"),

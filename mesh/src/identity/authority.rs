@@ -139,7 +139,7 @@ impl Authority {
     /// though never longer than the CA.
     ///
     /// # Errors
-    /// If the name is unlawful or the files cannot be written.
+    /// If the name is invalid or the files cannot be written.
     pub fn issue(&self, name: &str) -> Result<IdentityFiles, AuthorityError> {
         self.issue_with(&IssueOptions::new(name))
     }

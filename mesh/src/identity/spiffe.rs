@@ -1,6 +1,6 @@
 //! SPIFFE IDs: the names of workloads, as in `spiffe://drystone.local/service/auth`.
 //!
-//! The rules are those of the SPIFFE-ID standard: lawful characters only, so that two different texts never name
+//! The rules are those of the SPIFFE-ID standard: valid characters only, so that two different texts never name
 //! the same workload. There is no percent-encoding, no port, no query, no fragment, and nothing to normalise.
 
 use std::{fmt, hash, str::FromStr, sync::Arc};
@@ -58,9 +58,9 @@ impl SpiffeId {
     /// The ID of the workload `name` in `domain`: `spiffe://DOMAIN/service/NAME`.
     ///
     /// # Errors
-    /// [`SpiffeIdError::Path`] if the name is not one lawful segment of a path.
+    /// [`SpiffeIdError::Path`] if the name is not one valid segment of a path.
     pub fn for_workload(domain: &TrustDomain, name: &str) -> Result<Self, SpiffeIdError> {
-        if !is_lawful_segment(name) {
+        if !is_valid_segment(name) {
             return Err(SpiffeIdError::Path);
         }
         let text = format!("{SCHEME}{domain}{WORKLOAD_PREFIX}{name}");
@@ -99,8 +99,8 @@ impl FromStr for TrustDomain {
     type Err = SpiffeIdError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let lawful = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-_".contains(&byte);
-        if (1..=MAX_DOMAIN_BYTES).contains(&text.len()) && text.bytes().all(lawful) {
+        let valid = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-_".contains(&byte);
+        if (1..=MAX_DOMAIN_BYTES).contains(&text.len()) && text.bytes().all(valid) {
             Ok(Self(text.into()))
         } else {
             Err(SpiffeIdError::TrustDomain)
@@ -121,14 +121,14 @@ impl FromStr for SpiffeId {
             None => (rest, None),
         };
         let domain = domain.parse()?;
-        if path.is_some_and(|path| !path.split('/').all(is_lawful_segment)) {
+        if path.is_some_and(|path| !path.split('/').all(is_valid_segment)) {
             return Err(SpiffeIdError::Path);
         }
         Ok(Self { text: text.into(), domain })
     }
 }
 
-fn is_lawful_segment(segment: &str) -> bool {
+fn is_valid_segment(segment: &str) -> bool {
     !matches!(segment, "" | "." | "..")
         && segment.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte))
 }

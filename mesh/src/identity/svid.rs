@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lawful_certificate_says_who_it_is_for_and_how_long() {
+    fn a_valid_certificate_says_who_it_is_for_and_how_long() {
         let leaf = TestCa::new("drystone.test").leaf("auth", |_| {});
         let svid = Svid::parse(leaf.der()).unwrap();
         assert_eq!(svid.id.as_str(), "spiffe://drystone.test/service/auth");
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn the_uri_must_be_a_lawful_id_of_a_workload() {
+    fn the_uri_must_be_a_valid_id_of_a_workload() {
         use SpiffeIdError::{Path, Scheme, TrustDomain};
         assert_eq!(with_uri("spiffe://drystone.test"), Err(SvidError::RootPath));
         assert_eq!(with_uri("spiffe://drystone.test/"), Err(SvidError::Id(Path)));

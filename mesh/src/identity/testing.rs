@@ -1,4 +1,4 @@
-//! Certificates for tests: lawful ones, and any unlawful one that a test can think of.
+//! Certificates for tests: valid ones, and any invalid one that a test can think of.
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
@@ -61,7 +61,7 @@ impl TestCa {
         TrustBundle::from_pem(&self.domain, self.pem().as_bytes()).unwrap()
     }
 
-    /// A lawful certificate, but for what `change` does to it.
+    /// A valid certificate, but for what `change` does to it.
     pub(crate) fn leaf(&self, name: &str, change: impl FnOnce(&mut CertificateParams)) -> Leaf {
         self.leaf_of(&self.domain, name, change)
     }

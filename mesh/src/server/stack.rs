@@ -281,7 +281,7 @@ impl Stack {
 
 impl<'a> Arrival<'a> {
     fn of(peer: &'a Peer, headers: &HeaderMap) -> Self {
-        let given = headers.get(header::REQUEST_ID).filter(|id| call::lawful_request_id(id));
+        let given = headers.get(header::REQUEST_ID).filter(|id| call::valid_request_id(id));
         let trace = headers.get(header::TRACEPARENT).and_then(TraceContext::parse);
         Self {
             peer,

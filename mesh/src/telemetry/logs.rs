@@ -56,13 +56,13 @@ impl TryFrom<String> for LogFilter {
 
     fn try_from(text: String) -> Result<Self, LogFilterError> {
         // What is neither level nor module path is taken for a module's name, and would silence everything.
-        let is_lawful = !text.trim().is_empty()
+        let is_valid = !text.trim().is_empty()
             && text.split(',').all(|directive| {
                 let level = directive.rsplit('=').next().unwrap_or_default().trim();
                 LevelFilter::from_str(level).is_ok()
             });
         match EnvFilter::builder().parse(&text) {
-            Ok(_) if is_lawful => Ok(Self(text)),
+            Ok(_) if is_valid => Ok(Self(text)),
             _ => Err(LogFilterError(text)),
         }
     }
@@ -198,11 +198,11 @@ mod tests {
 
     #[test]
     fn filters_are_understood_or_refused() {
-        for lawful in ["info", "WARN", "off", "warn,drystone_auth=debug", "drystone[call{method=GetMe}]=trace"] {
-            assert!(lawful.parse::<LogFilter>().is_ok(), "{lawful}");
+        for valid in ["info", "WARN", "off", "warn,drystone_auth=debug", "drystone[call{method=GetMe}]=trace"] {
+            assert!(valid.parse::<LogFilter>().is_ok(), "{valid}");
         }
-        for unlawful in ["", " ", "loud", "info,loud", "info, hyper=off", "drystone_auth=loud", "a[=info"] {
-            assert!(unlawful.parse::<LogFilter>().is_err(), "{unlawful}");
+        for invalid in ["", " ", "loud", "info,loud", "info, hyper=off", "drystone_auth=loud", "a[=info"] {
+            assert!(invalid.parse::<LogFilter>().is_err(), "{invalid}");
         }
     }
 }

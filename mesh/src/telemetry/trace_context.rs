@@ -36,9 +36,9 @@ impl TraceContext {
         let version = hex(bytes.get(0..2)?)?;
         let is_known = version == 0;
         // Later versions may be longer, and are read as far as version 00 goes.
-        let is_lawful_length = bytes.len() == LENGTH || (!is_known && bytes.get(LENGTH) == Some(&b'-'));
+        let is_valid_length = bytes.len() == LENGTH || (!is_known && bytes.get(LENGTH) == Some(&b'-'));
         let has_dashes = [2, 35, 52].into_iter().all(|at| bytes.get(at) == Some(&b'-'));
-        if version == 0xff || !is_lawful_length || !has_dashes {
+        if version == 0xff || !is_valid_length || !has_dashes {
             return None;
         }
         let trace_id = hex(bytes.get(3..35)?)?;
@@ -56,7 +56,7 @@ impl TraceContext {
     /// The `traceparent` header.
     #[must_use]
     pub fn header(&self) -> HeaderValue {
-        // Hexadecimal digits and dashes are always lawful in a header.
+        // Hexadecimal digits and dashes are always valid in a header.
         HeaderValue::try_from(self.to_string()).unwrap_or(HeaderValue::from_static(""))
     }
 
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lawful_header_comes_back_as_it_was() {
+    fn a_valid_header_comes_back_as_it_was() {
         let context = parse(LAWFUL).unwrap();
         assert_eq!(context.header(), LAWFUL);
         assert_eq!(context.trace_id().to_string(), "4bf92f3577b34da6a3ce929d0e0e4736");

@@ -40,7 +40,7 @@ pub enum TokenError {
     #[error("its audience is another")]
     Audience,
     /// It would live longer than any token of ours, or ends before it begins.
-    #[error("its lifetime is not a lawful one")]
+    #[error("its lifetime is not a valid one")]
     Lifetime,
     /// It begins in the future.
     #[error("it is not valid yet")]

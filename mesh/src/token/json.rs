@@ -13,7 +13,7 @@ use serde::{
 /// How deep values may nest; tokens of ours need 2.
 const MAX_DEPTH: u8 = 8;
 
-/// The text of these bytes, if it is one lawful object.
+/// The text of these bytes, if it is one valid object.
 pub(super) fn object(bytes: &[u8]) -> Option<&str> {
     let text = std::str::from_utf8(bytes).ok()?;
     let mut deserializer = serde_json::Deserializer::from_str(text);
@@ -100,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn objects_with_each_member_once_are_lawful() {
+    fn objects_with_each_member_once_are_valid() {
         for text in ["{}", r#"{"a":1,"b":[1,2.5,-3,"x",true,null,{"a":{}}]}"#, r#" {"a":{"b":1},"c":{"b":1}} "#] {
             assert_eq!(object(text.as_bytes()), Some(text));
         }
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn eight_levels_are_lawful_and_nine_are_not() {
+    fn eight_levels_are_valid_and_nine_are_not() {
         let nested = |depth: usize| format!(r#"{{"a":{}{}}}"#, "[".repeat(depth - 1), "]".repeat(depth - 1));
         assert!(object(nested(8).as_bytes()).is_some());
         assert!(object(nested(9).as_bytes()).is_none());
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_but_one_object_is_unlawful() {
+    fn anything_but_one_object_is_invalid() {
         for text in ["", "[]", "1", "null", "\"{}\"", "{}{}", "{} x", "{", "\u{feff}{}", "{'a':1}", "{a:1}"] {
             assert_eq!(object(text.as_bytes()), None, "{text}");
         }

@@ -137,11 +137,11 @@ impl RevocationView {
         let forget_at = ends.checked_add_signed(SLACK).unwrap_or(ends);
         match &revocation.scope {
             Some(Scope::SessionId(id)) => {
-                let Ok(id) = Uuid::try_parse(id) else { return passed_over("a session without a lawful id") };
+                let Ok(id) = Uuid::try_parse(id) else { return passed_over("a session without a valid id") };
                 self.write(id, |shard| keep(&mut shard.sessions, id, forget_at, |held| *held = forget_at.max(*held)));
             }
             Some(Scope::UserTokens(tokens)) => {
-                let Ok(id) = Uuid::try_parse(&tokens.user_id) else { return passed_over("a user without a lawful id") };
+                let Ok(id) = Uuid::try_parse(&tokens.user_id) else { return passed_over("a user without a valid id") };
                 let void_until = tokens.before_time.as_ref().and_then(timestamp).unwrap_or(now);
                 let entry = UserEntry { void_until, forget_at };
                 self.write(id, |shard| keep(&mut shard.users, id, entry, |held| held.join(entry)));

@@ -190,7 +190,7 @@ async fn the_answer_of_an_instance_is_handed_on_as_it_is() {
     }
     let status = fleet.read().await.unwrap_err();
     assert_eq!(reason_of(&status), Some(drystone_mesh::error::Reason::Unavailable));
-    assert!(status.message().contains("the database is away"), "{}", status.message());
+    assert!(status.message().contains("the database is unavailable"), "{}", status.message());
 }
 
 #[tokio::test]

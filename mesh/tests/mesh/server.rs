@@ -196,7 +196,7 @@ async fn a_service_with_another_identity_is_not_called() {
 }
 
 #[tokio::test]
-async fn a_service_that_is_away_is_said_to_be_so() {
+async fn a_service_that_cannot_be_reached_is_said_to_be_unavailable() {
     let world = World::new().await;
     let channel = world.channel("auth", "user");
     world.stop.cancel();
@@ -204,7 +204,7 @@ async fn a_service_that_is_away_is_said_to_be_so() {
     let mut client = drystone::user::v1::user_service_client::UserServiceClient::new(channel);
     let status = client.look_up_for_sign_in(order("describe")).await.unwrap_err();
     assert_eq!(status.code(), Code::Unavailable);
-    assert!(status.message().contains("`user` is away"), "{}", status.message());
+    assert!(status.message().contains("`user` is unavailable"), "{}", status.message());
 }
 
 #[tokio::test]

@@ -136,7 +136,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_defaults_are_lawful() {
+    fn the_defaults_are_valid() {
         Config::default().check().unwrap();
     }
 

@@ -26,7 +26,7 @@
 //! Say, `ChangePassword`:
 //!
 //! 1. **Contract.** In `proto/drystone/auth/v1/auth.proto` write the RPC, its two messages and a comment for each.
-//!    Give it a rule (who may call, for whom, how long ago the user may have signed in), its idempotency, the lawful
+//!    Give it a rule (who may call, for whom, how long ago the user may have signed in), its idempotency, the valid
 //!    values of its fields and, if it is meant for the outside, its REST path. A field that holds a secret gets
 //!    `debug_redact`. Then `cargo check`: the build says what is missing.
 //! 2. **Domain.** Write what happens in a file named for it, `change_password.rs`: a struct that holds what it needs,

@@ -90,12 +90,12 @@ impl PropertyClaimMetrics {
         metrics.register(|registry| {
             registry.register(
                 "drystone_sign_in_without_property_claims",
-                "Sign-ins whose token has no property claims, since the property service was away",
+                "Sign-ins whose token has no property claims, since the property service was unavailable",
                 this.sign_ins_without.clone(),
             );
             registry.register(
                 "drystone_refresh_without_property_claims",
-                "Refreshes whose token has no property claims, since the property service was away",
+                "Refreshes whose token has no property claims, since the property service was unavailable",
                 this.refreshes_without.clone(),
             );
         });

@@ -87,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_defaults_are_lawful() {
+    fn the_defaults_are_valid() {
         assert_eq!(Config::default().check(), Ok(()));
     }
 

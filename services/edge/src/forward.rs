@@ -43,7 +43,7 @@ pub(crate) async fn call<C: Backend>(
     request: tonic::Request<DynamicMessage>,
 ) -> Result<DynamicMessage, Status> {
     let mut grpc = Grpc::new(channel);
-    grpc.ready().await.map_err(|error| Error::unavailable("a part of the mesh", error.into()))?;
+    grpc.ready().await.map_err(|error| Error::unavailable("an upstream service", error.into()))?;
     let codec = DynamicCodec { answer: route.output.clone() };
     grpc.unary(request, route.path.clone(), codec).await.map(tonic::Response::into_inner)
 }

@@ -16,7 +16,7 @@
 //! Say, `ArchiveProperty`:
 //!
 //! 1. **Contract.** In `proto/drystone/property/v1/property.proto` write the RPC, its two messages and a comment for
-//!    each. Give it a rule (who may call, for whom, with what permission), its idempotency, the lawful values of its
+//!    each. Give it a rule (who may call, for whom, with what permission), its idempotency, the valid values of its
 //!    fields and, if it is meant for the outside, its REST path. Then `cargo check`: the build says what is missing.
 //! 2. **Domain.** Write what is true of properties, whoever asks, in a file named for what it is. Raw strings become
 //!    types here ([`Labels::parse`]). A new failure is a variant of [`Error`] with its reason beside it.

@@ -35,7 +35,7 @@
 //! Say, `RenameSession`:
 //!
 //! 1. **Contract.** In `proto/drystone/session/v1/session.proto` write the RPC, its two messages and a comment for
-//!    each. Give it a rule (who may call, for whom), its idempotency, the lawful values of its fields and, if it is
+//!    each. Give it a rule (who may call, for whom), its idempotency, the valid values of its fields and, if it is
 //!    meant for the outside, its REST path. Then `cargo check`: the build says what is missing.
 //! 2. **Domain.** Write what is true of sessions, whoever asks, in a file named for what it is, and the deed in
 //!    `sessions.rs`. If it voids tokens, announce that and wait until it is settled, as its neighbours there do. A new

@@ -238,8 +238,8 @@ fn prefixed(good: &GoodToken, member: &str) -> String {
 }
 
 fn other_texts(good: &GoodToken) -> Vec<BadToken> {
-    let lawful = good.claims_text();
-    let open = &lawful[..lawful.len() - 1];
+    let valid = good.claims_text();
+    let open = &valid[..valid.len() - 1];
     let in_order = [
         "iss",
         "aud",
@@ -259,12 +259,12 @@ fn other_texts(good: &GoodToken) -> Vec<BadToken> {
     let in_order = Value::from(
         in_order.map(|claim| good.claims.get(claim).cloned().unwrap_or(json!(good.number("iat")))).to_vec(),
     );
-    let utf16: Vec<u8> = lawful.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let utf16: Vec<u8> = valid.encode_utf16().flat_map(u16::to_le_bytes).collect();
     let with_bytes = |bytes: &[u8]| [open.as_bytes(), b",\"x\":\"", bytes, b"\"}"].concat();
     let payloads: Vec<(&str, Vec<u8>)> = vec![
         ("an array of the right values in order", in_order.to_string().into()),
-        ("an array around the right object", format!("[{lawful}]").into()),
-        ("a string", Value::from(lawful.as_str()).to_string().into()),
+        ("an array around the right object", format!("[{valid}]").into()),
+        ("a string", Value::from(valid.as_str()).to_string().into()),
         ("a number", "1".into()),
         ("null", "null".into()),
         ("true", "true".into()),
@@ -273,11 +273,11 @@ fn other_texts(good: &GoodToken) -> Vec<BadToken> {
         ("no JSON", "sub=admin".into()),
         ("another token", good.token().into()),
         ("an object cut short", open.into()),
-        ("data after the object", format!("{lawful}{{}}").into()),
-        ("a NUL after the object", format!("{lawful}\0").into()),
+        ("data after the object", format!("{valid}{{}}").into()),
+        ("a NUL after the object", format!("{valid}\0").into()),
         ("a comma too many", format!("{open},}}").into()),
-        ("a comment", format!("{lawful}//").into()),
-        ("a byte order mark", format!("\u{feff}{lawful}").into()),
+        ("a comment", format!("{valid}//").into()),
+        ("a byte order mark", format!("\u{feff}{valid}").into()),
         ("UTF-16", utf16),
         ("invalid UTF-8", with_bytes(b"\xff")),
         ("an overlong encoding in UTF-8", with_bytes(b"\xc0\xaf")),
@@ -286,7 +286,7 @@ fn other_texts(good: &GoodToken) -> Vec<BadToken> {
         ("a control character in a string", with_bytes(b"\x01")),
         ("NaN", format!(r#"{open},"x":NaN}}"#).into()),
         ("a number with a leading zero", format!(r#"{open},"x":01}}"#).into()),
-        ("single quotes", lawful.replace('"', "'").into()),
+        ("single quotes", valid.replace('"', "'").into()),
         ("deep nesting of lists", format!(r#"{open},"x":{}{}}}"#, "[".repeat(1000), "]".repeat(1000)).into()),
         ("deep nesting of objects", format!(r#"{open},"x":{}1{}}}"#, "{\"a\":".repeat(500), "}".repeat(500)).into()),
         ("deep nesting, never closed", format!(r#"{open},"x":{}"#, "[".repeat(3000)).into()),

@@ -39,7 +39,7 @@ fn changed_members(good: &GoodToken) -> Vec<BadToken> {
         &format!("{kid}\0"),
         &"k".repeat(300),
     ];
-    let unlawful = [
+    let invalid = [
         json!({ "alg": ["ES256"] }),
         json!({ "alg": 256 }),
         json!({ "alg": { "name": "ES256" } }),
@@ -65,7 +65,7 @@ fn changed_members(good: &GoodToken) -> Vec<BadToken> {
     let strings = (algorithms.iter().map(|alg| json!({ "alg": alg })))
         .chain(types.iter().map(|typ| json!({ "typ": typ })))
         .chain(kids.iter().map(|kid| json!({ "kid": kid })));
-    strings.chain(unlawful).map(|change| changed(good, &change)).collect()
+    strings.chain(invalid).map(|change| changed(good, &change)).collect()
 }
 
 fn changed(good: &GoodToken, change: &Value) -> BadToken {
@@ -146,24 +146,24 @@ fn doubled_members(good: &GoodToken) -> Vec<BadToken> {
 }
 
 fn other_texts(good: &GoodToken) -> Vec<BadToken> {
-    let lawful = good.header().to_string();
-    let open = lawful.trim_end_matches('}');
+    let valid = good.header().to_string();
+    let open = valid.trim_end_matches('}');
     let deep = format!(r#"{open},"deep":{}{}}}"#, "[".repeat(1000), "]".repeat(1000));
     let mut invalid_utf8 = open.as_bytes().to_vec();
     invalid_utf8.extend(b",\"\xFF\":1}");
     let headers: [(&str, Vec<u8>); 14] = [
         ("an array of the right values", json!(["ES256", "at+jwt", good.kid]).to_string().into()),
-        ("an array around the right object", format!("[{lawful}]").into()),
-        ("a string", Value::from(lawful.as_str()).to_string().into()),
+        ("an array around the right object", format!("[{valid}]").into()),
+        ("a string", Value::from(valid.as_str()).to_string().into()),
         ("null", "null".into()),
         ("a number", "1".into()),
         ("an empty object", "{}".into()),
         ("no JSON", "ES256".into()),
         ("an object cut short", open.into()),
-        ("data after the object", format!("{lawful}{{}}").into()),
+        ("data after the object", format!("{valid}{{}}").into()),
         ("a comma too many", format!("{open},}}").into()),
-        ("a comment", format!("{lawful}/**/").into()),
-        ("a byte order mark", format!("\u{feff}{lawful}").into()),
+        ("a comment", format!("{valid}/**/").into()),
+        ("a byte order mark", format!("\u{feff}{valid}").into()),
         ("invalid UTF-8", invalid_utf8),
         ("deep nesting", deep.into()),
     ];

@@ -46,7 +46,7 @@ struct Owned {
     etag: String,
     /// The name that was acknowledged last, and those that may have come to be since; `None` for none, once it may have
     /// been deleted.
-    lawful: Vec<Option<String>>,
+    valid: Vec<Option<String>>,
 }
 
 impl Person {
@@ -119,7 +119,7 @@ impl Person {
         let name = format!("changed {}", Uuid::now_v7().simple());
         let call = self.rest().patch(&path, json!({"displayName": name, "etag": etag}));
         let Some(answer) = self.call("update", call).await else {
-            self.properties[index].lawful.push(Some(name));
+            self.properties[index].valid.push(Some(name));
             return None;
         };
         let answer = if answer.status == 409 {
@@ -131,8 +131,8 @@ impl Person {
             answer
         };
         let told = Owned::as_told(&answer.expect(200).json());
-        let known = &self.properties[index].lawful;
-        assert!(told.lawful[0] == Some(name) || known.contains(&told.lawful[0]), "{told:?} after {known:?}");
+        let known = &self.properties[index].valid;
+        assert!(told.valid[0] == Some(name) || known.contains(&told.valid[0]), "{told:?} after {known:?}");
         self.properties[index] = told;
         Some(())
     }
@@ -144,7 +144,7 @@ impl Person {
         let path = format!("/v1/properties/{}", self.properties[0].id);
         let call = self.rest().delete(&path);
         let Some(answer) = self.call("delete", call).await else {
-            self.properties[0].lawful.push(None);
+            self.properties[0].valid.push(None);
             return None;
         };
         if answer.status == 404 {
@@ -223,12 +223,9 @@ impl Person {
         // Who has lost their session signs in again.
         self.refreshes().await.expect("the mesh is well again");
         let mut listed = self.list().await;
-        for Owned { id, lawful, .. } in &self.properties {
+        for Owned { id, valid, .. } in &self.properties {
             let found = listed.remove(id);
-            assert!(
-                lawful.contains(&found),
-                "property {id} is {found:?}, and was acknowledged to be one of {lawful:?}"
-            );
+            assert!(valid.contains(&found), "property {id} is {found:?}, and was acknowledged to be one of {valid:?}");
         }
         for id in &self.deleted {
             assert_eq!(listed.get(id), None, "property {id} was deleted");
@@ -282,6 +279,6 @@ impl Person {
 impl Owned {
     fn as_told(property: &Value) -> Self {
         let text = |field: &str| property[field].as_str().unwrap_or_else(|| panic!("{property}")).to_owned();
-        Self { id: text("id"), etag: text("etag"), lawful: vec![Some(text("displayName"))] }
+        Self { id: text("id"), etag: text("etag"), valid: vec![Some(text("displayName"))] }
     }
 }

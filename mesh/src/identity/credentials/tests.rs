@@ -101,7 +101,7 @@ fn a_key_of_another_certificate_is_refused() {
 }
 
 #[test]
-fn an_unlawful_certificate_is_refused() {
+fn an_invalid_certificate_is_refused() {
     let (dir, ca, _) = set();
     let files = ca.leaf("auth", |params| params.key_usages.clear()).write(dir.path(), &[&ca]);
     let error = refusal(&files);

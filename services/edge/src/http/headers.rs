@@ -20,9 +20,9 @@ const MAX_AUTHORIZATION_LENGTH: usize = 8 * 1024 + 64;
 /// How much of a `user-agent` is handed on, in characters.
 const MAX_AGENT_LENGTH: usize = 256;
 
-/// The client's own request id if it is lawful, else a new one.
+/// The client's own request id if it is valid, else a new one.
 pub(crate) fn request_id(headers: &HeaderMap) -> HeaderValue {
-    let own = headers.get(header::REQUEST_ID).filter(|id| call::lawful_request_id(id));
+    let own = headers.get(header::REQUEST_ID).filter(|id| call::valid_request_id(id));
     own.cloned().unwrap_or_else(call::new_request_id)
 }
 
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lawful_request_id_and_the_trace_go_on() {
+    fn a_valid_request_id_and_the_trace_go_on() {
         let own = headers(&[
             ("x-request-id", "abc-123"),
             ("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
@@ -147,8 +147,8 @@ mod tests {
         assert_eq!(call.parts().trace.trace_id().to_string(), "4bf92f3577b34da6a3ce929d0e0e4736");
         assert_ne!(call.parts().trace.header(), own["traceparent"]);
 
-        for unlawful in ["", "a b", &"a".repeat(65), "a\"b"] {
-            assert_ne!(request_id(&headers(&[("x-request-id", unlawful)])), unlawful);
+        for invalid in ["", "a b", &"a".repeat(65), "a\"b"] {
+            assert_ne!(request_id(&headers(&[("x-request-id", invalid)])), invalid);
         }
     }
 

@@ -225,7 +225,7 @@ mod tests {
             let _ = read(&fixture::message("Everything"), &body);
         }
 
-        /// A lawful body with one byte changed is read or refused with a reason that is the client's fault.
+        /// A valid body with one byte changed is read or refused with a reason that is the client's fault.
         #[test]
         fn damage_is_the_clients_fault(at in 0..WHOLE.len(), byte in any::<u8>()) {
             let mut body = WHOLE.as_bytes().to_vec();

@@ -6,7 +6,7 @@ use prost::bytes::Bytes;
 use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, Value};
 use serde::de::value::{Error as PlainError, StrDeserializer};
 
-/// Reads one value of the field (of a list: one item). `None` if the text is not lawful, or if the field cannot be
+/// Reads one value of the field (of a list: one item). `None` if the text is not valid, or if the field cannot be
 /// written as text at all.
 pub(crate) fn parse(field: &FieldDescriptor, text: &str) -> Option<Value> {
     if field.is_map() { None } else { parse_kind(&field.kind(), text) }
@@ -87,8 +87,8 @@ fn as_json(message: &MessageDescriptor, text: &str) -> Option<DynamicMessage> {
 /// A field mask, in JSON's spelling (`displayName`) or the contract's (`display_name`).
 fn parse_mask(message: &MessageDescriptor, text: &str) -> Option<DynamicMessage> {
     let paths = text.split(',').filter(|path| !path.is_empty()).map(|path| {
-        let is_lawful = path.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.*".contains(&byte));
-        is_lawful.then(|| Value::String(snake_case(path)))
+        let is_valid = path.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.*".contains(&byte));
+        is_valid.then(|| Value::String(snake_case(path)))
     });
     let mut mask = DynamicMessage::new(message.clone());
     mask.set_field_by_number(1, Value::List(paths.collect::<Option<_>>()?));

@@ -76,7 +76,7 @@ async fn me_is_not_an_id() {
 }
 
 #[tokio::test]
-async fn unlawful_values_are_named_as_the_client_spells_them() {
+async fn invalid_values_are_named_as_the_client_spells_them() {
     let edge = start(Users::default()).await;
     let reply = edge.ask("GET /v1/users/7", "").await;
     assert_eq!((reply.status, reply.reason().as_str(), reply.violation().0.as_str()), (400, "INVALID_REQUEST", "id"));

@@ -142,14 +142,14 @@ async fn creating_an_account_is_safe_to_repeat_and_to_nothing_else() {
 #[tokio::test]
 async fn an_account_that_breaks_the_rules_is_not_created() {
     let fixture = Fixture::new().await;
-    let lawful = create(Uuid::now_v7(), "ada@example.com");
+    let valid = create(Uuid::now_v7(), "ada@example.com");
     for request in [
         create(Uuid::from_u128(7), "ada@example.com"),
-        ProvisionUserRequest { email: "ada".to_owned(), ..lawful.clone() },
-        ProvisionUserRequest { display_name: "   ".to_owned(), ..lawful.clone() },
-        ProvisionUserRequest { display_name: "\u{200b}".to_owned(), ..lawful.clone() },
-        ProvisionUserRequest { display_name: "Ada\u{202e}".to_owned(), ..lawful.clone() },
-        ProvisionUserRequest { user_id: "ada".to_owned(), ..lawful },
+        ProvisionUserRequest { email: "ada".to_owned(), ..valid.clone() },
+        ProvisionUserRequest { display_name: "   ".to_owned(), ..valid.clone() },
+        ProvisionUserRequest { display_name: "\u{200b}".to_owned(), ..valid.clone() },
+        ProvisionUserRequest { display_name: "Ada\u{202e}".to_owned(), ..valid.clone() },
+        ProvisionUserRequest { user_id: "ada".to_owned(), ..valid },
     ] {
         assert_eq!(answer(fixture.service.provision_user(Request::new(request)).await), Err(Reason::InvalidRequest));
     }
