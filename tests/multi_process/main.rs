@@ -1,8 +1,6 @@
-//! Services in processes of their own, on PostgreSQL and Redis: outages, restarts, several instances.
+//! Services in processes of their own, on PostgreSQL and Redis: outages and restarts.
 
 mod apart;
-mod cluster;
-mod faults;
 mod partial_outage;
 mod postgres;
 mod redis;

@@ -4,7 +4,7 @@ use drystone::Reason;
 use drystone_tests::{Front, Production, Tokens, User, wait};
 use serde_json::json;
 
-use super::{direct::Direct, everything};
+use crate::{direct::Direct, everything};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_whole_walk_works_and_every_instance_does_its_share() {
