@@ -51,8 +51,8 @@ macro_rules! run {
 
 /// A database. Clones share its connections.
 ///
-/// Whoever holds a transaction must use nothing but that transaction to write: on SQLite, where there is one writer, a
-/// second way in would wait for the first.
+/// A caller with an open transaction must write through that transaction alone: on SQLite, which has one writer, a second
+/// one would wait for the first.
 ///
 /// On PostgreSQL transactions are `READ COMMITTED`: each statement sees what was committed before it, and a statement
 /// that meets a row which another transaction is changing waits for that one and then looks at the row again. On SQLite

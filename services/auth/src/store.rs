@@ -222,7 +222,7 @@ impl AuthStore {
     }
 }
 
-/// Transactions that may be repeated as a whole.
+/// Transactions that may be retried as a whole.
 impl AuthStore {
     async fn secret_once(&self, name: &str, fresh: &[u8], now: Timestamp) -> sqlx::Result<Zeroizing<Vec<u8>>> {
         let mut transaction = self.db.begin().await?;

@@ -30,8 +30,8 @@ macro_rules! columns {
 
 type Row = (Uuid, Uuid, String, String, Json<BTreeMap<String, String>>, i64, i64, i64);
 
-/// Where properties are kept. To whoever is not their owner they are not there. What every store promises is
-/// written down in `tests/property/store.rs`.
+/// Where properties are kept. For a user who is not the owner, a property does not exist. What the store promises on both
+/// engines is in `tests/property/store.rs`.
 #[derive(Debug, Clone)]
 pub struct PropertyStore {
     db: Db,
@@ -124,7 +124,7 @@ impl PropertyStore {
     }
 }
 
-/// Transactions that may be repeated as a whole.
+/// Transactions that may be retried as a whole.
 impl PropertyStore {
     async fn create_once(&self, new: &NewProperty, now: Timestamp) -> Result<Property, Error> {
         let mut transaction = self.db.begin().await?;

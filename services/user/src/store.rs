@@ -27,7 +27,7 @@ macro_rules! columns {
 
 type Row = (Uuid, String, String, String, i64, i64, i64);
 
-/// Where accounts are kept. What every store promises is written down in `tests/user/store.rs`.
+/// Where accounts are kept. What the store promises on both engines is in `tests/user/store.rs`.
 #[derive(Debug, Clone)]
 pub struct UserStore {
     db: Db,
@@ -124,7 +124,7 @@ impl UserStore {
     }
 }
 
-/// Transactions that may be repeated as a whole.
+/// Transactions that may be retried as a whole.
 impl UserStore {
     async fn create_once(&self, new: &NewAccount, now: Timestamp) -> Result<Account, Error> {
         let mut transaction = self.db.begin().await?;

@@ -24,7 +24,7 @@ fn key(text: &str) -> Key {
 type Pair<L> = [Arc<L>; 2];
 
 async fn in_process(rate: Rate) -> Pair<LocalLimiter> {
-    // One process has one; whoever asks it twice asks the same.
+    // A process has one limiter, which all its callers share.
     let limiter = Arc::new(LocalLimiter::new(rate));
     [limiter.clone(), limiter]
 }
@@ -192,7 +192,7 @@ async fn a_flood_with_one_key_is_no_flood_for_redis() {
     // Each that passed, and one refusal after it.
     let asked = scripts(&redis).await;
     assert!(asked <= 2 * passed + 1, "{passed} passed, {refused} were refused, redis was asked {asked} times");
-    // Those who come for another key ask, and whoever was told to wait passes after it.
+    // Another key is asked for, and a caller that was told to wait passes afterwards.
     assert_eq!(limiter.check(key("another")).await.unwrap(), Verdict::Pass);
     while let Verdict::Wait(wait) = limiter.check(key("key")).await.unwrap() {
         tokio::time::sleep(wait).await;

@@ -33,7 +33,7 @@ pub struct PostgresPool(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     pool: PgPool,
-    /// One for each connection: its holder finds a connection here, or sqlx has room for one more.
+    /// One for each connection: its holder finds a connection here, or sqlx may open one more.
     permits: Arc<Semaphore>,
     max_connections: usize,
     /// How long a caller waits for a connection.
@@ -142,7 +142,7 @@ impl PostgresPool {
         Ok(taken)
     }
 
-    /// Whichever comes first: a connection that is put back, or one more of sqlx, which may have no room for a moment: a
+    /// Whichever comes first: a connection that is put back, or one more of sqlx, which may be at its maximum for a moment: a
     /// statement whose caller was dropped holds its connection to its end.
     async fn connection(&self) -> sqlx::Result<Connection> {
         let mut acquiring = None;
