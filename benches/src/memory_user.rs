@@ -18,11 +18,12 @@ use drystone_mesh::{
     client::{Dialer, DialerConfig, Peers},
     clock::{Clock, Timestamp},
     health::Health,
+    id,
     identity::Identity,
     node::Node,
     server::Server,
     telemetry::Metrics,
-    token::{Algorithm, Claims, KeySet, PublicKey, RevocationView, Verifier, VerifierConfig, new_token_id},
+    token::{Algorithm, Claims, KeySet, PublicKey, RevocationView, Verifier, VerifierConfig},
 };
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -100,7 +101,7 @@ fn token(key: &EcdsaKeyPair, user: Uuid, now: Timestamp) -> Result<String> {
         aud: AUDIENCE.to_owned(),
         sub: user,
         sid: Uuid::now_v7(),
-        jti: new_token_id(now),
+        jti: id::v7_at(now),
         client_id: Some("drystone".to_owned()),
         iat: now.timestamp(),
         exp: now.timestamp() + 3000,

@@ -49,10 +49,10 @@ fn built_in_method(path: &str, callers: Vec<String>, streaming: bool) -> Method 
 }
 
 /// The rules of one server, by the path of the RPC. What is not among them is denied.
-pub type Rules = HashMap<Arc<str>, Arc<Method>>;
+pub type RuleTable = HashMap<Arc<str>, Arc<Method>>;
 
 /// Every rule of these gRPC services (`package.Service`).
-pub fn rules_of(contracts: &Contracts, services: &[&str]) -> Rules {
+pub fn rules_of(contracts: &Contracts, services: &[&str]) -> RuleTable {
     let own = contracts.methods().iter().cloned().chain(built_in().into_iter().map(Arc::new));
     own.filter(|method| services.contains(&method.service())).map(|method| (method.path.clone(), method)).collect()
 }

@@ -133,7 +133,7 @@ impl Call {
 
 /// Notes that the call at hand concerns this user, for its log lines and its audit record. The server stack does so
 /// for whoever a token proves; a handler that finds out by other means, as sign-in does, says it here.
-pub fn concerns(user_id: Uuid) {
+pub fn record_user(user_id: Uuid) {
     tracing::Span::current().record("user", tracing::field::display(user_id));
 }
 

@@ -33,7 +33,7 @@ use drystone::contract::Contracts;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use self::channel::Channel;
-use self::{discovery::Place, instances::Surroundings};
+use self::{discovery::HostPort, instances::EndpointContext};
 pub(crate) use self::{instance::Instance, instances::Instances};
 use crate::{
     clock::Clock,
@@ -143,11 +143,11 @@ impl Dialer {
         let addresses = peers.get(service).filter(|addresses| !addresses.is_empty());
         let addresses = addresses.ok_or_else(|| DialError::UnknownPeer(service.to_owned()))?;
         let bad = |address: &str| DialError::BadAddress { name: service.to_owned(), address: address.to_owned() };
-        let place = |address: &String| address.parse::<Place>().map_err(|()| bad(address));
+        let place = |address: &String| address.parse::<HostPort>().map_err(|()| bad(address));
         let places = addresses.iter().map(place).collect::<Result<Vec<_>, _>>()?;
         let expected = SpiffeId::for_workload(&identity.trust_domain(), service).map_err(|_| bad(&addresses[0]))?;
         let (retries, out) = metrics.client(caller, service);
-        let surroundings = Surroundings {
+        let context = EndpointContext {
             identity: identity.clone(),
             contracts: contracts.clone(),
             clock: self.0.config.clock.clone(),
@@ -156,7 +156,7 @@ impl Dialer {
             tasks: tasks.clone(),
             stop: stop.clone(),
         };
-        let instances = Instances::new(service, expected, surroundings);
+        let instances = Instances::new(service, expected, context);
         if let Some(addresses) = discovery::all_addresses(&places) {
             instances.set(&addresses);
         } else {

@@ -31,7 +31,7 @@ use crate::{access, error::Error, node::Node};
 
 /// The bounds of one server.
 #[derive(Debug, Clone)]
-pub struct Limits {
+pub struct ServerLimits {
     /// Connections and handshakes.
     pub accept: AcceptLimits,
     /// Calls at once; more are answered OVERLOADED.
@@ -46,7 +46,7 @@ pub struct Limits {
     pub drain: Duration,
 }
 
-impl Default for Limits {
+impl Default for ServerLimits {
     fn default() -> Self {
         Self {
             accept: AcceptLimits::default(),
@@ -62,7 +62,7 @@ impl Default for Limits {
 /// A server that is being put together.
 pub struct Server {
     node: Node,
-    limits: Limits,
+    limits: ServerLimits,
     services: HashMap<&'static str, Arc<dyn Rpc>>,
     /// What reflection tells of.
     contracts: reflection::Index,
@@ -75,7 +75,7 @@ impl Server {
     /// `INTERNAL` if the embedded descriptor set cannot be read.
     pub fn new(node: &Node) -> Result<Self, Error> {
         let contracts = reflection::contracts(&node.contracts)?;
-        Ok(Self { node: node.clone(), limits: Limits::default(), services: HashMap::new(), contracts })
+        Ok(Self { node: node.clone(), limits: ServerLimits::default(), services: HashMap::new(), contracts })
     }
 
     /// Adds a generated server.
@@ -90,7 +90,7 @@ impl Server {
 
     /// Replaces the bounds.
     #[must_use]
-    pub fn limits(mut self, limits: Limits) -> Self {
+    pub fn limits(mut self, limits: ServerLimits) -> Self {
         self.limits = limits;
         self
     }

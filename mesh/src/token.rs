@@ -30,7 +30,7 @@ mod testing;
 mod verifier;
 mod watch;
 
-pub use claims::{Claims, is_client_id, new_token_id};
+pub use claims::{Claims, is_client_id};
 pub use error::TokenError;
 pub use key::{Algorithm, KeyError, PublicKey};
 pub use key_set::KeySet;

@@ -6,7 +6,7 @@ use drystone_mesh::backoff::Backoff;
 use sqlx::SqlitePool;
 
 use super::{
-    Failure, Migration, OpenError, Place, Transaction, failure, migration, postgres,
+    Failure, Location, Migration, OpenError, Transaction, failure, migration, postgres,
     postgres::{Postgres, PostgresPool},
     sqlite::{self, Sqlite},
 };
@@ -67,10 +67,10 @@ impl Db {
     ///
     /// # Errors
     /// A sentence that names the database and says what to do: see [`OpenError`].
-    pub async fn open(place: impl Into<Place>, migrations: &'static [Migration]) -> Result<Self, OpenError> {
+    pub async fn open(place: impl Into<Location>, migrations: &'static [Migration]) -> Result<Self, OpenError> {
         Ok(Self(match place.into() {
-            Place::File(path) => Either::Sqlite(sqlite::open(&path, migrations).await?),
-            Place::Server(server) => Either::Postgres(postgres::open(server, migrations).await?),
+            Location::File(path) => Either::Sqlite(sqlite::open(&path, migrations).await?),
+            Location::Server(server) => Either::Postgres(postgres::open(server, migrations).await?),
         }))
     }
 

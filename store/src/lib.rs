@@ -1,7 +1,7 @@
 //! What services with data need: SQL on two engines, migrations, Redis, and limits that are counted there.
 //!
 //! A service owns one database: an SQLite file, or a schema in a PostgreSQL database. It keeps its migrations in
-//! `migrations/{postgres,sqlite}/0001_name.sql`, lists them as [`Migration`]s, and opens its [`Place`] with
+//! `migrations/{postgres,sqlite}/0001_name.sql`, lists them as [`Migration`]s, and opens its [`Location`] with
 //! [`Db::open`], which brings it up to date:
 //!
 //! ```
@@ -42,9 +42,9 @@ mod db;
 mod failure;
 mod file;
 pub mod limit;
+mod location;
 mod migration;
 mod open_error;
-mod place;
 mod postgres;
 mod probe;
 pub mod redis;
@@ -57,9 +57,9 @@ pub use address::{Address, AddressError, ServerUrl};
 pub use context::ContextExt;
 pub use db::{Db, Either};
 pub use failure::{Error, Failure, Result, to_mesh_error};
+pub use location::{Location, PoolConfig, Server, Settings};
 pub use migration::{SchemaState, schema_state};
 pub use open_error::OpenError;
-pub use place::{Place, PoolConfig, Server, Settings};
 pub use postgres::PostgresPool;
 pub use probe::probe;
 pub use transaction::Transaction;

@@ -11,7 +11,7 @@ use sqlx::{
 
 use drystone_mesh::module::Migration;
 
-use super::{OpenError, Place, place::Server, postgres, sqlite::Sqlite};
+use super::{Location, OpenError, location::Server, postgres, sqlite::Sqlite};
 
 /// How far a schema is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,14 +29,14 @@ type Applied = Vec<(i64, Vec<u8>)>;
 ///
 /// # Errors
 /// As [`Db::open`](super::Db::open).
-pub async fn schema_state(place: &Place, migrations: &'static [Migration]) -> Result<SchemaState, OpenError> {
+pub async fn schema_state(place: &Location, migrations: &'static [Migration]) -> Result<SchemaState, OpenError> {
     let applied = match place {
-        Place::File(path) => {
+        Location::File(path) => {
             let applied = applied_in_file(path).await.map_err(|error| OpenError::of_file(path, &error))?;
             check(place, &applied, migrations, |migration| migration.sqlite)?;
             applied
         }
-        Place::Server(server) => {
+        Location::Server(server) => {
             let mut connection = postgres::connect(server, &server.options()?).await?;
             let applied = applied_on_server(&mut connection, server).await;
             let _ = connection.close().await;
@@ -55,7 +55,7 @@ pub(super) async fn run_on_file(
     migrations: &'static [Migration],
 ) -> Result<(), OpenError> {
     let sql = |error| OpenError::of_file(path, &error);
-    let place = Place::from(path);
+    let place = Location::from(path);
 
     // No other process can write meanwhile.
     let mut transaction = sqlite.writer.begin_with("BEGIN IMMEDIATE").await.map_err(sql)?;
@@ -95,7 +95,7 @@ pub(super) async fn run_on_server(
     migrations: &'static [Migration],
 ) -> Result<(), OpenError> {
     let sql = |error| OpenError::of_server(server, &error);
-    let place = Place::Server(server.clone());
+    let place = Location::Server(server.clone());
     let by_text = |migration: &Migration| migration.postgres;
 
     // Where nothing is missing, nothing but reading is asked of the user that the service runs as.
@@ -219,7 +219,7 @@ async fn exists(connection: &mut PgConnection, schema: &str) -> sqlx::Result<boo
 
 /// Proves that what was applied is a beginning of what this program knows.
 fn check(
-    place: &Place,
+    place: &Location,
     applied: &Applied,
     migrations: &'static [Migration],
     text: impl Fn(&Migration) -> &'static str,

@@ -2,7 +2,7 @@
 
 use std::{io, path::Path, path::PathBuf};
 
-use super::place::Server;
+use super::location::Server;
 
 /// Why a database could not be opened. Each is one sentence that says what to do, its cause included.
 #[derive(Debug, thiserror::Error)]

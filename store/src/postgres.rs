@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 pub use self::pool::{PostgresPool, PostgresTransaction};
 
-use super::{Migration, OpenError, migration, place::Server};
+use super::{Migration, OpenError, location::Server, migration};
 
 /// The oldest version that is supported, in the form of `server_version_num`.
 const MIN_SERVER_VERSION: u32 = 150_000;

@@ -37,7 +37,7 @@ use self::{
     circuit::Circuit,
     servers::{Link, Servers},
 };
-pub use self::{config::Config, failure::Failure, probe::probe, servers::OpenError};
+pub use self::{config::Config, failure::Failure, probe::probe, servers::RedisOpenError};
 
 /// How much longer than its own time limit a blocking command may take.
 const BLOCKING_MARGIN: Duration = Duration::from_secs(1);
@@ -59,8 +59,8 @@ impl Redis {
     /// there yet. To be called within a Tokio runtime.
     ///
     /// # Errors
-    /// The configuration cannot be used: see [`OpenError`].
-    pub fn open(config: &Config) -> Result<Self, OpenError> {
+    /// The configuration cannot be used: see [`RedisOpenError`].
+    pub fn open(config: &Config) -> Result<Self, RedisOpenError> {
         let servers = Servers::new(config)?;
         let (prefix, limit) = (config.prefix.clone(), config.timeout.duration());
         let this = Self(Arc::new(Inner { servers, prefix, limit, circuit: Circuit::open() }));
@@ -153,7 +153,7 @@ impl SharedRedis {
     ///
     /// # Errors
     /// As [`Redis::open`].
-    pub fn get(&self) -> Result<Redis, OpenError> {
+    pub fn get(&self) -> Result<Redis, RedisOpenError> {
         let (config, opened) = &*self.0;
         if let Some(redis) = opened.get() {
             return Ok(redis.clone());

@@ -4,7 +4,7 @@ mod either;
 mod postgres;
 mod sqlite;
 
-use super::{Db, Migration, Place, run};
+use super::{Db, Location, Migration, run};
 
 const NOTE_TEXT: &str = "CREATE TABLE note (id BIGINT PRIMARY KEY, text TEXT NOT NULL);
      CREATE TABLE mark (note_id BIGINT NOT NULL REFERENCES note (id))";

@@ -13,13 +13,13 @@ use anyhow::{Context, Result};
 use drystone_auth::{
     store::{AuthStore, MIGRATIONS},
     token::{
+        access_token_signer::{AccessTokenSigner, Grant},
         key_ring::{KeyRing, refresh_token_seal},
         refresh_token::{RefreshToken, RefreshTokenSeal},
-        token_maker::{Grant, TokenMaker},
     },
 };
 use drystone_mesh::clock::Clock;
-use drystone_store::{Db, Place};
+use drystone_store::{Db, Location};
 use tonic::metadata::{Ascii, MetadataValue};
 use uuid::{Builder, Uuid};
 
@@ -78,7 +78,7 @@ fn scatter(number: u64) -> u64 {
 /// are made here, by the auth service's own code, with the keys in its database.
 #[derive(Debug)]
 pub(crate) struct People {
-    maker: TokenMaker,
+    maker: AccessTokenSigner,
     seal: RefreshTokenSeal,
     /// What each one's refresh token carries.
     counters: Vec<AtomicU64>,
@@ -88,12 +88,12 @@ impl People {
     /// So many, in the mesh whose auth service has this database.
     pub(crate) async fn of(database: &str, count: u64) -> Result<Self> {
         let clock = Clock::system();
-        let store = AuthStore::new(Db::open(Place::server("auth", database)?, MIGRATIONS).await?);
+        let store = AuthStore::new(Db::open(Location::server("auth", database)?, MIGRATIONS).await?);
         let keys = KeyRing::open(&store, &clock).await.context("reading the signing keys")?;
         let seal = refresh_token_seal(&store, &clock).await.context("reading the refresh tokens' secret")?;
         let counters = (0..count).map(|_| AtomicU64::new(drystone_session::FIRST_COUNTER)).collect();
         Ok(Self {
-            maker: TokenMaker::new(Arc::new(keys), ISSUER.to_owned(), "drystone".to_owned(), LIFETIME),
+            maker: AccessTokenSigner::new(Arc::new(keys), ISSUER.to_owned(), "drystone".to_owned(), LIFETIME),
             seal,
             counters,
         })

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Result, ensure};
 use drystone_mesh::{clock::Clock, config::Span, time::to_micros};
-use drystone_session::{Config, FIRST_COUNTER, RedisStore, Rules, Session, SessionStore};
+use drystone_session::{Config, FIRST_COUNTER, Lifetimes, RedisStore, Session, SessionStore};
 use drystone_store::redis;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use sqlx::{Connection, PgConnection};
@@ -89,7 +89,7 @@ async fn sessions(url: &str, people: u64) -> Result<()> {
     let redis = redis::Redis::open(&config)?;
     redis.ready().await;
     let store = Arc::new(RedisStore::new(redis));
-    let rules = Rules::from(&Config::default());
+    let rules = Lifetimes::from(&Config::default());
     let now = Clock::system().now();
     let session = |person: Person| Session {
         id: person.session_id(),

@@ -8,7 +8,7 @@ use drystone_mesh::{
     health::{Health, Kind},
     module::Module,
 };
-use drystone_store::{Db, Place};
+use drystone_store::{Db, Location};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::warn;
 
@@ -20,7 +20,7 @@ const MAX_BACKOFF: Duration = Duration::from_secs(5);
 /// waited for, so that it does not matter which of the two is started first.
 pub(super) async fn open(
     module: Module,
-    place: Place,
+    place: Location,
     health: &Health,
     tasks: &TaskTracker,
     stop: &CancellationToken,

@@ -21,7 +21,7 @@ use tower::Service;
 use tracing::{debug, warn};
 
 use super::{
-    instance::{Instance, Unanswered},
+    instance::{Instance, SendError},
     instances::Instances,
     retry,
 };
@@ -73,7 +73,7 @@ impl Channel {
 }
 
 impl Target {
-    async fn call(&self, request: Request<Body>, deadline: Option<Instant>) -> Result<Response<Incoming>, Unanswered> {
+    async fn call(&self, request: Request<Body>, deadline: Option<Instant>) -> Result<Response<Incoming>, SendError> {
         match self {
             Self::Any(instances) => retry::call(instances, request, deadline).await,
             Self::One(instance) => instance.ask(request.map(Either::Right)).await,
@@ -94,7 +94,7 @@ impl Service<Request<Body>> for Channel {
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         let outgoing = request.extensions_mut().remove::<Outgoing>();
         let deadline = outgoing.as_ref().and_then(|outgoing| outgoing.call.parts().deadline);
-        if let Err(error) = dress(&mut request, &self.service, outgoing.as_ref()) {
+        if let Err(error) = apply_metadata(&mut request, &self.service, outgoing.as_ref()) {
             return Box::pin(async move { Ok(Status::from(error).into_http()) });
         }
         let Self { service, target } = self.clone();
@@ -123,7 +123,7 @@ impl Service<Request<Body>> for Channel {
 }
 
 /// Puts on what every request has, and what the call carries.
-fn dress(request: &mut Request<Body>, service: &str, outgoing: Option<&Outgoing>) -> Result<(), Error> {
+fn apply_metadata(request: &mut Request<Body>, service: &str, outgoing: Option<&Outgoing>) -> Result<(), Error> {
     let mut uri = std::mem::take(request.uri_mut()).into_parts();
     uri.scheme = Some(Scheme::HTTPS);
     uri.authority = Some(service.parse().map_err(Error::internal)?);

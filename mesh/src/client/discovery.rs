@@ -27,12 +27,12 @@ const LOOKUP_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// `HOST:PORT`: where to find one instance, or all of those that a name stands for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum HostPort {
     Address(SocketAddr),
     Name(String, u16),
 }
 
-impl FromStr for Place {
+impl FromStr for HostPort {
     type Err = ();
 
     fn from_str(text: &str) -> Result<Self, ()> {
@@ -49,15 +49,15 @@ impl FromStr for Place {
 }
 
 /// Tells the instances which there are: at once where every place is an address, else for ever.
-pub(super) async fn run(instances: Arc<Instances>, places: Vec<Place>) {
-    let mut known: Vec<Vec<SocketAddr>> = places.iter().map(Place::address).collect();
+pub(super) async fn run(instances: Arc<Instances>, places: Vec<HostPort>) {
+    let mut known: Vec<Vec<SocketAddr>> = places.iter().map(HostPort::address).collect();
     // Names need not be waited for where an address is there.
     if !known.concat().is_empty() {
         instances.set(&known.concat());
     }
     loop {
         let mut fault = None;
-        for (found, known) in join_all(places.iter().map(Place::find)).await.into_iter().zip(&mut known) {
+        for (found, known) in join_all(places.iter().map(HostPort::find)).await.into_iter().zip(&mut known) {
             match found {
                 Ok(found) => *known = found,
                 // What was found before is still the best that is known.
@@ -76,11 +76,11 @@ pub(super) async fn run(instances: Arc<Instances>, places: Vec<Place>) {
 }
 
 /// The addresses among places, where all are.
-pub(super) fn all_addresses(places: &[Place]) -> Option<Vec<SocketAddr>> {
-    places.iter().map(|place| if let Place::Address(address) = place { Some(*address) } else { None }).collect()
+pub(super) fn all_addresses(places: &[HostPort]) -> Option<Vec<SocketAddr>> {
+    places.iter().map(|place| if let HostPort::Address(address) = place { Some(*address) } else { None }).collect()
 }
 
-impl Place {
+impl HostPort {
     fn address(&self) -> Vec<SocketAddr> {
         match self {
             Self::Address(address) => vec![*address],
@@ -126,11 +126,11 @@ mod tests {
 
     #[test]
     fn a_place_is_an_address_or_a_name() {
-        assert_eq!("10.0.0.1:50051".parse(), Ok(Place::Address(socket("10.0.0.1:50051"))));
-        assert_eq!("[::1]:50051".parse(), Ok(Place::Address(socket("[::1]:50051"))));
-        assert_eq!("auth.internal:1".parse(), Ok(Place::Name("auth.internal".to_owned(), 1)));
+        assert_eq!("10.0.0.1:50051".parse(), Ok(HostPort::Address(socket("10.0.0.1:50051"))));
+        assert_eq!("[::1]:50051".parse(), Ok(HostPort::Address(socket("[::1]:50051"))));
+        assert_eq!("auth.internal:1".parse(), Ok(HostPort::Name("auth.internal".to_owned(), 1)));
         for bad in ["", "auth", ":1", "auth:", "auth:70000", "::1:50051", "https://auth:1", "[auth]:1"] {
-            assert_eq!(bad.parse::<Place>(), Err(()), "{bad}");
+            assert_eq!(bad.parse::<HostPort>(), Err(()), "{bad}");
         }
     }
 

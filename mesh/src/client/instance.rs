@@ -16,7 +16,7 @@ use tonic::{Code, Status};
 use super::{
     breaker::Breaker,
     connection::{Connection, Payload},
-    load::{AtHand, Load},
+    load::{InFlight, Load},
 };
 use crate::{
     clock::Clock,
@@ -56,9 +56,9 @@ pub(super) enum Condition {
 
 /// A call that was not answered.
 #[derive(Debug)]
-pub(super) struct Unanswered {
+pub(super) struct SendError {
     /// Whether the instance may have begun with it.
-    pub(super) was_sent: bool,
+    pub(super) may_have_run: bool,
     pub(super) source: Box<dyn StdError + Send + Sync>,
 }
 
@@ -111,7 +111,7 @@ impl Instance {
     }
 
     /// Sends a request, and waits for the head of the answer. What comes of it counts for or against the instance.
-    pub(super) async fn call(&self, request: Request<Payload>) -> Result<Response<Incoming>, Unanswered> {
+    pub(super) async fn call(&self, request: Request<Payload>) -> Result<Response<Incoming>, SendError> {
         let answer = self.ask(request).await?;
         if has_code(&answer, Code::Unavailable) {
             self.breaker.failed();
@@ -122,22 +122,22 @@ impl Instance {
     }
 
     /// The same for health checks and the like: that they are answered says nothing of other calls.
-    pub(super) async fn ask(&self, request: Request<Payload>) -> Result<Response<Incoming>, Unanswered> {
-        let at_hand = self.load.take_on();
+    pub(super) async fn ask(&self, request: Request<Payload>) -> Result<Response<Incoming>, SendError> {
+        let in_flight = self.load.take_on();
         let mut sender = self.connection.sender().await.map_err(|error| {
             self.breaker.trip();
             *lock(&self.trouble) = error.to_string();
-            Unanswered { was_sent: false, source: error.into() }
+            SendError { may_have_run: false, source: error.into() }
         })?;
         // Connecting is not what an answer takes.
-        let mut exchange = Exchange { instance: self, at_hand, begun: Instant::now(), is_over: false };
+        let mut exchange = Exchange { instance: self, in_flight, begun: Instant::now(), is_over: false };
         let outcome = sender.try_send_request(request).await;
         exchange.is_over = true;
         outcome.map_err(|error| {
-            let error = Unanswered::from(error);
+            let error = SendError::from(error);
             *lock(&self.trouble) = Chain(&*error.source).to_string();
             // A connection that is let go in order says nothing of the instance: others may stand already.
-            if error.was_sent {
+            if error.may_have_run {
                 self.breaker.trip();
             }
             error
@@ -157,7 +157,7 @@ pub(super) fn has_code<B>(response: &Response<B>, code: Code) -> bool {
 /// A request that is on its way.
 struct Exchange<'a> {
     instance: &'a Instance,
-    at_hand: AtHand<'a>,
+    in_flight: InFlight<'a>,
     begun: Instant,
     is_over: bool,
 }
@@ -165,18 +165,18 @@ struct Exchange<'a> {
 impl Drop for Exchange<'_> {
     fn drop(&mut self) {
         let time = self.begun.elapsed();
-        self.at_hand.took(time);
+        self.in_flight.took(time);
         if !self.is_over && time >= UNRESPONSIVE_AFTER {
             self.instance.breaker.failed();
         }
     }
 }
 
-impl From<TrySendError<Request<Payload>>> for Unanswered {
+impl From<TrySendError<Request<Payload>>> for SendError {
     fn from(error: TrySendError<Request<Payload>>) -> Self {
         let was_kept = error.message().is_some();
         let source = error.into_error();
-        Self { was_sent: !was_kept && !was_refused_unseen(&source), source: source.into() }
+        Self { may_have_run: !was_kept && !was_refused_unseen(&source), source: source.into() }
     }
 }
 
@@ -194,13 +194,13 @@ fn was_refused_unseen(error: &(dyn StdError + 'static)) -> bool {
     false
 }
 
-impl fmt::Display for Unanswered {
+impl fmt::Display for SendError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.source.fmt(f)
     }
 }
 
-impl StdError for Unanswered {
+impl StdError for SendError {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         self.source.source()
     }

@@ -17,7 +17,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::retry::budget::TpsBudget;
 
 use super::{
-    instance::{Condition, Instance, Unanswered},
+    instance::{Condition, Instance, SendError},
     probe,
 };
 use crate::{
@@ -54,7 +54,7 @@ pub(crate) struct Instances {
 }
 
 /// What the instances of a service are watched with.
-pub(super) struct Surroundings {
+pub(super) struct EndpointContext {
     pub(super) identity: Identity,
     /// What may be sent again.
     pub(super) contracts: Contracts,
@@ -68,8 +68,8 @@ pub(super) struct Surroundings {
 }
 
 impl Instances {
-    pub(super) fn new(service: &str, expected: SpiffeId, surroundings: Surroundings) -> Arc<Self> {
-        let Surroundings { identity, contracts, clock, retries, out, tasks, stop } = surroundings;
+    pub(super) fn new(service: &str, expected: SpiffeId, context: EndpointContext) -> Arc<Self> {
+        let EndpointContext { identity, contracts, clock, retries, out, tasks, stop } = context;
         Arc::new(Self {
             service: service.into(),
             expected,
@@ -137,7 +137,7 @@ impl Instances {
     }
 
     /// The instance for a call that some have been tried for already.
-    pub(super) async fn pick(&self, tried: &[Arc<Instance>]) -> Result<Arc<Instance>, Unanswered> {
+    pub(super) async fn pick(&self, tried: &[Arc<Instance>]) -> Result<Arc<Instance>, SendError> {
         if let Some(instance) = choose(&self.current.borrow(), tried) {
             return Ok(instance);
         }
@@ -150,7 +150,7 @@ impl Instances {
         found.ok_or_else(|| {
             let why = self.missing.lock().unwrap_or_else(PoisonError::into_inner).clone();
             let why = why.unwrap_or_else(|| "no address of it has been found yet".into());
-            Unanswered { was_sent: false, source: (*why).into() }
+            SendError { may_have_run: false, source: (*why).into() }
         })
     }
 

@@ -22,7 +22,7 @@ const QUICK: f64 = 1e-4;
 /// How busy an instance is.
 #[derive(Debug)]
 pub(super) struct Load {
-    at_hand: AtomicUsize,
+    in_flight: AtomicUsize,
     average: Mutex<Average>,
 }
 
@@ -39,7 +39,7 @@ struct Average {
 impl Load {
     pub(super) fn new() -> Self {
         let average = Average::new(Instant::now());
-        Self { at_hand: AtomicUsize::new(0), average: Mutex::new(average) }
+        Self { in_flight: AtomicUsize::new(0), average: Mutex::new(average) }
     }
 
     /// What one call more would wait for. It has no unit: it is there to be compared.
@@ -48,21 +48,21 @@ impl Load {
     }
 
     fn cost_at(&self, now: Instant) -> f64 {
-        let at_hand = self.at_hand.load(Ordering::Relaxed);
+        let in_flight = self.in_flight.load(Ordering::Relaxed);
         let average = self.average();
         let silence =
-            if at_hand == 0 { 0.0 } else { now.saturating_duration_since(average.waiting_since).as_secs_f64() };
+            if in_flight == 0 { 0.0 } else { now.saturating_duration_since(average.waiting_since).as_secs_f64() };
         #[allow(clippy::cast_precision_loss, reason = "no instance has so many calls at hand")]
-        let calls = (at_hand + 1) as f64;
+        let calls = (in_flight + 1) as f64;
         average.seconds.max(silence).max(QUICK) * calls
     }
 
     /// A call is at hand until this is dropped.
-    pub(super) fn take_on(&self) -> AtHand<'_> {
-        if self.at_hand.fetch_add(1, Ordering::Relaxed) == 0 {
+    pub(super) fn take_on(&self) -> InFlight<'_> {
+        if self.in_flight.fetch_add(1, Ordering::Relaxed) == 0 {
             self.average().waiting_since = Instant::now();
         }
-        AtHand(self)
+        InFlight(self)
     }
 
     fn average(&self) -> MutexGuard<'_, Average> {
@@ -85,18 +85,18 @@ impl Average {
 
 /// A call that an instance has at hand.
 #[derive(Debug)]
-pub(super) struct AtHand<'a>(&'a Load);
+pub(super) struct InFlight<'a>(&'a Load);
 
-impl AtHand<'_> {
+impl InFlight<'_> {
     /// It was answered after so long, or given up.
     pub(super) fn took(&self, time: Duration) {
         self.0.average().observe(time.as_secs_f64(), Instant::now());
     }
 }
 
-impl Drop for AtHand<'_> {
+impl Drop for InFlight<'_> {
     fn drop(&mut self) {
-        self.0.at_hand.fetch_sub(1, Ordering::Relaxed);
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -18,7 +18,7 @@ use tower::retry::budget::Budget;
 
 use super::{
     connection::Payload,
-    instance::{Unanswered, has_code},
+    instance::{SendError, has_code},
     instances::Instances,
     message::Message,
 };
@@ -41,13 +41,13 @@ pub(super) async fn call(
     instances: &Instances,
     request: Request<Body>,
     deadline: Option<Instant>,
-) -> Result<Response<Incoming>, Unanswered> {
+) -> Result<Response<Incoming>, SendError> {
     let (mut head, body) = request.into_parts();
     let Policy::Unary { is_idempotent } = Policy::of(&instances.contracts, head.uri.path()) else {
         let instance = instances.pick(&[]).await?;
         return instance.call(Request::from_parts(head, Either::Right(body))).await;
     };
-    let message = read(body).await.map_err(|status| Unanswered { was_sent: false, source: status.into() })?;
+    let message = read(body).await.map_err(|status| SendError { may_have_run: false, source: status.into() })?;
     let message = Message::new(message);
     if is_idempotent {
         instances.budget.deposit();
@@ -60,7 +60,7 @@ pub(super) async fn call(
         let again = tried.len() < MAX_ATTEMPTS
             && match &outcome {
                 // One that could not be reached is out; one that let its connection go in order is not.
-                Err(error) if !error.was_sent => instances.has_any(),
+                Err(error) if !error.may_have_run => instances.has_any(),
                 Err(_) => is_idempotent && instances.budget.withdraw(),
                 Ok(response) => {
                     is_idempotent

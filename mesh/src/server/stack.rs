@@ -20,13 +20,13 @@ use tonic::{Code, Status, body::Body};
 use tracing::{Instrument, Span, error, info_span, warn};
 
 use super::{
-    Limits, Rpc,
+    Rpc, ServerLimits,
     acceptor::PeerInfo,
     request::{self, Messages},
     response::{self, Completion, ResponseBody},
 };
 use crate::{
-    access::{self, Denial, Part, Rules},
+    access::{self, Denial, Part, RuleTable},
     call::{self, Call, Client, Parts, header},
     clock::Clock,
     deadline,
@@ -87,8 +87,8 @@ struct Arrival<'a> {
 impl Stack {
     pub(super) fn new(
         node: &Node,
-        limits: &Limits,
-        rules: Rules,
+        limits: &ServerLimits,
+        rules: RuleTable,
         services: &HashMap<&'static str, Arc<dyn Rpc>>,
     ) -> Self {
         let entry = |rule: Arc<Method>| {
@@ -200,7 +200,7 @@ impl Stack {
         // Whom it is for, and what they hold.
         let (principal, authorization) = self.subject(rule, headers)?;
         if let Some(principal) = &principal {
-            call::concerns(principal.user_id);
+            call::record_user(principal.user_id);
             access::admit_user(rule, principal, now)?;
         }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, TimeDelta};
 use serde::{Deserialize, Deserializer, Serialize, de};
-use uuid::{NoContext, Uuid, Variant, Version};
+use uuid::{Uuid, Variant, Version};
 
 use super::{Principal, TokenError, json};
 use crate::clock::Timestamp;
@@ -34,7 +34,7 @@ pub struct Claims {
     #[serde(deserialize_with = "canonical_uuid")]
     pub sid: Uuid,
     /// The token's id, a UUID of version 7: the time in it is the issue time to the millisecond. Make it with
-    /// [`new_token_id`].
+    /// [`crate::id::v7_at`].
     #[serde(deserialize_with = "canonical_uuid")]
     pub jti: Uuid,
     /// The OAuth client that the token was issued to (RFC 9068, section 2.2).
@@ -122,14 +122,6 @@ impl Claims {
 /// Whether a token that ends then is over now.
 pub(super) fn has_ended(expires_at: Timestamp, now: Timestamp) -> bool {
     now - expires_at >= TimeDelta::seconds(LEEWAY)
-}
-
-/// A new token id that carries its issue time, for the `jti` claim. `at` is the same moment that `iat` is made from:
-/// a token whose two issue times disagree is refused.
-#[must_use]
-pub fn new_token_id(at: Timestamp) -> Uuid {
-    let seconds = u64::try_from(at.timestamp()).unwrap_or_default();
-    Uuid::new_v7(uuid::Timestamp::from_unix(NoContext, seconds, at.timestamp_subsec_nanos()))
 }
 
 /// The issue time that the token id carries. Revocation compares it, so it has to agree with `iat`.

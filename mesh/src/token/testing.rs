@@ -9,8 +9,11 @@ use chrono::TimeDelta;
 use drystone::auth::v1::Jwk;
 use uuid::Uuid;
 
-use super::{Algorithm, Claims, Principal, PublicKey, new_token_id};
-use crate::clock::{Clock, Timestamp};
+use super::{Algorithm, Claims, Principal, PublicKey};
+use crate::{
+    clock::{Clock, Timestamp},
+    id,
+};
 
 pub(super) const ISSUER: &str = "https://id.drystone.example";
 pub(super) const AUDIENCE: &str = "drystone";
@@ -69,7 +72,7 @@ pub(super) fn claims(now: Timestamp) -> Claims {
         aud: AUDIENCE.to_owned(),
         sub: Uuid::now_v7(),
         sid: Uuid::now_v7(),
-        jti: new_token_id(now),
+        jti: id::v7_at(now),
         client_id: Some("drystone".to_owned()),
         iat: now.timestamp(),
         exp: now.timestamp() + 300,
@@ -87,7 +90,7 @@ pub(super) fn principal(issued_at: Timestamp) -> Principal {
     Principal {
         user_id: Uuid::now_v7(),
         session_id: Uuid::now_v7(),
-        token_id: new_token_id(issued_at),
+        token_id: id::v7_at(issued_at),
         issued_at,
         expires_at: issued_at + TimeDelta::minutes(5),
         auth_time: issued_at,

@@ -7,7 +7,8 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use chrono::TimeDelta;
 use drystone_mesh::{
     clock::{Clock, Timestamp},
-    token::{Algorithm, Claims, KeySet, PublicKey, RevocationView, TokenError, Verifier, VerifierConfig, new_token_id},
+    id,
+    token::{Algorithm, Claims, KeySet, PublicKey, RevocationView, TokenError, Verifier, VerifierConfig},
 };
 use drystone_tests::bad_tokens::{self, BadToken, GoodToken};
 use proptest::prelude::*;
@@ -43,7 +44,7 @@ fn claims(now: Timestamp) -> Claims {
         aud: "drystone".to_owned(),
         sub: "01957a3c-8f1e-7b52-9c0d-3e4f5a6b7c8d".parse().expect("a UUID"),
         sid: "01957a3c-9f2e-7b52-8c0d-3e4f5a6b7c8e".parse().expect("a UUID"),
-        jti: new_token_id(now),
+        jti: id::v7_at(now),
         client_id: Some("drystone".to_owned()),
         iat: now.timestamp(),
         exp: (now + TimeDelta::minutes(5)).timestamp(),

@@ -19,7 +19,7 @@ use drystone::{
 use drystone_mesh::{
     call::{Call, Client, Parts, new_request_id},
     error::{Reason, reason_of},
-    server::Limits,
+    server::ServerLimits,
     telemetry::TraceContext,
 };
 use support::{World, order};
@@ -85,7 +85,7 @@ async fn the_deadline_policy_of_a_contract_overrides_the_defaults_of_the_server(
     let world = World::new().await;
     let mut client = KeyServiceClient::new(world.channel("edge", "user"));
     // The contract of GetDiscovery: 5 s where the caller asks for nothing, and never more than 10 s. The server allows more.
-    let defaults = Limits::default();
+    let defaults = ServerLimits::default();
     assert!(defaults.default_deadline > Duration::from_secs(5) && defaults.max_deadline > Duration::from_secs(10));
     for (asked, most) in [(None, 5), (Some("1M"), 10), (Some("3S"), 3)] {
         // Without a `Call` the client sends no timeout but this one.
@@ -137,7 +137,7 @@ async fn a_handler_that_panics_fails_its_call_alone() {
 
 #[tokio::test]
 async fn more_calls_than_there_is_room_for_are_told_to_come_back() {
-    let world = World::with(|limits| Limits { in_flight: 1, ..limits }).await;
+    let world = World::with(|limits| ServerLimits { in_flight: 1, ..limits }).await;
     let mut client = world.client("auth");
     let mut first = client.clone();
     let first = tokio::spawn(async move { first.look_up_for_sign_in(order("wait")).await });

@@ -11,9 +11,9 @@
 //! | [`attempts`] | how often that may be tried |
 //! | [`password::typed_password`], [`password::opaque_string`] | passwords as they arrive, and their one normal form |
 //! | [`password`], [`password::hasher`] | hashes, and the threads that make them |
-//! | [`token::refresh_token`], [`token::token_maker`], [`token::tokens`] | what tokens are made of |
+//! | [`token::refresh_token`], [`token::access_token_signer`], [`token::tokens`] | what tokens are made of |
 //! | [`token::signing_key`], [`token::key_ring`], [`discovery`] | what tokens are signed with, and how others find that |
-//! | [`neighbours`], [`property_claims`] | what is asked of the other services |
+//! | [`upstreams`], [`property_claims`] | what is asked of the other services |
 //! | [`credential`], [`store`] | what is kept, and where; all SQL is in `store.rs` |
 //! | [`orphan_sweep`] | removes what a registration that broke off has left |
 //! | [`error`] | how this service fails, and the reason that the caller hears |
@@ -33,13 +33,13 @@
 //!    and one function that reads from top to bottom. Secrets arrive as types that wipe themselves
 //!    ([`TypedPassword`](password::typed_password::TypedPassword)); passwords are hashed nowhere but in the [`HashingPool`]. A new failure is a
 //!    variant of [`Error`] with its reason beside it.
-//! 3. **Neighbours.** If it asks something new of another service, add a method to [`Neighbours`], in this service's
+//! 3. **Upstreams.** If it asks something new of another service, add a method to [`Upstreams`], in this service's
 //!    own words, and the call to [`Clients`]. The other service's rule has to list `auth` among its callers.
 //! 4. **Store.** Add a method with its SQL to [`AuthStore`], and to `tests/auth/store.rs` what it promises on both engines. New columns are a new file for each engine in `migrations/`, listed in [`MIGRATIONS`]; a file
 //!    that has been released is never edited.
 //! 5. **Handler.** The compiler now asks for the method in `rpc/auth_service.rs`. It takes the message apart, calls the
 //!    domain and puts the answer together. What the domain needs is handed to it in [`Service::new`].
-//! 6. **Tests.** Write them in `src/tests/`, over a real store and the neighbours of `src/tests/fake.rs`. Who may call
+//! 6. **Tests.** Write them in `src/tests/`, over a real store and the upstreams of `src/tests/fake.rs`. Who may call
 //!    at all is proven for every RPC in the contract by the access matrix in `tests/`, without a line of yours; so is
 //!    the REST path by the edge.
 
@@ -50,7 +50,6 @@ pub mod discovery;
 pub mod error;
 pub mod metrics;
 mod module;
-pub mod neighbours;
 pub mod orphan_sweep;
 pub mod password;
 pub mod property_claims;
@@ -60,6 +59,7 @@ mod rpc;
 pub mod sign_in;
 pub mod store;
 pub mod token;
+pub mod upstreams;
 
 #[cfg(test)]
 mod tests;
@@ -83,11 +83,10 @@ pub use crate::{
     config::Config,
     error::{Error, StartError},
     store::{AuthStore, MIGRATIONS},
-    token::token_maker::AUDIENCE,
+    token::access_token_signer::AUDIENCE,
 };
 use crate::{
     metrics::{HashingMetrics, PropertyClaimMetrics},
-    neighbours::{Clients, Neighbours},
     orphan_sweep::OrphanSweep,
     password::PasswordHash,
     password::hasher::HashingPool,
@@ -97,10 +96,11 @@ use crate::{
     rpc::{AuthRpc, KeyRpc},
     sign_in::SignIn,
     token::{
+        access_token_signer::AccessTokenSigner,
         key_ring::{self, KeyRing},
-        token_maker::TokenMaker,
         tokens::TokenIssuer,
     },
+    upstreams::{Clients, Upstreams},
 };
 
 /// The workload's name, as in its SPIFFE ID.
@@ -171,11 +171,11 @@ impl Service {
             tasks,
             stop,
         } = deps;
-        let neighbours: Arc<dyn Neighbours> = Arc::new(Clients { users, properties, sessions });
-        let sweep = OrphanSweep { neighbours: Arc::clone(&neighbours), store: store.clone(), clock: clock.clone() };
+        let upstreams: Arc<dyn Upstreams> = Arc::new(Clients { users, properties, sessions });
+        let sweep = OrphanSweep { upstreams: Arc::clone(&upstreams), store: store.clone(), clock: clock.clone() };
         let service = Self::assemble(
             store,
-            neighbours,
+            upstreams,
             Setting { clock, metrics: &metrics, attempts, config: &config, issuer, public_url: &public_url },
         )
         .await?;
@@ -185,7 +185,7 @@ impl Service {
 
     async fn assemble(
         store: AuthStore,
-        neighbours: Arc<dyn Neighbours>,
+        upstreams: Arc<dyn Upstreams>,
         setting: Setting<'_>,
     ) -> Result<Self, StartError> {
         let Setting { clock, metrics, attempts, config, issuer, public_url } = setting;
@@ -198,36 +198,36 @@ impl Service {
 
         let metadata = discovery::document(&issuer, public_url);
         let lifetime = config.access_token_lifetime.duration();
-        let maker = TokenMaker::new(Arc::clone(&keys), issuer, config.client_id.clone(), lifetime);
+        let maker = AccessTokenSigner::new(Arc::clone(&keys), issuer, config.client_id.clone(), lifetime);
         let issuer = Arc::new(TokenIssuer { maker, seal, clock: clock.clone() });
         let without = PropertyClaimMetrics::new(metrics);
         let property_claims =
-            |without| PropertyClaims::new(Arc::clone(&neighbours), config.property_claims_timeout.duration(), without);
+            |without| PropertyClaims::new(Arc::clone(&upstreams), config.property_claims_timeout.duration(), without);
 
         let auth = AuthRpc {
             registration: Registration {
-                neighbours: Arc::clone(&neighbours),
+                upstreams: Arc::clone(&upstreams),
                 store: store.clone(),
                 hashing: Arc::clone(&hashing),
                 clock: clock.clone(),
             },
             sign_in: SignIn {
                 attempts,
-                neighbours: Arc::clone(&neighbours),
+                upstreams: Arc::clone(&upstreams),
                 store,
                 hashing,
-                no_password: PasswordHash::of_no_password(config.cost())?,
+                dummy_hash: PasswordHash::dummy(config.cost())?,
                 property_claims: property_claims(without.sign_ins_without),
                 issuer: Arc::clone(&issuer),
                 clock: clock.clone(),
             },
             refresh: Refresh {
-                neighbours: Arc::clone(&neighbours),
+                upstreams: Arc::clone(&upstreams),
                 property_claims: property_claims(without.refreshes_without),
                 issuer,
                 clock,
             },
-            neighbours,
+            upstreams,
         };
         Ok(Self { auth, keys: KeyRpc { keys, metadata } })
     }

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use uuid::Uuid;
 
-use crate::{error::Error, neighbours::Neighbours, store::AuthStore};
+use crate::{error::Error, store::AuthStore, upstreams::Upstreams};
 
 /// How long after the start the first sweep comes: the other services start at the same time.
 pub const FIRST: Duration = Duration::from_mins(1);
@@ -40,7 +40,7 @@ const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
 /// Sweeps.
 pub struct OrphanSweep {
     /// The other services.
-    pub neighbours: Arc<dyn Neighbours>,
+    pub upstreams: Arc<dyn Upstreams>,
     /// Where the credentials are.
     pub store: AuthStore,
     /// The time.
@@ -84,7 +84,7 @@ impl OrphanSweep {
 
     async fn settle(&self, user_id: Uuid, until: Timestamp) -> Result<(), Error> {
         let call = Call::background(Some(Instant::now() + LOOKUP_TIMEOUT));
-        if self.neighbours.account_by_id(&call, user_id).await?.is_some() {
+        if self.upstreams.account_by_id(&call, user_id).await?.is_some() {
             self.store.confirm_credential(user_id).await?;
         } else if self.store.delete_pending_credential(user_id, until).await? {
             info!(%user_id, "credential without an account removed");

@@ -103,7 +103,7 @@ impl PasswordHash {
     ///
     /// # Errors
     /// See [`HashError`].
-    pub fn of_no_password(cost: Cost) -> Result<Self, HashError> {
+    pub fn dummy(cost: Cost) -> Result<Self, HashError> {
         let mut output = [0; OUTPUT_LENGTH];
         rand::fill(&mut output).map_err(|_| HashError::Random)?;
         compose(&cost.params()?, &new_salt()?, &output)
@@ -366,7 +366,7 @@ mod tests {
 
     #[test]
     fn no_password_fits_the_hash_of_no_password() {
-        let hash = PasswordHash::of_no_password(CHEAP).unwrap();
+        let hash = PasswordHash::dummy(CHEAP).unwrap();
         let mut hasher = PasswordHasher::new(CHEAP).unwrap();
         for guess in ["", "password", "correct horse"] {
             assert_eq!(hasher.verify(&password(guess), &hash).unwrap(), Verdict::Wrong);

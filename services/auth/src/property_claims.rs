@@ -8,32 +8,32 @@ use tokio::time::timeout;
 use tracing::warn;
 use uuid::Uuid;
 
-use crate::neighbours::Neighbours;
+use crate::upstreams::Upstreams;
 
 /// How many relations a token carries, at most: they travel with every call.
 const MAX_CLAIMS: usize = 64;
 
 /// Asks the property service, for a while.
 pub struct PropertyClaims {
-    neighbours: Arc<dyn Neighbours>,
+    upstreams: Arc<dyn Upstreams>,
     patience: Duration,
     /// Counts the tokens that went without.
     without: Counter,
 }
 
 impl PropertyClaims {
-    /// Claims from these neighbours, waited for so long at most.
+    /// Claims from these upstreams, waited for so long at most.
     #[must_use]
-    pub fn new(neighbours: Arc<dyn Neighbours>, patience: Duration, without: Counter) -> Self {
-        Self { neighbours, patience, without }
+    pub fn new(upstreams: Arc<dyn Upstreams>, patience: Duration, without: Counter) -> Self {
+        Self { upstreams, patience, without }
     }
 
     /// A user's relations to properties.
     ///
     /// # Errors
-    /// [`NoClaims`] where the property service is away or slow. Whoever uses that calls [`Self::go_without`].
+    /// [`NoClaims`] where the property service is away or slow. Whoever uses that calls [`Self::or_empty`].
     pub async fn of(&self, call: &Call, user_id: Uuid) -> Result<BTreeMap<String, String>, NoClaims> {
-        match timeout(self.patience, self.neighbours.property_claims(call, user_id)).await {
+        match timeout(self.patience, self.upstreams.property_claims(call, user_id)).await {
             Ok(Ok(claims)) => Ok(claims.into_iter().take(MAX_CLAIMS).collect()),
             Ok(Err(error)) => Err(NoClaims(Chain(&error).to_string())),
             Err(_) => Err(NoClaims("no answer in time".to_owned())),
@@ -42,7 +42,7 @@ impl PropertyClaims {
 
     /// The claims, or none where there are none to be had: with a warning, and counted.
     #[must_use]
-    pub fn go_without(
+    pub fn or_empty(
         &self,
         call: &Call,
         claims: Result<BTreeMap<String, String>, NoClaims>,

@@ -13,18 +13,18 @@ use drystone_mesh::{
 
 use crate::{
     error::Error,
-    neighbours::Neighbours,
     property_claims::PropertyClaims,
     token::{
         refresh_token::RefreshToken,
         tokens::{TokenIssuer, Tokens},
     },
+    upstreams::Upstreams,
 };
 
 /// Refreshes sessions.
 pub struct Refresh {
     /// The other services.
-    pub neighbours: Arc<dyn Neighbours>,
+    pub upstreams: Arc<dyn Upstreams>,
     /// What goes into the token, if it is there in time.
     pub property_claims: PropertyClaims,
     /// Who makes the tokens.
@@ -38,22 +38,22 @@ impl Refresh {
     ///
     /// # Errors
     /// [`Error::RefreshTokenInvalid`]; [`Error::SessionEnded`] if the account is gone; `REFRESH_TOKEN_REUSED` and
-    /// `SESSION_ENDED` from the session service; what the neighbours fail with.
+    /// `SESSION_ENDED` from the session service; what the upstreams fail with.
     pub async fn refresh(&self, call: &Call, refresh_token: &str) -> Result<Tokens, Error> {
         let RefreshToken { session_id, user_id, counter } =
             self.issuer.seal.open(refresh_token).ok_or(Error::RefreshTokenInvalid)?;
 
-        call::concerns(user_id);
+        call::record_user(user_id);
         let as_of = self.clock.now();
         let (account, claims) =
-            tokio::join!(self.neighbours.account_by_id(call, user_id), self.property_claims.of(call, user_id));
+            tokio::join!(self.upstreams.account_by_id(call, user_id), self.property_claims.of(call, user_id));
         let account = account?.ok_or(Error::SessionEnded)?;
 
-        let session = self.neighbours.rotate_session(call, session_id, counter).await?;
+        let session = self.upstreams.rotate_session(call, session_id, counter).await?;
         if session.user_id != user_id {
             return Err(Error::RefreshTokenInvalid);
         }
-        let properties = self.property_claims.go_without(call, claims);
+        let properties = self.property_claims.or_empty(call, claims);
         self.issuer.issue(session, account, properties, as_of)
     }
 }

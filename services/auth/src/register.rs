@@ -14,7 +14,7 @@ use drystone_mesh::{
     display_name::DisplayName,
     email::Email,
     error::{Chain, Reason},
-    token::new_token_id,
+    id,
 };
 use tracing::{debug, warn};
 use uuid::Uuid;
@@ -22,18 +22,18 @@ use uuid::Uuid;
 use crate::{
     credential::Credential,
     error::Error,
-    neighbours::Neighbours,
     password::{
         hasher::HashingPool,
         typed_password::{PasswordForm, TypedPassword},
     },
     store::AuthStore,
+    upstreams::Upstreams,
 };
 
 /// Registers people.
 pub struct Registration {
     /// The other services.
-    pub neighbours: Arc<dyn Neighbours>,
+    pub upstreams: Arc<dyn Upstreams>,
     /// Where the credentials go.
     pub store: AuthStore,
     /// Where passwords are hashed.
@@ -59,7 +59,7 @@ impl Registration {
     /// Creates an account with a password, or goes on with the registration of the same `request_id`.
     ///
     /// # Errors
-    /// `EMAIL_TAKEN` from the user service; [`Error::RequestIdReused`]; what the neighbours, the hashing pool and the
+    /// `EMAIL_TAKEN` from the user service; [`Error::RequestIdReused`]; what the upstreams, the hashing pool and the
     /// store fail with.
     pub async fn register(&self, call: &Call, new: NewAccount) -> Result<User, Error> {
         if let Some(earlier) = self.earlier(new.request_id).await? {
@@ -70,7 +70,7 @@ impl Registration {
         let password_hash = self.hashing.hash(password, call.parts().deadline).await?;
         let now = self.clock.now();
         let credential = Credential {
-            user_id: new_token_id(now),
+            user_id: id::v7_at(now),
             password_hash,
             form,
             request_id: new.request_id,
@@ -121,8 +121,8 @@ impl Registration {
         email: Email,
         display_name: DisplayName,
     ) -> Result<User, Error> {
-        call::concerns(user_id);
-        let user = self.neighbours.create_account(call, user_id, email, display_name).await?;
+        call::record_user(user_id);
+        let user = self.upstreams.create_account(call, user_id, email, display_name).await?;
         if let Err(error) = self.store.confirm_credential(user_id).await {
             // The first sign-in or the sweep makes up for it.
             debug!(%user_id, cause = %Chain(&error), "credential not confirmed");

@@ -10,7 +10,7 @@ use drystone_mesh::{
     clock::Clock,
     email::Email,
     error::Chain,
-    token::new_token_id,
+    id,
 };
 use tracing::{debug, info};
 
@@ -18,7 +18,6 @@ use crate::{
     attempts::AttemptLimits,
     credential::Credential,
     error::Error,
-    neighbours::Neighbours,
     password::{PasswordHash, Verdict},
     password::{
         hasher::{HashingError, HashingPool},
@@ -27,6 +26,7 @@ use crate::{
     property_claims::PropertyClaims,
     store::AuthStore,
     token::tokens::{TokenIssuer, Tokens},
+    upstreams::Upstreams,
 };
 
 /// Signs people in.
@@ -34,13 +34,13 @@ pub struct SignIn {
     /// How often it may be tried.
     pub attempts: AttemptLimits,
     /// The other services.
-    pub neighbours: Arc<dyn Neighbours>,
+    pub upstreams: Arc<dyn Upstreams>,
     /// Where the credentials are.
     pub store: AuthStore,
     /// Where passwords are checked.
     pub hashing: Arc<HashingPool>,
     /// What the password of an unknown address is checked against.
-    pub no_password: PasswordHash,
+    pub dummy_hash: PasswordHash,
     /// What goes into the token, if it is there in time.
     pub property_claims: PropertyClaims,
     /// Who makes the tokens.
@@ -53,19 +53,19 @@ impl SignIn {
     /// Checks a password, starts a session and makes its first tokens.
     ///
     /// # Errors
-    /// [`Error::InvalidCredentials`]; [`Error::Limited`]; what the neighbours, the hashing pool and the store fail with.
+    /// [`Error::InvalidCredentials`]; [`Error::Limited`]; what the upstreams, the hashing pool and the store fail with.
     pub async fn sign_in(&self, call: &Call, email: &str, password: TypedPassword) -> Result<Tokens, Error> {
         self.attempts.sign_in(email).await?;
         let as_of = self.clock.now();
         // For an unknown address and for a text that is not one, an id of nobody goes through the same questions.
-        let nobody = new_token_id(as_of);
+        let nobody = id::v7_at(as_of);
         let account = match Email::parse(email) {
-            Ok(email) => self.neighbours.account_by_email(call, &email).await?,
-            Err(_) => self.neighbours.account_by_id(call, nobody).await?,
+            Ok(email) => self.upstreams.account_by_email(call, &email).await?,
+            Err(_) => self.upstreams.account_by_id(call, nobody).await?,
         };
         let user_id = account.as_ref().map_or(nobody, |account| account.user_id);
         if account.is_some() {
-            call::concerns(user_id);
+            call::record_user(user_id);
         }
         let credential = self.store.credential(user_id).await?;
 
@@ -76,10 +76,10 @@ impl SignIn {
         let (Some(account), Some(credential)) = (account, credential) else {
             return Err(Error::InvalidCredentials);
         };
-        let properties = self.property_claims.go_without(call, claims);
+        let properties = self.property_claims.or_empty(call, claims);
         self.confirm(&credential).await;
 
-        let session = self.neighbours.start_session(call, user_id).await?;
+        let session = self.upstreams.start_session(call, user_id).await?;
         if verdict == Verdict::RightButOutdated || credential.form != PasswordForm::Opaque {
             self.upgrade(credential, password, verdict);
         }
@@ -93,7 +93,7 @@ impl SignIn {
         password: &TypedPassword,
         credential: Option<&Credential>,
     ) -> Result<Verdict, Error> {
-        let (hash, form) = credential.map_or((&self.no_password, PasswordForm::Opaque), |credential| {
+        let (hash, form) = credential.map_or((&self.dummy_hash, PasswordForm::Opaque), |credential| {
             (&credential.password_hash, credential.form)
         });
         let password = password.in_form(form).clone();

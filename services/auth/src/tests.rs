@@ -1,4 +1,4 @@
-//! The handlers over a real store and real hashing, with neighbours that a test can put out of order.
+//! The handlers over a real store and real hashing, with upstreams that a test can put out of order.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "what goes wrong here is for the test to tell")]
 

@@ -3,12 +3,12 @@
 //! | file | what |
 //! |---|---|
 //! | `tokens.rs` | the pair that a sign-in or a refresh answers |
-//! | `token_maker.rs` | the access token, a JWT |
+//! | `access_token_signer.rs` | the access token, a JWT |
 //! | `refresh_token.rs` | the refresh token and its MAC |
 //! | `key_ring.rs`, `signing_key.rs` | the signing keys |
 
+pub mod access_token_signer;
 pub mod key_ring;
 pub mod refresh_token;
 pub mod signing_key;
-pub mod token_maker;
 pub mod tokens;

@@ -16,7 +16,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    hub::{Acknowledger, Event, Hub, Place, Subscription},
+    hub::{Acknowledger, Event, Hub, Subscription, WatcherSlot},
     revocation::Revocation,
     store::{SessionStore, StoreError},
 };
@@ -63,7 +63,7 @@ pub(crate) struct Feed {
 
 impl Feed {
     /// A feed for a watcher that has applied everything up to `cursor`; its first batch comes at once.
-    pub(crate) fn open(source: Source, place: Place, cursor: u64) -> Self {
+    pub(crate) fn open(source: Source, place: WatcherSlot, cursor: u64) -> Self {
         let subscription = source.hub.subscribe(place, cursor);
         let mut heartbeat = interval_at(Instant::now() + source.heartbeat, source.heartbeat);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -75,12 +75,12 @@ pub(crate) enum TooManyWatchers {
 
 /// A watcher's share of what there may be, given back when this is dropped.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub(crate) struct WatcherSlot {
     hub: Hub,
     workload: Option<SpiffeId>,
 }
 
-impl Drop for Place {
+impl Drop for WatcherSlot {
     fn drop(&mut self) {
         let mut watchers = self.hub.lock();
         if let Some(taken) = watchers.places.get_mut(&self.workload) {
@@ -93,7 +93,7 @@ impl Drop for Place {
 }
 
 /// A watcher that had not got far enough when somebody began to wait for it.
-struct Behind {
+struct Lagging {
     id: u64,
     answers: u64,
 }
@@ -114,7 +114,7 @@ impl Hub {
     }
 
     /// Takes a place for a watcher of this workload.
-    pub(crate) fn reserve(&self, workload: Option<SpiffeId>) -> Result<Place, TooManyWatchers> {
+    pub(crate) fn reserve(&self, workload: Option<SpiffeId>) -> Result<WatcherSlot, TooManyWatchers> {
         let mut watchers = self.lock();
         if watchers.places.values().sum::<usize>() >= MAX_WATCHERS {
             return Err(TooManyWatchers::InTotal);
@@ -124,11 +124,11 @@ impl Hub {
             return Err(TooManyWatchers::OfWorkload);
         }
         *taken += 1;
-        Ok(Place { hub: self.clone(), workload })
+        Ok(WatcherSlot { hub: self.clone(), workload })
     }
 
     /// Adds a watcher that has applied everything up to here.
-    pub(crate) fn subscribe(&self, place: Place, acknowledged: u64) -> Subscription {
+    pub(crate) fn subscribe(&self, place: WatcherSlot, acknowledged: u64) -> Subscription {
         let dismissed = CancellationToken::new();
         let mut watchers = self.lock();
         watchers.last_id += 1;
@@ -143,8 +143,8 @@ impl Hub {
     /// Waits until every watcher that does not lag has acknowledged everything up to here, but no longer than
     /// `patience`. A watcher that has acknowledged nothing in all that time is dropped, so that it notices and comes back
     /// for what it missed. One that has acknowledged something lags from then on, until it has caught up.
-    pub(crate) async fn settle(&self, seq: u64, patience: Duration) {
-        self.drop_silent(seq, Instant::now(), patience * LAG_TIMEOUTS);
+    pub(crate) async fn wait_for_acks(&self, seq: u64, patience: Duration) {
+        self.evict_unresponsive(seq, Instant::now(), patience * LAG_TIMEOUTS);
         let behind = self.behind(seq);
         let settled = async {
             loop {
@@ -163,21 +163,21 @@ impl Hub {
         }
     }
 
-    fn behind(&self, seq: u64) -> Vec<Behind> {
+    fn behind(&self, seq: u64) -> Vec<Lagging> {
         let watchers = self.lock();
         let behind = watchers.by_id.iter().filter(|(_, watcher)| watcher.acknowledged < seq && !watcher.lags);
-        behind.map(|(id, watcher)| Behind { id: *id, answers: watcher.answers }).collect()
+        behind.map(|(id, watcher)| Lagging { id: *id, answers: watcher.answers }).collect()
     }
 
-    fn have_reached(&self, behind: &[Behind], seq: u64) -> bool {
+    fn have_reached(&self, behind: &[Lagging], seq: u64) -> bool {
         let watchers = self.lock();
-        behind.iter().all(|Behind { id, .. }| watchers.by_id.get(id).is_none_or(|watcher| watcher.acknowledged >= seq))
+        behind.iter().all(|Lagging { id, .. }| watchers.by_id.get(id).is_none_or(|watcher| watcher.acknowledged >= seq))
     }
 
     /// One that is still reading a long way up to here has acknowledged something: it stays, and is not waited for.
-    fn give_up_on(&self, behind: &[Behind], seq: u64) {
+    fn give_up_on(&self, behind: &[Lagging], seq: u64) {
         let mut watchers = self.lock();
-        for Behind { id, answers } in behind {
+        for Lagging { id, answers } in behind {
             let Some(watcher) = watchers.by_id.get_mut(id).filter(|watcher| watcher.acknowledged < seq) else {
                 continue;
             };
@@ -192,7 +192,7 @@ impl Hub {
     }
 
     /// Those that lag are not waited for, so that it would not be noticed otherwise that they say nothing any more.
-    fn drop_silent(&self, seq: u64, now: Instant, most: Duration) {
+    fn evict_unresponsive(&self, seq: u64, now: Instant, most: Duration) {
         let mut watchers = self.lock();
         let is_silent = |watcher: &Watcher| watcher.lags && now.duration_since(watcher.answered_at) >= most;
         let silent: Vec<u64> =
@@ -245,7 +245,7 @@ pub(crate) struct Subscription {
     id: u64,
     newest: watch::Receiver<u64>,
     dismissed: CancellationToken,
-    _place: Place,
+    _place: WatcherSlot,
 }
 
 /// What a watcher can wait for.

@@ -6,7 +6,7 @@
 //! | room | holds |
 //! |---|---|
 //! | [`rpc`](crate::Service) | the RPCs: convert, call the domain, convert back |
-//! | [`Session`], [`Rules`] | what a session is, and how long it lives |
+//! | [`Session`], [`Lifetimes`] | what a session is, and how long it lives |
 //! | [`Rotation`] | what becomes of a refresh token: a step on, a lost answer, a theft |
 //! | [`Revocation`] | what can be revoked |
 //! | `sessions` | what can be done with sessions: the store's transitions, and telling everybody |
@@ -75,7 +75,7 @@ pub use crate::{
     error::Error,
     revocation::{Revocation, Scope},
     rotation::{NotCurrent, Rotation},
-    session::{FIRST_COUNTER, NewSession, Rules, Session, Shard},
+    session::{FIRST_COUNTER, Lifetimes, NewSession, Session, Shard},
     store::{Ended, MIGRATIONS, RedisStore, SessionStore, SqlStore, StoreError, Swept},
 };
 use crate::{feed::Source, hub::Hub, metrics::SessionMetrics, sessions::Sessions};
@@ -130,7 +130,7 @@ impl Service {
         let feeds =
             Source { store: store.clone(), hub: hub.clone(), clock: clock.clone(), heartbeat, stop: feeds_stop };
         let patience = config.acknowledgement_timeout.duration();
-        let rules = Rules::from(&config);
+        let rules = Lifetimes::from(&config);
         let sessions = Sessions { store, hub, rules, patience, clock, metrics, tasks: tasks.clone(), revoking };
         Self { sessions, feeds, tasks }
     }

@@ -9,7 +9,7 @@
 
 use drystone_mesh::clock::Timestamp;
 
-use crate::session::{FIRST_COUNTER, Rules, Session};
+use crate::session::{FIRST_COUNTER, Lifetimes, Session};
 
 /// What became of a refresh token.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,10 +44,10 @@ pub enum NotCurrent {
     Over,
 }
 
-impl Rules {
+impl Lifetimes {
     /// What this counter means, which is not the current one of the session, or the session is over.
     #[must_use]
-    pub fn judge(&self, session: &Session, counter: u64, now: Timestamp) -> NotCurrent {
+    pub fn classify(&self, session: &Session, counter: u64, now: Timestamp) -> NotCurrent {
         if !session.is_live(now) {
             NotCurrent::Over
         } else if counter < FIRST_COUNTER || counter >= session.counter {

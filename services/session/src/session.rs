@@ -103,7 +103,7 @@ impl fmt::Debug for Shard {
 
 /// How long things live.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Rules {
+pub struct Lifetimes {
     /// A session without a refresh.
     pub idle_timeout: TimeDelta,
     /// A session in any case.
@@ -114,7 +114,7 @@ pub struct Rules {
     pub token_lifetime_max: TimeDelta,
 }
 
-impl Rules {
+impl Lifetimes {
     /// A session that starts now.
     #[must_use]
     pub fn start(&self, new: NewSession, now: Timestamp) -> Session {
@@ -139,7 +139,7 @@ impl Rules {
     }
 }
 
-impl From<&Config> for Rules {
+impl From<&Config> for Lifetimes {
     fn from(config: &Config) -> Self {
         Self {
             idle_timeout: delta(config.idle_timeout),

@@ -12,7 +12,7 @@ use crate::{
     hub::Hub,
     metrics::SessionMetrics,
     rotation::Rotation,
-    session::{NewSession, Rules, Session},
+    session::{Lifetimes, NewSession, Session},
     store::{Ended, SessionStore, StoreError},
 };
 
@@ -21,7 +21,7 @@ use crate::{
 pub(crate) struct Sessions {
     pub(crate) store: Arc<dyn SessionStore>,
     pub(crate) hub: Hub,
-    pub(crate) rules: Rules,
+    pub(crate) rules: Lifetimes,
     /// How long a revoking call waits for the watchers.
     pub(crate) patience: Duration,
     pub(crate) clock: Clock,
@@ -68,7 +68,7 @@ impl Sessions {
                     "session ended, a used refresh token came again"
                 );
                 self.metrics.sessions_ended("reuse", 1);
-                self.hub.settle(revocation, self.patience).await;
+                self.hub.wait_for_acks(revocation, self.patience).await;
                 Err(Error::Reused)
             }
         }
@@ -88,7 +88,7 @@ impl Sessions {
             })
             .await?;
         self.metrics.sessions_ended("revoked", ended.sessions);
-        self.hub.settle(ended.revocation, self.patience).await;
+        self.hub.wait_for_acks(ended.revocation, self.patience).await;
         if ended.sessions == 0 { Err(Error::NotFound) } else { Ok(()) }
     }
 
@@ -102,7 +102,7 @@ impl Sessions {
             })
             .await?;
         self.metrics.sessions_ended("revoked_all", ended.sessions);
-        self.hub.settle(ended.revocation, self.patience).await;
+        self.hub.wait_for_acks(ended.revocation, self.patience).await;
         Ok(ended.sessions)
     }
 
@@ -116,7 +116,7 @@ impl Sessions {
                 Ok(revocation)
             })
             .await?;
-        self.hub.settle(revocation, self.patience).await;
+        self.hub.wait_for_acks(revocation, self.patience).await;
         Ok(())
     }
 

@@ -17,7 +17,7 @@ pub use self::{
 use crate::{
     revocation::Revocation,
     rotation::Rotation,
-    session::{Rules, Session},
+    session::{Lifetimes, Session},
 };
 
 /// Where sessions and revocations are kept. What every store promises is written down in `tests/session/store.rs`.
@@ -30,25 +30,25 @@ pub trait SessionStore: Send + Sync {
     async fn insert(&self, session: &Session) -> Result<(), StoreError>;
 
     /// Presents the refresh token with this counter.
-    async fn rotate(&self, id: Uuid, counter: u64, rules: &Rules, now: Timestamp) -> Result<Rotation, StoreError>;
+    async fn rotate(&self, id: Uuid, counter: u64, rules: &Lifetimes, now: Timestamp) -> Result<Rotation, StoreError>;
 
     /// The live sessions of a page and one more, if there is one; newest first.
     async fn list(&self, user_id: Uuid, page: &Page, now: Timestamp) -> Result<Vec<Session>, StoreError>;
 
     /// Ends a session if it is this user's and live, and revokes its tokens.
-    async fn end(&self, user_id: Uuid, id: Uuid, rules: &Rules, now: Timestamp) -> Result<Ended, StoreError>;
+    async fn end(&self, user_id: Uuid, id: Uuid, rules: &Lifetimes, now: Timestamp) -> Result<Ended, StoreError>;
 
     /// Ends every live session of this user but one, and revokes their tokens.
     async fn end_all(
         &self,
         user_id: Uuid,
         keep: Option<Uuid>,
-        rules: &Rules,
+        rules: &Lifetimes,
         now: Timestamp,
     ) -> Result<Ended, StoreError>;
 
     /// Revokes the tokens that this user has now. Answers the number of the revocation.
-    async fn void_tokens(&self, user_id: Uuid, rules: &Rules, now: Timestamp) -> Result<u64, StoreError>;
+    async fn void_tokens(&self, user_id: Uuid, rules: &Lifetimes, now: Timestamp) -> Result<u64, StoreError>;
 
     /// What was revoked after this number and is still of use, in order, at most so many.
     async fn revocations_after(&self, seq: u64, limit: u32, now: Timestamp) -> Result<Vec<Revocation>, StoreError>;

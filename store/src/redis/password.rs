@@ -2,15 +2,15 @@
 
 use std::{fs, path::Path};
 
-use super::OpenError;
+use super::RedisOpenError;
 use drystone_mesh::config::Secret;
 
 /// Reads the password: what is in the file, but for the line end that an editor leaves.
 ///
 /// # Errors
 /// The file cannot be read, or there is nothing in it.
-pub(super) fn read(path: &Path) -> Result<Secret, OpenError> {
-    let mut text = fs::read_to_string(path).map_err(|error| OpenError::Password(path.to_owned(), error))?;
+pub(super) fn read(path: &Path) -> Result<Secret, RedisOpenError> {
+    let mut text = fs::read_to_string(path).map_err(|error| RedisOpenError::Password(path.to_owned(), error))?;
     // In place: a copy would outlive the secret.
     if text.ends_with('\n') {
         text.pop();
@@ -18,7 +18,7 @@ pub(super) fn read(path: &Path) -> Result<Secret, OpenError> {
             text.pop();
         }
     }
-    if text.is_empty() { Err(OpenError::NoPassword(path.to_owned())) } else { Ok(text.into()) }
+    if text.is_empty() { Err(RedisOpenError::NoPassword(path.to_owned())) } else { Ok(text.into()) }
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ const MIN_VERSION: u32 = 7;
 
 /// Why Redis cannot be used as it is configured.
 #[derive(Debug, thiserror::Error)]
-pub enum OpenError {
+pub enum RedisOpenError {
     /// There is no URL.
     #[error("redis.url is not set; write where Redis is, such as `redis://127.0.0.1:6379`")]
     NoUrl,
@@ -73,14 +73,14 @@ pub(super) enum Link {
 }
 
 impl Servers {
-    pub(super) fn new(config: &Config) -> Result<Self, OpenError> {
+    pub(super) fn new(config: &Config) -> Result<Self, RedisOpenError> {
         // The client takes the process' cryptography library; there is one.
         let _it_may_be_set = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let ca = &config.ca;
         let root = if ca.as_os_str().is_empty() {
             None
         } else {
-            Some(fs::read(ca).map_err(|error| OpenError::Ca(ca.clone(), error))?)
+            Some(fs::read(ca).map_err(|error| RedisOpenError::Ca(ca.clone(), error))?)
         };
         if let Some(path) = &config.password_file {
             password::read(path)?;
@@ -89,26 +89,27 @@ impl Servers {
     }
 
     /// Finds what is wrong with a configuration, apart from the files that it names.
-    pub(super) fn check(config: &Config) -> Result<(), OpenError> {
+    pub(super) fn check(config: &Config) -> Result<(), RedisOpenError> {
         Self::assemble(config, None).map(drop)
     }
 
-    fn assemble(config: &Config, root_cert: Option<Vec<u8>>) -> Result<Self, OpenError> {
+    fn assemble(config: &Config, root_cert: Option<Vec<u8>>) -> Result<Self, RedisOpenError> {
         if config.url.is_empty() {
-            return Err(OpenError::NoUrl);
+            return Err(RedisOpenError::NoUrl);
         }
         let nodes = config.url.expose().split(',').map(|url| node(url.trim())).collect::<Result<Vec<_>, _>>()?;
         if nodes.len() > 1 && !config.cluster {
-            return Err(OpenError::Several);
+            return Err(RedisOpenError::Several);
         }
         let password_file = config.password_file.clone();
         if password_file.is_some() && nodes.iter().any(|node| node.redis_settings().password().is_some()) {
-            return Err(OpenError::TwoPasswords);
+            return Err(RedisOpenError::TwoPasswords);
         }
         let certificates = root_cert.map(|root| TlsCertificates { client_tls: None, root_cert: Some(root) });
         if !config.cluster {
             // What the client cannot do is to be known before anybody is connected.
-            client(nodes.first().cloned().ok_or(OpenError::NoUrl)?, certificates.clone()).map_err(OpenError::Client)?;
+            client(nodes.first().cloned().ok_or(RedisOpenError::NoUrl)?, certificates.clone())
+                .map_err(RedisOpenError::Client)?;
         }
         Ok(Self { nodes, is_cluster: config.cluster, certificates, password_file })
     }
@@ -192,11 +193,11 @@ impl Link {
     }
 }
 
-fn node(url: &str) -> Result<ConnectionInfo, OpenError> {
+fn node(url: &str) -> Result<ConnectionInfo, RedisOpenError> {
     if !["redis://", "rediss://", "redis+unix://", "unix://"].iter().any(|scheme| url.starts_with(scheme)) {
-        return Err(OpenError::Url("it does not begin with `redis://` or `rediss://`"));
+        return Err(RedisOpenError::Url("it does not begin with `redis://` or `rediss://`"));
     }
-    url.into_connection_info().map_err(|_| OpenError::Url("it cannot be read"))
+    url.into_connection_info().map_err(|_| RedisOpenError::Url("it cannot be read"))
 }
 
 fn client(server: ConnectionInfo, certificates: Option<TlsCertificates>) -> RedisResult<Client> {

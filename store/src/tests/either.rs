@@ -10,17 +10,17 @@ use super::{
 };
 
 /// Where there is no schema yet, and what has to stay for it to be there.
-async fn sqlite() -> (Place, Box<dyn Any>) {
+async fn sqlite() -> (Location, Box<dyn Any>) {
     let directory = tempfile::tempdir().unwrap();
-    (Place::from(&directory.path().join("data").join("notes.db")), Box::new(directory))
+    (Location::from(&directory.path().join("data").join("notes.db")), Box::new(directory))
 }
 
-async fn postgres() -> (Place, Box<dyn Any>) {
+async fn postgres() -> (Location, Box<dyn Any>) {
     let database = Postgres::shared().await.database().await;
-    (Place::server("notes", database.as_str()).unwrap(), Box::new(database))
+    (Location::server("notes", database.as_str()).unwrap(), Box::new(database))
 }
 
-async fn what_was_written_is_there_after_a_restart_and_a_migration(place: Place) {
+async fn what_was_written_is_there_after_a_restart_and_a_migration(place: Location) {
     let db = Db::open(place.clone(), FIRST).await.unwrap();
     write(&db, 1, "stays").await.unwrap();
     db.close().await;
@@ -33,7 +33,7 @@ async fn what_was_written_is_there_after_a_restart_and_a_migration(place: Place)
     db.ping().await.unwrap();
 }
 
-async fn a_newer_schema_is_refused_and_left_as_it_is(place: Place) {
+async fn a_newer_schema_is_refused_and_left_as_it_is(place: Location) {
     Db::open(place.clone(), SECOND).await.unwrap().close().await;
 
     let error = Db::open(place.clone(), FIRST).await.unwrap_err();
@@ -44,20 +44,20 @@ async fn a_newer_schema_is_refused_and_left_as_it_is(place: Place) {
     Db::open(place, SECOND).await.unwrap();
 }
 
-async fn a_migration_that_was_edited_after_it_was_applied_is_refused(place: Place) {
+async fn a_migration_that_was_edited_after_it_was_applied_is_refused(place: Location) {
     Db::open(place.clone(), FIRST).await.unwrap().close().await;
     let error = Db::open(place, EDITED).await.unwrap_err();
     assert!(matches!(error, OpenError::Changed { version: 1, .. }), "{error:?}");
 }
 
-async fn migrations_are_applied_all_or_none(place: Place) {
+async fn migrations_are_applied_all_or_none(place: Location) {
     Db::open(place.clone(), FIRST).await.unwrap().close().await;
     let error = Db::open(place.clone(), BROKEN).await.unwrap_err();
     assert!(matches!(error, OpenError::Failed { .. }), "{error:?}");
     Db::open(place, FIRST).await.unwrap();
 }
 
-async fn the_state_of_a_schema_is_told_without_making_it(place: Place) {
+async fn the_state_of_a_schema_is_told_without_making_it(place: Location) {
     for _ in 0..2 {
         assert_eq!(schema_state(&place, SECOND).await.unwrap(), SchemaState { applied: 0, known: 2 });
     }
@@ -66,7 +66,7 @@ async fn the_state_of_a_schema_is_told_without_making_it(place: Place) {
     assert_eq!(schema_state(&place, FIRST).await.unwrap(), SchemaState { applied: 1, known: 1 });
 }
 
-async fn programs_that_start_at_once_on_nothing_all_find_the_schema(place: Place) {
+async fn programs_that_start_at_once_on_nothing_all_find_the_schema(place: Location) {
     let starts: Vec<_> = (0..6).map(|_| tokio::spawn(Db::open(place.clone(), SECOND))).collect();
     let mut dbs = Vec::new();
     for start in starts {
@@ -78,14 +78,14 @@ async fn programs_that_start_at_once_on_nothing_all_find_the_schema(place: Place
     }
 }
 
-async fn references_are_held(place: Place) {
+async fn references_are_held(place: Location) {
     let db = Db::open(place, FIRST).await.unwrap();
     let orphan =
         run!(db.writer(), |db| { sqlx::query("INSERT INTO mark (note_id) VALUES (7)").execute(db).await.map(drop) });
     assert!(orphan.is_err());
 }
 
-async fn a_transaction_that_is_dropped_leaves_nothing(place: Place) {
+async fn a_transaction_that_is_dropped_leaves_nothing(place: Location) {
     let db = Db::open(place, FIRST).await.unwrap();
     let mut transaction = db.begin().await.unwrap();
     run!(transaction.connection(), |connection| {
@@ -96,7 +96,7 @@ async fn a_transaction_that_is_dropped_leaves_nothing(place: Place) {
     assert_eq!(texts(&db).await, ["kept"]);
 }
 
-async fn writers_queue_and_none_is_turned_away(place: Place) {
+async fn writers_queue_and_none_is_turned_away(place: Location) {
     let db = Db::open(place, FIRST).await.unwrap();
     let writers: Vec<_> = (0..64)
         .map(|id| {
@@ -110,7 +110,7 @@ async fn writers_queue_and_none_is_turned_away(place: Place) {
     assert_eq!(texts(&db).await.len(), 64);
 }
 
-async fn who_begins_alone_is_alone(place: Place) {
+async fn who_begins_alone_is_alone(place: Location) {
     let db = Db::open(place, FIRST).await.unwrap();
     let tasks: Vec<_> = (0..8)
         .map(|id| {
@@ -138,7 +138,7 @@ async fn who_begins_alone_is_alone(place: Place) {
     assert_eq!(texts(&db).await, ["the only one"]);
 }
 
-async fn what_fails_for_good_is_not_repeated(place: Place) {
+async fn what_fails_for_good_is_not_repeated(place: Location) {
     let db = Db::open(place, FIRST).await.unwrap();
     write(&db, 1, "there").await.unwrap();
     let tries = std::sync::atomic::AtomicUsize::new(0);

@@ -24,11 +24,11 @@ use drystone_mesh::{config::Span, error::Reason};
 
 const BOUND: Duration = Duration::from_secs(20);
 
-fn notes(url: &Url) -> Place {
-    Place::server("notes", url.as_str()).unwrap()
+fn notes(url: &Url) -> Location {
+    Location::server("notes", url.as_str()).unwrap()
 }
 
-fn with(url: &Url, pool: &PoolConfig, password_file: Option<&Path>) -> Place {
+fn with(url: &Url, pool: &PoolConfig, password_file: Option<&Path>) -> Location {
     let address = Address::try_from(url.to_string()).unwrap();
     Settings { service: "notes", address: &address, password_file, pool }.place(Path::new("unused"))
 }
@@ -44,7 +44,7 @@ async fn database() -> Database {
     Postgres::shared().await.database().await
 }
 
-async fn refusal(place: Place) -> OpenError {
+async fn refusal(place: Location) -> OpenError {
     let error = Db::open(place, FIRST).await.unwrap_err();
     let text = error.to_string();
     assert!(!text.contains("throw-away@") && !text.contains('\n'), "{text}");
@@ -54,7 +54,7 @@ async fn refusal(place: Place) -> OpenError {
 #[tokio::test]
 async fn each_service_has_a_schema_of_its_own() {
     let database = database().await;
-    let place = |service| Place::server(service, database.as_str()).unwrap();
+    let place = |service| Location::server(service, database.as_str()).unwrap();
     let (one, other) = (Db::open(place("user"), FIRST).await.unwrap(), Db::open(place("auth"), SECOND).await.unwrap());
     write(&one, 1, "user's").await.unwrap();
     assert_eq!(texts(&other).await, [""; 0]);

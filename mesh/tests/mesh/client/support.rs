@@ -32,7 +32,7 @@ use drystone_mesh::{
     identity::{Authority, Identity, TrustDomain},
     limit::ClassLimits,
     node::Node,
-    server::{Limits, Server},
+    server::{Server, ServerLimits},
     telemetry::Metrics,
     token::{KeySet, RevocationView, Verifier, VerifierConfig},
 };
@@ -295,7 +295,7 @@ async fn instance(name: &'static str, identity: Identity) -> Instance {
         Arc::new(Handlers { name, mood: Mutex::new(Mood::Answer), begun: AtomicU32::new(0), hanging: Notify::new() });
     let server = Server::new(&node)
         .unwrap()
-        .limits(Limits { drain: Duration::from_secs(5), ..Limits::default() })
+        .limits(ServerLimits { drain: Duration::from_secs(5), ..ServerLimits::default() })
         .add_service(UserServiceServer::from_arc(handlers.clone()))
         .add_service(SessionServiceServer::from_arc(handlers.clone()));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -21,7 +21,7 @@ use drystone_mesh::{
     identity::{Authority, Identity, IssueOptions, TrustDomain},
     limit::ClassLimits,
     node::Node,
-    server::{Limits, Server},
+    server::{Server, ServerLimits},
     telemetry::Metrics,
     token::{KeySet, RevocationView, Verifier, VerifierConfig},
 };
@@ -140,12 +140,16 @@ impl World {
     }
 
     /// A server of the workload `user` with these bounds.
-    pub async fn with(bounds: impl FnOnce(Limits) -> Limits) -> Self {
+    pub async fn with(bounds: impl FnOnce(ServerLimits) -> ServerLimits) -> Self {
         Self::build(bounds, Clock::system(), None).await
     }
 
     /// The same with this clock, and a certificate that ends then.
-    pub async fn build(bounds: impl FnOnce(Limits) -> Limits, clock: Clock, not_after: Option<Timestamp>) -> Self {
+    pub async fn build(
+        bounds: impl FnOnce(ServerLimits) -> ServerLimits,
+        clock: Clock,
+        not_after: Option<Timestamp>,
+    ) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let domain: TrustDomain = "drystone.local".parse().unwrap();
         let authority = Authority::open_or_create(folder.path(), &domain, Clock::system()).unwrap();
@@ -159,7 +163,7 @@ impl World {
         let address = listener.local_addr().unwrap();
         let server = Server::new(&node)
             .unwrap()
-            .limits(bounds(Limits { drain: Duration::from_secs(5), ..Limits::default() }))
+            .limits(bounds(ServerLimits { drain: Duration::from_secs(5), ..ServerLimits::default() }))
             .add_service(UserServiceServer::from_arc(handlers.clone()))
             .add_service(KeyServiceServer::from_arc(handlers.clone()));
         let running = tokio::spawn(server.run(listener, stop.clone()));

@@ -10,12 +10,12 @@ use tonic::{Request, Response, Status, async_trait};
 use uuid::Uuid;
 
 use crate::{
-    neighbours::Neighbours,
     password::typed_password::TypedPassword,
     refresh::Refresh,
     register::{NewAccount, Registration},
     sign_in::SignIn,
     token::tokens::{TOKEN_TYPE, Tokens},
+    upstreams::Upstreams,
 };
 
 /// The handlers.
@@ -23,7 +23,7 @@ pub(crate) struct AuthRpc {
     pub(crate) registration: Registration,
     pub(crate) sign_in: SignIn,
     pub(crate) refresh: Refresh,
-    pub(crate) neighbours: Arc<dyn Neighbours>,
+    pub(crate) upstreams: Arc<dyn Upstreams>,
 }
 
 #[async_trait]
@@ -73,7 +73,7 @@ impl AuthService for AuthRpc {
     async fn sign_out(&self, request: Request<SignOutRequest>) -> Result<Response<SignOutResponse>, Status> {
         let call = Call::of(&request)?;
         let session_id = call.principal()?.session_id;
-        self.neighbours.revoke_session(&call, session_id).await?;
+        self.upstreams.revoke_session(&call, session_id).await?;
         Ok(Response::new(SignOutResponse {}))
     }
 }

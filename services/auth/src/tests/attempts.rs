@@ -17,13 +17,13 @@ async fn an_account_is_tried_so_often_from_wherever_and_then_nothing_is_hashed_f
         let outcome = fixture.sign_in_from(&format!("192.0.2.{number}"), spelling, "wrong horse").await;
         assert_eq!(refusal(outcome), Reason::InvalidCredentials);
     }
-    fixture.neighbours.world().calls.clear();
+    fixture.upstreams.world().calls.clear();
     let refused = fixture.sign_in_from("192.0.2.99", EMAIL, PASSWORD).await.unwrap_err();
     assert_eq!(refused.code(), Code::ResourceExhausted);
     let delay = refused.get_details_retry_info().unwrap().retry_delay.unwrap();
     assert!(delay.as_secs_f64() > 10.0 && delay.as_secs_f64() <= 20.0, "{delay:?}");
     assert_eq!(refusal::<()>(Err(refused)), Reason::RateLimited);
-    assert!(fixture.neighbours.world().calls.is_empty(), "nobody was asked");
+    assert!(fixture.upstreams.world().calls.is_empty(), "nobody was asked");
     assert!(fixture.shows("drystone_hashing_seconds_count 4"), "one to register, three to check");
     assert!(fixture.shows(r#"drystone_rate_limited_total{limit="sign_in_account"} 1"#));
 

@@ -1,4 +1,4 @@
-//! Neighbours in memory, which keep the contract of the real ones as far as this service leans on it.
+//! Upstreams in memory, which keep the contract of the real ones as far as this service leans on it.
 
 use std::{
     collections::BTreeMap,
@@ -13,13 +13,13 @@ use drystone_mesh::{
     display_name::DisplayName,
     email::Email,
     error::{Error as MeshError, Reason},
-    token::new_token_id,
+    id,
 };
 use uuid::Uuid;
 
 use crate::{
     error::Error,
-    neighbours::{Account, Neighbours, SessionState},
+    upstreams::{Account, SessionState, Upstreams},
 };
 
 /// How a service is.
@@ -114,7 +114,7 @@ fn is_of(user: &User, email: &Email) -> bool {
 }
 
 #[async_trait]
-impl Neighbours for Fake {
+impl Upstreams for Fake {
     async fn create_account(&self, _: &Call, user_id: Uuid, email: Email, name: DisplayName) -> Result<User, Error> {
         let mut world = self.called("create_account");
         let mishap = world.next_creation.take();
@@ -155,7 +155,7 @@ impl Neighbours for Fake {
 
     async fn start_session(&self, _: &Call, user_id: Uuid) -> Result<SessionState, Error> {
         let now = self.clock.now();
-        let session = SessionState { session_id: new_token_id(now), user_id, create_time: now, counter: 1 };
+        let session = SessionState { session_id: id::v7_at(now), user_id, create_time: now, counter: 1 };
         self.called("start_session").sessions.insert(session.session_id, session);
         Ok(session)
     }

@@ -32,7 +32,7 @@ pub(super) const PASSWORD: &str = "correct horse";
 
 pub(super) struct Fixture {
     pub(super) service: Service,
-    pub(super) neighbours: Arc<Fake>,
+    pub(super) upstreams: Arc<Fake>,
     pub(super) store: AuthStore,
     pub(super) clock: Clock,
     pub(super) metrics: Metrics,
@@ -42,25 +42,25 @@ pub(super) struct Fixture {
 impl Fixture {
     pub(super) async fn new() -> Self {
         let clock = Clock::manual(Clock::system().now());
-        let neighbours = Arc::new(Fake::new(clock.clone()));
-        Self::start(Arc::new(TempDir::new().unwrap()), neighbours, clock, cheap(), None).await
+        let upstreams = Arc::new(Fake::new(clock.clone()));
+        Self::start(Arc::new(TempDir::new().unwrap()), upstreams, clock, cheap(), None).await
     }
 
     /// One where so many may sign in to one account in a minute.
     pub(super) async fn limited(sign_ins: u32) -> Self {
-        let Self { neighbours, clock, directory, .. } = Self::new().await;
-        Self::start(directory, neighbours, clock, cheap(), Some(sign_ins)).await
+        let Self { upstreams, clock, directory, .. } = Self::new().await;
+        Self::start(directory, upstreams, clock, cheap(), Some(sign_ins)).await
     }
 
     /// The same service, started again with another configuration.
     pub(super) async fn restart(self, config: Config) -> Self {
-        let Self { neighbours, clock, directory, .. } = self;
-        Self::start(directory, neighbours, clock, config, None).await
+        let Self { upstreams, clock, directory, .. } = self;
+        Self::start(directory, upstreams, clock, config, None).await
     }
 
     async fn start(
         directory: Arc<TempDir>,
-        neighbours: Arc<Fake>,
+        upstreams: Arc<Fake>,
         clock: Clock,
         config: Config,
         attempts: Option<u32>,
@@ -72,7 +72,7 @@ impl Fixture {
         let store: AuthStore = AuthStore::new(db);
         let service = Service::assemble(
             store.clone(),
-            Arc::clone(&neighbours) as _,
+            Arc::clone(&upstreams) as _,
             Setting {
                 clock: clock.clone(),
                 metrics: &metrics,
@@ -84,7 +84,7 @@ impl Fixture {
         )
         .await
         .unwrap();
-        Self { service, neighbours, store, clock, metrics, directory }
+        Self { service, upstreams, store, clock, metrics, directory }
     }
 
     pub(super) async fn register(&self, email: &str, password: &str, request_id: &str) -> Result<User, Status> {
@@ -113,7 +113,7 @@ impl Fixture {
     pub(super) async fn with_account() -> Self {
         let fixture = Self::new().await;
         fixture.register(EMAIL, PASSWORD, "").await.unwrap();
-        fixture.neighbours.world().calls.clear();
+        fixture.upstreams.world().calls.clear();
         fixture
     }
 

@@ -16,7 +16,7 @@ const LONG: Duration = Duration::from_mins(61);
 
 fn sweep(fixture: &Fixture) -> OrphanSweep {
     OrphanSweep {
-        neighbours: Arc::clone(&fixture.neighbours) as _,
+        upstreams: Arc::clone(&fixture.upstreams) as _,
         store: fixture.store.clone(),
         clock: fixture.clock.clone(),
     }
@@ -29,7 +29,7 @@ async fn pending(fixture: &Fixture) -> Vec<Uuid> {
 
 /// A registration that goes wrong in this way; the user of its credential.
 async fn broken_off(fixture: &Fixture, mishap: Mishap, request_id: &str) -> Uuid {
-    fixture.neighbours.world().next_creation = Some(mishap);
+    fixture.upstreams.world().next_creation = Some(mishap);
     fixture.register(EMAIL, PASSWORD, request_id).await.unwrap_err();
     pending(fixture).await[0]
 }
@@ -66,9 +66,9 @@ async fn a_credential_whose_account_is_there_stays_and_is_asked_for_once() {
     sweep(&fixture).sweep().await.unwrap();
     assert!(pending(&fixture).await.is_empty());
 
-    fixture.neighbours.world().calls.clear();
+    fixture.upstreams.world().calls.clear();
     sweep(&fixture).sweep().await.unwrap();
-    assert!(fixture.neighbours.world().calls.is_empty());
+    assert!(fixture.upstreams.world().calls.is_empty());
     fixture.sign_in(EMAIL, PASSWORD).await.unwrap();
 }
 
@@ -94,8 +94,8 @@ async fn a_registration_that_goes_on_is_not_swept_under_its_feet() {
 #[tokio::test]
 async fn a_credential_that_is_confirmed_outlives_whatever_becomes_of_the_account() {
     let fixture = Fixture::with_account().await;
-    let user_id = *fixture.neighbours.world().users.keys().next().unwrap();
-    fixture.neighbours.world().users.clear();
+    let user_id = *fixture.upstreams.world().users.keys().next().unwrap();
+    fixture.upstreams.world().users.clear();
     fixture.clock.advance(LONG);
     sweep(&fixture).sweep().await.unwrap();
     assert!(fixture.store.credential(user_id).await.unwrap().is_some());
@@ -106,7 +106,7 @@ async fn nothing_is_removed_while_the_user_service_is_away() {
     let fixture = Fixture::new().await;
     let user_id = broken_off(&fixture, Mishap::Away, "").await;
     fixture.clock.advance(LONG);
-    fixture.neighbours.world().user_service = Condition::Down;
+    fixture.upstreams.world().user_service = Condition::Down;
     assert_eq!(sweep(&fixture).sweep().await.unwrap_err().reason(), Reason::Unavailable);
     assert!(fixture.store.credential(user_id).await.unwrap().is_some());
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use drystone_mesh::{
     error::{Reason, reason_of},
-    token::new_token_id,
+    id,
 };
 use tonic::Status;
 use tonic_types::StatusExt;
@@ -31,7 +31,7 @@ impl Fixture {
         let user_id = user.id.parse().unwrap();
         let now = fixture.clock.now();
         let raw = Credential {
-            user_id: new_token_id(now),
+            user_id: id::v7_at(now),
             password_hash: PasswordHasher::new(cheap().cost())
                 .unwrap()
                 .hash(&Password::new(password.to_owned()))
@@ -44,7 +44,7 @@ impl Fixture {
         };
         fixture.store.insert_credential(&raw).await.unwrap();
         // The account is moved to the id of the credential, as the user service is a fake.
-        let mut world = fixture.neighbours.world();
+        let mut world = fixture.upstreams.world();
         let mut user = world.users.remove(&user_id).unwrap();
         user.id = raw.user_id.to_string();
         world.users.insert(raw.user_id, user);
@@ -53,7 +53,7 @@ impl Fixture {
     }
 
     async fn only_credential(&self) -> Credential {
-        let user_id = *self.neighbours.world().users.keys().next().unwrap();
+        let user_id = *self.upstreams.world().users.keys().next().unwrap();
         self.store.credential(user_id).await.unwrap().unwrap()
     }
 
@@ -204,5 +204,5 @@ async fn names_and_addresses_are_refused_by_their_field_before_anything_is_hashe
         assert_eq!(field(&status), "display_name", "{}", name.escape_unicode());
     }
     assert_eq!(fixture.hashes(), 0);
-    assert!(fixture.neighbours.world().calls.is_empty());
+    assert!(fixture.upstreams.world().calls.is_empty());
 }

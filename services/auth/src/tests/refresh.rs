@@ -16,7 +16,7 @@ async fn a_refresh_makes_a_token_with_the_roles_of_today() {
     let fixture = Fixture::with_account().await;
     let first = fixture.sign_in(EMAIL, PASSWORD).await.unwrap().into_inner();
     fixture.clock.advance(Duration::from_hours(1));
-    fixture.neighbours.world().roles = vec!["admin".to_owned()];
+    fixture.upstreams.world().roles = vec!["admin".to_owned()];
 
     let second = fixture.refresh(&first.refresh_token).await.unwrap().into_inner();
     assert_eq!((&second.session_id, &second.user_id), (&first.session_id, &first.user_id));
@@ -33,7 +33,7 @@ async fn a_refresh_makes_a_token_with_the_roles_of_today() {
 async fn a_damaged_token_is_refused_before_anybody_is_asked() {
     let fixture = Fixture::with_account().await;
     let first = fixture.sign_in(EMAIL, PASSWORD).await.unwrap().into_inner();
-    fixture.neighbours.world().calls.clear();
+    fixture.upstreams.world().calls.clear();
     for bad in ["", "x", &first.access_token, &first.refresh_token[1..], &format!("{}=", first.refresh_token)] {
         assert_eq!(refusal(fixture.refresh(bad).await), Reason::RefreshTokenInvalid, "{bad}");
     }
@@ -44,7 +44,7 @@ async fn a_damaged_token_is_refused_before_anybody_is_asked() {
         let damaged = BASE64_URL_SAFE_NO_PAD.encode(damaged);
         assert_eq!(refusal(fixture.refresh(&damaged).await), Reason::RefreshTokenInvalid, "byte {place}");
     }
-    assert!(fixture.neighbours.world().calls.is_empty());
+    assert!(fixture.upstreams.world().calls.is_empty());
     fixture.refresh(&first.refresh_token).await.unwrap();
 }
 
@@ -54,7 +54,7 @@ async fn what_the_session_service_says_of_a_token_is_what_the_client_hears() {
     let first = fixture.sign_in(EMAIL, PASSWORD).await.unwrap().into_inner();
     fixture.refresh(&first.refresh_token).await.unwrap();
     assert_eq!(refusal(fixture.refresh(&first.refresh_token).await), Reason::RefreshTokenReused);
-    fixture.neighbours.world().sessions.clear();
+    fixture.upstreams.world().sessions.clear();
     assert_eq!(refusal(fixture.refresh(&first.refresh_token).await), Reason::SessionEnded);
 }
 
@@ -62,14 +62,14 @@ async fn what_the_session_service_says_of_a_token_is_what_the_client_hears() {
 async fn an_outage_of_the_user_service_uses_no_refresh_token_up() {
     let fixture = Fixture::with_account().await;
     let first = fixture.sign_in(EMAIL, PASSWORD).await.unwrap().into_inner();
-    fixture.neighbours.world().user_service = Condition::Down;
-    fixture.neighbours.world().calls.clear();
+    fixture.upstreams.world().user_service = Condition::Down;
+    fixture.upstreams.world().calls.clear();
     assert_eq!(refusal(fixture.refresh(&first.refresh_token).await), Reason::Unavailable);
-    assert!(!fixture.neighbours.world().calls.contains(&"rotate_session"));
+    assert!(!fixture.upstreams.world().calls.contains(&"rotate_session"));
 
     // Long after the time in which a token may be presented again.
     fixture.clock.advance(Duration::from_hours(1));
-    fixture.neighbours.world().user_service = Condition::Up;
+    fixture.upstreams.world().user_service = Condition::Up;
     fixture.refresh(&first.refresh_token).await.unwrap();
 }
 
@@ -77,17 +77,17 @@ async fn an_outage_of_the_user_service_uses_no_refresh_token_up() {
 async fn a_session_whose_account_is_gone_is_over() {
     let fixture = Fixture::with_account().await;
     let first = fixture.sign_in(EMAIL, PASSWORD).await.unwrap().into_inner();
-    fixture.neighbours.world().users.clear();
-    fixture.neighbours.world().calls.clear();
+    fixture.upstreams.world().users.clear();
+    fixture.upstreams.world().calls.clear();
     assert_eq!(refusal(fixture.refresh(&first.refresh_token).await), Reason::SessionEnded);
-    assert!(!fixture.neighbours.world().calls.contains(&"rotate_session"));
+    assert!(!fixture.upstreams.world().calls.contains(&"rotate_session"));
 }
 
 #[tokio::test]
 async fn a_token_of_another_user_than_the_sessions_is_refused() {
     let fixture = Fixture::with_account().await;
     let first = fixture.sign_in(EMAIL, PASSWORD).await.unwrap().into_inner();
-    for session in fixture.neighbours.world().sessions.values_mut() {
+    for session in fixture.upstreams.world().sessions.values_mut() {
         session.user_id = uuid::Uuid::now_v7();
     }
     assert_eq!(refusal(fixture.refresh(&first.refresh_token).await), Reason::RefreshTokenInvalid);
@@ -97,7 +97,7 @@ async fn a_token_of_another_user_than_the_sessions_is_refused() {
 async fn a_refresh_goes_without_property_claims_while_that_service_is_away() {
     let fixture = Fixture::with_account().await;
     let first = fixture.sign_in(EMAIL, PASSWORD).await.unwrap().into_inner();
-    fixture.neighbours.world().property_service = Condition::Down;
+    fixture.upstreams.world().property_service = Condition::Down;
     let second = fixture.refresh(&first.refresh_token).await.unwrap().into_inner();
     assert!(fixture.verify(&second.access_token).await.properties.is_empty());
     assert!(fixture.shows("drystone_refresh_without_property_claims_total 1"));

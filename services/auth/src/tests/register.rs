@@ -39,7 +39,7 @@ async fn a_taken_address_leaves_no_credential_behind() {
 async fn what_the_user_service_refuses_is_named_and_leaves_no_credential_behind() {
     let fixture = Fixture::new().await;
     let id = new_id();
-    fixture.neighbours.world().next_creation = Some(Mishap::Refused);
+    fixture.upstreams.world().next_creation = Some(Mishap::Refused);
     let status = fixture.register(EMAIL, PASSWORD, &id).await.unwrap_err();
     assert_eq!(reason_of(&status), Some(Reason::InvalidRequest));
     assert_eq!(status.get_details_bad_request().unwrap().field_violations[0].field, "display_name");
@@ -50,7 +50,7 @@ async fn what_the_user_service_refuses_is_named_and_leaves_no_credential_behind(
 async fn a_response_that_breaks_the_contract_of_an_older_release_is_passed_on_and_the_credential_stays() {
     let fixture = Fixture::new().await;
     let id = new_id();
-    fixture.neighbours.world().next_creation = Some(Mishap::LongName);
+    fixture.upstreams.world().next_creation = Some(Mishap::LongName);
     let user = fixture.register(EMAIL, PASSWORD, &id).await.unwrap();
     assert_eq!(user.display_name, "x".repeat(201));
     assert!(has_credential(&fixture, &id).await);
@@ -64,7 +64,7 @@ async fn the_same_registration_again_answers_the_same_account() {
     let first = fixture.register(EMAIL, PASSWORD, &id).await.unwrap();
     let second = fixture.register(EMAIL, PASSWORD, &id).await.unwrap();
     assert_eq!(first, second);
-    assert_eq!(fixture.neighbours.world().users.len(), 1);
+    assert_eq!(fixture.upstreams.world().users.len(), 1);
 }
 
 #[tokio::test]
@@ -81,13 +81,13 @@ async fn a_registration_whose_answer_was_lost_goes_on_where_it_was() {
     for mishap in [Mishap::Away, Mishap::AnswerLost] {
         let fixture = Fixture::new().await;
         let id = new_id();
-        fixture.neighbours.world().next_creation = Some(mishap);
+        fixture.upstreams.world().next_creation = Some(mishap);
         let status = fixture.register(EMAIL, PASSWORD, &id).await.unwrap_err();
         assert_eq!(reason_of(&status), Some(Reason::Unavailable));
         assert!(has_credential(&fixture, &id).await);
 
         let user = fixture.register(EMAIL, PASSWORD, &id).await.unwrap();
-        assert_eq!(fixture.neighbours.world().users.len(), 1);
+        assert_eq!(fixture.upstreams.world().users.len(), 1);
         assert_eq!(fixture.sign_in(EMAIL, PASSWORD).await.unwrap().into_inner().user_id, user.id);
     }
 }
@@ -110,5 +110,5 @@ async fn the_same_registration_twice_at_once_makes_one_account() {
     let id = new_id();
     let (first, second) = tokio::join!(fixture.register(EMAIL, PASSWORD, &id), fixture.register(EMAIL, PASSWORD, &id));
     assert_eq!(first.unwrap(), second.unwrap());
-    assert_eq!(fixture.neighbours.world().users.len(), 1);
+    assert_eq!(fixture.upstreams.world().users.len(), 1);
 }

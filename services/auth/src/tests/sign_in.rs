@@ -24,7 +24,7 @@ async fn the_right_password_gets_tokens_and_a_session() {
     assert_eq!(principal.user_id.to_string(), answer.user_id);
     assert_eq!(principal.session_id.to_string(), answer.session_id);
     assert_eq!(principal.properties["a-property"], "owner");
-    assert!(fixture.neighbours.world().sessions.contains_key(&principal.session_id));
+    assert!(fixture.upstreams.world().sessions.contains_key(&principal.session_id));
 }
 
 #[tokio::test]
@@ -32,15 +32,15 @@ async fn an_unknown_address_and_a_wrong_password_go_the_same_way() {
     let fixture = Fixture::with_account().await;
 
     let wrong = fixture.sign_in(EMAIL, "wrong horse").await.unwrap_err();
-    let calls_of_wrong = std::mem::take(&mut fixture.neighbours.world().calls);
+    let calls_of_wrong = std::mem::take(&mut fixture.upstreams.world().calls);
     assert!(fixture.shows("drystone_hashing_seconds_count 2"), "one to register, one to check");
 
     let unknown = fixture.sign_in("nobody@example.com", PASSWORD).await.unwrap_err();
-    let calls_of_unknown = std::mem::take(&mut fixture.neighbours.world().calls);
+    let calls_of_unknown = std::mem::take(&mut fixture.upstreams.world().calls);
     assert!(fixture.shows("drystone_hashing_seconds_count 3"));
 
     let no_address = fixture.sign_in("nobody", PASSWORD).await.unwrap_err();
-    let calls_of_no_address = std::mem::take(&mut fixture.neighbours.world().calls);
+    let calls_of_no_address = std::mem::take(&mut fixture.upstreams.world().calls);
     assert!(fixture.shows("drystone_hashing_seconds_count 4"));
 
     assert_eq!(
@@ -52,14 +52,14 @@ async fn an_unknown_address_and_a_wrong_password_go_the_same_way() {
     assert_eq!(calls_of_no_address, ["account_by_id", "property_claims"], "the same questions, by an id of nobody");
     assert_eq!(calls_of_unknown, ["account_by_email", "property_claims"]);
     assert_eq!(refusal::<()>(Err(wrong)), Reason::InvalidCredentials);
-    assert!(fixture.neighbours.world().sessions.is_empty());
+    assert!(fixture.upstreams.world().sessions.is_empty());
 }
 
 #[tokio::test]
 async fn an_account_without_a_credential_cannot_sign_in() {
     let fixture = Fixture::new().await;
     let user = User { id: Uuid::now_v7().to_string(), email: EMAIL.to_owned(), ..User::default() };
-    fixture.neighbours.world().users.insert(user.id.parse().unwrap(), user);
+    fixture.upstreams.world().users.insert(user.id.parse().unwrap(), user);
     assert_eq!(refusal(fixture.sign_in(EMAIL, PASSWORD).await), Reason::InvalidCredentials);
 }
 
@@ -67,7 +67,7 @@ async fn an_account_without_a_credential_cannot_sign_in() {
 async fn a_sign_in_goes_without_property_claims_while_that_service_is_away() {
     for condition in [Condition::Down, Condition::Silent] {
         let fixture = Fixture::with_account().await;
-        fixture.neighbours.world().property_service = condition;
+        fixture.upstreams.world().property_service = condition;
         let answer = fixture.sign_in(EMAIL, PASSWORD).await.unwrap().into_inner();
         assert!(fixture.verify(&answer.access_token).await.properties.is_empty());
         assert!(fixture.shows("drystone_sign_in_without_property_claims_total 1"), "{condition:?}");
@@ -77,7 +77,7 @@ async fn a_sign_in_goes_without_property_claims_while_that_service_is_away() {
 #[tokio::test]
 async fn a_wrong_password_is_not_counted_as_a_sign_in_without_property_claims() {
     let fixture = Fixture::with_account().await;
-    fixture.neighbours.world().property_service = Condition::Silent;
+    fixture.upstreams.world().property_service = Condition::Silent;
     assert_eq!(refusal(fixture.sign_in(EMAIL, "wrong horse").await), Reason::InvalidCredentials);
     assert!(fixture.shows("drystone_sign_in_without_property_claims_total 0"));
 }
@@ -85,7 +85,7 @@ async fn a_wrong_password_is_not_counted_as_a_sign_in_without_property_claims() 
 #[tokio::test]
 async fn a_hash_of_another_cost_is_made_anew_at_sign_in() {
     let fixture = Fixture::with_account().await;
-    let user_id = *fixture.neighbours.world().users.keys().next().unwrap();
+    let user_id = *fixture.upstreams.world().users.keys().next().unwrap();
     let dearer = PasswordConfig { memory_kib: 128, iterations: 2, parallelism: 1 };
     let fixture = fixture.restart(crate::Config { password: dearer, ..cheap() }).await;
     let old = fixture.store.credential(user_id).await.unwrap().unwrap();

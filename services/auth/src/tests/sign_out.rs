@@ -12,7 +12,7 @@ async fn signing_out_ends_the_session_of_the_token() {
 
     let principal = fixture.verify(&left.access_token).await;
     fixture.sign_out(Some(principal)).await.unwrap();
-    let sessions: Vec<_> = fixture.neighbours.world().sessions.keys().map(ToString::to_string).collect();
+    let sessions: Vec<_> = fixture.upstreams.world().sessions.keys().map(ToString::to_string).collect();
     assert_eq!(sessions, [kept.session_id]);
 }
 

@@ -15,7 +15,7 @@ fn segment(jwt: &str, number: usize) -> Value {
 #[tokio::test]
 async fn a_token_says_exactly_what_it_is_to_say() {
     let fixture = Fixture::with_account().await;
-    fixture.neighbours.world().roles = vec!["member".to_owned()];
+    fixture.upstreams.world().roles = vec!["member".to_owned()];
     let answer = fixture.sign_in(EMAIL, PASSWORD).await.unwrap().into_inner();
     let kid = fixture.jwks().await[0].kid.clone();
     assert_eq!(segment(&answer.access_token, 0), json!({ "alg": "ES256", "typ": "at+jwt", "kid": kid }));
@@ -63,7 +63,7 @@ async fn a_token_with_all_that_it_may_hold_stays_within_what_verifiers_take() {
     let session_id = uuid::Uuid::now_v7();
     let now = fixture.clock.now();
     let properties = (0..64).map(|_| (uuid::Uuid::now_v7().to_string(), "owner".to_owned())).collect();
-    let grant = crate::token::token_maker::Grant {
+    let grant = crate::token::access_token_signer::Grant {
         user_id: session_id,
         session_id,
         auth_time: now,

@@ -7,11 +7,11 @@ use uuid::Uuid;
 
 use crate::{
     error::Error,
-    neighbours::{Account, SessionState},
     token::{
+        access_token_signer::{AccessTokenSigner, Grant},
         refresh_token::{RefreshToken, RefreshTokenSeal},
-        token_maker::{Grant, TokenMaker},
     },
+    upstreams::{Account, SessionState},
 };
 
 /// How tokens are sent (RFC 6750).
@@ -36,7 +36,7 @@ pub struct Tokens {
 #[derive(Debug)]
 pub struct TokenIssuer {
     /// Makes the first of a pair.
-    pub maker: TokenMaker,
+    pub maker: AccessTokenSigner,
     /// Makes the second.
     pub seal: RefreshTokenSeal,
     /// The time.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use drystone_auth::{AuthStore, MIGRATIONS, credential::Credential};
 use drystone_backends::Postgres;
 use drystone_mesh::clock::Clock;
-use drystone_store::{Db, Place};
+use drystone_store::{Db, Location};
 use uuid::Uuid;
 
 /// More often than a statement is planned anew: then PostgreSQL may keep one plan for all.
@@ -20,7 +20,7 @@ const CROWD: &str = "
 #[tokio::test]
 async fn every_credential_is_found_by_an_index() {
     let database = Postgres::shared().await.database().await;
-    let place = Place::server("auth", database.as_str()).unwrap();
+    let place = Location::server("auth", database.as_str()).unwrap();
     Db::open(place.clone(), MIGRATIONS).await.unwrap().close().await;
     database.run(CROWD).await;
     database.count_anew().await;

@@ -8,7 +8,7 @@ use drystone_auth::{
 };
 use drystone_backends::Postgres;
 use drystone_mesh::clock::Clock;
-use drystone_store::{Db, Place, run};
+use drystone_store::{Db, Location, run};
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 use uuid::Uuid;
@@ -30,7 +30,7 @@ impl Fixture {
 
     async fn postgres() -> Self {
         let database = Postgres::shared().await.database().await;
-        let db = Db::open(Place::server("auth", database.as_str()).unwrap(), MIGRATIONS).await.unwrap();
+        let db = Db::open(Location::server("auth", database.as_str()).unwrap(), MIGRATIONS).await.unwrap();
         Self::on(db, database)
     }
 
@@ -204,7 +204,7 @@ async fn a_secret_is_what_it_was_at_first(fixture: Fixture) {
 }
 
 /// A database of the release before, with the credential of a user in it, opened by this one.
-async fn a_credential_from_before_there_was_a_form_is_raw(place: Place) {
+async fn a_credential_from_before_there_was_a_form_is_raw(place: Location) {
     let (user_id, password_hash) = (Uuid::now_v7(), hash("AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"));
     let before = Db::open(place.clone(), &MIGRATIONS[..1]).await.unwrap();
     run!(before.writer(), |db| {
@@ -256,11 +256,11 @@ contract!(sqlite, postgres);
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_credential_from_before_there_was_a_form_is_raw_in_sqlite() {
     let directory = TempDir::new().unwrap();
-    a_credential_from_before_there_was_a_form_is_raw(Place::File(directory.path().join("auth.db"))).await;
+    a_credential_from_before_there_was_a_form_is_raw(Location::File(directory.path().join("auth.db"))).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_credential_from_before_there_was_a_form_is_raw_in_postgres() {
     let database = Postgres::shared().await.database().await;
-    a_credential_from_before_there_was_a_form_is_raw(Place::server("auth", database.as_str()).unwrap()).await;
+    a_credential_from_before_there_was_a_form_is_raw(Location::server("auth", database.as_str()).unwrap()).await;
 }

@@ -87,7 +87,7 @@ impl PropertyService for Service {
         request: Request<ListPropertyClaimsRequest>,
     ) -> Answer<ListPropertyClaimsResponse> {
         let user = id::parse("user_id", &request.get_ref().user_id)?;
-        call::concerns(user);
+        call::record_user(user);
         let claims = self.store.claims(user, Claim::MAX).await?;
         let claims = claims.into_iter().map(PropertyClaim::from).collect();
         Ok(Response::new(ListPropertyClaimsResponse { claims }))

@@ -3,7 +3,7 @@
 use drystone_backends::Postgres;
 use drystone_mesh::{clock::Clock, page::Page};
 use drystone_property::{Change, Content, Description, DisplayName, Labels, MIGRATIONS, NewProperty, PropertyStore};
-use drystone_store::{Db, Place};
+use drystone_store::{Db, Location};
 use uuid::Uuid;
 
 /// More often than a statement is planned anew: then PostgreSQL may keep one plan for all.
@@ -22,7 +22,7 @@ const CROWD: &str = "
 #[tokio::test]
 async fn every_property_is_found_by_an_index() {
     let database = Postgres::shared().await.database().await;
-    let place = Place::server("property", database.as_str()).unwrap();
+    let place = Location::server("property", database.as_str()).unwrap();
     Db::open(place.clone(), MIGRATIONS).await.unwrap().close().await;
     database.run(CROWD).await;
     database.count_anew().await;

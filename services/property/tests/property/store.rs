@@ -8,7 +8,7 @@ use drystone_property::{
     Change, Claim, Content, Description, DisplayName, Error, Labels, MIGRATIONS, NewProperty, Property, PropertyStore,
     Relation,
 };
-use drystone_store::{Db, Place};
+use drystone_store::{Db, Location};
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 use uuid::Uuid;
@@ -31,7 +31,7 @@ impl Fixture {
 
     async fn postgres() -> Self {
         let database = Postgres::shared().await.database().await;
-        let db = Db::open(Place::server("property", database.as_str()).unwrap(), MIGRATIONS).await.unwrap();
+        let db = Db::open(Location::server("property", database.as_str()).unwrap(), MIGRATIONS).await.unwrap();
         Self::on(db, database)
     }
 

@@ -24,7 +24,7 @@ async fn begin(hub: &Hub, seq: u64, patience: Duration) -> tokio::task::JoinHand
     let hub = hub.clone();
     let task = tokio::spawn(async move {
         begun.send(()).unwrap();
-        hub.settle(seq, patience).await;
+        hub.wait_for_acks(seq, patience).await;
     });
     has_begun.await.unwrap();
     task
@@ -32,7 +32,7 @@ async fn begin(hub: &Hub, seq: u64, patience: Duration) -> tokio::task::JoinHand
 
 #[tokio::test]
 async fn with_no_watcher_nobody_is_waited_for() {
-    hub().settle(7, LONG).await;
+    hub().wait_for_acks(7, LONG).await;
 }
 
 #[tokio::test]
@@ -62,13 +62,13 @@ async fn a_mute_watcher_delays_once_by_its_bound_and_is_dropped() {
     let hub = hub();
     let (mut mute, lively) = (subscribe(&hub, 0), subscribe(&hub, 1));
     let start = Instant::now();
-    hub.settle(1, SHORT).await;
+    hub.wait_for_acks(1, SHORT).await;
     assert!(start.elapsed() >= SHORT);
     assert_eq!(mute.next().await, Event::Dismissed);
     assert_eq!((hub.0.metrics.watchers.get(), hub.0.metrics.watchers_dropped.get()), (1, 1));
 
     lively.acknowledger().acknowledge(2);
-    hub.settle(2, LONG).await;
+    hub.wait_for_acks(2, LONG).await;
     drop(mute);
     assert_eq!(hub.0.metrics.watchers.get(), 1);
 }
@@ -110,7 +110,7 @@ async fn a_watcher_that_lags_delays_one_call_until_it_has_caught_up() {
     // It is connected, is told what is new, and nobody waits for it.
     hub.announce(11);
     quickly.acknowledge(11);
-    timeout(SHORT, hub.settle(11, LONG)).await.expect("a watcher that lags is not waited for");
+    timeout(SHORT, hub.wait_for_acks(11, LONG)).await.expect("a watcher that lags is not waited for");
     slowly.acknowledge(10);
     assert_eq!(hub.0.metrics.watchers_lagging.get(), 1, "there is more that it has not applied");
     slowly.acknowledge(11);
@@ -119,7 +119,7 @@ async fn a_watcher_that_lags_delays_one_call_until_it_has_caught_up() {
     hub.announce(12);
     quickly.acknowledge(12);
     let waiting = begin(&hub, 12, LONG).await;
-    assert!(timeout(SHORT, async { hub.settle(12, LONG).await }).await.is_err(), "it is waited for again");
+    assert!(timeout(SHORT, async { hub.wait_for_acks(12, LONG).await }).await.is_err(), "it is waited for again");
     slowly.acknowledge(12);
     waiting.await.unwrap();
     assert!(!slow.dismissed.is_cancelled());
@@ -132,9 +132,9 @@ async fn a_watcher_that_lags_and_says_nothing_any_more_is_dropped() {
     let waiting = begin(&hub, 9, SHORT).await;
     slow.acknowledger().acknowledge(1);
     waiting.await.unwrap();
-    hub.drop_silent(9, Instant::now(), LONG);
+    hub.evict_unresponsive(9, Instant::now(), LONG);
     assert_eq!(hub.0.metrics.watchers_dropped.get(), 0);
-    hub.drop_silent(9, Instant::now() + LONG, LONG);
+    hub.evict_unresponsive(9, Instant::now() + LONG, LONG);
     assert_eq!(slow.next().await, Event::Dismissed);
     let SessionMetrics { watchers, watchers_lagging, watchers_dropped, .. } = &hub.0.metrics;
     assert_eq!((watchers.get(), watchers_lagging.get(), watchers_dropped.get()), (1, 0, 1));
@@ -145,7 +145,7 @@ async fn a_watcher_that_lags_and_says_nothing_any_more_is_dropped() {
 async fn watchers_are_bounded_for_each_workload_and_in_total() {
     let hub = hub();
     let reserve = |name: &str| hub.reserve(Some(workload(name)));
-    let mut places: Vec<Place> = (0..MAX_WATCHERS_PER_WORKLOAD).map(|_| reserve("auth").unwrap()).collect();
+    let mut places: Vec<WatcherSlot> = (0..MAX_WATCHERS_PER_WORKLOAD).map(|_| reserve("auth").unwrap()).collect();
     assert_eq!(reserve("auth").unwrap_err(), TooManyWatchers::OfWorkload);
     places.push(reserve("user").unwrap());
     let subscription = hub.subscribe(places.swap_remove(0), 0);

@@ -26,7 +26,7 @@ impl SessionService for Service {
     ) -> Result<Response<StartSessionResponse>, Status> {
         let StartSessionRequest { user_id, device, address } = request.into_inner();
         let user_id = id::parse("user_id", &user_id)?;
-        call::concerns(user_id);
+        call::record_user(user_id);
         let new = NewSession { user_id, device, address };
         let session = self.sessions.create(new).await?;
         let counter = session.counter;
@@ -39,7 +39,7 @@ impl SessionService for Service {
     ) -> Result<Response<RotateSessionResponse>, Status> {
         let RotateSessionRequest { session_id, counter } = request.into_inner();
         let session = self.sessions.rotate(id::parse("session_id", &session_id)?, counter).await?;
-        call::concerns(session.user_id);
+        call::record_user(session.user_id);
         let counter = session.counter;
         Ok(Response::new(RotateSessionResponse { session: Some(message_of(session, None)), counter }))
     }
@@ -79,7 +79,7 @@ impl SessionService for Service {
 
     async fn void_tokens(&self, request: Request<VoidTokensRequest>) -> Result<Response<VoidTokensResponse>, Status> {
         let user_id = id::parse("user_id", &request.into_inner().user_id)?;
-        call::concerns(user_id);
+        call::record_user(user_id);
         self.sessions.void_tokens(user_id).await?;
         Ok(Response::new(VoidTokensResponse {}))
     }

@@ -21,7 +21,7 @@
 //! Between 2 and 3 the note is published again, which finds the place of the first time. A rotation that finds its
 //! session gone sees to the notes of its shard as well.
 //!
-//! Presenting a used token is judged by [`Rules::judge`] on the session as `rotate.lua` found it, and ended by
+//! Presenting a used token is judged by [`Lifetimes::classify`] on the session as `rotate.lua` found it, and ended by
 //! `end.lua`: counters only grow, so that what was a reuse stays one.
 //!
 //! # Time
@@ -51,7 +51,7 @@ use super::{Ended, SessionStore, StoreError, Swept};
 use crate::{
     revocation::Revocation,
     rotation::{NotCurrent, Rotation},
-    session::{Rules, Session, Shard},
+    session::{Lifetimes, Session, Shard},
 };
 
 macro_rules! script {
@@ -103,7 +103,7 @@ impl RedisStore {
         &self,
         user_id: Option<Uuid>,
         id: Uuid,
-        rules: &Rules,
+        rules: &Lifetimes,
         now: Timestamp,
     ) -> Result<(Option<Session>, Outbox), StoreError> {
         let shard = Shard::of_session(id);
@@ -214,7 +214,7 @@ impl SessionStore for RedisStore {
         Ok(self.redis.run(&script).await?)
     }
 
-    async fn rotate(&self, id: Uuid, counter: u64, rules: &Rules, now: Timestamp) -> Result<Rotation, StoreError> {
+    async fn rotate(&self, id: Uuid, counter: u64, rules: &Lifetimes, now: Timestamp) -> Result<Rotation, StoreError> {
         let shard = Shard::of_session(id);
         let mut script = ROTATE.prepare_invoke();
         script.key(self.keys.session(id)).key(self.keys.ends(shard));
@@ -228,7 +228,7 @@ impl SessionStore for RedisStore {
         if has_moved {
             return Ok(Rotation::Advanced(session));
         }
-        match rules.judge(&session, counter, now) {
+        match rules.classify(&session, counter, now) {
             NotCurrent::Repeat => Ok(Rotation::Repeated(session)),
             NotCurrent::NeverIssued => Ok(Rotation::NeverIssued),
             NotCurrent::Over => Ok(Rotation::Over),
@@ -250,7 +250,7 @@ impl SessionStore for RedisStore {
         found.into_iter().map(|(id, row)| row::session(row::uuid(id)?, row)).collect()
     }
 
-    async fn end(&self, user_id: Uuid, id: Uuid, rules: &Rules, now: Timestamp) -> Result<Ended, StoreError> {
+    async fn end(&self, user_id: Uuid, id: Uuid, rules: &Lifetimes, now: Timestamp) -> Result<Ended, StoreError> {
         let (session, outbox) = self.end_one(Some(user_id), id, rules, now).await?;
         let numbers = self.publish(Shard::of_session(id), outbox, now).await?;
         Ok(Ended { sessions: session.is_some().into(), revocation: numbers.get(&id).copied() })
@@ -260,7 +260,7 @@ impl SessionStore for RedisStore {
         &self,
         user_id: Uuid,
         keep: Option<Uuid>,
-        rules: &Rules,
+        rules: &Lifetimes,
         now: Timestamp,
     ) -> Result<Ended, StoreError> {
         let shard = Shard::of_user(user_id);
@@ -277,7 +277,7 @@ impl SessionStore for RedisStore {
         Ok(Ended { sessions: u32::try_from(ended.len()).unwrap_or(u32::MAX), revocation })
     }
 
-    async fn void_tokens(&self, user_id: Uuid, rules: &Rules, now: Timestamp) -> Result<u64, StoreError> {
+    async fn void_tokens(&self, user_id: Uuid, rules: &Lifetimes, now: Timestamp) -> Result<u64, StoreError> {
         let mut add = cmd("XADD");
         add.arg(self.keys.stream()).arg("*").arg("user").arg(text(user_id)).arg("until").arg(to_micros(now));
         add.arg("forget").arg(to_micros(rules.forget_at(now)));

@@ -13,7 +13,7 @@ use super::{Ended, SessionStore, StoreError, Swept};
 use crate::{
     revocation::{Revocation, Scope},
     rotation::{NotCurrent, Rotation},
-    session::{Rules, Session},
+    session::{Lifetimes, Session},
 };
 
 /// The schema, step by step.
@@ -76,7 +76,7 @@ impl SessionStore for SqlStore {
         Ok(())
     }
 
-    async fn rotate(&self, id: Uuid, counter: u64, rules: &Rules, now: Timestamp) -> Result<Rotation, StoreError> {
+    async fn rotate(&self, id: Uuid, counter: u64, rules: &Lifetimes, now: Timestamp) -> Result<Rotation, StoreError> {
         let mut advanced = run!(self.db.writer(), |db| {
             sqlx::query_as::<_, SessionRow>(concat!(
                 "UPDATE session
@@ -126,7 +126,7 @@ impl SessionStore for SqlStore {
         Ok(rows.into_iter().map(read_session).collect())
     }
 
-    async fn end(&self, user_id: Uuid, id: Uuid, rules: &Rules, now: Timestamp) -> Result<Ended, StoreError> {
+    async fn end(&self, user_id: Uuid, id: Uuid, rules: &Lifetimes, now: Timestamp) -> Result<Ended, StoreError> {
         self.db.retry(|| self.end_once(user_id, id, rules, now)).await
     }
 
@@ -134,13 +134,13 @@ impl SessionStore for SqlStore {
         &self,
         user_id: Uuid,
         keep: Option<Uuid>,
-        rules: &Rules,
+        rules: &Lifetimes,
         now: Timestamp,
     ) -> Result<Ended, StoreError> {
         self.db.retry(|| self.end_all_once(user_id, keep, rules, now)).await
     }
 
-    async fn void_tokens(&self, user_id: Uuid, rules: &Rules, now: Timestamp) -> Result<u64, StoreError> {
+    async fn void_tokens(&self, user_id: Uuid, rules: &Lifetimes, now: Timestamp) -> Result<u64, StoreError> {
         let mut seq = run!(self.db.writer(), |db| {
             sqlx::query_scalar(
                 "INSERT INTO revocation (user_id, void_until, forget_at)
@@ -239,7 +239,7 @@ impl SqlStore {
         &self,
         id: Uuid,
         counter: u64,
-        rules: &Rules,
+        rules: &Lifetimes,
         now: Timestamp,
     ) -> Result<Option<Rotation>, StoreError> {
         let mut transaction = self.db.begin().await?;
@@ -250,7 +250,7 @@ impl SqlStore {
                 .await?
         });
         let Some(session) = row.map(read_session) else { return Ok(Some(Rotation::Over)) };
-        match rules.judge(&session, counter, now) {
+        match rules.classify(&session, counter, now) {
             NotCurrent::Repeat => Ok(Some(Rotation::Repeated(session))),
             NotCurrent::NeverIssued => Ok(Some(Rotation::NeverIssued)),
             NotCurrent::Over => Ok(Some(Rotation::Over)),
@@ -273,7 +273,7 @@ impl SqlStore {
         }
     }
 
-    async fn end_once(&self, user_id: Uuid, id: Uuid, rules: &Rules, now: Timestamp) -> Result<Ended, StoreError> {
+    async fn end_once(&self, user_id: Uuid, id: Uuid, rules: &Lifetimes, now: Timestamp) -> Result<Ended, StoreError> {
         let mut transaction = self.db.begin().await?;
         let ended = run!(transaction.connection(), |connection| {
             sqlx::query_scalar(
@@ -294,7 +294,7 @@ impl SqlStore {
         &self,
         user_id: Uuid,
         keep: Option<Uuid>,
-        rules: &Rules,
+        rules: &Lifetimes,
         now: Timestamp,
     ) -> Result<Ended, StoreError> {
         let mut transaction = self.db.begin().await?;

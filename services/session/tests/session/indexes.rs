@@ -4,11 +4,11 @@
 use chrono::TimeDelta;
 use drystone_backends::Postgres;
 use drystone_mesh::{clock::Clock, page::Page};
-use drystone_session::{FIRST_COUNTER, MIGRATIONS, NewSession, Rules, SessionStore, SqlStore};
-use drystone_store::{Db, Place};
+use drystone_session::{FIRST_COUNTER, Lifetimes, MIGRATIONS, NewSession, SessionStore, SqlStore};
+use drystone_store::{Db, Location};
 use uuid::Uuid;
 
-const RULES: Rules = Rules {
+const RULES: Lifetimes = Lifetimes {
     idle_timeout: TimeDelta::days(14),
     lifetime: TimeDelta::days(90),
     rotation_grace: TimeDelta::seconds(10),
@@ -35,7 +35,7 @@ const CROWD: &str = "
 #[tokio::test]
 async fn every_session_and_revocation_is_found_by_an_index() {
     let database = Postgres::shared().await.database().await;
-    let place = Place::server("session", database.as_str()).unwrap();
+    let place = Location::server("session", database.as_str()).unwrap();
     Db::open(place.clone(), MIGRATIONS).await.unwrap().close().await;
     database.run(CROWD).await;
     database.count_anew().await;

@@ -5,15 +5,17 @@ use std::sync::Arc;
 use chrono::TimeDelta;
 use drystone_backends::Postgres;
 use drystone_mesh::{clock::Clock, config::Span};
-use drystone_session::{FIRST_COUNTER, MIGRATIONS, NewSession, RedisStore, Rotation, Rules, SessionStore, SqlStore};
+use drystone_session::{
+    FIRST_COUNTER, Lifetimes, MIGRATIONS, NewSession, RedisStore, Rotation, SessionStore, SqlStore,
+};
 use drystone_store::{
-    Db, Place,
+    Db, Location,
     redis::{Config, Redis},
 };
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-const RULES: Rules = Rules {
+const RULES: Lifetimes = Lifetimes {
     idle_timeout: TimeDelta::days(14),
     lifetime: TimeDelta::days(90),
     rotation_grace: TimeDelta::seconds(10),
@@ -70,7 +72,7 @@ async fn sqlite_gives_one_successor_to_all_who_refresh_at_once() {
 async fn postgres_gives_one_successor_to_all_who_refresh_at_once() {
     let database = Postgres::shared().await.database().await;
     let open = async || {
-        let db = Db::open(Place::server("session", database.as_str()).unwrap(), MIGRATIONS).await.unwrap();
+        let db = Db::open(Location::server("session", database.as_str()).unwrap(), MIGRATIONS).await.unwrap();
         Arc::new(SqlStore::new(db)) as Store
     };
     race([open().await, open().await]).await;

@@ -10,12 +10,12 @@ use drystone_mesh::{
     page::Page,
 };
 use drystone_session::{
-    Ended, NewSession, RedisStore, Revocation, Rotation, Rules, Scope, Session, SessionStore, Shard,
+    Ended, Lifetimes, NewSession, RedisStore, Revocation, Rotation, Scope, Session, SessionStore, Shard,
 };
 use drystone_store::redis::{Config, FromRedisValue, Redis, cmd};
 use uuid::Uuid;
 
-const RULES: Rules = Rules {
+const RULES: Lifetimes = Lifetimes {
     idle_timeout: TimeDelta::days(14),
     lifetime: TimeDelta::days(90),
     rotation_grace: TimeDelta::seconds(10),

@@ -4,16 +4,18 @@
 use chrono::{DateTime, TimeDelta};
 use drystone_backends::Postgres;
 use drystone_mesh::{clock::Timestamp, config::Span, page::Page};
-use drystone_session::{FIRST_COUNTER, MIGRATIONS, NewSession, RedisStore, Rotation, Rules, SessionStore, SqlStore};
+use drystone_session::{
+    FIRST_COUNTER, Lifetimes, MIGRATIONS, NewSession, RedisStore, Rotation, SessionStore, SqlStore,
+};
 use drystone_store::{
-    Db, Place,
+    Db, Location,
     redis::{Config, Redis},
 };
 use proptest::prelude::*;
 use tokio::runtime::Runtime;
 use uuid::Uuid;
 
-const RULES: Rules = Rules {
+const RULES: Lifetimes = Lifetimes {
     idle_timeout: TimeDelta::seconds(60),
     lifetime: TimeDelta::seconds(300),
     rotation_grace: TimeDelta::seconds(10),
@@ -162,17 +164,17 @@ fn follows_the_model(runtime: &Runtime, store: &dyn SessionStore) {
 #[test]
 fn sqlite_follows_the_model_whatever_happens() {
     let directory = tempfile::tempdir().unwrap();
-    sql_follows_the_model(Place::from(&directory.path().join("session.db")));
+    sql_follows_the_model(Location::from(&directory.path().join("session.db")));
 }
 
 #[test]
 fn postgres_follows_the_model_whatever_happens() {
     let runtime = Runtime::new().unwrap();
     let database = runtime.block_on(async { Postgres::shared().await.database().await });
-    sql_follows_the_model(Place::server("session", database.as_str()).unwrap());
+    sql_follows_the_model(Location::server("session", database.as_str()).unwrap());
 }
 
-fn sql_follows_the_model(place: Place) {
+fn sql_follows_the_model(place: Location) {
     let runtime = Runtime::new().unwrap();
     let db = runtime.block_on(Db::open(place, MIGRATIONS)).unwrap();
     follows_the_model(&runtime, &SqlStore::new(db));

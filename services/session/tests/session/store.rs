@@ -6,17 +6,17 @@ use chrono::{DateTime, TimeDelta};
 use drystone_backends::{Database, Postgres, RedisCluster};
 use drystone_mesh::{clock::Timestamp, config::Span, page::Page};
 use drystone_session::{
-    Ended, FIRST_COUNTER, MIGRATIONS, NewSession, RedisStore, Revocation, Rotation, Rules, Scope, Session,
+    Ended, FIRST_COUNTER, Lifetimes, MIGRATIONS, NewSession, RedisStore, Revocation, Rotation, Scope, Session,
     SessionStore, SqlStore, Swept,
 };
 use drystone_store::{
-    Db, Place,
+    Db, Location,
     redis::{Config, Redis},
 };
 use tempfile::TempDir;
 use uuid::Uuid;
 
-const RULES: Rules = Rules {
+const RULES: Lifetimes = Lifetimes {
     idle_timeout: TimeDelta::days(14),
     lifetime: TimeDelta::days(90),
     rotation_grace: TimeDelta::seconds(10),
@@ -381,7 +381,7 @@ async fn open_sqlite() -> (Store, TempDir) {
 
 async fn open_postgres() -> (Store, Database) {
     let database = Postgres::shared().await.database().await;
-    let db = Db::open(Place::server("session", database.as_str()).unwrap(), MIGRATIONS).await.unwrap();
+    let db = Db::open(Location::server("session", database.as_str()).unwrap(), MIGRATIONS).await.unwrap();
     (Arc::new(SqlStore::new(db)), database)
 }
 

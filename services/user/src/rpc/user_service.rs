@@ -37,7 +37,7 @@ impl UserService for Service {
         }
         let email = Email::parse(&message.email).map_err(|error| invalid("email", &error))?;
         let display_name = parse_name("display_name", &message.display_name)?;
-        call::concerns(id);
+        call::record_user(id);
         let new = NewAccount { id, email, display_name, roles: Role::Member.into() };
         let account = self.store.create(new, self.clock.now()).await?;
         Ok(Response::new(account.into()))
@@ -54,7 +54,7 @@ impl UserService for Service {
             None => None,
         };
         let account = found.ok_or(Error::NotFound)?;
-        call::concerns(account.id);
+        call::record_user(account.id);
         Ok(Response::new(LookUpForSignInResponse {
             user_id: account.id.to_string(),
             roles: account.roles.names(),
@@ -107,7 +107,7 @@ impl UserService for Service {
         let call = Call::of(&request)?;
         let message = request.into_inner();
         let id = id::parse("id", &message.id)?;
-        call::concerns(id);
+        call::record_user(id);
         let roles = parse_roles("roles", &message.roles)?;
         let account = self.store.set_roles(id, roles, self.clock.now()).await?.ok_or(Error::NotFound)?;
         self.sessions

@@ -2,7 +2,7 @@
 
 use drystone_backends::Postgres;
 use drystone_mesh::{clock::Clock, page::Page};
-use drystone_store::{Db, Place};
+use drystone_store::{Db, Location};
 use drystone_user::{DisplayName, Email, MIGRATIONS, NewAccount, Role, Roles, UserStore};
 use uuid::Uuid;
 
@@ -18,7 +18,7 @@ const CROWD: &str = "
 #[tokio::test]
 async fn every_account_is_found_by_an_index() {
     let database = Postgres::shared().await.database().await;
-    let place = Place::server("user", database.as_str()).unwrap();
+    let place = Location::server("user", database.as_str()).unwrap();
     Db::open(place.clone(), MIGRATIONS).await.unwrap().close().await;
     database.run(CROWD).await;
     database.count_anew().await;

@@ -4,7 +4,7 @@ use std::{any::Any, collections::HashSet, time::Duration};
 
 use drystone_backends::Postgres;
 use drystone_mesh::{clock::Clock, page::Page};
-use drystone_store::{Db, Place};
+use drystone_store::{Db, Location};
 use drystone_user::{Account, DisplayName, Email, Error, MIGRATIONS, NewAccount, Role, Roles, UserStore};
 use tempfile::TempDir;
 use tokio::task::JoinSet;
@@ -27,7 +27,7 @@ impl Fixture {
 
     async fn postgres() -> Self {
         let database = Postgres::shared().await.database().await;
-        let db = Db::open(Place::server("user", database.as_str()).unwrap(), MIGRATIONS).await.unwrap();
+        let db = Db::open(Location::server("user", database.as_str()).unwrap(), MIGRATIONS).await.unwrap();
         Self::on(db, database)
     }
 

@@ -3,10 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use chrono::{SubsecRound, TimeDelta};
-use drystone_mesh::{
-    clock::Timestamp,
-    token::{Claims, new_token_id},
-};
+use drystone_mesh::{clock::Timestamp, id, token::Claims};
 use jsonwebtoken::{Algorithm, Header};
 use uuid::Uuid;
 
@@ -52,7 +49,7 @@ pub struct AccessToken {
 
 /// Makes the tokens of one issuer.
 #[derive(Debug)]
-pub struct TokenMaker {
+pub struct AccessTokenSigner {
     keys: Arc<KeyRing>,
     issuer: String,
     client_id: String,
@@ -61,7 +58,7 @@ pub struct TokenMaker {
     header: Header,
 }
 
-impl TokenMaker {
+impl AccessTokenSigner {
     /// A maker of tokens that are signed with the ring's newest key and issued to this client.
     #[must_use]
     pub fn new(keys: Arc<KeyRing>, issuer: String, client_id: String, lifetime: Duration) -> Self {
@@ -86,7 +83,7 @@ impl TokenMaker {
             aud: AUDIENCE.to_owned(),
             sub: grant.user_id,
             sid: grant.session_id,
-            jti: new_token_id(issued_at),
+            jti: id::v7_at(issued_at),
             client_id: Some(self.client_id.clone()),
             iat: issued_at.timestamp(),
             exp: expires_at.timestamp(),

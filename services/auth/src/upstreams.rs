@@ -55,7 +55,7 @@ pub struct SessionState {
 
 /// What this service asks of the others.
 #[async_trait]
-pub trait Neighbours: Send + Sync {
+pub trait Upstreams: Send + Sync {
     /// Creates an account under this id, or finds it if it has been created with this address.
     async fn create_account(
         &self,
@@ -84,7 +84,7 @@ pub trait Neighbours: Send + Sync {
     async fn revoke_session(&self, call: &Call, session_id: Uuid) -> Result<(), Error>;
 }
 
-/// The neighbours over the mesh.
+/// The upstreams over the mesh.
 #[derive(Debug, Clone)]
 pub struct Clients {
     /// Who owns the accounts.
@@ -111,7 +111,7 @@ impl Clients {
 }
 
 #[async_trait]
-impl Neighbours for Clients {
+impl Upstreams for Clients {
     async fn create_account(
         &self,
         call: &Call,

@@ -101,10 +101,10 @@ impl Settings<'_> {
 
     /// The database that they name.
     #[must_use]
-    pub fn place(&self, data_dir: &Path) -> Place {
+    pub fn place(&self, data_dir: &Path) -> Location {
         match self.address {
-            Address::File(path) => Place::File(data_dir.join(path)),
-            Address::Server(url) => Place::Server(Server {
+            Address::File(path) => Location::File(data_dir.join(path)),
+            Address::Server(url) => Location::Server(Server {
                 service: self.service,
                 url: url.clone(),
                 password_file: self.password_file.map(Path::to_owned),
@@ -116,7 +116,7 @@ impl Settings<'_> {
 
 /// A database that is to be opened.
 #[derive(Debug, Clone)]
-pub enum Place {
+pub enum Location {
     /// An SQLite file.
     File(PathBuf),
     /// A PostgreSQL database.
@@ -132,7 +132,7 @@ pub struct Server {
     pub(super) pool: PoolConfig,
 }
 
-impl Place {
+impl Location {
     /// This service's schema in the PostgreSQL database of this URL, used with the standard limits.
     ///
     /// # Errors
@@ -143,13 +143,13 @@ impl Place {
     }
 }
 
-impl<P: AsRef<Path> + ?Sized> From<&P> for Place {
+impl<P: AsRef<Path> + ?Sized> From<&P> for Location {
     fn from(path: &P) -> Self {
         Self::File(path.as_ref().to_owned())
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File(path) => path.display().fmt(f),
