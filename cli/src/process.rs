@@ -190,7 +190,7 @@ fn shared(
 
 /// Whether a service keeps its database in the data directory.
 fn uses_data_dir(service: &ServiceConfig) -> bool {
-    service.database().is_some_and(|settings| matches!(settings.address, Address::File(_)))
+    service.database().is_some_and(|database| matches!(database.url, Address::File(_)))
 }
 
 /// A service that is put together and has served nobody yet.
@@ -227,9 +227,8 @@ async fn prepare(
         Stage::Service => stops.services.clone(),
     };
     let mut resources = Extensions::new();
-    if let Some(settings) = service.database() {
-        let place = settings.place(&config.mesh.data_dir);
-        resources.insert(database::open(module, place, &shared.health, &tasks, &stop).await?);
+    if let Some(location) = service.location(&config.mesh.data_dir) {
+        resources.insert(database::open(module, location, &shared.health, &tasks, &stop).await?);
     }
     resources.insert(redis);
     let started = module

@@ -24,9 +24,8 @@
 //! assert_eq!(module.name(), "orders");
 //! ```
 //!
-//! A service with migrations finds its database, opened and up to date, in its context (`drystone_store::ContextExt`). The keys `listen`,
-//! `database`, `database_password_file` and `database_pool` of its section are there for every such service;
-//! [`Service::Config`] is what else it can be told.
+//! A service with migrations finds its database, opened and up to date, in its context (`drystone_store::ContextExt`).
+//! Its section has the key `listen`, the section `[NAME.database]`, and the keys of [`Service::Config`].
 
 mod context;
 mod migration;

@@ -37,6 +37,7 @@
 //! A service finds its database in its context: `use drystone_store::ContextExt`, then `context.database()`.
 
 mod address;
+mod config;
 mod context;
 mod db;
 mod failure;
@@ -54,10 +55,11 @@ mod transaction;
 pub use drystone_mesh::{migration, module::Migration};
 
 pub use address::{Address, AddressError, ServerUrl};
+pub use config::{DatabaseConfig, PoolConfig};
 pub use context::ContextExt;
 pub use db::{Db, Either};
 pub use failure::{Error, Failure, Result, to_mesh_error};
-pub use location::{Location, PoolConfig, Server, Settings};
+pub use location::{Location, Server};
 pub use migration::{SchemaState, schema_state};
 pub use open_error::OpenError;
 pub use postgres::PostgresPool;

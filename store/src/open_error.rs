@@ -53,7 +53,7 @@ pub enum OpenError {
         cause: String,
     },
     /// The server does not answer, or not now. This alone passes by itself.
-    #[error("the database {database} does not answer ({cause}): start its server, or correct `{service}.database`")]
+    #[error("the database {database} does not answer ({cause}): start its server, or correct `{service}.database.url`")]
     Unavailable {
         /// The URL.
         database: String,
@@ -64,8 +64,8 @@ pub enum OpenError {
     },
     /// The server does not let us in.
     #[error(
-        "the database {database} refuses the login ({cause}): correct user and password in `{service}.database` or \
-         `{service}.database_password_file`, or let the user in on the server"
+        "the database {database} refuses the login ({cause}): correct user and password in `{service}.database.url` or \
+         `{service}.database.password_file`, or let the user in on the server"
     )]
     Refused {
         /// The URL.
@@ -76,7 +76,7 @@ pub enum OpenError {
         cause: String,
     },
     /// The server has no such database.
-    #[error("there is no database {database} ({cause}): create it on the server, or correct `{service}.database`")]
+    #[error("there is no database {database} ({cause}): create it on the server, or correct `{service}.database.url`")]
     Missing {
         /// The URL.
         database: String,
@@ -101,7 +101,7 @@ pub enum OpenError {
     /// There is no TLS as it was asked for.
     #[error(
         "no TLS with the database {database} as `sslmode` asks for it ({cause}): let the server show a certificate of its \
-         host name, and name its root with `sslrootcert` in `{service}.database`"
+         host name, and name its root with `sslrootcert` in `{service}.database.url`"
     )]
     Tls {
         /// The URL.

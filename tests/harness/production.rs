@@ -59,8 +59,8 @@ impl Production {
             ("log.filter", "info,audit=off"),
         ];
         let databases = services_on_postgres().into_iter().flat_map(|name| {
-            let timeout = (format!("{name}.database_pool.acquire_timeout"), "3s");
-            [(format!("{name}.database"), database.as_str()), timeout]
+            let timeout = (format!("{name}.database.pool.acquire_timeout"), "3s");
+            [(format!("{name}.database.url"), database.as_str()), timeout]
         });
         let databases: Vec<_> = databases.collect();
         let databases = databases.iter().map(|(key, value)| (key.as_str(), *value));

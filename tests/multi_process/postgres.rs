@@ -12,7 +12,7 @@ use serde_json::json;
 
 fn setup(database: &Database) -> Setup {
     let issuer = Mesh::setup().set("issuer", "https://id.example.com");
-    services().iter().fold(issuer, |setup, service| setup.set(&format!("{service}.database"), database.as_str()))
+    services().iter().fold(issuer, |setup, service| setup.set(&format!("{service}.database.url"), database.as_str()))
 }
 
 async fn get(mesh: &Mesh, path: &str, tokens: &Tokens) -> Answer {
@@ -174,6 +174,10 @@ async fn a_login_that_is_refused_is_one_sentence() {
     let ended = operate(&home, &url, &["migrate", "up"]);
     assert_eq!(ended.status.code(), Some(1), "{ended:?}");
     assert_eq!(ended.stderr.trim_end().lines().count(), 1, "{}", ended.stderr);
-    assert!(ended.stderr.contains("refuses the login") && ended.stderr.contains("`auth.database`"), "{}", ended.stderr);
+    assert!(
+        ended.stderr.contains("refuses the login") && ended.stderr.contains("`auth.database.url`"),
+        "{}",
+        ended.stderr
+    );
     assert!(!ended.stderr.contains("wrong-one"), "{}", ended.stderr);
 }

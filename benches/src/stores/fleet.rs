@@ -39,7 +39,7 @@ impl Fleet {
             let setup =
                 everyone().fold(setup, |setup, (other, at)| setup.set(&format!("{other}.listen"), &at.to_string()));
             let on_server = services_on_postgres().into_iter();
-            let setup = on_server.fold(setup, |setup, name| setup.set(&format!("{name}.database"), database));
+            let setup = on_server.fold(setup, |setup, name| setup.set(&format!("{name}.database.url"), database));
             (name, setup.begin())
         };
         let starting: Vec<_> = parts.iter().map(|name| begin(name)).collect();

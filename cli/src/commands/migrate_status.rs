@@ -1,4 +1,4 @@
-//! `drystone migrate status`: how far the schema of each database is.
+//! `drystone migrate status`: the schema version of each database.
 
 use anyhow::{Result, bail};
 use drystone_mesh::telemetry::logs;
@@ -21,12 +21,11 @@ pub(crate) fn run(app: &App, args: &Args) -> Result<()> {
         let mut table = Table::new(["SERVICE", "SCHEMA", "PROGRAM", "STATE", "DATABASE"]);
         let mut faults = Vec::new();
         let mut is_behind = false;
-        for (name, settings, migrations) in args.selection.databases(app, &config)? {
-            let place = settings.place(&config.mesh.data_dir);
-            let state = drystone_store::schema_state(&place, migrations).await;
+        for (name, location, migrations) in args.selection.databases(app, &config)? {
+            let state = drystone_store::schema_state(&location, migrations).await;
             is_behind |= state.as_ref().is_ok_and(|state| state.applied < state.known);
             let [schema, program, state] = cells(state, &mut faults);
-            table.row([name.to_owned(), schema, program, state, place.to_string()]);
+            table.row([name.to_owned(), schema, program, state, location.to_string()]);
         }
         output::print(table.to_string())?;
         match faults.as_slice() {
@@ -50,7 +49,7 @@ fn cells(state: Result<SchemaState, OpenError>, faults: &mut Vec<String>) -> [St
             let cells = match &error {
                 OpenError::Newer { found, known, .. } => (found.to_string(), known.to_string(), "newer".to_owned()),
                 OpenError::Changed { .. } => (UNKNOWN.to_owned(), UNKNOWN.to_owned(), "changed".to_owned()),
-                _ => (UNKNOWN.to_owned(), UNKNOWN.to_owned(), "out of reach".to_owned()),
+                _ => (UNKNOWN.to_owned(), UNKNOWN.to_owned(), "unreachable".to_owned()),
             };
             let fault = error.to_string();
             if !faults.contains(&fault) {

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use drystone_mesh::telemetry::logs;
-use drystone_store::{Db, Migration, SchemaState, Settings};
+use drystone_store::{Db, Location, Migration, SchemaState};
 
 use crate::{
     App,
@@ -18,10 +18,10 @@ pub(crate) struct Args {
     selection: Selection,
 }
 
-/// Which databases are meant.
+/// The databases to work on.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Selection {
-    /// The services whose databases are meant; all where none is named
+    /// The services whose databases to work on; all by default
     #[arg(value_name = "NAME")]
     names: Vec<String>,
 
@@ -29,18 +29,18 @@ pub(crate) struct Selection {
     pub(super) config: ConfigFile,
 }
 
-/// A service with a database: its name, where that is, and its schema, step by step.
-type Database<'a> = (&'static str, Settings<'a>, &'static [Migration]);
+/// The name of a service, its database, and its migrations.
+type Database = (&'static str, Location, &'static [Migration]);
 
 impl Selection {
-    pub(super) fn databases<'a>(&self, app: &App, config: &'a Config) -> Result<Vec<Database<'a>>, WrongUsage> {
+    pub(super) fn databases(&self, app: &App, config: &Config) -> Result<Vec<Database>, WrongUsage> {
         app.select(&self.names)?;
-        let is_meant = |name: &str| self.names.is_empty() || self.names.iter().any(|chosen| chosen == name);
-        let meant = config.services.iter().filter(|service| is_meant(service.module.name()));
-        let database = |service: &'a ServiceConfig| {
-            Some((service.module.name(), service.database()?, service.module.migrations()))
+        let is_selected = |name: &str| self.names.is_empty() || self.names.iter().any(|selected| selected == name);
+        let selected = config.services.iter().filter(|service| is_selected(service.module.name()));
+        let database = |service: &ServiceConfig| {
+            Some((service.module.name(), service.location(&config.mesh.data_dir)?, service.module.migrations()))
         };
-        Ok(meant.filter_map(database).collect())
+        Ok(selected.filter_map(database).collect())
     }
 }
 
@@ -48,10 +48,9 @@ pub(crate) fn run(app: &App, args: &Args) -> Result<()> {
     let config = Config::load(app, &args.selection.config.sources())?;
     logs::init(&config.mesh.log);
     process::block_on(async {
-        for (name, settings, migrations) in args.selection.databases(app, &config)? {
-            let place = settings.place(&config.mesh.data_dir);
-            let SchemaState { applied, known } = drystone_store::schema_state(&place, migrations).await?;
-            Db::open(place, migrations).await?.close().await;
+        for (name, location, migrations) in args.selection.databases(app, &config)? {
+            let SchemaState { applied, known } = drystone_store::schema_state(&location, migrations).await?;
+            Db::open(location, migrations).await?.close().await;
             let done = match known - applied {
                 0 => "was up to date".to_owned(),
                 1 => "1 step applied".to_owned(),

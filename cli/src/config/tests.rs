@@ -1,4 +1,6 @@
-use std::ffi::OsString;
+use std::{ffi::OsString, path::Path};
+
+use drystone_store::PoolConfig;
 
 use super::*;
 
@@ -83,6 +85,45 @@ fn faults_name_the_key() {
     let longer = [("DRYSTONE_AUTH__ACCESS_TOKEN_LIFETIME", "10m"), ("DRYSTONE_SESSION__TOKEN_LIFETIME_MAX", "5m")];
     assert_eq!(fault(longer), "auth.access_token_lifetime must be at most session.token_lifetime_max, which is 5m");
     assert!(fault([("DRYSTONE_EDGE__LISTEN", "localhost")]).contains("has to be an IP address with a port"));
+}
+
+#[test]
+fn each_service_with_data_has_a_database_section() {
+    let url = "postgres://ada@db/mesh";
+    let config = load([
+        ("DRYSTONE_USER__DATABASE__URL", url),
+        ("DRYSTONE_USER__DATABASE__PASSWORD_FILE", "password"),
+        ("DRYSTONE_USER__DATABASE__POOL__CONNECTIONS", "3"),
+    ])
+    .unwrap();
+    let database = config.service("user").unwrap().database().unwrap();
+    assert_eq!(database.password_file, Some("password".into()));
+    assert_eq!(database.pool, PoolConfig { connections: 3, ..PoolConfig::default() });
+    assert_eq!(config.service("user").unwrap().location(Path::new("data")).unwrap().to_string(), url);
+    let property = config.service("property").unwrap().location(Path::new("data")).unwrap();
+    assert_eq!(property.to_string(), "data/property.db");
+    assert!(config.service("edge").unwrap().database().is_none());
+    assert!(fault([("DRYSTONE_USER__DATABASE__POOL__CONNECTIONS", "0")]).starts_with("user.database.pool.connections"));
+    let unknown = fault([("DRYSTONE_USER__DATABASE__PATH", "user.db")]);
+    assert!(unknown.contains("`user.database.path`") && unknown.contains("[user.database]: password_file, pool, url"), "{unknown}");
+    assert!(fault([("DRYSTONE_EDGE__DATABASE__URL", "edge.db")]).contains("`edge.database`"));
+}
+
+#[test]
+fn a_database_key_of_a_former_release_is_refused_with_its_replacement() {
+    for (key, value, replacement) in [
+        ("database", "postgres://ada@db/mesh", "user.database.url"),
+        ("database_password_file", "password", "user.database.password_file"),
+        ("database_pool", "{connections=3}", "user.database.pool"),
+    ] {
+        let variable = format!("DRYSTONE_USER__{}", key.to_uppercase());
+        assert_eq!(
+            fault([(variable.as_str(), value)]),
+            format!("`user.{key}` in the environment variable {variable} is now `{replacement}`; rename it")
+        );
+    }
+    let nested = "DRYSTONE_USER__DATABASE_POOL__CONNECTIONS";
+    assert!(fault([(nested, "3")]).contains("is now `user.database.pool`"));
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The database of one service, from the first attempt to open it on.
+//! The database of one service, opened with retries.
 
 use std::time::Duration;
 
@@ -16,11 +16,11 @@ use tracing::warn;
 const MIN_BACKOFF: Duration = Duration::from_millis(250);
 const MAX_BACKOFF: Duration = Duration::from_secs(5);
 
-/// Opens a service's database, brings its schema up to date, and watches over it. A server that does not answer yet is
-/// waited for, so that it does not matter which of the two is started first.
+/// Opens a service's database, brings its schema up to date, and starts its health probe. Retries while the server does
+/// not answer, so that the order of starting does not matter.
 pub(super) async fn open(
     module: Module,
-    place: Location,
+    location: Location,
     health: &Health,
     tasks: &TaskTracker,
     stop: &CancellationToken,
@@ -28,7 +28,7 @@ pub(super) async fn open(
     let component = health.component(format!("{} database", module.name()), Kind::Vital);
     let mut backoff = Backoff::new(MIN_BACKOFF, MAX_BACKOFF);
     let db = loop {
-        match Db::open(place.clone(), module.migrations()).await {
+        match Db::open(location.clone(), module.migrations()).await {
             Ok(db) => break db,
             Err(error) if error.is_temporary() => {
                 warn!(%error, "waiting for a database");

@@ -73,6 +73,38 @@ impl Layers {
         sections.remove(section).ok_or_else(|| ConfigError::new(format!("there is no section [{section}]")))
     }
 
+    /// Refuses a key of a former release.
+    ///
+    /// # Errors
+    /// A source sets the key: the error names the replacement.
+    pub fn refuse_key(&self, section: &str, key: &str, replacement: &str) -> Result<(), ConfigError> {
+        self.refuse(section, key, replacement, |_| true)
+    }
+
+    /// Refuses a single value where a former release had one, and a section is now.
+    ///
+    /// # Errors
+    /// A source sets the key to anything but a table: the error names the key that replaces it.
+    pub fn refuse_value(&self, section: &str, key: &str, replacement: &str) -> Result<(), ConfigError> {
+        self.refuse(section, key, replacement, |value| value.as_dict().is_none())
+    }
+
+    fn refuse(
+        &self,
+        section: &str,
+        key: &str,
+        replacement: &str,
+        is_former: impl Fn(&Value) -> bool,
+    ) -> Result<(), ConfigError> {
+        for Layer { name, values } in &self.layers {
+            let value = values.get(section).and_then(|section| section.as_dict()?.get(key));
+            if value.is_some_and(&is_former) {
+                return Err(ConfigError::new(format!("`{section}.{key}` in {name} is now `{replacement}`; rename it")));
+            }
+        }
+        Ok(())
+    }
+
     fn figment(&self, select: impl Fn(&str, &Dict) -> Option<Dict>) -> Figment {
         self.layers.iter().fold(Figment::new(), |figment, Layer { name, values }| match select(name, values) {
             Some(values) => figment.merge(Layer { name: name.clone(), values }),

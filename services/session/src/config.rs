@@ -35,7 +35,7 @@ pub struct Config {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum StoreKind {
-    /// A database: `session.database`.
+    /// A database: the section `[session.database]`.
     Sql,
     /// Redis: the section `[redis]`.
     Redis,

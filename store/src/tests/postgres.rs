@@ -17,7 +17,7 @@ use tonic_types::StatusExt;
 use url::Url;
 
 use super::{
-    super::{Address, Either, Failure, OpenError, PoolConfig, PostgresPool, Settings, to_mesh_error},
+    super::{Address, DatabaseConfig, Either, Failure, OpenError, PoolConfig, PostgresPool, to_mesh_error},
     *,
 };
 use drystone_mesh::{config::Span, error::Reason};
@@ -29,8 +29,9 @@ fn notes(url: &Url) -> Location {
 }
 
 fn with(url: &Url, pool: &PoolConfig, password_file: Option<&Path>) -> Location {
-    let address = Address::try_from(url.to_string()).unwrap();
-    Settings { service: "notes", address: &address, password_file, pool }.place(Path::new("unused"))
+    let url = Address::try_from(url.to_string()).unwrap();
+    let config = DatabaseConfig { url, password_file: password_file.map(Path::to_owned), pool: pool.clone() };
+    config.location("notes", Path::new("unused"))
 }
 
 fn pool(db: &Db) -> PostgresPool {
