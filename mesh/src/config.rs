@@ -11,26 +11,24 @@ mod error;
 mod layers;
 mod secret;
 mod span;
+mod value;
 
 use std::{
     ffi::OsString,
+    fmt::Display,
     fs,
     path::{Path, PathBuf},
 };
 
-pub use figment::value::Dict;
-use figment::{
-    Metadata, Profile, Provider,
-    providers::{Format, Toml},
-    value::{Map, Value},
-};
 use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
 
 pub use self::{
     error::ConfigError,
     layers::Layers,
     secret::Secret,
     span::{Span, SpanError},
+    value::Dict,
 };
 pub use crate::telemetry::LogConfig;
 
@@ -91,8 +89,8 @@ pub fn load<T: Default + Serialize + DeserializeOwned>(sources: &Sources) -> Res
 /// # Errors
 /// The struct is no table.
 pub fn defaults<T: Serialize>(values: &T) -> Result<Dict, ConfigError> {
-    match Value::serialize(values) {
-        Ok(Value::Dict(_, dict)) => Ok(dict),
+    match serde_json::to_value(values) {
+        Ok(Value::Object(dict)) => Ok(dict),
         Ok(_) => Err(ConfigError::new("the configuration is no table; this is a fault of the program")),
         Err(error) => Err(ConfigError::new(format!("the defaults cannot be written: {error}"))),
     }
@@ -103,17 +101,20 @@ pub fn defaults<T: Serialize>(values: &T) -> Result<Dict, ConfigError> {
 /// # Errors
 /// The configuration holds something that TOML cannot say.
 pub fn show<T: Serialize>(config: &T) -> Result<String, ConfigError> {
-    toml::to_string(config).map_err(|error| ConfigError::new(format!("the configuration cannot be shown: {error}")))
+    let failed = |error: &dyn Display| ConfigError::new(format!("the configuration cannot be shown: {error}"));
+    let values = serde_json::to_value(config).map_err(|error| failed(&error))?;
+    toml::to_string(&value::without_null(values)).map_err(|error| failed(&error))
 }
 
 fn file_layer(path: &Path) -> Result<Layer, ConfigError> {
     let name = path.display().to_string();
     let text = fs::read_to_string(path).map_err(|error| ConfigError::unreadable(&name, &error))?;
-    let values = Toml::from_str(&text).map_err(|error| ConfigError::not_toml(&name, &error.to_string()))?;
-    Ok(Layer { name, values })
+    let values: toml::Table =
+        text.parse().map_err(|error: toml::de::Error| ConfigError::not_toml(&name, &error.to_string()))?;
+    Ok(Layer { name, values: value::table_from_toml(values) })
 }
 
-/// Values of one source, under the name by which an error is to call it.
+/// Values of one source, under the name by which an error calls it.
 #[derive(Debug, Clone)]
 struct Layer {
     name: String,
@@ -121,18 +122,8 @@ struct Layer {
 }
 
 impl Layer {
-    fn of_one(name: String, key: &str, value: Value) -> Self {
-        Self { name, values: figment::util::nest(key, value).into_dict().unwrap_or_default() }
-    }
-}
-
-impl Provider for Layer {
-    fn metadata(&self) -> Metadata {
-        Metadata::named(self.name.clone())
-    }
-
-    fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {
-        Ok(Profile::Default.collect(self.values.clone()))
+    fn of_one(name: String, path: &str, value: Value) -> Self {
+        Self { name, values: value::nest(path, value) }
     }
 }
 

@@ -105,7 +105,10 @@ fn each_service_with_data_has_a_database_section() {
     assert!(config.service("edge").unwrap().database().is_none());
     assert!(fault([("DRYSTONE_USER__DATABASE__POOL__CONNECTIONS", "0")]).starts_with("user.database.pool.connections"));
     let unknown = fault([("DRYSTONE_USER__DATABASE__PATH", "user.db")]);
-    assert!(unknown.contains("`user.database.path`") && unknown.contains("[user.database]: password_file, pool, url"), "{unknown}");
+    assert!(
+        unknown.contains("`user.database.path`") && unknown.contains("[user.database]: password_file, pool, url"),
+        "{unknown}"
+    );
     assert!(fault([("DRYSTONE_EDGE__DATABASE__URL", "edge.db")]).contains("`edge.database`"));
 }
 

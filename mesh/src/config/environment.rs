@@ -2,9 +2,9 @@
 
 use std::ffi::OsString;
 
-use figment::value::{Dict, Value};
+use serde_json::Value;
 
-use super::{ConfigError, Layer};
+use super::{ConfigError, Dict, Layer, value};
 
 const PREFIX: &str = "DRYSTONE_";
 /// Read by the command line, which has to know the file before it can load it.
@@ -28,7 +28,8 @@ pub(super) fn layers(variables: &[(OsString, OsString)], defaults: &Dict) -> Res
                 "{name} names no key; remove it, or write it as {PREFIX}SECTION__KEY"
             )));
         }
-        layers.push(Layer::of_one(name, &path, typed(value, default_of(&path, defaults))));
+        let default = value::get(defaults, &path.split('.').collect::<Vec<_>>());
+        layers.push(Layer::of_one(name, &path, typed(value, default)));
     }
     Ok(layers)
 }
@@ -54,17 +55,18 @@ fn is_service_link(key: &str) -> bool {
     is_host || is_service_port || is_port || is_port_detail || is_detail_of_port
 }
 
-fn default_of<'a>(path: &str, defaults: &'a Dict) -> Option<&'a Value> {
-    let mut keys = path.split('.');
-    let first = defaults.get(keys.next()?)?;
-    keys.try_fold(first, |value, key| value.as_dict()?.get(key))
-}
-
-/// A variable is text. Where the default is text too, it is taken as it stands, even if it looks like a number; elsewhere
-/// it is read as figment reads variables: numbers, `true`, `[lists]`, `{key=value}`.
+/// A variable is text. Where the default is text too, it is taken as it is, even if it looks like a number; elsewhere it
+/// is read as a TOML value, or as a list of plain words: `[a, b]`.
 fn typed(text: &str, default: Option<&Value>) -> Value {
-    match default {
-        Some(Value::String(..)) => Value::from(text),
-        _ => text.parse().unwrap_or_else(|_| Value::from(text)),
+    if default.is_some_and(Value::is_string) {
+        return text.into();
+    }
+    let toml = format!("value = {text}").parse::<toml::Table>();
+    let value = toml.ok().filter(|table| table.len() == 1).and_then(|mut table| table.remove("value"));
+    let words = || text.strip_prefix('[')?.strip_suffix(']').filter(|words| !words.contains(['[', ']', '"', '\'']));
+    match (value, words()) {
+        (Some(value), _) => value::from_toml(value),
+        (None, Some(words)) => words.split(',').map(str::trim).collect::<Vec<_>>().into(),
+        (None, None) => text.into(),
     }
 }

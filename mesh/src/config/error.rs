@@ -2,9 +2,11 @@
 
 use std::io;
 
-use figment::{
-    error::{Actual, Error, Kind},
-    value::{Dict, Value},
+use serde_json::Value;
+
+use super::{
+    Dict,
+    value::{self, ErrorKind, ValueError},
 };
 
 /// What the standard library says where a `SocketAddr` is wanted.
@@ -40,25 +42,24 @@ impl ConfigError {
         Self(format!("{name} is not valid TOML at {place}: {wrong}; correct it there"))
     }
 
-    pub(super) fn from_figment(error: Error, defaults: &Dict) -> Self {
-        let source = error.metadata.map_or("the configuration".into(), |metadata| metadata.name);
+    pub(super) fn of_value(error: ValueError, source: &str, defaults: &Dict) -> Self {
         let path = error.path.join(".");
         Self(match error.kind {
-            Kind::UnknownField(_, expected) => return Self::unknown_key(&error.path, &source, expected, defaults),
-            Kind::MissingField(field) if path.is_empty() => format!("`{field}` is not set; set it"),
-            Kind::MissingField(field) => format!("`{path}.{field}` is not set; set it"),
-            // What stands there is not repeated: it may be a secret.
-            Kind::InvalidType(actual, expected) => {
-                format!("`{path}` in {source} has to be {expected}, and is {}; correct it", kind_of(&actual))
+            ErrorKind::UnknownKey { expected } => unknown_key(&error.path, source, expected, defaults),
+            ErrorKind::MissingKey(key) if path.is_empty() => format!("`{key}` is not set; set it"),
+            ErrorKind::MissingKey(key) => format!("`{path}.{key}` is not set; set it"),
+            // The value is not repeated: it may be a secret.
+            ErrorKind::InvalidType { actual, expected } => {
+                format!("`{path}` in {source} has to be {expected}, and is {actual}; correct it")
             }
-            Kind::InvalidValue(_, expected) => format!("`{path}` in {source} has to be {expected}; correct it"),
-            Kind::UnknownVariant(actual, valid) => {
-                format!("`{path}` in {source} has to be {}, and is `{actual}`; correct it", either(valid))
+            ErrorKind::InvalidValue { expected } => format!("`{path}` in {source} has to be {expected}; correct it"),
+            ErrorKind::UnknownVariant { actual, expected } => {
+                format!("`{path}` in {source} has to be {}, and is `{actual}`; correct it", either(expected))
             }
-            Kind::Message(message) if message == NO_ADDRESS => {
+            ErrorKind::Other(message) if message == NO_ADDRESS => {
                 format!("`{path}` in {source} has to be an IP address with a port, such as 127.0.0.1:8080; correct it")
             }
-            kind => format!("`{path}` in {source} is wrong: {kind}"),
+            ErrorKind::Other(message) => format!("`{path}` in {source} is wrong: {message}"),
         })
     }
 
@@ -77,21 +78,11 @@ fn unknown_key(path: &[String], source: &str, expected: &[&str], defaults: &Dict
 }
 
 fn keys_of<'a>(section: &[String], defaults: &'a Dict) -> Option<Vec<&'a str>> {
-    let dict = section.iter().try_fold(defaults, |dict, key| dict.get(key).and_then(Value::as_dict))?;
-    Some(dict.keys().map(String::as_str).collect())
+    let table =
+        if section.is_empty() { Some(defaults) } else { value::get(defaults, section).and_then(Value::as_object) };
+    Some(table?.keys().map(String::as_str).collect())
 }
 
 fn either(valid: &[&str]) -> String {
     valid.iter().map(|value| format!("`{value}`")).collect::<Vec<_>>().join(" or ")
-}
-
-fn kind_of(actual: &Actual) -> &'static str {
-    match actual {
-        Actual::Bool(_) => "true or false",
-        Actual::Unsigned(_) | Actual::Signed(_) | Actual::Float(_) => "a number",
-        Actual::Char(_) | Actual::Str(_) => "a text",
-        Actual::Seq => "a list",
-        Actual::Map => "a table",
-        _ => "something else",
-    }
 }

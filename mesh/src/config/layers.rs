@@ -1,17 +1,19 @@
 //! The values of every source, from which each part of a configuration takes what is its own: the sections of a process
 //! belong to modules that do not know each other.
 
-use std::collections::BTreeMap;
-
-use figment::{Figment, value::Value};
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
-use super::{ConfigError, Dict, Flag, Layer, Sources, environment, file_layer};
+use super::{
+    ConfigError, Dict, Flag, Layer, Sources, environment, file_layer,
+    value::{self, ValueDeserializer, ValueError},
+};
 
 /// The values of every source, the defaults first and what overrides them after that.
 #[derive(Debug)]
 pub struct Layers {
     layers: Vec<Layer>,
+    merged: Dict,
     defaults: Dict,
 }
 
@@ -29,7 +31,11 @@ impl Layers {
         for Flag { name, key, value } in &sources.flags {
             layers.push(Layer::of_one(format!("the flag {name}"), key, value.clone()));
         }
-        let layers = Self { layers, defaults };
+        let mut merged = Dict::new();
+        for Layer { values, .. } in &layers {
+            value::merge(&mut merged, values);
+        }
+        let layers = Self { layers, merged, defaults };
         layers.check_top_level()?;
         Ok(layers)
     }
@@ -39,7 +45,7 @@ impl Layers {
     /// # Errors
     /// A key is unknown, or a value is not valid.
     pub fn all<T: DeserializeOwned>(&self) -> Result<T, ConfigError> {
-        self.figment(|_, values| Some(values.clone())).extract().map_err(|error| self.error(error))
+        self.top(|_| true)
     }
 
     /// The keys at the top for which `is_wanted` holds, sections included.
@@ -47,7 +53,8 @@ impl Layers {
     /// # Errors
     /// As [`Layers::all`].
     pub fn top<T: DeserializeOwned>(&self, is_wanted: impl Fn(&str) -> bool) -> Result<T, ConfigError> {
-        self.figment(|_, values| Some(filtered(values, &is_wanted))).extract().map_err(|error| self.error(error))
+        let values = Value::Object(filtered(&self.merged, &is_wanted));
+        T::deserialize(ValueDeserializer(&values)).map_err(|error| self.error(error))
     }
 
     /// The keys of one section for which `is_wanted` holds.
@@ -59,18 +66,13 @@ impl Layers {
         section: &str,
         is_wanted: impl Fn(&str) -> bool,
     ) -> Result<T, ConfigError> {
-        let own = |_: &str, values: &Dict| {
-            let value = values.get(section)?;
-            let value = match value {
-                Value::Dict(tag, keys) => Value::Dict(*tag, filtered(keys, &is_wanted)),
-                // Let it be refused as what it is.
-                other => other.clone(),
-            };
-            Some(Dict::from([(section.to_owned(), value)]))
+        let filtered = match self.merged.get(section) {
+            Some(Value::Object(keys)) => Value::Object(filtered(keys, &is_wanted)),
+            // Deserialization refuses it with what it is.
+            Some(other) => other.clone(),
+            None => return Err(ConfigError::new(format!("there is no section [{section}]"))),
         };
-        // As a member of a map, so that an error names the key from the top.
-        let mut sections: BTreeMap<String, T> = self.figment(own).extract().map_err(|error| self.error(error))?;
-        sections.remove(section).ok_or_else(|| ConfigError::new(format!("there is no section [{section}]")))
+        T::deserialize(ValueDeserializer(&filtered)).map_err(|error| self.error(error.under(section)))
     }
 
     /// Refuses a key of a former release.
@@ -86,7 +88,7 @@ impl Layers {
     /// # Errors
     /// A source sets the key to anything but a table: the error names the key that replaces it.
     pub fn refuse_value(&self, section: &str, key: &str, replacement: &str) -> Result<(), ConfigError> {
-        self.refuse(section, key, replacement, |value| value.as_dict().is_none())
+        self.refuse(section, key, replacement, |value| !value.is_object())
     }
 
     fn refuse(
@@ -97,19 +99,12 @@ impl Layers {
         is_former: impl Fn(&Value) -> bool,
     ) -> Result<(), ConfigError> {
         for Layer { name, values } in &self.layers {
-            let value = values.get(section).and_then(|section| section.as_dict()?.get(key));
+            let value = value::get(values, &[section, key]);
             if value.is_some_and(&is_former) {
                 return Err(ConfigError::new(format!("`{section}.{key}` in {name} is now `{replacement}`; rename it")));
             }
         }
         Ok(())
-    }
-
-    fn figment(&self, select: impl Fn(&str, &Dict) -> Option<Dict>) -> Figment {
-        self.layers.iter().fold(Figment::new(), |figment, Layer { name, values }| match select(name, values) {
-            Some(values) => figment.merge(Layer { name: name.clone(), values }),
-            None => figment,
-        })
     }
 
     /// A part takes only what it knows, so what nobody knows has to be found here.
@@ -122,8 +117,10 @@ impl Layers {
         Ok(())
     }
 
-    fn error(&self, error: figment::Error) -> ConfigError {
-        ConfigError::from_figment(error, &self.defaults)
+    fn error(&self, error: ValueError) -> ConfigError {
+        // The last layer that has the value is the one that counts.
+        let source = self.layers.iter().rfind(|layer| value::get(&layer.values, &error.path).is_some());
+        ConfigError::of_value(error, source.map_or("the configuration", |layer| &layer.name), &self.defaults)
     }
 }
 
