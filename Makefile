@@ -17,8 +17,10 @@ run: ## build and start the whole mesh on embedded stores (data in ./data, certi
 test: setup ## build everything and run every test
 	cargo test --workspace
 
-lint: setup ## formatting, clippy and buf, all strict; and no contract breaks those who use it
+lint: ## formatting, clippy, dependencies, contracts; and no contract breaks its clients
+	scripts/setup lint
 	cargo fmt --all --check
+	scripts/check-dependencies
 	cargo clippy --workspace --all-targets -- --deny warnings
 	cargo test --quiet --workspace --no-run
 	target/debug/drystone contract export --output target/drystone.binpb
