@@ -1,4 +1,4 @@
-//! A binary: which services it can run, and every command for them.
+//! The application: a list of services, and the commands for them.
 
 use std::{collections::BTreeSet, process::ExitCode};
 
@@ -15,7 +15,7 @@ use crate::{
 const FAILED: u8 = 1;
 const WRONG_USAGE: u8 = 2;
 
-/// The services of a binary, in the order in which they get their ports and are shown.
+/// The services of a binary. Their order determines default ports and the order of output.
 #[derive(Debug, Clone)]
 pub struct App {
     modules: Vec<Module>,
@@ -35,15 +35,15 @@ impl App {
         Self { modules }
     }
 
-    /// A service more.
+    /// Adds a service.
     #[must_use]
     pub fn with(mut self, module: Module) -> Self {
         self.modules.push(module);
         self
     }
 
-    /// Runs the command that the process was started with. The code says how it ended: 0 well, 1 failed, 2 wrong usage or
-    /// configuration, 128 and the signal's number where a second signal ended it.
+    /// Runs the command of the process arguments. Exit codes: 0 success, 1 failure, 2 wrong usage or configuration, 128 plus
+    /// the signal's number after a second signal.
     #[must_use]
     pub fn run(&self) -> ExitCode {
         let outcome = self.check().and_then(|()| CommandLine::parse().run(self));
@@ -64,7 +64,7 @@ impl App {
     /// The service of this name.
     ///
     /// # Errors
-    /// The names that there are.
+    /// The service is unknown; the error lists the known ones.
     pub(crate) fn module(&self, name: &str) -> Result<Module, WrongUsage> {
         self.modules.iter().copied().find(|module| module.name() == name).ok_or_else(|| {
             let known: Vec<&str> = self.modules.iter().map(Module::name).collect();
@@ -72,7 +72,7 @@ impl App {
         })
     }
 
-    /// Every name of these, each of which has to be a service.
+    /// Checks that each name is a service.
     ///
     /// # Errors
     /// As [`App::module`].
@@ -87,7 +87,7 @@ impl App {
         std::iter::once(drystone::CONTRACT.clone()).chain(self.modules.iter().filter_map(Module::contract).cloned())
     }
 
-    /// Each service has a name of its own.
+    /// Refuses duplicate service names.
     fn check(&self) -> anyhow::Result<()> {
         let mut names = BTreeSet::new();
         match self.modules.iter().find(|module| !names.insert(module.name())) {

@@ -32,28 +32,28 @@ enum Command {
     Serve(serve::Args),
     /// Issue or renew the development certificates
     Certs(certs::Args),
-    /// Ask a running process whether it is ready; ends with 1 if it is not, or nobody answers
+    /// Check whether a running process is ready; exits with 1 if it is not or does not answer
     Health(health::Args),
-    /// Look at who may call what
+    /// Show the access rules
     #[command(subcommand)]
     Access(Access),
     /// Export the contracts
     #[command(subcommand)]
     Contract(Contract),
-    /// Look at the configuration
+    /// Check or show the configuration
     #[command(subcommand)]
     Config(Config),
     /// Manage the database schemas
     #[command(subcommand)]
     Migrate(Migrate),
-    /// Start a project
+    /// Create a project from a template
     #[command(subcommand)]
     New(New),
 }
 
 #[derive(Debug, Subcommand)]
 enum New {
-    /// Write a crate with a service that joins a mesh, into a new directory NAME
+    /// Create a crate with a service, in a new directory NAME
     Service(new_service::Args),
 }
 
@@ -71,21 +71,21 @@ enum Contract {
 
 #[derive(Debug, Subcommand)]
 enum Config {
-    /// Say whether the configuration can be used
+    /// Check the configuration
     Check(config_check::Args),
-    /// Show the configuration as it takes effect, secrets masked
+    /// Show the effective configuration, with secrets masked
     Show(config_show::Args),
 }
 
 #[derive(Debug, Subcommand)]
 enum Migrate {
-    /// Show how far each schema is; ends with 1 if one is not up to date
+    /// Show the schema version of each database; exits with 1 if one is not up to date
     Status(migrate_status::Args),
-    /// Bring the schemas up to date, as the services do when they start
+    /// Apply pending migrations, as services do at start
     Up(migrate_up::Args),
 }
 
-/// A command that was given wrongly, in a way that only its own code can see.
+/// Invalid arguments that clap cannot detect.
 #[derive(Debug)]
 pub(crate) struct WrongUsage(pub(crate) String);
 

@@ -1,4 +1,4 @@
-//! The configuration of the whole: a few settings of the mesh, and one section for each service.
+//! The configuration of a process: settings of the mesh, and one section for each service.
 
 use std::{
     collections::BTreeMap,
@@ -66,7 +66,7 @@ pub(crate) struct Config {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct MeshConfig {
-    /// Where the databases are.
+    /// The directory of the databases.
     pub(crate) data_dir: PathBuf,
     /// Where certificates are: `NAME.pem` and `NAME.key` of each workload, and the roots in `ca.pem`.
     pub(crate) certs_dir: PathBuf,
@@ -77,19 +77,19 @@ pub(crate) struct MeshConfig {
     pub(crate) issuer: Option<String>,
     /// The contracts of services that are not compiled in: descriptor sets, as `protoc --include_imports` writes them.
     pub(crate) contracts: Vec<PathBuf>,
-    /// What is logged.
+    /// Logging.
     pub(crate) log: LogConfig,
-    /// The port for probes and Prometheus.
+    /// The HTTP port for probes and metrics.
     pub(crate) admin: Admin,
-    /// Where Redis is, if something is kept there.
+    /// The Redis server, if one is used.
     pub(crate) redis: redis::Config,
-    /// How often something may be tried.
+    /// Rate limits.
     pub(crate) limits: LimitsConfig,
-    /// Where the services are that this process does not run itself.
+    /// Addresses of services in other processes.
     pub(crate) peers: BTreeMap<String, PeerAddresses>,
 }
 
-/// The port for probes and Prometheus.
+/// The HTTP port for probes and metrics.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Admin {
@@ -121,17 +121,17 @@ impl Default for Admin {
 }
 
 impl MeshConfig {
-    /// Whether a setting of the mesh has this name, which no section of a service can have then.
+    /// Whether a setting of the mesh has this name. No service can have the same.
     pub(crate) fn has_setting(name: &str) -> bool {
         name == "issuer" || config::defaults(&Self::default()).is_ok_and(|settings| settings.contains_key(name))
     }
 }
 
 impl Config {
-    /// Puts the configuration of a binary together and checks it.
+    /// Loads and checks the configuration.
     pub(crate) fn load(app: &App, sources: &Sources) -> Result<Self, ConfigError> {
         let mut defaults = config::defaults(&MeshConfig::default())?;
-        let mut place = 0;
+        let mut grpc_services = 0;
         for module in app.modules() {
             if defaults.contains_key(module.name()) {
                 let name = module.name();
@@ -139,8 +139,8 @@ impl Config {
                     "a service cannot be called `{name}`, which is a setting of the mesh"
                 )));
             }
-            defaults.insert(module.name().to_owned(), service::defaults(*module, place)?.into());
-            place += u16::from(module.port().is_none());
+            defaults.insert(module.name().to_owned(), service::defaults(*module, grpc_services)?.into());
+            grpc_services += u16::from(module.port().is_none());
         }
         let layers = Layers::read(sources, defaults)?;
         let is_section = |key: &str| app.modules().iter().any(|module| module.name() == key);
@@ -151,7 +151,7 @@ impl Config {
         Ok(config)
     }
 
-    /// The configuration as a TOML file, secrets masked.
+    /// The configuration as TOML, with secrets masked.
     pub(crate) fn show(&self) -> Result<String, ConfigError> {
         let mut all = config::defaults(&self.mesh)?;
         for service in &self.services {
@@ -199,8 +199,8 @@ impl Config {
         self.mesh.issuer.clone().unwrap_or_else(|| format!("http://{edge}"))
     }
 
-    /// Where each service is: what `[peers]` says, else where it listens by its own section, so that services on
-    /// one machine find each other.
+    /// The address of each service: from `[peers]`, else the listen address of its section, so that services on one
+    /// machine find each other.
     pub(crate) fn peers(&self) -> client::Peers {
         let listens = self.services.iter().filter(|service| service.module.stage() == Stage::Service);
         let listens = listens.map(|service| (service.module.name().to_owned(), vec![service.listen.to_string()]));
@@ -223,7 +223,7 @@ impl Config {
         self.services.iter().find_map(of_service).or(of_limits)
     }
 
-    /// What types cannot say of the values.
+    /// Checks what types cannot express.
     fn check(&self) -> Result<(), String> {
         self.mesh.redis.check()?;
         self.mesh.limits.check()?;
@@ -232,7 +232,7 @@ impl Config {
             self.own::<drystone_session::Config>(drystone_session::NAME),
         ) && auth.access_token_lifetime > session.token_lifetime_max
         {
-            // A revocation that is forgotten before the token ends would bring the token back to life.
+            // A revocation that is removed before the token expires would make the token valid again.
             return Err(format!(
                 "auth.access_token_lifetime must be at most session.token_lifetime_max, which is {}",
                 session.token_lifetime_max

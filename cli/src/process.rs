@@ -1,7 +1,7 @@
-//! One process of the mesh: which services it runs, from the first listener to the last goodbye.
+//! One process of the mesh, from start to shutdown.
 //!
-//! `up` and `serve` differ in where certificates and addresses come from ([`Plan`]); from there on there is one way:
-//! bind, open, serve, wait, stop.
+//! `up` and `serve` differ in the source of certificates and addresses ([`Plan`]). Everything else is common: bind, open,
+//! serve, wait for a signal, drain.
 
 mod banner;
 mod database;
@@ -44,7 +44,7 @@ use crate::{
     output,
 };
 
-/// What a process is to run.
+/// The services to run, and their configuration.
 pub(crate) struct Plan {
     /// The configuration.
     pub(crate) config: Config,
@@ -52,43 +52,40 @@ pub(crate) struct Plan {
     pub(crate) contracts: Contracts,
     /// The services that run here, each with its certificate.
     pub(crate) identities: BTreeMap<&'static str, Identity>,
-    /// Where every service of the mesh is; those that run here are filled in once they are bound.
+    /// The addresses of all services. Those of this process are added when their listeners are bound.
     pub(crate) peers: Peers,
-    /// Where the addresses are written once everything is ready.
+    /// The file that receives the addresses when everything is ready.
     pub(crate) ready_file: Option<PathBuf>,
-    /// The certificates that the ready file and the banner name.
+    /// The certificates listed in the ready file and the banner.
     pub(crate) certificates: CertificatePaths,
-    /// Whether to greet whoever started it.
+    /// Whether to print the start banner.
     pub(crate) banner: bool,
 }
 
-/// What tells each stage of a process to stop.
+/// The stop tokens of each stage.
 struct Stops {
-    /// Ends the entry points, so that nothing new comes in.
+    /// Stops the entry points first: no new requests.
     front: CancellationToken,
-    /// Ends the services behind them.
+    /// Stops the other services.
     services: CancellationToken,
-    /// Ends what the services depend on.
+    /// Stops what services depend on.
     rest: CancellationToken,
 }
 
-/// Does the process' work, on one thread a core.
-///
-/// # Errors
-/// What the work fails with.
+/// Runs a future to completion on a runtime with one thread per core.
 pub(crate) fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
     let runtime = Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.context("the threads of the process cannot be started")?;
     let outcome = runtime.block_on(work);
-    // The system's look-up of a name cannot be broken off, and is not waited for.
+    // A DNS lookup of the system cannot be cancelled, and is not waited for.
     runtime.shutdown_timeout(Duration::from_millis(100));
     outcome
 }
 
-/// Runs a plan until the process is told to stop.
+/// Runs a plan until a stop signal.
 ///
 /// # Errors
-/// What kept it from starting, as one sentence; or a part that died.
+/// A start error in one sentence, or a task that failed.
 pub(crate) async fn run(plan: Plan) -> Result<()> {
     let Plan { config, contracts, mut identities, mut peers, ready_file, certificates, banner } = plan;
     let running: Vec<&ServiceConfig> =
@@ -102,7 +99,7 @@ pub(crate) async fn run(plan: Plan) -> Result<()> {
         let name = service.module.name();
         let listener = listen(service.listen, &format!("{name}.listen")).await?;
         let address = listener.local_addr()?;
-        // Where `[peers]` names the instances of a service, the one that runs here is among them.
+        // An explicit `[peers]` entry includes the instance of this process.
         if service.module.stage() == Stage::Service && !config.names_peer(name) {
             peers.insert(name.to_owned(), vec![address.to_string()]);
         }
@@ -116,11 +113,11 @@ pub(crate) async fn run(plan: Plan) -> Result<()> {
         Stops { front: CancellationToken::new(), services: CancellationToken::new(), rest: CancellationToken::new() };
     let redis = SharedRedis::new(config.mesh.redis.clone());
     let shared = Arc::new(shared(&config, contracts, peers, &addresses, redis.clone()));
-    let mut parts = Parts::default();
+    let mut tasks = RunningTasks::default();
     let admin = admin::serve(admin_listener, shared.health.clone(), shared.metrics.clone(), stops.rest.clone());
-    parts.rest.spawn(named("admin", admin));
-    // Every other address is opened when everything is put together: a start that fails has served nobody. That may wait
-    // for a database, and the admin port says so.
+    tasks.rest.spawn(named("admin", admin));
+    // The admin port opens first and reports what the start waits for, such as a database. Services accept connections only
+    // after all of them have been prepared.
     let prepare = async {
         let mut prepared = Vec::new();
         for (service, listener) in running.iter().zip(listeners) {
@@ -131,17 +128,17 @@ pub(crate) async fn run(plan: Plan) -> Result<()> {
     };
     let prepared = tokio::select! {
         prepared = prepare => prepared?,
-        outcome = parts.first_end() => return outcome,
-        signal = stop_signal() => return finish(&stops, parts, signal?).await,
+        outcome = tasks.first_end() => return outcome,
+        signal = stop_signal() => return finish(&stops, tasks, signal?).await,
     };
     for service in prepared {
-        service.start(&mut parts);
+        service.start(&mut tasks);
     }
 
     tokio::select! {
         () = ready(&shared.health) => {}
-        outcome = parts.first_end() => return outcome,
-        signal = stop_signal() => return finish(&stops, parts, signal?).await,
+        outcome = tasks.first_end() => return outcome,
+        signal = stop_signal() => return finish(&stops, tasks, signal?).await,
     }
     if banner {
         output::print(banner::text(&addresses, admin_address, &certificates, &config))?;
@@ -151,8 +148,8 @@ pub(crate) async fn run(plan: Plan) -> Result<()> {
     }
 
     tokio::select! {
-        signal = stop_signal() => finish(&stops, parts, signal?).await,
-        outcome = parts.first_end() => outcome,
+        signal = stop_signal() => finish(&stops, tasks, signal?).await,
+        outcome = tasks.first_end() => outcome,
     }
 }
 
@@ -188,29 +185,29 @@ fn shared(
     }
 }
 
-/// Whether a service keeps its database in the data directory.
+/// Whether the service has a database file in the data directory.
 fn uses_data_dir(service: &ServiceConfig) -> bool {
     service.database().is_some_and(|database| matches!(database.url, Address::File(_)))
 }
 
-/// A service that is put together and has served nobody yet.
+/// A service that is ready to serve.
 struct Prepared {
     module: Module,
     run: Pin<Box<dyn Future<Output = io::Result<()>> + Send>>,
 }
 
 impl Prepared {
-    /// Begins to serve.
-    fn start(self, parts: &mut Parts) {
+    /// Starts serving.
+    fn start(self, tasks: &mut RunningTasks) {
         let stage = match self.module.stage() {
-            Stage::Front => &mut parts.front,
-            Stage::Service => &mut parts.services,
+            Stage::Front => &mut tasks.front,
+            Stage::Service => &mut tasks.services,
         };
         stage.spawn(named(self.module.name(), self.run));
     }
 }
 
-/// Puts one service together: what can go wrong before it serves goes wrong here.
+/// Opens what one service needs and creates its server. Errors before serving are returned from here.
 async fn prepare(
     service: &ServiceConfig,
     config: &Config,
@@ -254,38 +251,37 @@ async fn prepare(
     Ok(Prepared { module, run })
 }
 
-/// What runs, in the order in which it is stopped.
+/// The running tasks, in the order in which they are stopped.
 #[derive(Default)]
-struct Parts {
+struct RunningTasks {
     front: JoinSet<Result<()>>,
     services: JoinSet<Result<()>>,
     rest: JoinSet<Result<()>>,
 }
 
-impl Parts {
-    /// A part that ends while nobody told it to has failed, whatever it says.
+impl RunningTasks {
+    /// A task that ends without a stop request has failed, whatever its result.
     async fn first_end(&mut self) -> Result<()> {
         let outcome = tokio::select! {
             Some(outcome) = self.front.join_next() => outcome,
             Some(outcome) = self.services.join_next() => outcome,
             Some(outcome) = self.rest.join_next() => outcome,
-            else => bail!("there is nothing to run"),
+            else => bail!("no task to run"),
         };
-        outcome.context("a part of the process died")??;
-        bail!("a part of the process ended by itself")
+        outcome.context("a task of the process panicked")??;
+        bail!("a task of the process ended unexpectedly")
     }
 }
 
-/// Stops from the outside in: the entry points, then the services, then the admin port, which shows the stopping. A
-/// second signal ends what is still running at once.
-async fn finish(stops: &Stops, parts: Parts, signal: StopSignal) -> Result<()> {
+/// Drains the entry points, then the services, then the admin port. A second signal ends the process at once.
+async fn finish(stops: &Stops, tasks: RunningTasks, signal: StopSignal) -> Result<()> {
     info!(signal = signal.name(), "stopping; a second signal ends the process at once");
-    let Parts { front, services, rest } = parts;
+    let RunningTasks { front, services, rest } = tasks;
     let drain = async {
-        for (stop, mut parts) in [(&stops.front, front), (&stops.services, services), (&stops.rest, rest)] {
+        for (stop, mut tasks) in [(&stops.front, front), (&stops.services, services), (&stops.rest, rest)] {
             stop.cancel();
-            while let Some(outcome) = parts.join_next().await {
-                outcome.context("a part of the process died")??;
+            while let Some(outcome) = tasks.join_next().await {
+                outcome.context("a task of the process panicked")??;
             }
         }
         Ok(())
@@ -296,19 +292,19 @@ async fn finish(stops: &Stops, parts: Parts, signal: StopSignal) -> Result<()> {
     }
 }
 
-/// The process was told twice to stop, and calls that were under way have been cut.
+/// The process received a second stop signal while draining. Calls in flight were aborted.
 #[derive(Debug, thiserror::Error)]
-#[error("stopped at once by a second signal ({}); calls that were under way have been cut", .0.name())]
+#[error("stopped at once by a second signal ({}); calls in flight were aborted", .0.name())]
 pub(crate) struct SecondSignal(StopSignal);
 
 impl SecondSignal {
-    /// As a shell reports a process that a signal has ended.
+    /// The exit code of a process that was ended by the signal, by shell convention.
     pub(crate) fn exit_code(&self) -> u8 {
         128 + self.0 as u8
     }
 }
 
-/// A signal that asks for a stop, by its number.
+/// A stop signal and its number.
 #[derive(Debug, Clone, Copy)]
 enum StopSignal {
     Interrupt = 2,
@@ -324,7 +320,7 @@ impl StopSignal {
     }
 }
 
-/// Waits until every part works that cannot be done without, and every service here can check tokens.
+/// Waits until every vital component works, and every service of the process can verify tokens.
 async fn ready(health: &Health) {
     const POLL_INTERVAL: Duration = Duration::from_millis(5);
     const LOG_INTERVAL: Duration = Duration::from_secs(10);
@@ -356,7 +352,7 @@ where
     part.await.map_err(|error| error.into().context(format!("`{name}` failed")))
 }
 
-/// Waits for Ctrl-C or SIGTERM, and answers which it was.
+/// Waits for SIGINT or SIGTERM.
 async fn stop_signal() -> io::Result<StopSignal> {
     use tokio::signal::unix::{SignalKind, signal};
 
@@ -369,9 +365,9 @@ async fn stop_signal() -> io::Result<StopSignal> {
 
 async fn listen(address: SocketAddr, key: &str) -> Result<TcpListener> {
     TcpListener::bind(address).await.map_err(|error| match error.kind() {
-        io::ErrorKind::AddrInUse => anyhow!(
-            "the address {address} is taken by another process; stop that one, or set `{key}` to a free address"
-        ),
+        io::ErrorKind::AddrInUse => {
+            anyhow!("the address {address} is in use by another process; stop it, or set `{key}` to a free address")
+        }
         io::ErrorKind::PermissionDenied => {
             anyhow!("this user may not listen on {address}; set `{key}` to a port above 1023")
         }
@@ -379,7 +375,7 @@ async fn listen(address: SocketAddr, key: &str) -> Result<TcpListener> {
     })
 }
 
-/// Makes the data directory ours, and ours alone, until the file is dropped.
+/// Creates the data directory and locks it until the file is dropped.
 fn lock_data_dir(directory: &Path) -> Result<File> {
     let unusable = |error: io::Error| {
         anyhow!(

@@ -99,7 +99,7 @@ fn access_show_has_the_rule_of_every_rpc() {
 }
 
 #[test]
-fn access_show_speaks_json() {
+fn access_show_writes_json() {
     let shown = Shell::new().run(&["access", "show", "--json", "--rpc", "UserService/"]);
     let rules: Vec<serde_json::Value> = serde_json::from_str(shown.text()).unwrap();
     let rule = rules.iter().find(|rule| rule["rpc"] == "drystone.user.v1.UserService/ListUsers").unwrap();
@@ -112,13 +112,13 @@ fn access_show_speaks_json() {
 }
 
 #[test]
-fn access_show_says_when_nothing_matches() {
+fn access_show_reports_when_nothing_matches() {
     let ended = Shell::new().run(&["access", "show", "--rpc", "Fly"]);
-    assert_eq!(ended.complaint(1), "no RPC has `Fly` in its name; leave --rpc out to see them all");
+    assert_eq!(ended.complaint(1), "no RPC name contains `Fly`; omit --rpc to show all");
 }
 
 #[test]
-fn a_reader_that_has_seen_enough_is_no_failure() {
+fn a_closed_output_pipe_is_not_a_failure() {
     let shell = Shell::new();
     let mut child =
         shell.command(&["contract", "export"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -160,7 +160,7 @@ fn certs_are_issued_for_every_workload_and_renewed() {
 }
 
 #[test]
-fn a_certificate_is_issued_for_one_name_alone() {
+fn a_certificate_can_be_issued_for_one_workload() {
     let shell = Shell::new();
     let listed = shell.run(&["certs", "issue", "billing", "--certs-dir", "elsewhere"]);
     assert!(listed.text().contains("spiffe://drystone.local/service/billing "), "{}", listed.text());
@@ -171,7 +171,7 @@ fn a_certificate_is_issued_for_one_name_alone() {
 }
 
 #[test]
-fn a_good_configuration_is_said_to_be_good() {
+fn a_valid_configuration_is_reported_as_valid() {
     let shell = Shell::new();
     assert_eq!(shell.run(&["config", "check"]).text(), "the configuration can be used\n");
     fs::write(shell.path("mesh.toml"), "trust_domain = 'example.org'\n[edge]\nlisten = '0.0.0.0:80'\n").unwrap();
@@ -184,7 +184,7 @@ fn a_good_configuration_is_said_to_be_good() {
 }
 
 #[test]
-fn a_bad_configuration_stops_every_command_that_needs_one_with_code_2() {
+fn an_invalid_configuration_fails_every_command_that_reads_it_with_code_2() {
     let shell = Shell::new();
     fs::write(shell.path("mesh.toml"), "[auth]\nlisten_on = '127.0.0.1:1'\n").unwrap();
     for command in [&["config", "check"][..], &["config", "show"], &["certs"]] {

@@ -94,7 +94,10 @@ fn whoever_answers_something_else_is_no_admin_port() {
     let edge = Mesh::shared().rest().address();
     let told = health(&["--url", &format!("http://{edge}")]);
     let told = complaint(&told, 1);
-    assert!(told.contains(&format!("{edge} is no admin port of Drystone")) && told.contains("404"), "{told}");
+    assert!(
+        told.contains(&format!("the server at {edge} is not an admin port of Drystone")) && told.contains("404"),
+        "{told}"
+    );
 }
 
 #[test]

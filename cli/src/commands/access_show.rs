@@ -1,4 +1,4 @@
-//! `drystone access show`: the rule of every RPC, as servers obey it.
+//! `drystone access show`: the access rule of every RPC.
 
 use anyhow::{Result, bail};
 use drystone::contract::{Audit, Contracts, Idempotency, Method, Subject, rest::Binding};
@@ -18,7 +18,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     config: ConfigFile,
 
-    /// Show only RPCs whose name holds SUBSTRING, in capitals or not
+    /// Show only RPCs whose name contains SUBSTRING; case is ignored
     #[arg(long, value_name = "SUBSTRING")]
     rpc: Option<String>,
 
@@ -32,7 +32,7 @@ pub(crate) fn run(app: &App, args: &Args) -> Result<()> {
     let contracts = Config::load(app, &args.config.sources())?.contracts(app)?;
     let rules = rules(&contracts, wanted);
     if rules.is_empty() {
-        bail!("no RPC has `{wanted}` in its name; leave --rpc out to see them all");
+        bail!("no RPC name contains `{wanted}`; omit --rpc to show all");
     }
     if args.json {
         output::print(serde_json::to_string_pretty(&rules)? + "\n")

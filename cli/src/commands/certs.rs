@@ -22,7 +22,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     config: ConfigFile,
 
-    /// Keep the development CA and the certificates in DIR
+    /// Store the development CA and the certificates in DIR
     #[arg(long, value_name = "DIR", global = true)]
     certs_dir: Option<PathBuf>,
 
@@ -32,7 +32,7 @@ pub(crate) struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    /// Issue a certificate for the workload NAME alone, such as a service that is not compiled in
+    /// Issue a certificate only for the workload NAME, such as a service that is not compiled in
     Issue {
         /// The workload
         #[arg(value_name = "NAME")]

@@ -1,4 +1,4 @@
-//! `drystone config check`: whether the configuration can be used.
+//! `drystone config check`: validates the configuration.
 
 use anyhow::Result;
 

@@ -1,4 +1,4 @@
-//! `drystone config show`: the configuration as it takes effect.
+//! `drystone config show`: prints the effective configuration.
 
 use anyhow::Result;
 

@@ -1,5 +1,4 @@
-//! `drystone health`: whether a process of the mesh is ready, asked at its admin port. Containers without a shell have
-//! nothing else to check their health with.
+//! `drystone health`: checks readiness at the admin port of a process. Containers without a shell use it as health check.
 
 use std::{
     collections::BTreeMap,
@@ -23,11 +22,11 @@ use crate::{
     table::Table,
 };
 
-/// How long the answer may take. Whoever asks every few seconds must not wait for longer.
+/// The timeout of the check, which container runtimes repeat every few seconds.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
-/// More than any report needs.
+/// The upper bound of a health report.
 const MAX_REPORT_BYTES: usize = 1 << 20;
-/// Tells how the whole is and how each component is, in one answer that does not contradict itself.
+/// The path of the health report: overall status and components in one consistent response.
 const PATH: &str = "/health/detailed";
 
 /// The flags of `drystone health`.
@@ -46,11 +45,10 @@ pub(crate) fn run(app: &App, args: &Args) -> Result<()> {
         Some(admin) => admin.clone(),
         None => Admin::listening_on(Config::load(app, &args.config.sources())?.mesh.admin.listen),
     };
-    // Asked every few seconds, it should not start a thread for each core.
+    // One thread is enough for a command that is repeated every few seconds.
     let runtime = Builder::new_current_thread().enable_all().build().context("the process cannot wait for answers")?;
     let report = runtime.block_on(async {
-        let late =
-            || anyhow!("{admin} does not answer within {ANSWER_TIMEOUT:?}; look at what keeps the process there busy");
+        let late = || anyhow!("{admin} does not answer within {ANSWER_TIMEOUT:?}; check the load of that process");
         timeout(ANSWER_TIMEOUT, admin.ask()).await.unwrap_or_else(|_| Err(late()))
     })?;
     match report.status {
@@ -60,7 +58,7 @@ pub(crate) fn run(app: &App, args: &Args) -> Result<()> {
     }
 }
 
-/// Where an admin port is, as `HOST:PORT`.
+/// The address of an admin port: `HOST:PORT`.
 #[derive(Debug, Clone)]
 struct Admin(String);
 
@@ -85,7 +83,7 @@ impl std::fmt::Display for Admin {
 }
 
 impl Admin {
-    /// The port of a process that listens there. All addresses of a machine are reached at its loopback one.
+    /// The admin port of a process with this listen address. A wildcard address becomes loopback.
     fn listening_on(listen: SocketAddr) -> Self {
         let loopback: IpAddr = match listen.ip() {
             IpAddr::V4(address) if address.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
@@ -102,7 +100,7 @@ impl Admin {
             )
         })?;
         let stranger =
-            |what: &str| anyhow!("what answers at {self} is no admin port of Drystone: {what}; look at `admin.listen`");
+            |what: &str| anyhow!("the server at {self} is not an admin port of Drystone: {what}; check `admin.listen`");
         let (code, body) = get(stream, &self.0).await.map_err(|error| stranger(&format!("{error:#}")))?;
         if code != StatusCode::OK {
             return Err(stranger(&format!("it answers {PATH} with {code}")));
@@ -120,7 +118,7 @@ async fn get(stream: TcpStream, host: &str) -> Result<(StatusCode, Bytes)> {
     Ok((head.status, body.to_bytes()))
 }
 
-/// What the admin port says.
+/// The health report of the admin port.
 #[derive(Debug, Deserialize)]
 struct Report {
     status: Status,

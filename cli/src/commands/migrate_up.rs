@@ -1,4 +1,4 @@
-//! `drystone migrate up`: brings the schemas of the databases up to date.
+//! `drystone migrate up`: applies pending migrations.
 
 use anyhow::Result;
 use drystone_mesh::telemetry::logs;

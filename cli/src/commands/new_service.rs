@@ -1,5 +1,4 @@
-//! `drystone new service`: a crate with a service that joins a mesh, to start from. What it writes are the files in
-//! `templates/service/`.
+//! `drystone new service`: creates a crate with a service, from the files in `templates/service/`.
 
 use std::{
     fs, io,
@@ -14,10 +13,10 @@ use crate::{App, command_line::WrongUsage, config::MeshConfig, output};
 /// The repository that this binary was built from.
 const CHECKOUT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 
-/// The longest name, so that no name that is derived from it is too long for a database.
+/// The longest service name. Names derived from it have to fit into a database.
 const MAX_NAME_LENGTH: usize = 32;
 
-/// Names that mean something else to the mesh, to Cargo, to Rust or to SQL.
+/// Names that are reserved in the mesh, Cargo, Rust or SQL.
 #[rustfmt::skip]
 const RESERVED: &[&str] = &[
     // The mesh: entry points and words of access rules; REST paths of Drystone.
@@ -51,7 +50,7 @@ const FILES: [(&str, &str); 13] = [
     ("tests/{{name}}.rs", include_str!("../../templates/service/tests/service.rs")),
 ];
 
-/// The one file that is a program.
+/// The executable file.
 const PROTOC: &str = ".cargo/protoc";
 
 /// The flags of `drystone new service`.
@@ -89,14 +88,14 @@ pub(crate) fn run(app: &App, args: &Args) -> Result<()> {
     ))
 }
 
-/// What things are called in a new service.
+/// The names in a new service.
 #[derive(Debug, PartialEq, Eq)]
 struct Names {
     /// The workload, the crate and the package: `orders`.
     name: String,
-    /// One of what it keeps: `order`.
+    /// The resource in singular: `order`.
     singular: String,
-    /// Many of them: `orders`.
+    /// The resource in plural: `orders`.
     plural: String,
 }
 
@@ -128,7 +127,7 @@ impl Names {
         Ok(Self { name: name.to_owned(), singular, plural })
     }
 
-    /// Replaces what stands for a name.
+    /// Replaces the placeholders for names.
     fn fill(&self, template: &str) -> String {
         template
             .replace("{{name}}", &self.name)
@@ -144,7 +143,7 @@ fn capitalized(word: &str) -> String {
     letters.next().map(|first| first.to_ascii_uppercase()).into_iter().chain(letters).collect()
 }
 
-/// Where Drystone's crates come from.
+/// The source of Drystone's crates.
 #[derive(Debug, PartialEq, Eq)]
 enum Source {
     Checkout(PathBuf),
@@ -168,7 +167,7 @@ impl Source {
         }
     }
 
-    /// Replaces what stands for one of Drystone's crates.
+    /// Replaces the placeholders for Drystone's crates.
     fn fill(&self, template: &str) -> String {
         ["build", "cli", "mesh", "store", "testing", "."].iter().fold(template.to_owned(), |text, folder| {
             let dependency = match self {

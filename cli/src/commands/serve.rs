@@ -1,4 +1,4 @@
-//! `drystone serve`: chosen services in one process, with certificates that somebody else made.
+//! `drystone serve`: runs selected services in one process, with existing certificates.
 
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -50,7 +50,7 @@ pub(crate) fn run(app: &App, args: Args) -> Result<()> {
         let identity = Identity::load(&files)?;
         if identity.trust_domain() != config.mesh.trust_domain || identity.id().workload() != Some(name) {
             bail!(
-                "{} is the certificate of {}, not of spiffe://{}/service/{name}; put the right one there, or set `certs_dir`",
+                "{} is the certificate of {}, not of spiffe://{}/service/{name}; replace it, or set `certs_dir`",
                 files.certificate.display(),
                 identity.id(),
                 config.mesh.trust_domain,
@@ -64,11 +64,11 @@ pub(crate) fn run(app: &App, args: Args) -> Result<()> {
     process::block_on(process::run(plan))
 }
 
-/// Huge pages make a hash a tenth quicker and a process a third larger.
+/// Huge pages make password hashes 10 % faster and the process a third larger.
 fn do_without_huge_pages() {
     #[cfg(target_os = "linux")]
     if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
-        // Then it is larger, and that is all.
+        // A failure costs memory only.
         tracing::debug!(%error, "huge pages are not switched off");
     }
 }

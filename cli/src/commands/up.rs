@@ -1,4 +1,4 @@
-//! `drystone up`: the whole mesh in one process, on embedded stores, with a development CA of its own.
+//! `drystone up`: runs the whole mesh in one process, on embedded stores, with its own development CA.
 
 use std::{
     collections::BTreeMap,
@@ -24,7 +24,7 @@ use crate::{
     process::{self, CertificatePaths, Plan},
 };
 
-/// How often the certificates, which live for a day, are made again.
+/// How often certificates are renewed. They are valid for a day.
 const RENEWAL: Duration = Duration::from_hours(8);
 
 /// The flags of `drystone up`.
@@ -41,11 +41,11 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     pub(crate) ready_file: Option<PathBuf>,
 
-    /// Keep the databases in DIR, and with --ephemeral the certificates in DIR/certs
+    /// Store the databases in DIR, and with --ephemeral the certificates in DIR/certs
     #[arg(long, value_name = "DIR")]
     pub(crate) data_dir: Option<PathBuf>,
 
-    /// Leave the service NAME out, to see how the others do without it
+    /// Do not start the service NAME, to test the others without it
     #[arg(long, value_name = "NAME")]
     pub(crate) without: Vec<String>,
 }
@@ -77,7 +77,7 @@ pub(crate) fn run(app: &App, args: Args) -> Result<()> {
         tokio::spawn(renew(directory, domain, workloads, identities.clone()));
         identities.retain(|name, _| !args.without.iter().any(|left_out| left_out == name));
         process::run(Plan {
-            // A service that is left out has an address where nobody answers, as one that is away has.
+            // A service that is left out gets an address where nothing listens, like an unavailable one.
             peers: config.peers(),
             contracts,
             identities,
@@ -90,12 +90,12 @@ pub(crate) fn run(app: &App, args: Args) -> Result<()> {
     })
 }
 
-/// Where the databases are kept.
+/// The data directory.
 enum Directory {
-    /// As `data_dir` says.
+    /// `data_dir` of the configuration.
     Configured,
     Given(PathBuf),
-    /// Removed with everything in it when the process ends.
+    /// Removed with its contents when the process ends.
     Temporary(TempDir),
 }
 
@@ -137,7 +137,7 @@ fn sources(args: &Args, directory: Option<&Path>) -> Result<Sources, ConfigError
     Ok(sources)
 }
 
-/// Makes the certificates again before they end, for the services that run and for whoever reads the files.
+/// Renews the certificates before they expire, for running services and for readers of the files.
 async fn renew(
     directory: PathBuf,
     domain: TrustDomain,
@@ -158,7 +158,7 @@ async fn renew(
         };
         match renewed() {
             Ok(()) => info!("certificates renewed"),
-            Err(error) => warn!(cause = %Chain(error.as_ref()), "certificates not renewed; the old ones go on"),
+            Err(error) => warn!(cause = %Chain(error.as_ref()), "certificates not renewed; the old ones stay in use"),
         }
     }
 }

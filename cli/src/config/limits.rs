@@ -12,7 +12,7 @@ const MAX_PER_MINUTE: u32 = 1_000_000;
 /// wants to do harm, or a limit of its own.
 const REQUESTS_PER_MINUTE: u32 = 6000;
 
-/// How often something may be tried.
+/// Rate limits.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct LimitsConfig {
@@ -62,7 +62,7 @@ impl LimitsConfig {
         self.calls_per_minute.clone().into_iter().chain(own).collect()
     }
 
-    /// What types cannot say of the values.
+    /// Checks what types cannot express.
     pub(super) fn check(&self) -> Result<(), String> {
         for (key, value) in [
             ("requests_per_minute", self.requests_per_minute),

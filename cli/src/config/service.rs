@@ -1,4 +1,4 @@
-//! The section of one service: what every service has, and its own keys.
+//! The section of one service: common keys, and its own.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -49,9 +49,9 @@ const DATABASE: &str = "database";
 const FORMER_KEYS: [(&str, &str); 2] =
     [("database_password_file", "database.password_file"), ("database_pool", "database.pool")];
 
-/// The default of a module's section; `place` counts those before it that serve gRPC.
-pub(super) fn defaults(module: Module, place: u16) -> Result<Dict, ConfigError> {
-    let port = module.port().unwrap_or(FIRST_PORT + place);
+/// The default of a module's section; `position` counts the modules before it without a port of their own.
+pub(super) fn defaults(module: Module, position: u16) -> Result<Dict, ConfigError> {
+    let port = module.port().unwrap_or(FIRST_PORT + position);
     let mut keys = config::defaults(&ListenKey { listen: (Ipv4Addr::LOCALHOST, port).into() })?;
     if !module.migrations().is_empty() {
         keys.extend(config::defaults(&DatabaseSection { database: DatabaseConfig::embedded(module.name()) })?);

@@ -52,7 +52,7 @@ fn the_issuer_is_the_edge_unless_it_is_set() {
 }
 
 #[test]
-fn peers_are_where_they_are_said_to_be_or_else_where_they_listen() {
+fn peers_override_the_listen_addresses() {
     let config =
         load([("DRYSTONE_PEERS__AUTH", "auth.internal:50051"), ("DRYSTONE_USER__LISTEN", "127.0.0.1:6000")]).unwrap();
     let peers = config.peers();
@@ -130,7 +130,7 @@ fn a_database_key_of_a_former_release_is_refused_with_its_replacement() {
 }
 
 #[test]
-fn who_keeps_something_in_redis_says_where_it_is_and_the_password_is_not_shown() {
+fn using_redis_requires_its_url_and_the_password_is_masked() {
     for key in ["SESSION", "LIMITS"] {
         let store = format!("DRYSTONE_{key}__STORE");
         let fault = fault([(store.as_str(), "redis")]);
