@@ -13,7 +13,10 @@ use http_body_util::Either;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::pki_types::ServerName;
-use tokio::{net::TcpStream, sync::oneshot};
+use tokio::{
+    net::TcpStream,
+    sync::{Notify, oneshot},
+};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tonic::body::Body;
 
@@ -61,6 +64,8 @@ struct Target {
     expected: SpiffeId,
     address: SocketAddr,
     clock: Clock,
+    /// Notified when a connection has ended.
+    closed: Arc<Notify>,
 }
 
 enum State {
@@ -91,8 +96,13 @@ enum Expired {
 
 impl Connection {
     pub(super) fn new(identity: Identity, expected: SpiffeId, address: SocketAddr, clock: Clock) -> Self {
-        let target = Arc::new(Target { identity, expected, address, clock });
+        let target = Arc::new(Target { identity, expected, address, clock, closed: Arc::default() });
         Self { target, state: Arc::new(Mutex::new(State::None)) }
+    }
+
+    /// Waits until a connection ends. One that has ended since the last call of this counts.
+    pub(super) async fn closed(&self) {
+        self.target.closed.notified().await;
     }
 
     /// What sends over the connection, which is made if there is none.
@@ -177,11 +187,12 @@ impl Target {
             .keep_alive_while_idle(true)
             .handshake(TokioIo::new(stream))
             .await?;
-        let address = self.address;
+        let (address, closed) = (self.address, self.closed.clone());
         tokio::spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(%address, cause = %Chain(&error), "connection broke");
             }
+            closed.notify_one();
         });
         Ok(Connected { sender, generation, expires_at })
     }

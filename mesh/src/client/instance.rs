@@ -110,6 +110,11 @@ impl Instance {
         lock(&self.trouble).clone()
     }
 
+    /// Waits until the connection to the instance ends.
+    pub(super) async fn disconnected(&self) {
+        self.connection.closed().await;
+    }
+
     /// Sends a request, and waits for the head of the answer. What comes of it counts for or against the instance.
     pub(super) async fn call(&self, request: Request<Payload>) -> Result<Response<Incoming>, SendError> {
         let answer = self.ask(request).await?;

@@ -34,7 +34,8 @@ pub(super) async fn run(instances: Arc<Instances>, instance: Arc<Instance>) {
         if let Some(hold) = instance.breaker.hold() {
             tokio::time::sleep(hold).await;
         }
-        let call = Call::background(Some(Instant::now() + PROBE_TIMEOUT));
+        let asked = Instant::now();
+        let call = Call::background(Some(asked + PROBE_TIMEOUT));
         let answer = client.check(call.request(HealthCheckRequest::default())).await;
         let condition = match answer.map(|answer| answer.into_inner().status()) {
             Ok(ServingStatus::Serving) => Condition::Serving,
@@ -65,6 +66,9 @@ pub(super) async fn run(instances: Arc<Instances>, instance: Arc<Instance>) {
         tokio::select! {
             // The trip may be our own.
             () = instance.breaker.tripped(), if is_called => instances.report(),
+            // The instance may be restarting: it is not to be called before it says that it serves, even if no call
+            // has noticed that it stopped.
+            () = instance.disconnected(), if is_called => tokio::time::sleep_until((asked + START_RETRY).into()).await,
             () = tokio::time::sleep(if is_called { INTERVAL } else { RETRY }) => {}
         }
     }

@@ -100,6 +100,17 @@ async fn an_instance_that_vanishes_is_called_no_more_and_comes_back() {
 }
 
 #[tokio::test]
+async fn an_instance_that_disconnects_is_probed_at_once_without_a_call() {
+    // Less than the interval of probes.
+    const SOON: Duration = Duration::from_secs(3);
+    let mut fleet = Fleet::new(["one", "two"]).await;
+    fleet.until_reported(is_up).await;
+    fleet.instances[0].slam();
+    let ejected = fleet.until_reported(|component| component.state == State::Degraded);
+    timeout(SOON, ejected).await.expect("no call was needed to eject the instance");
+}
+
+#[tokio::test]
 async fn a_call_that_may_have_begun_is_repeated_only_if_the_contract_allows_it() {
     let fleet = Fleet::new(["one", "two"]).await;
     fleet.until_reported(is_up).await;
