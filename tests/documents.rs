@@ -1,4 +1,4 @@
-//! The documents name files that exist.
+//! Documents name files and tests that exist.
 
 use std::{
     fs,
@@ -84,6 +84,35 @@ fn paths_in_the_documentation_of_crates_lead_to_files() {
         let prose: String = documentation.split("```").step_by(2).collect();
         let of_paths = paths(&prose).filter(|path| !bases.iter().any(|base| base.join(path).exists()));
         missing.extend(of_paths.map(|path| format!("{}: `{path}`", source.display())));
+    }
+    assert!(missing.is_empty(), "{}", missing.join("\n"));
+}
+
+/// The tests quoted in backticks: `a_name_like_a_sentence`.
+fn tests(text: &str) -> impl Iterator<Item = &str> {
+    let is_test = |name: &&str| {
+        name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
+            && name.matches('_').count() >= 4
+            && !name.starts_with("drystone_")
+            && !name.ends_with("_supported")
+    };
+    text.split('`').skip(1).step_by(2).filter(is_test)
+}
+
+#[test]
+fn tests_quoted_in_documents_exist() {
+    let root = root();
+    let (mut documents, mut sources, mut scripts) = (Vec::new(), Vec::new(), Vec::new());
+    files_under(&root.join("docs"), "md", &mut documents);
+    files_under(&root, "rs", &mut sources);
+    files_under(&root, "py", &mut scripts);
+    let code: String = sources.iter().chain(&scripts).map(|path| fs::read_to_string(path).unwrap()).collect();
+    let mut missing = Vec::new();
+    for document in &documents {
+        let text = fs::read_to_string(document).unwrap();
+        let prose: String = text.split("```").step_by(2).collect();
+        let of_tests = tests(&prose).filter(|name| !code.contains(&format!(" {name}(")));
+        missing.extend(of_tests.map(|name| format!("{}: `{name}`", document.display())));
     }
     assert!(missing.is_empty(), "{}", missing.join("\n"));
 }
