@@ -1,4 +1,4 @@
-//! Turns `proto/` into what the crate `drystone` is made of. A contract that breaks a rule does not build.
+//! Generates the code of the crate `drystone` from `proto/`. The build fails if the contract is invalid.
 
 fn main() -> std::process::ExitCode {
     drystone_build::Builder::new("proto").platform().run()

@@ -1,4 +1,4 @@
-//! The codec of every generated server: protobuf, and a request that breaks its contract is refused.
+//! The codec of generated servers, which validates requests.
 
 use std::marker::PhantomData;
 
@@ -13,9 +13,9 @@ use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
 use crate::Reason;
 
-/// Encodes responses with prost, and decodes requests with prost and then `buf.validate`, so that no handler ever gets a
-/// message that its contract forbids. Clients use the plain codec: a service of a newer release may answer with values
-/// that an older contract does not know.
+/// Encodes responses with prost; decodes requests with prost and validates them with `buf.validate`, so that handlers only
+/// receive valid messages. Clients use the plain codec: a service of a newer release may return values that an older
+/// contract does not allow.
 #[derive(Debug)]
 pub struct ValidatingCodec<T, U>(PhantomData<(T, U)>);
 
@@ -53,14 +53,14 @@ impl<U: Message + Default + Validate> Decoder for ValidatingDecoder<U> {
     type Error = Status;
 
     fn decode(&mut self, source: &mut DecodeBuf<'_>) -> Result<Option<U>, Status> {
-        let message =
-            U::decode(source).map_err(|error| refuse(&format!("the message cannot be decoded: {error}"), vec![]))?;
-        message.validate().map_err(|error| invalid(&error))?;
+        let message = U::decode(source)
+            .map_err(|error| invalid_request(&format!("the message cannot be decoded: {error}"), vec![]))?;
+        message.validate().map_err(|error| validation_error(&error))?;
         Ok(Some(message))
     }
 }
 
-fn invalid(error: &ValidationError) -> Status {
+fn validation_error(error: &ValidationError) -> Status {
     let violations: Vec<FieldViolation> = error
         .violations()
         .iter()
@@ -68,20 +68,20 @@ fn invalid(error: &ValidationError) -> Status {
         .collect();
     let fields: Vec<String> =
         violations.iter().map(|violation| format!("{}: {}", violation.field, violation.description)).collect();
-    refuse(&fields.join("; "), violations)
+    invalid_request(&fields.join("; "), violations)
 }
 
-/// What is wrong, in words. The rules for well-known formats come with an id and no words of their own.
+/// The description of a violation. The rules for well-known formats have only an id and no message.
 fn description(violation: &Violation) -> String {
     match (violation.message(), violation.rule_id()) {
         ("", "string.email" | "string.email_empty") => "must be an e-mail address".to_owned(),
         ("", "string.uuid" | "string.uuid_empty") => "must be a UUID".to_owned(),
-        ("", rule) => format!("breaks the rule `{rule}`"),
+        ("", rule) => format!("violates the rule `{rule}`"),
         (message, _) => message.to_owned(),
     }
 }
 
-fn refuse(message: &str, violations: Vec<FieldViolation>) -> Status {
+fn invalid_request(message: &str, violations: Vec<FieldViolation>) -> Status {
     let reason = Reason::InvalidRequest;
     let mut details = ErrorDetails::new();
     details.set_error_info(reason.name(), Reason::DOMAIN, std::collections::HashMap::new());

@@ -1,7 +1,6 @@
-//! The contracts of Drystone: messages, typed clients, and what the contracts say about each RPC.
+//! The contracts of Drystone: messages, typed clients, and the access rule and policy of each RPC.
 //!
-//! Everything here is made from the `.proto` files in `proto/`. A Rust client needs this crate and a
-//! channel:
+//! The crate is generated from the `.proto` files in `proto/`. A Rust client needs this crate and a channel:
 //!
 //! ```no_run
 //! use drystone::user::v1::{GetMeRequest, user_service_client::UserServiceClient};
@@ -13,10 +12,10 @@
 //! # }
 //! ```
 //!
-//! A call that is refused carries a [`Reason`] in the `google.rpc.ErrorInfo` of its status.
+//! The status of a failed call has a [`Reason`] in its `google.rpc.ErrorInfo`.
 //!
-//! A service of another team compiles its own contract with `drystone-build`, which imports this one, and takes the result
-//! in with [`include_contract!`].
+//! A third-party service compiles its own contract, which imports this one, with `drystone-build`, and includes the result
+//! with [`include_contract!`].
 
 pub mod codec;
 pub mod reason;
@@ -24,7 +23,7 @@ pub mod reason;
 pub use drystone_contract as contract;
 pub use reason::Reason;
 
-/// Messages of others, under the names that generated code gives them.
+/// Third-party messages, under the paths of generated code.
 pub mod google {
     /// The details of a status: `ErrorInfo`, `BadRequest`, `RetryInfo` and others.
     pub mod rpc {
@@ -34,15 +33,15 @@ pub mod google {
 
 include!(concat!(env!("OUT_DIR"), "/contract.rs"));
 
-/// The contracts of Drystone alone: of a mesh without services of other teams.
+/// The contracts of Drystone, without those of third-party services.
 ///
 /// # Errors
-/// [`ContractError`](contract::ContractError) if the contract that is compiled in cannot be read.
+/// [`ContractError`](contract::ContractError) if the embedded contract is invalid.
 pub fn contracts() -> Result<contract::Contracts, contract::ContractError> {
     contract::Contracts::load([CONTRACT.clone()])
 }
 
-/// Takes in what `drystone-build` made of a crate's contract: a module for each package, and `CONTRACT`.
+/// Includes the generated code of a crate's contract: a module for each package, and `CONTRACT`.
 #[macro_export]
 macro_rules! include_contract {
     () => {

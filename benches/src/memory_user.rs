@@ -23,7 +23,7 @@ use drystone_mesh::{
     node::Node,
     server::Server,
     telemetry::Metrics,
-    token::{Algorithm, Claims, KeySet, PublicKey, RevocationView, Verifier, VerifierConfig},
+    token::{Algorithm, Claims, KeySet, PublicKey, RevocationView, TokenVerifier, TokenVerifierConfig},
 };
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -66,7 +66,7 @@ pub(crate) async fn serve(identity: Identity, stop: CancellationToken) -> Result
         identity,
         contracts: contracts.clone(),
         limits: drystone_mesh::limit::ClassLimits::default(),
-        verifier: Verifier::new(VerifierConfig::new(ISSUER, AUDIENCE), keys, revocations, clock.clone()),
+        verifier: TokenVerifier::new(TokenVerifierConfig::new(ISSUER, AUDIENCE), keys, revocations, clock.clone()),
         clock: clock.clone(),
         metrics,
         health,

@@ -1,4 +1,4 @@
-//! Writes Rust from a contract that has passed its checks.
+//! Generates Rust code from a valid contract.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,24 +14,25 @@ use prost_reflect::{FieldDescriptor, MessageDescriptor, prost::Message as _, pro
 
 use crate::Compiled;
 
-/// The plain codec: clients take what a service answers as it is.
+/// The codec of clients, which does not validate responses.
 const CLIENT_CODEC: &str = "tonic_prost::ProstCodec";
 
-/// Messages, clients, servers, validation, redacting `Debug`s and `CONTRACT`, as `contract.rs` and what it includes.
+/// Writes messages, clients, servers, validation, redacted `Debug`s and `CONTRACT`, as `contract.rs` and its includes.
 pub(crate) fn write(compiled: &Compiled, is_platform: bool, out: &Path) -> Result<(), Box<dyn Error>> {
     let set = compiled.contract.descriptor_set();
     fs::write(out.join("descriptor_set.binpb"), set)?;
     let target = Target::of(compiled, is_platform);
-    let secretive: Vec<&MessageDescriptor> = target.messages.iter().filter(|message| has_secrets(message)).collect();
+    let redacted_messages: Vec<&MessageDescriptor> =
+        target.messages.iter().filter(|message| has_secrets(message)).collect();
 
-    code(set, &secretive, &target, out)?;
-    validation(set, &target, out)?;
-    let redacted: String = secretive.iter().map(|message| redacted_debug(message)).collect();
+    write_code(set, &redacted_messages, &target, out)?;
+    write_validation(set, &target, out)?;
+    let redacted: String = redacted_messages.iter().map(|message| redacted_debug(message)).collect();
     fs::write(out.join("redacted_debug.rs"), redacted)?;
     Ok(fs::write(out.join("contract.rs"), target.modules(compiled.contract.name()))?)
 }
 
-/// What is generated, and what it is called in Rust.
+/// What is generated, and its Rust paths.
 struct Target {
     is_platform: bool,
     packages: BTreeSet<String>,
@@ -40,7 +41,7 @@ struct Target {
 
 impl Target {
     fn of(compiled: &Compiled, is_platform: bool) -> Self {
-        let is_own = |name: &str| compiled.files.iter().any(|file| file == name) && !crate::is_of_others(name);
+        let is_own = |name: &str| compiled.files.iter().any(|file| file == name) && !crate::is_third_party(name);
         let pool = compiled.contract.pool();
         let files = pool.files().filter(|file| is_own(file.name()));
         let packages = files.map(|file| file.package_name().to_owned()).collect();
@@ -52,16 +53,16 @@ impl Target {
         if self.is_platform { "crate::codec::ValidatingCodec" } else { "::drystone::codec::ValidatingCodec" }
     }
 
-    /// The packages of Drystone and `google.rpc` are in the crate `drystone`.
+    /// The paths of packages that are generated elsewhere: those of Drystone and `google.rpc` are in the crate `drystone`.
     fn extern_paths(&self) -> &'static [(&'static str, &'static str)] {
         if self.is_platform { &[] } else { &[(".drystone", "::drystone"), (".google.rpc", "::drystone::google::rpc")] }
     }
 
-    /// `contract.rs`: a module for each package, the implementations of our traits, and `CONTRACT`.
+    /// `contract.rs`: a module for each package, trait implementations, and `CONTRACT`.
     fn modules(&self, name: &str) -> String {
-        let mut tree = Tree::default();
+        let mut tree = ModuleTree::default();
         for package in &self.packages {
-            // The crate `drystone` is itself the module of that name.
+            // The crate `drystone` is itself the module `drystone`.
             let path = if self.is_platform { package.trim_start_matches("drystone.") } else { package };
             tree.insert(path.split('.'), package);
         }
@@ -95,15 +96,15 @@ impl Target {
 
 /// Packages as nested modules.
 #[derive(Default)]
-struct Tree<'a> {
+struct ModuleTree<'a> {
     package: Option<&'a str>,
     modules: BTreeMap<&'a str, Self>,
 }
 
-impl<'a> Tree<'a> {
+impl<'a> ModuleTree<'a> {
     fn insert(&mut self, mut path: impl Iterator<Item = &'a str>, package: &'a str) {
         match path.next() {
-            Some(step) => self.modules.entry(step).or_default().insert(path, package),
+            Some(segment) => self.modules.entry(segment).or_default().insert(path, package),
             None => self.package = Some(package),
         }
     }
@@ -125,14 +126,19 @@ impl<'a> Tree<'a> {
     }
 }
 
-fn code(set: &[u8], secretive: &[&MessageDescriptor], target: &Target, out: &Path) -> Result<(), Box<dyn Error>> {
+fn write_code(
+    set: &[u8],
+    redacted_messages: &[&MessageDescriptor],
+    target: &Target,
+    out: &Path,
+) -> Result<(), Box<dyn Error>> {
     let mut config = prost_build::Config::new();
     config.out_dir(out);
-    config.skip_debug(secretive.iter().map(|message| format!(".{}", message.full_name())));
+    config.skip_debug(redacted_messages.iter().map(|message| format!(".{}", message.full_name())));
     for (proto, rust) in target.extern_paths() {
         config.extern_path(*proto, *rust);
     }
-    config.service_generator(Box::new(Services {
+    config.service_generator(Box::new(ServiceGenerators {
         clients: tonic_prost_build::configure().build_server(false).codec_path(CLIENT_CODEC).service_generator(),
         servers: tonic_prost_build::configure()
             .build_client(false)
@@ -142,25 +148,25 @@ fn code(set: &[u8], secretive: &[&MessageDescriptor], target: &Target, out: &Pat
     Ok(config.compile_fds(FileDescriptorSet::decode(set)?)?)
 }
 
-/// Only servers check what they receive: each side has a codec of its own.
-struct Services {
+/// Generates clients and servers with different codecs: only servers validate messages.
+struct ServiceGenerators {
     clients: Box<dyn ServiceGenerator>,
     servers: Box<dyn ServiceGenerator>,
 }
 
-impl ServiceGenerator for Services {
+impl ServiceGenerator for ServiceGenerators {
     fn generate(&mut self, service: Service, source: &mut String) {
         self.clients.generate(service.clone(), source);
         self.servers.generate(service, source);
     }
 }
 
-/// Writes `impl Validate` for every message of the contract: from its rules, or empty where it has none, so that the
-/// codec can ask it of any message.
-fn validation(set: &[u8], target: &Target, out: &Path) -> Result<(), Box<dyn Error>> {
+/// Writes `impl Validate` for every message of the contract, empty for a message without rules, since the codec requires
+/// it.
+fn write_validation(set: &[u8], target: &Target, out: &Path) -> Result<(), Box<dyn Error>> {
     let mut builder = prost_protovalidate_build::Builder::new()
         .file_descriptor_set_bytes(set.to_vec())
-        // A rule that cannot be enforced here is refused, never skipped.
+        // A rule that generated code cannot enforce is an error.
         .fail_on_runtime_only(true)
         .extern_path(".google.api", "::google::api")
         .out_dir(out);
@@ -184,15 +190,14 @@ fn validation(set: &[u8], target: &Target, out: &Path) -> Result<(), Box<dyn Err
     Ok(fs::write(path, source)?)
 }
 
-/// Leaves out the implementations for messages of another crate, which has them already. The generator writes one item
-/// after the other, each of which ends with a brace at the start of a line.
+/// Removes implementations for messages of another crate, which has them already. Each generated item ends with a brace at
+/// the start of a line.
 fn without_imported(source: &str) -> String {
     let is_imported = |item: &&str| item.lines().any(|line| line.starts_with("impl ") && line.contains(" for ::"));
     source.split_inclusive("\n}\n").filter(|item| !is_imported(item)).collect()
 }
 
-/// A `Debug` that shows every field but those marked `debug_redact`, of which the checks of a contract leave none inside a
-/// oneof.
+/// A `Debug` that redacts fields marked `debug_redact`. Validation of the contract ensures that none is inside a oneof.
 fn redacted_debug(message: &MessageDescriptor) -> String {
     let plain = message.fields().filter(|field| !is_in_oneof(field)).map(|field| {
         let name = field.name().to_snake_case();
@@ -223,15 +228,15 @@ fn is_secret(field: &FieldDescriptor) -> bool {
     field.options().get_field_by_name("debug_redact").and_then(|value| value.as_bool()).unwrap_or_default()
 }
 
-/// A synthetic oneof is how a proto3 `optional` field is described; in Rust it is a field like others.
+/// The synthetic oneof of a proto3 `optional` field does not count; in Rust it is a plain field.
 fn is_in_oneof(field: &FieldDescriptor) -> bool {
     field.containing_oneof().is_some_and(|oneof| !oneof.is_synthetic())
 }
 
-/// A message's path, seen from where the modules of its packages are.
+/// The Rust path of a message, relative to the modules of the packages.
 fn rust_path(message: &MessageDescriptor) -> String {
     let mut path: Vec<String> =
-        message.package_name().split('.').map(|step| identifier(&step.to_snake_case())).collect();
+        message.package_name().split('.').map(|segment| identifier(&segment.to_snake_case())).collect();
     let mut parents = Vec::new();
     let mut parent = message.parent_message();
     while let Some(outer) = parent {
@@ -243,7 +248,7 @@ fn rust_path(message: &MessageDescriptor) -> String {
     path.join("::")
 }
 
-/// A name as prost writes it: a keyword becomes a raw identifier.
+/// A Rust identifier in the style of prost: a keyword becomes a raw identifier.
 fn identifier(name: &str) -> String {
     const KEYWORDS: [&str; 48] = [
         "abstract", "as", "async", "await", "become", "box", "break", "const", "continue", "do", "dyn", "else", "enum",
@@ -265,7 +270,7 @@ mod tests {
     use super::*;
     use crate::Builder;
 
-    /// Compiles a contract with this message, and generates its code.
+    /// Compiles a contract with this message and generates its code.
     fn generate(message: &str) -> Result<(), String> {
         let folder = tempfile::tempdir().unwrap();
         let source = format!(
@@ -284,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rule_for_values_that_generated_code_cannot_enforce_is_refused() {
+    fn a_validation_rule_that_generated_code_cannot_enforce_is_rejected() {
         assert_eq!(generate("message M { string text = 1 [(buf.validate.field).string.max_len = 3]; }"), Ok(()));
         let cel = "{ id: \"text.x\" message: \"is not x\" expression: \"this != 'x'\" }";
         let error =

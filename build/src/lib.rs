@@ -1,4 +1,4 @@
-//! Compiles a contract: what the `build.rs` of a service calls.
+//! Compiles contracts, for the `build.rs` of a service.
 //!
 //! ```no_run
 //! // build.rs
@@ -9,18 +9,18 @@
 //!
 //! Every `.proto` file under `proto/` becomes part of the contract. They may import `drystone/access/v1/access.proto` and
 //! Drystone's other files, `google/api`, `google/rpc`, `google/protobuf` and `buf/validate`, without copies of their own.
-//! A contract that leaves a question open (an RPC without a rule, a service without a workload, a path variable that
-//! names no field) does not build; every finding names the RPC and what to do.
+//! The build fails if the contract is invalid (an RPC without a rule, a service without a workload, a path variable that
+//! is not a field); every finding names the RPC and what to do.
 //!
-//! The crate takes the result in with `drystone::include_contract!();`, as one module for each package (`acme::orders::v1`
-//! for `acme.orders.v1`) and `CONTRACT`:
+//! The crate includes the result with `drystone::include_contract!();`, as one module for each package
+//! (`acme::orders::v1` for `acme.orders.v1`) and `CONTRACT`:
 //!
-//! | made | from |
+//! | generated | from |
 //! |---|---|
 //! | messages, typed clients and servers | the messages and services |
-//! | validation of requests, on the server's side alone | `buf.validate` |
-//! | a `Debug` that shows no secret | `debug_redact` |
-//! | `CONTRACT`, an [`EncodedContract`] | the descriptor set, byte for byte, without comments of other projects |
+//! | validation of requests, in servers only | `buf.validate` |
+//! | a `Debug` that redacts secrets | `debug_redact` |
+//! | `CONTRACT`, an [`EncodedContract`] | the descriptor set, without comments of third-party files |
 
 mod generate;
 mod protoc;
@@ -36,7 +36,7 @@ use drystone_contract::{Contract, Contracts, EncodedContract, files};
 
 pub use self::protoc::ProtocError;
 
-/// Drystone's own contracts, and the files of others that they import.
+/// Drystone's contracts, and the third-party files that they import.
 const PLATFORM_PROTO: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../proto");
 
 /// Compiles one contract.
@@ -47,12 +47,12 @@ pub struct Builder {
     is_platform: bool,
 }
 
-/// A contract that has been compiled and checked.
+/// A compiled, valid contract.
 #[derive(Debug)]
 pub struct Compiled {
     /// The contract.
     pub contract: Contract,
-    /// The names of its own files, relative to its folder: `acme/orders/v1/orders.proto`.
+    /// The names of its own files, relative to the proto folder: `acme/orders/v1/orders.proto`.
     pub files: Vec<String>,
 }
 
@@ -63,8 +63,7 @@ impl Builder {
         Self { proto: proto.into(), includes: Vec::new(), is_platform: false }
     }
 
-    /// Finds imports in this folder as well: the contract of another service, whose workloads and permissions rules may
-    /// then name.
+    /// Adds an import path: the contract of another service, whose workloads and permissions rules can then name.
     #[must_use]
     pub fn include(mut self, folder: impl Into<PathBuf>) -> Self {
         self.includes.push(folder.into());
@@ -79,7 +78,7 @@ impl Builder {
         self
     }
 
-    /// Does all of it for a build script, and prints what is wrong.
+    /// Runs as a build script: writes the sources, or prints the errors.
     #[must_use]
     pub fn run(self) -> ExitCode {
         match self.write() {
@@ -94,7 +93,7 @@ impl Builder {
     /// Compiles and writes the sources to `OUT_DIR`.
     ///
     /// # Errors
-    /// The files do not compile, the contract is incomplete, or something cannot be read or written.
+    /// The files do not compile, the contract is invalid, or a file cannot be read or written.
     pub fn write(&self) -> Result<(), Box<dyn Error>> {
         let out = PathBuf::from(env::var("OUT_DIR")?);
         println!("cargo::rerun-if-changed={}", self.proto.display());
@@ -105,7 +104,7 @@ impl Builder {
         generate::write(&compiled, self.is_platform, &out)
     }
 
-    /// Compiles and checks, without generating anything. `scratch` is a folder for files in between.
+    /// Compiles and validates without generating code. `scratch` is a folder for temporary files.
     ///
     /// # Errors
     /// As [`Builder::write`].
@@ -122,8 +121,8 @@ impl Builder {
         roots.extend(self.includes.iter().cloned());
         let set = protoc::compile(&roots, &files, scratch)?;
         let files: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
-        let is_own = |name: &str| files.iter().any(|file| file == name) && !is_of_others(name);
-        let set = without_comments(&set, is_own)?;
+        let is_own = |name: &str| files.iter().any(|file| file == name) && !is_third_party(name);
+        let set = without_third_party_comments(&set, is_own)?;
 
         if self.is_platform {
             let contract = Contract::decode(EncodedContract::platform("drystone", set.leak()))?;
@@ -142,9 +141,8 @@ impl Builder {
     }
 }
 
-/// The same descriptor set, with comments in our own files alone: those of others make up most of it, and nobody reads them
-/// here.
-fn without_comments(set: &[u8], is_own: impl Fn(&str) -> bool) -> Result<Vec<u8>, Box<dyn Error>> {
+/// Removes the comments of third-party files from a descriptor set: they are most of its size and are not used.
+fn without_third_party_comments(set: &[u8], is_own: impl Fn(&str) -> bool) -> Result<Vec<u8>, Box<dyn Error>> {
     let mut kept = Vec::with_capacity(set.len());
     for file in files::files(set)? {
         if is_own(file.name) {
@@ -156,7 +154,7 @@ fn without_comments(set: &[u8], is_own: impl Fn(&str) -> bool) -> Result<Vec<u8>
     Ok(kept)
 }
 
-/// Files that are vendored for others' tools to find, and are nobody's contract.
-fn is_of_others(name: &str) -> bool {
+/// Whether this is a third-party file, vendored for other tools, and not part of a contract.
+fn is_third_party(name: &str) -> bool {
     name.starts_with("google/") || name.starts_with("buf/")
 }

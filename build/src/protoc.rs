@@ -1,4 +1,4 @@
-//! Runs the prebuilt protoc.
+//! Runs the vendored protoc.
 //!
 //! `buf/validate/validate.proto` comes from the descriptor set inside `prost-protovalidate-types`.
 
@@ -9,7 +9,7 @@ use std::{
     process::Command,
 };
 
-/// Every `.proto` file under `root`, sorted, relative to it.
+/// All `.proto` files under `root`, sorted, relative to it.
 pub(crate) fn files_under(root: &Path) -> io::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     let mut folders = vec![root.to_path_buf()];
@@ -27,13 +27,13 @@ pub(crate) fn files_under(root: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// What protoc printed about files that do not compile.
+/// The output of protoc for files that do not compile.
 #[derive(Debug)]
 pub struct ProtocError(String);
 
 impl fmt::Display for ProtocError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "protoc refuses the contract:\n{}", self.0)
+        write!(f, "protoc rejected the contract:\n{}", self.0)
     }
 }
 
@@ -43,7 +43,7 @@ impl Error for ProtocError {}
 /// included, custom options intact.
 ///
 /// # Errors
-/// [`ProtocError`], when it found the files wrong.
+/// [`ProtocError`] if the files do not compile.
 pub(crate) fn compile(roots: &[PathBuf], files: &[PathBuf], scratch: &Path) -> Result<Vec<u8>, Box<dyn Error>> {
     let validate = scratch.join("buf_validate.binpb");
     fs::write(&validate, prost_protovalidate_types::DESCRIPTOR_POOL.encode_to_vec())?;

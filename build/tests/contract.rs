@@ -1,4 +1,4 @@
-//! A contract that leaves a question open does not build, and the refusal names the RPC and what is missing.
+//! Validation of contracts: each error names the RPC and what to do.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
@@ -17,13 +17,13 @@ const HEAD: &str = "syntax = \"proto3\"; package acme.stone.v1; \
     import \"drystone/access/v1/access.proto\"; import \"google/api/annotations.proto\"; \
     message M { string text = 1; M inner = 2; repeated string texts = 3; map<string, string> labels = 4; }\n";
 
-/// Compiles one file, as a contract of the service `stone` of another team.
-fn read(source: &str) -> Result<Contract, String> {
-    read_files(&[("acme/stone/v1/stone.proto", &format!("{HEAD}{source}"))])
+/// Compiles one file as a contract of the third-party service `stone`.
+fn compile(source: &str) -> Result<Contract, String> {
+    compile_files(&[("acme/stone/v1/stone.proto", &format!("{HEAD}{source}"))])
 }
 
 /// Compiles these files as one contract.
-fn read_files(files: &[(&str, &str)]) -> Result<Contract, String> {
+fn compile_files(files: &[(&str, &str)]) -> Result<Contract, String> {
     let folder = tempfile::tempdir().unwrap();
     let root = write(folder.path(), files);
     let compiled = Builder::new(&root).compile(folder.path()).map_err(|error| error.to_string())?;
@@ -40,8 +40,8 @@ fn write(folder: &Path, files: &[(&str, &str)]) -> PathBuf {
     root
 }
 
-/// The descriptor set of one file as protoc alone writes it, without any check of ours.
-fn unchecked(source: &str) -> Vec<u8> {
+/// The descriptor set of one file from protoc, without validation.
+fn unvalidated(source: &str) -> Vec<u8> {
     let folder = tempfile::tempdir().unwrap();
     let root = write(folder.path(), &[("stone.proto", &format!("{HEAD}{source}"))]);
     let output = folder.path().join("stone.binpb");
@@ -61,13 +61,13 @@ fn unchecked(source: &str) -> Vec<u8> {
 
 const PLATFORM: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../proto");
 
-/// The findings about a service whose single RPC `Lay` has these options, beside an idempotency level.
+/// The findings for a service with one RPC `Lay` with these options and an idempotency level.
 fn findings(options: &str) -> String {
-    read(&service(&format!("option idempotency_level = NO_SIDE_EFFECTS; {options}")))
-        .expect_err("the contract was accepted")
+    compile(&service(&format!("option idempotency_level = NO_SIDE_EFFECTS; {options}")))
+        .expect_err("the contract is valid")
 }
 
-/// The one finding about such a service.
+/// The only finding for such a service.
 fn finding(options: &str) -> String {
     let findings = findings(options);
     let lines: Vec<&str> = findings.lines().skip(1).map(str::trim).collect();
@@ -83,8 +83,8 @@ const WORKLOAD: &str = "option (drystone.access.v1.workload) = \"stone\";";
 const RULE: &str = "option (drystone.access.v1.rule)";
 
 #[test]
-fn a_valid_contract_is_read_whole() {
-    let contract = read(&format!(
+fn a_valid_contract_is_decoded_completely() {
+    let contract = compile(&format!(
         "service StoneService {{ {WORKLOAD}
          option (drystone.access.v1.permissions) = {{ name: \"stones:lay\" description: \"Lay.\" }};
          option (drystone.access.v1.clients) = \"quarry-job\";
@@ -108,18 +108,18 @@ fn a_valid_contract_is_read_whole() {
 }
 
 #[test]
-fn each_fault_of_a_rule_names_the_rpc_and_what_to_do() {
+fn each_error_in_a_rule_names_the_rpc_and_what_to_do() {
     for (options, expected) in [
         ("", "has no access rule: add `option (drystone.access.v1.rule)`"),
-        ("option (drystone.access.v1.rule) = { subject: SUBJECT_NONE };", "its access rule names no callers"),
-        ("option (drystone.access.v1.rule) = { callers: \"edge\" };", "does not state a subject"),
+        ("option (drystone.access.v1.rule) = { subject: SUBJECT_NONE };", "its access rule has no callers"),
+        ("option (drystone.access.v1.rule) = { callers: \"edge\" };", "has no subject"),
         (
             "option (drystone.access.v1.rule) = { callers: \"edge\" subject: SUBJECT_NONE max_auth_age: { seconds: 5 } };",
-            "which only SUBJECT_USER can have",
+            "which needs SUBJECT_USER",
         ),
         (
             "option (drystone.access.v1.rule) = { callers: \"edge\" subject: SUBJECT_USER max_auth_age: { seconds: -5 } };",
-            "has a `max_auth_age` that is no positive duration",
+            "has a `max_auth_age` that is not a positive duration",
         ),
     ] {
         let finding = finding(options);
@@ -128,12 +128,12 @@ fn each_fault_of_a_rule_names_the_rpc_and_what_to_do() {
 }
 
 #[test]
-fn rules_name_only_what_there_is() {
+fn unknown_callers_and_permissions_are_rejected() {
     let caller = finding(&format!("{RULE} = {{ callers: [\"edge\", \"sotne\"] subject: SUBJECT_NONE }};"));
     assert!(caller.contains("acme.stone.v1.StoneService/Lay: names the unknown caller `sotne`; known are"), "{caller}");
-    let ours = drystone_platform();
-    let words = ["any", "edge", "ingress", "operator", "outside", "stone"].into_iter();
-    let known: BTreeSet<_> = words.chain(ours.workloads().iter().map(String::as_str)).collect();
+    let platform = drystone_platform();
+    let special_names = ["any", "edge", "ingress", "operator", "outside", "stone"].into_iter();
+    let known: BTreeSet<_> = special_names.chain(platform.workloads().iter().map(String::as_str)).collect();
     let known: Vec<_> = known.into_iter().collect();
     assert!(caller.ends_with(&format!("known are {}", known.join(", "))), "{caller}");
     let permission =
@@ -142,12 +142,12 @@ fn rules_name_only_what_there_is() {
 }
 
 #[test]
-fn a_service_says_which_workload_serves_it() {
+fn a_service_requires_a_workload() {
     let rule =
         format!("option idempotency_level = IDEMPOTENT; {RULE} = {{ callers: \"edge\" subject: SUBJECT_NONE }};");
     let error =
-        |option: &str| read(&format!("service S {{ {option} rpc Lay(M) returns (M) {{ {rule} }} }}")).unwrap_err();
-    assert!(error("").contains("acme.stone.v1.S: does not say which workload serves it"));
+        |option: &str| compile(&format!("service S {{ {option} rpc Lay(M) returns (M) {{ {rule} }} }}")).unwrap_err();
+    assert!(error("").contains("acme.stone.v1.S: has no workload"));
     for name in ["edge", "outside", "any", "operator", "Stone", "a/b", ""] {
         let found = error(&format!("option (drystone.access.v1.workload) = \"{name}\";"));
         assert!(found.contains("workload"), "{name}: {found}");
@@ -157,12 +157,12 @@ fn a_service_says_which_workload_serves_it() {
 }
 
 #[test]
-fn a_permission_is_a_resource_and_an_action_in_lower_case() {
+fn a_permission_name_is_a_resource_and_an_action_in_lower_case() {
     let declared = |name: &str| {
         let option = format!("option (drystone.access.v1.permissions) = {{ name: \"{name}\" description: \"Lay.\" }};");
         let rpc =
             format!("option idempotency_level = IDEMPOTENT; {RULE} = {{ callers: \"edge\" subject: SUBJECT_NONE }};");
-        read(&format!("service S {{ {WORKLOAD} {option} rpc Lay(M) returns (M) {{ {rpc} }} }}"))
+        compile(&format!("service S {{ {WORKLOAD} {option} rpc Lay(M) returns (M) {{ {rpc} }} }}"))
     };
     for name in
         ["", "stones", "stones:", ":lay", "Stones:lay", "stones:Lay", "stones:lay:all", "stones lay", "stones:l y"]
@@ -177,64 +177,64 @@ fn a_permission_is_a_resource_and_an_action_in_lower_case() {
 }
 
 #[test]
-fn a_secret_inside_a_oneof_is_refused_in_every_contract() {
+fn a_redacted_field_inside_a_oneof_is_rejected() {
     let rpc = service(&format!("option idempotency_level = IDEMPOTENT; {OPEN}"));
     let hidden =
         format!("message Key {{ message Part {{ oneof kind {{ string pin = 1 [debug_redact = true]; }} }} }} {rpc}");
     let expected = "acme.stone.v1.Key.Part.pin: is marked debug_redact inside a oneof";
-    let built = read(&hidden).unwrap_err();
+    let built = compile(&hidden).unwrap_err();
     assert!(built.contains(expected), "{built}");
-    let file = EncodedContract::from_bytes("stone.binpb", unchecked(&hidden));
+    let file = EncodedContract::from_bytes("stone.binpb", unvalidated(&hidden));
     let loaded = Contracts::load([file]).unwrap_err().to_string();
     assert!(loaded.contains("stone.binpb") && loaded.contains(expected), "{loaded}");
 
     let valid = format!(
         "message Key {{ optional string pin = 1 [debug_redact = true]; oneof kind {{ string name = 2; }} }} {rpc}"
     );
-    read(&valid).unwrap();
-    Contracts::load([EncodedContract::from_bytes("stone.binpb", unchecked(&valid))]).unwrap();
+    compile(&valid).unwrap();
+    Contracts::load([EncodedContract::from_bytes("stone.binpb", unvalidated(&valid))]).unwrap();
 }
 
 #[test]
-fn an_idempotency_level_is_stated() {
+fn an_idempotency_level_is_required() {
     let rule = format!("{RULE} = {{ callers: \"edge\" subject: SUBJECT_NONE }};");
-    let error = read(&service(&rule)).unwrap_err();
-    assert!(error.contains("does not say whether it may be sent again"), "{error}");
-    assert!(read(&service(&format!("option idempotency_level = IDEMPOTENCY_UNKNOWN; {rule}"))).is_ok());
+    let error = compile(&service(&rule)).unwrap_err();
+    assert!(error.contains("does not state whether it can be retried"), "{error}");
+    assert!(compile(&service(&format!("option idempotency_level = IDEMPOTENCY_UNKNOWN; {rule}"))).is_ok());
 }
 
 const OPEN: &str = "option (drystone.access.v1.rule) = { callers: \"outside\" subject: SUBJECT_NONE };";
 
 #[test]
-fn a_rest_path_fits_its_rpc() {
+fn rest_bindings_are_validated() {
     for (http, expected) in [
-        ("get: \"v1/x\"", "does not begin with `/`"),
-        ("get: \"/v1/{text\"", "does not close"),
-        ("get: \"/v1/{nope}\"", "fills the field `nope` from the path, which is not there"),
-        ("get: \"/v1/{inner}\"", "no single value"),
-        ("get: \"/v1/{texts}\"", "no single value"),
-        ("get: \"/v1/{labels}\"", "no single value"),
-        ("post: \"/v1/x\" body: \"nope\"", "its body into the unknown field `nope`"),
+        ("get: \"v1/x\"", "does not start with `/`"),
+        ("get: \"/v1/{text\"", "not closed"),
+        ("get: \"/v1/{nope}\"", "has the path variable `nope`, which is not a field of the request"),
+        ("get: \"/v1/{inner}\"", "not a single value"),
+        ("get: \"/v1/{texts}\"", "not a single value"),
+        ("get: \"/v1/{labels}\"", "not a single value"),
+        ("post: \"/v1/x\" body: \"nope\"", "its body to the unknown field `nope`"),
         ("get: \"/v1/x\" response_body: \"text\"", "uses `response_body`"),
         ("get: \"/v1/x\" body: \"*\"", "has a body on a GET"),
         ("body: \"*\"", "without method and path"),
         (
             "custom: {kind: \"BAD KIND\" path: \"/v1/x\"}",
-            "names the method `BAD KIND`; a custom one has the letters A-Z",
+            "names the method `BAD KIND`; a custom method has only the letters A-Z",
         ),
         ("custom: {kind: \"report\" path: \"/v1/x\"}", "names the method `report`"),
         ("custom: {kind: \"M-SEARCH\" path: \"/v1/x\"}", "names the method `M-SEARCH`"),
         ("custom: {kind: \"*\" path: \"/v1/x\"}", "names the method `*`"),
         ("custom: {kind: \"\" path: \"/v1/x\"}", "names the method ``"),
-        ("custom: {kind: \"CONNECT\" path: \"/v1/x\"}", "is none of CONNECT, OPTIONS, TRACE"),
-        ("custom: {kind: \"OPTIONS\" path: \"/v1/x\"}", "is none of CONNECT, OPTIONS, TRACE"),
-        ("custom: {kind: \"TRACE\" path: \"/v1/x\"}", "is none of CONNECT, OPTIONS, TRACE"),
+        ("custom: {kind: \"CONNECT\" path: \"/v1/x\"}", "is not one of CONNECT, OPTIONS, TRACE"),
+        ("custom: {kind: \"OPTIONS\" path: \"/v1/x\"}", "is not one of CONNECT, OPTIONS, TRACE"),
+        ("custom: {kind: \"TRACE\" path: \"/v1/x\"}", "is not one of CONNECT, OPTIONS, TRACE"),
         ("custom: {kind: \"HEAD\" path: \"/v1/x\"} body: \"*\"", "has a body on a HEAD"),
-        ("get: \"/health\"", "`GET /health`, which matches `/health`, the edge's own health"),
-        ("post: \"/health\"", "the edge's own health"),
-        ("get: \"/{text}\"", "the edge's own health"),
-        ("get: \"/{text=**}\"", "the edge's own health"),
-        ("get: \"/health/**\"", "the edge's own health"),
+        ("get: \"/health\"", "`GET /health`, which matches `/health`, reserved for the health of the edge"),
+        ("post: \"/health\"", "reserved for the health of the edge"),
+        ("get: \"/{text}\"", "reserved for the health of the edge"),
+        ("get: \"/{text=**}\"", "reserved for the health of the edge"),
+        ("get: \"/health/**\"", "reserved for the health of the edge"),
         ("get: \"/v1/{text}\" additional_bindings {get: \"/v1/{inner.text}\"}", "match the same requests"),
         ("get: \"/v1/{text}/x\" additional_bindings {get: \"/v1/y/{text}\"}", "match the same requests"),
     ] {
@@ -254,42 +254,42 @@ fn a_rest_path_fits_its_rpc() {
     ] {
         let options =
             format!("option idempotency_level = NO_SIDE_EFFECTS; option (google.api.http) = {{{http}}}; {OPEN}");
-        read(&service(&options)).unwrap_or_else(|error| panic!("{http}: {error}"));
+        compile(&service(&options)).unwrap_or_else(|error| panic!("{http}: {error}"));
     }
 }
 
 #[test]
-fn what_is_reached_from_outside_says_so() {
+fn a_rest_path_requires_the_caller_outside_and_no_side_effects_for_reads() {
     let get = "option (google.api.http) = { get: \"/v1/stones\" };";
     let closed = finding(&format!("{get} {RULE} = {{ callers: \"edge\" subject: SUBJECT_NONE }};"));
     assert!(closed.contains("has the REST path `GET /v1/stones` but does not list `outside`"), "{closed}");
-    let changing = read(&service(&format!("option idempotency_level = IDEMPOTENT; {get} {OPEN}"))).unwrap_err();
-    assert!(changing.contains("only what has NO_SIDE_EFFECTS can be a GET"), "{changing}");
+    let changing = compile(&service(&format!("option idempotency_level = IDEMPOTENT; {get} {OPEN}"))).unwrap_err();
+    assert!(changing.contains("a GET needs NO_SIDE_EFFECTS"), "{changing}");
     let head = "option (google.api.http) = { custom: {kind: \"HEAD\" path: \"/v1/stones\"} };";
-    let changing = read(&service(&format!("option idempotency_level = IDEMPOTENT; {head} {OPEN}"))).unwrap_err();
-    assert!(changing.contains("only what has NO_SIDE_EFFECTS can be a HEAD"), "{changing}");
-    let stream = read(&format!(
+    let changing = compile(&service(&format!("option idempotency_level = IDEMPOTENT; {head} {OPEN}"))).unwrap_err();
+    assert!(changing.contains("a HEAD needs NO_SIDE_EFFECTS"), "{changing}");
+    let stream = compile(&format!(
         "service S {{ {WORKLOAD} rpc Lay(M) returns (stream M) {{ option idempotency_level = NO_SIDE_EFFECTS; {get} {OPEN} }} }}"
     ));
-    assert!(stream.unwrap_err().contains("is a stream, which is not carried over REST"));
+    assert!(stream.unwrap_err().contains("is streaming, which REST does not support"));
     let ours = findings(&format!("option (google.api.http) = {{ get: \"/v1/users/{{text}}\" }}; {OPEN}"));
     assert!(ours.contains(" overlaps ") && ours.contains("drystone.user.v1.UserService/GetUser"), "{ours}");
 }
 
 #[test]
-fn a_policy_fits_its_rpc() {
+fn policies_are_validated() {
     let policy = |policy: &str| findings(&format!("option (drystone.access.v1.policy) = {{{policy}}}; {OPEN}"));
     assert!(policy("deadline: {default: {seconds: 3} max: {seconds: 2}}").contains("longer than its maximum"));
-    assert!(policy("deadline: {default: {seconds: 0}}").contains("`deadline.default` that is no positive duration"));
+    assert!(policy("deadline: {default: {seconds: 0}}").contains("`deadline.default` that is not a positive duration"));
     assert!(policy("limit: \"Sign In\"").contains("names the limit `Sign In`"));
     let user = format!("{RULE} = {{ callers: \"outside\" subject: SUBJECT_USER }};");
     let kept = findings(&format!("option (drystone.access.v1.policy) = {{cache_max_age: {{seconds: 1}}}}; {user}"));
-    assert!(kept.contains("lets anybody keep its answer"), "{kept}");
+    assert!(kept.contains("has a `cache_max_age`, which needs SUBJECT_NONE"), "{kept}");
 }
 
 #[test]
-fn every_finding_is_told_at_once() {
-    let error = read(&format!(
+fn all_findings_are_reported_together() {
+    let error = compile(&format!(
         "service StoneService {{ {WORKLOAD} rpc Lay(M) returns (M) {{}} rpc Lift(M) returns (M) {{ \
          option (drystone.access.v1.rule) = {{ permission: \"x:y\" }}; }} }}"
     ))
@@ -298,19 +298,19 @@ fn every_finding_is_told_at_once() {
 }
 
 #[test]
-fn a_file_that_does_not_compile_is_refused_by_protoc() {
-    let error = read("message {").unwrap_err();
-    assert!(error.contains("protoc refuses the contract") && error.contains("stone.proto:2"), "{error}");
+fn a_file_that_does_not_compile_is_rejected_by_protoc() {
+    let error = compile("message {").unwrap_err();
+    assert!(error.contains("protoc rejected the contract") && error.contains("stone.proto:2"), "{error}");
 }
 
 #[test]
-fn contracts_that_clash_are_refused_by_both_names() {
+fn a_conflict_names_both_contracts() {
     let rpc = format!(
         "option idempotency_level = NO_SIDE_EFFECTS; option (google.api.http) = {{ get: \"/v1/stones\" }}; {OPEN}"
     );
     let permission = "option (drystone.access.v1.permissions) = { name: \"stones:lay\" description: \"Lay.\" };";
     let source = format!("service StoneService {{ {WORKLOAD} {permission} rpc Lay(M) returns (M) {{ {rpc} }} }}");
-    let one = read(&source).unwrap();
+    let one = compile(&source).unwrap();
     let named = |name: &str| EncodedContract::from_bytes(name, one.descriptor_set());
     let error = Contracts::load([named("one.binpb"), named("two.binpb")]).unwrap_err().to_string();
     for kind in ["service `acme.stone.v1.StoneService`", "workload `stone`", "permission `stones:lay`"] {
@@ -320,7 +320,7 @@ fn contracts_that_clash_are_refused_by_both_names() {
         .replace("StoneService", "RockService")
         .replace("\"stone\"", "\"rock\"")
         .replace("stones:lay", "rocks:lay");
-    let other = EncodedContract::from_bytes("rock.binpb", read(&other).unwrap().descriptor_set());
+    let other = EncodedContract::from_bytes("rock.binpb", compile(&other).unwrap().descriptor_set());
     let error = Contracts::load([named("stone.binpb"), other]).unwrap_err().to_string();
     assert!(
         error.contains(
@@ -331,7 +331,7 @@ fn contracts_that_clash_are_refused_by_both_names() {
     );
 }
 
-/// A contract with one RPC for each of these bindings, and names of its own.
+/// A contract with one RPC for each of these bindings, and unique names.
 fn bound(name: &str, bindings: &[&str]) -> EncodedContract {
     let rpcs: Vec<String> = bindings
         .iter()
@@ -345,11 +345,11 @@ fn bound(name: &str, bindings: &[&str]) -> EncodedContract {
         .collect();
     let source =
         format!("service {name}Service {{ option (drystone.access.v1.workload) = \"{name}\"; {} }}", rpcs.concat());
-    EncodedContract::from_bytes(format!("{name}.binpb"), unchecked(&source))
+    EncodedContract::from_bytes(format!("{name}.binpb"), unvalidated(&source))
 }
 
 #[test]
-fn a_contract_takes_no_requests_from_another_one() {
+fn overlapping_rest_paths_of_two_contracts_are_rejected() {
     for (ours, theirs) in [
         ("get: \"/v1/rocks/{text}\"", "get: \"/v1/rocks/admins\""),
         ("get: \"/v1/rocks/{text}\"", "get: \"/v1/rocks/**\""),
@@ -374,7 +374,7 @@ fn a_contract_takes_no_requests_from_another_one() {
 }
 
 #[test]
-fn routes_that_share_no_request_may_be_in_two_contracts() {
+fn disjoint_rest_paths_of_two_contracts_are_allowed() {
     for (ours, theirs) in [
         ("get: \"/v1/rocks/{text}\"", "get: \"/v1/rocks\""),
         ("get: \"/v1/rocks/{text}\"", "get: \"/v1/rocks/{text}/parts\""),
@@ -388,7 +388,7 @@ fn routes_that_share_no_request_may_be_in_two_contracts() {
 }
 
 #[test]
-fn within_a_contract_the_more_specific_route_is_meant() {
+fn the_more_specific_rest_path_of_a_contract_is_allowed() {
     let get = "get: \"/v1/rocks/{text}\"";
     let specific = ["get: \"/v1/rocks/admins\"", "get: \"/v1/rocks/**\"", "post: \"/v1/rocks/{text}:block\""];
     Contracts::load([bound("one", &[&[get], &specific[..]].concat())]).unwrap();
@@ -396,7 +396,7 @@ fn within_a_contract_the_more_specific_route_is_meant() {
     assert!(error.to_string().contains("matches requests of"), "{error}");
 }
 
-/// A contract of the service `name` with a file `common/v1/common.proto` in which `Size` has this field.
+/// A contract of the service `name` with a file `common/v1/common.proto` where `Size` has this field.
 fn sized(name: &str, field: &str) -> EncodedContract {
     let common = format!("syntax = \"proto3\"; package common.v1; message Size {{ {field} = 1; }}");
     let service = format!(
@@ -407,24 +407,24 @@ fn sized(name: &str, field: &str) -> EncodedContract {
          {RULE} = {{ callers: \"any\" subject: SUBJECT_NONE }}; }} }}"
     );
     let files = [("common/v1/common.proto", &*common), (&*format!("acme/{name}/v1/{name}.proto"), &*service)];
-    let contract = read_files(&files).unwrap();
+    let contract = compile_files(&files).unwrap();
     EncodedContract::from_bytes(format!("{name}.binpb"), contract.descriptor_set())
 }
 
 #[test]
-fn each_contract_has_its_own_files_of_a_name() {
+fn contracts_can_have_different_files_of_the_same_name() {
     let contracts = Contracts::load([sized("rock", "int64 grams"), sized("stone", "string text")]).unwrap();
     for (number, (name, field)) in [("rock", "grams"), ("stone", "text")].into_iter().enumerate() {
         let path = format!("/acme.{name}.v1.SizeService/Measure");
         assert_eq!(&*contracts.method(&path).unwrap().workload, name);
-        let service = contracts.each()[number].pool().get_service_by_name(&path[1..path.len() - "/Measure".len()]);
+        let service = contracts.contracts()[number].pool().get_service_by_name(&path[1..path.len() - "/Measure".len()]);
         let input = service.unwrap().methods().next().unwrap().input();
         let fields: Vec<_> = input.fields().map(|field| field.name().to_owned()).collect();
         assert_eq!(fields, [field]);
     }
     let error = contracts.descriptor_set().unwrap_err().to_string();
     assert!(
-        error.contains("the contract stone.binpb cannot be used")
+        error.contains("the contract stone.binpb is invalid")
             && error
                 .contains("its file common/v1/common.proto differs from that of rock.binpb; export each from its own"),
         "{error}"
@@ -434,21 +434,21 @@ fn each_contract_has_its_own_files_of_a_name() {
 }
 
 #[test]
-fn a_file_that_is_no_contract_is_refused_by_its_name() {
+fn an_invalid_contract_file_is_rejected_by_name() {
     let load = |bytes: &[u8]| Contracts::load([EncodedContract::from_bytes("x.binpb", bytes)]).unwrap_err().to_string();
-    assert!(load(b"\xff\xff").contains("x.binpb") && load(b"\xff\xff").contains("is no descriptor set"));
+    assert!(load(b"\xff\xff").contains("x.binpb") && load(b"\xff\xff").contains("is not a descriptor set"));
     assert!(load(b"").contains("offers no service"));
 }
 
 #[test]
-fn a_contract_of_another_team_offers_nothing_in_our_packages() {
+fn a_third_party_contract_cannot_offer_services_in_platform_packages() {
     let contract = drystone_platform();
     let copy = EncodedContract::from_bytes("copy.binpb", contract.descriptor_set());
     assert!(Contracts::load([copy]).unwrap_err().to_string().contains("offers no service"));
 }
 
 #[test]
-fn comments_of_other_projects_are_left_out_and_nothing_else() {
+fn only_comments_of_third_party_files_are_removed() {
     let contract = drystone_platform();
     for file in contract.pool().files() {
         let proto = file.file_descriptor_proto();

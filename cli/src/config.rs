@@ -10,7 +10,7 @@ use std::{
 use drystone::contract::{Contracts, EncodedContract};
 use drystone_mesh::{
     client,
-    config::{self, ConfigError, Layers, LogConfig, Sources},
+    config::{self, ConfigError, ConfigSources, LayeredConfig, LogConfig},
     identity::TrustDomain,
     module::Stage,
 };
@@ -42,10 +42,10 @@ pub(crate) struct ConfigFile {
 
 impl ConfigFile {
     /// The file, if one is named, and the environment. Flags of the command may be added.
-    pub(crate) fn sources(&self) -> Sources {
+    pub(crate) fn sources(&self) -> ConfigSources {
         let file =
             self.file.clone().or_else(|| env::var_os(FILE_VARIABLE).filter(|file| !file.is_empty()).map(Into::into));
-        let sources = Sources::new().environment(env::vars_os());
+        let sources = ConfigSources::new().environment(env::vars_os());
         match file {
             Some(file) => sources.file(file),
             None => sources,
@@ -129,7 +129,7 @@ impl MeshConfig {
 
 impl Config {
     /// Loads and checks the configuration.
-    pub(crate) fn load(app: &App, sources: &Sources) -> Result<Self, ConfigError> {
+    pub(crate) fn load(app: &App, sources: &ConfigSources) -> Result<Self, ConfigError> {
         let mut defaults = config::defaults(&MeshConfig::default())?;
         let mut grpc_services = 0;
         for module in app.modules() {
@@ -142,9 +142,9 @@ impl Config {
             defaults.insert(module.name().to_owned(), service::defaults(*module, grpc_services)?.into());
             grpc_services += u16::from(module.port().is_none());
         }
-        let layers = Layers::read(sources, defaults)?;
+        let layers = LayeredConfig::read(sources, defaults)?;
         let is_section = |key: &str| app.modules().iter().any(|module| module.name() == key);
-        let mesh = layers.top(|key| !is_section(key))?;
+        let mesh = layers.extract_top_level(|key| !is_section(key))?;
         let services = app.modules().iter().map(|module| ServiceConfig::read(*module, &layers));
         let config = Self { mesh, services: services.collect::<Result<_, _>>()? };
         config.check().map_err(ConfigError::new)?;

@@ -26,11 +26,11 @@ use drystone_mesh::{
     clock::Clock,
     health::{Health, State},
     identity::Identity,
-    limit::Limits,
+    limit::LimiterFactory,
     module::{Context, Module, Shared, SharedLimits, Stage},
     node::TOKEN_CHECKS,
     telemetry::{Metrics, admin},
-    token::VerifierConfig,
+    token::TokenVerifierConfig,
 };
 use drystone_store::{Address, limit::RedisLimits, redis::SharedRedis};
 use http::Extensions;
@@ -168,12 +168,12 @@ fn shared(
     let (store, counted) = (config.mesh.limits.store, metrics.clone());
     let limits = SharedLimits::new(move || {
         Ok(match store {
-            LimitStore::Memory => Limits::in_process(&counted),
-            LimitStore::Redis => Limits::shared(Arc::new(RedisLimits::new(redis.get()?)), &counted),
+            LimitStore::Memory => LimiterFactory::in_process(&counted),
+            LimitStore::Redis => LimiterFactory::shared(Arc::new(RedisLimits::new(redis.get()?)), &counted),
         })
     });
     Shared {
-        tokens: VerifierConfig::new(issuer.clone(), drystone_auth::AUDIENCE),
+        tokens: TokenVerifierConfig::new(issuer.clone(), drystone_auth::AUDIENCE),
         issuer,
         peers,
         clock: Clock::system(),

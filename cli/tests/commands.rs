@@ -166,7 +166,7 @@ fn a_certificate_can_be_issued_for_one_workload() {
     assert!(listed.text().contains("spiffe://drystone.local/service/billing "), "{}", listed.text());
     assert!(shell.path("elsewhere/billing.pem").exists() && !shell.path("elsewhere/auth.pem").exists());
     assert!(
-        shell.run(&["certs", "issue", "../auth"]).complaint(1).starts_with("`../auth` cannot be a workload's name")
+        shell.run(&["certs", "issue", "../auth"]).complaint(1).starts_with("`../auth` is not a valid workload name")
     );
 }
 
@@ -190,7 +190,7 @@ fn an_invalid_configuration_fails_every_command_that_reads_it_with_code_2() {
     for command in [&["config", "check"][..], &["config", "show"], &["certs"]] {
         let ended = shell.run(&[command, &["--config", "mesh.toml"]].concat());
         let complaint = ended.complaint(2);
-        assert!(complaint.starts_with("`auth.listen_on` in mesh.toml is no known key; remove it"), "{complaint}");
+        assert!(complaint.starts_with("`auth.listen_on` in mesh.toml is not a known key; remove it"), "{complaint}");
         let ended = shell.run(&[command, &["--config", "missing.toml"]].concat());
         assert!(ended.complaint(2).ends_with("create it, or name another with --config"));
     }

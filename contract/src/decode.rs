@@ -1,4 +1,4 @@
-//! One contract, read and checked by itself.
+//! Decodes and validates one contract.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -11,10 +11,10 @@ use crate::{
     rest::{Binding, HEALTH_PATH},
 };
 
-/// The longest name of a workload: one label of a DNS name, which it often becomes.
-const MAX_WORKLOAD_NAME: usize = 63;
+/// The maximum length of a workload's name: that of a DNS label, since it is often used as one.
+const MAX_WORKLOAD_NAME_LENGTH: usize = 63;
 
-/// A contract in a descriptor pool of its own: files of the same name may differ between contracts.
+/// A contract with its own descriptor pool, since files of the same name may differ between contracts.
 #[derive(Debug, Clone)]
 pub struct Contract {
     encoded: EncodedContract,
@@ -27,122 +27,120 @@ pub struct Contract {
 }
 
 impl Contract {
-    /// Reads a contract and checks every RPC that it offers.
+    /// Decodes a contract and validates every RPC that it offers.
     ///
     /// # Errors
     /// [`ContractError`] with every finding.
     pub fn decode(encoded: EncodedContract) -> Result<Self, ContractError> {
-        let refused = |findings| ContractError { contract: encoded.name().to_owned(), findings };
+        let invalid = |findings| ContractError { contract: encoded.name().to_owned(), findings };
         let pool = DescriptorPool::decode(encoded.descriptor_set()).map_err(|error| {
             let advice = "write it with `protoc --include_imports --descriptor_set_out=FILE`";
-            refused(vec![format!("is no descriptor set with all its imports: {error}; {advice}")])
+            invalid(vec![format!("is not a descriptor set with all its imports: {error}; {advice}")])
         })?;
         let options = Options::of(&pool);
-        let mut reader = Reader { options, findings: Vec::new() };
+        let mut validator = Validator { options, findings: Vec::new() };
         let offered: Vec<_> = pool.services().filter(|service| encoded.offers(service.package_name())).collect();
         if offered.is_empty() {
-            reader.findings.push("offers no service".to_owned());
+            validator.findings.push("offers no service".to_owned());
         }
         let (mut services, mut methods, mut permissions) = (Vec::new(), Vec::new(), Vec::new());
         let (mut workloads, mut clients) = (BTreeSet::new(), BTreeSet::new());
         for service in &offered {
             services.push(service.full_name().to_owned());
-            let workload = reader.workload(service);
-            methods.extend(service.methods().filter_map(|method| reader.method(&method, &workload)).map(Arc::new));
-            permissions.extend(reader.permissions(service));
-            clients.extend(reader.options.clients(service));
+            let workload = validator.workload(service);
+            methods.extend(service.methods().filter_map(|method| validator.method(&method, &workload)).map(Arc::new));
+            permissions.extend(validator.permissions(service));
+            clients.extend(validator.options.clients(service));
             workloads.insert(workload.to_string());
         }
         let messages = pool.all_messages().filter(|message| encoded.offers(message.package_name()));
         for field in messages.flat_map(|message| message.fields().collect::<Vec<_>>()).filter(is_secret_in_oneof) {
             let name = field.full_name();
-            let fault = "is marked debug_redact inside a oneof, which cannot be redacted; move it out";
-            reader.findings.push(format!("{name}: {fault}"));
+            let finding = "is marked debug_redact inside a oneof, which cannot be redacted; move it out";
+            validator.findings.push(format!("{name}: {finding}"));
         }
-        if !reader.findings.is_empty() {
-            return Err(refused(reader.findings));
+        if !validator.findings.is_empty() {
+            return Err(invalid(validator.findings));
         }
         Ok(Self { encoded, pool, services, workloads, clients, methods, permissions })
     }
 
-    /// What errors call it.
+    /// The name in error messages.
     #[must_use]
     pub fn name(&self) -> &str {
         self.encoded.name()
     }
 
-    /// The encoded `FileDescriptorSet`, as it was read.
+    /// The encoded `FileDescriptorSet`.
     #[must_use]
     pub fn descriptor_set(&self) -> &[u8] {
         self.encoded.descriptor_set()
     }
 
-    /// The same without a lifetime, if the contract is compiled in.
+    /// The encoded `FileDescriptorSet` if the contract is embedded.
     #[must_use]
     pub fn static_descriptor_set(&self) -> Option<&'static [u8]> {
         self.encoded.static_descriptor_set()
     }
 
-    /// Its descriptors.
+    /// The descriptor pool.
     #[must_use]
     pub fn pool(&self) -> &DescriptorPool {
         &self.pool
     }
 
-    /// The full names of the services that it offers.
+    /// The full names of the offered services.
     #[must_use]
     pub fn services(&self) -> &[String] {
         &self.services
     }
 
-    /// The workloads that serve them.
+    /// The workloads that serve the offered services.
     #[must_use]
     pub fn workloads(&self) -> &BTreeSet<String> {
         &self.workloads
     }
 
-    /// Workloads that serve nothing, and that rules may name.
+    /// Workloads that only call, and that rules can list.
     #[must_use]
     pub fn clients(&self) -> &BTreeSet<String> {
         &self.clients
     }
 
-    /// The RPCs that it offers.
+    /// The offered RPCs.
     #[must_use]
     pub fn methods(&self) -> &[Arc<Method>] {
         &self.methods
     }
 
-    /// The permissions that it declares.
+    /// The declared permissions.
     #[must_use]
     pub fn permissions(&self) -> &[Permission] {
         &self.permissions
     }
 }
 
-struct Reader {
+struct Validator {
     options: Options,
     findings: Vec<String>,
 }
 
-impl Reader {
+impl Validator {
     fn workload(&mut self, service: &ServiceDescriptor) -> Arc<str> {
         let name = service.full_name();
         let workload = self.options.workload(service).unwrap_or_default();
         if workload.is_empty() {
-            self.findings.push(format!(
-                "{name}: does not say which workload serves it: add `option (drystone.access.v1.workload) = \"NAME\"`"
-            ));
+            self.findings
+                .push(format!("{name}: has no workload: add `option (drystone.access.v1.workload) = \"NAME\"`"));
         } else if !is_workload_name(&workload) {
             self.findings.push(format!(
-                "{name}: names the workload `{workload}`; a workload has 1 to {MAX_WORKLOAD_NAME} of a-z, 0-9, `-` and `_`, and is none of {}",
+                "{name}: names the workload `{workload}`; a workload name has 1 to {MAX_WORKLOAD_NAME_LENGTH} of a-z, 0-9, `-` and `_`, and is not one of {}",
                 reserved().collect::<Vec<_>>().join(", ")
             ));
         }
         for client in self.options.clients(service) {
             if !is_workload_name(&client) {
-                self.findings
-                    .push(format!("{name}: names the client workload `{client}`, which no workload can be called"));
+                self.findings.push(format!("{name}: names the client `{client}`, which is not a valid workload name"));
             }
         }
         workload.into()
@@ -160,17 +158,17 @@ impl Reader {
         permissions
     }
 
-    /// An RPC with its rule; `None` if something about it is wrong, which is then among the findings.
+    /// Validates an RPC; `None` if it is invalid, with its errors added to the findings.
     fn method(&mut self, method: &MethodDescriptor, workload: &Arc<str>) -> Option<Method> {
         let before = self.findings.len();
         let name = method.full_name().to_owned();
-        let mut faults = Vec::new();
-        let rule = self.options.rule(method).unwrap_or_else(|fault| {
-            faults.push(fault);
+        let mut problems = Vec::new();
+        let rule = self.options.rule(method).unwrap_or_else(|finding| {
+            problems.push(finding);
             None
         });
-        let policy = self.options.policy(method).unwrap_or_else(|fault| {
-            faults.push(fault);
+        let policy = self.options.policy(method).unwrap_or_else(|finding| {
+            problems.push(finding);
             Policy::default()
         });
         let idempotency = Options::idempotency(method);
@@ -178,22 +176,22 @@ impl Reader {
         for binding in self.options.bindings(method) {
             match Binding::read(&binding, &method.input()) {
                 Ok(binding) => rest.push(binding),
-                Err(fault) => faults.push(fault),
+                Err(fault) => problems.push(fault),
             }
         }
         let Some(Rule { callers, subject, permission, max_auth_age, audit }) = rule else {
-            if faults.is_empty() {
-                faults.push("has no access rule: add `option (drystone.access.v1.rule)`".to_owned());
+            if problems.is_empty() {
+                problems.push("has no access rule: add `option (drystone.access.v1.rule)`".to_owned());
             }
-            self.findings.extend(faults.into_iter().map(|fault| format!("{name}: {fault}")));
+            self.findings.extend(problems.into_iter().map(|finding| format!("{name}: {finding}")));
             return None;
         };
         if subject.is_none() {
-            faults.push("its access rule does not state a subject: SUBJECT_NONE or SUBJECT_USER".to_owned());
+            problems.push("its access rule has no subject: add SUBJECT_NONE or SUBJECT_USER".to_owned());
         }
         if idempotency.is_none() {
-            faults.push(
-                "does not say whether it may be sent again: add `option idempotency_level`, as IDEMPOTENCY_UNKNOWN if not"
+            problems.push(
+                "does not state whether it can be retried: add `option idempotency_level`, with IDEMPOTENCY_UNKNOWN if it cannot"
                     .to_owned(),
             );
         }
@@ -211,64 +209,66 @@ impl Reader {
             server_streaming: method.is_server_streaming(),
             rest,
         };
-        check_rule(&method, subject, &mut faults);
-        check_policy(&method, &mut faults);
-        check_bindings(&method, idempotency, &mut faults);
-        self.findings.extend(faults.into_iter().map(|fault| format!("{name}: {fault}")));
+        check_rule(&method, subject, &mut problems);
+        check_policy(&method, &mut problems);
+        check_bindings(&method, idempotency, &mut problems);
+        self.findings.extend(problems.into_iter().map(|finding| format!("{name}: {finding}")));
         (self.findings.len() == before).then_some(method)
     }
 }
 
-fn check_rule(method: &Method, subject: Option<Subject>, faults: &mut Vec<String>) {
+fn check_rule(method: &Method, subject: Option<Subject>, problems: &mut Vec<String>) {
     if method.callers.is_empty() {
-        faults.push("its access rule names no callers".to_owned());
+        problems.push("its access rule has no callers".to_owned());
     }
     if subject != Some(Subject::User) && (method.permission.is_some() || method.max_auth_age.is_some()) {
-        faults.push("asks for a permission or a recent sign-in, which only SUBJECT_USER can have".to_owned());
+        problems.push("requires a permission or a recent sign-in, which needs SUBJECT_USER".to_owned());
     }
 }
 
-fn check_policy(method: &Method, faults: &mut Vec<String>) {
+fn check_policy(method: &Method, problems: &mut Vec<String>) {
     let Policy { deadline, limit, cache_max_age } = &method.policy;
     if let (Some(default), Some(max)) = (deadline.default, deadline.max)
         && default > max
     {
-        faults.push("has a default deadline that is longer than its maximum".to_owned());
+        problems.push("has a default deadline longer than its maximum".to_owned());
     }
     if let Some(limit) = limit
         && !limit.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
     {
-        faults.push(format!("names the limit `{limit}`; a limit is written with a-z, 0-9 and `_`"));
+        problems.push(format!("names the limit `{limit}`; a limit name has only a-z, 0-9 and `_`"));
     }
     if cache_max_age.is_some() && (method.subject == Subject::User || method.idempotency != Idempotency::NoSideEffects)
     {
-        faults.push("lets anybody keep its answer, which takes SUBJECT_NONE and NO_SIDE_EFFECTS".to_owned());
+        problems.push("has a `cache_max_age`, which needs SUBJECT_NONE and NO_SIDE_EFFECTS".to_owned());
     }
 }
 
-fn check_bindings(method: &Method, idempotency: Option<Idempotency>, faults: &mut Vec<String>) {
+fn check_bindings(method: &Method, idempotency: Option<Idempotency>, problems: &mut Vec<String>) {
     for (index, binding) in method.rest.iter().enumerate() {
         if !method.callers.iter().any(|caller| caller == OUTSIDE) {
-            faults.push(format!("has the REST path `{binding}` but does not list `outside` among its callers"));
+            problems.push(format!("has the REST path `{binding}` but does not list `outside` among its callers"));
         }
         if method.is_streaming() {
-            faults.push(format!("has the REST path `{binding}` but is a stream, which is not carried over REST"));
+            problems.push(format!("has the REST path `{binding}` but is streaming, which REST does not support"));
         }
-        if binding.is_read() && idempotency.is_some_and(|level| level != Idempotency::NoSideEffects) {
-            let read = &binding.method;
-            faults.push(format!("has the REST path `{binding}`, but only what has NO_SIDE_EFFECTS can be a {read}"));
+        if binding.is_safe() && idempotency.is_some_and(|level| level != Idempotency::NoSideEffects) {
+            let safe = &binding.method;
+            problems.push(format!("has the REST path `{binding}`, but a {safe} needs NO_SIDE_EFFECTS"));
         }
         if binding.is_reserved() {
-            faults.push(format!("has the REST path `{binding}`, which matches `{HEALTH_PATH}`, the edge's own health"));
+            problems.push(format!(
+                "has the REST path `{binding}`, which matches `{HEALTH_PATH}`, reserved for the health of the edge"
+            ));
         }
         if let Some(other) = method.rest[..index].iter().find(|other| binding.is_ambiguous_with(other)) {
-            faults.push(format!("has the REST paths `{other}` and `{binding}`, which match the same requests"));
+            problems.push(format!("has the REST paths `{other}` and `{binding}`, which match the same requests"));
         }
     }
 }
 
-/// Whether the field is marked `debug_redact` where no generated `Debug` can leave it out. A synthetic oneof is how a proto3
-/// `optional` field is described; in code it is a field like others.
+/// Whether the field is marked `debug_redact` inside a oneof, where the generated `Debug` cannot redact it. The synthetic
+/// oneof of a proto3 `optional` field does not count.
 fn is_secret_in_oneof(field: &FieldDescriptor) -> bool {
     let options = field.options();
     let redacted = options.get_field_by_name("debug_redact");
@@ -276,23 +276,23 @@ fn is_secret_in_oneof(field: &FieldDescriptor) -> bool {
         && field.containing_oneof().is_some_and(|oneof| !oneof.is_synthetic())
 }
 
-/// Names that stand for others in rules, or for workloads that serve no contract.
+/// Names with a special meaning in rules, and names of workloads that serve no contract.
 fn reserved() -> impl Iterator<Item = &'static str> {
     LISTED_ONLY.into_iter().chain([OUTSIDE, ANY])
 }
 
-/// Whether a workload can be called so: the name becomes a segment of its SPIFFE ID, a file and a metric label.
+/// Whether this is a valid workload name, which is used in the SPIFFE ID, file names and metric labels.
 fn is_workload_name(name: &str) -> bool {
-    name.len() <= MAX_WORKLOAD_NAME && is_plain(name) && reserved().all(|other| other != name)
+    name.len() <= MAX_WORKLOAD_NAME_LENGTH && is_identifier(name) && reserved().all(|other| other != name)
 }
 
-/// Whether this is RESOURCE:ACTION, as `drystone.access.v1.Permission` promises.
+/// Whether this is RESOURCE:ACTION, as `drystone.access.v1.Permission` requires.
 fn is_permission_name(name: &str) -> bool {
-    name.split_once(':').is_some_and(|(resource, action)| is_plain(resource) && is_plain(action))
+    name.split_once(':').is_some_and(|(resource, action)| is_identifier(resource) && is_identifier(action))
 }
 
-/// Whether a text is made of lower-case letters, digits, `-` and `_`, and is not empty.
-fn is_plain(text: &str) -> bool {
+/// Whether a text is not empty and has only lower-case letters, digits, `-` and `_`.
+fn is_identifier(text: &str) -> bool {
     let is_valid = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_".contains(&byte);
     !text.is_empty() && text.bytes().all(is_valid)
 }

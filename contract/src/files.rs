@@ -1,5 +1,4 @@
-//! The files of an encoded descriptor set, as the bytes that they are: a round trip through `prost_types` would drop
-//! custom options.
+//! The files of an encoded descriptor set, as bytes: a round trip through `prost_types` would drop custom options.
 
 use prost_reflect::prost::{
     DecodeError,
@@ -17,16 +16,16 @@ const SOURCE_CODE_INFO: u32 = 9;
 /// One encoded `google.protobuf.FileDescriptorProto`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct File<'a> {
-    /// Its name, as imports write it.
+    /// The name, as in imports.
     pub name: &'a str,
-    /// The message.
+    /// The encoded message.
     pub bytes: &'a [u8],
 }
 
-/// The files of a descriptor set, in their order: each after those that it imports.
+/// The files of a descriptor set, in order: each after its imports.
 ///
 /// # Errors
-/// The bytes are no descriptor set.
+/// The bytes are not a descriptor set.
 pub fn files(mut set: &[u8]) -> Result<Vec<File<'_>>, DecodeError> {
     let mut files = Vec::new();
     while set.has_remaining() {
@@ -46,10 +45,10 @@ pub fn append(set: &mut Vec<u8>, file: &[u8]) {
     set.extend_from_slice(file);
 }
 
-/// The file without its comments and positions, which make up most of it.
+/// The file without comments and source positions, which are most of its size.
 ///
 /// # Errors
-/// The bytes are no message.
+/// The bytes are not a message.
 pub fn without_source_info(mut file: &[u8]) -> Result<Vec<u8>, DecodeError> {
     let mut kept = Vec::with_capacity(file.len());
     while file.has_remaining() {
@@ -71,7 +70,7 @@ fn name(mut file: &[u8]) -> Result<&str, DecodeError> {
     Ok("")
 }
 
-/// Takes the next field off: its number, and all its bytes, key included.
+/// Splits off the next field: its number and its bytes, key included.
 fn next_field<'a>(rest: &mut &'a [u8]) -> Result<(u32, &'a [u8]), DecodeError> {
     let start = *rest;
     let (tag, wire_type) = decode_key(rest)?;

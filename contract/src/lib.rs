@@ -1,20 +1,20 @@
-//! What a contract says of each RPC: who may call it, for whom, over which REST path, for how long.
+//! Contracts: the access rule, policy and REST bindings of each RPC.
 //!
-//! A contract is an encoded `google.protobuf.FileDescriptorSet`. It is read and checked here, by the same code whether it
-//! is being compiled (`drystone-build`), was compiled in, or comes from a file at start:
+//! A contract is an encoded `google.protobuf.FileDescriptorSet`. The same code decodes and validates it when it is compiled
+//! (`drystone-build`), embedded, or loaded from a file at startup:
 //!
-//! 1. [`EncodedContract`] is the bytes, and where they come from.
-//! 2. [`Contract::decode`] reads one of them, into a descriptor pool of its own, and checks all that one contract can be
-//!    checked for: a rule for each RPC, REST bindings that fit their messages, a stated idempotency level.
-//! 3. [`Contracts::merge`] puts several together, and checks what holds between them: no service, workload or permission
-//!    twice, no REST path that takes requests from another contract, and no rule that names an unknown workload or permission.
+//! 1. [`EncodedContract`] is the bytes and their origin.
+//! 2. [`Contract::decode`] decodes one contract into its own descriptor pool and validates it: a rule for each RPC, REST
+//!    bindings that match their messages, an idempotency level.
+//! 3. [`Contracts::merge`] merges several and validates them together: no duplicate services, workloads or permissions, no
+//!    overlapping REST paths, and no rule with an unknown workload or permission.
 //!
 //! | module | content |
 //! |---|---|
 //! | [`method`] | one RPC and its rule |
-//! | [`files`] | the files of a descriptor set, byte for byte |
-//! | [`rest`] | path templates, and how the fields of a message are bound to a path and a body |
-//! | `options` | the custom options of `drystone/access/v1/access.proto`, as a pool knows them |
+//! | [`files`] | the files of a descriptor set, as bytes |
+//! | [`rest`] | path templates, and the binding of message fields to path and body |
+//! | `options` | the custom options of `drystone/access/v1/access.proto` |
 //! | `decode`, `merge` | the steps above |
 
 mod decode;
@@ -30,22 +30,22 @@ use std::fmt;
 pub use self::{
     decode::Contract,
     encoded::{ContractFileError, EncodedContract},
-    merge::{Contracts, FRONTS},
+    merge::{Contracts, NON_SERVING_WORKLOADS},
     method::{Audit, Deadline, Idempotency, Method, Permission, Policy, Subject},
 };
 
-/// All that is wrong with a contract, one finding a line. Each names the RPC and what to do.
+/// The errors of a contract, one finding per line. Each names the RPC and what to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ContractError {
-    /// The name of the contract, or of all that were merged.
+    /// The name of the contract, or of all merged contracts.
     pub contract: String,
-    /// What is wrong.
+    /// The findings.
     pub findings: Vec<String>,
 }
 
 impl fmt::Display for ContractError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the contract {} cannot be used:", self.contract)?;
+        write!(f, "the contract {} is invalid:", self.contract)?;
         self.findings.iter().try_for_each(|finding| write!(f, "\n  {finding}"))
     }
 }

@@ -1,4 +1,4 @@
-//! Several contracts as one: what servers, edge, reflection, metrics and commands read.
+//! Merges contracts, for servers, the edge, reflection, metrics and commands.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -12,9 +12,9 @@ use crate::{
 };
 
 /// The workloads that serve no contract: the edge, an ingress such as Envoy, and the operator.
-pub const FRONTS: [&str; 3] = ["edge", "ingress", "operator"];
+pub const NON_SERVING_WORKLOADS: [&str; 3] = ["edge", "ingress", "operator"];
 
-/// Every contract that a process knows. Clones share them.
+/// All contracts of a process. Clones share them.
 #[derive(Debug, Clone, Default)]
 pub struct Contracts(Arc<Inner>);
 
@@ -29,19 +29,19 @@ struct Inner {
 }
 
 impl Contracts {
-    /// Decodes these contracts and merges them.
+    /// Decodes and merges contracts.
     ///
     /// # Errors
-    /// [`ContractError`] for the first that cannot be used by itself, or for all that does not fit together.
+    /// [`ContractError`] for the first invalid contract, or with every conflict between them.
     pub fn load(contracts: impl IntoIterator<Item = EncodedContract>) -> Result<Self, ContractError> {
         let contracts = contracts.into_iter().map(Contract::decode).collect::<Result<Vec<_>, _>>()?;
         Self::merge(contracts)
     }
 
-    /// Merges contracts, of which none offers what another does.
+    /// Merges contracts without conflicts.
     ///
     /// # Errors
-    /// [`ContractError`] with every clash, which names both sides, and every rule that names something unknown.
+    /// [`ContractError`] with every conflict, which names both contracts, and every unknown name in a rule.
     pub fn merge(contracts: Vec<Contract>) -> Result<Self, ContractError> {
         let findings = findings(&contracts);
         if !findings.is_empty() {
@@ -56,9 +56,9 @@ impl Contracts {
         Ok(Self(Arc::new(Inner { contracts, methods, by_path, permissions, served, workloads })))
     }
 
-    /// Each contract by itself.
+    /// The contracts.
     #[must_use]
-    pub fn each(&self) -> &[Contract] {
+    pub fn contracts(&self) -> &[Contract] {
         &self.0.contracts
     }
 
@@ -92,34 +92,34 @@ impl Contracts {
         &self.0.served
     }
 
-    /// Every workload that a mesh of these contracts has: those that serve an RPC, those that only call, and those in
-    /// front ([`FRONTS`]).
+    /// All workloads of a mesh with these contracts: those that serve an RPC, those that only call, and
+    /// [`NON_SERVING_WORKLOADS`].
     #[must_use]
     pub fn workloads(&self) -> &BTreeSet<String> {
         &self.0.workloads
     }
 
-    /// One descriptor set with the files of all contracts, for tools. Files of Drystone and of others that several
-    /// contracts import are in it once, as the first contract has them.
+    /// One descriptor set with the files of all contracts, for tools. Files that several contracts import are included
+    /// once, from the first contract.
     ///
     /// # Errors
-    /// [`ContractError`] if two contracts have different files of one name.
+    /// [`ContractError`] if two contracts have different files of the same name.
     pub fn descriptor_set(&self) -> Result<Vec<u8>, ContractError> {
         let mut seen: HashMap<&str, (Vec<u8>, &str)> = HashMap::new();
         let mut set = Vec::new();
-        for contract in self.each() {
+        for contract in self.contracts() {
             let name = contract.name();
-            let fault = |finding: String| ContractError { contract: name.to_owned(), findings: vec![finding] };
-            for file in files::files(contract.descriptor_set()).map_err(|error| fault(error.to_string()))? {
-                let bare = files::without_source_info(file.bytes).map_err(|error| fault(error.to_string()))?;
+            let invalid = |finding: String| ContractError { contract: name.to_owned(), findings: vec![finding] };
+            for file in files::files(contract.descriptor_set()).map_err(|error| invalid(error.to_string()))? {
+                let stripped = files::without_source_info(file.bytes).map_err(|error| invalid(error.to_string()))?;
                 match seen.get(file.name) {
-                    Some((other, owner)) if *other != bare && !is_shared(file.name) => {
+                    Some((other, owner)) if *other != stripped && !is_shared(file.name) => {
                         let advice = "export each from its own binary, or rename one";
-                        return Err(fault(format!("its file {} differs from that of {owner}; {advice}", file.name)));
+                        return Err(invalid(format!("its file {} differs from that of {owner}; {advice}", file.name)));
                     }
                     Some(_) => {}
                     None => {
-                        seen.insert(file.name, (bare, name));
+                        seen.insert(file.name, (stripped, name));
                         files::append(&mut set, file.bytes);
                     }
                 }
@@ -128,41 +128,41 @@ impl Contracts {
         Ok(set)
     }
 
-    /// The names of the limits that RPCs count for.
+    /// The names of the rate limits in policies.
     #[must_use]
     pub fn limits(&self) -> BTreeSet<&str> {
         self.0.methods.iter().filter_map(|method| method.policy.limit.as_deref()).collect()
     }
 }
 
-/// Files that every contract imports, in whatever release it was compiled with.
+/// Files that every contract imports, possibly from different releases.
 fn is_shared(file: &str) -> bool {
     ["drystone/", "google/", "buf/"].iter().any(|folder| file.starts_with(folder))
 }
 
 fn known_workloads(contracts: &[Contract]) -> impl Iterator<Item = &str> {
     let own = contracts.iter().flat_map(|contract| contract.workloads().iter().chain(contract.clients()));
-    own.map(String::as_str).chain(FRONTS)
+    own.map(String::as_str).chain(NON_SERVING_WORKLOADS)
 }
 
 fn findings(contracts: &[Contract]) -> Vec<String> {
     let mut findings = Vec::new();
-    let each = |names: fn(&Contract) -> Vec<&str>| -> Vec<(&str, &str)> {
+    let names_of = |names: fn(&Contract) -> Vec<&str>| -> Vec<(&str, &str)> {
         contracts.iter().flat_map(|contract| names(contract).into_iter().map(|name| (name, contract.name()))).collect()
     };
-    let services = each(|contract| contract.services().iter().map(String::as_str).collect());
-    let workloads = each(|contract| contract.workloads().iter().map(String::as_str).collect());
-    let permissions = each(|contract| contract.permissions().iter().map(|item| item.name.as_str()).collect());
+    let services = names_of(|contract| contract.services().iter().map(String::as_str).collect());
+    let workloads = names_of(|contract| contract.workloads().iter().map(String::as_str).collect());
+    let permissions = names_of(|contract| contract.permissions().iter().map(|item| item.name.as_str()).collect());
     for (kind, names) in [("service", services), ("workload", workloads), ("permission", permissions)] {
-        duplicates(kind, names, &mut findings);
+        check_duplicates(kind, names, &mut findings);
     }
-    routes(contracts, &mut findings);
-    vocabulary(contracts, &mut findings);
+    check_routes(contracts, &mut findings);
+    check_rule_names(contracts, &mut findings);
     findings
 }
 
-/// Each name belongs to one contract.
-fn duplicates(kind: &str, names: Vec<(&str, &str)>, findings: &mut Vec<String>) {
+/// Reports names that are in several contracts.
+fn check_duplicates(kind: &str, names: Vec<(&str, &str)>, findings: &mut Vec<String>) {
     let mut seen = BTreeMap::new();
     for (name, contract) in names {
         if let Some(first) = seen.insert(name, contract) {
@@ -173,27 +173,27 @@ fn duplicates(kind: &str, names: Vec<(&str, &str)>, findings: &mut Vec<String>) 
     }
 }
 
-/// No request is served by two RPCs. Within a contract the more specific route is meant; between two there is no overlap
-/// at all, so that none takes requests from another.
-fn routes(contracts: &[Contract], findings: &mut Vec<String>) {
+/// Reports REST paths of different RPCs that match the same requests. Within a contract the more specific path is used;
+/// paths of different contracts must not overlap at all.
+fn check_routes(contracts: &[Contract], findings: &mut Vec<String>) {
     let mut seen: Vec<(usize, &Method, &Binding)> = Vec::new();
     for (number, contract) in contracts.iter().enumerate() {
         for method in contract.methods() {
             for binding in &method.rest {
-                for (owner, other, taken) in &seen {
+                for (owner, other, existing) in &seen {
                     let (path, other_path) = (&method.path[1..], &other.path[1..]);
                     if *owner == number {
-                        if path != other_path && binding.is_ambiguous_with(taken) {
+                        if path != other_path && binding.is_ambiguous_with(existing) {
                             findings.push(format!(
-                                "{path}: the REST path `{binding}` matches requests of `{taken}`, which is {other_path}"
+                                "{path}: the REST path `{binding}` matches requests of `{existing}`, which is {other_path}"
                             ));
                         }
-                    // A service that two contracts have is a finding already.
-                    } else if method.service() != other.service() && binding.takes_from(taken) {
+                    // Duplicate services are reported already.
+                    } else if method.service() != other.service() && binding.conflicts_with(existing) {
                         let (name, owner) = (contract.name(), contracts[*owner].name());
                         findings.push(format!(
-                            "{path}: the REST path `{binding}` of {name} overlaps `{taken}`, which is {other_path} of \
-                             {owner}; a contract may not take paths from another"
+                            "{path}: the REST path `{binding}` of {name} overlaps `{existing}`, which is {other_path} of \
+                             {owner}; paths of different contracts must not overlap"
                         ));
                     }
                 }
@@ -203,8 +203,8 @@ fn routes(contracts: &[Contract], findings: &mut Vec<String>) {
     }
 }
 
-/// Rules name only workloads and permissions that there are.
-fn vocabulary(contracts: &[Contract], findings: &mut Vec<String>) {
+/// Reports unknown workloads and permissions in rules.
+fn check_rule_names(contracts: &[Contract], findings: &mut Vec<String>) {
     let workloads: BTreeSet<&str> = known_workloads(contracts).chain([OUTSIDE, ANY]).collect();
     let declared = contracts.iter().flat_map(Contract::permissions).map(|permission| permission.name.as_str());
     let permissions: BTreeSet<&str> = declared.collect();

@@ -1,16 +1,16 @@
-//! One RPC and its rule.
+//! RPCs with their access rules and policies.
 
 use std::{sync::Arc, time::Duration};
 
 use crate::rest::Binding;
 
-/// Stands for every entry point among the callers of a rule: the edge, and an ingress such as Envoy.
+/// The caller name that means every entry point: the edge, and an ingress such as Envoy.
 pub const OUTSIDE: &str = "outside";
-/// Stands for every workload `/service/NAME` of the trust domain, except those of [`LISTED_ONLY`].
+/// The caller name that means every workload `/service/NAME` of the trust domain, except [`LISTED_ONLY`].
 pub const ANY: &str = "any";
-/// The workloads that [`OUTSIDE`] stands for.
+/// The workloads that [`OUTSIDE`] means.
 pub const ENTRY_POINTS: [&str; 2] = ["edge", "ingress"];
-/// The workloads that [`ANY`] does not stand for: entry points and the operator have to be listed.
+/// The workloads that [`ANY`] excludes: entry points and the operator must be listed.
 pub const LISTED_ONLY: [&str; 3] = ["edge", "ingress", "operator"];
 
 /// One RPC, its access rule and its policy.
@@ -20,32 +20,32 @@ pub struct Method {
     pub path: Arc<str>,
     /// The workload that serves it.
     pub workload: Arc<str>,
-    /// The callers as the rule names them, [`OUTSIDE`] and [`ANY`] included.
+    /// The allowed callers, with [`OUTSIDE`] and [`ANY`] unexpanded.
     pub callers: Vec<String>,
-    /// Whom a call is made for.
+    /// The subject of a call.
     pub subject: Subject,
-    /// The permission that the user's token must hold.
+    /// The required permission of the user.
     pub permission: Option<String>,
-    /// How long ago the user may have signed in, at most.
+    /// The maximum time since the user's authentication.
     pub max_auth_age: Option<Duration>,
-    /// What is recorded of each call, allowed or denied.
+    /// Where each call is recorded, allowed or denied.
     pub audit: Option<Audit>,
-    /// What else the contract says of it.
+    /// The policy.
     pub policy: Policy,
-    /// Whether it may be sent again.
+    /// Whether it can be retried.
     pub idempotency: Idempotency,
     /// Whether the client sends a stream.
     pub client_streaming: bool,
-    /// Whether the server answers with a stream.
+    /// Whether the server sends a stream.
     pub server_streaming: bool,
-    /// The REST calls that reach it; none for an RPC that cannot be called over REST.
+    /// The REST bindings; empty for an RPC without REST.
     pub rest: Vec<Binding>,
 }
 
-/// Whom a call is made for (`drystone.access.v1.Subject`).
+/// The subject of a call (`drystone.access.v1.Subject`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Subject {
-    /// Nobody; a token is not read.
+    /// None; a token is ignored.
     None,
     /// An end user, by access token.
     User,
@@ -54,57 +54,57 @@ pub enum Subject {
 /// Where a call is recorded (`drystone.access.v1.Audit`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Audit {
-    /// In the log of the server.
+    /// In the server's log.
     Log,
-    /// In the durable audit trail; in the log as long as a mesh has none.
+    /// In the durable audit trail, or in the log if the mesh has none.
     Trail,
 }
 
-/// Whether an RPC may be sent again (`google.protobuf.MethodOptions.IdempotencyLevel`).
+/// Whether an RPC can be retried (`google.protobuf.MethodOptions.IdempotencyLevel`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Idempotency {
-    /// It may not.
+    /// It cannot be retried.
     Unknown,
     /// It only reads.
     NoSideEffects,
-    /// Once or twice is the same.
+    /// It has the same effect once or several times.
     Idempotent,
 }
 
-/// What a server and an entry point have to know of an RPC beside its rule (`drystone.access.v1.Policy`).
+/// The policy of an RPC (`drystone.access.v1.Policy`).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Policy {
-    /// How long it may take.
+    /// The deadline.
     pub deadline: Deadline,
-    /// The limit that its calls count for; `None` for the one of every request.
+    /// The rate limit of its calls; `None` for the default limit of requests.
     pub limit: Option<String>,
-    /// For how long anybody may keep its answer.
+    /// How long shared caches may store the response.
     pub cache_max_age: Option<Duration>,
 }
 
-/// How long an RPC may take; where a part is absent, the server's configuration says it.
+/// The deadline of an RPC; absent values come from the server's configuration.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Deadline {
-    /// When the caller does not say.
+    /// If the caller sends none.
     pub default: Option<Duration>,
-    /// Whatever the caller says.
+    /// The upper bound.
     pub max: Option<Duration>,
 }
 
-/// Something that an end user may be allowed to do.
+/// A permission of end users.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Permission {
     /// `RESOURCE:ACTION`
     pub name: String,
-    /// What its holder can do.
+    /// What the permission allows.
     pub description: String,
 }
 
 impl Method {
-    /// Whether the rule allows this workload of our trust domain to call.
+    /// Whether the rule allows this workload of the trust domain to call.
     #[must_use]
     pub fn allows(&self, workload: &str) -> bool {
-        // `outside` and `any` are no workload names: a workload that is called so is not allowed by them.
+        // `outside` and `any` are not workload names: a workload with such a name is not allowed by them.
         self.callers.iter().any(|caller| match caller.as_str() {
             OUTSIDE => ENTRY_POINTS.contains(&workload),
             ANY => !LISTED_ONLY.contains(&workload),

@@ -1,4 +1,4 @@
-//! The custom options of a contract, as its own descriptor pool knows them.
+//! Reads the custom options of a contract from its descriptor pool.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use prost_reflect::{
 
 use crate::method::{Audit, Deadline, Idempotency, Permission, Policy, Subject};
 
-/// The options that are read; one that the contract does not import is on none of its RPCs.
+/// The known options; `None` for one that the contract does not import, and so does not use.
 pub(crate) struct Options {
     rule: Option<ExtensionDescriptor>,
     policy: Option<ExtensionDescriptor>,
@@ -18,7 +18,7 @@ pub(crate) struct Options {
     http: Option<ExtensionDescriptor>,
 }
 
-/// `drystone.access.v1.Rule`, as far as it is given.
+/// A `drystone.access.v1.Rule`, possibly incomplete.
 pub(crate) struct Rule {
     pub(crate) callers: Vec<String>,
     pub(crate) subject: Option<Subject>,
@@ -43,19 +43,19 @@ impl Options {
     /// The rule of an RPC, if it has one.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// The error, to follow the RPC's name.
     pub(crate) fn rule(&self, method: &MethodDescriptor) -> Result<Option<Rule>, String> {
         let Some(rule) = message(self.rule.as_ref(), &method.options()) else { return Ok(None) };
         let max_auth_age =
-            duration(&rule, "max_auth_age").ok_or("has a `max_auth_age` that is no positive duration")?;
+            duration(&rule, "max_auth_age").ok_or("has a `max_auth_age` that is not a positive duration")?;
         Ok(Some(Rule {
-            callers: texts(&rule, "callers"),
+            callers: strings(&rule, "callers"),
             subject: match enum_name(&rule, "subject").as_str() {
                 "SUBJECT_USER" => Some(Subject::User),
                 "SUBJECT_NONE" => Some(Subject::None),
                 _ => None,
             },
-            permission: Some(text(&rule, "permission")).filter(|name| !name.is_empty()),
+            permission: Some(string(&rule, "permission")).filter(|name| !name.is_empty()),
             max_auth_age,
             audit: match enum_name(&rule, "audit").as_str() {
                 "AUDIT_LOG" => Some(Audit::Log),
@@ -65,13 +65,13 @@ impl Options {
         }))
     }
 
-    /// The policy of an RPC; one without is asked for nothing.
+    /// The policy of an RPC; the default if it has none.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// The error, to follow the RPC's name.
     pub(crate) fn policy(&self, method: &MethodDescriptor) -> Result<Policy, String> {
         let Some(policy) = message(self.policy.as_ref(), &method.options()) else { return Ok(Policy::default()) };
-        let invalid = |what: &str| format!("has a `{what}` that is no positive duration");
+        let invalid = |field: &str| format!("has a `{field}` that is not a positive duration");
         let mut deadline = Deadline::default();
         if let Some(given) = policy.get_field_by_name("deadline").filter(|_| policy.has_field_by_name("deadline"))
             && let Some(given) = given.as_message()
@@ -81,12 +81,12 @@ impl Options {
         }
         Ok(Policy {
             deadline,
-            limit: Some(text(&policy, "limit")).filter(|name| !name.is_empty()),
+            limit: Some(string(&policy, "limit")).filter(|name| !name.is_empty()),
             cache_max_age: duration(&policy, "cache_max_age").ok_or_else(|| invalid("cache_max_age"))?,
         })
     }
 
-    /// The stated idempotency level; `None` where the contract says nothing.
+    /// The idempotency level; `None` if the contract has none.
     pub(crate) fn idempotency(method: &MethodDescriptor) -> Option<Idempotency> {
         let options = method.options();
         options.has_field_by_name("idempotency_level").then(|| {
@@ -107,14 +107,14 @@ impl Options {
         std::iter::once(first).chain(additional).collect()
     }
 
-    /// The workload that serves a service, if the contract says so.
+    /// The workload that serves a service, if the contract has it.
     pub(crate) fn workload(&self, service: &ServiceDescriptor) -> Option<String> {
         let options = service.options();
         let extension = self.workload.as_ref().filter(|extension| options.has_extension(extension))?;
         options.get_extension(extension).as_str().map(str::to_owned)
     }
 
-    /// Workloads that serve nothing and that rules may name.
+    /// Workloads that only call, and that rules can list.
     pub(crate) fn clients(&self, service: &ServiceDescriptor) -> Vec<String> {
         let Some(extension) = &self.clients else { return Vec::new() };
         let options = service.options();
@@ -129,7 +129,7 @@ impl Options {
         let value = options.get_extension(extension);
         let declared = value.as_list().unwrap_or_default().iter().filter_map(|item| item.as_message());
         let permission =
-            |item: &DynamicMessage| Permission { name: text(item, "name"), description: text(item, "description") };
+            |item: &DynamicMessage| Permission { name: string(item, "name"), description: string(item, "description") };
         declared.map(permission).collect()
     }
 }
@@ -139,11 +139,11 @@ fn message(extension: Option<&ExtensionDescriptor>, options: &DynamicMessage) ->
     options.get_extension(extension).as_message().cloned()
 }
 
-fn text(message: &DynamicMessage, field: &str) -> String {
+fn string(message: &DynamicMessage, field: &str) -> String {
     message.get_field_by_name(field).and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
 }
 
-fn texts(message: &DynamicMessage, field: &str) -> Vec<String> {
+fn strings(message: &DynamicMessage, field: &str) -> Vec<String> {
     let value = message.get_field_by_name(field);
     let items = value.as_deref().and_then(|value| value.as_list()).unwrap_or_default();
     items.iter().filter_map(|item| item.as_str().map(str::to_owned)).collect()
@@ -157,8 +157,8 @@ fn enum_name(message: &DynamicMessage, field: &str) -> String {
     value.map(|value| value.name().to_owned()).unwrap_or_default()
 }
 
-/// A `google.protobuf.Duration`: `Some(None)` where there is none, `None` where it is not positive.
-#[expect(clippy::option_option, reason = "absent and invalid are different answers, and both are expected")]
+/// A `google.protobuf.Duration`: `Some(None)` if absent, `None` if not positive.
+#[expect(clippy::option_option, reason = "distinguishes absent from invalid")]
 fn duration(message: &DynamicMessage, field: &str) -> Option<Option<Duration>> {
     if !message.has_field_by_name(field) {
         return Some(None);

@@ -1,4 +1,4 @@
-//! Time, passed in: the system's in a running mesh, a test's own in a test.
+//! The injected source of time: the system clock, or a manual clock in tests.
 
 use std::{
     sync::{
@@ -10,47 +10,47 @@ use std::{
 
 use chrono::{DateTime, SubsecRound, Utc};
 
-/// A moment in UTC, to the microsecond: what stores keep and messages carry.
+/// A timestamp in UTC with microsecond precision, as in stores and messages.
 pub type Timestamp = DateTime<Utc>;
 
-/// Where the time comes from. Clones show the same time.
+/// A source of time. Clones share their state.
 #[derive(Debug, Clone)]
-pub struct Clock(Source);
+pub struct Clock(ClockSource);
 
 #[derive(Debug, Clone)]
-enum Source {
+enum ClockSource {
     System,
-    /// Microseconds since 1970.
+    /// Microseconds since the Unix epoch.
     Manual(Arc<AtomicI64>),
 }
 
 impl Clock {
-    /// The system's clock.
+    /// The system clock.
     #[must_use]
     pub fn system() -> Self {
-        Self(Source::System)
+        Self(ClockSource::System)
     }
 
-    /// A clock that stands at `start` until it is advanced.
+    /// A clock that shows `start` until it is advanced.
     #[must_use]
     pub fn manual(start: Timestamp) -> Self {
-        Self(Source::Manual(Arc::new(AtomicI64::new(start.timestamp_micros()))))
+        Self(ClockSource::Manual(Arc::new(AtomicI64::new(start.timestamp_micros()))))
     }
 
-    /// Now, to the microsecond.
+    /// The current time, truncated to microseconds.
     #[must_use]
     pub fn now(&self) -> Timestamp {
         match &self.0 {
-            Source::System => Utc::now().trunc_subsecs(6),
-            Source::Manual(micros) => {
+            ClockSource::System => Utc::now().trunc_subsecs(6),
+            ClockSource::Manual(micros) => {
                 DateTime::from_timestamp_micros(micros.load(Ordering::SeqCst)).unwrap_or_default()
             }
         }
     }
 
-    /// Moves a manual clock forward; the system's goes its own way.
+    /// Advances a manual clock; does nothing to the system clock.
     pub fn advance(&self, by: Duration) {
-        if let Source::Manual(micros) = &self.0 {
+        if let ClockSource::Manual(micros) = &self.0 {
             micros.fetch_add(i64::try_from(by.as_micros()).unwrap_or(i64::MAX), Ordering::SeqCst);
         }
     }

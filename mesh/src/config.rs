@@ -1,16 +1,16 @@
 //! Configuration: defaults < file (TOML) < environment < flags.
 //!
-//! A service describes its section as a plain struct with `#[serde(default, deny_unknown_fields)]`; [`load`] fills it.
-//! Whatever is wrong is one sentence that names the key, where it was set, and what is valid there.
+//! A service declares its section as a plain struct with `#[serde(default, deny_unknown_fields)]`; [`load`] fills it.
+//! An error is one sentence that names the key, its source and the valid values.
 //!
-//! A key of the environment is written in capitals with two underscores between section and key:
-//! `DRYSTONE_AUTH__LISTEN` sets `listen` in `[auth]`.
+//! An environment variable is in upper case with two underscores between section and key: `DRYSTONE_AUTH__LISTEN` sets
+//! `listen` in `[auth]`.
 
+mod duration;
 mod environment;
 mod error;
-mod layers;
+mod layered;
 mod secret;
-mod span;
 mod value;
 
 use std::{
@@ -24,17 +24,17 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 pub use self::{
+    duration::{ConfigDuration, ParseDurationError},
     error::ConfigError,
-    layers::Layers,
+    layered::LayeredConfig,
     secret::Secret,
-    span::{Span, SpanError},
     value::Dict,
 };
 pub use crate::telemetry::LogConfig;
 
 /// Where the values come from, beside the defaults.
 #[derive(Debug, Clone, Default)]
-pub struct Sources {
+pub struct ConfigSources {
     file: Option<PathBuf>,
     environment: Vec<(OsString, OsString)>,
     flags: Vec<Flag>,
@@ -47,7 +47,7 @@ struct Flag {
     value: Value,
 }
 
-impl Sources {
+impl ConfigSources {
     /// The defaults alone.
     #[must_use]
     pub fn new() -> Self {
@@ -76,53 +76,54 @@ impl Sources {
     }
 }
 
-/// Puts a configuration of one struct together.
+/// Loads a configuration into one struct.
 ///
 /// # Errors
-/// The file cannot be read or is no TOML, a key is unknown, or a value is not valid.
-pub fn load<T: Default + Serialize + DeserializeOwned>(sources: &Sources) -> Result<T, ConfigError> {
-    Layers::read(sources, defaults(&T::default())?)?.all()
+/// The file cannot be read or is not TOML, a key is unknown, or a value is invalid.
+pub fn load<T: Default + Serialize + DeserializeOwned>(sources: &ConfigSources) -> Result<T, ConfigError> {
+    LayeredConfig::read(sources, defaults(&T::default())?)?.extract()
 }
 
-/// The values of a struct as [`Layers`] take them for defaults.
+/// The values of a struct, as the defaults of a [`LayeredConfig`].
 ///
 /// # Errors
-/// The struct is no table.
+/// The struct does not serialize to a table.
 pub fn defaults<T: Serialize>(values: &T) -> Result<Dict, ConfigError> {
     match serde_json::to_value(values) {
         Ok(Value::Object(dict)) => Ok(dict),
-        Ok(_) => Err(ConfigError::new("the configuration is no table; this is a fault of the program")),
-        Err(error) => Err(ConfigError::new(format!("the defaults cannot be written: {error}"))),
+        Ok(_) => Err(ConfigError::new("the configuration is not a table; this is a bug")),
+        Err(error) => Err(ConfigError::new(format!("the defaults cannot be serialized: {error}"))),
     }
 }
 
-/// The configuration as a TOML file. A [`Secret`] in it is masked.
+/// Serializes a configuration as TOML. A [`Secret`] is masked.
 ///
 /// # Errors
-/// The configuration holds something that TOML cannot say.
+/// The configuration has a value that TOML cannot represent.
 pub fn show<T: Serialize>(config: &T) -> Result<String, ConfigError> {
-    let failed = |error: &dyn Display| ConfigError::new(format!("the configuration cannot be shown: {error}"));
+    let failed =
+        |error: &dyn Display| ConfigError::new(format!("the configuration cannot be serialized as TOML: {error}"));
     let values = serde_json::to_value(config).map_err(|error| failed(&error))?;
     toml::to_string(&value::without_null(values)).map_err(|error| failed(&error))
 }
 
-fn file_layer(path: &Path) -> Result<Layer, ConfigError> {
+fn file_layer(path: &Path) -> Result<ConfigLayer, ConfigError> {
     let name = path.display().to_string();
     let text = fs::read_to_string(path).map_err(|error| ConfigError::unreadable(&name, &error))?;
     let values: toml::Table =
         text.parse().map_err(|error: toml::de::Error| ConfigError::not_toml(&name, &error.to_string()))?;
-    Ok(Layer { name, values: value::table_from_toml(values) })
+    Ok(ConfigLayer { name, values: value::table_from_toml(values) })
 }
 
-/// Values of one source, under the name by which an error calls it.
+/// The values of one source, with the name that errors show for it.
 #[derive(Debug, Clone)]
-struct Layer {
+struct ConfigLayer {
     name: String,
     values: Dict,
 }
 
-impl Layer {
-    fn of_one(name: String, path: &str, value: Value) -> Self {
+impl ConfigLayer {
+    fn single(name: String, path: &str, value: Value) -> Self {
         Self { name, values: value::nest(path, value) }
     }
 }

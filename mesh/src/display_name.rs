@@ -1,17 +1,17 @@
-//! The names that are shown, of users and of what they own.
+//! Display names of users and of their resources.
 
-use crate::text::{Lines, TextError, is_blank, normalize};
+use crate::text::{LineMode, TextError, is_blank, normalize};
 
-/// The longest name, in code points of its normal form. The contract says the same of what is sent.
+/// The maximum length of a name, in code points after normalization. The contract limits the request field alike.
 pub const MAX_DISPLAY_NAME_LENGTH: usize = 200;
 
-/// A name that is shown to others: one line in NFC, with something to see and without white space around it. What it
-/// may not have in it, and why: see [`text`](crate::text).
+/// A name that is shown to other users: one line in NFC, not blank, without surrounding white space. See
+/// [`text`](crate::text) for the characters that are rejected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DisplayName(String);
 
 impl DisplayName {
-    /// Parses a name. White space around it is not part of it.
+    /// Parses a name. Surrounding white space is removed.
     ///
     /// # Errors
     /// See [`TextError`].
@@ -19,10 +19,10 @@ impl DisplayName {
         if is_blank(text) {
             return Err(TextError::Blank);
         }
-        normalize(text.trim(), Lines::One, MAX_DISPLAY_NAME_LENGTH).map(|name| Self(name.into_owned()))
+        normalize(text.trim(), LineMode::Single, MAX_DISPLAY_NAME_LENGTH).map(|name| Self(name.into_owned()))
     }
 
-    /// A name that was parsed before it was stored. It is not checked again: rules may become stricter.
+    /// A name from a store. It is not validated again: the rules may have become stricter since.
     #[must_use]
     pub fn from_stored(text: String) -> Self {
         Self(text)
@@ -46,18 +46,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn white_space_around_a_name_is_not_part_of_it() {
+    fn surrounding_white_space_is_removed() {
         assert_eq!(DisplayName::parse(" Ada Lovelace\u{3000}\n").unwrap().as_str(), "Ada Lovelace");
         assert_eq!(DisplayName::parse("李小龍").unwrap().as_str(), "李小龍");
     }
 
     #[test]
-    fn one_name_has_one_form() {
+    fn a_name_is_normalized_to_nfc() {
         assert_eq!(DisplayName::parse("Sea\u{301}n"), DisplayName::parse("Seán"));
     }
 
     #[test]
-    fn a_name_that_would_not_be_seen_is_blank() {
+    fn an_invisible_name_is_blank() {
         let invisible = ["", " ", "\u{a0} \t", "\u{200b}", "\u{3164}", "\u{2060}", "\u{feff}", "\u{ad}", "\u{115f}"];
         for text in invisible.into_iter().chain(["\u{1160}", "\u{ffa0}", "\u{2800}", "\u{200b}\u{3164}", "\u{2028}"]) {
             assert_eq!(DisplayName::parse(text), Err(TextError::Blank), "{}", text.escape_unicode());
@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_would_not_stay_on_its_line_is_refused() {
+    fn a_name_with_control_or_invisible_characters_is_rejected() {
         for text in ["Ada\nAdmin", "Ada\u{1b}[31m", "Ada\u{2028}Admin", "Ada\u{2029}Admin"] {
             assert_eq!(DisplayName::parse(text), Err(TextError::Control), "{}", text.escape_unicode());
         }
@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_ends() {
+    fn the_length_is_limited() {
         assert!(DisplayName::parse(&"x".repeat(MAX_DISPLAY_NAME_LENGTH)).is_ok());
         let long = "x".repeat(MAX_DISPLAY_NAME_LENGTH + 1);
         assert_eq!(DisplayName::parse(&long), Err(TextError::TooLong(MAX_DISPLAY_NAME_LENGTH)));

@@ -1,13 +1,13 @@
-//! Email addresses. One type and one normal form for every service: auth counts sign-ins by it, user finds accounts by
-//! it.
+//! Email addresses. All services share the type and the normal form: auth limits sign-ins by it, user looks up accounts
+//! by it.
 
 use std::fmt;
 
-/// The longest address, in bytes: what fits into a path of SMTP (RFC 5321, section 4.5.3.1.3). The contract says the
-/// same.
+/// The maximum length of an address, in bytes: the longest that fits into an SMTP path (RFC 5321, section 4.5.3.1.3). The
+/// contract has the same limit.
 pub const MAX_EMAIL_LENGTH: usize = 254;
 
-/// An email address, as its owner wrote it. Two addresses belong to the same account if their [`Email::key`]s are equal.
+/// An email address, in its original case. Two addresses belong to the same account if their [`Email::key`]s are equal.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Email(String);
 
@@ -17,8 +17,8 @@ pub struct Email(String);
 pub struct EmailError;
 
 impl Email {
-    /// Parses what web browsers take for an address too: the WHATWG's rule for `<input type=email>`, which the
-    /// contract's `string.email` follows. White space around it is not part of it.
+    /// Parses an address by the WHATWG rule for `<input type=email>`, which the contract's `string.email` follows too.
+    /// Surrounding white space is removed.
     ///
     /// # Errors
     /// [`EmailError`] if it is not an address, or longer than [`MAX_EMAIL_LENGTH`].
@@ -28,46 +28,46 @@ impl Email {
         let valid = text.len() <= MAX_EMAIL_LENGTH
             && !local.is_empty()
             && local.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".!#$%&'*+/=?^_`{|}~-".contains(&byte))
-            && domain.split('.').all(is_label);
+            && domain.split('.').all(is_host_label);
         if valid { Ok(Self(text.to_owned())) } else { Err(EmailError) }
     }
 
-    /// An address that was parsed before it was stored. It is not checked again: rules may become stricter.
+    /// An address from a store. It is not validated again: the rules may have become stricter since.
     #[must_use]
     pub fn from_stored(text: String) -> Self {
         Self(text)
     }
 
-    /// The normal form, which is unique among accounts: ASCII letters in lower case. Other letters do not occur.
+    /// The normal form, unique among accounts: ASCII lower case. Non-ASCII letters are not valid in an address.
     ///
-    /// RFC 5321 lets a host distinguish `Ada@` from `ada@`; no large host does, and people do not.
+    /// RFC 5321 lets a host distinguish `Ada@` from `ada@`; no large provider does, and users do not.
     #[must_use]
     pub fn key(&self) -> String {
         self.0.to_ascii_lowercase()
     }
 
-    /// The address as its owner wrote it.
+    /// The address in its original case.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The address as its owner wrote it.
+    /// The address in its original case.
     #[must_use]
     pub fn into_string(self) -> String {
         self.0
     }
 }
 
-/// One label of a host name (RFC 1034, section 3.5).
-fn is_label(label: &str) -> bool {
+/// Whether this is a label of a host name (RFC 1034, section 3.5).
+fn is_host_label(label: &str) -> bool {
     (1..=63).contains(&label.len())
         && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
         && !label.starts_with('-')
         && !label.ends_with('-')
 }
 
-/// Addresses are personal data: logs do not show them.
+/// Redacted: addresses are personal data.
 impl fmt::Debug for Email {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Email(..)")
@@ -79,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_are_parsed_and_shown_as_given() {
+    fn valid_addresses_are_parsed_unchanged() {
         for text in ["ada@example.com", "Ada.Lovelace+wall@Example.co.uk", "o'brien@host", "a@1.2.3"] {
             assert_eq!(Email::parse(text).unwrap().as_str(), text);
         }
@@ -92,10 +92,10 @@ mod tests {
     }
 
     #[test]
-    fn a_text_that_is_not_an_address_is_refused() {
+    fn an_invalid_address_is_rejected() {
         // U+212A, the Kelvin sign, is a k in lower case; U+0130 is an i with a combining dot.
-        let refused = ["", "ada", "@example.com", "ada@", "a b@host", "a@b@c", "ada@-host", "ada@ex..com", "ädä@host"];
-        for text in refused.into_iter().chain(["\u{212a}ate@host", "\u{130}da@host", "ada@ho\u{17f}t"]) {
+        let invalid = ["", "ada", "@example.com", "ada@", "a b@host", "a@b@c", "ada@-host", "ada@ex..com", "ädä@host"];
+        for text in invalid.into_iter().chain(["\u{212a}ate@host", "\u{130}da@host", "ada@ho\u{17f}t"]) {
             assert_eq!(Email::parse(text), Err(EmailError), "{text}");
         }
     }
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_is_not_shown_by_debug() {
+    fn debug_redacts_the_address() {
         assert!(!format!("{:?}", Email::parse("ada@example.com").unwrap()).contains("ada"));
     }
 }

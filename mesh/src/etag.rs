@@ -1,4 +1,4 @@
-//! Etags: a row's version as callers see it.
+//! Etags: row versions as opaque strings.
 
 use crate::error::{Error, Reason, Result};
 
@@ -8,10 +8,10 @@ pub fn format(version: i64) -> String {
     format!("v{version}")
 }
 
-/// Reads an etag. An empty one asks for nothing: `None`.
+/// Parses an etag. `None` if it is empty: the write is unconditional.
 ///
 /// # Errors
-/// `STALE_ETAG` if it is none of ours: no row has it.
+/// `STALE_ETAG` if it is malformed, since no row can have it.
 pub fn parse(given: &str) -> Result<Option<i64>> {
     if given.is_empty() {
         return Ok(None);
@@ -23,10 +23,13 @@ pub fn parse(given: &str) -> Result<Option<i64>> {
     }
 }
 
-/// The failure of a write that came too late.
+/// The error of a write whose etag does not match the row's version.
 #[must_use]
 pub fn stale() -> Error {
-    Error::new(Reason::StaleEtag, "it has changed since this etag was read: read it again and repeat the change")
+    Error::new(
+        Reason::StaleEtag,
+        "the resource has changed since this etag was read; read it again and repeat the change",
+    )
 }
 
 #[cfg(test)]
@@ -34,18 +37,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_etag_names_its_own_version() {
+    fn an_etag_is_parsed_to_its_version() {
         assert_eq!(parse(&format(7)).unwrap(), Some(7));
         assert_ne!(format(7), format(8));
     }
 
     #[test]
-    fn an_empty_etag_asks_for_no_version() {
+    fn an_empty_etag_is_unconditional() {
         assert_eq!(parse("").unwrap(), None);
     }
 
     #[test]
-    fn an_etag_that_is_none_of_ours_is_stale() {
+    fn a_malformed_etag_is_stale() {
         for bad in ["7", "v", "v07", "v+7", "V7", "\"v7\"", "v99999999999999999999"] {
             assert_eq!(parse(bad).unwrap_err().reason(), Reason::StaleEtag, "{bad}");
         }

@@ -1,22 +1,22 @@
-//! The host that an HTTP request names: in `Host`, in `:authority` or in an absolute-form target.
+//! Validates the host of an HTTP request: `Host`, `:authority` or the authority of an absolute-form target.
 //!
-//! hyper hands on requests without a host, with two, or with one that is no host. RFC 9112 (section 3.2) and RFC 9113
-//! (section 8.3.1) demand that they are refused with 400; [`check`] says which ones those are.
+//! hyper accepts requests with a missing, duplicate or invalid host. RFC 9112 (section 3.2) and RFC 9113 (section 8.3.1)
+//! require that they are rejected with 400.
 
 use std::net::Ipv6Addr;
 
 use http::{HeaderMap, Uri, Version, header::HOST};
 
-/// Why the host of a request is refused: always with 400.
+/// Why the host of a request is rejected, always with 400.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum HostError {
     /// Neither `Host` nor `:authority`.
-    #[error("is missing; every request after HTTP/1.0 names its host")]
+    #[error("is missing; it is required since HTTP/1.1")]
     Missing,
     /// More than one `Host`.
     #[error("is given twice; send it once")]
     Duplicate,
-    /// No `host [ ":" port ]`.
+    /// Not `host [ ":" port ]`.
     #[error("is not a host name or IP address, with or without a port")]
     Invalid,
     /// `Host` and `:authority` name different hosts.
@@ -30,7 +30,7 @@ pub enum HostError {
 /// HTTP/1.0 request needs none.
 ///
 /// # Errors
-/// [`HostError`], which is to be answered with 400.
+/// [`HostError`], to be answered with 400.
 pub fn check(version: Version, uri: &Uri, headers: &HeaderMap) -> Result<(), HostError> {
     let mut lines = headers.get_all(HOST).iter();
     let header = lines.next();
@@ -42,11 +42,7 @@ pub fn check(version: Version, uri: &Uri, headers: &HeaderMap) -> Result<(), Hos
     let target = target.transpose()?;
     match (header, target) {
         (Some(header), Some(target)) if version >= Version::HTTP_2 => {
-            if header.is_same(&target, uri.scheme_str()) {
-                Ok(())
-            } else {
-                Err(HostError::Differs)
-            }
+            if header.is_equivalent(&target, uri.scheme_str()) { Ok(()) } else { Err(HostError::Differs) }
         }
         (Some(_), _) => Ok(()),
         (None, Some(_)) if version >= Version::HTTP_2 => Ok(()),
@@ -62,7 +58,7 @@ struct Host<'h> {
 }
 
 impl<'h> Host<'h> {
-    /// `None` if the text is none. A name that is empty is none in an `http` URI (RFC 9110, section 4.2.1).
+    /// `None` if the text is not a host. An empty host is invalid in an `http` URI (RFC 9110, section 4.2.1).
     fn parse(text: &'h str) -> Option<Self> {
         let (name, port) = if let Some(rest) = text.strip_prefix('[') {
             let (address, port) = rest.split_once(']')?;
@@ -80,14 +76,15 @@ impl<'h> Host<'h> {
         Some(Self { name, port })
     }
 
-    /// Whether both are one host, once letter case and the scheme's own port are set aside.
-    fn is_same(&self, other: &Self, scheme: Option<&str>) -> bool {
-        let own_port = if scheme == Some("https") { 443 } else { 80 };
-        self.name.eq_ignore_ascii_case(other.name) && self.port.unwrap_or(own_port) == other.port.unwrap_or(own_port)
+    /// Whether both are the same host, ignoring case and the scheme's default port.
+    fn is_equivalent(&self, other: &Self, scheme: Option<&str>) -> bool {
+        let default_port = if scheme == Some("https") { 443 } else { 80 };
+        self.name.eq_ignore_ascii_case(other.name)
+            && self.port.unwrap_or(default_port) == other.port.unwrap_or(default_port)
     }
 }
 
-/// `reg-name` of RFC 3986, section 3.2.2; IPv4 addresses are among them.
+/// `reg-name` of RFC 3986, section 3.2.2, which includes IPv4 addresses.
 fn is_registered_name(text: &str) -> bool {
     let mut bytes = text.bytes();
     while let Some(byte) = bytes.next() {
@@ -167,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn http2_needs_one_host_in_either_place() {
+    fn http2_needs_one_host_in_authority_or_host() {
         let two = |uri, hosts: &[&str]| checked(Version::HTTP_2, uri, hosts);
         assert_eq!(two("http://edge/", &[]), Ok(()));
         assert_eq!(two("/", &["edge"]), Ok(()));

@@ -1,4 +1,4 @@
-//! Ids: UUIDs of version 7 (RFC 9562), written as text.
+//! Resource ids: UUIDs of version 7 (RFC 9562) as strings.
 
 use uuid::{NoContext, Uuid};
 
@@ -7,18 +7,18 @@ use crate::{
     error::{Error, Result},
 };
 
-/// A new id that carries this moment. The `jti` of a token is made from the same moment as its `iat`: a token whose two
-/// issue times disagree is refused.
+/// A new id with this timestamp. The `jti` of a token has the same timestamp as its `iat`: a token whose two issue times
+/// differ is rejected.
 #[must_use]
 pub fn v7_at(at: Timestamp) -> Uuid {
     let seconds = u64::try_from(at.timestamp()).unwrap_or_default();
     Uuid::new_v7(uuid::Timestamp::from_unix(NoContext, seconds, at.timestamp_subsec_nanos()))
 }
 
-/// The id in this field. Validation has checked its form already, except where an empty one means none.
+/// Parses the id in this field. The contract validates its format already, except for optional fields.
 ///
 /// # Errors
-/// `INVALID_REQUEST`, which names the field, for a text that is no UUID.
+/// `INVALID_REQUEST`, which names the field, if the text is not a UUID.
 pub fn parse(field: &'static str, text: &str) -> Result<Uuid> {
     Uuid::try_parse(text).map_err(|_| Error::invalid_field(field, "must be a UUID"))
 }
@@ -29,7 +29,7 @@ mod tests {
     use crate::error::Reason;
 
     #[test]
-    fn what_is_no_id_is_refused_by_its_field() {
+    fn an_invalid_id_is_rejected_with_its_field() {
         let id = Uuid::now_v7();
         assert_eq!(parse("user_id", &id.to_string()).unwrap(), id);
         for text in ["", "me", "0197a1b2"] {

@@ -1,16 +1,16 @@
-//! Who a workload is, and how it proves it.
+//! Workload identities: SPIFFE IDs, X.509-SVIDs and their verification.
 //!
 //! | file | holds |
 //! |---|---|
-//! | `spiffe.rs` | [`TrustDomain`] and [`SpiffeId`]: names of workloads |
-//! | `svid.rs` | [`Svid`]: what a certificate says, once it is seen to keep to our profile of X.509-SVID |
-//! | `bundle.rs` | [`TrustBundle`]: the roots of each trust domain |
-//! | `verifier.rs` | one proof of a peer, for both ends of a connection |
-//! | `credentials.rs` | [`Identity`]: our own certificate, key and roots, swapped as a whole |
+//! | `spiffe.rs` | [`TrustDomain`] and [`SpiffeId`] |
+//! | `svid.rs` | [`Svid`]: a certificate that conforms to our profile of X.509-SVID |
+//! | `bundle.rs` | [`TrustBundle`]: the root certificates of each trust domain |
+//! | `verifier.rs` | verification of a peer's certificate, for clients and servers |
+//! | `credentials.rs` | [`Identity`]: the process's own certificate, key and roots, replaced atomically |
 //! | `authority.rs` | [`Authority`]: the development CA |
 //!
-//! The profile is that of the SPIFFE X.509-SVID standard, made stricter where the standard leaves a choice. WebPKI
-//! alone checks none of it: it would take any certificate of the right CA for any workload.
+//! The profile is the SPIFFE X.509-SVID standard, stricter where the standard leaves a choice. WebPKI checks none of it:
+//! it would accept any certificate of the right CA for any workload.
 
 mod authority;
 mod bundle;

@@ -1,28 +1,27 @@
-//! Rate limits: so many attempts at once, and so many in a while.
+//! Rate limits: a burst, and a sustained rate.
 //!
-//! A service asks [`Limits`] for each [`Limit`] that it has, once, and [checks](Limit::check) it for each attempt:
+//! A service creates each [`Limit`] once with [`LimiterFactory`], and [checks](Limit::check) it for each attempt:
 //!
 //! ```
 //! use drystone_mesh::{
-//!     limit::{Key, Limits},
+//!     limit::{Key, LimiterFactory},
 //!     telemetry::Metrics,
 //! };
 //!
 //! # async fn example(client: std::net::IpAddr) -> Result<(), drystone_mesh::error::Error> {
-//! let limits = Limits::in_process(&Metrics::default());
+//! let limits = LimiterFactory::in_process(&Metrics::default());
 //! let sign_in = limits.limit("sign_in_address", 10);
-//! sign_in.check(Key::client(client)).await?; // RATE_LIMITED with a time to come back, for the eleventh at once
+//! sign_in.check(Key::client(client)).await?; // RATE_LIMITED with a retry delay for the eleventh immediate attempt
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! The algorithm is GCRA (ITU-T I.371): an attempt passes unless it comes too early by more than the burst allows.
-//! **What is promised**: in any stretch of time `T`, at most `burst + T / interval` attempts with one key pass. For "10 a
-//! minute" that is 10 at once and then one in 6 seconds.
+//! The algorithm is GCRA (ITU-T I.371). **Guarantee**: in any interval `T`, at most `burst + T / interval` attempts with one
+//! key are allowed. For "10 a minute" that is 10 at once and then one every 6 seconds.
 //!
-//! Limits are counted in the process ([`LocalLimiter`]), or in a store for all instances together ([`LimitStore`]). While
-//! the store is unavailable, each instance applies a stricter limit of its own ([`FallbackLimiter`]): half the burst, at half the
-//! rate. It is never none.
+//! Attempts are counted in the process ([`LocalLimiter`]), or in a store shared by all instances ([`LimitStore`]). While the
+//! store is unavailable, each instance applies a stricter local limit ([`FallbackLimiter`]): half the burst, at half the
+//! rate. Limits never fail open.
 
 mod class;
 mod fallback;
@@ -44,7 +43,7 @@ pub use self::{
     fallback::FallbackLimiter,
     key::Key,
     local::LocalLimiter,
-    rate::{Rate, Verdict},
+    rate::{Decision, Rate},
 };
 use crate::{
     error::{Error, Reason, Result},
@@ -52,21 +51,21 @@ use crate::{
     telemetry::Metrics,
 };
 
-/// Why it is not known whether an attempt may pass: the store that counts cannot be reached.
+/// The store of a shared limiter is unavailable.
 pub type LimiterUnavailable = Box<dyn std::error::Error + Send + Sync>;
 
-/// Counts attempts by key, and says which may pass.
+/// Counts attempts by key, and allows or denies them.
 pub trait RateLimiter: Send + Sync {
-    /// Counts an attempt, unless it is refused.
+    /// Counts an attempt, unless it is denied.
     ///
     /// # Errors
     /// [`LimiterUnavailable`].
-    fn check(&self, key: Key) -> BoxFuture<'_, Result<Verdict, LimiterUnavailable>>;
+    fn check(&self, key: Key) -> BoxFuture<'_, Result<Decision, LimiterUnavailable>>;
 }
 
-/// Where limits are counted for all processes together.
+/// A store in which all processes share their limits.
 pub trait LimitStore: Send + Sync {
-    /// A limiter of this rate. The name tells its keys from those of other limits.
+    /// A limiter of this rate. The name separates its keys from those of other limits.
     fn limiter(&self, name: &str, rate: Rate) -> Arc<dyn RateLimiter>;
 
     /// Reports the health of the store, until `stop`.
@@ -78,102 +77,101 @@ struct Labels {
     limit: String,
 }
 
-/// Makes limits that are counted in one place. A process has one, since it is what counts refusals.
+/// Creates limits, local or shared. A process has one, which registers the metrics.
 #[derive(Clone)]
-pub struct Limits {
+pub struct LimiterFactory {
     shared: Option<Arc<dyn LimitStore>>,
-    refused: Family<Labels, Counter>,
-    fallen_back: Family<Labels, Counter>,
+    limited: Family<Labels, Counter>,
+    fallbacks: Family<Labels, Counter>,
 }
 
-impl Limits {
-    /// Limits of this process alone.
+impl LimiterFactory {
+    /// Limits counted in this process.
     #[must_use]
     pub fn in_process(metrics: &Metrics) -> Self {
         Self::new(None, metrics)
     }
 
-    /// Limits of all processes that count in this store.
+    /// Limits counted in this store, shared by all processes.
     #[must_use]
     pub fn shared(store: Arc<dyn LimitStore>, metrics: &Metrics) -> Self {
         Self::new(Some(store), metrics)
     }
 
     fn new(shared: Option<Arc<dyn LimitStore>>, metrics: &Metrics) -> Self {
-        let this = Self { shared, refused: Family::default(), fallen_back: Family::default() };
+        let this = Self { shared, limited: Family::default(), fallbacks: Family::default() };
         metrics.register(|registry| {
-            registry.register("drystone_rate_limited", "Attempts that were refused, by limit", this.refused.clone());
+            registry.register("drystone_rate_limited", "Attempts that were denied, by limit", this.limited.clone());
             registry.register(
                 "drystone_rate_limit_fallbacks",
-                "Attempts that were counted by a stricter limit of the process, since Redis was unavailable",
-                this.fallen_back.clone(),
+                "Attempts that were counted by the stricter local limit, since Redis was unavailable",
+                this.fallbacks.clone(),
             );
         });
         this
     }
 
-    /// A limit of so many attempts a minute with one key; 0 for none.
+    /// A limit of `per_minute` attempts with one key; 0 for no limit.
     #[must_use]
     pub fn limit(&self, name: &str, per_minute: u32) -> Limit {
         let limiter = Rate::per_minute(per_minute).map(|rate| Arc::new(self.limiter(name, rate)));
-        Limit { limiter, refused: self.refused.get_or_create_owned(&Labels { limit: name.to_owned() }) }
+        Limit { limiter, limited: self.limited.get_or_create_owned(&Labels { limit: name.to_owned() }) }
     }
 
     fn limiter(&self, name: &str, rate: Rate) -> Limiter {
         match &self.shared {
             None => Limiter::Local(LocalLimiter::new(rate)),
             Some(store) => {
-                let fallen_back = self.fallen_back.get_or_create_owned(&Labels { limit: name.to_owned() });
-                Limiter::Shared(FallbackLimiter::new(store.limiter(name, rate), rate, fallen_back))
+                let fallbacks = self.fallbacks.get_or_create_owned(&Labels { limit: name.to_owned() });
+                Limiter::Shared(FallbackLimiter::new(store.limiter(name, rate), rate, fallbacks))
             }
         }
     }
 
-    /// Where all processes count together, if they do.
+    /// The shared store, if there is one.
     pub(crate) fn store(&self) -> Option<&dyn LimitStore> {
         self.shared.as_deref()
     }
 }
 
-impl fmt::Debug for Limits {
+impl fmt::Debug for LimiterFactory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Limits").field("is_shared", &self.shared.is_some()).finish_non_exhaustive()
+        f.debug_struct("LimiterFactory").field("is_shared", &self.shared.is_some()).finish_non_exhaustive()
     }
 }
 
-/// What counts. The two are told apart here and not behind a pointer, so that counting in the process costs no boxed
-/// future.
+/// A local or shared limiter. An enum and not a trait object, so that a local check needs no boxed future.
 enum Limiter {
     Local(LocalLimiter),
     Shared(FallbackLimiter),
 }
 
-/// One limit. Clones count together.
+/// One limit. Clones share their counts.
 #[derive(Clone)]
 pub struct Limit {
     limiter: Option<Arc<Limiter>>,
-    refused: Counter,
+    limited: Counter,
 }
 
 impl Limit {
-    /// A limit that lets everything pass.
+    /// A limit that allows everything.
     #[must_use]
     pub fn none() -> Self {
-        Self { limiter: None, refused: Counter::default() }
+        Self { limiter: None, limited: Counter::default() }
     }
 
     /// Counts an attempt with this key.
     ///
     /// # Errors
-    /// `RATE_LIMITED`, which says when to come back.
+    /// `RATE_LIMITED` with a retry delay.
     pub async fn check(&self, key: Key) -> Result<()> {
-        let verdict = match self.limiter.as_deref() {
+        let decision = match self.limiter.as_deref() {
             None => return Ok(()),
             Some(Limiter::Local(limiter)) => limiter.check_now(key),
             Some(Limiter::Shared(limiter)) => limiter.check(key).await,
         };
-        let Verdict::Wait(wait) = verdict else { return Ok(()) };
-        self.refused.inc();
+        let Decision::RetryAfter(wait) = decision else { return Ok(()) };
+        self.limited.inc();
         let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
         let message = format!("too many attempts; try again in {seconds} s");
         Err(Error::new(Reason::RateLimited, message).retry_after(wait))
@@ -182,7 +180,7 @@ impl Limit {
 
 impl fmt::Debug for Limit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Limit").field("is_on", &self.limiter.is_some()).finish_non_exhaustive()
+        f.debug_struct("Limit").field("is_enabled", &self.limiter.is_some()).finish_non_exhaustive()
     }
 }
 

@@ -1,4 +1,4 @@
-//! Field masks: which fields an update is about.
+//! Field masks of updates.
 
 use std::collections::BTreeSet;
 
@@ -6,43 +6,43 @@ use prost_types::FieldMask;
 
 use crate::error::{Error, Result};
 
-/// The name of the field that holds the mask, in every update there is.
+/// The name of the field of the mask, in every update request.
 const FIELD: &str = "update_mask";
 
-/// What says which thing is meant, and in which version. REST clients send both along with their changes, so a
-/// mask may name them; they are never changed.
-const ADDRESS: [&str; 2] = ["id", "etag"];
+/// The fields that identify the resource and its version. REST clients send both with their changes, so a mask may
+/// contain them; they are ignored.
+const IDENTIFYING_FIELDS: [&str; 2] = ["id", "etag"];
 
-/// The paths of `mask`, each of which is among `allowed`; `*` stands for all of them. The set is empty exactly
-/// if there is no mask: then the fields that are set are meant.
+/// The paths of `mask`, restricted to `allowed`; `*` means all of them. The set is empty exactly if there is no mask:
+/// then the update changes the fields that are set.
 ///
 /// # Errors
-/// `INVALID_REQUEST` for a path that cannot be changed, and for a mask that names nothing to change.
+/// `INVALID_REQUEST` for a path that cannot be changed, and for a mask without a path to change.
 pub fn paths<'a>(mask: Option<&FieldMask>, allowed: &[&'a str]) -> Result<BTreeSet<&'a str>> {
-    let mut found = BTreeSet::new();
+    let mut paths = BTreeSet::new();
     let Some(mask) = mask.filter(|mask| !mask.paths.is_empty()) else {
-        return Ok(found);
+        return Ok(paths);
     };
     for path in mask.paths.iter().map(String::as_str) {
         if path == "*" {
-            found.extend(allowed);
+            paths.extend(allowed);
         } else if let Some(known) = allowed.iter().find(|known| **known == path) {
-            found.insert(*known);
-        } else if !ADDRESS.contains(&path) {
-            return Err(Error::invalid_field(FIELD, format!("`{path}` cannot be changed here; {}", what_can(allowed))));
+            paths.insert(*known);
+        } else if !IDENTIFYING_FIELDS.contains(&path) {
+            return Err(Error::invalid_field(FIELD, format!("`{path}` cannot be changed; {}", changeable(allowed))));
         }
     }
-    if found.is_empty() { Err(nothing(allowed)) } else { Ok(found) }
+    if paths.is_empty() { Err(no_changes(allowed)) } else { Ok(paths) }
 }
 
-/// The refusal of an update that changes nothing.
+/// The error of an update without changes.
 #[must_use]
-pub fn nothing(allowed: &[&str]) -> Error {
-    Error::invalid_field(FIELD, format!("names nothing to change; {}", what_can(allowed)))
+pub fn no_changes(allowed: &[&str]) -> Error {
+    Error::invalid_field(FIELD, format!("names no field to change; {}", changeable(allowed)))
 }
 
-fn what_can(allowed: &[&str]) -> String {
-    format!("what can be changed: {}", allowed.join(", "))
+fn changeable(allowed: &[&str]) -> String {
+    format!("fields that can be changed: {}", allowed.join(", "))
 }
 
 #[cfg(test)]
@@ -51,33 +51,33 @@ mod tests {
 
     const ALLOWED: [&str; 2] = ["display_name", "labels"];
 
-    fn ask(mask: &[&str]) -> Result<Vec<&'static str>> {
+    fn parse(mask: &[&str]) -> Result<Vec<&'static str>> {
         let mask = FieldMask { paths: mask.iter().map(ToString::to_string).collect() };
         paths(Some(&mask), &ALLOWED).map(|paths| paths.into_iter().collect())
     }
 
     #[test]
-    fn no_mask_and_an_empty_one_are_the_same() {
+    fn an_empty_mask_is_the_same_as_no_mask() {
         assert!(paths(None, &ALLOWED).unwrap().is_empty());
-        assert!(ask(&[]).unwrap().is_empty());
+        assert!(parse(&[]).unwrap().is_empty());
     }
 
     #[test]
-    fn what_is_allowed_is_found_once() {
-        assert_eq!(ask(&["labels", "labels"]).unwrap(), ["labels"]);
-        assert_eq!(ask(&["*"]).unwrap(), ALLOWED);
+    fn allowed_paths_are_returned_once() {
+        assert_eq!(parse(&["labels", "labels"]).unwrap(), ["labels"]);
+        assert_eq!(parse(&["*"]).unwrap(), ALLOWED);
     }
 
     #[test]
-    fn what_says_which_thing_is_meant_is_no_change() {
-        assert_eq!(ask(&["id", "display_name", "etag"]).unwrap(), ["display_name"]);
-        assert!(ask(&["id", "etag"]).unwrap_err().to_string().contains("names nothing to change"));
+    fn id_and_etag_are_ignored() {
+        assert_eq!(parse(&["id", "display_name", "etag"]).unwrap(), ["display_name"]);
+        assert!(parse(&["id", "etag"]).unwrap_err().to_string().contains("names no field to change"));
     }
 
     #[test]
-    fn anything_else_is_refused_by_name() {
+    fn any_other_path_is_rejected_by_name() {
         for path in ["email", "displayName", "labels.colour", ""] {
-            let error = ask(&["display_name", path]).unwrap_err();
+            let error = parse(&["display_name", path]).unwrap_err();
             assert_eq!(error.reason(), crate::error::Reason::InvalidRequest);
             assert!(error.to_string().contains(&format!("`{path}`")), "{error}");
         }

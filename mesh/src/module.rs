@@ -44,7 +44,7 @@ pub use self::{
     migration::Migration,
 };
 use crate::{
-    config::{self, ConfigError, Dict, Layers},
+    config::{self, ConfigError, Dict, LayeredConfig},
     server::Server,
 };
 
@@ -161,7 +161,7 @@ struct Table {
     port: Option<u16>,
     contract: Option<&'static EncodedContract>,
     defaults: fn() -> Result<Dict, ConfigError>,
-    read: fn(&Layers, &dyn Fn(&str) -> bool) -> Result<Section, ConfigError>,
+    read: fn(&LayeredConfig, &dyn Fn(&str) -> bool) -> Result<Section, ConfigError>,
     needs_database: fn(&Section) -> bool,
     needs_redis: fn(&Section) -> Option<&'static str>,
     start: fn(Context<Section>) -> BoxFuture<Result<Started, StartError>>,
@@ -211,7 +211,7 @@ impl<S: Service> TableOf<S> {
         contract: S::CONTRACT,
         defaults: || config::defaults(&S::Config::default()),
         read: |layers, is_own| {
-            let values: S::Config = layers.section(S::NAME, is_own)?;
+            let values: S::Config = layers.extract_section(S::NAME, is_own)?;
             S::check(&values).map_err(ConfigError::new)?;
             Ok(Section { shown: config::defaults(&values)?, values: Arc::new(values) })
         },
@@ -276,7 +276,7 @@ impl Module {
     ///
     /// # Errors
     /// A key is unknown, or a value is not valid.
-    pub fn read(&self, layers: &Layers, is_own: &dyn Fn(&str) -> bool) -> Result<Section, ConfigError> {
+    pub fn read(&self, layers: &LayeredConfig, is_own: &dyn Fn(&str) -> bool) -> Result<Section, ConfigError> {
         (self.0.read)(layers, is_own)
     }
 

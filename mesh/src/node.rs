@@ -17,7 +17,7 @@ use crate::{
     identity::Identity,
     limit::ClassLimits,
     telemetry::Metrics,
-    token::{KeySet, RevocationView, Verifier, VerifierConfig, watch_keys, watch_revocations},
+    token::{KeySet, RevocationView, TokenVerifier, TokenVerifierConfig, watch_keys, watch_revocations},
 };
 
 /// The end of the name of the component that says whether a node can check tokens.
@@ -43,7 +43,7 @@ pub struct Node {
     /// How it calls others.
     pub dialer: Dialer,
     /// How it checks access tokens.
-    pub verifier: Verifier,
+    pub verifier: TokenVerifier,
     /// Ends its background work.
     pub stop: CancellationToken,
     /// Its background work.
@@ -69,7 +69,7 @@ pub struct NodeConfig {
     /// Where the others are.
     pub peers: Peers,
     /// Which tokens it accepts.
-    pub tokens: VerifierConfig,
+    pub tokens: TokenVerifierConfig,
     /// Its background work.
     pub tasks: TaskTracker,
     /// Ends its background work.
@@ -97,7 +97,7 @@ impl Node {
         });
 
         let (keys, revocations) = (KeySet::default(), RevocationView::new(clock.clone()));
-        let verifier = Verifier::new(tokens, keys.clone(), revocations.clone(), clock.clone());
+        let verifier = TokenVerifier::new(tokens, keys.clone(), revocations.clone(), clock.clone());
         let served_by = |service| contracts.workload_of(service).ok_or(DialError::UnknownService(service));
         let key_service = served_by(key_service_server::SERVICE_NAME)?;
         let revocation_service = served_by(session_service_server::SERVICE_NAME)?;
@@ -120,7 +120,7 @@ async fn report_token_checks(keys: KeySet, revocations: RevocationView, componen
         let pause = if !keys.is_loaded() {
             component.down("the signing keys have not been fetched yet");
             Duration::from_millis(20)
-        } else if revocations.last_heard().is_none() {
+        } else if revocations.last_update().is_none() {
             component.down("the revocations have not been fetched yet");
             Duration::from_millis(20)
         } else if revocations.is_fresh() {

@@ -1,4 +1,4 @@
-//! What can be seen from outside: logs, metrics, the place in a trace, and the port that shows them.
+//! Telemetry: logs, metrics, trace context, and the admin port.
 
 pub mod admin;
 mod histogram;

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use drystone_mesh::config::Span;
+use drystone_mesh::config::ConfigDuration;
 use serde::{Deserialize, Serialize};
 
 use super::{Address, Location, location::Server};
@@ -14,7 +14,7 @@ use super::{Address, Location, location::Server};
 const MAX_CONNECTIONS: u32 = 1000;
 
 /// The upper bound of `acquire_timeout` and `statement_timeout`.
-const MAX_TIMEOUT: Span = Span::minutes(10);
+const MAX_TIMEOUT: ConfigDuration = ConfigDuration::minutes(10);
 
 /// The section `[NAME.database]` of a service that stores data.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,23 +37,23 @@ pub struct PoolConfig {
     /// Maximum number of connections. They are opened on demand.
     pub connections: u32,
     /// How long a call waits for a connection, connecting included.
-    pub acquire_timeout: Span,
+    pub acquire_timeout: ConfigDuration,
     /// How long one statement may run before the server cancels it.
-    pub statement_timeout: Span,
+    pub statement_timeout: ConfigDuration,
     /// How long an idle connection stays open.
-    pub idle_timeout: Span,
+    pub idle_timeout: ConfigDuration,
     /// The age at which a connection is replaced, so that DNS changes take effect.
-    pub max_lifetime: Span,
+    pub max_lifetime: ConfigDuration,
 }
 
 impl Default for PoolConfig {
     fn default() -> Self {
         Self {
             connections: 10,
-            acquire_timeout: Span::seconds(2),
-            statement_timeout: Span::seconds(5),
-            idle_timeout: Span::minutes(5),
-            max_lifetime: Span::minutes(30),
+            acquire_timeout: ConfigDuration::seconds(2),
+            statement_timeout: ConfigDuration::seconds(5),
+            idle_timeout: ConfigDuration::minutes(5),
+            max_lifetime: ConfigDuration::minutes(30),
         }
     }
 }
@@ -90,8 +90,8 @@ impl DatabaseConfig {
         for (key, value, max, example) in [
             ("acquire_timeout", pool.acquire_timeout, MAX_TIMEOUT, "2s"),
             ("statement_timeout", pool.statement_timeout, MAX_TIMEOUT, "5s"),
-            ("idle_timeout", pool.idle_timeout, Span::days(1), "5m"),
-            ("max_lifetime", pool.max_lifetime, Span::days(1), "30m"),
+            ("idle_timeout", pool.idle_timeout, ConfigDuration::days(1), "5m"),
+            ("max_lifetime", pool.max_lifetime, ConfigDuration::days(1), "30m"),
         ] {
             if value.duration() == Duration::ZERO || value > max {
                 return Err(format!("{section}.pool.{key} must be more than 0 and at most {max}, such as `{example}`"));
@@ -139,10 +139,19 @@ mod tests {
             (check("user.db", Some("password"), |_| {}), "user.database.password_file is for a PostgreSQL database"),
             (check(url, None, |pool| pool.connections = 0), "user.database.pool.connections"),
             (check(url, None, |pool| pool.connections = 1001), "user.database.pool.connections"),
-            (check(url, None, |pool| pool.acquire_timeout = Span::seconds(0)), "user.database.pool.acquire_timeout"),
-            (check(url, None, |pool| pool.statement_timeout = Span::hours(1)), "user.database.pool.statement_timeout"),
-            (check(url, None, |pool| pool.idle_timeout = Span::seconds(0)), "user.database.pool.idle_timeout"),
-            (check(url, None, |pool| pool.max_lifetime = Span::days(2)), "user.database.pool.max_lifetime"),
+            (
+                check(url, None, |pool| pool.acquire_timeout = ConfigDuration::seconds(0)),
+                "user.database.pool.acquire_timeout",
+            ),
+            (
+                check(url, None, |pool| pool.statement_timeout = ConfigDuration::hours(1)),
+                "user.database.pool.statement_timeout",
+            ),
+            (
+                check(url, None, |pool| pool.idle_timeout = ConfigDuration::seconds(0)),
+                "user.database.pool.idle_timeout",
+            ),
+            (check(url, None, |pool| pool.max_lifetime = ConfigDuration::days(2)), "user.database.pool.max_lifetime"),
         ] {
             let fault = fault.unwrap_err();
             assert!(fault.starts_with(key), "{fault}");

@@ -7,7 +7,7 @@ use std::{
 
 use drystone_mesh::{
     health::Component,
-    limit::{Key, LimitStore, LimiterUnavailable, Rate, RateLimiter, Verdict},
+    limit::{Decision, Key, LimitStore, LimiterUnavailable, Rate, RateLimiter},
 };
 use futures_util::future::BoxFuture;
 use quick_cache::sync::Cache;
@@ -70,25 +70,25 @@ impl RedisLimiter {
         (!wait.is_zero()).then_some(wait)
     }
 
-    async fn count(&self, key: Key) -> Result<Verdict, LimiterUnavailable> {
+    async fn count(&self, key: Key) -> Result<Decision, LimiterUnavailable> {
         if let Some(wait) = self.known_wait(key) {
-            return Ok(Verdict::Wait(wait));
+            return Ok(Decision::RetryAfter(wait));
         }
         let mut script = GCRA.prepare_invoke();
         script.key(format!("{}limit:{{{}:{key}}}", self.redis.prefix(), self.name));
         script.arg(self.rate.interval.as_micros().to_string()).arg(self.rate.burst.get());
         let early: u64 = self.redis.run(&script).await?;
         if early == 0 {
-            return Ok(Verdict::Pass);
+            return Ok(Decision::Allow);
         }
         let wait = Duration::from_micros(early);
         self.refused.insert(key, Instant::now() + wait);
-        Ok(Verdict::Wait(wait))
+        Ok(Decision::RetryAfter(wait))
     }
 }
 
 impl RateLimiter for RedisLimiter {
-    fn check(&self, key: Key) -> BoxFuture<'_, Result<Verdict, LimiterUnavailable>> {
+    fn check(&self, key: Key) -> BoxFuture<'_, Result<Decision, LimiterUnavailable>> {
         Box::pin(self.count(key))
     }
 }

@@ -3,7 +3,7 @@
 
 use std::{fs, sync::Arc, time::Duration};
 
-use drystone::contract::{Contract, EncodedContract, Idempotency, Method, Subject, rest::Body};
+use drystone::contract::{Contract, EncodedContract, Idempotency, Method, Subject, rest::BodyMapping};
 use drystone_tests::{
     Home,
     binary::repository,
@@ -98,10 +98,10 @@ fn broken(old: &[Arc<Method>], new: &[Arc<Method>]) -> Vec<String> {
         };
         let mut say = |what: String| broken.push(format!("{}: {what}", old.path));
         for binding in &old.rest {
-            let body = |body: &Body| match body {
-                Body::Nothing => String::new(),
-                Body::Whole => "*".to_owned(),
-                Body::Field(field) => field.name().to_owned(),
+            let body = |body: &BodyMapping| match body {
+                BodyMapping::Nothing => String::new(),
+                BodyMapping::Whole => "*".to_owned(),
+                BodyMapping::Field(field) => field.name().to_owned(),
             };
             let is_same = |other: &&drystone::contract::rest::Binding| {
                 other.to_string() == binding.to_string() && body(&other.body) == body(&binding.body)
@@ -141,7 +141,7 @@ fn each_tighter_option_counts_as_a_breaking_change() {
     let (list, me, jwks) = (find("/ListUsers"), find("/GetMe"), find("/GetJwks"));
     let breaks: [(usize, BreakRule, &str); 7] = [
         (me, |method| method.rest.clear(), "the REST path `GET /v1/users/me` is gone"),
-        (me, |method| method.rest[0].body = Body::Whole, "takes another body"),
+        (me, |method| method.rest[0].body = BodyMapping::Whole, "takes another body"),
         (me, |method| method.callers.retain(|caller| caller != "operator"), "`operator` may no longer call"),
         (jwks, |method| method.subject = Subject::User, "needs a user"),
         (list, |method| method.permission = Some("users:list".to_owned()), "needs another permission"),

@@ -142,7 +142,7 @@ async fn what_a_client_says_of_itself_is_not_believed() {
 async fn an_rpc_without_a_rest_path_cannot_be_reached() {
     let mesh = Mesh::shared();
     let (user, tokens) = User::signed_in(mesh).await;
-    let pool = contracts().each()[0].pool();
+    let pool = contracts().contracts()[0].pool();
     let http = pool.get_extension_by_name("google.api.http").unwrap();
     let mut hidden = 0;
     for method in methods() {

@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Result, ensure};
-use drystone_mesh::{clock::Clock, config::Span, time::to_micros};
+use drystone_mesh::{clock::Clock, config::ConfigDuration, time::to_micros};
 use drystone_session::{Config, FIRST_COUNTER, Lifetimes, RedisStore, Session, SessionStore};
 use drystone_store::redis;
 use futures_util::{StreamExt, TryStreamExt, stream};
@@ -85,7 +85,8 @@ async fn copy(
 }
 
 async fn sessions(url: &str, people: u64) -> Result<()> {
-    let config = redis::Config { url: url.to_owned().into(), timeout: Span::seconds(5), ..redis::Config::default() };
+    let config =
+        redis::Config { url: url.to_owned().into(), timeout: ConfigDuration::seconds(5), ..redis::Config::default() };
     let redis = redis::Redis::open(&config)?;
     redis.ready().await;
     let store = Arc::new(RedisStore::new(redis));

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, bail};
 use drystone::contract::{Audit, Contracts, Idempotency, Method, Subject, rest::Binding};
-use drystone_mesh::config::Span;
+use drystone_mesh::config::ConfigDuration;
 use serde::Serialize;
 
 use crate::{
@@ -93,7 +93,7 @@ fn table(rules: &[Rule<'_>]) -> Table<7> {
     const NOTHING: &str = "-";
     let mut table = Table::new(["RPC", "CALLERS", "SUBJECT", "PERMISSION", "MAX AUTH AGE", "AUDIT", "REST"]);
     for rule in rules {
-        let max_auth_age = rule.max_auth_age_seconds.map(|seconds| Span::seconds(seconds).to_string());
+        let max_auth_age = rule.max_auth_age_seconds.map(|seconds| ConfigDuration::seconds(seconds).to_string());
         table.row([
             rule.rpc.to_owned(),
             rule.callers.join(" "),

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result};
 use drystone_mesh::{
     clock::Clock,
-    config::{ConfigError, Sources},
+    config::{ConfigError, ConfigSources},
     error::Chain,
     identity::{Authority, Identity, TrustDomain},
     telemetry::logs,
@@ -122,7 +122,7 @@ impl Args {
     }
 }
 
-fn sources(args: &Args, directory: Option<&Path>) -> Result<Sources, ConfigError> {
+fn sources(args: &Args, directory: Option<&Path>) -> Result<ConfigSources, ConfigError> {
     let mut sources = args.config.sources();
     if let Some(directory) = directory {
         let text = |path: &Path| {

@@ -6,7 +6,7 @@ use std::{
 };
 
 use drystone_mesh::{
-    config::{self, ConfigError, Dict, Layers},
+    config::{self, ConfigError, Dict, LayeredConfig},
     module::{Module, Section},
 };
 use drystone_store::{DatabaseConfig, Location};
@@ -62,9 +62,9 @@ pub(super) fn defaults(module: Module, position: u16) -> Result<Dict, ConfigErro
 
 impl ServiceConfig {
     /// Reads the section of a module.
-    pub(super) fn read(module: Module, layers: &Layers) -> Result<Self, ConfigError> {
+    pub(super) fn read(module: Module, layers: &LayeredConfig) -> Result<Self, ConfigError> {
         let name = module.name();
-        let ListenKey { listen } = layers.section(name, |key| key == LISTEN)?;
+        let ListenKey { listen } = layers.extract_section(name, |key| key == LISTEN)?;
         let database = if module.migrations().is_empty() { None } else { Some(read_database(name, layers)?) };
         let is_own = |key: &str| key != LISTEN && !(database.is_some() && key == DATABASE);
         let own = module.read(layers, &is_own)?;
@@ -96,11 +96,11 @@ impl ServiceConfig {
     }
 }
 
-fn read_database(service: &'static str, layers: &Layers) -> Result<DatabaseConfig, ConfigError> {
+fn read_database(service: &'static str, layers: &LayeredConfig) -> Result<DatabaseConfig, ConfigError> {
     for (key, replacement) in FORMER_KEYS {
         layers.refuse_key(service, key, &format!("{service}.{replacement}"))?;
     }
     layers.refuse_value(service, DATABASE, &format!("{service}.database.url"))?;
-    let DatabaseSection { database } = layers.section(service, |key| key == DATABASE)?;
+    let DatabaseSection { database } = layers.extract_section(service, |key| key == DATABASE)?;
     Ok(database)
 }

@@ -6,7 +6,7 @@ use super::*;
 
 fn load<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Config, ConfigError> {
     let variables = pairs.into_iter().map(|(name, value)| (OsString::from(name), OsString::from(value)));
-    Config::load(&App::new(), &Sources::new().environment(variables))
+    Config::load(&App::new(), &ConfigSources::new().environment(variables))
 }
 
 fn fault<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> String {
@@ -84,7 +84,7 @@ fn faults_name_the_key() {
     assert!(fault([("DRYSTONE_AUTH__ACCESS_TOKEN_LIFETIME", "2h")]).contains("auth.access_token_lifetime"));
     let longer = [("DRYSTONE_AUTH__ACCESS_TOKEN_LIFETIME", "10m"), ("DRYSTONE_SESSION__TOKEN_LIFETIME_MAX", "5m")];
     assert_eq!(fault(longer), "auth.access_token_lifetime must be at most session.token_lifetime_max, which is 5m");
-    assert!(fault([("DRYSTONE_EDGE__LISTEN", "localhost")]).contains("has to be an IP address with a port"));
+    assert!(fault([("DRYSTONE_EDGE__LISTEN", "localhost")]).contains("must be an IP address with a port"));
 }
 
 #[test]
@@ -156,5 +156,5 @@ fn what_is_shown_can_be_loaded() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("drystone.toml");
     std::fs::write(&path, &shown).unwrap();
-    assert_eq!(Config::load(&App::new(), &Sources::new().file(path)).unwrap().show().unwrap(), shown);
+    assert_eq!(Config::load(&App::new(), &ConfigSources::new().file(path)).unwrap().show().unwrap(), shown);
 }

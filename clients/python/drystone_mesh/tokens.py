@@ -123,9 +123,9 @@ class Verifier:
             header, payload, _signature = (decode_base64url(segment) for segment in segments)
         except ValueError:
             raise TokenError("a segment is not base64url without padding") from None
-        members = _object(header, "its header is not made of alg, typ and kid alone")
+        members = _object(header, "its header does not have exactly alg, typ and kid")
         if members.keys() != {"alg", "typ", "kid"} or not all(type(value) is str for value in members.values()):
-            raise TokenError("its header is not made of alg, typ and kid alone")
+            raise TokenError("its header does not have exactly alg, typ and kid")
         # RFC 9068, section 4. The media type may be given with or without its prefix (RFC 7515, section 4.1.9).
         if members["typ"] not in ("at+jwt", "application/at+jwt"):
             raise TokenError("its typ is not at+jwt")
@@ -136,11 +136,11 @@ class Verifier:
                 raise NotReady("no keys have been fetched yet")
             raise TokenError("no key has its kid")
         if members["alg"] != key.algorithm:
-            raise TokenError("its alg is not the one that its key is for")
+            raise TokenError("its alg is not that of its key")
         try:
             jws.deserialize_compact(token, key.key, algorithms=[key.algorithm])
         except (JoseError, ValueError):
-            raise TokenError("its signature is wrong") from None
+            raise TokenError("its signature is invalid") from None
         return payload
 
     def _principal(self, claims: dict[str, Any]) -> Principal:
@@ -151,11 +151,11 @@ class Verifier:
         _texts(claims, "amr")
         roles, permissions, properties = _texts(claims, "roles"), _texts(claims, "perms"), _text_map(claims, "props")
         if issuer != self.issuer:
-            raise TokenError("its issuer is another")
+            raise TokenError("its issuer is not the expected one")
         if audience != self.audience:
-            raise TokenError("its audience is another")
+            raise TokenError("its audience is not the expected one")
         if not 0 < expires - issued <= MAX_LIFETIME:
-            raise TokenError("its lifetime is not a valid one")
+            raise TokenError("its lifetime is invalid")
         now = self._clock()
         if max(issued, not_before) > math.floor(now) + LEEWAY:
             raise TokenError("it is not valid yet")

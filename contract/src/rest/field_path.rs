@@ -1,17 +1,17 @@
-//! Fields of a message that are named by a path, such as `user.id`.
+//! Paths to fields of a message, such as `user.id`.
 
 use prost_reflect::{Cardinality, DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, Value};
 
-/// A field, and the way to it: `user.id`.
+/// A path to a field: `user.id`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FieldPath {
-    /// The messages on the way, outermost first.
+    /// The parent messages, outermost first.
     parents: Vec<FieldDescriptor>,
     /// The field itself.
     leaf: FieldDescriptor,
 }
 
-/// How a path's steps are spelled.
+/// The spelling of field names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Spelling {
     /// As in the contract: `display_name`.
@@ -21,7 +21,7 @@ pub enum Spelling {
 }
 
 impl FieldPath {
-    /// The field that `path` leads to, if every step of it is there and leads through single messages.
+    /// Resolves `path`; `None` if a field is unknown, or a parent is not a singular message.
     #[must_use]
     pub fn resolve(message: &MessageDescriptor, path: &str, spelling: Spelling) -> Option<Self> {
         let mut message = message.clone();
@@ -47,55 +47,55 @@ impl FieldPath {
         &self.leaf
     }
 
-    /// The steps, outermost first.
+    /// The fields of the path, outermost first.
     pub fn steps(&self) -> impl Iterator<Item = &FieldDescriptor> {
         self.parents.iter().chain([&self.leaf])
     }
 
-    /// Whether this is `other` or lies inside it.
+    /// Whether this is `other` or inside it.
     #[must_use]
     pub fn is_within(&self, other: &Self) -> bool {
         let mut own = self.steps();
         other.steps().all(|step| own.next() == Some(step))
     }
 
-    /// Whether this begins with that field of the outermost message.
+    /// Whether the first field of the path is `field`.
     #[must_use]
-    pub fn begins_with(&self, field: &FieldDescriptor) -> bool {
+    pub fn starts_with(&self, field: &FieldDescriptor) -> bool {
         self.steps().next() == Some(field)
     }
 
-    /// The member of a oneof that is set in `message` and would be unset by setting this.
+    /// The oneof member that is set in `message` and would be cleared by setting this field.
     #[must_use]
-    pub fn rival(&self, message: &DynamicMessage) -> Option<FieldDescriptor> {
-        rival(self.steps(), message)
+    pub fn conflicting_oneof_member(&self, message: &DynamicMessage) -> Option<FieldDescriptor> {
+        conflicting_member(self.steps(), message)
     }
 
-    /// The message that holds the field, made where it is not there yet.
+    /// The message that contains the field, created if absent.
     pub fn parent<'m>(&self, message: &'m mut DynamicMessage) -> Option<&'m mut DynamicMessage> {
         self.parents.iter().try_fold(message, |message, field| message.get_field_mut(field).as_message_mut())
     }
 
     /// Sets the field.
     pub fn set(&self, message: &mut DynamicMessage, value: Value) {
-        // The parents are messages, or the path would not have been made.
+        // Always `Some`: `resolve` checks that the parents are messages.
         if let Some(parent) = self.parent(message) {
             parent.set_field(&self.leaf, value);
         }
     }
 }
 
-fn rival<'f>(
+fn conflicting_member<'f>(
     mut steps: impl Iterator<Item = &'f FieldDescriptor>,
     message: &DynamicMessage,
 ) -> Option<FieldDescriptor> {
     let step = steps.next()?;
     let mut others = step.containing_oneof().into_iter().flat_map(|oneof| oneof.fields().collect::<Vec<_>>());
-    if let Some(rival) = others.find(|other| other != step && message.has_field(other)) {
-        return Some(rival);
+    if let Some(conflict) = others.find(|other| other != step && message.has_field(other)) {
+        return Some(conflict);
     }
-    // What is not there yet has no members.
-    if message.has_field(step) { rival(steps, message.get_field(step).as_message()?) } else { None }
+    // An absent message has no set members.
+    if message.has_field(step) { conflicting_member(steps, message.get_field(step).as_message()?) } else { None }
 }
 
 /// The field of this name.

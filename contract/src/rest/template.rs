@@ -8,7 +8,7 @@
 //! FieldPath = IDENT { "." IDENT }
 //! ```
 //!
-//! `*` stands for one segment that is not empty, `**` for any number of them at the end of the path.
+//! `*` matches one non-empty segment, `**` any number of segments at the end of the path.
 
 mod overlap;
 
@@ -17,83 +17,82 @@ use std::{error::Error, fmt, str::FromStr};
 /// A path template.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Template {
-    /// What each segment of the path has to be.
+    /// The segments.
     pub segments: Vec<Segment>,
-    /// The variables, in their order.
+    /// The variables, in order.
     pub variables: Vec<Variable>,
-    /// The custom verb, which follows a colon at the end of the path.
+    /// The custom verb, after a colon at the end of the path.
     pub verb: Option<String>,
 }
 
-/// What one segment of a path has to be.
+/// A segment of a template.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Segment {
-    /// This text.
+    /// Matches this text.
     Literal(String),
-    /// Any text but none.
-    One,
-    /// All that is left of the path.
-    Rest,
+    /// `*`: matches one non-empty segment.
+    Wildcard,
+    /// `**`: matches the rest of the path.
+    MultiWildcard,
 }
 
-/// The segments that a field is filled from.
+/// A variable, which binds segments to a field.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Variable {
-    /// The field, by the names of the contract: `user.id`.
+    /// The field path, in proto names: `user.id`.
     pub field: String,
-    /// The first of its segments.
+    /// The index of the first segment.
     start: usize,
-    /// The first segment after them.
+    /// The index after the last segment.
     end: usize,
-    /// Whether it is `*` alone: then all of its text is decoded, while anything longer keeps `%2F`.
+    /// Whether it is a single `*`: its value is fully percent-decoded, while longer values keep `%2F`.
     pub is_one_segment: bool,
 }
 
-/// A text that is no path template.
+/// The text is not a path template.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TemplateError {
-    /// It has to begin with a slash.
+    /// It does not start with a slash.
     NoSlash,
-    /// Two slashes in a row, or one at the end.
+    /// Two consecutive slashes, or one at the end.
     EmptySegment,
     /// A character where it is not allowed.
     Misplaced(char),
-    /// A variable without end.
+    /// A variable without a closing brace.
     Unclosed,
-    /// A field's name is none.
-    BadField(String),
-    /// One field twice.
-    Twice(String),
-    /// Something after `**`.
-    AfterRest,
-    /// A verb without text.
+    /// An invalid field path.
+    InvalidField(String),
+    /// A field that is bound twice.
+    Duplicate(String),
+    /// A segment after `**`.
+    AfterMultiWildcard,
+    /// A colon without a verb.
     EmptyVerb,
 }
 
 impl Error for TemplateError {}
 
-/// A sentence that follows "the path".
+/// A message that follows the path.
 impl fmt::Display for TemplateError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NoSlash => f.write_str("does not begin with `/`"),
+            Self::NoSlash => f.write_str("does not start with `/`"),
             Self::EmptySegment => f.write_str("has an empty segment"),
-            Self::Misplaced(sign) => write!(f, "has a `{sign}` where none may be"),
-            Self::Unclosed => f.write_str("opens a variable that it does not close"),
-            Self::BadField(field) => write!(f, "names the field `{field}`, which is no field path"),
-            Self::Twice(field) => write!(f, "fills the field `{field}` twice"),
-            Self::AfterRest => f.write_str("goes on after `**`, which takes all that is left"),
+            Self::Misplaced(sign) => write!(f, "has an invalid `{sign}`"),
+            Self::Unclosed => f.write_str("has a variable that is not closed"),
+            Self::InvalidField(field) => write!(f, "names the field `{field}`, which is not a field path"),
+            Self::Duplicate(field) => write!(f, "binds the field `{field}` twice"),
+            Self::AfterMultiWildcard => f.write_str("has a segment after `**`, which must be last"),
             Self::EmptyVerb => f.write_str("has a `:` without a verb"),
         }
     }
 }
 
 impl Template {
-    /// The texts that `path` has for the variables, in their order and still percent-encoded. The path is one that the
-    /// template matches.
+    /// The percent-encoded values of the variables in `path`, in order. The template must match the path.
     pub fn captures<'p>(&self, path: &'p str) -> impl Iterator<Item = (&Variable, &'p str)> {
         let path = path.strip_prefix('/').unwrap_or(path);
-        // The verb may be written in another way than here, since it can be percent-encoded.
+        // The verb in the path may be percent-encoded, so its length may differ.
         let end = self.verb.as_ref().and_then(|_| path.rfind(':')).unwrap_or(path.len());
         let path = &path[..end];
         self.variables.iter().map(move |variable| {
@@ -105,7 +104,7 @@ impl Template {
     }
 }
 
-/// Where the segment of this number begins; the end of the path if it has no such segment.
+/// The offset of the segment with this index; the end of the path if there is none.
 fn nth_segment(path: &str, number: usize) -> usize {
     match number.checked_sub(1) {
         None => 0,
@@ -118,7 +117,7 @@ impl FromStr for Template {
 
     fn from_str(text: &str) -> Result<Self, TemplateError> {
         let text = text.strip_prefix('/').ok_or(TemplateError::NoSlash)?;
-        // A colon inside a variable is refused with the segment that has it.
+        // A colon inside a variable is rejected with its segment.
         let (path, verb) = match text.rsplit_once(':') {
             Some((path, verb)) if !verb.contains('}') => (path, Some(verb)),
             _ => (text, None),
@@ -129,7 +128,7 @@ impl FromStr for Template {
         }
         let mut rest = path;
         loop {
-            rest = template.read_segment(rest)?;
+            rest = template.parse_segment(rest)?;
             match rest.strip_prefix('/') {
                 Some(next) => rest = next,
                 None if rest.is_empty() => return Ok(template),
@@ -140,8 +139,8 @@ impl FromStr for Template {
 }
 
 impl Template {
-    /// Reads one segment or variable, and answers what follows it.
-    fn read_segment<'t>(&mut self, text: &'t str) -> Result<&'t str, TemplateError> {
+    /// Parses one segment or variable, and returns the rest.
+    fn parse_segment<'t>(&mut self, text: &'t str) -> Result<&'t str, TemplateError> {
         let Some(variable) = text.strip_prefix('{') else {
             let end = text.find('/').unwrap_or(text.len());
             self.push(&text[..end])?;
@@ -150,32 +149,32 @@ impl Template {
         let (inside, after) = variable.split_once('}').ok_or(TemplateError::Unclosed)?;
         let (field, segments) = inside.split_once('=').unwrap_or((inside, "*"));
         if !field.split('.').all(is_identifier) {
-            return Err(TemplateError::BadField(field.to_owned()));
+            return Err(TemplateError::InvalidField(field.to_owned()));
         }
         if self.variables.iter().any(|other| other.field == field) {
-            return Err(TemplateError::Twice(field.to_owned()));
+            return Err(TemplateError::Duplicate(field.to_owned()));
         }
         let start = self.segments.len();
         segments.split('/').try_for_each(|segment| self.push(segment))?;
-        let is_one_segment = self.segments[start..] == [Segment::One];
+        let is_one_segment = self.segments[start..] == [Segment::Wildcard];
         self.variables.push(Variable { field: field.to_owned(), start, end: self.segments.len(), is_one_segment });
         Ok(after)
     }
 
     fn push(&mut self, text: &str) -> Result<(), TemplateError> {
-        if self.segments.last() == Some(&Segment::Rest) {
-            return Err(TemplateError::AfterRest);
+        if self.segments.last() == Some(&Segment::MultiWildcard) {
+            return Err(TemplateError::AfterMultiWildcard);
         }
         self.segments.push(match text {
-            "*" => Segment::One,
-            "**" => Segment::Rest,
+            "*" => Segment::Wildcard,
+            "**" => Segment::MultiWildcard,
             text => Segment::Literal(literal(text).ok_or(TemplateError::EmptySegment)??),
         });
         Ok(())
     }
 }
 
-/// A literal's text; `None` if it is empty.
+/// Parses a literal; `None` if it is empty.
 fn literal(text: &str) -> Option<Result<String, TemplateError>> {
     if text.is_empty() {
         return None;
@@ -193,8 +192,8 @@ impl fmt::Display for Segment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Literal(text) => text,
-            Self::One => "*",
-            Self::Rest => "**",
+            Self::Wildcard => "*",
+            Self::MultiWildcard => "**",
         })
     }
 }
@@ -240,12 +239,12 @@ mod tests {
     }
 
     #[test]
-    fn segments_variables_and_the_verb_are_told_apart() {
+    fn segments_variables_and_the_verb_are_parsed() {
         let template = parse("/v1/{name=shelves/*/books/**}:move");
         let literal = |text: &str| Segment::Literal(text.to_owned());
         assert_eq!(
             template.segments,
-            [literal("v1"), literal("shelves"), Segment::One, literal("books"), Segment::Rest]
+            [literal("v1"), literal("shelves"), Segment::Wildcard, literal("books"), Segment::MultiWildcard]
         );
         assert_eq!((template.variables[0].start, template.variables[0].end), (1, 5));
         assert_eq!(template.verb.as_deref(), Some("move"));
@@ -253,8 +252,10 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_template_is_refused() {
-        use TemplateError::{AfterRest, BadField, EmptySegment, EmptyVerb, Misplaced, NoSlash, Twice, Unclosed};
+    fn an_invalid_template_is_rejected() {
+        use TemplateError::{
+            AfterMultiWildcard, Duplicate, EmptySegment, EmptyVerb, InvalidField, Misplaced, NoSlash, Unclosed,
+        };
         let cases = [
             ("", NoSlash),
             ("v1/users", NoSlash),
@@ -275,12 +276,12 @@ mod tests {
             ("/v1/a b", Misplaced(' ')),
             ("/v1/a%20b", Misplaced('%')),
             ("/v1/{id=a:b}", Misplaced(':')),
-            ("/v1/**/users", AfterRest),
-            ("/v1/{a=**}/{b}", AfterRest),
-            ("/v1/{}", BadField(String::new())),
-            ("/v1/{a..b}", BadField("a..b".to_owned())),
-            ("/v1/{1a}", BadField("1a".to_owned())),
-            ("/v1/{id}/{id}", Twice("id".to_owned())),
+            ("/v1/**/users", AfterMultiWildcard),
+            ("/v1/{a=**}/{b}", AfterMultiWildcard),
+            ("/v1/{}", InvalidField(String::new())),
+            ("/v1/{a..b}", InvalidField("a..b".to_owned())),
+            ("/v1/{1a}", InvalidField("1a".to_owned())),
+            ("/v1/{id}/{id}", Duplicate("id".to_owned())),
         ];
         for (text, error) in cases {
             assert_eq!(text.parse::<Template>(), Err(error), "{text}");
@@ -288,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn variables_take_their_segments_from_the_path() {
+    fn variables_capture_their_segments() {
         assert_eq!(captures("/v1/users/{id}", "/v1/users/7"), [("id".to_owned(), "7".to_owned())]);
         assert_eq!(captures("/v1/{a.b}/x/{c}:go", "/v1/one/x/two:go").len(), 2);
         assert_eq!(captures("/v1/{a.b}/x/{c}:go", "/v1/one/x/two:go")[1].1, "two");
@@ -298,11 +299,11 @@ mod tests {
     }
 
     #[test]
-    fn one_segment_is_told_from_several() {
+    fn is_one_segment_is_true_only_for_a_single_wildcard() {
         let is_one_segment = |text| parse(text).variables[0].is_one_segment;
         assert!(is_one_segment("/v1/{id}") && is_one_segment("/v1/{id=*}/x"));
         assert!(!is_one_segment("/v1/{rest=**}") && !is_one_segment("/v1/{n=x/*}"));
-        assert_eq!(captures("/v1/{id}:go", "/v1/a%2Fb:g%6f")[0].1, "a%2Fb", "nothing is decoded here");
+        assert_eq!(captures("/v1/{id}:go", "/v1/a%2Fb:g%6f")[0].1, "a%2Fb", "captures are not decoded");
     }
 
     fn template() -> impl Strategy<Value = String> {
@@ -332,12 +333,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_template_prints_as_it_was_written(text in template()) {
+        fn a_displayed_template_is_unchanged(text in template()) {
             prop_assert_eq!(parse(&text).to_string(), text);
         }
 
         #[test]
-        fn no_text_makes_the_parser_panic(text in "[/{}*=:.a-c1%]{0,24}") {
+        fn the_parser_never_panics(text in "[/{}*=:.a-c1%]{0,24}") {
             let _ = text.parse::<Template>();
         }
     }

@@ -1,21 +1,21 @@
-//! The environment as a source of configuration.
+//! Environment variables as a source of configuration.
 
 use std::ffi::OsString;
 
 use serde_json::Value;
 
-use super::{ConfigError, Dict, Layer, value};
+use super::{ConfigError, ConfigLayer, Dict, value};
 
 const PREFIX: &str = "DRYSTONE_";
-/// Read by the command line, which has to know the file before it can load it.
-const FILE: &str = "CONFIG";
+/// Read by the command line, which locates the configuration file with it.
+const FILE_KEY: &str = "CONFIG";
 
-/// One layer for each variable, so that an error can name the variable.
-pub(super) fn layers(variables: &[(OsString, OsString)], defaults: &Dict) -> Result<Vec<Layer>, ConfigError> {
+/// Returns one layer for each variable, so that an error can name the variable.
+pub(super) fn layers(variables: &[(OsString, OsString)], defaults: &Dict) -> Result<Vec<ConfigLayer>, ConfigError> {
     let mut layers = Vec::new();
     for (name, value) in variables {
         let Some(key) = name.to_str().and_then(|name| name.strip_prefix(PREFIX)) else { continue };
-        if key == FILE || is_service_link(key) {
+        if key == FILE_KEY || is_service_link(key) {
             continue;
         }
         let name = format!("the environment variable {PREFIX}{key}");
@@ -25,29 +25,29 @@ pub(super) fn layers(variables: &[(OsString, OsString)], defaults: &Dict) -> Res
         let path = key.to_ascii_lowercase().replace("__", ".");
         if path.split('.').any(str::is_empty) {
             return Err(ConfigError::new(format!(
-                "{name} names no key; remove it, or write it as {PREFIX}SECTION__KEY"
+                "{name} does not name a key; remove it, or write it as {PREFIX}SECTION__KEY"
             )));
         }
         let default = value::get(defaults, &path.split('.').collect::<Vec<_>>());
-        layers.push(Layer::of_one(name, &path, typed(value, default)));
+        layers.push(ConfigLayer::single(name, &path, typed(value, default)));
     }
     Ok(layers)
 }
 
-/// Whether Kubernetes put the variable there: for a service called `drystone-auth` it sets `DRYSTONE_AUTH_SERVICE_HOST`,
-/// `DRYSTONE_AUTH_PORT_50051_TCP` and more in every pod, which are no configuration of ours.
+/// Whether Kubernetes set the variable: for a service named `drystone-auth` it sets `DRYSTONE_AUTH_SERVICE_HOST`,
+/// `DRYSTONE_AUTH_PORT_50051_TCP` and more in every pod.
 fn is_service_link(key: &str) -> bool {
     if key.contains("__") {
         return false;
     }
-    let after = |word: &str| key.rsplit_once(word).map(|(_, rest)| rest);
+    let after = |marker: &str| key.rsplit_once(marker).map(|(_, rest)| rest);
     let is_host = key.ends_with("SERVICE_HOST");
     let is_service_port = after("SERVICE_PORT").is_some_and(|rest| rest.is_empty() || rest.starts_with('_'));
     let is_port = after("PORT").is_some_and(str::is_empty);
     let is_port_detail = after("_PORT_").is_some_and(|rest| {
-        let mut words = rest.split('_');
-        words.next().is_some_and(|number| number.parse::<u16>().is_ok())
-            && words.next().is_some_and(|protocol| ["TCP", "UDP", "SCTP"].contains(&protocol))
+        let mut parts = rest.split('_');
+        parts.next().is_some_and(|number| number.parse::<u16>().is_ok())
+            && parts.next().is_some_and(|protocol| ["TCP", "UDP", "SCTP"].contains(&protocol))
     });
     let is_detail_of_port = ["_TCP_PORT", "_TCP_PROTO", "_TCP_ADDR", "_UDP_PORT", "_UDP_PROTO", "_UDP_ADDR"]
         .iter()
@@ -55,8 +55,8 @@ fn is_service_link(key: &str) -> bool {
     is_host || is_service_port || is_port || is_port_detail || is_detail_of_port
 }
 
-/// A variable is text. Where the default is text too, it is taken as it is, even if it looks like a number; elsewhere it
-/// is read as a TOML value, or as a list of plain words: `[a, b]`.
+/// Converts a variable to the type of its default. A string is used verbatim, even if it looks like a number; other types
+/// are parsed as a TOML value, or as a list of unquoted strings: `[a, b]`.
 fn typed(text: &str, default: Option<&Value>) -> Value {
     if default.is_some_and(Value::is_string) {
         return text.into();

@@ -1,15 +1,15 @@
-//! Values that are never shown.
+//! Secrets in the configuration.
 
 use std::fmt;
 
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize, Serializer};
 
-/// What stands in a secret's place.
+/// Shown instead of a secret.
 const MASK: &str = "(secret)";
 
-/// A configured secret: wiped from memory when dropped, masked wherever it is shown. Empty means not set, and is the
-/// only valid default: a secret that stands in the source is none.
+/// A configured secret: zeroized on drop, masked in `Debug` and when serialized. Empty means not set, which is the only
+/// valid default.
 #[derive(Clone, Default, Deserialize)]
 #[serde(from = "String")]
 pub struct Secret(SecretString);

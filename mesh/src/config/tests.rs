@@ -38,7 +38,7 @@ impl Default for Config {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Auth {
-    lifetime: Span,
+    lifetime: ConfigDuration,
     memory_kib: u32,
     enabled: bool,
     pepper: Secret,
@@ -46,7 +46,7 @@ struct Auth {
 
 impl Default for Auth {
     fn default() -> Self {
-        Self { lifetime: Span::minutes(5), memory_kib: 19_456, enabled: true, pepper: Secret::default() }
+        Self { lifetime: ConfigDuration::minutes(5), memory_kib: 19_456, enabled: true, pepper: Secret::default() }
     }
 }
 
@@ -58,7 +58,7 @@ impl PartialEq for Auth {
     }
 }
 
-/// A file with this text, and the directory that it lives in.
+/// Writes a file with this text; also returns its temporary directory.
 fn file(text: impl AsRef<[u8]>) -> (TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("drystone.toml");
@@ -70,67 +70,67 @@ fn variables<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Vec<(Os
     pairs.into_iter().map(|(name, value)| (name.into(), value.into())).collect()
 }
 
-fn of_file(text: &str) -> Result<Config, ConfigError> {
+fn load_file(text: &str) -> Result<Config, ConfigError> {
     let (_dir, path) = file(text);
-    load(&Sources::new().file(path))
+    load(&ConfigSources::new().file(path))
 }
 
-fn of_environment<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Config, ConfigError> {
-    load(&Sources::new().environment(variables(pairs)))
+fn load_environment<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Config, ConfigError> {
+    load(&ConfigSources::new().environment(variables(pairs)))
 }
 
-/// What is wrong with the file; its path is replaced by FILE, and the sentence has to be one.
-fn fault_of_file(text: impl AsRef<[u8]>) -> String {
+/// The error for a file, with its path replaced by FILE. It must be a single line.
+fn file_error(text: impl AsRef<[u8]>) -> String {
     let (_dir, path) = file(text);
-    let fault = load::<Config>(&Sources::new().file(&path)).unwrap_err().to_string();
-    assert!(!fault.contains('\n'), "{fault}");
-    fault.replace(&path.display().to_string(), "FILE")
+    let error = load::<Config>(&ConfigSources::new().file(&path)).unwrap_err().to_string();
+    assert!(!error.contains('\n'), "{error}");
+    error.replace(&path.display().to_string(), "FILE")
 }
 
-fn fault_of_environment<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> String {
-    of_environment(pairs).unwrap_err().to_string()
+fn environment_error<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> String {
+    load_environment(pairs).unwrap_err().to_string()
 }
 
 #[test]
-fn without_sources_the_defaults_hold() {
-    assert_eq!(load::<Config>(&Sources::new()).unwrap(), Config::default());
+fn without_sources_the_defaults_apply() {
+    assert_eq!(load::<Config>(&ConfigSources::new()).unwrap(), Config::default());
 }
 
 #[test]
-fn flags_win_over_the_environment_which_wins_over_the_file_which_wins_over_the_defaults() {
+fn flags_override_the_environment_which_overrides_the_file_which_overrides_the_defaults() {
     let (_dir, path) = file("name = 'file'\n[auth]\nlifetime = '1m'\nmemory_kib = 1\n");
-    let config = |sources: Sources| load::<Config>(&sources).unwrap();
+    let config = |sources: ConfigSources| load::<Config>(&sources).unwrap();
 
-    let from_file = config(Sources::new().file(&path));
+    let from_file = config(ConfigSources::new().file(&path));
     assert_eq!((from_file.name.as_str(), from_file.auth.memory_kib), ("file", 1));
-    assert_eq!(from_file.auth.lifetime, Span::minutes(1));
+    assert_eq!(from_file.auth.lifetime, ConfigDuration::minutes(1));
     assert!(from_file.auth.enabled);
 
     let set = variables([("DRYSTONE_NAME", "environment"), ("DRYSTONE_AUTH__MEMORY_KIB", "2")]);
-    let from_environment = config(Sources::new().file(&path).environment(set.clone()));
+    let from_environment = config(ConfigSources::new().file(&path).environment(set.clone()));
     assert_eq!((from_environment.name.as_str(), from_environment.auth.memory_kib), ("environment", 2));
-    assert_eq!(from_environment.auth.lifetime, Span::minutes(1));
+    assert_eq!(from_environment.auth.lifetime, ConfigDuration::minutes(1));
 
-    let flagged = Sources::new().file(&path).environment(set).flag("--name", "name", "flag").flag(
+    let sources = ConfigSources::new().file(&path).environment(set).flag("--name", "name", "flag").flag(
         "--memory",
         "auth.memory_kib",
         3,
     );
-    let from_flags = config(flagged);
+    let from_flags = config(sources);
     assert_eq!((from_flags.name.as_str(), from_flags.auth.memory_kib), ("flag", 3));
-    assert_eq!(from_flags.auth.lifetime, Span::minutes(1));
+    assert_eq!(from_flags.auth.lifetime, ConfigDuration::minutes(1));
 }
 
 #[test]
 fn a_file_adds_to_a_table_and_replaces_a_list() {
-    let config = of_file("allow = ['there', 'elsewhere']\n[peers]\nauth = '10.0.0.1:50051'\n").unwrap();
+    let config = load_file("allow = ['there', 'elsewhere']\n[peers]\nauth = '10.0.0.1:50051'\n").unwrap();
     assert_eq!(config.allow, ["there", "elsewhere"]);
     assert_eq!(config.peers["auth"], "10.0.0.1:50051");
 }
 
 #[test]
-fn a_variable_is_text_where_text_is_wanted_and_a_value_elsewhere() {
-    let config = of_environment([
+fn a_variable_is_a_string_if_the_default_is_a_string_and_a_parsed_value_otherwise() {
+    let config = load_environment([
         ("DRYSTONE_NAME", "123"),
         ("DRYSTONE_LISTEN", "[::1]:8080"),
         ("DRYSTONE_AUTH__PEPPER", "true"),
@@ -142,7 +142,7 @@ fn a_variable_is_text_where_text_is_wanted_and_a_value_elsewhere() {
     ])
     .unwrap();
     assert_eq!((config.name.as_str(), config.auth.pepper.expose(), config.auth.enabled), ("123", "true", false));
-    assert_eq!(config.auth.lifetime, Span::seconds(90));
+    assert_eq!(config.auth.lifetime, ConfigDuration::seconds(90));
     assert_eq!(config.listen.to_string(), "[::1]:8080");
     assert_eq!(config.allow, ["a", "b"]);
     assert_eq!(config.issuer.as_deref(), Some("https://id.example.org"));
@@ -150,8 +150,8 @@ fn a_variable_is_text_where_text_is_wanted_and_a_value_elsewhere() {
 }
 
 #[test]
-fn variables_of_others_do_not_matter() {
-    let config = of_environment([
+fn unrelated_and_kubernetes_variables_are_ignored() {
+    let config = load_environment([
         ("PATH", "/bin"),
         ("DRYSTONE_CONFIG", "elsewhere.toml"),
         ("DRYSTONE_AUTH_SERVICE_HOST", "10.0.0.1"),
@@ -167,100 +167,94 @@ fn variables_of_others_do_not_matter() {
 }
 
 #[test]
-fn an_unknown_key_is_named_with_its_source_and_the_valid_keys() {
+fn an_unknown_key_is_reported_with_its_source_and_the_valid_keys() {
     assert_eq!(
-        fault_of_file("nmae = 'x'"),
-        "`nmae` in FILE is no known key; remove it, or use one of the keys: allow, auth, issuer, listen, log, name, peers"
+        file_error("nmae = 'x'"),
+        "`nmae` in FILE is not a known key; remove it, or use one of the keys: allow, auth, issuer, listen, log, name, peers"
     );
     assert_eq!(
-        fault_of_file("[auth]\nlifetme = '5m'"),
-        "`auth.lifetme` in FILE is no known key; remove it, or use one of the keys in [auth]: enabled, lifetime, memory_kib, pepper"
+        file_error("[auth]\nlifetme = '5m'"),
+        "`auth.lifetme` in FILE is not a known key; remove it, or use one of the keys in [auth]: enabled, lifetime, memory_kib, pepper"
     );
     assert_eq!(
-        fault_of_environment([("DRYSTONE_AUTH__LIFETME", "5m")]),
-        "`auth.lifetme` in the environment variable DRYSTONE_AUTH__LIFETME is no known key; remove it, or use one of the keys \
+        environment_error([("DRYSTONE_AUTH__LIFETME", "5m")]),
+        "`auth.lifetme` in the environment variable DRYSTONE_AUTH__LIFETME is not a known key; remove it, or use one of the keys \
          in [auth]: enabled, lifetime, memory_kib, pepper"
     );
-    let flagged = load::<Config>(&Sources::new().flag("--nmae", "nmae", "x")).unwrap_err().to_string();
-    assert!(flagged.starts_with("`nmae` in the flag --nmae is no known key"), "{flagged}");
+    let unknown_flag = load::<Config>(&ConfigSources::new().flag("--nmae", "nmae", "x")).unwrap_err().to_string();
+    assert!(unknown_flag.starts_with("`nmae` in the flag --nmae is not a known key"), "{unknown_flag}");
 }
 
 #[test]
-fn a_variable_that_names_no_key_is_said_to_do_so() {
+fn a_variable_that_does_not_name_a_key_is_rejected() {
     for name in ["DRYSTONE_", "DRYSTONE___LISTEN", "DRYSTONE_AUTH__", "DRYSTONE_A____B"] {
-        assert!(fault_of_environment([(name, "x")]).contains("names no key; remove it"), "{name}");
+        assert!(environment_error([(name, "x")]).contains("does not name a key; remove it"), "{name}");
     }
 }
 
 #[test]
-fn a_bad_value_is_named_with_its_source_and_what_is_valid() {
-    for (fault, expected) in [
+fn an_invalid_value_is_reported_with_its_source_and_the_valid_values() {
+    for (error, expected) in [
         (
-            fault_of_file("[auth]\nlifetime = '5 parsecs'"),
-            "`auth.lifetime` in FILE is wrong: `5 parsecs` is no length of time; write one as 500ms, 30s, 5m, 1h30m or 14d",
+            file_error("[auth]\nlifetime = '5 parsecs'"),
+            "`auth.lifetime` in FILE is invalid: `5 parsecs` is not a duration; write one as 500ms, 30s, 5m, 1h30m or 14d",
         ),
+        (file_error("[auth]\nmemory_kib = 'much'"), "`auth.memory_kib` in FILE must be u32, not a string; correct it"),
         (
-            fault_of_file("[auth]\nmemory_kib = 'much'"),
-            "`auth.memory_kib` in FILE has to be u32, and is a text; correct it",
+            file_error("listen = 'localhost'"),
+            "`listen` in FILE must be an IP address with a port, such as 127.0.0.1:8080; correct it",
         ),
+        (file_error("[log]\nformat = 'xml'"), "`log.format` in FILE must be `text` or `json`, not `xml`; correct it"),
         (
-            fault_of_file("listen = 'localhost'"),
-            "`listen` in FILE has to be an IP address with a port, such as 127.0.0.1:8080; correct it",
-        ),
-        (
-            fault_of_file("[log]\nformat = 'xml'"),
-            "`log.format` in FILE has to be `text` or `json`, and is `xml`; correct it",
-        ),
-        (
-            fault_of_environment([("DRYSTONE_LOG__FILTER", "loud")]),
-            "`log.filter` in the environment variable DRYSTONE_LOG__FILTER is wrong: `loud` is no log filter; write a level such \
+            environment_error([("DRYSTONE_LOG__FILTER", "loud")]),
+            "`log.filter` in the environment variable DRYSTONE_LOG__FILTER is invalid: `loud` is not a log filter; write a level such \
              as `info`, or levels by module such as `warn,drystone_auth=debug`",
         ),
         (
-            fault_of_environment([("DRYSTONE_AUTH", "5")]),
-            "`auth` in the environment variable DRYSTONE_AUTH has to be struct Auth, and is a number; correct it",
+            environment_error([("DRYSTONE_AUTH", "5")]),
+            "`auth` in the environment variable DRYSTONE_AUTH must be struct Auth, not a number; correct it",
         ),
     ] {
-        assert_eq!(fault, expected);
+        assert_eq!(error, expected);
     }
 }
 
 #[test]
-fn a_bad_file_is_said_to_be_one() {
-    let fault = fault_of_file("name = 'a'\nauth = [\n");
-    assert!(fault.starts_with("FILE is not valid TOML at line "), "{fault}");
-    let fault = fault_of_file([b'a', 0xff, b'=']);
-    assert!(fault.contains("FILE cannot be read") && fault.ends_with("save it as UTF-8"), "{fault}");
+fn an_invalid_or_missing_file_is_reported() {
+    let error = file_error("name = 'a'\nauth = [\n");
+    assert!(error.starts_with("FILE is not valid TOML at line "), "{error}");
+    let error = file_error([b'a', 0xff, b'=']);
+    assert!(error.contains("FILE cannot be read") && error.ends_with("save it as UTF-8"), "{error}");
 
-    let missing = load::<Config>(&Sources::new().file("/nowhere/drystone.toml")).unwrap_err().to_string();
+    let missing = load::<Config>(&ConfigSources::new().file("/nowhere/drystone.toml")).unwrap_err().to_string();
     assert!(missing.starts_with("the configuration file /nowhere/drystone.toml cannot be read"), "{missing}");
     assert!(missing.ends_with("create it, or name another with --config"), "{missing}");
 }
 
 #[cfg(unix)]
 #[test]
-fn a_variable_that_is_not_text_is_said_to_be_one() {
+fn a_variable_that_is_not_utf8_is_reported() {
     use std::os::unix::ffi::OsStringExt;
 
     let variables = vec![("DRYSTONE_NAME".into(), OsString::from_vec(vec![0xff]))];
-    let fault = load::<Config>(&Sources::new().environment(variables)).unwrap_err().to_string();
-    assert_eq!(fault, "the environment variable DRYSTONE_NAME is not valid UTF-8; set it again");
+    let error = load::<Config>(&ConfigSources::new().environment(variables)).unwrap_err().to_string();
+    assert_eq!(error, "the environment variable DRYSTONE_NAME is not valid UTF-8; set it again");
 }
 
 #[test]
 fn a_secret_is_never_shown() {
-    let config = of_file("[auth]\npepper = 'hunter2'").unwrap();
+    let config = load_file("[auth]\npepper = 'hunter2'").unwrap();
     assert_eq!(config.auth.pepper.expose(), "hunter2");
     let shown = show(&config).unwrap();
     assert!(shown.contains("pepper = \"(secret)\""), "{shown}");
     assert!(!format!("{config:?}{shown}").contains("hunter2"));
-    assert!(!fault_of_file("[auth]\npepper = 4711").contains("4711"));
+    assert!(!file_error("[auth]\npepper = 4711").contains("4711"));
 }
 
 #[test]
-fn what_is_shown_can_be_loaded() {
-    let config = of_file("name = 'shown'\nissuer = 'https://id.example.org'\n[peers]\nauth = 'a:1'").unwrap();
-    assert_eq!(of_file(&show(&config).unwrap()).unwrap(), config);
+fn a_serialized_configuration_can_be_loaded() {
+    let config = load_file("name = 'shown'\nissuer = 'https://id.example.org'\n[peers]\nauth = 'a:1'").unwrap();
+    assert_eq!(load_file(&show(&config).unwrap()).unwrap(), config);
     let defaults = show(&Config::default()).unwrap();
     assert!(defaults.contains("lifetime = \"5m\""), "{defaults}");
 }

@@ -182,7 +182,7 @@ impl de::Error for ValueError {
         let actual = match actual {
             Unexpected::Bool(_) => "true or false",
             Unexpected::Unsigned(_) | Unexpected::Signed(_) | Unexpected::Float(_) => "a number",
-            Unexpected::Char(_) | Unexpected::Str(_) => "a text",
+            Unexpected::Char(_) | Unexpected::Str(_) => "a string",
             Unexpected::Seq => "a list",
             Unexpected::Map => "a table",
             _ => "something else",

@@ -1,7 +1,8 @@
-//! The development CA: makes a certificate for every workload of a mesh on one machine.
+//! The development CA: issues a certificate for every workload of a mesh on one machine.
 //!
-//! It is for development and tests. Its key lies unencrypted beside the certificates, and who reads it is everybody.
-//! In production the certificates come from SPIRE, cert-manager or a CA of your own; the profile is the same.
+//! It is for development and tests. Its key is stored unencrypted beside the certificates, and anybody who can read it
+//! can impersonate every workload. In production, SPIRE, cert-manager or your own CA issues the certificates; the profile
+//! is the same.
 
 use std::{
     fs, io,
@@ -26,15 +27,15 @@ use super::{
 };
 use crate::clock::{Clock, Timestamp};
 
-const AUTHORITY_LIFE: TimeDelta = TimeDelta::days(30);
-/// An authority with less than this to go is made anew, so that what it issues can live its day.
-const AUTHORITY_REMAINDER: TimeDelta = TimeDelta::days(2);
-const LEAF_LIFE: TimeDelta = TimeDelta::days(1);
-/// How far certificates reach into the past, for clocks that are behind.
+const CA_LIFETIME: TimeDelta = TimeDelta::days(30);
+/// A CA with less than this remaining is replaced, so that a certificate can have its full lifetime.
+const MIN_CA_REMAINING_LIFETIME: TimeDelta = TimeDelta::days(2);
+const LEAF_LIFETIME: TimeDelta = TimeDelta::days(1);
+/// How long before the issue time certificates become valid, to tolerate clock skew.
 const BACKDATING: TimeDelta = TimeDelta::minutes(5);
-const NAME_PREFIX: &str = "Drystone development CA ";
+const COMMON_NAME_PREFIX: &str = "Drystone development CA ";
 
-/// A CA of one trust domain, kept in a directory.
+/// The CA of one trust domain, stored in a directory.
 pub struct Authority {
     dir: PathBuf,
     domain: TrustDomain,
@@ -43,58 +44,58 @@ pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
 }
 
-/// What to issue. The defaults are those of [`Authority::issue`]; tests ask for other things.
+/// What to issue. The defaults are those of [`Authority::issue`].
 #[derive(Debug, Clone, Default)]
 pub struct IssueOptions {
     /// The workload's name.
     pub name: String,
-    /// Another trust domain than the authority's own.
+    /// The trust domain of the ID; that of the CA by default.
     pub trust_domain: Option<TrustDomain>,
-    /// When the certificate begins; five minutes ago by default.
+    /// The start of the validity; five minutes ago by default.
     pub not_before: Option<Timestamp>,
-    /// When it ends; a day from now by default.
+    /// The end of the validity; a day from now by default.
     pub not_after: Option<Timestamp>,
-    /// Where to write it; the authority's own directory by default.
+    /// The directory to write to; that of the CA by default.
     pub dir: Option<PathBuf>,
 }
 
-/// Why the development CA cannot do its work.
+/// An error of the development CA.
 #[derive(Debug, thiserror::Error)]
 pub enum AuthorityError {
     /// A file or directory cannot be read or written.
-    #[error("cannot use {}: {source}; give another directory for the certificates, or let this user write there", path.display())]
+    #[error("cannot use {}: {source}; use another directory for the certificates, or give this user write permission", path.display())]
     Io {
         /// The file or directory.
         path: PathBuf,
-        /// Why not.
+        /// The cause.
         source: io::Error,
     },
-    /// The directory holds the CA of another trust domain.
-    #[error("{} holds the CA of another trust domain than {asked}; give another directory, or remove it to start anew", path.display())]
+    /// The directory contains the CA of another trust domain.
+    #[error("{} is the CA of another trust domain than {requested}; use another directory, or remove it to create a new CA", path.display())]
     OtherTrustDomain {
         /// The CA's certificate.
         path: PathBuf,
-        /// The trust domain that was asked for.
-        asked: TrustDomain,
+        /// The requested trust domain.
+        requested: TrustDomain,
     },
-    /// The name cannot stand in a SPIFFE ID.
-    #[error("`{name}` cannot be a workload's name: {source}")]
+    /// The name is not valid in a SPIFFE ID.
+    #[error("`{name}` is not a valid workload name: {source}")]
     Name {
         /// The name.
         name: String,
         /// The rule that it breaks.
         source: SpiffeIdError,
     },
-    /// The name would overwrite the CA's own files.
-    #[error("`ca` cannot be a workload's name: the CA's own files are called so")]
+    /// The name would overwrite the CA's files.
+    #[error("`ca` is not a valid workload name: it is reserved for the CA's files")]
     ReservedName,
-    /// The certificate could not be made.
-    #[error("the certificate cannot be made: {0}")]
-    Making(#[from] rcgen::Error),
+    /// The certificate could not be generated.
+    #[error("the certificate cannot be generated: {0}")]
+    Generate(#[from] rcgen::Error),
 }
 
 impl IssueOptions {
-    /// What [`Authority::issue`] makes for this workload.
+    /// The default options for this workload.
     #[must_use]
     pub fn new(name: impl Into<String>) -> Self {
         Self { name: name.into(), ..Self::default() }
@@ -102,41 +103,46 @@ impl IssueOptions {
 }
 
 impl Authority {
-    /// The CA that lies in `dir`, or a new one: `ca.pem` and `ca.key`. A CA that is about to end, or whose files do
-    /// not fit together, is replaced; what it issued must then be issued anew.
+    /// Opens the CA in `dir` (`ca.pem` and `ca.key`), or creates it. A CA that is about to expire, or whose files do not
+    /// match, is replaced; its certificates must then be reissued.
     ///
     /// # Errors
-    /// If the directory cannot be used, or belongs to another trust domain.
+    /// If the directory cannot be used, or contains the CA of another trust domain.
     pub fn open_or_create(dir: &Path, trust_domain: &TrustDomain, clock: Clock) -> Result<Self, AuthorityError> {
         fs::create_dir_all(dir).map_err(io_error(dir))?;
         let _lock = lock(dir)?;
-        let found = Found::in_dir(dir)?;
-        if let Some(found) = &found
-            && found.trust_domain.as_ref() != Some(trust_domain)
+        let stored = StoredCa::read(dir)?;
+        if let Some(stored) = &stored
+            && stored.trust_domain.as_ref() != Some(trust_domain)
         {
-            return Err(AuthorityError::OtherTrustDomain { path: certificate_path(dir), asked: trust_domain.clone() });
+            return Err(AuthorityError::OtherTrustDomain {
+                path: certificate_path(dir),
+                requested: trust_domain.clone(),
+            });
         }
-        let (not_after, issuer) = match found {
-            Some(found) if found.not_after - clock.now() >= AUTHORITY_REMAINDER => (found.not_after, found.issuer),
+        let (not_after, issuer) = match stored {
+            Some(stored) if stored.not_after - clock.now() >= MIN_CA_REMAINING_LIFETIME => {
+                (stored.not_after, stored.issuer)
+            }
             _ => create(dir, trust_domain, clock.now())?,
         };
         Ok(Self { dir: dir.to_owned(), domain: trust_domain.clone(), clock, not_after, issuer })
     }
 
-    /// The roots' file, to be given to whoever is to believe what this CA issues.
+    /// The path of the root certificate, which verifiers of this CA's certificates need.
     #[must_use]
     pub fn certificate(&self) -> PathBuf {
         certificate_path(&self.dir)
     }
 
-    /// The trust domain that this CA vouches for.
+    /// The trust domain of this CA.
     #[must_use]
     pub fn trust_domain(&self) -> &TrustDomain {
         &self.domain
     }
 
-    /// Issues a certificate for the workload `name` with a new key: `NAME.pem` and `NAME.key`. It lives for a day,
-    /// though never longer than the CA.
+    /// Issues a certificate for the workload `name` with a new key: `NAME.pem` and `NAME.key`. It is valid for a day, but
+    /// never longer than the CA.
     ///
     /// # Errors
     /// If the name is invalid or the files cannot be written.
@@ -144,7 +150,7 @@ impl Authority {
         self.issue_with(&IssueOptions::new(name))
     }
 
-    /// As [`Authority::issue`], with some things otherwise.
+    /// As [`Authority::issue`], with options.
     ///
     /// # Errors
     /// As [`Authority::issue`].
@@ -159,7 +165,7 @@ impl Authority {
         let now = self.clock.now();
         let mut params = leaf_params(name, &id)?;
         let not_before = options.not_before.unwrap_or(now - BACKDATING);
-        let not_after = options.not_after.unwrap_or_else(|| self.not_after.min(now + LEAF_LIFE));
+        let not_after = options.not_after.unwrap_or_else(|| self.not_after.min(now + LEAF_LIFETIME));
         set_validity(&mut params, not_before, not_after);
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
         let certificate = params.signed_by(&key, &self.issuer)?;
@@ -176,18 +182,18 @@ impl Authority {
     }
 }
 
-/// A CA as it lies on disk.
-struct Found {
+/// A CA as stored on disk.
+struct StoredCa {
     trust_domain: Option<TrustDomain>,
     not_after: Timestamp,
     issuer: Issuer<'static, KeyPair>,
 }
 
-impl Found {
-    /// `None` if there is no CA, or none whose two files are whole and fit together.
-    fn in_dir(dir: &Path) -> Result<Option<Self>, AuthorityError> {
-        let Some(certificate) = read_if_there(&certificate_path(dir))? else { return Ok(None) };
-        let Some(key) = read_if_there(&key_path(dir))? else { return Ok(None) };
+impl StoredCa {
+    /// `None` if there is no CA, or if its two files are corrupt or do not match.
+    fn read(dir: &Path) -> Result<Option<Self>, AuthorityError> {
+        let Some(certificate) = read_if_exists(&certificate_path(dir))? else { return Ok(None) };
+        let Some(key) = read_if_exists(&key_path(dir))? else { return Ok(None) };
         Ok(Self::parse(&certificate, &key))
     }
 
@@ -207,7 +213,7 @@ impl Found {
         Some(Self {
             trust_domain,
             not_after: Timestamp::from_timestamp(certificate.validity().not_after.timestamp(), 0)?,
-            issuer: Issuer::new(named(name), key),
+            issuer: Issuer::new(params_with_name(name), key),
         })
     }
 }
@@ -217,10 +223,10 @@ fn create(
     domain: &TrustDomain,
     now: Timestamp,
 ) -> Result<(Timestamp, Issuer<'static, KeyPair>), AuthorityError> {
-    // Each CA has a name of its own, so that nothing confuses an old one with its successor.
+    // Each CA has a unique name, so that an old one is not confused with its successor.
     let unique = Uuid::now_v7().simple().to_string();
-    let mut params = named(&format!("{NAME_PREFIX}{}", &unique[24..]));
-    let not_after = now + AUTHORITY_LIFE;
+    let mut params = params_with_name(&format!("{COMMON_NAME_PREFIX}{}", &unique[24..]));
+    let not_after = now + CA_LIFETIME;
     set_validity(&mut params, now - BACKDATING, not_after);
     params.subject_alt_names = vec![SanType::URI(domain.id().as_str().try_into()?)];
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
@@ -231,9 +237,9 @@ fn create(
     Ok((not_after, Issuer::new(params, key)))
 }
 
-/// All of a workload's certificate but its time.
+/// The parameters of a workload's certificate, except its validity.
 pub(super) fn leaf_params(name: &str, id: &SpiffeId) -> Result<CertificateParams, rcgen::Error> {
-    let mut params = named(name);
+    let mut params = params_with_name(name);
     params.subject_alt_names = vec![SanType::URI(id.as_str().try_into()?)];
     for host in [name, "localhost"] {
         params.subject_alt_names.push(SanType::DnsName(host.try_into()?));
@@ -248,31 +254,30 @@ pub(super) fn leaf_params(name: &str, id: &SpiffeId) -> Result<CertificateParams
     Ok(params)
 }
 
-/// Parameters with this common name, and else the library's defaults.
-fn named(common_name: &str) -> CertificateParams {
+/// Default parameters with this common name.
+fn params_with_name(common_name: &str) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, common_name);
     params
 }
 
-/// When a certificate begins and ends, to the second.
+/// Sets the validity of a certificate, to the second.
 pub(super) fn set_validity(params: &mut CertificateParams, not_before: Timestamp, not_after: Timestamp) {
     let epoch = rcgen::date_time_ymd(1970, 1, 1);
-    let since = |at: Timestamp| Duration::from_secs(u64::try_from(at.timestamp()).unwrap_or_default());
-    params.not_before = epoch + since(not_before);
-    params.not_after = epoch + since(not_after);
+    let since_epoch = |at: Timestamp| Duration::from_secs(u64::try_from(at.timestamp()).unwrap_or_default());
+    params.not_before = epoch + since_epoch(not_before);
+    params.not_after = epoch + since_epoch(not_after);
 }
 
-/// The key goes first: where only half is written, the certificate that lies there is still that of the old key,
-/// and readers see that the two do not fit.
+/// Writes the key first: after a partial write, readers detect that the certificate does not match the key.
 fn write_pair(certificate: &Path, pem: &[u8], key_path: &Path, key: &KeyPair) -> Result<(), AuthorityError> {
     let key = Zeroizing::new(key.serialize_pem());
     files::write(key_path, SECRET, key.as_bytes()).map_err(io_error(key_path))?;
     files::write(certificate, PUBLIC, pem).map_err(io_error(certificate))
 }
 
-/// Held while the CA is looked for or made, so that two that start together make one.
+/// Locks the directory while the CA is opened or created, so that concurrent starts create only one.
 fn lock(dir: &Path) -> Result<fs::File, AuthorityError> {
     let path = dir.join(".lock");
     let open = || {
@@ -283,7 +288,7 @@ fn lock(dir: &Path) -> Result<fs::File, AuthorityError> {
     open().map_err(io_error(&path))
 }
 
-fn read_if_there(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, AuthorityError> {
+fn read_if_exists(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, AuthorityError> {
     match files::read(path) {
         Ok(content) => Ok(Some(content)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),

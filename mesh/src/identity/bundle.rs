@@ -1,4 +1,4 @@
-//! The roots of each trust domain.
+//! Trust bundles: the root certificates of each trust domain.
 
 use std::{borrow::Cow, collections::BTreeMap};
 
@@ -7,7 +7,7 @@ use x509_parser::{certificate::X509Certificate, prelude::FromDer};
 
 use super::spiffe::TrustDomain;
 
-/// The roots that may vouch for workloads, each for those of its own trust domain only.
+/// The root certificates by trust domain. A root is trusted only for workloads of its own trust domain.
 #[derive(Debug, Clone, Default)]
 pub struct TrustBundle {
     domains: BTreeMap<TrustDomain, Roots>,
@@ -16,37 +16,37 @@ pub struct TrustBundle {
 #[derive(Debug, Clone, Default)]
 struct Roots {
     anchors: Vec<TrustAnchor<'static>>,
-    /// When each of the anchors begins and ends, in seconds since 1970. WebPKI does not look at a root's time.
-    spans: Vec<(i64, i64)>,
+    /// The validity of each anchor, in seconds since the Unix epoch. WebPKI does not check a root's validity.
+    validities: Vec<(i64, i64)>,
 }
 
-/// Why a text is no set of roots.
+/// An invalid trust bundle.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BundleError {
     /// It cannot be read as PEM.
     #[error("it is not PEM: {0}")]
     Pem(String),
-    /// It holds no certificate.
-    #[error("there is no certificate in it")]
+    /// It has no certificate.
+    #[error("it contains no certificate")]
     Empty,
     /// A certificate in it cannot be read.
-    #[error("certificate {position} in it is malformed: {why}")]
+    #[error("its certificate {position} is malformed: {reason}")]
     Malformed {
-        /// Its place in the file, from 1.
+        /// The position in the file, from 1.
         position: usize,
-        /// What is wrong with it.
-        why: String,
+        /// The cause.
+        reason: String,
     },
-    /// A certificate in it belongs to no CA.
-    #[error("certificate {0} in it does not belong to a certificate authority")]
-    NotAnAuthority(usize),
+    /// A certificate in it is not a CA certificate.
+    #[error("its certificate {0} is not a CA certificate")]
+    NotCa(usize),
 }
 
 impl TrustBundle {
-    /// The roots of one trust domain, from PEM.
+    /// Parses the roots of one trust domain from PEM.
     ///
     /// # Errors
-    /// If there is no certificate in it, or one that cannot be a root.
+    /// If it contains no certificate, or one that cannot be a root.
     pub fn from_pem(domain: &TrustDomain, pem: &[u8]) -> Result<Self, BundleError> {
         let certificates: Vec<_> = CertificateDer::pem_slice_iter(pem)
             .collect::<Result<_, _>>()
@@ -61,13 +61,13 @@ impl TrustBundle {
         Ok(Self { domains: BTreeMap::from([(domain.clone(), roots)]) })
     }
 
-    /// These roots and those of another bundle.
+    /// Adds the roots of another bundle.
     #[cfg(test)]
     pub(super) fn merge(mut self, other: Self) -> Self {
         for (domain, roots) in other.domains {
             let own = self.domains.entry(domain).or_default();
             own.anchors.extend(roots.anchors);
-            own.spans.extend(roots.spans);
+            own.validities.extend(roots.validities);
         }
         self
     }
@@ -77,34 +77,34 @@ impl TrustBundle {
         self.domains.keys()
     }
 
-    /// The roots of a trust domain that are in their time; `None` if the domain is not trusted at all.
+    /// The currently valid roots of a trust domain; `None` if the domain is not trusted at all.
     pub(super) fn roots_at(&self, domain: &TrustDomain, now: UnixTime) -> Option<Cow<'_, [TrustAnchor<'static>]>> {
         let roots = self.domains.get(domain)?;
         let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
-        let in_time = |&(begin, end): &(i64, i64)| (begin..=end).contains(&now);
-        if roots.spans.iter().all(in_time) {
+        let is_valid = |&(begin, end): &(i64, i64)| (begin..=end).contains(&now);
+        if roots.validities.iter().all(is_valid) {
             return Some(Cow::Borrowed(&roots.anchors));
         }
-        let live = roots.anchors.iter().zip(&roots.spans).filter(|(_, span)| in_time(span));
-        Some(Cow::Owned(live.map(|(anchor, _)| anchor.clone()).collect()))
+        let valid = roots.anchors.iter().zip(&roots.validities).filter(|(_, validity)| is_valid(validity));
+        Some(Cow::Owned(valid.map(|(anchor, _)| anchor.clone()).collect()))
     }
 }
 
 impl Roots {
     fn add(&mut self, position: usize, der: &CertificateDer<'_>) -> Result<(), BundleError> {
-        let malformed = |why: String| BundleError::Malformed { position, why };
+        let malformed = |reason: String| BundleError::Malformed { position, reason };
         let (_, certificate) = X509Certificate::from_der(der).map_err(|error| malformed(error.to_string()))?;
         let may_sign = certificate
             .key_usage()
             .map_err(|error| malformed(error.to_string()))?
             .is_none_or(|usage| usage.value.key_cert_sign());
         if !certificate.is_ca() || !may_sign {
-            return Err(BundleError::NotAnAuthority(position));
+            return Err(BundleError::NotCa(position));
         }
         let anchor = webpki::anchor_from_trusted_cert(der).map_err(|error| malformed(error.to_string()))?;
         let validity = certificate.validity();
         self.anchors.push(anchor.to_owned());
-        self.spans.push((validity.not_before.timestamp(), validity.not_after.timestamp()));
+        self.validities.push((validity.not_before.timestamp(), validity.not_after.timestamp()));
         Ok(())
     }
 }
@@ -125,12 +125,12 @@ mod tests {
         let now = UnixTime::now();
         assert_eq!(bundle.trust_domains().collect::<Vec<_>>(), [&ours.domain, &theirs.domain]);
         assert_eq!(bundle.roots_at(&ours.domain, now).unwrap().len(), 1);
-        assert!(bundle.roots_at(&"stranger.test".parse().unwrap(), now).is_none());
+        assert!(bundle.roots_at(&"unknown.test".parse().unwrap(), now).is_none());
         assert_ne!(bundle.roots_at(&ours.domain, now), bundle.roots_at(&theirs.domain, now));
     }
 
     #[test]
-    fn several_roots_of_one_domain_stand_side_by_side() {
+    fn a_trust_domain_can_have_several_roots() {
         let (old, new) = (TestCa::new("drystone.test"), TestCa::new("drystone.test"));
         let pem = format!("{}{}", old.pem(), new.pem());
         let bundle = TrustBundle::from_pem(&old.domain, pem.as_bytes()).unwrap();
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn a_root_vouches_only_in_its_time() {
+    fn an_expired_root_is_not_returned() {
         let ca = TestCa::new("drystone.test");
         let year = Duration::from_hours(365 * 24);
         let later = UnixTime::since_unix_epoch(Duration::from_secs(UnixTime::now().as_secs()) + year);
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn what_holds_no_roots_is_refused() {
+    fn an_invalid_bundle_is_rejected() {
         let ca = TestCa::new("drystone.test");
         let parse = |pem: &str| TrustBundle::from_pem(&ca.domain, pem.as_bytes()).unwrap_err();
         assert_eq!(parse(""), BundleError::Empty);
@@ -157,6 +157,6 @@ mod tests {
         let nonsense = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
         assert!(matches!(parse(nonsense), BundleError::Malformed { position: 1, .. }));
         let leaf = ca.leaf("auth", |_| {});
-        assert_eq!(parse(&format!("{}{}", ca.pem(), leaf.pem())), BundleError::NotAnAuthority(2));
+        assert_eq!(parse(&format!("{}{}", ca.pem(), leaf.pem())), BundleError::NotCa(2));
     }
 }

@@ -1,9 +1,9 @@
-//! Our own identity: certificate, key and roots, held together and swapped as a whole.
+//! The process's own identity: certificate, key and roots, replaced atomically.
 //!
-//! A new set is proven before it is published: the key fits the certificate, the certificate keeps to the profile
-//! and is in its time, and the roots vouch for it. A bad set leaves the old one in place. Connections that exist
-//! keep what they were made with; each new handshake takes the set that is published then. Our client makes its
-//! connections anew, since the other side holds them to the end of the certificate that they were made with.
+//! New credentials are verified before they are published: the key matches the certificate, the certificate conforms to
+//! the profile and is currently valid, and it chains to the roots. Invalid credentials leave the old ones in use. Existing
+//! connections keep the credentials of their handshake; each new handshake uses the published ones. Our client reconnects
+//! after a replacement, since a server closes a connection when the client's certificate of its handshake expires.
 
 use std::{
     io,
@@ -31,35 +31,35 @@ use super::{
     files,
     spiffe::{SpiffeId, TrustDomain},
     svid::{Svid, SvidError},
-    verifier::{ClientVerifier, ServerVerifier, Usage, VerifyError, verify},
+    verifier::{SvidClientVerifier, SvidServerVerifier, Usage, VerifyError, verify},
 };
 
-/// Where an identity lies on disk.
+/// The paths of an identity's files.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct IdentityFiles {
-    /// The workload's certificate in PEM, intermediates after it.
+    /// The workload's certificate in PEM, followed by intermediates.
     pub certificate: PathBuf,
     /// Its private key in PEM. Only its owner may read the file.
     pub key: PathBuf,
-    /// The roots of the workload's trust domain, in PEM, one after the other.
+    /// The roots of the workload's trust domain, concatenated PEM.
     pub bundle: PathBuf,
 }
 
-/// Who we are, and whom we believe. Clones share one identity.
+/// The identity and trust bundle of this process. Clones share their state.
 #[derive(Debug, Clone)]
 pub struct Identity(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    published: ArcSwap<Published>,
-    /// How often the set has been replaced.
+    current: ArcSwap<VerifiedCredentials>,
+    /// How often the credentials have been replaced.
     generation: AtomicU64,
 }
 
-/// One proven set.
+/// Verified credentials.
 #[derive(Debug)]
-struct Published {
+struct VerifiedCredentials {
     svid: Arc<Svid>,
     own: Arc<CertifiedKey>,
     bundle: Arc<TrustBundle>,
@@ -67,39 +67,39 @@ struct Published {
     server: Arc<ServerConfig>,
 }
 
-/// Why a set of files is no identity.
+/// An identity cannot be loaded, or a peer cannot be called with it.
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
     /// A file cannot be read.
-    #[error("cannot read {what} {}: {source}; check the path, or make a development set with `drystone certs`", path.display())]
+    #[error("cannot read {what} {}: {source}; check the path, or issue development certificates with `drystone certs`", path.display())]
     Read {
         /// Which of the files.
         what: &'static str,
-        /// Where it was looked for.
+        /// Its path.
         path: PathBuf,
-        /// Why not.
+        /// The cause.
         source: io::Error,
     },
-    /// A file does not hold what it should.
-    #[error("{} does not hold {what}: {why}; write it anew in PEM", path.display())]
+    /// A file does not have the expected content.
+    #[error("{} does not contain {what}: {reason}; replace it with a PEM file", path.display())]
     Content {
-        /// What it should hold.
+        /// The expected content.
         what: &'static str,
         /// The file.
         path: PathBuf,
-        /// What is wrong.
-        why: String,
+        /// The cause.
+        reason: String,
     },
-    /// The private key lies open.
-    #[error("others may read the private key {path}; run `chmod 600 {path}`", path = path.display())]
+    /// The private key is readable by other users.
+    #[error("the private key {path} is accessible to other users; run `chmod 600 {path}`", path = path.display())]
     ExposedKey {
         /// The key's file.
         path: PathBuf,
     },
-    /// The private key is encrypted, and there is nobody to ask for its passphrase.
+    /// The private key is encrypted; a service cannot ask for the passphrase.
     #[error(
         "the private key {path} is encrypted, and a service cannot ask for its passphrase; decrypt it with \
-         `openssl pkey -in {path} -out NEW.key`, run `chmod 600 NEW.key`, and name that file instead",
+         `openssl pkey -in {path} -out NEW.key`, run `chmod 600 NEW.key`, and configure that file instead",
         path = path.display()
     )]
     EncryptedKey {
@@ -107,129 +107,129 @@ pub enum IdentityError {
         path: PathBuf,
     },
     /// The key belongs to another certificate.
-    #[error("the private key {} does not belong to the certificate {}; issue both anew", key.display(), certificate.display())]
+    #[error("the private key {} does not belong to the certificate {}; reissue both", key.display(), certificate.display())]
     KeyMismatch {
         /// The key's file.
         key: PathBuf,
         /// The certificate's file.
         certificate: PathBuf,
     },
-    /// The certificate does not keep to the profile.
-    #[error("the certificate {} is no SVID: {source}; issue it anew", path.display())]
+    /// The certificate does not conform to the profile.
+    #[error("the certificate {} is not a valid X.509-SVID: {source}; reissue it", path.display())]
     Profile {
         /// The certificate's file.
         path: PathBuf,
         /// The rule that it breaks.
         source: SvidError,
     },
-    /// The roots cannot be used.
-    #[error("the trust bundle {} cannot be used: {source}; it holds the roots of the trust domain in PEM", path.display())]
+    /// The trust bundle is invalid.
+    #[error("the trust bundle {} is invalid: {source}; it must contain the root certificates of the trust domain in PEM", path.display())]
     Bundle {
         /// The bundle's file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The cause.
         source: BundleError,
     },
-    /// Our own roots do not vouch for our own certificate now, so no peer would believe it.
+    /// The process's certificate is not valid under its own trust bundle, so no peer would accept it.
     #[error(
-        "the roots in {} do not vouch for the certificate {}: {source}; issue the certificate anew, or add its root to the bundle",
-        bundle.display(), certificate.display()
+        "the certificate {} is not trusted by the trust bundle {}: {source}; reissue the certificate, or add its root to the bundle",
+        certificate.display(), bundle.display()
     )]
-    Unproven {
+    Untrusted {
         /// The certificate's file.
         certificate: PathBuf,
         /// The bundle's file.
         bundle: PathBuf,
-        /// What speaks against it.
+        /// The cause.
         source: Box<VerifyError>,
     },
-    /// A swap must not turn one workload into another.
-    #[error("the certificate {} is for {found}, and this process is {own}; issue one for {own}, or restart with the new one", path.display())]
-    OtherWorkload {
+    /// The replacement is for another workload.
+    #[error("the certificate {} is for {found}, but this process is {own}; issue one for {own}, or restart with the new one", path.display())]
+    WorkloadMismatch {
         /// The certificate's file.
         path: PathBuf,
-        /// Who we are.
+        /// The workload of this process.
         own: SpiffeId,
-        /// Whom the certificate names.
+        /// The workload of the certificate.
         found: SpiffeId,
     },
-    /// A peer was asked for whose trust domain we have no roots for.
-    #[error("{0} cannot be dialled: there are no roots for its trust domain in the trust bundle")]
+    /// The trust bundle has no roots for the peer's trust domain.
+    #[error("cannot connect to {0}: the trust bundle has no roots for its trust domain")]
     UntrustedDomain(SpiffeId),
-    /// The TLS library cannot do what we ask of it.
-    #[error("TLS cannot be set up: {0}")]
+    /// The TLS library rejects the configuration.
+    #[error("TLS cannot be configured: {0}")]
     Tls(#[from] rustls::Error),
 }
 
 impl Identity {
-    /// Reads an identity and proves it.
+    /// Loads and verifies an identity.
     ///
     /// # Errors
-    /// If a file cannot be read, the key is open to others, or the set does not hold together; the text says which
-    /// file it is and what to do.
+    /// If a file cannot be read, the key is accessible to other users, or the files do not match; the message names the
+    /// file and says what to do.
     pub fn load(files: &IdentityFiles) -> Result<Self, IdentityError> {
-        let published = ArcSwap::from_pointee(Published::load(files)?);
-        Ok(Self(Arc::new(Inner { published, generation: AtomicU64::new(0) })))
+        let current = ArcSwap::from_pointee(VerifiedCredentials::load(files)?);
+        Ok(Self(Arc::new(Inner { current, generation: AtomicU64::new(0) })))
     }
 
-    /// Reads a new set and, once it is proven, puts it in the place of the old one.
+    /// Loads and verifies new credentials, then replaces the old ones.
     ///
     /// # Errors
-    /// As [`Identity::load`], and if the set names another workload. The old set then stays in use.
+    /// As [`Identity::load`], and if the certificate is for another workload. The old credentials then stay in use.
     pub fn replace(&self, files: &IdentityFiles) -> Result<(), IdentityError> {
-        let new = Published::load(files)?;
+        let replacement = VerifiedCredentials::load(files)?;
         let own = self.id();
-        if new.svid.id != own {
+        if replacement.svid.id != own {
             let path = files.certificate.clone();
-            return Err(IdentityError::OtherWorkload { path, own, found: new.svid.id.clone() });
+            return Err(IdentityError::WorkloadMismatch { path, own, found: replacement.svid.id.clone() });
         }
-        self.0.published.store(Arc::new(new));
+        self.0.current.store(Arc::new(replacement));
         self.0.generation.fetch_add(1, Ordering::Release);
         Ok(())
     }
 
-    /// Which set this is: one more with each that is replaced. What was made with an earlier one should be made anew.
+    /// The number of replacements so far. Connections of an earlier generation should be reconnected.
     #[must_use]
     pub fn generation(&self) -> u64 {
         self.0.generation.load(Ordering::Acquire)
     }
 
-    /// Who we are.
+    /// The SPIFFE ID of this process.
     #[must_use]
     pub fn id(&self) -> SpiffeId {
-        self.0.published.load().svid.id.clone()
+        self.0.current.load().svid.id.clone()
     }
 
-    /// The trust domain that we belong to.
+    /// The trust domain of this process.
     #[must_use]
     pub fn trust_domain(&self) -> TrustDomain {
-        self.0.published.load().svid.id.trust_domain().clone()
+        self.0.current.load().svid.id.trust_domain().clone()
     }
 
-    /// What our certificate says, its end among it.
+    /// The process's own SVID.
     #[must_use]
     pub fn svid(&self) -> Arc<Svid> {
-        self.0.published.load().svid.clone()
+        self.0.current.load().svid.clone()
     }
 
-    /// How to answer a handshake: TLS 1.3 only, a client certificate required, HTTP/2, and nothing that would
+    /// The TLS configuration of servers: TLS 1.3 only, HTTP/2, a client certificate required, and nothing that could
     /// outlive the certificates: no tickets, no resumption, no early data.
     #[must_use]
     pub fn server_config(&self) -> Arc<ServerConfig> {
-        self.0.published.load().server.clone()
+        self.0.current.load().server.clone()
     }
 
-    /// How to dial one workload: as [`Identity::server_config`], with our own certificate, and believing nobody but
-    /// the holder of `expected`. The name that TLS dials is not looked at.
+    /// The TLS configuration for connections to one workload: as [`Identity::server_config`], with our own certificate,
+    /// accepting only the server with the ID `expected`. The TLS server name is ignored.
     ///
     /// # Errors
-    /// If nothing in the bundle could vouch for that workload.
+    /// If the trust bundle has no roots for the workload's trust domain.
     pub fn client_config(&self, expected: &SpiffeId) -> Result<Arc<ClientConfig>, IdentityError> {
-        self.0.published.load().client_config(expected)
+        self.0.current.load().client_config(expected)
     }
 }
 
-impl Published {
+impl VerifiedCredentials {
     fn load(files: &IdentityFiles) -> Result<Self, IdentityError> {
         let provider = Arc::new(provider());
         let chain = read_chain(&files.certificate)?;
@@ -239,7 +239,7 @@ impl Published {
             Svid::parse(leaf).map_err(|source| IdentityError::Profile { path: files.certificate.clone(), source })?;
         let bundle = read_bundle(svid.id.trust_domain(), &files.bundle)?;
         for usage in [Usage::Server, Usage::Client] {
-            verify(&bundle, leaf, &chain[1..], UnixTime::now(), usage).map_err(|source| IdentityError::Unproven {
+            verify(&bundle, leaf, &chain[1..], UnixTime::now(), usage).map_err(|source| IdentityError::Untrusted {
                 certificate: files.certificate.clone(),
                 bundle: files.bundle.clone(),
                 source: Box::new(source),
@@ -260,7 +260,7 @@ impl Published {
         if !self.bundle.trust_domains().any(|domain| domain == expected.trust_domain()) {
             return Err(IdentityError::UntrustedDomain(expected.clone()));
         }
-        let verifier = ServerVerifier {
+        let verifier = SvidServerVerifier {
             bundle: self.bundle.clone(),
             expected: expected.clone(),
             algorithms: self.provider.signature_verification_algorithms,
@@ -282,7 +282,8 @@ fn server_config(
     own: &Arc<CertifiedKey>,
     bundle: &Arc<TrustBundle>,
 ) -> Result<ServerConfig, rustls::Error> {
-    let verifier = ClientVerifier { bundle: bundle.clone(), algorithms: provider.signature_verification_algorithms };
+    let verifier =
+        SvidClientVerifier { bundle: bundle.clone(), algorithms: provider.signature_verification_algorithms };
     let mut config = ServerConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(&[&TLS13])?
         .with_client_cert_verifier(Arc::new(verifier))
@@ -294,7 +295,7 @@ fn server_config(
     Ok(config)
 }
 
-/// The library's own choice, with the key exchange that stands against quantum computers put first.
+/// The default provider, with the post-quantum key exchange preferred.
 fn provider() -> CryptoProvider {
     let mut provider = aws_lc_rs::default_provider();
     provider.kx_groups = vec![
@@ -306,14 +307,14 @@ fn provider() -> CryptoProvider {
     provider
 }
 
-/// At least one certificate.
+/// Reads a chain of at least one certificate.
 fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, IdentityError> {
     const WHAT: &str = "the certificate";
     let pem = files::read(path).map_err(|source| unreadable(WHAT, path, source))?;
     let chain: Vec<_> = CertificateDer::pem_slice_iter(&pem)
         .collect::<Result<_, _>>()
         .map_err(|error| content("a certificate", path, &error))?;
-    if chain.is_empty() { Err(content("a certificate", path, &"there is none in it")) } else { Ok(chain) }
+    if chain.is_empty() { Err(content("a certificate", path, &"it contains none")) } else { Ok(chain) }
 }
 
 fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, IdentityError> {
@@ -323,11 +324,11 @@ fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, IdentityError> {
     if is_encrypted(&pem) {
         return Err(IdentityError::EncryptedKey { path: path.to_owned() });
     }
-    // What the parser says of a broken key is not shown: it may quote from it.
-    PrivateKeyDer::from_pem_slice(&pem).map_err(|_| content("a private key", path, &"it is not PEM of a private key"))
+    // The parser's error is not shown: it may quote the key.
+    PrivateKeyDer::from_pem_slice(&pem).map_err(|_| content("a private key", path, &"it is not a private key in PEM"))
 }
 
-/// Whether a key is encrypted, as PKCS#8 (RFC 5958) or in the older form of PEM (RFC 1421) that OpenSSL writes.
+/// Whether a key is encrypted, as PKCS#8 (RFC 5958) or in the older PEM format (RFC 1421) of OpenSSL.
 fn is_encrypted(pem: &[u8]) -> bool {
     let mut lines = pem.split(|byte| matches!(byte, b'\n' | b'\r')).map(<[u8]>::trim_ascii);
     lines.any(|line| {
@@ -345,8 +346,8 @@ fn unreadable(what: &'static str, path: &Path, source: io::Error) -> IdentityErr
     IdentityError::Read { what, path: path.to_owned(), source }
 }
 
-fn content(what: &'static str, path: &Path, why: &impl ToString) -> IdentityError {
-    IdentityError::Content { what, path: path.to_owned(), why: why.to_string() }
+fn content(what: &'static str, path: &Path, reason: &impl ToString) -> IdentityError {
+    IdentityError::Content { what, path: path.to_owned(), reason: reason.to_string() }
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
-//! SPIFFE IDs: the names of workloads, as in `spiffe://drystone.local/service/auth`.
+//! SPIFFE IDs: the names of workloads, such as `spiffe://drystone.local/service/auth`.
 //!
-//! The rules are those of the SPIFFE-ID standard: valid characters only, so that two different texts never name
-//! the same workload. There is no percent-encoding, no port, no query, no fragment, and nothing to normalise.
+//! The rules are those of the SPIFFE-ID standard. There is no percent-encoding, port, query, fragment or normalisation,
+//! so two different strings never name the same workload.
 
 use std::{fmt, hash, str::FromStr, sync::Arc};
 
@@ -10,18 +10,18 @@ const MAX_BYTES: usize = 2048;
 const MAX_DOMAIN_BYTES: usize = 255;
 const WORKLOAD_PREFIX: &str = "/service/";
 
-/// The name of a trust domain: one set of roots vouches for all workloads in it.
+/// The name of a trust domain, whose workloads share one set of roots.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TrustDomain(Arc<str>);
 
-/// The name of a workload, or of a trust domain itself where the path is empty. Cheap to clone.
+/// The ID of a workload, or of a trust domain if the path is empty. Cheap to clone.
 #[derive(Clone)]
 pub struct SpiffeId {
     text: Arc<str>,
     domain: TrustDomain,
 }
 
-/// Why a text names no workload.
+/// The text is not a SPIFFE ID.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SpiffeIdError {
     /// It does not start with the scheme.
@@ -30,10 +30,10 @@ pub enum SpiffeIdError {
     /// It is longer than the standard allows.
     #[error("a SPIFFE ID has at most 2048 bytes")]
     TooLong,
-    /// The trust domain is empty, too long, or holds another character than the standard allows.
+    /// The trust domain is empty, too long, or has a character that the standard does not allow.
     #[error("a trust domain has 1 to 255 characters of `a-z 0-9 . - _`")]
     TrustDomain,
-    /// A segment of the path is empty, is `.` or `..`, or holds another character than the standard allows.
+    /// A segment of the path is empty, is `.` or `..`, or has a character that the standard does not allow.
     #[error(
         "each segment of a SPIFFE ID's path has characters of `A-Z a-z 0-9 . - _`, and is neither empty nor `.` nor `..`"
     )]
@@ -41,13 +41,13 @@ pub enum SpiffeIdError {
 }
 
 impl TrustDomain {
-    /// The name as text.
+    /// The name.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The ID of the trust domain itself, which its roots may carry.
+    /// The ID of the trust domain itself, which its root certificates may have.
     #[must_use]
     pub fn id(&self) -> SpiffeId {
         SpiffeId { text: format!("{SCHEME}{self}").into(), domain: self.clone() }
@@ -58,7 +58,7 @@ impl SpiffeId {
     /// The ID of the workload `name` in `domain`: `spiffe://DOMAIN/service/NAME`.
     ///
     /// # Errors
-    /// [`SpiffeIdError::Path`] if the name is not one valid segment of a path.
+    /// [`SpiffeIdError::Path`] if the name is not one valid path segment.
     pub fn for_workload(domain: &TrustDomain, name: &str) -> Result<Self, SpiffeIdError> {
         if !is_valid_segment(name) {
             return Err(SpiffeIdError::Path);
@@ -76,19 +76,19 @@ impl SpiffeId {
         &self.domain
     }
 
-    /// What follows the trust domain; empty for the trust domain itself.
+    /// The path after the trust domain; empty for the trust domain itself.
     #[must_use]
     pub fn path(&self) -> &str {
         &self.text[SCHEME.len() + self.domain.0.len()..]
     }
 
-    /// The workload's name, where the path is `/service/NAME` and no more.
+    /// The workload's name if the path is exactly `/service/NAME`.
     #[must_use]
     pub fn workload(&self) -> Option<&str> {
         self.path().strip_prefix(WORKLOAD_PREFIX).filter(|name| !name.contains('/'))
     }
 
-    /// The whole ID as text.
+    /// The ID.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.text
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_path_of_our_own_form_names_a_workload() {
+    fn only_a_path_of_the_form_service_name_has_a_workload() {
         for other in ["", "/service", "/service/auth/two", "/Service/auth", "/ns/default/sa/auth"] {
             assert_eq!(parse(&format!("spiffe://drystone.local{other}")).unwrap().workload(), None, "{other}");
         }
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_standard_forbids_is_refused() {
+    fn an_id_that_the_standard_forbids_is_rejected() {
         use SpiffeIdError::{Path, Scheme, TooLong, TrustDomain};
         let long_domain = format!("spiffe://{}/a", "d".repeat(256));
         let long_path = format!("spiffe://d/{}", "p".repeat(2048));
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn a_workload_name_is_one_segment() {
+    fn a_workload_name_is_one_path_segment() {
         let domain: TrustDomain = "drystone.local".parse().unwrap();
         for name in ["", ".", "..", "a/b", "a b", "../auth"] {
             assert_eq!(SpiffeId::for_workload(&domain, name), Err(SpiffeIdError::Path), "{name}");
@@ -250,7 +250,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_parses_shows_as_it_was_given(text in "(spiffe://)?[a-z.A-Z/%:@_-]{0,40}") {
+        fn a_parsed_id_is_displayed_unchanged(text in "(spiffe://)?[a-z.A-Z/%:@_-]{0,40}") {
             if let Ok(id) = parse(&text) {
                 prop_assert_eq!(id.as_str(), text.as_str());
                 prop_assert_eq!(format!("spiffe://{}{}", id.trust_domain(), id.path()), text);

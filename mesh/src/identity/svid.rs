@@ -1,7 +1,6 @@
-//! What a certificate says of a workload, once it is seen to keep to our profile of X.509-SVID.
+//! Parses a certificate and checks that it conforms to our profile of X.509-SVID.
 //!
-//! These are the rules that a certificate must keep by itself. That somebody we trust has signed it, and that it is
-//! in its time, is for [`verify`](super::verify()).
+//! [`verify`](super::verify()) checks the chain and the validity period.
 
 use rustls::pki_types::CertificateDer;
 use x509_parser::{
@@ -14,70 +13,70 @@ use x509_parser::{
 use super::spiffe::{SpiffeId, SpiffeIdError};
 use crate::clock::Timestamp;
 
-/// The identity that a certificate carries.
+/// The workload identity in a certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Svid {
     /// The workload.
     pub id: SpiffeId,
-    /// The last moment at which the certificate holds.
+    /// The end of the validity; the certificate is expired from this time on.
     pub not_after: Timestamp,
     /// The serial number, in lower-case hexadecimal.
     pub serial: String,
 }
 
-/// The rule of the profile that a certificate breaks.
+/// The violated rule of the profile.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SvidError {
-    /// The bytes are not one X.509 certificate of version 3, or hold an extension twice.
+    /// The bytes are not one X.509 v3 certificate, or an extension is duplicate.
     #[error("it is not a well-formed X.509 v3 certificate: {0}")]
     Malformed(String),
-    /// It does not carry exactly one URI among its names.
-    #[error("it must carry exactly one URI in its subject alternative names, and carries {0}")]
+    /// It does not have exactly one URI SAN.
+    #[error("it must have exactly one URI in its subject alternative names, but has {0}")]
     UriCount(usize),
-    /// The URI is no SPIFFE ID.
+    /// The URI is not a SPIFFE ID.
     #[error("its URI is not a SPIFFE ID: {0}")]
     Id(#[from] SpiffeIdError),
-    /// The ID names a trust domain, and no workload in it.
-    #[error("its SPIFFE ID names a trust domain and no workload: the path is empty")]
-    RootPath,
-    /// It belongs to a CA.
-    #[error("it belongs to a certificate authority, not to a workload")]
-    Authority,
+    /// The ID is that of a trust domain, not of a workload.
+    #[error("its SPIFFE ID has an empty path, so it names a trust domain and not a workload")]
+    EmptyPath,
+    /// It is a CA certificate.
+    #[error("it is a CA certificate, not one of a workload")]
+    CaCertificate,
     /// There is no key usage extension, or it is not critical.
     #[error("its key usage must be present and critical")]
     KeyUsage,
-    /// The key may not sign a handshake.
+    /// The key usage does not allow to sign a handshake.
     #[error("its key usage must include digitalSignature")]
     NoDigitalSignature,
-    /// The key may sign certificates or revocation lists.
+    /// The key usage allows to sign certificates or revocation lists.
     #[error("its key usage must not include keyCertSign or cRLSign")]
     SigningUsage,
-    /// It is not meant for both ends of a connection.
+    /// It is not valid for both servers and clients.
     #[error("its extended key usage must include both serverAuth and clientAuth")]
     ExtendedKeyUsage,
 }
 
 impl Svid {
-    /// Reads a certificate and holds it to the profile.
+    /// Parses a certificate and checks the profile.
     ///
     /// # Errors
-    /// The first rule that it breaks.
+    /// The first violated rule.
     pub fn parse(der: &CertificateDer<'_>) -> Result<Self, SvidError> {
         let (rest, certificate) = X509Certificate::from_der(der).map_err(malformed)?;
         if !rest.is_empty() || certificate.version() != X509Version::V3 {
-            return Err(SvidError::Malformed("there is more or less than one certificate of version 3".to_owned()));
+            return Err(SvidError::Malformed("expected exactly one certificate of version 3".to_owned()));
         }
         let id = only_id(&certificate)?;
-        check_not_an_authority(&certificate)?;
+        check_not_ca(&certificate)?;
         check_key_usage(&certificate)?;
         check_extended_key_usage(&certificate)?;
 
         let not_after = Timestamp::from_timestamp(certificate.validity().not_after.timestamp(), 0)
-            .ok_or_else(|| SvidError::Malformed("its end lies beyond the calendar".to_owned()))?;
+            .ok_or_else(|| SvidError::Malformed("its notAfter is out of range".to_owned()))?;
         Ok(Self { id, not_after, serial: hexadecimal(certificate.raw_serial()) })
     }
 
-    /// Whether the certificate's time is over, which it is from `not_after` on.
+    /// Whether the certificate has expired, which it has from `not_after` on.
     #[must_use]
     pub fn has_expired(&self, now: Timestamp) -> bool {
         now >= self.not_after
@@ -94,12 +93,12 @@ fn only_id(certificate: &X509Certificate<'_>) -> Result<SpiffeId, SvidError> {
         names.iter().filter_map(|name| if let GeneralName::URI(uri) = name { Some(*uri) } else { None }).collect();
     let [uri] = uris[..] else { return Err(SvidError::UriCount(uris.len())) };
     let id: SpiffeId = uri.parse()?;
-    if id.path().is_empty() { Err(SvidError::RootPath) } else { Ok(id) }
+    if id.path().is_empty() { Err(SvidError::EmptyPath) } else { Ok(id) }
 }
 
-fn check_not_an_authority(certificate: &X509Certificate<'_>) -> Result<(), SvidError> {
+fn check_not_ca(certificate: &X509Certificate<'_>) -> Result<(), SvidError> {
     let constraints = certificate.basic_constraints().map_err(malformed)?;
-    if constraints.is_some_and(|constraints| constraints.value.ca) { Err(SvidError::Authority) } else { Ok(()) }
+    if constraints.is_some_and(|constraints| constraints.value.ca) { Err(SvidError::CaCertificate) } else { Ok(()) }
 }
 
 fn check_key_usage(certificate: &X509Certificate<'_>) -> Result<(), SvidError> {
@@ -123,12 +122,12 @@ fn check_extended_key_usage(certificate: &X509Certificate<'_>) -> Result<(), Svi
     }
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "the shape that map_err wants")]
+#[expect(clippy::needless_pass_by_value, reason = "used as a function of map_err")]
 fn malformed<E: ToString>(error: E) -> SvidError {
     SvidError::Malformed(error.to_string())
 }
 
-/// Bytes as lower-case hexadecimal.
+/// Encodes bytes as lower-case hexadecimal.
 pub(super) fn hexadecimal(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]).map(|digit| char::from(DIGITS[usize::from(digit)])).collect()
@@ -163,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn a_valid_certificate_says_who_it_is_for_and_how_long() {
+    fn a_valid_certificate_has_an_id_an_expiry_and_a_serial() {
         let leaf = TestCa::new("drystone.test").leaf("auth", |_| {});
         let svid = Svid::parse(leaf.der()).unwrap();
         assert_eq!(svid.id.as_str(), "spiffe://drystone.test/service/auth");
@@ -174,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn exactly_one_uri_is_required_whatever_the_other_names() {
+    fn exactly_one_uri_san_is_required() {
         assert_eq!(parse(without_uris), Err(SvidError::UriCount(0)));
         assert_eq!(parse(|params| params.subject_alt_names.clear()), Err(SvidError::UriCount(0)));
         let second = parse(|params| params.subject_alt_names.push(uri("spiffe://drystone.test/service/user")));
@@ -186,9 +185,9 @@ mod tests {
     }
 
     #[test]
-    fn the_uri_must_be_a_valid_id_of_a_workload() {
+    fn the_uri_must_be_a_valid_workload_id() {
         use SpiffeIdError::{Path, Scheme, TrustDomain};
-        assert_eq!(with_uri("spiffe://drystone.test"), Err(SvidError::RootPath));
+        assert_eq!(with_uri("spiffe://drystone.test"), Err(SvidError::EmptyPath));
         assert_eq!(with_uri("spiffe://drystone.test/"), Err(SvidError::Id(Path)));
         assert_eq!(with_uri("https://drystone.test/service/auth"), Err(SvidError::Id(Scheme)));
         assert_eq!(with_uri("spiffe://Drystone.test/service/auth"), Err(SvidError::Id(TrustDomain)));
@@ -197,15 +196,15 @@ mod tests {
     }
 
     #[test]
-    fn a_ca_is_no_workload() {
+    fn a_ca_certificate_is_rejected() {
         let ca = TestCa::new("drystone.test");
         let constraints = IsCa::Ca(BasicConstraints::Unconstrained);
-        assert_eq!(parse(|params| params.is_ca = constraints), Err(SvidError::Authority));
-        assert_eq!(Svid::parse(ca.der()), Err(SvidError::RootPath));
+        assert_eq!(parse(|params| params.is_ca = constraints), Err(SvidError::CaCertificate));
+        assert_eq!(Svid::parse(ca.der()), Err(SvidError::EmptyPath));
     }
 
     #[test]
-    fn the_key_may_sign_handshakes_and_nothing_that_vouches_for_others() {
+    fn key_usage_must_allow_handshakes_and_forbid_signing_certificates() {
         use KeyUsagePurpose::{CrlSign, DigitalSignature, KeyAgreement, KeyCertSign, KeyEncipherment};
         let with = |usages: &[KeyUsagePurpose]| parse(|params| params.key_usages = usages.to_vec());
         assert_eq!(with(&[]), Err(SvidError::KeyUsage));
@@ -227,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn it_must_serve_both_ends() {
+    fn extended_key_usage_must_include_server_and_client_auth() {
         use ExtendedKeyUsagePurpose::{Any, ClientAuth, ServerAuth};
         let with = |usages: &[ExtendedKeyUsagePurpose]| parse(|params| params.extended_key_usages = usages.to_vec());
         assert_eq!(with(&[]), Err(SvidError::ExtendedKeyUsage));
@@ -237,18 +236,18 @@ mod tests {
     }
 
     #[test]
-    fn an_extension_that_stands_twice_is_refused() {
-        let twice = parse(|params| {
+    fn a_duplicate_extension_is_rejected() {
+        let duplicate = parse(|params| {
             // A sequence with one URI, as a second list of alternative names.
             let mut content = vec![0x30, 0x0c, 0x86, 0x0a];
             content.extend(b"spiffe://x");
             params.custom_extensions.push(CustomExtension::from_oid_content(&[2, 5, 29, 17], content));
         });
-        assert!(matches!(twice, Err(SvidError::Malformed(_))), "{twice:?}");
+        assert!(matches!(duplicate, Err(SvidError::Malformed(_))), "{duplicate:?}");
     }
 
     #[test]
-    fn broken_bytes_are_refused() {
+    fn a_malformed_certificate_is_rejected() {
         let leaf = TestCa::new("drystone.test").leaf("auth", |_| {});
         for cut in [0, 1, 40, leaf.der().len() - 1] {
             let broken = CertificateDer::from(&leaf.der()[..cut]);

@@ -1,4 +1,4 @@
-//! Certificates for tests: valid ones, and any invalid one that a test can think of.
+//! Certificates for tests, valid and invalid.
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
@@ -15,12 +15,12 @@ use super::{
 };
 use crate::clock::Timestamp;
 
-/// For a leaf whose time was over an hour ago.
+/// Makes a leaf that expired an hour ago.
 pub(crate) fn expired(params: &mut CertificateParams) {
     set_validity(params, Utc::now() - TimeDelta::hours(2), Utc::now() - TimeDelta::hours(1));
 }
 
-/// A CA that signs whatever it is given.
+/// A CA without checks.
 pub(crate) struct TestCa {
     pub(crate) domain: TrustDomain,
     certificate: Certificate,
@@ -61,31 +61,31 @@ impl TestCa {
         TrustBundle::from_pem(&self.domain, self.pem().as_bytes()).unwrap()
     }
 
-    /// A valid certificate, but for what `change` does to it.
+    /// A valid certificate, modified by `change`.
     pub(crate) fn leaf(&self, name: &str, change: impl FnOnce(&mut CertificateParams)) -> Leaf {
-        self.leaf_of(&self.domain, name, change)
+        self.leaf_in_domain(&self.domain, name, change)
     }
 
-    /// The same for a trust domain that may not be this CA's own.
-    pub(crate) fn leaf_of(
+    /// As [`TestCa::leaf`], for any trust domain.
+    pub(crate) fn leaf_in_domain(
         &self,
         domain: &TrustDomain,
         name: &str,
         change: impl FnOnce(&mut CertificateParams),
     ) -> Leaf {
-        leaf_by(&self.issuer, domain, name, change).0
+        issue(&self.issuer, domain, name, change).0
     }
 
-    /// A leaf, and another leaf that the first has signed.
-    pub(crate) fn leaf_and_what_it_issues(&self, name: &str, forged: &str) -> (Leaf, Leaf) {
-        let (leaf, params) = leaf_by(&self.issuer, &self.domain, name, |_| {});
+    /// A leaf, and another leaf signed by the first.
+    pub(crate) fn leaf_and_leaf_signed_by_it(&self, name: &str, forged: &str) -> (Leaf, Leaf) {
+        let (leaf, params) = issue(&self.issuer, &self.domain, name, |_| {});
         let issuer = Issuer::from_params(&params, &leaf.key);
-        let (forged, _) = leaf_by(&issuer, &self.domain, forged, |_| {});
+        let (forged, _) = issue(&issuer, &self.domain, forged, |_| {});
         (leaf, forged)
     }
 }
 
-fn leaf_by(
+fn issue(
     issuer: &Issuer<'_, impl rcgen::SigningKey>,
     domain: &TrustDomain,
     name: &str,
@@ -114,7 +114,7 @@ impl Leaf {
         rustls::pki_types::PrivateKeyDer::Pkcs8(self.key.serialize_der().into())
     }
 
-    /// Writes the leaf's files into a directory, with the roots of these CAs.
+    /// Writes the leaf's files to a directory, with the roots of these CAs.
     pub(crate) fn write(&self, dir: &Path, roots: &[&TestCa]) -> IdentityFiles {
         let files =
             IdentityFiles { certificate: dir.join("own.pem"), key: dir.join("own.key"), bundle: dir.join("roots.pem") };

@@ -1,7 +1,7 @@
-//! One proof of a peer, for both ends of a connection.
+//! Verification of a peer's certificate, for clients and servers.
 //!
-//! First the profile (cheap, and it says which trust domain the peer claims), then the chain to a root of that very
-//! trust domain. A client asks for one workload by its ID; DNS names and addresses in certificates mean nothing here.
+//! The profile is checked first (cheap, and it yields the trust domain that the peer claims), then the chain to a root of
+//! that trust domain. A client expects one workload by its SPIFFE ID; DNS and IP SANs are ignored.
 
 use std::sync::Arc;
 
@@ -20,46 +20,46 @@ use super::{
     svid::{Svid, SvidError},
 };
 
-/// Which end of a connection the certificate stands for.
+/// The peer's role in a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Usage {
-    /// The one who dials.
+    /// The peer is a client.
     Client,
-    /// The one who answers.
+    /// The peer is a server.
     Server,
 }
 
-/// Why a peer's certificate is not believed.
+/// Why a peer's certificate is rejected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum VerifyError {
-    /// It does not keep to the profile.
-    #[error("the certificate is no SVID: {0}")]
+    /// It does not conform to the profile.
+    #[error("the certificate is not a valid X.509-SVID: {0}")]
     Profile(#[from] SvidError),
-    /// Its trust domain is not one of ours.
-    #[error("the certificate belongs to the trust domain {0}, which is not trusted here")]
+    /// Its trust domain is not in the trust bundle.
+    #[error("the trust domain {0} of the certificate is not trusted")]
     TrustDomain(TrustDomain),
-    /// No root of its trust domain vouches for it, or its time is not now.
-    #[error("the certificate of {id} is not vouched for: {source}")]
+    /// It does not chain to a root of its trust domain, or is not currently valid.
+    #[error("the certificate of {id} is not trusted: {source}")]
     Chain {
-        /// Whom the certificate names.
+        /// The workload in the certificate.
         id: SpiffeId,
-        /// What WebPKI says.
+        /// The error of WebPKI.
         source: webpki::Error,
     },
-    /// It proves another workload than the one asked for.
-    #[error("{expected} was dialled, but {found} answered")]
-    OtherWorkload {
-        /// Who was dialled.
+    /// The server is another workload than the expected one.
+    #[error("expected the workload {expected}, but the server is {found}")]
+    UnexpectedWorkload {
+        /// The workload that the client connects to.
         expected: SpiffeId,
-        /// Who answered.
+        /// The workload in the server's certificate.
         found: SpiffeId,
     },
 }
 
-/// Proves who the holder of a certificate is.
+/// Verifies a peer's certificate and returns its identity.
 ///
 /// # Errors
-/// The first thing that speaks against it.
+/// The first failed check.
 pub fn verify(
     bundle: &TrustBundle,
     leaf: &CertificateDer<'_>,
@@ -91,7 +91,7 @@ pub fn verify(
     Ok(svid)
 }
 
-/// The alert that the peer gets names the cause as far as TLS has a word for it; the rest travels along for our log.
+/// Maps to the TLS alert that is closest to the cause; other causes are kept as a source, for our log.
 impl From<VerifyError> for TlsError {
     fn from(error: VerifyError) -> Self {
         let certificate = match error {
@@ -108,22 +108,22 @@ impl From<VerifyError> for TlsError {
     }
 }
 
-/// Proves a server to be the one workload that was dialled.
+/// Accepts a server only if it is the expected workload.
 #[derive(Debug)]
-pub(super) struct ServerVerifier {
+pub(super) struct SvidServerVerifier {
     pub(super) bundle: Arc<TrustBundle>,
     pub(super) expected: SpiffeId,
     pub(super) algorithms: WebPkiSupportedAlgorithms,
 }
 
-/// Proves a client to be some workload of a trusted domain; what it may do is for the access layer.
+/// Accepts a client that is any workload of a trusted domain; the access layer authorizes its calls.
 #[derive(Debug)]
-pub(super) struct ClientVerifier {
+pub(super) struct SvidClientVerifier {
     pub(super) bundle: Arc<TrustBundle>,
     pub(super) algorithms: WebPkiSupportedAlgorithms,
 }
 
-impl ServerCertVerifier for ServerVerifier {
+impl ServerCertVerifier for SvidServerVerifier {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -136,7 +136,7 @@ impl ServerCertVerifier for ServerVerifier {
         if found == self.expected {
             Ok(ServerCertVerified::assertion())
         } else {
-            Err(VerifyError::OtherWorkload { expected: self.expected.clone(), found }.into())
+            Err(VerifyError::UnexpectedWorkload { expected: self.expected.clone(), found }.into())
         }
     }
 
@@ -146,7 +146,7 @@ impl ServerCertVerifier for ServerVerifier {
         _certificate: &CertificateDer<'_>,
         _signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, TlsError> {
-        Err(only_tls13())
+        Err(tls12_not_supported())
     }
 
     fn verify_tls13_signature(
@@ -163,8 +163,8 @@ impl ServerCertVerifier for ServerVerifier {
     }
 }
 
-impl ClientCertVerifier for ClientVerifier {
-    /// None: a client then shows the certificate that it has, and learns what is wrong with it.
+impl ClientCertVerifier for SvidClientVerifier {
+    /// No hints: a client then sends the certificate that it has, and gets an alert with the cause.
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         &[]
     }
@@ -185,7 +185,7 @@ impl ClientCertVerifier for ClientVerifier {
         _certificate: &CertificateDer<'_>,
         _signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, TlsError> {
-        Err(only_tls13())
+        Err(tls12_not_supported())
     }
 
     fn verify_tls13_signature(
@@ -202,8 +202,8 @@ impl ClientCertVerifier for ClientVerifier {
     }
 }
 
-fn only_tls13() -> TlsError {
-    TlsError::General("only TLS 1.3 is spoken inside the mesh".to_owned())
+fn tls12_not_supported() -> TlsError {
+    TlsError::General("TLS 1.2 is not supported; use TLS 1.3".to_owned())
 }
 
 #[cfg(test)]
@@ -219,51 +219,51 @@ mod tests {
     fn check(bundle: &TrustBundle, leaf: &Leaf) -> Result<Svid, VerifyError> {
         let now = UnixTime::now();
         let client = verify(bundle, leaf.der(), &[], now, Usage::Client);
-        assert_eq!(client, verify(bundle, leaf.der(), &[], now, Usage::Server), "both ends must agree");
+        assert_eq!(client, verify(bundle, leaf.der(), &[], now, Usage::Server), "both roles must agree");
         client
     }
 
     fn chain_error(result: Result<Svid, VerifyError>) -> webpki::Error {
         match result {
             Err(VerifyError::Chain { source, .. }) => source,
-            other => panic!("expected a refusal of the chain, not {other:?}"),
+            other => panic!("expected a chain error, not {other:?}"),
         }
     }
 
     #[test]
-    fn a_certificate_of_a_trusted_root_is_believed() {
+    fn a_certificate_of_a_trusted_root_is_accepted() {
         let ca = TestCa::new("drystone.test");
         let svid = check(&ca.bundle(), &ca.leaf("auth", |_| {})).unwrap();
         assert_eq!(svid.id.workload(), Some("auth"));
     }
 
     #[test]
-    fn another_ca_is_not_believed_whatever_it_calls_itself() {
+    fn a_certificate_of_another_ca_with_the_same_name_is_rejected() {
         let (ours, theirs) = (TestCa::new("drystone.test"), TestCa::new("drystone.test"));
-        let refused = check(&ours.bundle(), &theirs.leaf("auth", |_| {}));
-        assert_eq!(chain_error(refused), webpki::Error::UnknownIssuer);
+        let result = check(&ours.bundle(), &theirs.leaf("auth", |_| {}));
+        assert_eq!(chain_error(result), webpki::Error::UnknownIssuer);
     }
 
     #[test]
-    fn a_trust_domain_without_roots_is_not_believed() {
+    fn a_trust_domain_without_roots_is_rejected() {
         let (ours, theirs) = (TestCa::new("drystone.test"), TestCa::new("other.test"));
-        let refused = check(&ours.bundle(), &theirs.leaf("auth", |_| {}));
-        assert_eq!(refused, Err(VerifyError::TrustDomain(theirs.domain)));
+        let result = check(&ours.bundle(), &theirs.leaf("auth", |_| {}));
+        assert_eq!(result, Err(VerifyError::TrustDomain(theirs.domain)));
     }
 
     #[test]
-    fn a_root_vouches_only_for_its_own_trust_domain() {
+    fn a_root_is_trusted_only_for_its_own_trust_domain() {
         let (ours, theirs) = (TestCa::new("drystone.test"), TestCa::new("other.test"));
         let both = ours.bundle().merge(theirs.bundle());
         assert!(check(&both, &ours.leaf("auth", |_| {})).is_ok());
         assert!(check(&both, &theirs.leaf("auth", |_| {})).is_ok());
         // The other domain's root signs a certificate that claims ours.
-        let forged = theirs.leaf_of(&ours.domain, "auth", |_| {});
+        let forged = theirs.leaf_in_domain(&ours.domain, "auth", |_| {});
         assert_eq!(chain_error(check(&both, &forged)), webpki::Error::UnknownIssuer);
     }
 
     #[test]
-    fn a_certificate_holds_only_in_its_time() {
+    fn expired_and_not_yet_valid_certificates_are_rejected() {
         let ca = TestCa::new("drystone.test");
         let now = Utc::now();
         let during = |from: TimeDelta, to: TimeDelta| {
@@ -277,29 +277,29 @@ mod tests {
     }
 
     #[test]
-    fn a_root_whose_time_is_over_vouches_for_nobody() {
+    fn an_expired_root_is_not_trusted() {
         let ca = TestCa::new("drystone.test");
         let century = TimeDelta::days(36_500);
         let leaf = ca.leaf("auth", |params| set_validity(params, Utc::now(), Utc::now() + century));
         let year = Duration::from_hours(365 * 24);
         let later = UnixTime::since_unix_epoch(Duration::from_secs(UnixTime::now().as_secs()) + year);
-        let refused = verify(&ca.bundle(), leaf.der(), &[], later, Usage::Client);
-        assert_eq!(chain_error(refused), webpki::Error::UnknownIssuer);
+        let result = verify(&ca.bundle(), leaf.der(), &[], later, Usage::Client);
+        assert_eq!(chain_error(result), webpki::Error::UnknownIssuer);
     }
 
     #[test]
-    fn the_profile_is_held_although_the_chain_is_right() {
+    fn the_profile_is_checked_even_if_the_chain_is_valid() {
         let ca = TestCa::new("drystone.test");
-        let refused = check(&ca.bundle(), &ca.leaf("auth", |params| params.extended_key_usages.clear()));
-        assert_eq!(refused, Err(VerifyError::Profile(SvidError::ExtendedKeyUsage)));
+        let result = check(&ca.bundle(), &ca.leaf("auth", |params| params.extended_key_usages.clear()));
+        assert_eq!(result, Err(VerifyError::Profile(SvidError::ExtendedKeyUsage)));
     }
 
     #[test]
-    fn a_leaf_cannot_issue() {
+    fn a_certificate_signed_by_a_leaf_is_rejected() {
         let ca = TestCa::new("drystone.test");
-        let (leaf, forged) = ca.leaf_and_what_it_issues("auth", "operator");
+        let (leaf, forged) = ca.leaf_and_leaf_signed_by_it("auth", "operator");
         let chain = [leaf.der().clone()];
-        let refused = verify(&ca.bundle(), forged.der(), &chain, UnixTime::now(), Usage::Client);
-        assert!(matches!(chain_error(refused), webpki::Error::EndEntityUsedAsCa | webpki::Error::UnknownIssuer));
+        let result = verify(&ca.bundle(), forged.der(), &chain, UnixTime::now(), Usage::Client);
+        assert!(matches!(chain_error(result), webpki::Error::EndEntityUsedAsCa | webpki::Error::UnknownIssuer));
     }
 }

@@ -1,34 +1,34 @@
-//! The limiter that applies while the shared store is unavailable.
+//! Falls back to a local limiter while the shared store is unavailable.
 
 use std::sync::Arc;
 
 use prometheus_client::metrics::counter::Counter;
 
-use super::{Key, LocalLimiter, Rate, RateLimiter, Verdict};
+use super::{Decision, Key, LocalLimiter, Rate, RateLimiter};
 
-/// A shared limit; while its store is unavailable, a stricter one of this process.
+/// A shared limiter with a stricter local fallback for when its store is unavailable.
 ///
-/// Several instances that count by themselves could together let more pass than the limit allows: each allows half.
+/// Instances that count locally could together exceed the limit, so each allows half.
 pub struct FallbackLimiter {
     shared: Arc<dyn RateLimiter>,
     local: LocalLimiter,
-    fallen_back: Counter,
+    fallbacks: Counter,
 }
 
 impl FallbackLimiter {
-    /// A limit of this rate. The counter counts attempts that the store could not count.
+    /// A limiter of this rate. `fallbacks` counts the attempts that the store could not count.
     #[must_use]
-    pub fn new(shared: Arc<dyn RateLimiter>, rate: Rate, fallen_back: Counter) -> Self {
-        Self { shared, local: LocalLimiter::new(rate.stricter()), fallen_back }
+    pub fn new(shared: Arc<dyn RateLimiter>, rate: Rate, fallbacks: Counter) -> Self {
+        Self { shared, local: LocalLimiter::new(rate.halved()), fallbacks }
     }
 
-    /// Counts an attempt, unless it is refused.
-    pub async fn check(&self, key: Key) -> Verdict {
+    /// Counts an attempt, unless it is denied.
+    pub async fn check(&self, key: Key) -> Decision {
         match self.shared.check(key).await {
-            Ok(verdict) => verdict,
+            Ok(decision) => decision,
             Err(error) => {
-                tracing::debug!(%error, "limit is counted in the process");
-                self.fallen_back.inc();
+                tracing::debug!(%error, "limit store unavailable, counting locally");
+                self.fallbacks.inc();
                 self.local.check_now(key)
             }
         }

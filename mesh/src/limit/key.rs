@@ -1,4 +1,4 @@
-//! Whom an attempt counts for.
+//! Keys of rate limits.
 
 use std::{
     fmt,
@@ -7,41 +7,41 @@ use std::{
 
 use aws_lc_rs::digest::{SHA256, digest};
 
-/// Whom an attempt counts for. It is small and copied, so that counting costs no allocation.
+/// The key that an attempt counts against. `Copy`, so that counting does not allocate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Key(Kind);
+pub struct Key(KeyKind);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Kind {
+enum KeyKind {
     Address(IpAddr),
     Text([u8; 16]),
 }
 
 impl Key {
-    /// The client at this address: an IPv4 address, or what one customer is given of IPv6, a network of 64 bits.
+    /// The client at this address: an IPv4 address, or the /64 prefix of an IPv6 address, since one customer has a whole prefix.
     #[must_use]
     pub fn client(address: IpAddr) -> Self {
-        Self(Kind::Address(match address.to_canonical() {
+        Self(KeyKind::Address(match address.to_canonical() {
             IpAddr::V4(address) => address.into(),
             IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
         }))
     }
 
-    /// Whatever else goes by a text. Only a hash of it is kept: what counts need not know e-mail addresses.
+    /// Any other string. Only its hash is kept, so that a store does not see e-mail addresses.
     #[must_use]
     pub fn text(text: &str) -> Self {
         let mut hash = [0; 16];
         hash.copy_from_slice(&digest(&SHA256, text.as_bytes()).as_ref()[..16]);
-        Self(Kind::Text(hash))
+        Self(KeyKind::Text(hash))
     }
 }
 
-/// As it is written in Redis: an address, or a hash.
+/// The form in Redis: an address, or a hash.
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
-            Kind::Address(address) => address.fmt(f),
-            Kind::Text(hash) => write!(f, "{:032x}", u128::from_be_bytes(hash)),
+            KeyKind::Address(address) => address.fmt(f),
+            KeyKind::Text(hash) => write!(f, "{:032x}", u128::from_be_bytes(hash)),
         }
     }
 }
@@ -55,7 +55,7 @@ mod tests {
     }
 
     #[test]
-    fn what_one_customer_has_of_ipv6_counts_as_one_address() {
+    fn an_ipv6_prefix_counts_as_one_address() {
         assert_eq!(client("2001:db8:1:2::1"), client("2001:db8:1:2:ffff::9"));
         assert_ne!(client("2001:db8:1:2::1"), client("2001:db8:1:3::1"));
         assert_eq!(client("::ffff:192.0.2.7"), client("192.0.2.7"));
@@ -63,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_in_redis_tells_keys_apart_and_shows_no_text() {
+    fn redis_keys_are_distinct_and_hash_strings() {
         assert_eq!(client("192.0.2.7").to_string(), "192.0.2.7");
         assert_eq!(client("2001:db8:1:2::1").to_string(), "2001:db8:1:2::");
         // The first half of the SHA-256 of "abc" (FIPS 180-2, appendix B.1).

@@ -1,4 +1,4 @@
-//! Limits of one process.
+//! Rate limits counted in the process.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -10,21 +10,21 @@ use governor::{
     state::keyed::HashMapStateStore,
 };
 
-use super::{Key, LimiterUnavailable, Rate, RateLimiter, Verdict};
+use super::{Decision, Key, LimiterUnavailable, Rate, RateLimiter};
 
-/// How often keys are forgotten that stand as if they had never been used, in nanoseconds.
-const SWEEP_EVERY: u64 = 10_000_000_000;
+/// How often keys with a full burst are removed, in nanoseconds.
+const SWEEP_INTERVAL: u64 = 10_000_000_000;
 
 type Keyed<C> = Governor<Key, HashMapStateStore<Key>, C, NoOpMiddleware<<C as Clock>::Instant>>;
 
-/// Limits of this process alone.
+/// A limiter that counts in this process.
 #[derive(Debug)]
 pub struct LocalLimiter<C: Clock = DefaultClock> {
     governor: Keyed<C>,
     clock: C,
-    made: C::Instant,
-    /// When keys were forgotten last, in nanoseconds since it was made.
-    swept: AtomicU64,
+    created: C::Instant,
+    /// The time of the last sweep, in nanoseconds since `created`.
+    last_sweep: AtomicU64,
 }
 
 impl LocalLimiter {
@@ -37,28 +37,28 @@ impl LocalLimiter {
 
 impl<C: Clock + Clone> LocalLimiter<C> {
     pub(super) fn with_clock(rate: Rate, clock: C) -> Self {
-        // There is no quota without an interval, which no rate of ours is.
+        // `None` only for a zero interval, which no rate has.
         let quota = Quota::with_period(rate.interval).unwrap_or_else(|| Quota::per_second(rate.burst));
         let governor = Governor::new(quota.allow_burst(rate.burst), HashMapStateStore::default(), clock.clone());
-        Self { governor, made: clock.now(), clock, swept: AtomicU64::new(0) }
+        Self { governor, created: clock.now(), clock, last_sweep: AtomicU64::new(0) }
     }
 
-    /// Counts an attempt, unless it is refused.
-    pub fn check_now(&self, key: Key) -> Verdict {
+    /// Counts an attempt, unless it is denied.
+    pub fn check_now(&self, key: Key) -> Decision {
         self.sweep();
         match self.governor.check_key(&key) {
-            Ok(()) => Verdict::Pass,
-            Err(not_until) => Verdict::Wait(not_until.wait_time_from(self.clock.now())),
+            Ok(()) => Decision::Allow,
+            Err(not_until) => Decision::RetryAfter(not_until.wait_time_from(self.clock.now())),
         }
     }
 
-    /// Forgets keys that stand as if they had never been used: an attacker has many.
+    /// Removes keys with a full burst, which bounds the memory that an attacker with many addresses can use.
     fn sweep(&self) {
-        let now = self.clock.now().duration_since(self.made).as_u64();
-        let swept = self.swept.load(Relaxed);
-        let is_due = now.saturating_sub(swept) >= SWEEP_EVERY;
-        // Of several that find it due, one sweeps.
-        if is_due && self.swept.compare_exchange(swept, now, Relaxed, Relaxed).is_ok() {
+        let now = self.clock.now().duration_since(self.created).as_u64();
+        let last_sweep = self.last_sweep.load(Relaxed);
+        let is_due = now.saturating_sub(last_sweep) >= SWEEP_INTERVAL;
+        // Only one of several concurrent callers sweeps.
+        if is_due && self.last_sweep.compare_exchange(last_sweep, now, Relaxed, Relaxed).is_ok() {
             self.governor.retain_recent();
             self.governor.shrink_to_fit();
         }
@@ -75,7 +75,7 @@ where
     C: Clock + Clone + Send + Sync,
     C::Instant: Send + Sync,
 {
-    fn check(&self, key: Key) -> BoxFuture<'_, Result<Verdict, LimiterUnavailable>> {
+    fn check(&self, key: Key) -> BoxFuture<'_, Result<Decision, LimiterUnavailable>> {
         Box::pin(std::future::ready(Ok(self.check_now(key))))
     }
 }

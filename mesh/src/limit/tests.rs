@@ -1,4 +1,4 @@
-//! Limits of one process.
+//! Rate limits counted in the process.
 
 use std::{num::NonZeroU32, time::Duration};
 
@@ -16,34 +16,34 @@ fn key(text: &str) -> Key {
 }
 
 #[test]
-fn a_minute_is_divided_evenly() {
+fn the_interval_is_a_minute_divided_by_the_count() {
     let rate = Rate::per_minute(10).unwrap();
     assert_eq!((rate.burst.get(), rate.interval), (10, Duration::from_secs(6)));
     assert_eq!(Rate::per_minute(0), None);
     assert_eq!(Rate::per_minute(7).unwrap().interval, Duration::from_micros(8_571_429));
-    assert_eq!(rate.stricter(), super::tests::rate(5, Duration::from_secs(12)));
-    assert_eq!(Rate::per_minute(1).unwrap().stricter(), super::tests::rate(1, Duration::from_mins(2)));
+    assert_eq!(rate.halved(), super::tests::rate(5, Duration::from_secs(12)));
+    assert_eq!(Rate::per_minute(1).unwrap().halved(), super::tests::rate(1, Duration::from_mins(2)));
 }
 
 proptest! {
     #[test]
-    fn whatever_the_times_no_stretch_has_more_than_its_bound(
+    fn no_interval_has_more_attempts_than_guaranteed(
         burst in 1_u32..8,
         interval in 1_u64..50,
         gaps in prop::collection::vec(0_u64..60, 1..200),
     ) {
         let clock = FakeRelativeClock::default();
         let limiter = LocalLimiter::with_clock(rate(burst, Duration::from_millis(interval)), clock.clone());
-        let (mut now, mut passed) = (0, Vec::new());
+        let (mut now, mut allowed) = (0, Vec::new());
         for gap in gaps {
             clock.advance(Duration::from_millis(gap));
             now += gap;
-            if limiter.check_now(key("key")) == Verdict::Pass {
-                passed.push(now);
+            if limiter.check_now(key("key")) == Decision::Allow {
+                allowed.push(now);
             }
         }
-        for (i, from) in passed.iter().enumerate() {
-            for (j, to) in passed.iter().enumerate().skip(i) {
+        for (i, from) in allowed.iter().enumerate() {
+            for (j, to) in allowed.iter().enumerate().skip(i) {
                 prop_assert!((j - i + 1) as u64 <= u64::from(burst) + (to - from) / interval);
             }
         }
@@ -51,7 +51,7 @@ proptest! {
 }
 
 #[test]
-fn keys_that_stand_as_if_never_used_are_forgotten() {
+fn keys_with_a_full_burst_are_removed() {
     let clock = FakeRelativeClock::default();
     let limiter = LocalLimiter::with_clock(rate(10, Duration::from_secs(1)), clock.clone());
     for number in 0..1000_u32 {
@@ -64,18 +64,18 @@ fn keys_that_stand_as_if_never_used_are_forgotten() {
 }
 
 #[tokio::test]
-async fn a_refusal_has_its_reason_and_is_counted() {
+async fn a_denied_attempt_is_rate_limited_and_counted() {
     let metrics = Metrics::default();
-    let limit = Limits::in_process(&metrics).limit("sign_in_address", 2);
+    let limit = LimiterFactory::in_process(&metrics).limit("sign_in_address", 2);
     limit.check(key("key")).await.unwrap();
     limit.check(key("key")).await.unwrap();
-    let refusal = limit.check(key("key")).await.unwrap_err();
-    assert_eq!(refusal.reason(), Reason::RateLimited);
-    assert_eq!(refusal.to_string(), "RATE_LIMITED: too many attempts; try again in 30 s");
+    let error = limit.check(key("key")).await.unwrap_err();
+    assert_eq!(error.reason(), Reason::RateLimited);
+    assert_eq!(error.to_string(), "RATE_LIMITED: too many attempts; try again in 30 s");
     assert!(metrics.render().contains(r#"drystone_rate_limited_total{limit="sign_in_address"} 1"#));
 
-    let none = Limits::in_process(&Metrics::default()).limit("sign_in_address", 0);
+    let unlimited = LimiterFactory::in_process(&Metrics::default()).limit("sign_in_address", 0);
     for _ in 0..1000 {
-        none.check(key("key")).await.unwrap();
+        unlimited.check(key("key")).await.unwrap();
     }
 }

@@ -15,10 +15,10 @@ use crate::{
     clock::Clock,
     health::{Health, Kind},
     identity::Identity,
-    limit::{ClassLimits, Limits},
+    limit::{ClassLimits, LimiterFactory},
     node::{Node, NodeConfig},
     telemetry::Metrics,
-    token::VerifierConfig,
+    token::TokenVerifierConfig,
 };
 
 use super::StartError;
@@ -50,7 +50,7 @@ pub struct Shared {
     /// The `iss` of access tokens: where clients reach the mesh.
     pub issuer: String,
     /// Which tokens are accepted.
-    pub tokens: VerifierConfig,
+    pub tokens: TokenVerifierConfig,
     /// Where every service is.
     pub peers: Peers,
     /// The time.
@@ -67,13 +67,13 @@ pub struct Shared {
 
 /// What counts attempts for all services of a process, opened by the first that counts.
 pub struct SharedLimits {
-    open: Box<dyn Fn() -> Result<Limits, StartError> + Send + Sync>,
-    opened: OnceLock<Limits>,
+    open: Box<dyn Fn() -> Result<LimiterFactory, StartError> + Send + Sync>,
+    opened: OnceLock<LimiterFactory>,
 }
 
 impl SharedLimits {
     /// Opened so when it is first asked for.
-    pub fn new(open: impl Fn() -> Result<Limits, StartError> + Send + Sync + 'static) -> Self {
+    pub fn new(open: impl Fn() -> Result<LimiterFactory, StartError> + Send + Sync + 'static) -> Self {
         Self { open: Box::new(open), opened: OnceLock::new() }
     }
 }
@@ -122,7 +122,7 @@ impl<C> Context<C> {
     ///
     /// # Errors
     /// The store is not configured as it has to be.
-    pub fn limits(&self) -> Result<Limits, StartError> {
+    pub fn limits(&self) -> Result<LimiterFactory, StartError> {
         let SharedLimits { open, opened } = &self.shared.limits;
         if let Some(limits) = opened.get() {
             return Ok(limits.clone());

@@ -30,7 +30,7 @@ const MAX_REQUEST_LENGTH: usize = 4096;
 
 /// The contracts of the mesh, and those of the services that every server has.
 pub(super) fn contracts(contracts: &Contracts) -> Result<Index, Error> {
-    let own = contracts.each().iter().map(|contract| match contract.static_descriptor_set() {
+    let own = contracts.contracts().iter().map(|contract| match contract.static_descriptor_set() {
         Some(set) => Bytes::from_static(set),
         None => Bytes::copy_from_slice(contract.descriptor_set()),
     });

@@ -35,7 +35,7 @@ use crate::{
     limit::{self, Limit},
     node::Node,
     telemetry::{CallerLabel, MethodMetrics, Metrics, TraceContext},
-    token::{Principal, Verifier},
+    token::{Principal, TokenVerifier},
 };
 
 /// Everything that a call passes on its way in.
@@ -43,7 +43,7 @@ pub(super) struct Stack {
     methods: HashMap<Arc<str>, Arc<Entry>>,
     unknown: MethodMetrics,
     metrics: Metrics,
-    verifier: Verifier,
+    verifier: TokenVerifier,
     domain: TrustDomain,
     clock: Clock,
     in_flight: Arc<Semaphore>,

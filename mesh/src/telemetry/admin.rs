@@ -1,5 +1,5 @@
-//! The admin port: health and metrics over plain HTTP, for probes and Prometheus. It listens on the loopback address
-//! unless configured otherwise, since whoever reaches it learns what runs here.
+//! The admin port: health and metrics over plain HTTP, for probes and Prometheus. It listens on the loopback address by
+//! default, since it discloses internals to any client.
 
 use std::{convert::Infallible, io, pin::pin, sync::Arc, time::Duration};
 
@@ -23,11 +23,11 @@ use crate::{
     host,
 };
 
-/// The most connections at once.
+/// The maximum number of concurrent connections.
 const MAX_CONNECTIONS: usize = 64;
 /// How long a client may take to send its request.
 const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long running answers may take once we stop.
+/// How long responses in progress may take during shutdown.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -38,7 +38,7 @@ const OPEN_METRICS: HeaderValue =
 /// Serves `/health`, `/health/detailed`, `/ready` and `/metrics` until `stop`.
 ///
 /// # Errors
-/// Only where the listener itself is broken.
+/// Only if the listener fails.
 pub async fn serve(listener: TcpListener, health: Health, metrics: Metrics, stop: CancellationToken) -> io::Result<()> {
     let tasks = TaskTracker::new();
     let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
@@ -50,75 +50,75 @@ pub async fn serve(listener: TcpListener, health: Health, metrics: Metrics, stop
         });
     }
     tasks.close();
-    let _unfinished_answers_end_with_us = time::timeout(DRAIN_TIMEOUT, tasks.wait()).await;
+    let _timed_out = time::timeout(DRAIN_TIMEOUT, tasks.wait()).await;
     Ok(())
 }
 
 async fn serve_connection(stream: TcpStream, health: Health, metrics: Metrics, stop: CancellationToken) {
     let service = service_fn(move |request: Request<hyper::body::Incoming>| {
         let response = match host::check(request.version(), request.uri(), request.headers()) {
-            Ok(()) => answer(request.method(), request.uri().path(), &health, &metrics),
-            Err(error) => respond(StatusCode::BAD_REQUEST, TEXT, format!("the header `host` {error}\n")),
+            Ok(()) => respond_to(request.method(), request.uri().path(), &health, &metrics),
+            Err(error) => response(StatusCode::BAD_REQUEST, TEXT, format!("the header `host` {error}\n")),
         };
         async move { Ok::<_, Infallible>(response) }
     });
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEADER_READ_TIMEOUT);
     let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service));
-    let end = tokio::select! {
-        end = connection.as_mut() => end,
+    let result = tokio::select! {
+        result = connection.as_mut() => result,
         () = stop.cancelled() => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }
     };
-    if let Err(error) = end {
-        tracing::debug!(%error, "admin connection ended early");
+    if let Err(error) = result {
+        tracing::debug!(%error, "admin connection failed");
     }
 }
 
-fn answer(method: &Method, path: &str, health: &Health, metrics: &Metrics) -> Response<Full<Bytes>> {
+fn respond_to(method: &Method, path: &str, health: &Health, metrics: &Metrics) -> Response<Full<Bytes>> {
     let is_read = method == Method::GET || method == Method::HEAD;
     match path {
         "/health" | "/health/detailed" | "/ready" | "/metrics" if !is_read => {
-            let mut response = respond(StatusCode::METHOD_NOT_ALLOWED, TEXT, "use GET\n");
-            response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
-            response
+            let mut refusal = response(StatusCode::METHOD_NOT_ALLOWED, TEXT, "use GET\n");
+            refusal.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+            refusal
         }
-        // Whoever answers lives: a probe that restarts what does not live has no reason to while a neighbour is away.
-        "/health" => json(StatusCode::OK, &Short { status: health.status() }),
+        // Liveness: always 200, so that a probe does not restart the process because an upstream is unavailable.
+        "/health" => json(StatusCode::OK, &HealthBody { status: health.status() }),
         "/health/detailed" => json(StatusCode::OK, &health.report()),
         "/ready" => {
             let ready = health.is_ready();
             let code = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-            json(code, &Ready { ready })
+            json(code, &ReadyBody { ready })
         }
-        "/metrics" => respond(StatusCode::OK, OPEN_METRICS, metrics.render()),
-        _ => respond(StatusCode::NOT_FOUND, TEXT, "here are /health, /health/detailed, /ready and /metrics\n"),
+        "/metrics" => response(StatusCode::OK, OPEN_METRICS, metrics.render()),
+        _ => response(StatusCode::NOT_FOUND, TEXT, "not found; use /health, /health/detailed, /ready or /metrics\n"),
     }
 }
 
 #[derive(Serialize)]
-struct Short {
+struct HealthBody {
     status: Status,
 }
 
 #[derive(Serialize)]
-struct Ready {
+struct ReadyBody {
     ready: bool,
 }
 
 fn json(code: StatusCode, body: &impl Serialize) -> Response<Full<Bytes>> {
     match serde_json::to_vec(body) {
-        Ok(body) => respond(code, JSON, body),
+        Ok(body) => response(code, JSON, body),
         Err(error) => {
-            tracing::error!(%error, "health cannot be written");
-            respond(StatusCode::INTERNAL_SERVER_ERROR, TEXT, "health cannot be written\n")
+            tracing::error!(%error, "health cannot be serialized");
+            response(StatusCode::INTERNAL_SERVER_ERROR, TEXT, "health cannot be serialized\n")
         }
     }
 }
 
-fn respond(status: StatusCode, content_type: HeaderValue, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+fn response(status: StatusCode, content_type: HeaderValue, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(body.into()));
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, content_type);
@@ -138,7 +138,7 @@ mod tests {
     use super::*;
     use crate::health::Kind;
 
-    const BOUND: Duration = Duration::from_secs(10);
+    const TEST_TIMEOUT: Duration = Duration::from_secs(10);
 
     struct Admin {
         address: SocketAddr,
@@ -160,13 +160,13 @@ mod tests {
         async fn send(&self, request: &str) -> String {
             let mut stream = TcpStream::connect(self.address).await.unwrap();
             stream.write_all(request.as_bytes()).await.unwrap();
-            let mut answer = String::new();
-            time::timeout(BOUND, stream.read_to_string(&mut answer)).await.unwrap().unwrap();
-            answer
+            let mut response = String::new();
+            time::timeout(TEST_TIMEOUT, stream.read_to_string(&mut response)).await.unwrap().unwrap();
+            response
         }
 
-        /// Status code, head and body of the answer.
-        async fn ask(&self, method: &str, path: &str) -> (u16, String, String) {
+        /// The status code, head and body of the response.
+        async fn request(&self, method: &str, path: &str) -> (u16, String, String) {
             let answer =
                 self.send(&format!("{method} {path} HTTP/1.1\r\nhost: admin\r\nconnection: close\r\n\r\n")).await;
             let (head, body) = answer.split_once("\r\n\r\n").unwrap();
@@ -175,17 +175,17 @@ mod tests {
         }
 
         async fn get(&self, path: &str) -> (u16, String) {
-            let (code, _, body) = self.ask("GET", path).await;
+            let (code, _, body) = self.request("GET", path).await;
             (code, body)
         }
     }
 
     #[tokio::test]
-    async fn probes_follow_the_health() {
+    async fn probes_report_the_health() {
         let admin = start().await;
         let store = admin.health.component("store", Kind::Vital);
         let property = admin.health.component("property", Kind::Optional);
-        assert_eq!(admin.get("/health").await, (200, r#"{"status":"down"}"#.to_owned()), "it lives");
+        assert_eq!(admin.get("/health").await, (200, r#"{"status":"down"}"#.to_owned()), "it is alive");
         assert_eq!(admin.get("/ready").await, (503, r#"{"ready":false}"#.to_owned()));
 
         store.up();
@@ -209,53 +209,53 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn metrics_are_shown_as_open_metrics() {
+    async fn metrics_are_served_as_open_metrics() {
         let admin = start().await;
         admin.metrics.handshake_refused("user", "expired");
-        let (code, head, body) = admin.ask("GET", "/metrics").await;
+        let (code, head, body) = admin.request("GET", "/metrics").await;
         assert_eq!(code, 200);
         assert!(head.contains("content-type: application/openmetrics-text; version=1.0.0; charset=utf-8"), "{head}");
         assert!(body.contains(r#"drystone_handshakes_refused_total{service="user",reason="expired"} 1"#), "{body}");
     }
 
     #[tokio::test]
-    async fn other_paths_and_methods_are_refused() {
+    async fn other_paths_and_methods_are_rejected() {
         let admin = start().await;
         assert_eq!(admin.get("/").await.0, 404);
         assert_eq!(admin.get("/health/").await.0, 404);
         assert_eq!(admin.get("/health?probe=kubelet").await.0, 200);
-        let (code, head, _) = admin.ask("POST", "/health").await;
+        let (code, head, _) = admin.request("POST", "/health").await;
         assert_eq!(code, 405);
         assert!(head.contains("allow: get, head"), "{head}");
-        let (code, _, body) = admin.ask("HEAD", "/metrics").await;
+        let (code, _, body) = admin.request("HEAD", "/metrics").await;
         assert_eq!((code, body.as_str()), (200, ""));
         assert!(admin.send("garbage\r\n\r\n").await.starts_with("HTTP/1.1 400"));
     }
 
     #[tokio::test]
-    async fn a_request_names_one_valid_host() {
+    async fn a_request_must_have_one_valid_host() {
         let admin = start().await;
-        let ask = async |version: &str, hosts: &str| {
+        let status = async |version: &str, hosts: &str| {
             let request = format!("GET /health {version}\r\n{hosts}connection: close\r\n\r\n");
             admin.send(&request).await.split(' ').nth(1).unwrap().to_owned()
         };
         for hosts in ["", "host: a\r\nhost: a\r\n", "host: a b\r\n", "host:\r\n"] {
-            assert_eq!(ask("HTTP/1.1", hosts).await, "400", "{hosts}");
+            assert_eq!(status("HTTP/1.1", hosts).await, "400", "{hosts}");
         }
-        assert_eq!(ask("HTTP/1.1", "host: 127.0.0.1:8081\r\n").await, "200");
-        assert_eq!(ask("HTTP/1.0", "").await, "200");
+        assert_eq!(status("HTTP/1.1", "host: 127.0.0.1:8081\r\n").await, "200");
+        assert_eq!(status("HTTP/1.0", "").await, "200");
     }
 
     #[tokio::test]
-    async fn it_ends_when_told_even_while_a_client_lingers() {
+    async fn shutdown_closes_idle_connections() {
         let admin = start().await;
         let mut idle = TcpStream::connect(admin.address).await.unwrap();
         idle.write_all(b"GET /health HTTP/1.1\r\nhost: admin\r\n\r\n").await.unwrap();
         let mut first = [0; 12];
-        time::timeout(BOUND, idle.read_exact(&mut first)).await.unwrap().unwrap();
+        time::timeout(TEST_TIMEOUT, idle.read_exact(&mut first)).await.unwrap().unwrap();
         assert_eq!(&first, b"HTTP/1.1 200");
         admin.stop.cancel();
-        time::timeout(BOUND, admin.task).await.unwrap().unwrap().unwrap();
+        time::timeout(TEST_TIMEOUT, admin.task).await.unwrap().unwrap().unwrap();
         assert!(TcpStream::connect(admin.address).await.is_err());
     }
 }

@@ -1,4 +1,4 @@
-//! Structured logs on standard error: one event a line, short text for people or JSON for machines.
+//! Structured logs on standard error, one event per line, as text or JSON.
 
 use std::{fmt, io, io::IsTerminal, str::FromStr};
 
@@ -6,35 +6,37 @@ use serde::{Deserialize, Serialize};
 use tracing::{Dispatch, dispatcher};
 use tracing_subscriber::{EnvFilter, filter::LevelFilter, fmt::MakeWriter};
 
-/// What is logged, and how it is written.
+/// The configuration of logs.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LogConfig {
-    /// How a line is written.
+    /// The format of a line.
     pub format: LogFormat,
-    /// Which events are written.
+    /// Which events are logged.
     pub filter: LogFilter,
 }
 
-/// How a log line is written.
+/// The format of log lines.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
-    /// For people: time, level, message, fields.
+    /// Human-readable: time, level, message, fields.
     #[default]
     Text,
-    /// For machines: one JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
-/// Which events are logged, as `RUST_LOG` writes it: `info`, `warn,drystone_auth=debug`.
+/// Which events are logged, in the syntax of `RUST_LOG`: `info`, `warn,drystone_auth=debug`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct LogFilter(String);
 
-/// A log filter that cannot be understood.
+/// An invalid log filter.
 #[derive(Debug, thiserror::Error)]
-#[error("`{0}` is no log filter; write a level such as `info`, or levels by module such as `warn,drystone_auth=debug`")]
+#[error(
+    "`{0}` is not a log filter; write a level such as `info`, or levels by module such as `warn,drystone_auth=debug`"
+)]
 pub struct LogFilterError(String);
 
 impl Default for LogFilter {
@@ -55,7 +57,7 @@ impl TryFrom<String> for LogFilter {
     type Error = LogFilterError;
 
     fn try_from(text: String) -> Result<Self, LogFilterError> {
-        // What is neither level nor module path is taken for a module's name, and would silence everything.
+        // A misspelt level is parsed as a module name, and would disable all logs.
         let is_valid = !text.trim().is_empty()
             && text.split(',').all(|directive| {
                 let level = directive.rsplit('=').next().unwrap_or_default().trim();
@@ -80,12 +82,12 @@ impl fmt::Display for LogFilter {
     }
 }
 
-/// Starts logging for the process. Where logging has been started already, as by another mesh in the same test
-/// process, it stays as it is.
+/// Initializes logging for the process. Does nothing if it is initialized already, as by another mesh in the same test
+/// process.
 pub fn init(config: &LogConfig) {
     let dispatch = dispatch(config, io::stderr, io::stderr().is_terminal());
     if dispatcher::set_global_default(dispatch).is_err() {
-        tracing::debug!("logging had been started before");
+        tracing::debug!("logging was already initialized");
     }
 }
 
@@ -94,41 +96,41 @@ where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
     let filter = EnvFilter::builder().parse_lossy(&config.filter.0);
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(OneLine(writer));
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(EscapeLineBreaks(writer));
     match config.format {
         LogFormat::Text => Dispatch::new(lines.compact().with_target(false).with_ansi(is_terminal).finish()),
         LogFormat::Json => Dispatch::new(lines.json().flatten_event(true).with_span_list(false).finish()),
     }
 }
 
-/// Keeps each event on its line, so that nobody whose text is logged can forge another line. An event is one write.
-struct OneLine<W>(W);
+/// Escapes line breaks in an event, to prevent log injection. Each event is one write.
+struct EscapeLineBreaks<W>(W);
 
-impl<'a, W: MakeWriter<'a>> MakeWriter<'a> for OneLine<W> {
-    type Writer = OneLine<W::Writer>;
+impl<'a, W: MakeWriter<'a>> MakeWriter<'a> for EscapeLineBreaks<W> {
+    type Writer = EscapeLineBreaks<W::Writer>;
 
     fn make_writer(&'a self) -> Self::Writer {
-        OneLine(self.0.make_writer())
+        EscapeLineBreaks(self.0.make_writer())
     }
 }
 
-impl<W: io::Write> io::Write for OneLine<W> {
+impl<W: io::Write> io::Write for EscapeLineBreaks<W> {
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
         let (line, end) = event.split_at(event.len() - usize::from(event.ends_with(b"\n")));
         if !line.iter().any(|byte| b"\r\n".contains(byte)) {
             self.0.write_all(event)?;
             return Ok(event.len());
         }
-        let mut kept = Vec::with_capacity(event.len() + 8);
+        let mut escaped = Vec::with_capacity(event.len() + 8);
         for byte in line {
             match byte {
-                b'\n' => kept.extend(b"\\n"),
-                b'\r' => kept.extend(b"\\r"),
-                other => kept.push(*other),
+                b'\n' => escaped.extend(b"\\n"),
+                b'\r' => escaped.extend(b"\\r"),
+                other => escaped.push(*other),
             }
         }
-        kept.extend(end);
-        self.0.write_all(&kept)?;
+        escaped.extend(end);
+        self.0.write_all(&escaped)?;
         Ok(event.len())
     }
 
@@ -143,11 +145,11 @@ mod tests {
 
     use super::*;
 
-    /// Where a test reads what was logged.
+    /// Captures the output of logs.
     #[derive(Clone, Default)]
-    struct Lines(Arc<Mutex<Vec<u8>>>);
+    struct CapturedOutput(Arc<Mutex<Vec<u8>>>);
 
-    impl io::Write for Lines {
+    impl io::Write for CapturedOutput {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             self.0.lock().unwrap().write(bytes)
         }
@@ -157,30 +159,30 @@ mod tests {
         }
     }
 
-    /// What these events write.
-    fn written(format: LogFormat, filter: &str, events: impl FnOnce()) -> String {
-        let lines = Lines::default();
-        let writer = lines.clone();
+    /// The output of these events.
+    fn logged(format: LogFormat, filter: &str, events: impl FnOnce()) -> String {
+        let output = CapturedOutput::default();
+        let writer = output.clone();
         let config = LogConfig { format, filter: filter.parse().unwrap() };
         dispatcher::with_default(&dispatch(&config, move || writer.clone(), false), events);
-        let bytes = lines.0.lock().unwrap().clone();
+        let bytes = output.0.lock().unwrap().clone();
         String::from_utf8(bytes).unwrap()
     }
 
     #[test]
-    fn text_is_short() {
-        let text = written(LogFormat::Text, "info", || tracing::info!(caller = "edge", "call denied"));
+    fn text_has_time_level_message_and_fields() {
+        let text = logged(LogFormat::Text, "info", || tracing::info!(caller = "edge", "call denied"));
         let (time, rest) = text.split_once(' ').unwrap();
         assert!(time.ends_with('Z'), "{text}");
         assert_eq!(rest.trim_start(), "INFO call denied caller=\"edge\"\n");
     }
 
     #[test]
-    fn json_is_one_object_a_line_with_the_span_that_it_came_from() {
-        let text = written(LogFormat::Json, "info", || {
-            let _in_call = tracing::info_span!("call", request_id = "r1").entered();
+    fn json_is_one_object_per_line_with_its_span() {
+        let text = logged(LogFormat::Json, "info", || {
+            let _entered = tracing::info_span!("call", request_id = "r1").entered();
             tracing::warn!(code = 7, "call denied");
-            tracing::debug!("not asked for");
+            tracing::debug!("filtered out");
         });
         let event: serde_json::Value = serde_json::from_str(text.strip_suffix('\n').unwrap()).unwrap();
         assert_eq!((&event["message"], &event["code"]), (&"call denied".into(), &7.into()));
@@ -188,16 +190,16 @@ mod tests {
     }
 
     #[test]
-    fn nobody_can_forge_a_line() {
+    fn line_breaks_are_escaped() {
         for format in [LogFormat::Text, LogFormat::Json] {
-            let text = written(format, "info", || tracing::info!(agent = %"x\r\n2026 INFO all is well", "signed in"));
+            let text = logged(format, "info", || tracing::info!(agent = %"x\r\n2026 INFO all is well", "signed in"));
             assert_eq!(text.lines().count(), 1, "{text}");
             assert!(text.ends_with('\n') && text.contains(r"x\r\n2026"), "{text}");
         }
     }
 
     #[test]
-    fn filters_are_understood_or_refused() {
+    fn filters_are_validated() {
         for valid in ["info", "WARN", "off", "warn,drystone_auth=debug", "drystone[call{method=GetMe}]=trace"] {
             assert!(valid.parse::<LogFilter>().is_ok(), "{valid}");
         }

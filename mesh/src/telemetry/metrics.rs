@@ -1,6 +1,6 @@
-//! Calls, denials and refused handshakes, counted for Prometheus.
+//! Prometheus metrics of calls, denials and refused handshakes.
 //!
-//! Every label value comes from a closed list, so that no caller can make the metrics grow.
+//! Every label value is from a closed set, so that callers cannot increase the cardinality.
 
 use std::{
     fmt,
@@ -18,12 +18,12 @@ use tonic::Code;
 
 use super::histogram::DurationHistogram;
 
-/// The caller label of a workload that proved an identity which no rule names.
-pub const STRANGER: &str = "stranger";
-/// The caller label of one that proved none.
-pub const NONE: &str = "none";
+/// The caller label of an authenticated workload that no contract lists.
+pub const UNKNOWN_CALLER: &str = "stranger";
+/// The caller label of an unauthenticated caller.
+pub const NO_CALLER: &str = "none";
 
-/// The gRPC codes by number, as they are written in contracts.
+/// The names of the gRPC codes, by number.
 const CODES: [&str; 17] = [
     "OK",
     "CANCELLED",
@@ -44,24 +44,24 @@ const CODES: [&str; 17] = [
     "UNAUTHENTICATED",
 ];
 
-/// All that is counted in a process. Clones count together.
+/// The metrics of a process. Clones share their counts.
 #[derive(Clone)]
 pub struct Metrics(Arc<Inner>);
 
 struct Inner {
     registry: Mutex<Registry>,
     contracts: Contracts,
-    /// Every value that a caller label can have.
+    /// Every value of the caller label.
     callers: Vec<Label>,
     calls: Family<CallLabels, Counter>,
     durations: Family<MethodLabels, DurationHistogram>,
     denials: Family<DenialLabels, Counter>,
     handshakes: Family<HandshakeLabels, Counter>,
     retries: Family<ClientLabels, Counter>,
-    instances_out: Family<ClientLabels, Gauge>,
+    ejected_instances: Family<ClientLabels, Gauge>,
 }
 
-/// A value of a label that is known once the contracts are read.
+/// A label value that is known once the contracts are loaded.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Label(Arc<str>);
 
@@ -71,14 +71,14 @@ impl EncodeLabelValue for Label {
     }
 }
 
-/// A caller as metrics name it: looked up once for each connection.
+/// The caller label of a connection, as an index into the label values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CallerLabel(usize);
 
 impl CallerLabel {
-    /// A workload that no contract names.
-    pub const STRANGER: Self = Self(0);
-    /// Nobody: no identity was proven.
+    /// A workload that no contract lists.
+    pub const UNKNOWN: Self = Self(0);
+    /// An unauthenticated caller.
     pub const NONE: Self = Self(1);
 }
 
@@ -117,7 +117,7 @@ struct ClientLabels {
 }
 
 impl Metrics {
-    /// Metrics of a process that knows these contracts: their RPCs and workloads are the values of labels.
+    /// Metrics with the RPCs and workloads of these contracts as label values.
     #[must_use]
     pub fn new(contracts: &Contracts) -> Self {
         let calls = Family::<CallLabels, Counter>::default();
@@ -125,22 +125,22 @@ impl Metrics {
         let denials = Family::<DenialLabels, Counter>::default();
         let handshakes = Family::<HandshakeLabels, Counter>::default();
         let retries = Family::<ClientLabels, Counter>::default();
-        let instances_out = Family::<ClientLabels, Gauge>::default();
+        let ejected_instances = Family::<ClientLabels, Gauge>::default();
 
         let mut registry = Registry::default();
-        registry.register("drystone_calls", "Calls answered, by caller and gRPC code", calls.clone());
-        registry.register("drystone_call_duration_seconds", "Time from request to answer", durations.clone());
+        registry.register("drystone_calls", "Completed calls, by caller and gRPC code", calls.clone());
+        registry.register("drystone_call_duration_seconds", "Time from request to response", durations.clone());
         registry.register(
             "drystone_denials",
             "Calls denied, by the part of the rule that denied them",
             denials.clone(),
         );
         registry.register("drystone_handshakes_refused", "TLS handshakes that were refused", handshakes.clone());
-        registry.register("drystone_client_retries", "Calls to a service that were sent again", retries.clone());
+        registry.register("drystone_client_retries", "Retries of calls to a service", retries.clone());
         registry.register(
             "drystone_client_instances_out",
-            "Instances of a service that are not called for now, since they fail",
-            instances_out.clone(),
+            "Instances of a service that are ejected because of failures",
+            ejected_instances.clone(),
         );
 
         let (registry, callers) = (Mutex::new(registry), caller_labels(contracts));
@@ -154,40 +154,40 @@ impl Metrics {
             denials,
             handshakes,
             retries,
-            instances_out,
+            ejected_instances,
         }))
     }
 
-    /// The metrics of one RPC, by its path `/package.Service/Method`. To be asked for once, at the start.
+    /// The metrics of one RPC, by its path `/package.Service/Method`. Look them up once, at startup.
     #[must_use]
     pub fn method(&self, path: &str) -> MethodMetrics {
         let labels = MethodLabels::of(&self.0.contracts, path);
         let duration = self.0.durations.get_or_create_owned(&labels);
         let calls = std::iter::repeat_with(OnceLock::new).take(self.0.callers.len() * CODES.len()).collect();
-        MethodMetrics(Arc::new(Resolved { metrics: self.clone(), labels, duration, calls }))
+        MethodMetrics(Arc::new(MethodMetricsInner { metrics: self.clone(), labels, duration, calls }))
     }
 
     /// The label of a workload by its name; `None` for a caller of another trust domain.
     #[must_use]
     pub fn caller(&self, workload: Option<&str>) -> CallerLabel {
-        let known = workload.and_then(|name| self.0.callers.iter().position(|known| *known.0 == *name));
-        known.map_or(CallerLabel::STRANGER, CallerLabel)
+        let index = workload.and_then(|name| self.0.callers.iter().position(|label| *label.0 == *name));
+        index.map_or(CallerLabel::UNKNOWN, CallerLabel)
     }
 
     /// Counts a TLS handshake that `service` refused.
-    pub fn handshake_refused(&self, service: &str, why: &'static str) {
-        let labels = HandshakeLabels { service: service.to_owned(), reason: why };
+    pub fn handshake_refused(&self, service: &str, reason: &'static str) {
+        let labels = HandshakeLabels { service: service.to_owned(), reason };
         self.0.handshakes.get_or_create(&labels).inc();
     }
 
-    /// What counts the calls of `caller` to `service` that were sent again, and the instances that are out.
+    /// The retries of calls from `caller` to `service`, and its ejected instances.
     pub(crate) fn client(&self, caller: &'static str, service: &str) -> (Counter, Gauge) {
         let labels = ClientLabels { caller, service: service.to_owned() };
-        (self.0.retries.get_or_create_owned(&labels), self.0.instances_out.get_or_create_owned(&labels))
+        (self.0.retries.get_or_create_owned(&labels), self.0.ejected_instances.get_or_create_owned(&labels))
     }
 
-    /// Adds metrics of a service's own. Names are given in full, `drystone_...`, and without the `_total` that the
-    /// format adds to a counter.
+    /// Registers further metrics. Names have the prefix `drystone_`, but not the suffix `_total`, which the format adds to
+    /// counters.
     pub fn register(&self, add: impl FnOnce(&mut Registry)) {
         add(&mut self.0.registry.lock().unwrap_or_else(PoisonError::into_inner));
     }
@@ -198,13 +198,13 @@ impl Metrics {
         let mut text = String::new();
         let registry = self.0.registry.lock().unwrap_or_else(PoisonError::into_inner);
         if let Err(error) = text::encode(&mut text, &registry) {
-            tracing::error!(%error, "metrics cannot be written");
+            tracing::error!(%error, "metrics cannot be encoded");
         }
         text
     }
 }
 
-/// Metrics of a process that knows no contract: every caller counts as a stranger.
+/// Metrics without contracts: every caller counts as unknown.
 impl Default for Metrics {
     fn default() -> Self {
         Self::new(&Contracts::default())
@@ -217,23 +217,23 @@ impl fmt::Debug for Metrics {
     }
 }
 
-/// The metrics of one RPC. Cheap to clone; on the way of a call it touches atomics only.
+/// The metrics of one RPC. Cheap to clone; the request path uses only atomics.
 #[derive(Debug, Clone)]
-pub struct MethodMetrics(Arc<Resolved>);
+pub struct MethodMetrics(Arc<MethodMetricsInner>);
 
 #[derive(Debug)]
-struct Resolved {
+struct MethodMetricsInner {
     metrics: Metrics,
     labels: MethodLabels,
     duration: DurationHistogram,
-    /// A counter for each caller and code, made when it is first needed: a series at zero says nothing.
+    /// A counter for each caller and code, created on first use, so that no empty series are exported.
     calls: Vec<OnceLock<Counter>>,
 }
 
 impl MethodMetrics {
-    /// Counts an answered call.
+    /// Counts a completed call.
     pub fn observe(&self, caller: CallerLabel, code: Code, elapsed: Duration) {
-        let Resolved { metrics, labels, duration, calls } = &*self.0;
+        let MethodMetricsInner { metrics, labels, duration, calls } = &*self.0;
         duration.observe(elapsed);
 
         let code_index = usize::try_from(i32::from(code)).unwrap_or_default();
@@ -249,7 +249,7 @@ impl MethodMetrics {
 
     /// Counts a denied call by the part of the rule that it failed: `caller`, `subject`, `permission`, ...
     pub fn denied(&self, part: &'static str, caller: CallerLabel) {
-        let Resolved { metrics, labels, .. } = &*self.0;
+        let MethodMetricsInner { metrics, labels, .. } = &*self.0;
         let MethodLabels { service, method } = labels.clone();
         let caller = metrics.0.callers[caller.0].clone();
         metrics.0.denials.get_or_create(&DenialLabels { service, method, caller, part }).inc();
@@ -257,8 +257,8 @@ impl MethodMetrics {
 }
 
 impl MethodLabels {
-    /// An RPC of the contracts goes by the workload that serves it; one that every workload serves, such as health,
-    /// by its service's full name.
+    /// The service label is the workload that serves the RPC; for RPCs that every workload serves, such as health, it is
+    /// the full name of the service.
     fn of(contracts: &Contracts, path: &str) -> Self {
         let (full, method) = path.trim_start_matches('/').split_once('/').unwrap_or((path, ""));
         let service = contracts.method(path).map_or_else(|| full.into(), |method| Arc::clone(&method.workload));
@@ -266,10 +266,10 @@ impl MethodLabels {
     }
 }
 
-/// Every workload, after the two labels for other callers.
+/// All workloads, after the two labels for other callers.
 fn caller_labels(contracts: &Contracts) -> Vec<Label> {
-    let known = contracts.workloads().iter().map(String::as_str);
-    [STRANGER, NONE].into_iter().chain(known).map(|name| Label(name.into())).collect()
+    let workloads = contracts.workloads().iter().map(String::as_str);
+    [UNKNOWN_CALLER, NO_CALLER].into_iter().chain(workloads).map(|name| Label(name.into())).collect()
 }
 
 #[cfg(test)]
@@ -294,7 +294,7 @@ mod tests {
         let get_me = metrics.method(GET_ME);
         get_me.observe(metrics.caller(Some("edge")), Code::Ok, Duration::from_millis(3));
         get_me.observe(metrics.caller(Some("edge")), Code::Ok, Duration::from_millis(3));
-        // Asked for twice, it is still the same RPC.
+        // A second lookup returns the same counters.
         metrics.method(GET_ME).observe(metrics.caller(Some("operator")), Code::NotFound, Duration::from_mins(1));
         for line in [
             r#"drystone_calls_total{service="user",method="GetMe",caller="edge",code="OK"} 2"#,
@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn every_code_has_its_name() {
+    fn every_code_has_a_label() {
         let metrics = metrics();
         let get_me = metrics.method(GET_ME);
         for code in 0..17 {
@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn a_caller_outside_the_closed_list_counts_as_a_stranger() {
+    fn a_caller_that_no_contract_lists_has_the_label_stranger() {
         let metrics = metrics();
         metrics.method(GET_ME).observe(metrics.caller(Some("mallory")), Code::PermissionDenied, Duration::ZERO);
         metrics.method(GET_ME).denied("caller", metrics.caller(Some("mallory")));
@@ -346,14 +346,14 @@ mod tests {
     fn every_workload_of_the_contracts_has_a_label() {
         let metrics = metrics();
         for workload in drystone::contracts().unwrap().workloads() {
-            assert_ne!(metrics.caller(Some(workload)), CallerLabel::STRANGER, "{workload}");
+            assert_ne!(metrics.caller(Some(workload)), CallerLabel::UNKNOWN, "{workload}");
         }
-        assert_eq!(metrics.caller(Some("mallory")), CallerLabel::STRANGER);
-        assert_eq!(metrics.caller(None), CallerLabel::STRANGER);
+        assert_eq!(metrics.caller(Some("mallory")), CallerLabel::UNKNOWN);
+        assert_eq!(metrics.caller(None), CallerLabel::UNKNOWN);
     }
 
     #[test]
-    fn what_every_workload_serves_goes_by_its_full_name() {
+    fn an_rpc_of_every_workload_is_labelled_with_its_full_service_name() {
         let metrics = metrics();
         metrics.method("/grpc.health.v1.Health/Check").observe(
             metrics.caller(Some("operator")),
@@ -366,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn refused_handshakes_and_metrics_of_services_are_shown() {
+    fn refused_handshakes_and_registered_metrics_are_rendered() {
         let metrics = metrics();
         metrics.handshake_refused("user", "certificate");
         let depth = Gauge::<i64>::default();
@@ -378,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn calls_counted_at_the_same_time_are_all_counted() {
+    fn concurrent_calls_are_all_counted() {
         let metrics = metrics();
         let (get_me, edge) = (metrics.method(GET_ME), metrics.caller(Some("edge")));
         std::thread::scope(|scope| {

@@ -1,4 +1,4 @@
-//! The place of a call in a trace, as [W3C Trace Context](https://www.w3.org/TR/trace-context/) writes it.
+//! Trace context propagation, by [W3C Trace Context](https://www.w3.org/TR/trace-context/).
 
 use std::{
     fmt,
@@ -9,10 +9,10 @@ use http::HeaderValue;
 
 /// The length of a `traceparent` of version 00.
 const LENGTH: usize = 55;
-/// The flags that are handed on; the specification wants all others cleared.
+/// The flags that are propagated; the specification requires all others to be cleared.
 const SAMPLED: u8 = 0x01;
 
-/// One step of a trace: the trace that it belongs to, and its own id.
+/// A span of a trace: the trace id, the span id and the flags.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct TraceContext {
     trace_id: u128,
@@ -21,22 +21,21 @@ pub struct TraceContext {
 }
 
 impl TraceContext {
-    /// Starts a trace. Nothing decides here that it is to be sampled, so its flag says that it is not.
+    /// Starts a trace, not sampled.
     #[must_use]
     pub fn new_root() -> Self {
         let trace_id = (u128::from(new_id()) << 64) | u128::from(new_id());
         Self { trace_id, span_id: new_id(), flags: 0 }
     }
 
-    /// Reads a `traceparent` header. `None` where it is not one: the specification has the receiver start a trace of
-    /// its own then.
+    /// Parses a `traceparent` header. `None` if it is invalid: the specification requires the receiver to start a new trace.
     #[must_use]
     pub fn parse(value: &HeaderValue) -> Option<Self> {
         let bytes = value.as_bytes();
         let version = hex(bytes.get(0..2)?)?;
-        let is_known = version == 0;
-        // Later versions may be longer, and are read as far as version 00 goes.
-        let is_valid_length = bytes.len() == LENGTH || (!is_known && bytes.get(LENGTH) == Some(&b'-'));
+        let is_version_00 = version == 0;
+        // Later versions may be longer, and are parsed as version 00.
+        let is_valid_length = bytes.len() == LENGTH || (!is_version_00 && bytes.get(LENGTH) == Some(&b'-'));
         let has_dashes = [2, 35, 52].into_iter().all(|at| bytes.get(at) == Some(&b'-'));
         if version == 0xff || !is_valid_length || !has_dashes {
             return None;
@@ -47,7 +46,7 @@ impl TraceContext {
         (trace_id != 0 && span_id != 0).then_some(Self { trace_id, span_id, flags: flags & SAMPLED })
     }
 
-    /// The next step of the same trace.
+    /// A child span in the same trace.
     #[must_use]
     pub fn child(&self) -> Self {
         Self { span_id: new_id(), ..*self }
@@ -60,13 +59,13 @@ impl TraceContext {
         HeaderValue::try_from(self.to_string()).unwrap_or(HeaderValue::from_static(""))
     }
 
-    /// The id of the trace, as logs and other tools name it: 32 hexadecimal digits.
+    /// The id of the trace.
     #[must_use]
     pub fn trace_id(&self) -> TraceId {
         TraceId(self.trace_id)
     }
 
-    /// Whether somebody before us records this trace.
+    /// Whether the caller may have recorded this trace.
     #[must_use]
     pub fn is_sampled(&self) -> bool {
         self.flags & SAMPLED != 0
@@ -85,7 +84,7 @@ impl fmt::Debug for TraceContext {
     }
 }
 
-/// The id of a trace; shown as 32 hexadecimal digits.
+/// The id of a trace, displayed as 32 hexadecimal digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TraceId(u128);
 
@@ -95,13 +94,13 @@ impl fmt::Display for TraceId {
     }
 }
 
-/// An id that is not zero. Ids have to differ, not to be secret, so the standard library's hash keys will do: they are
-/// random per thread, differ at every call, and cost no system call.
+/// A non-zero id. Ids must be unique, not secret, so the standard library's hash keys suffice: they are random per thread,
+/// differ at every call, and need no system call.
 fn new_id() -> u64 {
     RandomState::new().build_hasher().finish().max(1)
 }
 
-/// Lower-case hexadecimal digits, as the specification wants them.
+/// Parses lower-case hexadecimal digits, the only form that the specification allows.
 fn hex(digits: &[u8]) -> Option<u128> {
     digits.iter().try_fold(0u128, |value, digit| {
         let digit = match digit {
@@ -119,22 +118,22 @@ mod tests {
 
     use super::*;
 
-    const LAWFUL: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    const VALID_HEADER: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
     fn parse(text: &str) -> Option<TraceContext> {
         TraceContext::parse(&HeaderValue::from_str(text).unwrap())
     }
 
     #[test]
-    fn a_valid_header_comes_back_as_it_was() {
-        let context = parse(LAWFUL).unwrap();
-        assert_eq!(context.header(), LAWFUL);
+    fn a_valid_header_round_trips() {
+        let context = parse(VALID_HEADER).unwrap();
+        assert_eq!(context.header(), VALID_HEADER);
         assert_eq!(context.trace_id().to_string(), "4bf92f3577b34da6a3ce929d0e0e4736");
         assert!(context.is_sampled());
     }
 
     #[test]
-    fn what_the_specification_forbids_is_not_read() {
+    fn an_invalid_header_is_rejected() {
         for text in [
             "",
             "00",
@@ -154,14 +153,14 @@ mod tests {
     }
 
     #[test]
-    fn a_later_version_is_read_as_far_as_we_know_it() {
+    fn a_later_version_is_parsed_as_version_00() {
         let context = parse("01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-03-more").unwrap();
-        assert_eq!(context.header(), LAWFUL);
+        assert_eq!(context.header(), VALID_HEADER);
     }
 
     #[test]
-    fn a_child_stays_in_the_trace_under_its_own_id() {
-        let parent = parse(LAWFUL).unwrap();
+    fn a_child_has_the_same_trace_id_and_another_span_id() {
+        let parent = parse(VALID_HEADER).unwrap();
         let child = parent.child();
         assert_eq!(child.trace_id(), parent.trace_id());
         assert!(child.is_sampled());
@@ -169,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn roots_differ_and_can_be_read_back() {
+    fn root_contexts_are_unique_and_round_trip() {
         let roots: HashSet<String> = (0..1000).map(|_| TraceContext::new_root().to_string()).collect();
         assert_eq!(roots.len(), 1000);
         assert!(roots.iter().all(|root| parse(root).is_some()));
@@ -177,7 +176,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn no_header_makes_the_parser_stumble(bytes in proptest::collection::vec(0x20u8..0x7f, 0..80)) {
+        fn the_parser_never_panics(bytes in proptest::collection::vec(0x20u8..0x7f, 0..80)) {
             let value = HeaderValue::from_bytes(&bytes).unwrap();
             if let Some(context) = TraceContext::parse(&value) {
                 assert_eq!(TraceContext::parse(&context.header()), Some(context));

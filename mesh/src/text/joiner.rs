@@ -1,9 +1,9 @@
-//! ZERO WIDTH JOINER and ZERO WIDTH NON-JOINER, where scripts are written with them.
+//! Contexts in which ZERO WIDTH JOINER and ZERO WIDTH NON-JOINER are valid.
 //!
 //! RFC 5892, appendices A.1 and A.2, allows both after a virama, and the second between two letters of a cursive script.
-//! Two more places are allowed here, since words are written so every day: before a virama (the Bengali `ra` with a
-//! ya-phalaa, and its like in Kannada), and between any two letters of a cursive script, whatever their joining type
-//! (Persian plurals after `re`).
+//! Two more contexts are allowed here, since common words need them: before a virama (Bengali `ra` with ya-phalaa, and
+//! similar in Kannada), and between any two letters of a cursive script regardless of their joining type (Persian plurals
+//! after `re`).
 
 use unicode_normalization::char::{canonical_combining_class, is_combining_mark};
 
@@ -16,7 +16,7 @@ pub const ZWJ: char = '\u{200d}';
 /// The canonical combining class of a virama.
 const VIRAMA: u8 = 9;
 
-/// Whether a joiner may stand between these two texts.
+/// Whether a joiner is valid between these characters.
 #[must_use]
 pub fn is_allowed(before: &[char], after: &[char]) -> bool {
     let Some(&last) = before.last() else { return false };
@@ -26,11 +26,11 @@ pub fn is_allowed(before: &[char], after: &[char]) -> bool {
     if after.first().is_some_and(|next| is_virama(*next)) {
         return last.is_alphabetic();
     }
-    starts_cursive(before.iter().rev()) && starts_cursive(after.iter())
+    starts_with_cursive(before.iter().rev()) && starts_with_cursive(after.iter())
 }
 
-/// Whether the first of these characters that is no mark is a letter of a script whose letters join.
-fn starts_cursive<'a>(mut characters: impl Iterator<Item = &'a char>) -> bool {
+/// Whether the first character that is not a combining mark is a letter of a cursive script.
+fn starts_with_cursive<'a>(mut characters: impl Iterator<Item = &'a char>) -> bool {
     characters.find(|character| !is_combining_mark(**character)).is_some_and(|letter| is_cursive(*letter))
 }
 
@@ -38,7 +38,7 @@ fn is_virama(character: char) -> bool {
     canonical_combining_class(character) == VIRAMA
 }
 
-/// Whether a character is a letter of a script whose letters join.
+/// Whether a character is a letter of a cursive script.
 fn is_cursive(character: char) -> bool {
     character.is_alphabetic()
         && matches!(character,

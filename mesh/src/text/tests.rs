@@ -1,16 +1,16 @@
-//! Texts, code point by code point.
+//! Validation of free-form text.
 
 use super::*;
 
 const MAX: usize = 200;
 
 fn one_line(text: &str) -> Result<Cow<'_, str>, TextError> {
-    normalize(text, Lines::One, MAX)
+    normalize(text, LineMode::Single, MAX)
 }
 
 #[test]
-fn what_people_write_is_kept_as_it_is() {
-    let kept = [
+fn valid_text_is_unchanged() {
+    let valid = [
         "Ada Lovelace",
         "Seán Ó Ríordáin",
         "李小龍",
@@ -18,7 +18,7 @@ fn what_people_write_is_kept_as_it_is() {
         "Владимир",
         "ישראל",
         "محمد",
-        // A space between words of another width.
+        // An ideographic space between words.
         "山田\u{3000}太郎",
         // Emoji: a family, a profession with a skin tone, a heart on fire, flags, a keycap, a text presentation.
         "\u{1f468}\u{200d}\u{1f469}\u{200d}\u{1f467}\u{200d}\u{1f466}",
@@ -44,14 +44,14 @@ fn what_people_write_is_kept_as_it_is() {
         "\u{845b}\u{e0100}",
         "\u{1112}\u{119e}\u{11ab}",
     ];
-    for text in kept {
+    for text in valid {
         assert_eq!(one_line(text).as_deref(), Ok(text), "{}", text.escape_unicode());
         assert!(!is_blank(text), "{}", text.escape_unicode());
     }
 }
 
 #[test]
-fn what_would_not_be_seen_is_blank() {
+fn invisible_text_is_blank() {
     let blank = [
         '\u{20}',
         '\u{85}',
@@ -102,8 +102,8 @@ fn what_would_not_be_seen_is_blank() {
 }
 
 #[test]
-fn what_breaks_or_hides_a_line_is_refused() {
-    let refused: [(TextError, &[char]); 4] = [
+fn control_and_invisible_characters_are_rejected() {
+    let rejected: [(TextError, &[char]); 4] = [
         (TextError::Control, &['\u{0}', '\t', '\n', '\r', '\u{1b}', '\u{7f}', '\u{85}', '\u{2028}', '\u{2029}']),
         (
             TextError::Direction,
@@ -141,7 +141,7 @@ fn what_breaks_or_hides_a_line_is_refused() {
         ),
         (TextError::Unassigned, &['\u{e000}', '\u{f8ff}', '\u{fdd0}', '\u{ffff}', '\u{10fffe}', '\u{378}']),
     ];
-    for (error, characters) in refused {
+    for (error, characters) in rejected {
         for character in characters {
             let text = format!("Ada{character}Lovelace");
             assert_eq!(one_line(&text), Err(error), "{}", character.escape_unicode());
@@ -150,11 +150,11 @@ fn what_breaks_or_hides_a_line_is_refused() {
 }
 
 #[test]
-fn joiners_selectors_and_tags_out_of_place_are_refused() {
-    let refused = [
+fn joiners_selectors_and_tags_in_invalid_contexts_are_rejected() {
+    let rejected = [
         "Ada\u{200d}",
         "\u{200d}Ada",
-        // Digits are the bases of keycaps, and no emoji by themselves.
+        // Digits are bases of keycaps, and not emoji by themselves.
         "1\u{200d}2",
         "\u{1f468}\u{200d}\u{200d}\u{1f469}",
         "\u{1f468}\u{200d}",
@@ -165,7 +165,7 @@ fn joiners_selectors_and_tags_out_of_place_are_refused() {
         "\u{fe0f}Ada",
         "A\u{fe0f}\u{fe0f}",
         "Ada\u{180b}",
-        // Tags without a flag, without an end, of an unknown kind, too few and too many.
+        // Tags without a flag, without a cancel tag, of an invalid kind, too few and too many.
         "Ada\u{e0067}\u{e0062}\u{e0073}\u{e0063}\u{e0074}\u{e007f}",
         "\u{1f3f4}\u{e0067}\u{e0062}\u{e0073}\u{e0063}\u{e0074}",
         "\u{1f3f4}\u{e0067}\u{e0062}\u{e0041}\u{e0063}\u{e0074}\u{e007f}",
@@ -173,20 +173,20 @@ fn joiners_selectors_and_tags_out_of_place_are_refused() {
         "\u{1f3f4}\u{e0067}\u{e0062}\u{e0073}\u{e0063}\u{e0074}\u{e0074}\u{e0074}\u{e007f}",
         "\u{1f3f4}\u{e0067}\u{e0062}\u{e0073}\u{e0063}\u{e0074}\u{e007f}\u{e007f}",
     ];
-    for text in refused {
+    for text in rejected {
         assert_eq!(one_line(text), Err(TextError::Invisible), "{}", text.escape_unicode());
     }
 }
 
 #[test]
-fn one_text_has_one_form() {
+fn text_is_normalized_to_nfc() {
     assert_eq!(one_line("Sea\u{301}n").as_deref(), Ok("Seán"));
     assert_eq!(one_line("\u{1100}\u{1161}\u{11a8}").as_deref(), Ok("각"));
     assert_eq!(one_line("\u{212b}").as_deref(), Ok("Å"));
 }
 
 #[test]
-fn the_length_is_that_of_the_normal_form_in_code_points() {
+fn the_length_is_in_code_points_of_the_normal_form() {
     assert!(one_line(&"a\u{301}".repeat(MAX)).is_ok());
     assert!(one_line(&"é".repeat(MAX)).is_ok());
     assert_eq!(one_line(&"é".repeat(MAX + 1)), Err(TextError::TooLong(MAX)));
@@ -195,8 +195,8 @@ fn the_length_is_that_of_the_normal_form_in_code_points() {
 }
 
 #[test]
-fn a_text_of_many_lines_has_line_breaks_and_no_other_control_characters() {
-    let many = |text| normalize(text, Lines::Many, MAX);
+fn multi_line_text_allows_line_breaks_and_tabs_only() {
+    let many = |text| normalize(text, LineMode::Multi, MAX);
     assert!(many("one\r\n\ttwo\n\u{2028}three\u{2029}").is_ok());
     assert_eq!(many("one\u{1b}[31m"), Err(TextError::Control));
     assert_eq!(many("one\u{202e}two"), Err(TextError::Direction));

@@ -1,4 +1,4 @@
-//! Tokens that have been verified, remembered by their hash.
+//! A cache of verified tokens, keyed by their hash.
 
 use std::{
     hash::{Hash, Hasher},
@@ -10,7 +10,7 @@ use quick_cache::sync::Cache;
 
 use super::Principal;
 
-/// The SHA-256 of a token. The token itself is not kept: memory that leaks gives nothing to call with.
+/// The SHA-256 of a token. The token itself is not kept, so a memory leak does not disclose it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Fingerprint([u8; 32]);
 
@@ -22,7 +22,7 @@ impl Fingerprint {
     }
 }
 
-/// Eight bytes of a SHA-256 spread as well as all of it, and cost a quarter to hash.
+/// Hashes only eight bytes: those of a SHA-256 are uniformly distributed.
 impl Hash for Fingerprint {
     fn hash<H: Hasher>(&self, state: &mut H) {
         state.write_u64(self.0.first_chunk().map_or(0, |eight| u64::from_ne_bytes(*eight)));
@@ -31,26 +31,26 @@ impl Hash for Fingerprint {
 
 /// A verified token.
 #[derive(Clone)]
-pub(super) struct Verified {
+pub(super) struct CachedToken {
     pub(super) principal: Arc<Principal>,
     /// [`super::KeySet::withdrawals`] when the key was looked up.
     pub(super) withdrawals: u64,
 }
 
-/// Bounded by number: what is used least makes way.
-pub(super) struct VerifiedTokens(Cache<Fingerprint, Verified>);
+/// A cache of bounded size that evicts the least used tokens.
+pub(super) struct TokenCache(Cache<Fingerprint, CachedToken>);
 
-impl VerifiedTokens {
+impl TokenCache {
     pub(super) fn new(capacity: usize) -> Self {
         Self(Cache::new(capacity))
     }
 
-    pub(super) fn get(&self, fingerprint: &Fingerprint) -> Option<Verified> {
+    pub(super) fn get(&self, fingerprint: &Fingerprint) -> Option<CachedToken> {
         self.0.get(fingerprint)
     }
 
-    pub(super) fn insert(&self, fingerprint: Fingerprint, verified: Verified) {
-        self.0.insert(fingerprint, verified);
+    pub(super) fn insert(&self, fingerprint: Fingerprint, token: CachedToken) {
+        self.0.insert(fingerprint, token);
     }
 
     pub(super) fn remove(&self, fingerprint: &Fingerprint) {

@@ -1,66 +1,66 @@
-//! Why a token is refused.
+//! Errors of token verification.
 
 use crate::error::{Error, Reason};
 
-/// Why a token is refused. No variant holds anything of the token itself, so all of them are safe to log and to show.
+/// Why a token is rejected. No variant contains data of the token, so all are safe to log and to show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum TokenError {
-    /// Longer than any token of ours.
+    /// It exceeds the maximum length.
     #[error("it is longer than 8 KiB")]
     TooLong,
-    /// Not three segments.
+    /// It does not have three segments.
     #[error("it does not have three segments")]
     Segments,
     /// A segment is not canonical base64url without padding.
     #[error("a segment is not base64url without padding")]
     Encoding,
     /// The header is not an object of `alg`, `typ` and `kid`, each once and a string.
-    #[error("its header is not made of alg, typ and kid alone")]
+    #[error("its header does not have exactly alg, typ and kid")]
     Header,
-    /// `typ` says that it is something else.
+    /// `typ` is not that of an access token.
     #[error("its typ is not at+jwt")]
     Type,
-    /// No key of ours has its `kid`.
+    /// No known key has its `kid`.
     #[error("no key has its kid")]
     UnknownKey,
-    /// The key that `kid` names is for another algorithm.
-    #[error("its alg is not the one that its key is for")]
+    /// Its `alg` is not the algorithm of its key.
+    #[error("its alg is not that of its key")]
     Algorithm,
-    /// The signature is not the key's.
-    #[error("its signature is wrong")]
+    /// The signature does not verify.
+    #[error("its signature is invalid")]
     Signature,
-    /// A claim is missing, stands twice, or has the wrong type.
+    /// A claim is missing, duplicate, or has the wrong type.
     #[error("its claims are not those of an access token")]
     Claims,
-    /// Made by somebody else.
-    #[error("its issuer is another")]
+    /// It has another issuer.
+    #[error("its issuer is not the expected one")]
     Issuer,
-    /// Made for somebody else.
-    #[error("its audience is another")]
+    /// It has another audience.
+    #[error("its audience is not the expected one")]
     Audience,
-    /// It would live longer than any token of ours, or ends before it begins.
-    #[error("its lifetime is not a valid one")]
+    /// Its lifetime exceeds the maximum, or it expires before it is issued.
+    #[error("its lifetime is invalid")]
     Lifetime,
-    /// It begins in the future.
+    /// It is valid only in the future.
     #[error("it is not valid yet")]
     NotYetValid,
-    /// It has ended.
+    /// It has expired.
     #[error("it has expired")]
     Expired,
-    /// Its session is over, or the user's tokens were made void.
+    /// Its session has ended, or the user's tokens were revoked.
     #[error("it has been revoked")]
     Revoked,
-    /// No keys have been fetched yet, so nothing can be said of any token.
-    #[error("the keys to check it with have not arrived")]
+    /// No keys have been fetched yet, so no token can be verified.
+    #[error("the signing keys have not been fetched yet")]
     NoKeys,
-    /// Nothing has been heard of revocations yet, so the token may be dead.
-    #[error("what has been revoked has not arrived")]
+    /// No revocations have been received yet, so the token may be revoked.
+    #[error("revocations have not been received yet")]
     NoRevocations,
 }
 
 impl TokenError {
-    /// The reason that the caller is given.
+    /// The reason in the response.
     #[must_use]
     pub fn reason(self) -> Reason {
         match self {
@@ -77,7 +77,7 @@ impl From<TokenError> for Error {
         match error.reason() {
             Reason::TokenExpired => Self::new(Reason::TokenExpired, "the access token has expired; refresh it"),
             Reason::TokenRevoked => Self::new(Reason::TokenRevoked, "the access token has been revoked; sign in again"),
-            Reason::Unavailable => Self::unavailable("what access tokens are checked with", error),
+            Reason::Unavailable => Self::unavailable("access token verification", error),
             reason => Self::new(reason, format!("the access token is not valid: {error}; sign in again")),
         }
     }

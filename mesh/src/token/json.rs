@@ -1,7 +1,7 @@
-//! JSON as a token may hold it: one object, no member twice at any depth, and not nested deep.
+//! Validates the JSON of a token: one object, without duplicate members at any depth, of limited nesting.
 //!
-//! Parsers differ in which of two equal members they believe, so a token with two is refused before any value of it
-//! is used (RFC 8725, section 2.4).
+//! Parsers differ in which duplicate member they use, so a token with duplicates is rejected before any value is used
+//! (RFC 8725, section 2.4).
 
 use std::{collections::HashSet, fmt};
 
@@ -10,32 +10,32 @@ use serde::{
     de::{DeserializeSeed, Error, MapAccess, SeqAccess, Visitor},
 };
 
-/// How deep values may nest; tokens of ours need 2.
+/// The maximum nesting; our tokens need 2.
 const MAX_DEPTH: u8 = 8;
 
-/// The text of these bytes, if it is one valid object.
+/// The bytes as text, if they are one valid object.
 pub(super) fn object(bytes: &[u8]) -> Option<&str> {
     let text = std::str::from_utf8(bytes).ok()?;
     let mut deserializer = serde_json::Deserializer::from_str(text);
-    deserializer.deserialize_map(Members { depth: MAX_DEPTH }).ok()?;
+    deserializer.deserialize_map(UniqueMembers { depth: MAX_DEPTH }).ok()?;
     deserializer.end().ok()?;
     Some(text)
 }
 
-/// Any value, with so many levels left.
+/// Visits any value, with `depth` levels of nesting left.
 #[derive(Clone, Copy)]
-struct Members {
+struct UniqueMembers {
     depth: u8,
 }
 
-impl Members {
-    fn inner<E: Error>(self) -> Result<Self, E> {
-        let depth = self.depth.checked_sub(1).ok_or_else(|| E::custom("nested too deep"))?;
+impl UniqueMembers {
+    fn descend<E: Error>(self) -> Result<Self, E> {
+        let depth = self.depth.checked_sub(1).ok_or_else(|| E::custom("nested too deeply"))?;
         Ok(Self { depth })
     }
 }
 
-impl<'de> DeserializeSeed<'de> for Members {
+impl<'de> DeserializeSeed<'de> for UniqueMembers {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
@@ -43,19 +43,19 @@ impl<'de> DeserializeSeed<'de> for Members {
     }
 }
 
-impl<'de> Visitor<'de> for Members {
+impl<'de> Visitor<'de> for UniqueMembers {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("JSON without a member that stands twice")
+        f.write_str("JSON without duplicate members")
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let inner = self.inner()?;
+        let inner = self.descend()?;
         let mut seen = HashSet::new();
         while let Some(name) = map.next_key::<String>()? {
             if !seen.insert(name) {
-                return Err(A::Error::custom("a member stands twice"));
+                return Err(A::Error::custom("duplicate member"));
             }
             map.next_value_seed(inner)?;
         }
@@ -63,7 +63,7 @@ impl<'de> Visitor<'de> for Members {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<(), A::Error> {
-        let inner = self.inner()?;
+        let inner = self.descend()?;
         while sequence.next_element_seed(inner)?.is_some() {}
         Ok(())
     }
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn a_member_twice_is_found_at_any_depth_and_in_any_spelling() {
+    fn duplicate_members_are_rejected_at_any_depth_and_escaping() {
         for text in [r#"{"a":1,"a":1}"#, r#"{"a":1,"\u0061":1}"#, r#"{"x":{"a":1,"a":2}}"#, r#"{"x":[[{"":1,"":2}]]}"#]
         {
             assert_eq!(object(text.as_bytes()), None, "{text}");
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn eight_levels_are_valid_and_nine_are_not() {
+    fn nesting_is_limited_to_eight_levels() {
         let nested = |depth: usize| format!(r#"{{"a":{}{}}}"#, "[".repeat(depth - 1), "]".repeat(depth - 1));
         assert!(object(nested(8).as_bytes()).is_some());
         assert!(object(nested(9).as_bytes()).is_none());
@@ -132,14 +132,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_make_it_panic_and_what_it_takes_is_an_object(bytes: Vec<u8>) {
+        fn arbitrary_bytes_never_panic_and_accepted_text_is_an_object(bytes: Vec<u8>) {
             if let Some(text) = object(&bytes) {
                 prop_assert!(serde_json::from_str::<serde_json::Value>(text).unwrap().is_object());
             }
         }
 
         #[test]
-        fn no_text_of_json_letters_makes_it_panic(text in r#"[\[\]{}:,"\\a0-9 truefalsn.eE+-]{0,60}"#) {
+        fn json_like_text_never_panics(text in r#"[\[\]{}:,"\\a0-9 truefalsn.eE+-]{0,60}"#) {
             if object(text.as_bytes()).is_some() {
                 prop_assert!(serde_json::from_str::<serde_json::Value>(&text).unwrap().is_object());
             }

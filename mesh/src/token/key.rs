@@ -1,4 +1,4 @@
-//! A public key that tokens are checked with.
+//! Public keys that verify tokens.
 
 use std::fmt;
 
@@ -8,15 +8,14 @@ use aws_lc_rs::signature::{
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use drystone::auth::v1::Jwk;
 
-/// The algorithms that a token may be signed with (RFC 7518, RFC 8037). There are no others: none without a
-/// signature, and none with a shared secret.
+/// The allowed signature algorithms (RFC 7518, RFC 8037). `none` and HMAC are not supported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Algorithm {
     /// ECDSA on P-256 with SHA-256.
     Es256,
     /// Ed25519.
     EdDsa,
-    /// RSASSA-PKCS1-v1_5 with SHA-256; keys of 2048 bits at least.
+    /// RSASSA-PKCS1-v1_5 with SHA-256; keys of at least 2048 bits.
     Rs256,
 }
 
@@ -40,7 +39,7 @@ impl Algorithm {
     }
 }
 
-/// A public key: its name, the one algorithm that it is for, and the key, parsed once.
+/// A parsed public key with its `kid` and its algorithm.
 pub struct PublicKey {
     kid: String,
     algorithm: Algorithm,
@@ -48,27 +47,27 @@ pub struct PublicKey {
 }
 
 impl PublicKey {
-    /// A key from its bytes: the uncompressed point for ES256, the 32 bytes of RFC 8032 for EdDSA, the DER
+    /// Creates a key from its bytes: the uncompressed point for ES256, the 32 bytes of RFC 8032 for EdDSA, the DER
     /// `RSAPublicKey` of RFC 8017 for RS256.
     ///
     /// # Errors
-    /// The name is empty or longer than 256 bytes, or the bytes are no key of the algorithm.
-    pub fn new(kid: impl Into<String>, algorithm: Algorithm, bytes: &[u8]) -> Result<Self, KeyError> {
+    /// The `kid` is empty or longer than 256 bytes, or the bytes are not a key of the algorithm.
+    pub fn new(kid: impl Into<String>, algorithm: Algorithm, bytes: &[u8]) -> Result<Self, PublicKeyError> {
         let kid = kid.into();
         if kid.is_empty() || kid.len() > 256 {
-            return Err(KeyError::Name);
+            return Err(PublicKeyError::KeyId);
         }
-        let key = ParsedPublicKey::new(algorithm.verification(), bytes).map_err(|_| KeyError::Material)?;
+        let key = ParsedPublicKey::new(algorithm.verification(), bytes).map_err(|_| PublicKeyError::Material)?;
         Ok(Self { kid, algorithm, key })
     }
 
-    /// A key as the key service answers it (RFC 7517).
+    /// Creates a key from a JWK (RFC 7517).
     ///
     /// # Errors
-    /// The key is for something other than signatures, of a kind that is not known here, or not on its curve.
-    pub fn from_jwk(jwk: &Jwk) -> Result<Self, KeyError> {
+    /// The key is not for signatures, of an unsupported type, or invalid.
+    pub fn from_jwk(jwk: &Jwk) -> Result<Self, PublicKeyError> {
         if jwk.r#use != "sig" {
-            return Err(KeyError::Use);
+            return Err(PublicKeyError::Use);
         }
         let is_absent = |member: &Option<String>| member.as_deref().unwrap_or_default().is_empty();
         match (jwk.kty.as_str(), jwk.crv.as_deref().unwrap_or_default(), jwk.alg.as_str()) {
@@ -81,24 +80,24 @@ impl PublicKey {
             ("OKP", "Ed25519", "EdDSA") if is_absent(&jwk.y) => {
                 Self::new(&jwk.kid, Algorithm::EdDsa, &coordinate(jwk.x.as_deref())?)
             }
-            _ => Err(KeyError::Kind),
+            _ => Err(PublicKeyError::Type),
         }
     }
 
-    /// The name that a token's `kid` gives.
+    /// The key id, as in the `kid` of a token.
     #[must_use]
     pub fn kid(&self) -> &str {
         &self.kid
     }
 
-    /// The one algorithm that the key is for.
+    /// The algorithm of the key.
     #[must_use]
     pub fn algorithm(&self) -> Algorithm {
         self.algorithm
     }
 
-    /// Whether this key made the signature. ECDSA's is `r` and `s` side by side, not DER (RFC 7518, section 3.4).
-    pub(super) fn has_signed(&self, message: &[u8], signature: &[u8]) -> bool {
+    /// Verifies a signature. For ECDSA it is `r || s`, not DER (RFC 7518, section 3.4).
+    pub(super) fn verify_signature(&self, message: &[u8], signature: &[u8]) -> bool {
         self.key.verify_sig(message, signature).is_ok()
     }
 }
@@ -117,26 +116,26 @@ impl fmt::Debug for PublicKey {
     }
 }
 
-/// Why a key cannot be used.
+/// Why a key is rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum KeyError {
-    /// It has no name, or one of more than 256 bytes.
-    #[error("the key has no usable kid")]
-    Name,
+pub enum PublicKeyError {
+    /// Its `kid` is empty or longer than 256 bytes.
+    #[error("the key has no valid kid")]
+    KeyId,
     /// It is not for signatures.
     #[error("the key's use is not sig")]
     Use,
-    /// Its kty, crv and alg are not a combination that is served.
-    #[error("the key's kty, crv and alg are not a combination that is known here")]
-    Kind,
-    /// What it is made of is no key of its kind.
-    #[error("the key's material is no key of its kind")]
+    /// Its combination of kty, crv and alg is not supported.
+    #[error("the key's combination of kty, crv and alg is not supported")]
+    Type,
+    /// Its parameters are not a valid key of its type.
+    #[error("the key's parameters are not a valid key of its type")]
     Material,
 }
 
-fn coordinate(text: Option<&str>) -> Result<Vec<u8>, KeyError> {
-    let bytes = URL_SAFE_NO_PAD.decode(text.unwrap_or_default()).map_err(|_| KeyError::Material)?;
-    if bytes.len() == 32 { Ok(bytes) } else { Err(KeyError::Material) }
+fn coordinate(text: Option<&str>) -> Result<Vec<u8>, PublicKeyError> {
+    let bytes = URL_SAFE_NO_PAD.decode(text.unwrap_or_default()).map_err(|_| PublicKeyError::Material)?;
+    if bytes.len() == 32 { Ok(bytes) } else { Err(PublicKeyError::Material) }
 }
 
 #[cfg(test)]
@@ -145,13 +144,13 @@ mod tests {
     use crate::token::testing::Signer;
 
     #[test]
-    fn a_jwk_is_read_and_is_the_key_that_it_was_made_of() {
+    fn a_jwk_is_parsed_to_its_key() {
         let signer = Signer::new("key-1");
         assert_eq!(PublicKey::from_jwk(&signer.jwk()), Ok(signer.public()));
     }
 
     #[test]
-    fn an_ed25519_jwk_is_read() {
+    fn an_ed25519_jwk_is_parsed() {
         let jwk = Jwk {
             kty: "OKP".to_owned(),
             r#use: "sig".to_owned(),
@@ -166,24 +165,24 @@ mod tests {
     }
 
     #[test]
-    fn a_jwk_that_is_not_ours_to_use_is_refused_and_says_why() {
-        let good = Signer::new("key-1").jwk();
+    fn an_unsupported_or_invalid_jwk_is_rejected() {
+        let valid = Signer::new("key-1").jwk();
         let with = |change: fn(&mut Jwk)| {
-            let mut jwk = good.clone();
+            let mut jwk = valid.clone();
             change(&mut jwk);
             PublicKey::from_jwk(&jwk).map(drop)
         };
-        assert_eq!(with(|jwk| jwk.kid.clear()), Err(KeyError::Name));
-        assert_eq!(with(|jwk| jwk.kid = "k".repeat(257)), Err(KeyError::Name));
-        assert_eq!(with(|jwk| jwk.r#use = "enc".to_owned()), Err(KeyError::Use));
-        assert_eq!(with(|jwk| jwk.r#use.clear()), Err(KeyError::Use));
-        assert_eq!(with(|jwk| jwk.alg = "HS256".to_owned()), Err(KeyError::Kind));
-        assert_eq!(with(|jwk| jwk.alg = "EdDSA".to_owned()), Err(KeyError::Kind));
-        assert_eq!(with(|jwk| jwk.kty = "oct".to_owned()), Err(KeyError::Kind));
-        assert_eq!(with(|jwk| jwk.crv = Some("P-384".to_owned())), Err(KeyError::Kind));
-        assert_eq!(with(|jwk| jwk.x.as_mut().unwrap().push('=')), Err(KeyError::Material));
-        assert_eq!(with(|jwk| jwk.y = None), Err(KeyError::Material));
+        assert_eq!(with(|jwk| jwk.kid.clear()), Err(PublicKeyError::KeyId));
+        assert_eq!(with(|jwk| jwk.kid = "k".repeat(257)), Err(PublicKeyError::KeyId));
+        assert_eq!(with(|jwk| jwk.r#use = "enc".to_owned()), Err(PublicKeyError::Use));
+        assert_eq!(with(|jwk| jwk.r#use.clear()), Err(PublicKeyError::Use));
+        assert_eq!(with(|jwk| jwk.alg = "HS256".to_owned()), Err(PublicKeyError::Type));
+        assert_eq!(with(|jwk| jwk.alg = "EdDSA".to_owned()), Err(PublicKeyError::Type));
+        assert_eq!(with(|jwk| jwk.kty = "oct".to_owned()), Err(PublicKeyError::Type));
+        assert_eq!(with(|jwk| jwk.crv = Some("P-384".to_owned())), Err(PublicKeyError::Type));
+        assert_eq!(with(|jwk| jwk.x.as_mut().unwrap().push('=')), Err(PublicKeyError::Material));
+        assert_eq!(with(|jwk| jwk.y = None), Err(PublicKeyError::Material));
         // A point that is not on the curve.
-        assert_eq!(with(|jwk| jwk.y = jwk.x.clone()), Err(KeyError::Material));
+        assert_eq!(with(|jwk| jwk.y = jwk.x.clone()), Err(PublicKeyError::Material));
     }
 }

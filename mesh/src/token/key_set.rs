@@ -1,4 +1,4 @@
-//! The keys that tokens are checked with now, swapped as a whole.
+//! The current verification keys, replaced atomically.
 
 use std::{
     collections::HashMap,
@@ -14,27 +14,27 @@ use tokio::sync::Notify;
 
 use super::PublicKey;
 
-/// The keys that tokens are checked with now. Clones are the same set.
+/// The current verification keys. Clones share the set.
 #[derive(Clone, Default)]
 pub struct KeySet(Arc<Inner>);
 
 #[derive(Default)]
 struct Inner {
     keys: ArcSwap<HashMap<String, Arc<PublicKey>>>,
-    /// Counts how often a key was withdrawn. What was verified under an older count is verified anew.
+    /// The number of key withdrawals. Tokens verified at an older count are verified again.
     withdrawals: AtomicU64,
-    arrived: Notify,
-    wanted: Notify,
+    replaced: Notify,
+    refresh_requested: Notify,
 }
 
 impl KeySet {
-    /// A set without keys: nothing can be verified until [`KeySet::replace`] brings some.
+    /// An empty set: no token can be verified until [`KeySet::replace`] adds keys.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Puts these keys in the place of those before. Of two keys with one name the first counts.
+    /// Replaces the keys. Of several keys with the same `kid` the first is used.
     pub fn replace(&self, keys: Vec<PublicKey>) {
         let mut next = HashMap::with_capacity(keys.len());
         for key in keys {
@@ -42,20 +42,20 @@ impl KeySet {
         }
         let next = Arc::new(next);
         let previous = self.0.keys.swap(Arc::clone(&next));
-        // After the swap: who reads the new count can no longer read the old keys.
+        // After the swap: a reader of the new count cannot read the old keys.
         if previous.iter().any(|(kid, key)| next.get(kid) != Some(key)) {
             self.0.withdrawals.fetch_add(1, Ordering::AcqRel);
         }
-        self.0.arrived.notify_waiters();
+        self.0.replaced.notify_waiters();
     }
 
-    /// The key of this name.
+    /// The key with this `kid`.
     #[must_use]
     pub fn get(&self, kid: &str) -> Option<Arc<PublicKey>> {
         self.0.keys.load().get(kid).cloned()
     }
 
-    /// Whether there is any key, which there is from the first fetch on.
+    /// Whether there is any key, as there is from the first fetch on.
     #[must_use]
     pub fn is_loaded(&self) -> bool {
         !self.0.keys.load().is_empty()
@@ -64,27 +64,27 @@ impl KeySet {
     /// Waits until there are keys.
     pub async fn loaded(&self) {
         loop {
-            let arrived = self.0.arrived.notified();
+            let replaced = self.0.replaced.notified();
             if self.is_loaded() {
                 return;
             }
-            arrived.await;
+            replaced.await;
         }
     }
 
-    /// How many times a key was withdrawn.
+    /// The number of key withdrawals.
     pub(super) fn withdrawals(&self) -> u64 {
         self.0.withdrawals.load(Ordering::Acquire)
     }
 
-    /// Says that a token named a key that is not here. The watcher may fetch the set sooner for it.
-    pub(super) fn want(&self) {
-        self.0.wanted.notify_one();
+    /// Requests an earlier fetch, since a token has an unknown `kid`.
+    pub(super) fn request_refresh(&self) {
+        self.0.refresh_requested.notify_one();
     }
 
-    /// Waits until some token named a key that is not here.
-    pub(super) async fn wanted(&self) {
-        self.0.wanted.notified().await;
+    /// Waits for [`KeySet::request_refresh`].
+    pub(super) async fn refresh_requested(&self) {
+        self.0.refresh_requested.notified().await;
     }
 }
 
@@ -100,7 +100,7 @@ mod tests {
     use crate::token::testing::Signer;
 
     #[test]
-    fn only_a_withdrawn_or_exchanged_key_counts_as_a_withdrawal() {
+    fn only_a_removed_or_replaced_key_counts_as_a_withdrawal() {
         let (first, second) = (Signer::new("1"), Signer::new("2"));
         let keys = KeySet::new();
         assert!(!keys.is_loaded());
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn of_two_keys_with_one_name_the_first_counts() {
+    fn of_two_keys_with_the_same_kid_the_first_is_used() {
         let (first, second) = (Signer::new("1"), Signer::new("1"));
         let keys = KeySet::new();
         keys.replace(vec![first.public(), second.public()]);
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_waits_for_keys_is_told_when_they_come() {
+    async fn loaded_waits_for_the_first_keys() {
         let keys = KeySet::new();
         let waiting = tokio::spawn({
             let keys = keys.clone();

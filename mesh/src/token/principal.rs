@@ -1,4 +1,4 @@
-//! The end user of a call, as a verified token proves them.
+//! The authenticated end user of a call.
 
 use std::collections::BTreeMap;
 
@@ -6,33 +6,33 @@ use uuid::Uuid;
 
 use crate::clock::Timestamp;
 
-/// The end user of a call. Only a verified token makes one.
+/// The end user of a call, from a verified token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Principal {
-    /// Who.
+    /// The user.
     pub user_id: Uuid,
     /// The session that the token belongs to.
     pub session_id: Uuid,
-    /// The token's own id.
+    /// The token's id.
     pub token_id: Uuid,
-    /// When the token was made, to the millisecond.
+    /// When the token was issued, to the millisecond.
     pub issued_at: Timestamp,
-    /// When the token ends.
+    /// When the token expires.
     pub expires_at: Timestamp,
-    /// When the user last proved who they are.
+    /// When the user last authenticated.
     pub auth_time: Timestamp,
-    /// The roles that the user had when the token was made.
+    /// The user's roles when the token was issued.
     pub roles: Vec<String>,
-    /// What the user may do beyond their own affairs, as `RESOURCE:ACTION`.
+    /// The user's permissions, as `RESOURCE:ACTION`.
     pub permissions: Vec<String>,
-    /// The properties that the user has to do with: id, and relation to it.
+    /// The properties that the user has a relation to: id and relation.
     pub properties: BTreeMap<String, String>,
 }
 
 impl Principal {
-    /// Whether the user holds this permission.
+    /// Whether the user has this permission.
     #[must_use]
     pub fn has_permission(&self, permission: &str) -> bool {
-        self.permissions.iter().any(|held| held == permission)
+        self.permissions.iter().any(|granted| granted == permission)
     }
 }

@@ -1,4 +1,4 @@
-//! What has been revoked, as far as this process has heard.
+//! The revocations known to this process.
 
 use std::{
     collections::HashMap,
@@ -18,158 +18,160 @@ use uuid::Uuid;
 use super::Principal;
 use crate::clock::{Clock, Timestamp};
 
-/// A view that has heard nothing for so long is stale; the session service gives a sign of life every 2 s.
-const FRESH_FOR: Duration = Duration::from_secs(10);
-/// How often what has expired is forgotten.
-const SWEEP_EVERY: TimeDelta = TimeDelta::seconds(60);
-/// How long a revocation without an end of its own is kept.
-const KEPT_BY_DEFAULT: TimeDelta = TimeDelta::days(1);
-/// How much longer than its tokens live a revocation is kept, for clocks that go differently.
-const SLACK: TimeDelta = TimeDelta::seconds(10);
+/// A view without an update for this long is stale; the session service sends a heartbeat every 2 s.
+const STALE_AFTER: Duration = Duration::from_secs(10);
+/// How often expired revocations are removed.
+const SWEEP_INTERVAL: TimeDelta = TimeDelta::seconds(60);
+/// How long a revocation without an expiry is kept.
+const DEFAULT_RETENTION: TimeDelta = TimeDelta::days(1);
+/// How much longer than its tokens a revocation is kept, to tolerate clock skew.
+const CLOCK_SKEW: TimeDelta = TimeDelta::seconds(10);
 const SHARDS: usize = 16;
 
-/// What has been revoked, as far as this process has heard. Clones are the same view.
+/// The revocations known to this process. Clones share the view.
 ///
-/// While nothing is revoked, asking costs one atomic load.
+/// Without revocations, a check costs one atomic load.
 #[derive(Clone)]
 pub struct RevocationView(Arc<Inner>);
 
 struct Inner {
     clock: Clock,
-    born: Instant,
-    /// Milliseconds from `born` to the last word from the session service, and one; 0 before the first.
-    heard: AtomicU64,
-    /// How many entries the shards hold together.
+    created: Instant,
+    /// Milliseconds from `created` to the last message from the session service, plus one; 0 before the first.
+    last_update: AtomicU64,
+    /// The total number of entries in the shards.
     entries: AtomicUsize,
-    /// When to forget next, in microseconds since 1970.
+    /// The time of the next sweep, in microseconds since the Unix epoch.
     next_sweep: AtomicI64,
     shards: [RwLock<Shard>; SHARDS],
 }
 
 #[derive(Default)]
 struct Shard {
-    /// Sessions that are over, and when each can be forgotten.
+    /// Ended sessions, and when each entry expires.
     sessions: HashMap<Uuid, Timestamp>,
-    /// Users whose tokens up to some moment are void.
-    users: HashMap<Uuid, UserEntry>,
+    /// Users whose tokens up to a timestamp are revoked.
+    users: HashMap<Uuid, UserRevocation>,
 }
 
 #[derive(Clone, Copy)]
-struct UserEntry {
-    void_until: Timestamp,
-    forget_at: Timestamp,
+struct UserRevocation {
+    revoked_until: Timestamp,
+    expires_at: Timestamp,
 }
 
 impl RevocationView {
-    /// A view that has heard nothing yet.
+    /// Creates a view before its first update.
     #[must_use]
     pub fn new(clock: Clock) -> Self {
         Self(Arc::new(Inner {
             clock,
-            born: Instant::now(),
-            heard: AtomicU64::new(0),
+            created: Instant::now(),
+            last_update: AtomicU64::new(0),
             entries: AtomicUsize::new(0),
             next_sweep: AtomicI64::new(i64::MIN),
             shards: Default::default(),
         }))
     }
 
-    /// Takes in what the session service says; an empty slice is a sign of life. When this returns, every token that
-    /// it concerns is void here.
+    /// Applies an update from the session service; an empty slice is a heartbeat. When this returns, every affected token
+    /// is rejected here.
     pub fn apply(&self, revocations: &[Revocation]) {
         let now = self.0.clock.now();
         for revocation in revocations {
             self.apply_one(revocation, now);
         }
-        self.0.heard.store(self.millis_at(Instant::now()), Ordering::Release);
+        self.0.last_update.store(self.millis_at(Instant::now()), Ordering::Release);
         self.sweep(now);
     }
 
-    /// Whether the token that made this principal has been revoked.
+    /// Whether the token of this principal has been revoked.
     #[must_use]
-    pub fn is_void(&self, principal: &Principal) -> bool {
+    pub fn is_revoked(&self, principal: &Principal) -> bool {
         if self.0.entries.load(Ordering::Acquire) == 0 {
             return false;
         }
-        let session_over = self.read(principal.session_id, |shard| shard.sessions.contains_key(&principal.session_id));
-        session_over
+        let session_ended = self.read(principal.session_id, |shard| shard.sessions.contains_key(&principal.session_id));
+        session_ended
             || self.read(principal.user_id, |shard| {
-                shard.users.get(&principal.user_id).is_some_and(|entry| principal.issued_at <= entry.void_until)
+                shard.users.get(&principal.user_id).is_some_and(|entry| principal.issued_at <= entry.revoked_until)
             })
     }
 
-    /// Whether the session service has been heard of within the last 10 seconds.
+    /// Whether the last update was received within the last 10 seconds.
     #[must_use]
     pub fn is_fresh(&self) -> bool {
         self.is_fresh_at(Instant::now())
     }
 
-    /// When the session service was last heard of.
+    /// When the last update was received.
     #[must_use]
-    pub fn last_heard(&self) -> Option<Instant> {
-        let heard = self.0.heard.load(Ordering::Acquire).checked_sub(1)?;
-        Some(self.0.born + Duration::from_millis(heard))
+    pub fn last_update(&self) -> Option<Instant> {
+        let millis = self.0.last_update.load(Ordering::Acquire).checked_sub(1)?;
+        Some(self.0.created + Duration::from_millis(millis))
     }
 
-    /// How many revocations are remembered.
+    /// The number of known revocations.
     #[must_use]
     pub fn len(&self) -> usize {
         self.0.entries.load(Ordering::Acquire)
     }
 
-    /// Whether nothing is revoked.
+    /// Whether no revocation is known.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
     fn is_fresh_at(&self, now: Instant) -> bool {
-        self.last_heard().is_some_and(|heard| now.saturating_duration_since(heard) < FRESH_FOR)
+        self.last_update().is_some_and(|updated| now.saturating_duration_since(updated) < STALE_AFTER)
     }
 
     fn millis_at(&self, now: Instant) -> u64 {
-        let millis = now.saturating_duration_since(self.0.born).as_millis();
+        let millis = now.saturating_duration_since(self.0.created).as_millis();
         u64::try_from(millis).unwrap_or(u64::MAX).saturating_add(1)
     }
 
     fn apply_one(&self, revocation: &Revocation, now: Timestamp) {
-        let ends = revocation.expire_time.as_ref().and_then(timestamp).unwrap_or(now + KEPT_BY_DEFAULT);
-        let forget_at = ends.checked_add_signed(SLACK).unwrap_or(ends);
+        let tokens_expire = revocation.expire_time.as_ref().and_then(timestamp).unwrap_or(now + DEFAULT_RETENTION);
+        let expires_at = tokens_expire.checked_add_signed(CLOCK_SKEW).unwrap_or(tokens_expire);
         match &revocation.scope {
             Some(Scope::SessionId(id)) => {
-                let Ok(id) = Uuid::try_parse(id) else { return passed_over("a session without a valid id") };
-                self.write(id, |shard| keep(&mut shard.sessions, id, forget_at, |held| *held = forget_at.max(*held)));
+                let Ok(id) = Uuid::try_parse(id) else { return log_ignored("invalid session id") };
+                self.write(id, |shard| {
+                    upsert(&mut shard.sessions, id, expires_at, |existing| *existing = expires_at.max(*existing))
+                });
             }
             Some(Scope::UserTokens(tokens)) => {
-                let Ok(id) = Uuid::try_parse(&tokens.user_id) else { return passed_over("a user without a valid id") };
-                let void_until = tokens.before_time.as_ref().and_then(timestamp).unwrap_or(now);
-                let entry = UserEntry { void_until, forget_at };
-                self.write(id, |shard| keep(&mut shard.users, id, entry, |held| held.join(entry)));
+                let Ok(id) = Uuid::try_parse(&tokens.user_id) else { return log_ignored("invalid user id") };
+                let revoked_until = tokens.before_time.as_ref().and_then(timestamp).unwrap_or(now);
+                let entry = UserRevocation { revoked_until, expires_at };
+                self.write(id, |shard| upsert(&mut shard.users, id, entry, |existing| existing.merge(entry)));
             }
-            None => passed_over("a kind that is not known here"),
+            None => log_ignored("unknown scope"),
         }
     }
 
-    /// Forgets what has expired, if it is time to.
+    /// Removes expired revocations, if a sweep is due.
     fn sweep(&self, now: Timestamp) {
         if now.timestamp_micros() < self.0.next_sweep.load(Ordering::Relaxed) {
             return;
         }
-        self.0.next_sweep.store((now + SWEEP_EVERY).timestamp_micros(), Ordering::Relaxed);
+        self.0.next_sweep.store((now + SWEEP_INTERVAL).timestamp_micros(), Ordering::Relaxed);
         for shard in &self.0.shards {
             let mut shard = shard.write().unwrap_or_else(PoisonError::into_inner);
             let before = shard.len();
-            shard.sessions.retain(|_, forget_at| *forget_at > now);
-            shard.users.retain(|_, entry| entry.forget_at > now);
+            shard.sessions.retain(|_, expires_at| *expires_at > now);
+            shard.users.retain(|_, entry| entry.expires_at > now);
             self.0.entries.fetch_sub(before - shard.len(), Ordering::AcqRel);
         }
     }
 
-    fn read(&self, id: Uuid, question: impl FnOnce(&Shard) -> bool) -> bool {
-        question(&self.shard(id).read().unwrap_or_else(PoisonError::into_inner))
+    fn read(&self, id: Uuid, query: impl FnOnce(&Shard) -> bool) -> bool {
+        query(&self.shard(id).read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The count is moved under the shard's lock, so that it is never less than what a reader could find.
+    /// Updates the count under the shard's lock, so that it is never less than the entries that a reader can find.
     fn write(&self, id: Uuid, change: impl FnOnce(&mut Shard)) {
         let mut shard = self.shard(id).write().unwrap_or_else(PoisonError::into_inner);
         let before = shard.len();
@@ -189,10 +191,10 @@ impl Shard {
     }
 }
 
-impl UserEntry {
-    fn join(&mut self, other: Self) {
-        self.void_until = self.void_until.max(other.void_until);
-        self.forget_at = self.forget_at.max(other.forget_at);
+impl UserRevocation {
+    fn merge(&mut self, other: Self) {
+        self.revoked_until = self.revoked_until.max(other.revoked_until);
+        self.expires_at = self.expires_at.max(other.expires_at);
     }
 }
 
@@ -202,12 +204,12 @@ impl fmt::Debug for RevocationView {
     }
 }
 
-fn passed_over(what: &'static str) {
-    tracing::warn!(what, "revocation passed over");
+fn log_ignored(reason: &'static str) {
+    tracing::warn!(reason, "revocation ignored");
 }
 
-fn keep<K: Eq + Hash, V>(map: &mut HashMap<K, V>, key: K, value: V, join: impl FnOnce(&mut V)) {
-    map.entry(key).and_modify(join).or_insert(value);
+fn upsert<K: Eq + Hash, V>(map: &mut HashMap<K, V>, key: K, value: V, merge: impl FnOnce(&mut V)) {
+    map.entry(key).and_modify(merge).or_insert(value);
 }
 
 fn timestamp(time: &prost_types::Timestamp) -> Option<Timestamp> {
@@ -228,82 +230,85 @@ mod tests {
         prost_types::Timestamp { seconds: time.timestamp(), nanos: time.timestamp_subsec_nanos().cast_signed() }
     }
 
-    fn session_over(id: Uuid, expires: Timestamp) -> Revocation {
+    fn session_revocation(id: Uuid, expires: Timestamp) -> Revocation {
         Revocation { scope: Some(Scope::SessionId(id.to_string())), expire_time: Some(proto(expires)) }
     }
 
-    fn tokens_void(user: Uuid, before: Timestamp, expires: Timestamp) -> Revocation {
+    fn user_revocation(user: Uuid, before: Timestamp, expires: Timestamp) -> Revocation {
         let tokens = UserTokens { user_id: user.to_string(), before_time: Some(proto(before)) };
         Revocation { scope: Some(Scope::UserTokens(tokens)), expire_time: Some(proto(expires)) }
     }
 
     #[test]
-    fn only_what_is_revoked_is_void() {
+    fn only_revoked_tokens_are_rejected() {
         let (clock, view) = (clock(), RevocationView::new(clock()));
         let now = clock.now();
-        let (over, void, untouched) = (principal(now), principal(now), principal(now));
-        view.apply(&[session_over(over.session_id, now + HOUR), tokens_void(void.user_id, now, now + HOUR)]);
-        assert!(view.is_void(&over) && view.is_void(&void) && !view.is_void(&untouched));
+        let (session_ended, user_revoked, other) = (principal(now), principal(now), principal(now));
+        view.apply(&[
+            session_revocation(session_ended.session_id, now + HOUR),
+            user_revocation(user_revoked.user_id, now, now + HOUR),
+        ]);
+        assert!(view.is_revoked(&session_ended) && view.is_revoked(&user_revoked) && !view.is_revoked(&other));
         assert_eq!(view.len(), 2);
     }
 
     #[test]
-    fn the_same_revocation_twice_is_one_and_the_furthest_counts() {
+    fn duplicate_revocations_merge_to_the_latest() {
         let (clock, view) = (clock(), RevocationView::new(clock()));
         let now = clock.now();
         let user = principal(now);
-        view.apply(&[tokens_void(user.user_id, now, now + 2 * HOUR)]);
-        view.apply(&[tokens_void(user.user_id, now - HOUR, now + HOUR)]);
+        view.apply(&[user_revocation(user.user_id, now, now + 2 * HOUR)]);
+        view.apply(&[user_revocation(user.user_id, now - HOUR, now + HOUR)]);
         assert_eq!(view.len(), 1);
-        assert!(view.is_void(&user));
+        assert!(view.is_revoked(&user));
     }
 
     #[test]
-    fn what_has_expired_is_forgotten_and_nothing_else() {
+    fn only_expired_revocations_are_removed() {
         let clock = clock();
         let view = RevocationView::new(clock.clone());
         let (soon, late) = (principal(clock.now()), principal(clock.now()));
         view.apply(&[
-            session_over(soon.session_id, clock.now() + HOUR),
-            tokens_void(late.user_id, clock.now(), clock.now() + 2 * HOUR),
+            session_revocation(soon.session_id, clock.now() + HOUR),
+            user_revocation(late.user_id, clock.now(), clock.now() + 2 * HOUR),
         ]);
         clock.advance(HOUR);
         view.apply(&[]);
-        assert_eq!(view.len(), 2, "kept a little longer than the tokens live");
+        assert_eq!(view.len(), 2, "kept a little longer than the tokens");
         clock.advance(Duration::from_mins(2));
         view.apply(&[]);
         assert_eq!(view.len(), 1);
-        assert!(view.is_void(&late) && !view.is_void(&soon));
+        assert!(view.is_revoked(&late) && !view.is_revoked(&soon));
         clock.advance(HOUR);
         view.apply(&[]);
-        assert!(view.is_empty() && !view.is_void(&late));
+        assert!(view.is_empty() && !view.is_revoked(&late));
     }
 
     #[test]
-    fn what_cannot_be_understood_is_passed_over_and_the_rest_applied() {
+    fn invalid_revocations_are_ignored_and_the_rest_applied() {
         let (clock, view) = (clock(), RevocationView::new(clock()));
         let now = clock.now();
-        let over = principal(now);
-        let no_end = Revocation { scope: Some(Scope::SessionId(over.session_id.to_string())), expire_time: None };
+        let token = principal(now);
+        let no_end = Revocation { scope: Some(Scope::SessionId(token.session_id.to_string())), expire_time: None };
         let no_id = Revocation { scope: Some(Scope::SessionId("x".to_owned())), expire_time: None };
         let no_user = Revocation { scope: Some(Scope::UserTokens(UserTokens::default())), expire_time: None };
         view.apply(&[Revocation::default(), no_id, no_user, no_end]);
-        assert!(view.is_void(&over));
+        assert!(view.is_revoked(&token));
         assert_eq!(view.len(), 1);
     }
 
     #[test]
-    fn a_view_is_fresh_for_ten_seconds_after_each_word() {
+    fn a_view_is_fresh_for_ten_seconds_after_each_update() {
         let view = RevocationView::new(clock());
-        assert!(!view.is_fresh() && view.last_heard().is_none());
+        assert!(!view.is_fresh() && view.last_update().is_none());
         view.apply(&[]);
-        let heard = view.last_heard().unwrap();
-        assert!(view.is_fresh_at(heard) && view.is_fresh_at(heard + Duration::from_millis(9_999)));
-        assert!(!view.is_fresh_at(heard + FRESH_FOR));
+        let updated = view.last_update().unwrap();
+        assert!(view.is_fresh_at(updated) && view.is_fresh_at(updated + Duration::from_millis(9_999)));
+        assert!(!view.is_fresh_at(updated + STALE_AFTER));
     }
 
     #[test]
-    fn many_threads_apply_and_ask_at_once_and_each_sees_its_own() {
+    fn concurrent_threads_see_their_own_revocations() {
         let view = RevocationView::new(clock());
         let now = clock().now();
         std::thread::scope(|scope| {
@@ -311,9 +316,9 @@ mod tests {
                 scope.spawn(|| {
                     for _ in 0..500 {
                         let user = principal(now);
-                        assert!(!view.is_void(&user));
-                        view.apply(&[session_over(user.session_id, now + HOUR)]);
-                        assert!(view.is_void(&user));
+                        assert!(!view.is_revoked(&user));
+                        view.apply(&[session_revocation(user.session_id, now + HOUR)]);
+                        assert!(view.is_revoked(&user));
                     }
                 });
             }
@@ -322,26 +327,26 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever comes in whatever order, the view answers as a plain list would.
+        /// The view gives the same results as a list of all revocations.
         #[test]
-        fn the_view_answers_as_a_plain_list_would(
+        fn the_view_is_equivalent_to_a_list(
             events in prop::collection::vec((0_usize..4, prop::option::of(-60_i64..60)), 0..40),
-            asked in prop::collection::vec((0_usize..4, -60_i64..60), 0..20),
+            queries in prop::collection::vec((0_usize..4, -60_i64..60), 0..20),
         ) {
             let now = clock().now();
-            let people: Vec<_> = (0..4).map(|_| principal(now)).collect();
+            let users: Vec<_> = (0..4).map(|_| principal(now)).collect();
             let view = RevocationView::new(clock());
             for (who, before) in &events {
                 view.apply(&[match before {
-                    None => session_over(people[*who].session_id, now + HOUR),
-                    Some(seconds) => tokens_void(people[*who].user_id, now + TimeDelta::seconds(*seconds), now + HOUR),
+                    None => session_revocation(users[*who].session_id, now + HOUR),
+                    Some(seconds) => user_revocation(users[*who].user_id, now + TimeDelta::seconds(*seconds), now + HOUR),
                 }]);
             }
-            for (who, issued) in asked {
-                let mut token = people[who].clone();
+            for (who, issued) in queries {
+                let mut token = users[who].clone();
                 token.issued_at = now + TimeDelta::seconds(issued);
                 let expected = events.iter().any(|(of, before)| *of == who && before.is_none_or(|before| issued <= before));
-                prop_assert_eq!(view.is_void(&token), expected);
+                prop_assert_eq!(view.is_revoked(&token), expected);
             }
         }
     }

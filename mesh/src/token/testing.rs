@@ -22,7 +22,7 @@ pub(super) fn clock() -> Clock {
     Clock::manual("2026-03-01T12:00:00.5Z".parse().unwrap())
 }
 
-/// A signing key and its name.
+/// A signing key and its `kid`.
 pub(super) struct Signer {
     pub(super) kid: String,
     pub(super) pair: EcdsaKeyPair,
@@ -60,12 +60,12 @@ impl Signer {
 
 pub(super) fn sign(alg: &str, kid: &str, claims: &Claims, signature: impl Fn(&[u8]) -> Vec<u8>) -> String {
     let header = serde_json::json!({ "alg": alg, "typ": "at+jwt", "kid": kid }).to_string();
-    let signed = format!("{}.{}", encode(header), encode(serde_json::to_vec(claims).unwrap()));
-    let signature = signature(signed.as_bytes());
-    format!("{signed}.{}", encode(signature))
+    let signing_input = format!("{}.{}", encode(header), encode(serde_json::to_vec(claims).unwrap()));
+    let signature = signature(signing_input.as_bytes());
+    format!("{signing_input}.{}", encode(signature))
 }
 
-/// Claims of a token that is made now and lives five minutes.
+/// Claims of a token issued now with a lifetime of five minutes.
 pub(super) fn claims(now: Timestamp) -> Claims {
     Claims {
         iss: ISSUER.to_owned(),
@@ -85,7 +85,7 @@ pub(super) fn claims(now: Timestamp) -> Claims {
     }
 }
 
-/// The user of a token that was made then.
+/// The principal of a token issued at this time.
 pub(super) fn principal(issued_at: Timestamp) -> Principal {
     Principal {
         user_id: Uuid::now_v7(),

@@ -1,4 +1,4 @@
-//! The two loops that keep a verifier up to date: keys from auth, revocations from session.
+//! Background tasks that keep a verifier up to date: keys from auth, revocations from session.
 
 mod keys;
 mod revocations;
@@ -9,7 +9,7 @@ use tonic::{body::Body, client::GrpcService, codegen::StdError};
 pub use self::keys::watch_keys;
 pub(crate) use self::revocations::watch_revocations;
 
-/// What a generated client can stand on: [`crate::client::Channel`] in a mesh, a server's own service in a test.
+/// A transport of generated clients: [`crate::client::Channel`] in a mesh, a server in the same process in tests.
 pub trait Transport:
     GrpcService<
         Body,

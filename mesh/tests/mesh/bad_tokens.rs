@@ -8,7 +8,7 @@ use chrono::TimeDelta;
 use drystone_mesh::{
     clock::{Clock, Timestamp},
     id,
-    token::{Algorithm, Claims, KeySet, PublicKey, RevocationView, TokenError, Verifier, VerifierConfig},
+    token::{Algorithm, Claims, KeySet, PublicKey, RevocationView, TokenError, TokenVerifier, TokenVerifierConfig},
 };
 use drystone_tests::bad_tokens::{self, BadToken, GoodToken};
 use proptest::prelude::*;
@@ -16,7 +16,7 @@ use proptest::prelude::*;
 const ISSUER: &str = "https://id.drystone.example";
 
 struct Setting {
-    verifier: Verifier,
+    verifier: TokenVerifier,
     good: GoodToken,
 }
 
@@ -31,10 +31,10 @@ fn setting() -> Setting {
         kid: "key-1".to_owned(),
         claims: claims.as_object().expect("an object").clone(),
     };
-    let config = VerifierConfig::new(ISSUER, "drystone");
+    let config = TokenVerifierConfig::new(ISSUER, "drystone");
     let revocations = RevocationView::new(clock.clone());
     revocations.apply(&[]);
-    let verifier = Verifier::new(config, keys, revocations, clock);
+    let verifier = TokenVerifier::new(config, keys, revocations, clock);
     Setting { verifier, good }
 }
 

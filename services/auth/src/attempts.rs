@@ -3,7 +3,7 @@
 
 use drystone_mesh::{
     email::Email,
-    limit::{Key, Limit, Limits},
+    limit::{Key, Limit, LimiterFactory},
 };
 
 use crate::error::Error;
@@ -17,7 +17,7 @@ pub struct AttemptLimits {
 impl AttemptLimits {
     /// So many sign-ins a minute for one account; 0 for no limit.
     #[must_use]
-    pub fn new(limits: &Limits, sign_ins: u32) -> Self {
+    pub fn new(limits: &LimiterFactory, sign_ins: u32) -> Self {
         Self { sign_in_by_account: limits.limit("sign_in_account", sign_ins) }
     }
 

@@ -2,7 +2,7 @@
 
 use std::{num::NonZeroUsize, thread::available_parallelism, time::Duration};
 
-use drystone_mesh::{config::Span, token::is_client_id};
+use drystone_mesh::{config::ConfigDuration, token::is_client_id};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Services take no access token that lives longer than this.
-const MAX_TOKEN_LIFETIME: Span = Span::hours(1);
+const MAX_TOKEN_LIFETIME: ConfigDuration = ConfigDuration::hours(1);
 
 /// It travels in every token.
 const MAX_CLIENT_ID_LENGTH: usize = 255;
@@ -26,9 +26,9 @@ pub struct Config {
     /// The `client_id` of access tokens (RFC 9068): the product's own client, which all users sign in with.
     pub client_id: String,
     /// How long an access token lives.
-    pub access_token_lifetime: Span,
+    pub access_token_lifetime: ConfigDuration,
     /// How long a sign-in waits for property claims before it goes on without.
-    pub property_claims_timeout: Span,
+    pub property_claims_timeout: ConfigDuration,
     /// What a password hash costs. Hashes of another cost are made anew when their owner signs in.
     pub password: PasswordConfig,
     /// Where passwords are hashed.
@@ -61,8 +61,8 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             client_id: "drystone".to_owned(),
-            access_token_lifetime: Span::minutes(5),
-            property_claims_timeout: Span::millis(500),
+            access_token_lifetime: ConfigDuration::minutes(5),
+            property_claims_timeout: ConfigDuration::millis(500),
             password: PasswordConfig::default(),
             hashing: HashingConfig::default(),
         }
@@ -147,7 +147,7 @@ mod tests {
             change(&mut config);
             config.check().unwrap_err()
         };
-        for lifetime in [Span::seconds(0), Span::millis(999), Span::seconds(3601)] {
+        for lifetime in [ConfigDuration::seconds(0), ConfigDuration::millis(999), ConfigDuration::seconds(3601)] {
             let config = Config { access_token_lifetime: lifetime, ..Config::default() };
             assert!(config.check().unwrap_err().contains("auth.access_token_lifetime"));
         }

@@ -1,6 +1,6 @@
 //! The section `[edge]` of the configuration.
 
-use drystone_mesh::config::Span;
+use drystone_mesh::config::ConfigDuration;
 use serde::{Deserialize, Serialize};
 
 use crate::http::proxies::{ClientAddressHeader, Network};
@@ -15,7 +15,7 @@ pub struct Config {
     /// The header in which those proxies name the client.
     pub client_address_header: ClientAddressHeader,
     /// How long a call may take once its body is there; a client may ask for less with `grpc-timeout`.
-    pub deadline: Span,
+    pub deadline: ConfigDuration,
     /// How large a body may be, in bytes. More is refused with 413.
     pub body_limit: usize,
     /// How much of a body that is refused anyway is still read, in bytes, so that the client gets to read the answer and
@@ -24,16 +24,16 @@ pub struct Config {
     /// How much memory all bodies may take together, in bytes. A body that does not fit is refused with 429.
     pub body_memory: usize,
     /// How long a body may take to arrive. A slower one is refused with 408.
-    pub body_time: Span,
+    pub body_time: ConfigDuration,
     /// How long a new connection may take to send its first request.
-    pub request_time: Span,
+    pub request_time: ConfigDuration,
     /// How long a connection may take over any later request, waiting for its client included. It is longer than
     /// clients and load balancers keep their idle connections, so that they end them and not we.
-    pub idle_time: Span,
+    pub idle_time: ConfigDuration,
     /// How many connections may be open at a time.
     pub connections: usize,
     /// How long running calls may go on after the edge has been told to stop.
-    pub stop_time: Span,
+    pub stop_time: ConfigDuration,
 }
 
 impl Default for Config {
@@ -41,15 +41,15 @@ impl Default for Config {
         Self {
             trusted_proxies: Vec::new(),
             client_address_header: ClientAddressHeader::default(),
-            deadline: Span::seconds(10),
+            deadline: ConfigDuration::seconds(10),
             body_limit: 1024 * 1024,
             drain_limit: 16 * 1024 * 1024,
             body_memory: 64 * 1024 * 1024,
-            body_time: Span::seconds(10),
-            request_time: Span::seconds(10),
-            idle_time: Span::seconds(75),
+            body_time: ConfigDuration::seconds(10),
+            request_time: ConfigDuration::seconds(10),
+            idle_time: ConfigDuration::seconds(75),
             connections: 10_000,
-            stop_time: Span::seconds(10),
+            stop_time: ConfigDuration::seconds(10),
         }
     }
 }
@@ -96,6 +96,9 @@ mod tests {
         let complaint = |config: Config| config.check().unwrap_err();
         assert!(complaint(Config { connections: 0, ..Config::default() }).starts_with("edge.connections"));
         assert!(complaint(Config { body_memory: 5, ..Config::default() }).starts_with("edge.body_memory"));
-        assert!(complaint(Config { idle_time: Span::seconds(0), ..Config::default() }).starts_with("edge.idle_time"));
+        assert!(
+            complaint(Config { idle_time: ConfigDuration::seconds(0), ..Config::default() })
+                .starts_with("edge.idle_time")
+        );
     }
 }

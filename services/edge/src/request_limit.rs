@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use drystone_mesh::{
     error::Result,
-    limit::{Key, Limit, Limits},
+    limit::{Key, Limit, LimiterFactory},
 };
 
 /// How often one client may ask. Whoever watches over `/health` may ask for that as often as it likes.
@@ -15,7 +15,7 @@ pub struct RequestLimit(Limit);
 impl RequestLimit {
     /// So many requests a minute from one address, an IPv6 network of 64 bits being one. 0 for no limit.
     #[must_use]
-    pub fn new(limits: &Limits, per_minute: u32) -> Self {
+    pub fn new(limits: &LimiterFactory, per_minute: u32) -> Self {
         Self(limits.limit("request_address", per_minute))
     }
 

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use aws_lc_rs::digest::{Context, SHA256};
 use drystone_mesh::{
     display_name::DisplayName,
-    text::{Lines, TextError, is_blank, normalize},
+    text::{LineMode, TextError, is_blank, normalize},
 };
 
 // The longest texts, in code points of their normal form. The contract says the same of what is sent.
@@ -83,7 +83,7 @@ impl Description {
     /// # Errors
     /// See [`TextError`].
     pub fn parse(text: &str) -> Result<Self, TextError> {
-        normalize(text, Lines::Many, MAX_DESCRIPTION_LENGTH).map(|text| Self(text.into_owned()))
+        normalize(text, LineMode::Multi, MAX_DESCRIPTION_LENGTH).map(|text| Self(text.into_owned()))
     }
 
     /// A description that was parsed before it was stored.
@@ -115,8 +115,8 @@ impl Labels {
             if is_blank(&key) {
                 return Err(TextError::Blank.into());
             }
-            let key = normalize(&key, Lines::One, MAX_LABEL_KEY_LENGTH)?.into_owned();
-            let value = normalize(&value, Lines::One, MAX_LABEL_VALUE_LENGTH)?.into_owned();
+            let key = normalize(&key, LineMode::Single, MAX_LABEL_KEY_LENGTH)?.into_owned();
+            let value = normalize(&value, LineMode::Single, MAX_LABEL_VALUE_LENGTH)?.into_owned();
             if parsed.insert(key, value).is_some() {
                 return Err(LabelsError::DuplicateKey);
             }

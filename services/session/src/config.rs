@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use drystone_mesh::config::Span;
+use drystone_mesh::config::ConfigDuration;
 use serde::{Deserialize, Serialize};
 
 /// The longest lifetime that can be configured.
-const MAX_LIFETIME: Span = Span::days(3650);
+const MAX_LIFETIME: ConfigDuration = ConfigDuration::days(3650);
 
 /// Watchers take silence of 10 s for a broken connection; a sign of life has to come well before.
-const SLOWEST_HEARTBEAT: Span = Span::seconds(5);
+const SLOWEST_HEARTBEAT: ConfigDuration = ConfigDuration::seconds(5);
 
 /// How the session service runs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,17 +18,17 @@ pub struct Config {
     /// What sessions and revocations are kept in.
     pub store: StoreKind,
     /// How long a session lives without a refresh.
-    pub idle_timeout: Span,
+    pub idle_timeout: ConfigDuration,
     /// How long a session lives in any case.
-    pub lifetime: Span,
+    pub lifetime: ConfigDuration,
     /// How long after a refresh the token that was traded in may come again, for an answer that was lost.
-    pub rotation_grace: Span,
+    pub rotation_grace: ConfigDuration,
     /// How long an access token can live at most, by any service's configuration: a revocation is kept that long.
-    pub token_lifetime_max: Span,
+    pub token_lifetime_max: ConfigDuration,
     /// How long a revoking call waits for each watcher to say that it has applied the revocation.
-    pub acknowledgement_timeout: Span,
+    pub acknowledgement_timeout: ConfigDuration,
     /// How often a watcher gets a sign of life.
-    pub heartbeat: Span,
+    pub heartbeat: ConfigDuration,
 }
 
 /// What sessions and revocations are kept in.
@@ -45,12 +45,12 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             store: StoreKind::Sql,
-            idle_timeout: Span::days(14),
-            lifetime: Span::days(90),
-            rotation_grace: Span::seconds(10),
-            token_lifetime_max: Span::hours(1),
-            acknowledgement_timeout: Span::millis(250),
-            heartbeat: Span::seconds(2),
+            idle_timeout: ConfigDuration::days(14),
+            lifetime: ConfigDuration::days(90),
+            rotation_grace: ConfigDuration::seconds(10),
+            token_lifetime_max: ConfigDuration::hours(1),
+            acknowledgement_timeout: ConfigDuration::millis(250),
+            heartbeat: ConfigDuration::seconds(2),
         }
     }
 }
@@ -106,11 +106,16 @@ mod tests {
             change(&mut config);
             config.check().unwrap_err()
         };
-        assert!(refused(|config| config.idle_timeout = Span::seconds(0)).contains("session.idle_timeout"));
-        assert!(refused(|config| config.idle_timeout = Span::days(91)).contains("session.lifetime, which is 90d"));
-        assert!(refused(|config| config.lifetime = Span::days(9999)).contains("session.lifetime"));
-        assert!(refused(|config| config.rotation_grace = Span::days(14)).contains("session.rotation_grace"));
-        assert!(refused(|config| config.token_lifetime_max = Span::seconds(0)).contains("session.token_lifetime_max"));
-        assert!(refused(|config| config.heartbeat = Span::seconds(6)).contains("session.heartbeat"));
+        assert!(refused(|config| config.idle_timeout = ConfigDuration::seconds(0)).contains("session.idle_timeout"));
+        assert!(
+            refused(|config| config.idle_timeout = ConfigDuration::days(91)).contains("session.lifetime, which is 90d")
+        );
+        assert!(refused(|config| config.lifetime = ConfigDuration::days(9999)).contains("session.lifetime"));
+        assert!(refused(|config| config.rotation_grace = ConfigDuration::days(14)).contains("session.rotation_grace"));
+        assert!(
+            refused(|config| config.token_lifetime_max = ConfigDuration::seconds(0))
+                .contains("session.token_lifetime_max")
+        );
+        assert!(refused(|config| config.heartbeat = ConfigDuration::seconds(6)).contains("session.heartbeat"));
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use chrono::TimeDelta;
-use drystone_mesh::{clock::Timestamp, config::Span};
+use drystone_mesh::{clock::Timestamp, config::ConfigDuration};
 use uuid::Uuid;
 
 use crate::Config;
@@ -151,7 +151,7 @@ impl From<&Config> for Lifetimes {
 }
 
 /// Bounded, so that no sum with a moment of ours leaves the calendar.
-fn delta(span: Span) -> TimeDelta {
+fn delta(span: ConfigDuration) -> TimeDelta {
     let longest = TimeDelta::days(36_500);
     TimeDelta::from_std(span.duration()).unwrap_or(longest).min(longest)
 }

@@ -172,7 +172,10 @@ mod tests {
     async fn service_at(directory: &tempfile::TempDir, stop: &CancellationToken, clock: Clock) -> Service {
         let db = Db::open(&directory.path().join("session.db"), MIGRATIONS).await.unwrap();
         Service::new(Deps {
-            config: Config { acknowledgement_timeout: drystone_mesh::config::Span::seconds(20), ..Config::default() },
+            config: Config {
+                acknowledgement_timeout: drystone_mesh::config::ConfigDuration::seconds(20),
+                ..Config::default()
+            },
             store: Arc::new(SqlStore::new(db)),
             clock,
             metrics: Metrics::default(),

@@ -4,8 +4,8 @@ use std::num::NonZeroU32;
 
 use drystone_backends::RedisCluster;
 use drystone_mesh::{
-    config::Span,
-    limit::{Limits, LocalLimiter},
+    config::ConfigDuration,
+    limit::{LimiterFactory, LocalLimiter},
     telemetry::Metrics,
 };
 
@@ -49,7 +49,7 @@ async fn instance(config: &Config, rate: Rate) -> Arc<RedisLimiter> {
 
 /// What a test machine needs under load is no measure for a time limit.
 fn patient() -> Config {
-    Config { timeout: Span::seconds(5), ..Config::default() }
+    Config { timeout: ConfigDuration::seconds(5), ..Config::default() }
 }
 
 macro_rules! suite {
@@ -82,23 +82,23 @@ async fn a_burst_passes_and_then_it_is_said_when_to_come_back<L: RateLimiter>(op
     let [limiter, other] = open(rate(3, interval)).await;
     let start = Instant::now();
     for _ in 0..3 {
-        assert_eq!(limiter.check(key("key")).await.unwrap(), Verdict::Pass);
+        assert_eq!(limiter.check(key("key")).await.unwrap(), Decision::Allow);
     }
     let asked = Instant::now();
-    let Verdict::Wait(wait) = other.check(key("key")).await.unwrap() else { panic!("the fourth passes") };
+    let Decision::RetryAfter(wait) = other.check(key("key")).await.unwrap() else { panic!("the fourth passes") };
     assert!(wait <= interval && wait + start.elapsed() >= interval, "{wait:?}");
 
     // Refused attempts do not count, so that it is true what was said.
     let said = asked + wait;
     loop {
         match limiter.check(key("key")).await.unwrap() {
-            Verdict::Pass => break,
-            Verdict::Wait(wait) => tokio::time::sleep(wait.min(Duration::from_millis(50))).await,
+            Decision::Allow => break,
+            Decision::RetryAfter(wait) => tokio::time::sleep(wait.min(Duration::from_millis(50))).await,
         }
     }
     assert!(Instant::now() >= said.checked_sub(Duration::from_millis(5)).unwrap());
     assert!(start.elapsed() < Duration::from_secs(30));
-    assert!(matches!(limiter.check(key("key")).await.unwrap(), Verdict::Wait(_)), "one in an interval");
+    assert!(matches!(limiter.check(key("key")).await.unwrap(), Decision::RetryAfter(_)), "one in an interval");
 }
 
 async fn each_key_has_its_own_count<L: RateLimiter>(open: impl AsyncFnOnce(Rate) -> Pair<L>) {
@@ -106,8 +106,8 @@ async fn each_key_has_its_own_count<L: RateLimiter>(open: impl AsyncFnOnce(Rate)
     let clients = ["192.0.2.7", "192.0.2.8", "2001:db8:1:2::1", "2001:db8:1:3::1"].map(|text| text.parse().unwrap());
     let texts = ["a", "b", "a b", "{a}", "", "ключ", "192.0.2.7"].map(key);
     for key in clients.into_iter().map(Key::client).chain(texts) {
-        assert_eq!(limiter.check(key).await.unwrap(), Verdict::Pass, "{key}");
-        assert!(matches!(other.check(key).await.unwrap(), Verdict::Wait(_)), "{key}");
+        assert_eq!(limiter.check(key).await.unwrap(), Decision::Allow, "{key}");
+        assert!(matches!(other.check(key).await.unwrap(), Decision::RetryAfter(_)), "{key}");
     }
 }
 
@@ -125,7 +125,7 @@ async fn no_more_pass_than_the_rate_allows_however_many_callers_retry<L: RateLim
             tokio::spawn(async move {
                 let mut passed = 0;
                 while start.elapsed() < Duration::from_secs(1) {
-                    passed += u32::from(limiter.check(key("key")).await.unwrap() == Verdict::Pass);
+                    passed += u32::from(limiter.check(key("key")).await.unwrap() == Decision::Allow);
                     tokio::task::yield_now().await;
                 }
                 passed
@@ -148,7 +148,7 @@ async fn a_stricter_limit_holds_while_redis_is_unavailable() {
     let redis = Redis::open(&Config { url: server.url().to_owned().into(), ..patient() }).unwrap();
     redis.ready().await;
     let metrics = Metrics::default();
-    let limit = Limits::shared(Arc::new(RedisLimits::new(redis.clone())), &metrics).limit("test", 10);
+    let limit = LimiterFactory::shared(Arc::new(RedisLimits::new(redis.clone())), &metrics).limit("test", 10);
     let passed = async |text: &str| {
         let mut passed = 0;
         for _ in 0..20 {
@@ -184,8 +184,8 @@ async fn a_flood_with_one_key_is_no_flood_for_redis() {
     let (mut passed, mut refused) = (0, 0);
     while start.elapsed() < Duration::from_millis(550) {
         match limiter.check(key("key")).await.unwrap() {
-            Verdict::Pass => passed += 1,
-            Verdict::Wait(_) => refused += 1,
+            Decision::Allow => passed += 1,
+            Decision::RetryAfter(_) => refused += 1,
         }
     }
     assert!(refused > 1000, "{refused} were refused");
@@ -193,8 +193,8 @@ async fn a_flood_with_one_key_is_no_flood_for_redis() {
     let asked = scripts(&redis).await;
     assert!(asked <= 2 * passed + 1, "{passed} passed, {refused} were refused, redis was asked {asked} times");
     // Another key is asked for, and a caller that was told to wait passes afterwards.
-    assert_eq!(limiter.check(key("another")).await.unwrap(), Verdict::Pass);
-    while let Verdict::Wait(wait) = limiter.check(key("key")).await.unwrap() {
+    assert_eq!(limiter.check(key("another")).await.unwrap(), Decision::Allow);
+    while let Decision::RetryAfter(wait) = limiter.check(key("key")).await.unwrap() {
         tokio::time::sleep(wait).await;
     }
 }

@@ -2,13 +2,13 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use drystone_mesh::config::{Secret, Span};
+use drystone_mesh::config::{ConfigDuration, Secret};
 use serde::{Deserialize, Serialize};
 
 use super::servers::Servers;
 
 /// The longest time limit that can be configured.
-const MAX_TIMEOUT: Span = Span::seconds(5);
+const MAX_TIMEOUT: ConfigDuration = ConfigDuration::seconds(5);
 
 /// Where Redis is.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -26,7 +26,7 @@ pub struct Config {
     /// What every key begins with.
     pub prefix: String,
     /// How long a command may take.
-    pub timeout: Span,
+    pub timeout: ConfigDuration,
 }
 
 impl Default for Config {
@@ -37,7 +37,7 @@ impl Default for Config {
             cluster: false,
             ca: PathBuf::new(),
             prefix: "drystone:".to_owned(),
-            timeout: Span::millis(50),
+            timeout: ConfigDuration::millis(50),
         }
     }
 }
@@ -75,8 +75,8 @@ mod tests {
             config.check().unwrap_err()
         };
         assert!(refused(|config| config.prefix = "a{b".to_owned()).contains("redis.prefix"));
-        assert!(refused(|config| config.timeout = Span::seconds(0)).contains("redis.timeout"));
-        assert!(refused(|config| config.timeout = Span::seconds(6)).contains("redis.timeout"));
+        assert!(refused(|config| config.timeout = ConfigDuration::seconds(0)).contains("redis.timeout"));
+        assert!(refused(|config| config.timeout = ConfigDuration::seconds(6)).contains("redis.timeout"));
         for url in ["localhost:6379", "http://:hunter2@localhost", "redis://:hunter2@", "redis://a,redis://b"] {
             let mut config = Config { url: url.to_owned().into(), ..Config::default() };
             let refusal = config.check().unwrap_err();

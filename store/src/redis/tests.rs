@@ -7,7 +7,7 @@ use tokio::time::timeout;
 use super::*;
 use drystone_mesh::{
     clock::Clock,
-    config::{Secret, Span},
+    config::{ConfigDuration, Secret},
     error::{Error, Reason},
     identity::Authority,
 };
@@ -172,7 +172,7 @@ async fn tls_is_spoken_with_a_server_that_the_given_roots_prove() {
     let files = authority.issue("redis").unwrap();
     let server = drystone_backends::Redis::start_with_tls(&files.certificate, &files.key);
 
-    let timeout_of_tests = Span::seconds(5);
+    let timeout_of_tests = ConfigDuration::seconds(5);
     let known = Config { ca: authority.certificate(), timeout: timeout_of_tests, ..config(&server) };
     let redis = Redis::open(&known).unwrap();
     ready(&redis).await;
@@ -191,7 +191,7 @@ async fn tls_is_spoken_with_a_server_that_the_given_roots_prove() {
 async fn a_cluster_is_reached_by_any_of_its_nodes() {
     let server = drystone_backends::RedisCluster::shared();
     let url = server.url().split(',').next().unwrap().to_owned();
-    let timeout = Span::seconds(5);
+    let timeout = ConfigDuration::seconds(5);
     let redis = Redis::open(&Config { url: url.into(), cluster: true, timeout, ..Config::default() }).unwrap();
     ready(&redis).await;
     let script = Script::new("return redis.call('INCR', KEYS[1])");

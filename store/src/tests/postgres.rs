@@ -20,7 +20,7 @@ use super::{
     super::{Address, DatabaseConfig, Either, Failure, OpenError, PoolConfig, PostgresPool, to_mesh_error},
     *,
 };
-use drystone_mesh::{config::Span, error::Reason};
+use drystone_mesh::{config::ConfigDuration, error::Reason};
 
 const BOUND: Duration = Duration::from_secs(20);
 
@@ -79,7 +79,7 @@ async fn an_instance_waits_for_another_that_migrates() {
         .unwrap();
 
     // A statement's time limit is no limit for this.
-    let patient = PoolConfig { statement_timeout: Span::millis(100), ..PoolConfig::default() };
+    let patient = PoolConfig { statement_timeout: ConfigDuration::millis(100), ..PoolConfig::default() };
     let start = tokio::spawn(Db::open(with(database.url(), &patient, None), SECOND));
     tokio::time::sleep(Duration::from_millis(400)).await;
     assert!(!start.is_finished());
@@ -105,7 +105,7 @@ async fn a_server_that_is_not_there_is_named_and_may_come() {
 async fn a_server_that_says_nothing_is_not_waited_for_without_a_bound() {
     let mute = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let url = format!("postgres://ada@{}/mesh", mute.local_addr().unwrap()).parse().unwrap();
-    let hasty = PoolConfig { acquire_timeout: Span::millis(200), ..PoolConfig::default() };
+    let hasty = PoolConfig { acquire_timeout: ConfigDuration::millis(200), ..PoolConfig::default() };
     let error = refusal(with(&url, &hasty, None)).await;
     assert!(error.to_string().contains("does not answer (nothing within 200ms)"), "{error}");
 }
@@ -258,7 +258,7 @@ async fn of_two_that_wait_for_each_other_both_come_through() {
 #[tokio::test]
 async fn a_statement_that_takes_too_long_is_broken_off() {
     let database = database().await;
-    let hasty = PoolConfig { statement_timeout: Span::millis(100), ..PoolConfig::default() };
+    let hasty = PoolConfig { statement_timeout: ConfigDuration::millis(100), ..PoolConfig::default() };
     let db = Db::open(with(database.url(), &hasty, None), FIRST).await.unwrap();
     let error = sqlx::query("SELECT pg_sleep(60)").execute(pool(&db)).await.unwrap_err();
     assert_eq!(to_mesh_error(error).reason(), Reason::Unavailable);
@@ -268,7 +268,7 @@ async fn a_statement_that_takes_too_long_is_broken_off() {
 #[tokio::test]
 async fn more_callers_than_connections_wait_their_turn_and_not_for_ever() {
     let database = database().await;
-    let narrow = PoolConfig { connections: 1, acquire_timeout: Span::millis(300), ..PoolConfig::default() };
+    let narrow = PoolConfig { connections: 1, acquire_timeout: ConfigDuration::millis(300), ..PoolConfig::default() };
     let db = Db::open(with(database.url(), &narrow, None), FIRST).await.unwrap();
     let held = db.begin().await.unwrap();
     let error = to_mesh_error(write(&db, 1, "late").await.unwrap_err());
@@ -369,7 +369,7 @@ async fn a_disk_that_is_full_is_told_as_that() {
 async fn a_server_that_goes_and_comes_back_is_used_again() {
     let server = Postgres::throw_away().await;
     let database = server.database().await;
-    let hasty = PoolConfig { acquire_timeout: Span::millis(300), ..PoolConfig::default() };
+    let hasty = PoolConfig { acquire_timeout: ConfigDuration::millis(300), ..PoolConfig::default() };
     let db = Db::open(with(database.url(), &hasty, None), FIRST).await.unwrap();
     write(&db, 1, "before").await.unwrap();
     let mut transaction = db.begin().await.unwrap();
@@ -466,7 +466,7 @@ async fn connections_into_silence_are_given_up() {
     let (open, is_open) = tokio::sync::watch::channel(true);
     let first = tokio::spawn(relay(listener, server.clone(), is_open));
 
-    let narrow = PoolConfig { connections: 2, acquire_timeout: Span::millis(300), ..PoolConfig::default() };
+    let narrow = PoolConfig { connections: 2, acquire_timeout: ConfigDuration::millis(300), ..PoolConfig::default() };
     let db = Db::open(with(&url, &narrow, None), FIRST).await.unwrap();
     let both = (db.begin().await.unwrap(), db.begin().await.unwrap());
     drop(both);

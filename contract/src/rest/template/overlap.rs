@@ -1,9 +1,8 @@
-//! How two templates stand to each other: whether a path can match both, and which of them is then meant.
+//! Overlap of two templates: whether a path can match both, and which of them is more specific.
 //!
-//! Of two templates that overlap, the more specific one is chosen: a verb beats none, and otherwise the template that
-//! matches nothing but what the other matches too, so that `/v1/users/me` is allowed beside `/v1/users/{id}`. Templates of
-//! which neither is more specific, such as `/v1/{a}/x` and `/v1/y/{b}`, are ambiguous: no reader could tell which of them a path
-//! means. Names of variables make no difference.
+//! Of two overlapping templates the more specific one is used: one with a verb before one without, and otherwise the one
+//! whose paths are a subset of the other's, so that `/v1/users/me` is allowed beside `/v1/users/{id}`. If neither is more
+//! specific, as with `/v1/{a}/x` and `/v1/y/{b}`, they are ambiguous. Names of variables make no difference.
 
 use super::{Segment, Template};
 
@@ -13,13 +12,13 @@ impl Template {
     pub fn overlaps(&self, other: &Self) -> bool {
         match (&self.verb, &other.verb) {
             (Some(own), Some(others)) if own != others => false,
-            (Some(_), None) => self.shapes().iter().any(|shape| meet(shape, &other.pieces())),
+            (Some(_), None) => self.alternatives().iter().any(|alternative| intersects(alternative, &other.matchers())),
             (None, Some(_)) => other.overlaps(self),
-            _ => meet(&self.pieces(), &other.pieces()),
+            _ => intersects(&self.matchers(), &other.matchers()),
         }
     }
 
-    /// Whether this template, and not `other`, is meant by every path that matches both, and there is such a path.
+    /// Whether the templates overlap and this one is more specific than `other`.
     #[must_use]
     pub fn is_more_specific_than(&self, other: &Self) -> bool {
         match (&self.verb, &other.verb) {
@@ -30,64 +29,66 @@ impl Template {
         }
     }
 
-    /// Whether both match a path that neither is the more specific one for.
+    /// Whether the templates overlap and neither is more specific.
     #[must_use]
     pub fn is_ambiguous_with(&self, other: &Self) -> bool {
         self.overlaps(other) && !self.is_more_specific_than(other) && !other.is_more_specific_than(self)
     }
 
-    fn pieces(&self) -> Vec<Piece<'_>> {
-        self.segments.iter().map(Piece::of).collect()
+    fn matchers(&self) -> Vec<Matcher<'_>> {
+        self.segments.iter().map(Matcher::of).collect()
     }
 
-    /// What a whole path has to be, where the verb is read as the end of its last segment.
-    fn shapes(&self) -> Vec<Vec<Piece<'_>>> {
-        let mut pieces = self.pieces();
-        if pieces.pop() != Some(Piece::Rest) {
-            pieces.push(Piece::WithVerb);
-            return vec![pieces];
+    /// The alternatives for a whole path, with the verb as part of the last segment.
+    fn alternatives(&self) -> Vec<Vec<Matcher<'_>>> {
+        let mut matchers = self.matchers();
+        if matchers.pop() != Some(Matcher::MultiWildcard) {
+            matchers.push(Matcher::WithVerb);
+            return vec![matchers];
         }
-        // `**` stands for nothing, so that the verb ends the segment before it, or for one segment at least.
-        let rest = [pieces.as_slice(), &[Piece::Rest, Piece::WithVerb]].concat();
-        if let Some(last) = pieces.last_mut() {
-            *last = Piece::WithVerb;
+        // `**` matches no segment, so that the verb is part of the segment before, or at least one segment.
+        let rest = [matchers.as_slice(), &[Matcher::MultiWildcard, Matcher::WithVerb]].concat();
+        if let Some(last) = matchers.last_mut() {
+            *last = Matcher::WithVerb;
         }
-        vec![pieces, rest]
+        vec![matchers, rest]
     }
 }
 
-/// What a segment of a whole path has to be.
+/// Matches a segment of a whole path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Piece<'t> {
+enum Matcher<'t> {
     Literal(&'t str),
-    One,
-    Rest,
-    /// A text with a colon, which no literal has.
+    Wildcard,
+    MultiWildcard,
+    /// A segment with a colon, which no literal has.
     WithVerb,
 }
 
-impl<'t> Piece<'t> {
+impl<'t> Matcher<'t> {
     fn of(segment: &'t Segment) -> Self {
         match segment {
             Segment::Literal(text) => Self::Literal(text),
-            Segment::One => Self::One,
-            Segment::Rest => Self::Rest,
+            Segment::Wildcard => Self::Wildcard,
+            Segment::MultiWildcard => Self::MultiWildcard,
         }
     }
 
-    /// Whether one segment can be both. Neither is `Rest`.
-    fn fits(self, other: Self) -> bool {
-        self == other || self == Self::One || other == Self::One
+    /// Whether one segment can match both. Neither is `MultiWildcard`.
+    fn intersects(self, other: Self) -> bool {
+        self == other || self == Self::Wildcard || other == Self::Wildcard
     }
 }
 
 /// Whether some path matches both.
-fn meet(left: &[Piece<'_>], right: &[Piece<'_>]) -> bool {
+fn intersects(left: &[Matcher<'_>], right: &[Matcher<'_>]) -> bool {
     match (left.split_first(), right.split_first()) {
         (None, None) => true,
-        (Some((Piece::Rest, after)), _) => meet(after, right) || (!right.is_empty() && meet(left, &right[1..])),
-        (_, Some((Piece::Rest, _))) => meet(right, left),
-        (Some((one, left)), Some((other, right))) => one.fits(*other) && meet(left, right),
+        (Some((Matcher::MultiWildcard, after)), _) => {
+            intersects(after, right) || (!right.is_empty() && intersects(left, &right[1..]))
+        }
+        (_, Some((Matcher::MultiWildcard, _))) => intersects(right, left),
+        (Some((one, left)), Some((other, right))) => one.intersects(*other) && intersects(left, right),
         (None, Some(_)) | (Some(_), None) => false,
     }
 }
@@ -95,8 +96,10 @@ fn meet(left: &[Piece<'_>], right: &[Piece<'_>]) -> bool {
 /// Whether `wide` matches every path that `narrow` matches.
 fn covers(wide: &[Segment], narrow: &[Segment]) -> bool {
     match (wide.split_first(), narrow.split_first()) {
-        (Some((Segment::Rest, _)), _) | (None, None) => true,
-        (Some((Segment::One, wide)), Some((Segment::One | Segment::Literal(_), narrow))) => covers(wide, narrow),
+        (Some((Segment::MultiWildcard, _)), _) | (None, None) => true,
+        (Some((Segment::Wildcard, wide)), Some((Segment::Wildcard | Segment::Literal(_), narrow))) => {
+            covers(wide, narrow)
+        }
         (Some((Segment::Literal(one), wide)), Some((Segment::Literal(other), narrow))) => {
             one == other && covers(wide, narrow)
         }
@@ -205,9 +208,9 @@ mod tests {
         let mut given = path[1..].split('/');
         for segment in &template.segments {
             let is_match = match segment {
-                Segment::Rest => return true,
+                Segment::MultiWildcard => return true,
                 Segment::Literal(text) => given.next() == Some(text),
-                Segment::One => given.next().is_some_and(|text| !text.is_empty()),
+                Segment::Wildcard => given.next().is_some_and(|text| !text.is_empty()),
             };
             if !is_match {
                 return false;
@@ -219,9 +222,9 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(100))]
 
-        /// What is said of two templates is what all short paths show.
+        /// The relations of two templates agree with those of all short paths.
         #[test]
-        fn all_paths_agree(one in template(), other in template()) {
+        fn relations_agree_with_all_short_paths(one in template(), other in template()) {
             let paths = paths();
             let (own, others): (Vec<_>, Vec<_>) =
                 paths.iter().map(|path| (matches(&one, path), matches(&other, path))).unzip();

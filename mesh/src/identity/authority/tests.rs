@@ -1,4 +1,4 @@
-//! What the development CA issues, keeps and refuses.
+//! The development CA.
 
 use std::os::unix::fs::PermissionsExt;
 
@@ -28,18 +28,18 @@ fn svid(files: &IdentityFiles) -> Svid {
 }
 
 #[test]
-fn what_it_issues_is_an_identity_for_a_day() {
+fn an_issued_certificate_is_an_identity_valid_for_a_day() {
     let dir = TempDir::new().unwrap();
     let clock = Clock::system();
     let files = open(dir.path(), &clock).issue("auth").unwrap();
     let identity = Identity::load(&files).unwrap();
     assert_eq!(identity.id().as_str(), "spiffe://drystone.test/service/auth");
-    let life = identity.svid().not_after - clock.now();
-    assert!(TimeDelta::hours(23) < life && life <= TimeDelta::hours(24), "{life}");
+    let lifetime = identity.svid().not_after - clock.now();
+    assert!(TimeDelta::hours(23) < lifetime && lifetime <= TimeDelta::hours(24), "{lifetime}");
 }
 
 #[test]
-fn keys_are_for_their_owner_and_certificates_for_all() {
+fn only_the_owner_can_read_keys_and_everybody_can_read_certificates() {
     let dir = TempDir::new().unwrap();
     let files = open(dir.path(), &Clock::system()).issue("auth").unwrap();
     assert_eq!(mode(&files.key), 0o600);
@@ -66,12 +66,12 @@ fn leaf_and_ca_differ_in_name_and_key_identifier() {
     };
     assert!(key_id(&ca).is_some() && key_id(&leaf).is_some());
     assert_ne!(key_id(&ca), key_id(&leaf));
-    let constraints = leaf.basic_constraints().unwrap().expect("a leaf says that it is no CA");
+    let constraints = leaf.basic_constraints().unwrap().expect("a leaf must have basic constraints");
     assert!(constraints.critical && !constraints.value.ca);
 }
 
 #[test]
-fn opened_again_it_is_the_same_and_still_vouches() {
+fn a_reopened_ca_is_the_same_and_its_certificates_stay_valid() {
     let dir = TempDir::new().unwrap();
     let clock = Clock::system();
     let before = open(dir.path(), &clock).issue("auth").unwrap();
@@ -83,7 +83,7 @@ fn opened_again_it_is_the_same_and_still_vouches() {
 }
 
 #[test]
-fn it_is_made_anew_when_under_two_days_remain() {
+fn the_ca_is_replaced_when_less_than_two_days_remain() {
     let dir = TempDir::new().unwrap();
     let clock = Clock::manual(chrono::Utc::now());
     let day = Duration::from_hours(24);
@@ -105,7 +105,7 @@ fn a_leaf_does_not_outlive_its_ca() {
 }
 
 #[test]
-fn files_that_do_not_fit_together_are_made_anew() {
+fn a_ca_with_corrupt_files_is_replaced() {
     let dir = TempDir::new().unwrap();
     let clock = Clock::system();
     open(dir.path(), &clock);
@@ -116,7 +116,7 @@ fn files_that_do_not_fit_together_are_made_anew() {
 }
 
 #[test]
-fn the_directory_of_another_trust_domain_is_left_alone() {
+fn the_ca_of_another_trust_domain_is_not_overwritten() {
     let dir = TempDir::new().unwrap();
     let clock = Clock::system();
     let root = content(&open(dir.path(), &clock).certificate());
@@ -126,7 +126,7 @@ fn the_directory_of_another_trust_domain_is_left_alone() {
 }
 
 #[test]
-fn a_name_that_is_no_plain_name_is_refused() {
+fn an_invalid_workload_name_is_rejected() {
     let dir = TempDir::new().unwrap();
     let authority = open(dir.path(), &Clock::system());
     for name in ["", "..", "a/b", "../escape"] {
@@ -136,7 +136,7 @@ fn a_name_that_is_no_plain_name_is_refused() {
 }
 
 #[test]
-fn tests_may_ask_for_other_domains_times_and_places() {
+fn options_set_the_trust_domain_the_validity_and_the_directory() {
     let (dir, other) = (TempDir::new().unwrap(), TempDir::new().unwrap());
     let clock = Clock::system();
     let authority = open(dir.path(), &clock);
@@ -151,11 +151,11 @@ fn tests_may_ask_for_other_domains_times_and_places() {
     let files = authority.issue_with(&expired).unwrap();
     assert!(files.certificate.starts_with(other.path()));
     assert_eq!(svid(&files).id.as_str(), "spiffe://other.test/service/auth");
-    assert!(matches!(Identity::load(&files), Err(IdentityError::Unproven { .. })));
+    assert!(matches!(Identity::load(&files), Err(IdentityError::Untrusted { .. })));
 }
 
 #[test]
-fn those_who_start_together_share_one_ca() {
+fn concurrent_starts_share_one_ca() {
     let dir = TempDir::new().unwrap();
     let roots: Vec<_> = std::thread::scope(|scope| {
         let open = || content(&open(dir.path(), &Clock::system()).certificate());
@@ -166,7 +166,7 @@ fn those_who_start_together_share_one_ca() {
 }
 
 #[test]
-fn a_directory_that_cannot_be_used_is_named() {
+fn the_error_names_an_unusable_directory() {
     let dir = TempDir::new().unwrap();
     let file = dir.path().join("file");
     fs::write(&file, "").unwrap();

@@ -1,4 +1,4 @@
-//! Which sets of files are an identity, and what happens to the others.
+//! Loading and replacing identities.
 
 use std::{fs, os::unix::fs::PermissionsExt};
 
@@ -8,22 +8,25 @@ use tempfile::TempDir;
 use super::*;
 use crate::identity::testing::{TestCa, set_validity};
 
-fn set() -> (TempDir, TestCa, IdentityFiles) {
+fn valid_files() -> (TempDir, TestCa, IdentityFiles) {
     let (dir, ca) = (TempDir::new().unwrap(), TestCa::new("drystone.test"));
     let files = ca.leaf("auth", |_| {}).write(dir.path(), &[&ca]);
     (dir, ca, files)
 }
 
-fn refusal(files: &IdentityFiles) -> IdentityError {
+fn load_error(files: &IdentityFiles) -> IdentityError {
     let error = Identity::load(files).unwrap_err();
     let text = error.to_string();
-    assert!(text.contains(&files.certificate.parent().unwrap().display().to_string()), "names no file: {text}");
+    assert!(
+        text.contains(&files.certificate.parent().unwrap().display().to_string()),
+        "does not name the file: {text}"
+    );
     error
 }
 
 #[test]
-fn a_whole_set_is_an_identity() {
-    let (_dir, ca, files) = set();
+fn valid_files_are_loaded() {
+    let (_dir, ca, files) = valid_files();
     let identity = Identity::load(&files).unwrap();
     assert_eq!(identity.id().as_str(), "spiffe://drystone.test/service/auth");
     assert_eq!(identity.trust_domain(), ca.domain);
@@ -32,8 +35,8 @@ fn a_whole_set_is_an_identity() {
 }
 
 #[test]
-fn a_server_gives_nothing_away_that_outlives_the_certificates() {
-    let (_dir, _ca, files) = set();
+fn a_server_issues_no_tickets_and_accepts_no_early_data() {
+    let (_dir, _ca, files) = valid_files();
     let config = Identity::load(&files).unwrap().server_config();
     assert_eq!(config.send_tls13_tickets, 0);
     assert_eq!(config.max_early_data_size, 0);
@@ -43,22 +46,22 @@ fn a_server_gives_nothing_away_that_outlives_the_certificates() {
 }
 
 #[test]
-fn a_missing_file_is_named() {
+fn the_error_names_a_missing_file() {
     for which in 0..3 {
-        let (_dir, _ca, files) = set();
+        let (_dir, _ca, files) = valid_files();
         let path = [&files.certificate, &files.key, &files.bundle][which];
         fs::remove_file(path).unwrap();
-        let error = refusal(&files);
+        let error = load_error(&files);
         assert!(matches!(&error, IdentityError::Read { path: named, .. } if named == path), "{error}");
     }
 }
 
 #[test]
-fn a_file_with_something_else_in_it_is_named() {
+fn the_error_names_a_file_with_the_wrong_content() {
     for which in 0..3 {
-        let (_dir, _ca, files) = set();
+        let (_dir, _ca, files) = valid_files();
         fs::write([&files.certificate, &files.key, &files.bundle][which], "something else").unwrap();
-        match refusal(&files) {
+        match load_error(&files) {
             IdentityError::Content { path, .. } => assert_eq!(&path, [&files.certificate, &files.key][which]),
             IdentityError::Bundle { path, .. } => assert_eq!(path, files.bundle),
             other => panic!("unexpected: {other}"),
@@ -67,64 +70,64 @@ fn a_file_with_something_else_in_it_is_named() {
 }
 
 #[test]
-fn a_key_that_others_may_read_is_refused() {
+fn a_key_that_other_users_can_read_is_rejected() {
     for mode in [0o640, 0o604, 0o660, 0o601] {
-        let (_dir, _ca, files) = set();
+        let (_dir, _ca, files) = valid_files();
         fs::set_permissions(&files.key, fs::Permissions::from_mode(mode)).unwrap();
-        let error = refusal(&files);
+        let error = load_error(&files);
         assert!(matches!(error, IdentityError::ExposedKey { .. }), "{mode:o}: {error}");
         assert!(error.to_string().contains("chmod 600"));
     }
 }
 
 #[test]
-fn an_encrypted_key_is_said_to_be_so() {
+fn an_encrypted_key_is_reported() {
     for pem in [
         "-----BEGIN ENCRYPTED PRIVATE KEY-----\nMIHsMFcGCSqGSIb3DQEFDTBK\n-----END ENCRYPTED PRIVATE KEY-----\n",
         "-----BEGIN EC PRIVATE KEY-----\r\nProc-Type: 4,ENCRYPTED\r\nDEK-Info: AES-128-CBC,00\r\n\r\nMIHs\r\n-----END EC PRIVATE KEY-----\r\n",
     ] {
-        let (_dir, _ca, files) = set();
+        let (_dir, _ca, files) = valid_files();
         fs::write(&files.key, pem).unwrap();
-        let error = refusal(&files);
+        let error = load_error(&files);
         assert!(matches!(error, IdentityError::EncryptedKey { .. }), "{error}");
         assert!(error.to_string().contains("openssl pkey -in") && error.to_string().contains("chmod 600"), "{error}");
     }
 }
 
 #[test]
-fn a_key_of_another_certificate_is_refused() {
-    let (_dir, ca, files) = set();
+fn a_key_of_another_certificate_is_rejected() {
+    let (_dir, ca, files) = valid_files();
     let other = TempDir::new().unwrap();
-    let theirs = ca.leaf("auth", |_| {}).write(other.path(), &[&ca]);
-    let error = refusal(&IdentityFiles { key: theirs.key, ..files });
+    let other_files = ca.leaf("auth", |_| {}).write(other.path(), &[&ca]);
+    let error = load_error(&IdentityFiles { key: other_files.key, ..files });
     assert!(matches!(error, IdentityError::KeyMismatch { .. }), "{error}");
 }
 
 #[test]
-fn an_invalid_certificate_is_refused() {
-    let (dir, ca, _) = set();
+fn a_certificate_that_breaks_the_profile_is_rejected() {
+    let (dir, ca, _) = valid_files();
     let files = ca.leaf("auth", |params| params.key_usages.clear()).write(dir.path(), &[&ca]);
-    let error = refusal(&files);
+    let error = load_error(&files);
     assert!(matches!(error, IdentityError::Profile { source: SvidError::KeyUsage, .. }), "{error}");
 }
 
 #[test]
-fn a_certificate_that_no_peer_would_believe_is_refused() {
-    let (dir, ca, _) = set();
-    let stranger = TestCa::new("drystone.test");
-    let error = refusal(&ca.leaf("auth", |_| {}).write(dir.path(), &[&stranger]));
-    assert!(matches!(error, IdentityError::Unproven { .. }), "{error}");
+fn an_untrusted_or_expired_certificate_is_rejected() {
+    let (dir, ca, _) = valid_files();
+    let other_ca = TestCa::new("drystone.test");
+    let error = load_error(&ca.leaf("auth", |_| {}).write(dir.path(), &[&other_ca]));
+    assert!(matches!(error, IdentityError::Untrusted { .. }), "{error}");
 
     let past = |params: &mut rcgen::CertificateParams| {
         set_validity(params, Utc::now() - TimeDelta::hours(2), Utc::now() - TimeDelta::hours(1));
     };
-    let error = refusal(&ca.leaf("auth", past).write(dir.path(), &[&ca]));
-    assert!(matches!(error, IdentityError::Unproven { .. }), "{error}");
+    let error = load_error(&ca.leaf("auth", past).write(dir.path(), &[&ca]));
+    assert!(matches!(error, IdentityError::Untrusted { .. }), "{error}");
 }
 
 #[test]
-fn a_bad_set_leaves_the_old_one_in_place() {
-    let (_dir, ca, files) = set();
+fn a_failed_replacement_keeps_the_old_credentials() {
+    let (_dir, ca, files) = valid_files();
     let identity = Identity::load(&files).unwrap();
     let (before, config) = (identity.svid(), identity.server_config());
 
@@ -133,15 +136,15 @@ fn a_bad_set_leaves_the_old_one_in_place() {
     let other = TempDir::new().unwrap();
     let user = ca.leaf("user", |_| {}).write(other.path(), &[&ca]);
     let error = identity.replace(&user).unwrap_err();
-    assert!(matches!(error, IdentityError::OtherWorkload { .. }), "{error}");
+    assert!(matches!(error, IdentityError::WorkloadMismatch { .. }), "{error}");
 
     assert_eq!(identity.svid(), before);
     assert!(Arc::ptr_eq(&identity.server_config(), &config));
 }
 
 #[test]
-fn a_good_set_is_seen_by_every_clone() {
-    let (dir, ca, files) = set();
+fn a_replacement_is_visible_to_every_clone() {
+    let (dir, ca, files) = valid_files();
     let identity = Identity::load(&files).unwrap();
     let clone = identity.clone();
     let before = identity.svid();
@@ -151,8 +154,8 @@ fn a_good_set_is_seen_by_every_clone() {
 }
 
 #[test]
-fn a_workload_of_a_domain_without_roots_cannot_be_dialled() {
-    let (_dir, _ca, files) = set();
+fn connecting_to_a_trust_domain_without_roots_is_rejected() {
+    let (_dir, _ca, files) = valid_files();
     let identity = Identity::load(&files).unwrap();
     let error = identity.client_config(&"spiffe://other.test/service/user".parse().unwrap()).unwrap_err();
     assert!(matches!(error, IdentityError::UntrustedDomain(_)), "{error}");

@@ -235,7 +235,7 @@ async fn each_unbelievable_certificate_is_refused_for_its_own_cause() {
     let cases = [
         (other_ca.leaf("edge", |_| {}), Refusal::UnknownIssuer),
         (other_domain.leaf("edge", |_| {}), Refusal::UntrustedDomain),
-        (ca.leaf_of(&other_domain.domain, "edge", |_| {}), Refusal::UntrustedDomain),
+        (ca.leaf_in_domain(&other_domain.domain, "edge", |_| {}), Refusal::UntrustedDomain),
         (ca.leaf("edge", expired), Refusal::OutOfTime),
         (ca.leaf("edge", |params| params.subject_alt_names.clear()), Refusal::NoSvid),
         (ca.leaf("edge", |params| params.extended_key_usages.clear()), Refusal::NoSvid),
@@ -290,7 +290,7 @@ async fn a_client_refuses_a_server_that_is_not_the_one_it_dialled() {
         panic!("unexpected: {error:?}")
     };
     let found = SpiffeId::for_workload(&ca.domain, "auth").unwrap();
-    assert_eq!(cause.0.downcast_ref(), Some(&VerifyError::OtherWorkload { expected: session, found }));
+    assert_eq!(cause.0.downcast_ref(), Some(&VerifyError::UnexpectedWorkload { expected: session, found }));
     assert_eq!(server.refusal().await, Refusal::Distrusted);
 }
 

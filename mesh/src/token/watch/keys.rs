@@ -1,4 +1,4 @@
-//! Keeps a key set like the one that auth publishes.
+//! Keeps the key set in sync with the keys that auth publishes.
 
 use std::time::{Duration, Instant};
 
@@ -14,11 +14,11 @@ use crate::{
     token::{KeySet, PublicKey},
 };
 
-/// When to fetch.
-struct Pace {
-    /// How often without a reason.
+/// The schedule of fetches.
+struct FetchSchedule {
+    /// The time between regular fetches.
     interval: Duration,
-    /// The least time between two fetches, however many tokens name an unknown key: anybody can send those.
+    /// The minimum time between fetches, however many tokens have an unknown `kid`: anybody can send those.
     min_interval: Duration,
     /// How long one fetch may take.
     timeout: Duration,
@@ -27,7 +27,7 @@ struct Pace {
     max_backoff: Duration,
 }
 
-const PACE: Pace = Pace {
+const FETCH_SCHEDULE: FetchSchedule = FetchSchedule {
     interval: Duration::from_mins(1),
     min_interval: Duration::from_secs(5),
     timeout: Duration::from_secs(5),
@@ -35,22 +35,22 @@ const PACE: Pace = Pace {
     max_backoff: Duration::from_secs(5),
 };
 
-/// Fetches the keys at once, then every minute, and sooner when a token names a key that is not there. A fetch that
-/// fails, or that brings no key of use, leaves the set as it is.
+/// Fetches the keys at startup, then every minute, and earlier when a token has an unknown `kid`. A fetch that fails, or
+/// returns no usable key, leaves the set unchanged.
 pub async fn watch_keys<T: Transport>(client: KeyServiceClient<T>, keys: KeySet, stop: CancellationToken) {
-    stop.run_until_cancelled(keep(client, keys, PACE)).await;
+    stop.run_until_cancelled(run(client, keys, FETCH_SCHEDULE)).await;
 }
 
-async fn keep<T: Transport>(mut client: KeyServiceClient<T>, keys: KeySet, pace: Pace) {
-    let mut backoff = Backoff::new(pace.min_backoff, pace.max_backoff);
+async fn run<T: Transport>(mut client: KeyServiceClient<T>, keys: KeySet, schedule: FetchSchedule) {
+    let mut backoff = Backoff::new(schedule.min_backoff, schedule.max_backoff);
     loop {
-        match fetch(&mut client, pace.timeout).await {
-            Ok(found) => {
-                keys.replace(found);
+        match fetch(&mut client, schedule.timeout).await {
+            Ok(fetched) => {
+                keys.replace(fetched);
                 if backoff.succeeded() {
                     tracing::info!("token keys fetched again");
                 }
-                rest(&keys, &pace).await;
+                wait_for_next_fetch(&keys, &schedule).await;
             }
             Err(error) => {
                 let delay = backoff.failed();
@@ -63,24 +63,24 @@ async fn keep<T: Transport>(mut client: KeyServiceClient<T>, keys: KeySet, pace:
     }
 }
 
-/// Waits until the next fetch is due, or wanted and not too soon.
-async fn rest(keys: &KeySet, pace: &Pace) {
-    sleep(pace.min_interval).await;
-    let _ = timeout(pace.interval.saturating_sub(pace.min_interval), keys.wanted()).await;
+/// Waits until the next fetch is due or requested, but at least the minimum interval.
+async fn wait_for_next_fetch(keys: &KeySet, schedule: &FetchSchedule) {
+    sleep(schedule.min_interval).await;
+    let _ = timeout(schedule.interval.saturating_sub(schedule.min_interval), keys.refresh_requested()).await;
 }
 
-async fn fetch<T: Transport>(client: &mut KeyServiceClient<T>, patience: Duration) -> Result<Vec<PublicKey>, Status> {
-    let call = Call::background(Some(Instant::now() + patience));
-    let answer = timeout(patience, client.get_jwks(call.request(GetJwksRequest {})))
+async fn fetch<T: Transport>(client: &mut KeyServiceClient<T>, time_limit: Duration) -> Result<Vec<PublicKey>, Status> {
+    let call = Call::background(Some(Instant::now() + time_limit));
+    let response = timeout(time_limit, client.get_jwks(call.request(GetJwksRequest {})))
         .await
-        .map_err(|_| Status::deadline_exceeded("no answer in time"))??;
-    let keys: Vec<_> = answer.into_inner().keys.iter().filter_map(usable).collect();
-    if keys.is_empty() { Err(Status::not_found("the answer has no key that can be used here")) } else { Ok(keys) }
+        .map_err(|_| Status::deadline_exceeded("the fetch of keys timed out"))??;
+    let keys: Vec<_> = response.into_inner().keys.iter().filter_map(parse_jwk).collect();
+    if keys.is_empty() { Err(Status::not_found("the response has no usable key")) } else { Ok(keys) }
 }
 
-/// A key of a kind that this version does not know must not cost the others.
-fn usable(jwk: &drystone::auth::v1::Jwk) -> Option<PublicKey> {
-    PublicKey::from_jwk(jwk).inspect_err(|error| tracing::warn!(kid = jwk.kid, %error, "token key passed over")).ok()
+/// Skips an unsupported key, so that the others are used.
+fn parse_jwk(jwk: &drystone::auth::v1::Jwk) -> Option<PublicKey> {
+    PublicKey::from_jwk(jwk).inspect_err(|error| tracing::warn!(kid = jwk.kid, %error, "token key ignored")).ok()
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Follows what the session service revokes.
+//! Follows the revocations of the session service.
 
 use std::{sync::Arc, time::Duration};
 
@@ -20,22 +20,22 @@ use crate::{
     token::RevocationView,
 };
 
-/// A stream without a message for so long is given up; the server sends a heartbeat every 2 s.
+/// A stream without a message for this long is closed; the server sends a heartbeat every 2 s.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
-/// The bounds of the backoff between two streams. No longer than it takes until an instance that has recovered is called: a
-/// revoking call there waits for the watchers that are connected.
+/// The bounds of the backoff between streams. At most the time until a recovered instance is called again: a revoking call
+/// there waits only for the connected watchers.
 const MIN_BACKOFF: Duration = Duration::from_millis(50);
 const MAX_BACKOFF: Duration = Duration::from_millis(250);
 
-/// Applies revocations, and acknowledges each only then: a revoking call that waits for the acknowledgement knows
-/// that its tokens are refused here.
+/// Applies revocations, and acknowledges each afterwards: when a revoking call has the acknowledgement, its tokens are
+/// rejected here.
 ///
-/// Every instance of the session service is watched. Each knows of all revocations, and the view is up to date as long
-/// as one of them is connected; but an instance that revokes waits for its own watchers alone.
+/// Every instance of the session service is watched. Each streams all revocations, so the view is up to date as long as
+/// one is connected; but an instance that revokes waits only for its own watchers.
 pub(crate) async fn watch_revocations(instances: Arc<Instances>, view: RevocationView, stop: CancellationToken) {
     let mut current = instances.watch();
     let mut followed: Vec<Arc<Instance>> = Vec::new();
-    // Ends its tasks when it is dropped.
+    // Aborts its tasks on drop.
     let mut followers = JoinSet::new();
     loop {
         let all = current.borrow_and_update().clone();
@@ -52,7 +52,7 @@ pub(crate) async fn watch_revocations(instances: Arc<Instances>, view: Revocatio
     }
 }
 
-/// Follows one instance. After a break it goes on from where it was.
+/// Follows one instance. After a disconnect it resumes at its cursor.
 async fn follow<T: Transport>(client: SessionServiceClient<T>, view: RevocationView) {
     let follower = Follower { client, view, cursor: 0, backoff: Backoff::new(MIN_BACKOFF, MAX_BACKOFF) };
     follower.follow(IDLE_TIMEOUT).await;
@@ -61,7 +61,7 @@ async fn follow<T: Transport>(client: SessionServiceClient<T>, view: RevocationV
 struct Follower<T> {
     client: SessionServiceClient<T>,
     view: RevocationView,
-    /// Everything up to here has been applied.
+    /// Everything up to this cursor has been applied.
     cursor: u64,
     backoff: Backoff,
 }
@@ -69,12 +69,12 @@ struct Follower<T> {
 impl<T: Transport> Follower<T> {
     async fn follow(mut self, idle_timeout: Duration) {
         loop {
-            let error = match self.listen(idle_timeout).await {
+            let error = match self.follow_stream(idle_timeout).await {
                 Ok(()) => Status::unavailable("the stream has ended"),
                 Err(error) => error,
             };
             let delay = self.backoff.failed();
-            // As long as another instance is connected, nothing is missed.
+            // While another instance is connected, no revocation is missed.
             if self.backoff.is_lasting() && !self.view.is_fresh() {
                 tracing::warn!(code = ?error.code(), error = error.message(), cursor = self.cursor, "revocations are not received");
             }
@@ -82,31 +82,31 @@ impl<T: Transport> Follower<T> {
         }
     }
 
-    /// Follows one stream to its end.
-    async fn listen(&mut self, idle_timeout: Duration) -> Result<(), Status> {
-        // Acknowledgements are cumulative, so a slow server only misses ones that a later one covers.
+    /// Follows one stream until it ends.
+    async fn follow_stream(&mut self, idle_timeout: Duration) -> Result<(), Status> {
+        // Acknowledgements are cumulative, so a slow server only misses those that a later one includes.
         let (acknowledge, acknowledged) = watch::channel(WatchRevocationsRequest { cursor: self.cursor });
         let request = Call::background(None).request(WatchStream::new(acknowledged));
-        let answer = in_time(idle_timeout, self.client.watch_revocations(request)).await?;
-        let mut answers = answer.into_inner();
-        while let Some(answer) = in_time(idle_timeout, answers.message()).await? {
-            self.view.apply(&answer.revocations);
+        let response = with_timeout(idle_timeout, self.client.watch_revocations(request)).await?;
+        let mut updates = response.into_inner();
+        while let Some(update) = with_timeout(idle_timeout, updates.message()).await? {
+            self.view.apply(&update.revocations);
             if self.backoff.succeeded() {
-                tracing::info!(cursor = answer.cursor, "revocations are received again");
+                tracing::info!(cursor = update.cursor, "revocations are received again");
             }
-            if answer.cursor < self.cursor {
-                // The server has lost its history and counts anew: hear all of it.
+            if update.cursor < self.cursor {
+                // The server has lost its history and restarted its cursor: read everything again.
                 self.cursor = 0;
                 return Err(Status::aborted("the server's cursor went backwards"));
             }
-            self.cursor = answer.cursor;
+            self.cursor = update.cursor;
             acknowledge.send_replace(WatchRevocationsRequest { cursor: self.cursor });
         }
         Ok(())
     }
 }
 
-async fn in_time<R>(limit: Duration, work: impl Future<Output = Result<R, Status>>) -> Result<R, Status> {
+async fn with_timeout<R>(limit: Duration, work: impl Future<Output = Result<R, Status>>) -> Result<R, Status> {
     timeout(limit, work).await.map_err(|_| Status::deadline_exceeded("no message within the idle timeout"))?
 }
 

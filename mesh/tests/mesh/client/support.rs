@@ -34,7 +34,7 @@ use drystone_mesh::{
     node::Node,
     server::{Server, ServerLimits},
     telemetry::Metrics,
-    token::{KeySet, RevocationView, Verifier, VerifierConfig},
+    token::{KeySet, RevocationView, TokenVerifier, TokenVerifierConfig},
 };
 use tempfile::TempDir;
 use tokio::{
@@ -276,11 +276,11 @@ fn dialer(
 async fn instance(name: &'static str, identity: Identity) -> Instance {
     let (clock, health, metrics, stop) =
         (Clock::system(), Health::new(), Metrics::new(&contracts()), CancellationToken::new());
-    let tokens = VerifierConfig::new("https://mesh.example", "drystone");
+    let tokens = TokenVerifierConfig::new("https://mesh.example", "drystone");
     let revocations = RevocationView::new(clock.clone());
     let node = Node {
         name: "user",
-        verifier: Verifier::new(tokens, KeySet::new(), revocations, clock.clone()),
+        verifier: TokenVerifier::new(tokens, KeySet::new(), revocations, clock.clone()),
         dialer: dialer("user", identity.clone(), Vec::new(), &health, &metrics, &stop),
         identity,
         contracts: contracts(),

@@ -23,7 +23,7 @@ use drystone_mesh::{
     node::Node,
     server::{Server, ServerLimits},
     telemetry::Metrics,
-    token::{KeySet, RevocationView, Verifier, VerifierConfig},
+    token::{KeySet, RevocationView, TokenVerifier, TokenVerifierConfig},
 };
 use tempfile::TempDir;
 use tokio::{net::TcpListener, sync::Notify, task::JoinHandle};
@@ -198,10 +198,10 @@ impl World {
 fn node(identity: Identity, clock: Clock, peers: Peers, stop: &CancellationToken, tasks: &TaskTracker) -> Node {
     let health = Health::new();
     let revocations = RevocationView::new(clock.clone());
-    let tokens = VerifierConfig::new("https://mesh.example", "drystone");
+    let tokens = TokenVerifierConfig::new("https://mesh.example", "drystone");
     Node {
         name: "user",
-        verifier: Verifier::new(tokens, KeySet::new(), revocations, clock.clone()),
+        verifier: TokenVerifier::new(tokens, KeySet::new(), revocations, clock.clone()),
         dialer: dialer("user", identity.clone(), peers, stop, tasks),
         identity,
         contracts: contracts(),

@@ -12,9 +12,9 @@ use drystone::{
 use drystone_mesh::{
     call::{Call, Client, Parts, new_request_id},
     clock::Clock,
-    limit::Limits,
+    limit::LimiterFactory,
     telemetry::{Metrics, TraceContext},
-    token::{KeySet, Principal, PublicKey, RevocationView, Verifier, VerifierConfig},
+    token::{KeySet, Principal, PublicKey, RevocationView, TokenVerifier, TokenVerifierConfig},
 };
 use drystone_store::Db;
 use tempfile::TempDir;
@@ -66,8 +66,9 @@ impl Fixture {
         attempts: Option<u32>,
     ) -> Self {
         let metrics = Metrics::default();
-        let attempts = attempts
-            .map_or_else(AttemptLimits::none, |sign_ins| AttemptLimits::new(&Limits::in_process(&metrics), sign_ins));
+        let attempts = attempts.map_or_else(AttemptLimits::none, |sign_ins| {
+            AttemptLimits::new(&LimiterFactory::in_process(&metrics), sign_ins)
+        });
         let db = Db::open(&directory.path().join("auth.db"), MIGRATIONS).await.unwrap();
         let store: AuthStore = AuthStore::new(db);
         let service = Service::assemble(
@@ -148,10 +149,10 @@ impl Fixture {
     pub(super) async fn verify(&self, jwt: &str) -> Arc<Principal> {
         let keys = KeySet::new();
         keys.replace(self.jwks().await.iter().map(|jwk| PublicKey::from_jwk(jwk).unwrap()).collect());
-        let config = VerifierConfig::new(ISSUER, AUDIENCE);
+        let config = TokenVerifierConfig::new(ISSUER, AUDIENCE);
         let view = RevocationView::new(self.clock.clone());
         view.apply(&[]);
-        Verifier::new(config, keys, view, self.clock.clone()).verify(jwt).unwrap()
+        TokenVerifier::new(config, keys, view, self.clock.clone()).verify(jwt).unwrap()
     }
 
     pub(super) async fn jwks(&self) -> Vec<drystone::auth::v1::Jwk> {
@@ -169,7 +170,7 @@ pub(super) fn cheap() -> Config {
     Config {
         password: PasswordConfig { memory_kib: 64, iterations: 1, parallelism: 1 },
         hashing: HashingConfig { threads: 2, queue_per_thread: 64 },
-        property_claims_timeout: drystone_mesh::config::Span::millis(50),
+        property_claims_timeout: drystone_mesh::config::ConfigDuration::millis(50),
         ..Config::default()
     }
 }

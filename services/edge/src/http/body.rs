@@ -239,7 +239,7 @@ fn is_json(content_type: &str) -> bool {
 mod tests {
     use std::{collections::VecDeque, convert::Infallible, time::Duration};
 
-    use drystone_mesh::{config::Span, error::reason_of};
+    use drystone_mesh::{config::ConfigDuration, error::reason_of};
     use http_body_util::{Full, StreamBody};
 
     use super::*;
@@ -309,7 +309,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_slow_body_is_not_waited_for() {
-        let intake = intake(&Config { body_time: Span::millis(50), ..Config::default() });
+        let intake = intake(&Config { body_time: ConfigDuration::millis(50), ..Config::default() });
         let before = Instant::now();
         let endless = StreamBody::new(futures_util::stream::pending::<Result<http_body::Frame<Bytes>, Infallible>>());
         let refused = intake.read(&headers(), endless).await.unwrap_err();

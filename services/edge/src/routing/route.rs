@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-pub(crate) use drystone::contract::rest::Body as BodyMapping;
+pub(crate) use drystone::contract::rest::BodyMapping;
 use drystone::contract::{
     Contract, Contracts, Deadline, Method,
     rest::{Binding, FieldPath, Template},
@@ -63,7 +63,7 @@ impl Route {
 /// [`RouteError`] for the first that cannot be served as it is written.
 pub(crate) fn read(contracts: &Contracts) -> Result<Vec<Route>, RouteError> {
     let mut routes = Vec::new();
-    for contract in contracts.each() {
+    for contract in contracts.contracts() {
         let output_only = Arc::new(mask::output_only(contract.pool()));
         for method in contract.methods() {
             for binding in &method.rest {

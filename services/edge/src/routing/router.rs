@@ -127,8 +127,8 @@ impl<T: Copy> Router<T> {
         for segment in &template.segments {
             match segment {
                 Segment::Literal(text) => node = node.child(text),
-                Segment::One => node = node.one.get_or_insert_with(|| Box::new(Node::new())),
-                Segment::Rest => takes_rest = true,
+                Segment::Wildcard => node = node.one.get_or_insert_with(|| Box::new(Node::new())),
+                Segment::MultiWildcard => takes_rest = true,
             }
         }
         let served = if takes_rest { &mut node.rest } else { &mut node.here };
@@ -351,9 +351,9 @@ mod tests {
         let mut given = path.split('/');
         for segment in &template.segments {
             let is_match = match segment {
-                Segment::Rest => return true,
+                Segment::MultiWildcard => return true,
                 Segment::Literal(text) => given.next() == Some(text),
-                Segment::One => given.next().is_some_and(|text| !text.is_empty()),
+                Segment::Wildcard => given.next().is_some_and(|text| !text.is_empty()),
             };
             if !is_match {
                 return false;

@@ -41,7 +41,7 @@ impl MaskRule {
         let mask = input.get_field_by_name(NAME)?;
         let mask_message = mask.kind().as_message().filter(|kind| kind.full_name() == FIELD_MASK)?.clone();
         let message = body.kind().as_message().filter(|_| !body.is_list() && !body.is_map())?.clone();
-        let from_path = variables.iter().filter(|variable| variable.begins_with(body)).map(|variable| {
+        let from_path = variables.iter().filter(|variable| variable.starts_with(body)).map(|variable| {
             let steps: Vec<&str> = variable.steps().skip(1).map(FieldDescriptor::name).collect();
             steps.join(".")
         });

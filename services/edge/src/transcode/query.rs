@@ -49,7 +49,7 @@ fn find(route: &Route, name: &str) -> Result<FieldPath> {
     }
     let field = FieldPath::resolve(&route.input, name, Spelling::Json)
         .ok_or_else(|| refuse(name, json::unknown(&route.input)))?;
-    if route.body_field().is_some_and(|body| field.begins_with(body)) {
+    if route.body_field().is_some_and(|body| field.starts_with(body)) {
         return Err(refuse(name, "belongs into the body"));
     }
     if route.variables.iter().any(|variable| field.is_within(variable) || variable.is_within(&field)) {
@@ -64,7 +64,7 @@ fn find(route: &Route, name: &str) -> Result<FieldPath> {
 fn put(field: &FieldPath, request: &mut DynamicMessage, name: &str, value: &str) -> Result<()> {
     let leaf = field.leaf();
     let parsed = text::parse(leaf, value).ok_or_else(|| refuse(name, format!("must be {}", text::expected(leaf))))?;
-    if let Some(rival) = field.rival(request) {
+    if let Some(rival) = field.conflicting_oneof_member(request) {
         return Err(refuse(name, format!("cannot be given together with {}", rival.json_name())));
     }
     // The way there is made of messages, or `find` would not have found it.

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use drystone_edge::Config;
 use drystone_mesh::{
-    config::Span,
+    config::ConfigDuration,
     error::{Error, Reason},
 };
 use drystone_tests::fixture;
@@ -145,7 +145,7 @@ async fn an_answer_that_json_cannot_say_is_our_failure() {
 #[tokio::test]
 async fn a_service_that_does_not_answer_is_not_waited_for() {
     let never = || FakeBackend::new(Arc::new(|_| Box::pin(std::future::pending())));
-    let config = Config { deadline: Span::millis(50), ..Config::default() };
+    let config = Config { deadline: ConfigDuration::millis(50), ..Config::default() };
     let edge = Edge::over(never(), config).await;
     let reply = edge.ask("GET /v1/things", "").await;
     assert_eq!((reply.status, reply.reason().as_str()), (504, "DEADLINE_EXCEEDED"));
@@ -159,7 +159,7 @@ async fn a_service_that_does_not_answer_is_not_waited_for() {
 async fn an_rpc_is_not_waited_for_longer_than_its_contract_says() {
     let never = FakeBackend::new(Arc::new(|_| Box::pin(std::future::pending())));
     // Longer than any test waits for an answer.
-    let config = Config { deadline: Span::seconds(3600), ..Config::default() };
+    let config = Config { deadline: ConfigDuration::seconds(3600), ..Config::default() };
     let edge = Edge::over(never, config).await;
     for request in ["GET /v1/hurry", "GET /v1/hurry\ngrpc-timeout: 1H"] {
         let reply = edge.ask(request, "").await;

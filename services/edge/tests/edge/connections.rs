@@ -4,7 +4,7 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use drystone_edge::Config;
-use drystone_mesh::config::Span;
+use drystone_mesh::config::ConfigDuration;
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::{net::TcpStream, sync::Notify, time::timeout};
@@ -84,7 +84,7 @@ async fn a_body_that_is_much_too_large_ends_its_connection_with_an_answer() {
 
 #[tokio::test]
 async fn a_body_that_does_not_arrive_is_answered_in_time() {
-    let config = Config { body_time: Span::millis(50), ..Config::default() };
+    let config = Config { body_time: ConfigDuration::millis(50), ..Config::default() };
     let edge = Edge::over(FakeBackend::echo(), config).await;
     let mut client = edge.client().await;
     client.send(b"POST /v1/things HTTP/1.1\r\nhost: edge\r\ncontent-length: 10\r\n\r\n{").await;
@@ -104,7 +104,7 @@ async fn a_chunk_that_is_none_is_answered() {
 
 #[tokio::test]
 async fn a_connection_without_request_is_closed() {
-    let config = Config { request_time: Span::millis(50), ..Config::default() };
+    let config = Config { request_time: ConfigDuration::millis(50), ..Config::default() };
     let edge = Edge::over(FakeBackend::echo(), config).await;
     for start in ["", "P", "PRI * HTTP/2.0\r\n", "GET /v1/things HTTP/1.1\r\nx: "] {
         let mut client = edge.client().await;
@@ -121,7 +121,7 @@ async fn a_connection_without_request_is_closed() {
 
 #[tokio::test]
 async fn a_connection_that_waits_too_long_between_requests_is_closed() {
-    let config = Config { idle_time: Span::millis(50), ..Config::default() };
+    let config = Config { idle_time: ConfigDuration::millis(50), ..Config::default() };
     let edge = Edge::over(FakeBackend::echo(), config).await;
     let mut client = edge.client().await;
     assert_eq!(client.ask("GET /health", "").await.status, 200);
@@ -189,7 +189,7 @@ async fn a_stop_hears_out_whoever_has_just_connected() {
 #[tokio::test]
 async fn a_stop_cuts_what_does_not_end() {
     let never = FakeBackend::new(Arc::new(|_| Box::pin(std::future::pending())));
-    let config = Config { stop_time: Span::millis(20), ..Config::default() };
+    let config = Config { stop_time: ConfigDuration::millis(20), ..Config::default() };
     let edge = Edge::over(never, config).await;
     let mut busy = edge.client().await;
     busy.send(&client::write("GET /v1/things/one", b"")).await;

@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use drystone::contract::{Contracts, EncodedContract};
 use drystone_edge::{Config, RequestLimit, Service};
-use drystone_mesh::{health::Health, limit::Limits, telemetry::Metrics};
+use drystone_mesh::{health::Health, limit::LimiterFactory, telemetry::Metrics};
 use drystone_tests::fixture;
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
@@ -72,7 +72,7 @@ impl Edge {
         per_minute: u32,
     ) -> Self {
         let (health, metrics, stop) = (Health::new(), Metrics::default(), CancellationToken::new());
-        let limit = RequestLimit::new(&Limits::in_process(&metrics), per_minute);
+        let limit = RequestLimit::new(&LimiterFactory::in_process(&metrics), per_minute);
         let service = Service::over(&contracts, |_| Ok(channel.clone()), &health, &metrics, config, limit).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

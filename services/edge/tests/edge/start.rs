@@ -48,5 +48,5 @@ fn the_contract_of_drystone_can_be_served() {
 fn the_path_of_the_edge_itself_is_taken() {
     assert_eq!(fault("/v1/x"), "none");
     let fault = fault("/health");
-    assert!(fault.contains("acme.fixture.v1.S.Do") && fault.contains("the edge's own health"), "{fault}");
+    assert!(fault.contains("acme.fixture.v1.S.Do") && fault.contains("reserved for the health of the edge"), "{fault}");
 }

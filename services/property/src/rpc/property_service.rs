@@ -55,7 +55,8 @@ impl PropertyService for Service {
         let message = request.into_inner();
         let page = Page::parse(LIST, message.page_size, &message.page_token)?;
         let properties = self.store.list(call.principal()?.user_id, &page).await?;
-        let (properties, next_page_token) = page::cut(LIST, properties, page.size, |property: &Property| property.id);
+        let (properties, next_page_token) =
+            page::paginate(LIST, properties, page.size, |property: &Property| property.id);
         let properties = properties.into_iter().map(Message::from).collect();
         Ok(Response::new(ListPropertiesResponse { properties, next_page_token }))
     }
@@ -109,7 +110,7 @@ fn parse_change(property: Message, wanted: &BTreeSet<&str>) -> Result<Change, Me
             .then(|| valid("property.labels", Labels::parse(labels)))
             .transpose()?,
     };
-    if change == Change::default() { Err(mask::nothing(&CHANGEABLE)) } else { Ok(change) }
+    if change == Change::default() { Err(mask::no_changes(&CHANGEABLE)) } else { Ok(change) }
 }
 
 fn valid<T>(field: &'static str, parsed: Result<T, impl ToString>) -> Result<T, MeshError> {

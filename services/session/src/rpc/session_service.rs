@@ -53,7 +53,7 @@ impl SessionService for Service {
         let ListSessionsRequest { page_size, page_token } = request.into_inner();
         let page = Page::parse(LIST, page_size, &page_token)?;
         let sessions = self.sessions.list(user.user_id, &page).await?;
-        let (sessions, next_page_token) = page::cut(LIST, sessions, page.size, |session| session.id);
+        let (sessions, next_page_token) = page::paginate(LIST, sessions, page.size, |session| session.id);
         let sessions = sessions.into_iter().map(|session| message_of(session, Some(user.session_id))).collect();
         Ok(Response::new(ListSessionsResponse { sessions, next_page_token }))
     }

@@ -15,7 +15,7 @@ use drystone::session::v1::{
 use drystone_backends::Redis as Server;
 use drystone_mesh::{
     clock::Clock,
-    config::Span,
+    config::ConfigDuration,
     error::{Reason, reason_of},
     telemetry::Metrics,
 };
@@ -143,17 +143,25 @@ fn users(answer: &WatchRevocationsResponse) -> Vec<Uuid> {
 
 fn redis_config(server: &Server, prefix: &str) -> redis::Config {
     let url = server.url().to_owned().into();
-    redis::Config { url, prefix: prefix.to_owned(), timeout: Span::millis(500), ..redis::Config::default() }
+    redis::Config { url, prefix: prefix.to_owned(), timeout: ConfigDuration::millis(500), ..redis::Config::default() }
 }
 
 /// With as few signs of life as may be: what comes sooner has come through Redis.
 fn quiet() -> Config {
-    Config { heartbeat: Span::seconds(5), acknowledgement_timeout: Span::millis(100), ..Config::default() }
+    Config {
+        heartbeat: ConfigDuration::seconds(5),
+        acknowledgement_timeout: ConfigDuration::millis(100),
+        ..Config::default()
+    }
 }
 
 /// As a service has it, with more signs of life.
 fn lively() -> Config {
-    Config { heartbeat: Span::millis(100), acknowledgement_timeout: Span::millis(100), ..Config::default() }
+    Config {
+        heartbeat: ConfigDuration::millis(100),
+        acknowledgement_timeout: ConfigDuration::millis(100),
+        ..Config::default()
+    }
 }
 
 async fn until<T>(mut condition: impl AsyncFnMut() -> Option<T>) -> T {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use chrono::TimeDelta;
 use drystone_backends::Postgres;
-use drystone_mesh::{clock::Clock, config::Span};
+use drystone_mesh::{clock::Clock, config::ConfigDuration};
 use drystone_session::{
     FIRST_COUNTER, Lifetimes, MIGRATIONS, NewSession, RedisStore, Rotation, SessionStore, SqlStore,
 };
@@ -82,7 +82,7 @@ async fn postgres_gives_one_successor_to_all_who_refresh_at_once() {
 async fn redis_gives_one_successor_to_all_who_refresh_at_once() {
     let server = drystone_backends::Redis::shared();
     let url = server.url().to_owned().into();
-    let config = Config { url, prefix: server.prefix(), timeout: Span::seconds(5), ..Config::default() };
+    let config = Config { url, prefix: server.prefix(), timeout: ConfigDuration::seconds(5), ..Config::default() };
     let open = async || {
         let redis = Redis::open(&config).unwrap();
         redis.ready().await;

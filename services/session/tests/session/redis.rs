@@ -6,7 +6,7 @@ use std::sync::Arc;
 use chrono::TimeDelta;
 use drystone_mesh::{
     clock::{Clock, Timestamp},
-    config::Span,
+    config::ConfigDuration,
     page::Page,
 };
 use drystone_session::{
@@ -32,7 +32,7 @@ impl Place {
     async fn new() -> Self {
         let server = drystone_backends::Redis::shared();
         let url = server.url().to_owned().into();
-        let config = Config { url, prefix: server.prefix(), timeout: Span::seconds(5), ..Config::default() };
+        let config = Config { url, prefix: server.prefix(), timeout: ConfigDuration::seconds(5), ..Config::default() };
         let redis = connect(&config).await;
         Self { config, redis }
     }

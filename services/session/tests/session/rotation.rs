@@ -3,7 +3,7 @@
 
 use chrono::{DateTime, TimeDelta};
 use drystone_backends::Postgres;
-use drystone_mesh::{clock::Timestamp, config::Span, page::Page};
+use drystone_mesh::{clock::Timestamp, config::ConfigDuration, page::Page};
 use drystone_session::{
     FIRST_COUNTER, Lifetimes, MIGRATIONS, NewSession, RedisStore, Rotation, SessionStore, SqlStore,
 };
@@ -185,7 +185,7 @@ fn redis_follows_the_model_whatever_happens() {
     let runtime = Runtime::new().unwrap();
     let server = drystone_backends::Redis::shared();
     let url = server.url().to_owned().into();
-    let config = Config { url, prefix: server.prefix(), timeout: Span::seconds(5), ..Config::default() };
+    let config = Config { url, prefix: server.prefix(), timeout: ConfigDuration::seconds(5), ..Config::default() };
     let redis = runtime.block_on(async {
         let redis = Redis::open(&config).unwrap();
         redis.ready().await;

@@ -20,7 +20,7 @@ use drystone::session::v1::{
 use drystone_mesh::{
     call::{Call, Client, Parts, new_request_id},
     clock::Clock,
-    config::Span,
+    config::ConfigDuration,
     error::{Reason, reason_of},
     telemetry::{Metrics, TraceContext},
     time::{from_proto, to_proto},
@@ -201,7 +201,7 @@ fn directory() -> TempDir {
     tempfile::tempdir().unwrap()
 }
 
-fn patient(timeout: Span) -> Config {
+fn patient(timeout: ConfigDuration) -> Config {
     Config { acknowledgement_timeout: timeout, ..Config::default() }
 }
 

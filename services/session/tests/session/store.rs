@@ -4,7 +4,7 @@ use std::{collections::HashSet, sync::Arc};
 
 use chrono::{DateTime, TimeDelta};
 use drystone_backends::{Database, Postgres, RedisCluster};
-use drystone_mesh::{clock::Timestamp, config::Span, page::Page};
+use drystone_mesh::{clock::Timestamp, config::ConfigDuration, page::Page};
 use drystone_session::{
     Ended, FIRST_COUNTER, Lifetimes, MIGRATIONS, NewSession, RedisStore, Revocation, Rotation, Scope, Session,
     SessionStore, SqlStore, Swept,
@@ -399,7 +399,7 @@ async fn open_redis_cluster() -> (Store, ()) {
 
 /// What a test machine needs under load is no measure for a time limit.
 async fn redis_store(config: Config) -> Store {
-    let redis = Redis::open(&Config { timeout: Span::seconds(5), ..config }).unwrap();
+    let redis = Redis::open(&Config { timeout: ConfigDuration::seconds(5), ..config }).unwrap();
     redis.ready().await;
     Arc::new(RedisStore::new(redis))
 }

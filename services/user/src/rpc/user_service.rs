@@ -84,7 +84,7 @@ impl UserService for Service {
         permission::may_write(call.principal()?, id)?;
         let wanted = mask::paths(update_mask.as_ref(), &CHANGEABLE)?;
         if wanted.is_empty() && user.display_name.is_empty() {
-            return Err(mask::nothing(&CHANGEABLE).into());
+            return Err(mask::no_changes(&CHANGEABLE).into());
         }
         let name = parse_name("user.display_name", &user.display_name)?;
         let version = etag::parse(&user.etag)?;
@@ -96,7 +96,7 @@ impl UserService for Service {
         let message = request.into_inner();
         let page = Page::parse(LIST, message.page_size, &message.page_token)?;
         let accounts = self.store.list(&page).await?;
-        let (accounts, next_page_token) = page::cut(LIST, accounts, page.size, |account: &Account| account.id);
+        let (accounts, next_page_token) = page::paginate(LIST, accounts, page.size, |account: &Account| account.id);
         let users = accounts.into_iter().map(User::from).collect();
         Ok(Response::new(ListUsersResponse { users, next_page_token }))
     }

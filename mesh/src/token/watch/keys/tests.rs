@@ -13,22 +13,22 @@ use tonic::{Request, Response};
 use super::*;
 use crate::token::testing::Signer;
 
-const SOON: Duration = Duration::from_millis(1);
-const NEVER: Duration = Duration::from_hours(1);
-const BOUND: Duration = Duration::from_secs(20);
+const SHORT: Duration = Duration::from_millis(1);
+const LONG: Duration = Duration::from_hours(1);
+const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Answers what it is told to, and counts how often it was asked.
+/// Returns a configured response, and counts requests.
 #[derive(Clone)]
-struct FakeKeys {
-    answer: Arc<Mutex<Result<Vec<Jwk>, Status>>>,
-    asked: watch::Sender<u64>,
+struct FakeKeyService {
+    response: Arc<Mutex<Result<Vec<Jwk>, Status>>>,
+    requests: watch::Sender<u64>,
 }
 
 #[tonic::async_trait]
-impl KeyService for FakeKeys {
+impl KeyService for FakeKeyService {
     async fn get_jwks(&self, _: Request<GetJwksRequest>) -> Result<Response<JwkSet>, Status> {
-        self.asked.send_modify(|times| *times += 1);
-        let keys = self.answer.lock().unwrap().clone()?;
+        self.requests.send_modify(|count| *count += 1);
+        let keys = self.response.lock().unwrap().clone()?;
         Ok(Response::new(JwkSet { keys }))
     }
 
@@ -40,121 +40,134 @@ impl KeyService for FakeKeys {
     }
 }
 
-impl FakeKeys {
-    fn new(answer: Result<Vec<Jwk>, Status>) -> Self {
-        Self { answer: Arc::new(Mutex::new(answer)), asked: watch::Sender::new(0) }
+impl FakeKeyService {
+    fn new(response: Result<Vec<Jwk>, Status>) -> Self {
+        Self { response: Arc::new(Mutex::new(response)), requests: watch::Sender::new(0) }
     }
 
     fn client(&self) -> KeyServiceClient<KeyServiceServer<Self>> {
         KeyServiceClient::new(KeyServiceServer::new(self.clone()))
     }
 
-    fn answers(&self, answer: Result<Vec<Jwk>, Status>) {
-        *self.answer.lock().unwrap() = answer;
+    fn set_response(&self, response: Result<Vec<Jwk>, Status>) {
+        *self.response.lock().unwrap() = response;
     }
 
-    /// Waits until two more questions have come: the first may have been on its way, the outcome of the second's
-    /// forerunner is in place.
-    async fn asked_twice_more(&self) {
-        let mut asked = self.asked.subscribe();
-        let aim = *asked.borrow() + 2;
-        timeout(BOUND, asked.wait_for(|times| *times >= aim)).await.unwrap().unwrap();
+    /// Waits for two more requests: the first may have started before the call, and when the second arrives the response
+    /// to the first has been applied.
+    async fn two_more_requests(&self) {
+        let mut requests = self.requests.subscribe();
+        let target = *requests.borrow() + 2;
+        timeout(TEST_TIMEOUT, requests.wait_for(|count| *count >= target)).await.unwrap().unwrap();
     }
 
-    fn watched(&self, keys: &KeySet, every: Duration) -> Watching {
-        let pace = Pace { interval: every, min_interval: SOON, timeout: BOUND, min_backoff: SOON, max_backoff: SOON };
-        Watching(tokio::spawn(keep(self.client(), keys.clone(), pace)))
+    fn watch(&self, keys: &KeySet, every: Duration) -> WatchTask {
+        let schedule = FetchSchedule {
+            interval: every,
+            min_interval: SHORT,
+            timeout: TEST_TIMEOUT,
+            min_backoff: SHORT,
+            max_backoff: SHORT,
+        };
+        WatchTask(tokio::spawn(run(self.client(), keys.clone(), schedule)))
     }
 }
 
-struct Watching(JoinHandle<()>);
+struct WatchTask(JoinHandle<()>);
 
-impl Drop for Watching {
+impl Drop for WatchTask {
     fn drop(&mut self) {
         self.0.abort();
     }
 }
 
-async fn holds(keys: &KeySet, kid: &str) {
+async fn wait_for_key(keys: &KeySet, kid: &str) {
     let found = async {
         while keys.get(kid).is_none() {
-            sleep(SOON).await;
+            sleep(SHORT).await;
         }
     };
-    timeout(BOUND, found).await.unwrap();
+    timeout(TEST_TIMEOUT, found).await.unwrap();
 }
 
 #[tokio::test]
-async fn keys_are_fetched_at_once_and_a_stop_ends_the_watch() {
-    let (fake, keys, stop) = (FakeKeys::new(Ok(vec![Signer::new("1").jwk()])), KeySet::new(), CancellationToken::new());
-    let watching = tokio::spawn(watch_keys(fake.client(), keys.clone(), stop.clone()));
-    timeout(BOUND, keys.loaded()).await.unwrap();
+async fn keys_are_fetched_at_startup_and_shutdown_ends_the_watch() {
+    let (fake, keys, stop) =
+        (FakeKeyService::new(Ok(vec![Signer::new("1").jwk()])), KeySet::new(), CancellationToken::new());
+    let watch_task = tokio::spawn(watch_keys(fake.client(), keys.clone(), stop.clone()));
+    timeout(TEST_TIMEOUT, keys.loaded()).await.unwrap();
     assert!(keys.get("1").is_some());
     stop.cancel();
-    timeout(BOUND, watching).await.unwrap().unwrap();
+    timeout(TEST_TIMEOUT, watch_task).await.unwrap().unwrap();
 }
 
 #[tokio::test]
-async fn a_key_that_comes_later_is_found_in_time_and_one_that_goes_is_dropped() {
-    let (fake, keys) = (FakeKeys::new(Ok(vec![Signer::new("1").jwk()])), KeySet::new());
-    let _watching = fake.watched(&keys, SOON);
-    holds(&keys, "1").await;
-    fake.answers(Ok(vec![Signer::new("2").jwk()]));
-    holds(&keys, "2").await;
+async fn added_keys_are_fetched_and_removed_keys_are_dropped() {
+    let (fake, keys) = (FakeKeyService::new(Ok(vec![Signer::new("1").jwk()])), KeySet::new());
+    let _watch = fake.watch(&keys, SHORT);
+    wait_for_key(&keys, "1").await;
+    fake.set_response(Ok(vec![Signer::new("2").jwk()]));
+    wait_for_key(&keys, "2").await;
     assert!(keys.get("1").is_none());
 }
 
 #[tokio::test]
-async fn a_token_with_an_unknown_key_brings_a_fetch_forward() {
-    let (fake, keys) = (FakeKeys::new(Ok(vec![Signer::new("1").jwk()])), KeySet::new());
-    let _watching = fake.watched(&keys, NEVER);
-    holds(&keys, "1").await;
-    fake.answers(Ok(vec![Signer::new("2").jwk()]));
-    keys.want();
-    holds(&keys, "2").await;
+async fn an_unknown_kid_triggers_an_early_fetch() {
+    let (fake, keys) = (FakeKeyService::new(Ok(vec![Signer::new("1").jwk()])), KeySet::new());
+    let _watch = fake.watch(&keys, LONG);
+    wait_for_key(&keys, "1").await;
+    fake.set_response(Ok(vec![Signer::new("2").jwk()]));
+    keys.request_refresh();
+    wait_for_key(&keys, "2").await;
 }
 
 #[tokio::test]
-async fn many_tokens_with_unknown_keys_bring_no_fetch_before_its_time() {
+async fn unknown_kids_do_not_cause_fetches_within_the_minimum_interval() {
     let keys = KeySet::new();
-    (0..1000).for_each(|_| keys.want());
-    let pace = Pace { interval: NEVER, min_interval: NEVER, timeout: BOUND, min_backoff: SOON, max_backoff: SOON };
-    assert!(rest(&keys, &pace).now_or_never().is_none());
+    (0..1000).for_each(|_| keys.request_refresh());
+    let schedule = FetchSchedule {
+        interval: LONG,
+        min_interval: LONG,
+        timeout: TEST_TIMEOUT,
+        min_backoff: SHORT,
+        max_backoff: SHORT,
+    };
+    assert!(wait_for_next_fetch(&keys, &schedule).now_or_never().is_none());
 }
 
 #[tokio::test]
-async fn the_first_keys_come_however_often_the_fetch_fails_before() {
-    let (fake, keys) = (FakeKeys::new(Err(Status::unavailable("away"))), KeySet::new());
-    let _watching = fake.watched(&keys, NEVER);
+async fn the_first_fetch_is_retried_until_it_succeeds() {
+    let (fake, keys) = (FakeKeyService::new(Err(Status::unavailable("unavailable"))), KeySet::new());
+    let _watch = fake.watch(&keys, LONG);
     for _ in 0..5 {
-        fake.asked_twice_more().await;
+        fake.two_more_requests().await;
     }
     assert!(!keys.is_loaded());
-    fake.answers(Ok(vec![Signer::new("1").jwk()]));
-    holds(&keys, "1").await;
+    fake.set_response(Ok(vec![Signer::new("1").jwk()]));
+    wait_for_key(&keys, "1").await;
 }
 
 #[tokio::test]
-async fn old_keys_stay_while_the_service_is_away_or_answers_nothing_of_use() {
+async fn keys_stay_while_the_service_is_unavailable_or_returns_no_usable_key() {
     let good = Signer::new("1").jwk();
-    let (fake, keys) = (FakeKeys::new(Ok(vec![good.clone()])), KeySet::new());
-    let _watching = fake.watched(&keys, SOON);
-    holds(&keys, "1").await;
+    let (fake, keys) = (FakeKeyService::new(Ok(vec![good.clone()])), KeySet::new());
+    let _watch = fake.watch(&keys, SHORT);
+    wait_for_key(&keys, "1").await;
     let unknown = Jwk { alg: "HS256".to_owned(), ..good };
-    for answer in [Err(Status::unavailable("away")), Ok(vec![]), Ok(vec![unknown])] {
-        fake.answers(answer);
-        fake.asked_twice_more().await;
+    for response in [Err(Status::unavailable("unavailable")), Ok(vec![]), Ok(vec![unknown])] {
+        fake.set_response(response);
+        fake.two_more_requests().await;
         assert!(keys.get("1").is_some());
     }
     assert_eq!(keys.withdrawals(), 0);
 }
 
 #[tokio::test]
-async fn a_key_of_an_unknown_kind_does_not_cost_the_others() {
+async fn an_unsupported_key_does_not_affect_the_others() {
     let good = Signer::new("1").jwk();
     let unknown = Jwk { kid: "2".to_owned(), kty: "AKP".to_owned(), ..good.clone() };
-    let (fake, keys) = (FakeKeys::new(Ok(vec![unknown, good])), KeySet::new());
-    let _watching = fake.watched(&keys, NEVER);
-    holds(&keys, "1").await;
+    let (fake, keys) = (FakeKeyService::new(Ok(vec![unknown, good])), KeySet::new());
+    let _watch = fake.watch(&keys, LONG);
+    wait_for_key(&keys, "1").await;
     assert!(keys.get("2").is_none());
 }

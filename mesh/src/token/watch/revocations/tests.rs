@@ -1,4 +1,4 @@
-//! The revocation watcher against a session service in the same process, whose part the test plays.
+//! The revocation watcher against a fake session service in the same process.
 
 use drystone::session::v1::{
     ListSessionsRequest, ListSessionsResponse, Revocation, RevokeAllSessionsRequest, RevokeAllSessionsResponse,
@@ -17,56 +17,56 @@ use crate::token::{
     testing::{clock, principal},
 };
 
-const SOON: Duration = Duration::from_millis(1);
-const BOUND: Duration = Duration::from_secs(20);
+const SHORT: Duration = Duration::from_millis(1);
+const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Hands each stream that is opened to the test.
-struct FakeSessions(mpsc::UnboundedSender<Stream>);
+/// Passes each opened stream to the test.
+struct FakeSessionService(mpsc::UnboundedSender<ServerStream>);
 
 /// The server's end of one stream.
-struct Stream {
-    heard: Streaming<WatchRevocationsRequest>,
-    say: mpsc::Sender<Result<WatchRevocationsResponse, Status>>,
+struct ServerStream {
+    requests: Streaming<WatchRevocationsRequest>,
+    responses: mpsc::Sender<Result<WatchRevocationsResponse, Status>>,
 }
 
-impl Stream {
+impl ServerStream {
     /// The next acknowledgement.
     async fn cursor(&mut self) -> u64 {
-        timeout(BOUND, self.heard.message()).await.unwrap().unwrap().unwrap().cursor
+        timeout(TEST_TIMEOUT, self.requests.message()).await.unwrap().unwrap().unwrap().cursor
     }
 
-    async fn say(&self, revocations: Vec<Revocation>, cursor: u64) {
-        self.say.send(Ok(WatchRevocationsResponse { revocations, cursor })).await.unwrap();
+    async fn send(&self, revocations: Vec<Revocation>, cursor: u64) {
+        self.responses.send(Ok(WatchRevocationsResponse { revocations, cursor })).await.unwrap();
     }
 }
 
-struct Setting {
-    streams: mpsc::UnboundedReceiver<Stream>,
+struct Fixture {
+    streams: mpsc::UnboundedReceiver<ServerStream>,
     view: RevocationView,
-    watching: JoinHandle<()>,
+    watch_task: JoinHandle<()>,
 }
 
-impl Setting {
-    fn new(silence: Duration) -> Self {
+impl Fixture {
+    fn new(idle_timeout: Duration) -> Self {
         let (opened, streams) = mpsc::unbounded_channel();
-        let client = SessionServiceClient::new(SessionServiceServer::new(FakeSessions(opened)));
+        let client = SessionServiceClient::new(SessionServiceServer::new(FakeSessionService(opened)));
         let view = RevocationView::new(clock());
-        let follower = Follower { client, view: view.clone(), cursor: 0, backoff: Backoff::new(SOON, SOON) };
-        Self { streams, view, watching: tokio::spawn(follower.follow(silence)) }
+        let follower = Follower { client, view: view.clone(), cursor: 0, backoff: Backoff::new(SHORT, SHORT) };
+        Self { streams, view, watch_task: tokio::spawn(follower.follow(idle_timeout)) }
     }
 
-    async fn next_stream(&mut self) -> Stream {
-        timeout(BOUND, self.streams.recv()).await.unwrap().unwrap()
+    async fn next_stream(&mut self) -> ServerStream {
+        timeout(TEST_TIMEOUT, self.streams.recv()).await.unwrap().unwrap()
     }
 }
 
-impl Drop for Setting {
+impl Drop for Fixture {
     fn drop(&mut self) {
-        self.watching.abort();
+        self.watch_task.abort();
     }
 }
 
-fn over(token: &Principal) -> Revocation {
+fn session_revocation(token: &Principal) -> Revocation {
     Revocation { scope: Some(Scope::SessionId(token.session_id.to_string())), expire_time: None }
 }
 
@@ -75,93 +75,93 @@ fn token() -> Principal {
 }
 
 #[tokio::test]
-async fn what_is_acknowledged_has_been_applied() {
-    let mut setting = Setting::new(BOUND);
-    let mut stream = setting.next_stream().await;
+async fn a_revocation_is_acknowledged_after_it_is_applied() {
+    let mut fixture = Fixture::new(TEST_TIMEOUT);
+    let mut stream = fixture.next_stream().await;
     assert_eq!(stream.cursor().await, 0);
-    assert!(!setting.view.is_fresh());
+    assert!(!fixture.view.is_fresh());
     for cursor in 1..=20 {
         let token = token();
-        stream.say(vec![over(&token)], cursor).await;
+        stream.send(vec![session_revocation(&token)], cursor).await;
         assert_eq!(stream.cursor().await, cursor);
-        assert!(setting.view.is_void(&token) && setting.view.is_fresh());
+        assert!(fixture.view.is_revoked(&token) && fixture.view.is_fresh());
     }
 }
 
 #[tokio::test]
-async fn a_sign_of_life_is_acknowledged_too() {
-    let mut setting = Setting::new(BOUND);
-    let mut stream = setting.next_stream().await;
+async fn a_heartbeat_is_acknowledged() {
+    let mut fixture = Fixture::new(TEST_TIMEOUT);
+    let mut stream = fixture.next_stream().await;
     assert_eq!(stream.cursor().await, 0);
     for _ in 0..3 {
-        stream.say(vec![], 7).await;
+        stream.send(vec![], 7).await;
         assert_eq!(stream.cursor().await, 7);
     }
-    assert!(setting.view.is_fresh() && setting.view.is_empty());
+    assert!(fixture.view.is_fresh() && fixture.view.is_empty());
 }
 
 #[tokio::test]
-async fn after_a_break_the_next_stream_goes_on_where_the_last_one_was() {
-    let mut setting = Setting::new(BOUND);
-    let first = setting.next_stream().await;
-    first.say(vec![over(&token())], 3).await;
-    first.say.send(Err(Status::unavailable("going down"))).await.unwrap();
-    let mut second = setting.next_stream().await;
+async fn a_new_stream_resumes_at_the_cursor_of_the_previous_one() {
+    let mut fixture = Fixture::new(TEST_TIMEOUT);
+    let first = fixture.next_stream().await;
+    first.send(vec![session_revocation(&token())], 3).await;
+    first.responses.send(Err(Status::unavailable("shutting down"))).await.unwrap();
+    let mut second = fixture.next_stream().await;
     assert_eq!(second.cursor().await, 3);
-    second.say(vec![over(&token())], 4).await;
+    second.send(vec![session_revocation(&token())], 4).await;
     drop(second);
-    let mut third = setting.next_stream().await;
+    let mut third = fixture.next_stream().await;
     assert_eq!(third.cursor().await, 4);
-    assert_eq!(setting.view.len(), 2);
+    assert_eq!(fixture.view.len(), 2);
 }
 
 #[tokio::test]
-async fn a_server_that_says_nothing_is_taken_for_gone() {
-    let mut setting = Setting::new(Duration::from_millis(20));
-    let _silent = setting.next_stream().await;
-    let _silent_too = setting.next_stream().await;
-    setting.next_stream().await;
+async fn an_idle_stream_is_reopened() {
+    let mut fixture = Fixture::new(Duration::from_millis(20));
+    let _idle = fixture.next_stream().await;
+    let _idle_too = fixture.next_stream().await;
+    fixture.next_stream().await;
 }
 
 #[tokio::test]
-async fn a_server_that_lost_its_history_is_asked_for_all_it_has() {
-    let mut setting = Setting::new(BOUND);
-    let before = setting.next_stream().await;
-    before.say(vec![over(&token())], 500).await;
+async fn a_cursor_that_goes_backwards_restarts_from_zero() {
+    let mut fixture = Fixture::new(TEST_TIMEOUT);
+    let before = fixture.next_stream().await;
+    before.send(vec![session_revocation(&token())], 500).await;
     drop(before);
-    let mut after = setting.next_stream().await;
+    let mut after = fixture.next_stream().await;
     assert_eq!(after.cursor().await, 500);
-    after.say(vec![], 2).await;
-    let mut anew = setting.next_stream().await;
-    assert_eq!(anew.cursor().await, 0);
-    anew.say(vec![over(&token()), over(&token())], 2).await;
-    assert_eq!(anew.cursor().await, 2);
-    assert_eq!(setting.view.len(), 3, "what was revoked before stays so");
+    after.send(vec![], 2).await;
+    let mut restarted = fixture.next_stream().await;
+    assert_eq!(restarted.cursor().await, 0);
+    restarted.send(vec![session_revocation(&token()), session_revocation(&token())], 2).await;
+    assert_eq!(restarted.cursor().await, 2);
+    assert_eq!(fixture.view.len(), 3, "earlier revocations stay in effect");
 }
 
 #[tokio::test]
-async fn a_server_that_reads_no_acknowledgements_holds_nothing_up() {
-    let mut setting = Setting::new(BOUND);
-    let mut stream = setting.next_stream().await;
+async fn a_server_that_reads_no_acknowledgements_does_not_block() {
+    let mut fixture = Fixture::new(TEST_TIMEOUT);
+    let mut stream = fixture.next_stream().await;
     for cursor in 1..=500 {
-        timeout(BOUND, stream.say(vec![over(&token())], cursor)).await.unwrap();
+        timeout(TEST_TIMEOUT, stream.send(vec![session_revocation(&token())], cursor)).await.unwrap();
     }
     while stream.cursor().await < 500 {}
-    assert_eq!(setting.view.len(), 500);
+    assert_eq!(fixture.view.len(), 500);
 }
 
 #[tonic::async_trait]
-impl SessionService for FakeSessions {
+impl SessionService for FakeSessionService {
     type WatchRevocationsStream = ReceiverStream<Result<WatchRevocationsResponse, Status>>;
 
     async fn watch_revocations(
         &self,
         request: Request<Streaming<WatchRevocationsRequest>>,
     ) -> Result<Response<Self::WatchRevocationsStream>, Status> {
-        let (say, said) = mpsc::channel(4);
-        let stream = Stream { heard: request.into_inner(), say };
-        self.0.send(stream).map_err(|_| Status::unavailable("the test is over"))?;
-        Ok(Response::new(ReceiverStream::new(said)))
+        let (responses, receiver) = mpsc::channel(4);
+        let stream = ServerStream { requests: request.into_inner(), responses };
+        self.0.send(stream).map_err(|_| Status::unavailable("the test has ended"))?;
+        Ok(Response::new(ReceiverStream::new(receiver)))
     }
 
     async fn start_session(&self, _: Request<StartSessionRequest>) -> Result<Response<StartSessionResponse>, Status> {

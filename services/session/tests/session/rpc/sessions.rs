@@ -53,7 +53,7 @@ async fn a_list_is_read_in_pages_and_takes_no_token_but_its_own() {
 #[tokio::test]
 async fn a_used_refresh_token_ends_the_session_and_every_watcher_hears_of_it() {
     let directory = directory();
-    let running = Running::start_with(directory.path(), patient(Span::millis(50))).await;
+    let running = Running::start_with(directory.path(), patient(ConfigDuration::millis(50))).await;
     let session = running.sign_in(Uuid::now_v7()).await;
     assert_eq!(running.rotate(&session, 1).await.unwrap().counter, 2);
     assert_eq!(running.rotate(&session, 1).await.unwrap().counter, 2, "an answer may be lost");
@@ -121,7 +121,7 @@ async fn signing_out_everywhere_can_keep_the_session_that_asks() {
 #[tokio::test]
 async fn voided_tokens_are_those_made_up_to_now_and_the_session_goes_on() {
     let directory = directory();
-    let running = Running::start_with(directory.path(), patient(Span::millis(50))).await;
+    let running = Running::start_with(directory.path(), patient(ConfigDuration::millis(50))).await;
     let session = running.sign_in(Uuid::now_v7()).await;
     let mut watcher = running.watch(0).await;
     let request = VoidTokensRequest { user_id: session.user_id.clone() };

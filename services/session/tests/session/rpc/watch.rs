@@ -10,7 +10,7 @@ const REVOKE: &str = "INSERT INTO revocation (session_id, forget_at) VALUES ($1,
 #[tokio::test]
 async fn a_revoking_call_returns_when_every_watcher_has_acknowledged() {
     let directory = directory();
-    let running = Arc::new(Running::start_with(directory.path(), patient(Span::seconds(60))).await);
+    let running = Arc::new(Running::start_with(directory.path(), patient(ConfigDuration::seconds(60))).await);
     let session = running.sign_in(Uuid::now_v7()).await;
     let (mut one, mut other) = (running.watch(0).await, running.watch(0).await);
 
@@ -32,7 +32,7 @@ async fn a_revoking_call_returns_when_every_watcher_has_acknowledged() {
 #[tokio::test]
 async fn a_mute_watcher_delays_one_call_by_its_bound_and_is_told_to_come_back() {
     let directory = directory();
-    let running = Running::start_with(directory.path(), patient(Span::millis(200))).await;
+    let running = Running::start_with(directory.path(), patient(ConfigDuration::millis(200))).await;
     let session = running.sign_in(Uuid::now_v7()).await;
     let mut mute = running.watch(0).await;
     let begin = Instant::now();
@@ -53,7 +53,7 @@ async fn a_mute_watcher_delays_one_call_by_its_bound_and_is_told_to_come_back() 
 #[tokio::test]
 async fn a_watcher_that_was_away_goes_on_from_its_cursor() {
     let directory = directory();
-    let running = Running::start_with(directory.path(), patient(Span::millis(50))).await;
+    let running = Running::start_with(directory.path(), patient(ConfigDuration::millis(50))).await;
     let mut sessions = Vec::new();
     for _ in 0..4 {
         sessions.push(running.sign_in(Uuid::now_v7()).await);
@@ -87,7 +87,7 @@ async fn a_watcher_that_was_away_goes_on_from_its_cursor() {
 #[tokio::test]
 async fn a_long_history_comes_in_parts_that_miss_nothing() {
     let directory = directory();
-    let config = Config { heartbeat: Span::hours(1), ..Config::default() };
+    let config = Config { heartbeat: ConfigDuration::hours(1), ..Config::default() };
     let running = Running::start_with(directory.path(), config).await;
     let mut insert = running.db.begin().await.unwrap();
     for _ in 0..2500 {
@@ -112,7 +112,7 @@ async fn a_long_history_comes_in_parts_that_miss_nothing() {
 #[tokio::test]
 async fn a_cursor_outlives_what_it_was_read_with() {
     let directory = directory();
-    let running = Running::start_with(directory.path(), patient(Span::millis(50))).await;
+    let running = Running::start_with(directory.path(), patient(ConfigDuration::millis(50))).await;
     let (one, other) = (running.sign_in(Uuid::now_v7()).await, running.sign_in(Uuid::now_v7()).await);
     running.revoke(&one, &one.id).await.unwrap();
     let cursor = running.watch(0).await.news().await.cursor;
@@ -142,7 +142,7 @@ async fn a_cursor_of_a_database_that_was_lost_starts_over() {
 #[tokio::test]
 async fn a_quiet_watch_gives_signs_of_life() {
     let directory = directory();
-    let config = Config { heartbeat: Span::millis(20), ..Config::default() };
+    let config = Config { heartbeat: ConfigDuration::millis(20), ..Config::default() };
     let running = Running::start_with(directory.path(), config).await;
     let mut watcher = running.watch(0).await;
     for _ in 0..3 {
@@ -155,7 +155,7 @@ async fn a_quiet_watch_gives_signs_of_life() {
 #[tokio::test]
 async fn a_sign_of_life_finds_what_nobody_announced() {
     let directory = directory();
-    let config = Config { heartbeat: Span::millis(20), ..Config::default() };
+    let config = Config { heartbeat: ConfigDuration::millis(20), ..Config::default() };
     let running = Running::start_with(directory.path(), config).await;
     let mut watcher = running.watch(0).await;
     let session = Uuid::now_v7();
@@ -191,7 +191,7 @@ async fn a_watcher_has_to_say_where_to_go_on() {
 #[tokio::test]
 async fn a_watcher_that_lags_delays_one_call_and_stays_connected() {
     let directory = directory();
-    let running = Arc::new(Running::start_with(directory.path(), patient(Span::seconds(1))).await);
+    let running = Arc::new(Running::start_with(directory.path(), patient(ConfigDuration::seconds(1))).await);
     let (one, other) = (running.sign_in(Uuid::now_v7()).await, running.sign_in(Uuid::now_v7()).await);
     let mut slow = running.watch(0).await;
 

@@ -1,4 +1,4 @@
-//! Lengths of time as people write them: `30s`, `5m`, `1h30m`, `14d`.
+//! Human-readable durations: `30s`, `5m`, `1h30m`, `14d`.
 
 use std::{fmt, str::FromStr, time::Duration};
 
@@ -7,83 +7,83 @@ use serde::{Deserialize, Serialize};
 /// The units, longest first, in milliseconds.
 const UNITS: [(&str, u64); 5] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
 
-/// A length of time, to the millisecond.
+/// A duration in a configuration, with millisecond precision.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct Span(Duration);
+pub struct ConfigDuration(Duration);
 
-/// A text that is no length of time.
+/// The text is not a duration.
 #[derive(Debug, thiserror::Error)]
-#[error("`{0}` is no length of time; write one as 500ms, 30s, 5m, 1h30m or 14d")]
-pub struct SpanError(String);
+#[error("`{0}` is not a duration; write one as 500ms, 30s, 5m, 1h30m or 14d")]
+pub struct ParseDurationError(String);
 
-impl Span {
-    /// So many milliseconds.
+impl ConfigDuration {
+    /// A duration of `count` milliseconds.
     #[must_use]
     pub const fn millis(count: u64) -> Self {
         Self(Duration::from_millis(count))
     }
 
-    /// So many seconds.
+    /// A duration of `count` seconds.
     #[must_use]
     pub const fn seconds(count: u64) -> Self {
         Self(Duration::from_secs(count))
     }
 
-    /// So many minutes.
+    /// A duration of `count` minutes.
     #[must_use]
     pub const fn minutes(count: u64) -> Self {
         Self::seconds(count * 60)
     }
 
-    /// So many hours.
+    /// A duration of `count` hours.
     #[must_use]
     pub const fn hours(count: u64) -> Self {
         Self::minutes(count * 60)
     }
 
-    /// So many days of 24 hours.
+    /// A duration of `count` days of 24 hours.
     #[must_use]
     pub const fn days(count: u64) -> Self {
         Self::hours(count * 24)
     }
 
-    /// The same as the standard library has it.
+    /// The value as a [`Duration`].
     #[must_use]
     pub const fn duration(self) -> Duration {
         self.0
     }
 }
 
-impl From<Span> for Duration {
-    fn from(span: Span) -> Self {
-        span.0
+impl From<ConfigDuration> for Duration {
+    fn from(duration: ConfigDuration) -> Self {
+        duration.0
     }
 }
 
-impl From<Span> for String {
-    fn from(span: Span) -> Self {
-        span.to_string()
+impl From<ConfigDuration> for String {
+    fn from(duration: ConfigDuration) -> Self {
+        duration.to_string()
     }
 }
 
-impl TryFrom<String> for Span {
-    type Error = SpanError;
+impl TryFrom<String> for ConfigDuration {
+    type Error = ParseDurationError;
 
-    fn try_from(text: String) -> Result<Self, SpanError> {
+    fn try_from(text: String) -> Result<Self, ParseDurationError> {
         text.parse()
     }
 }
 
-impl FromStr for Span {
-    type Err = SpanError;
+impl FromStr for ConfigDuration {
+    type Err = ParseDurationError;
 
-    fn from_str(text: &str) -> Result<Self, SpanError> {
-        parse(text.trim()).map(Self).ok_or_else(|| SpanError(text.to_owned()))
+    fn from_str(text: &str) -> Result<Self, ParseDurationError> {
+        parse(text.trim()).map(Self).ok_or_else(|| ParseDurationError(text.to_owned()))
     }
 }
 
-/// Numbers, each with a unit, the longer unit first.
+/// Parses numbers with units, each unit shorter than the one before.
 fn parse(text: &str) -> Option<Duration> {
     if text == "0" {
         return Some(Duration::ZERO);
@@ -99,7 +99,7 @@ fn parse(text: &str) -> Option<Duration> {
     millis.map(Duration::from_millis)
 }
 
-impl fmt::Display for Span {
+impl fmt::Display for ConfigDuration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.0.is_zero() {
             return f.write_str("0s");
@@ -115,9 +115,9 @@ impl fmt::Display for Span {
     }
 }
 
-impl fmt::Debug for Span {
+impl fmt::Debug for ConfigDuration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Span({self})")
+        write!(f, "ConfigDuration({self})")
     }
 }
 
@@ -126,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lengths_are_read_as_people_write_them() {
+    fn durations_with_units_are_parsed() {
         for (text, millis) in [
             ("500ms", 500),
             ("30s", 30_000),
@@ -136,12 +136,12 @@ mod tests {
             ("0", 0),
             (" 2s ", 2_000),
         ] {
-            assert_eq!(text.parse::<Span>().unwrap(), Span::millis(millis), "{text}");
+            assert_eq!(text.parse::<ConfigDuration>().unwrap(), ConfigDuration::millis(millis), "{text}");
         }
     }
 
     #[test]
-    fn what_is_no_length_is_refused() {
+    fn invalid_durations_are_rejected() {
         for text in [
             "",
             "5",
@@ -156,20 +156,20 @@ mod tests {
             "9999999999999999d",
             "5µs",
         ] {
-            assert!(text.parse::<Span>().is_err(), "{text}");
+            assert!(text.parse::<ConfigDuration>().is_err(), "{text}");
         }
     }
 
     proptest::proptest! {
         #[test]
-        fn what_is_shown_can_be_read_back(millis in 0u64..u64::MAX / 2) {
-            let span = Span::millis(millis);
-            proptest::prop_assert_eq!(span.to_string().parse::<Span>().unwrap(), span);
+        fn displayed_durations_can_be_parsed(millis in 0u64..u64::MAX / 2) {
+            let duration = ConfigDuration::millis(millis);
+            proptest::prop_assert_eq!(duration.to_string().parse::<ConfigDuration>().unwrap(), duration);
         }
 
         #[test]
-        fn no_text_makes_the_parser_stumble(text in ".{0,40}") {
-            let _ = text.parse::<Span>();
+        fn the_parser_never_panics(text in ".{0,40}") {
+            let _ = text.parse::<ConfigDuration>();
         }
     }
 }

@@ -1,25 +1,25 @@
-//! The shape of a token: everything that can be said of it without a key.
+//! Splits and decodes a JWT: all checks that need no key.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::Deserialize;
 
 use super::{TokenError, json};
 
-/// The longest token that is looked at, in bytes.
+/// The maximum length of a token, in bytes.
 pub(super) const MAX_LENGTH: usize = 8 * 1024;
 
-/// A token taken apart; nothing in it is proved yet.
+/// The decoded segments of a token, not verified yet.
 #[derive(Debug)]
-pub(super) struct Parts<'a> {
-    /// What the signature is over: the first two segments as they stand.
-    pub(super) signed: &'a str,
+pub(super) struct JwtSegments<'a> {
+    /// The signing input: the first two segments, encoded (RFC 7515, section 2).
+    pub(super) signing_input: &'a str,
     pub(super) header: Header,
     pub(super) payload: Vec<u8>,
     pub(super) signature: Vec<u8>,
 }
 
-/// All that a header may hold. `jwk`, `jku`, `x5c`, `crit` and the rest of RFC 7515 would let a token say how it wants
-/// to be believed.
+/// The only header parameters allowed. `jwk`, `jku`, `x5c`, `crit` and others of RFC 7515 would let a token influence its
+/// own verification.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Header {
@@ -28,8 +28,8 @@ pub(super) struct Header {
     pub(super) kid: String,
 }
 
-impl<'a> Parts<'a> {
-    pub(super) fn of(token: &'a str) -> Result<Self, TokenError> {
+impl<'a> JwtSegments<'a> {
+    pub(super) fn parse(token: &'a str) -> Result<Self, TokenError> {
         if token.len() > MAX_LENGTH {
             return Err(TokenError::TooLong);
         }
@@ -42,9 +42,9 @@ impl<'a> Parts<'a> {
         if [header, payload, signature].iter().any(|segment| segment.is_empty()) {
             return Err(TokenError::Segments);
         }
-        let signed = token.get(..=header.len() + payload.len()).ok_or(TokenError::Segments)?;
+        let signing_input = token.get(..=header.len() + payload.len()).ok_or(TokenError::Segments)?;
         Ok(Self {
-            signed,
+            signing_input,
             header: Header::parse(&decode(header)?)?,
             payload: decode(payload)?,
             signature: decode(signature)?,
@@ -56,7 +56,7 @@ impl Header {
     fn parse(bytes: &[u8]) -> Result<Self, TokenError> {
         let text = json::object(bytes).ok_or(TokenError::Header)?;
         let header: Self = serde_json::from_str(text).map_err(|_| TokenError::Header)?;
-        // RFC 9068, section 4. The media type may be given with or without its prefix (RFC 7515, section 4.1.9).
+        // RFC 9068, section 4. The prefix of the media type is optional (RFC 7515, section 4.1.9).
         match header.typ.as_str() {
             "at+jwt" | "application/at+jwt" => Ok(header),
             _ => Err(TokenError::Type),
@@ -64,7 +64,7 @@ impl Header {
     }
 }
 
-/// The engine refuses padding, the standard alphabet, white space, and bits that no encoder would set.
+/// Decodes canonical base64url: no padding, standard alphabet, white space or non-zero trailing bits.
 fn decode(segment: &str) -> Result<Vec<u8>, TokenError> {
     URL_SAFE_NO_PAD.decode(segment).map_err(|_| TokenError::Encoding)
 }

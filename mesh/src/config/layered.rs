@@ -1,38 +1,38 @@
-//! The values of every source, from which each part of a configuration takes what is its own: the sections of a process
-//! belong to modules that do not know each other.
+//! The values of all sources, from which each module extracts its own section: the modules of a process do not know
+//! each other.
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::{
-    ConfigError, Dict, Flag, Layer, Sources, environment, file_layer,
+    ConfigError, ConfigLayer, ConfigSources, Dict, Flag, environment, file_layer,
     value::{self, ValueDeserializer, ValueError},
 };
 
-/// The values of every source, the defaults first and what overrides them after that.
+/// The values of all sources in ascending precedence, the defaults first.
 #[derive(Debug)]
-pub struct Layers {
-    layers: Vec<Layer>,
+pub struct LayeredConfig {
+    layers: Vec<ConfigLayer>,
     merged: Dict,
     defaults: Dict,
 }
 
-impl Layers {
+impl LayeredConfig {
     /// Reads the sources. The defaults name every key there is: sections, and the keys in them.
     ///
     /// # Errors
     /// The file cannot be read or is no TOML, a variable is not valid, or a section is unknown.
-    pub fn read(sources: &Sources, defaults: Dict) -> Result<Self, ConfigError> {
-        let mut layers = vec![Layer { name: "the defaults".to_owned(), values: defaults.clone() }];
+    pub fn read(sources: &ConfigSources, defaults: Dict) -> Result<Self, ConfigError> {
+        let mut layers = vec![ConfigLayer { name: "the defaults".to_owned(), values: defaults.clone() }];
         if let Some(path) = &sources.file {
             layers.push(file_layer(path)?);
         }
         layers.extend(environment::layers(&sources.environment, &defaults)?);
         for Flag { name, key, value } in &sources.flags {
-            layers.push(Layer::of_one(format!("the flag {name}"), key, value.clone()));
+            layers.push(ConfigLayer::single(format!("the flag {name}"), key, value.clone()));
         }
         let mut merged = Dict::new();
-        for Layer { values, .. } in &layers {
+        for ConfigLayer { values, .. } in &layers {
             value::merge(&mut merged, values);
         }
         let layers = Self { layers, merged, defaults };
@@ -40,28 +40,28 @@ impl Layers {
         Ok(layers)
     }
 
-    /// The whole, as one struct.
+    /// Extracts the whole configuration as one struct.
     ///
     /// # Errors
-    /// A key is unknown, or a value is not valid.
-    pub fn all<T: DeserializeOwned>(&self) -> Result<T, ConfigError> {
-        self.top(|_| true)
+    /// A key is unknown, or a value is invalid.
+    pub fn extract<T: DeserializeOwned>(&self) -> Result<T, ConfigError> {
+        self.extract_top_level(|_| true)
     }
 
-    /// The keys at the top for which `is_wanted` holds, sections included.
+    /// Extracts the top-level keys, sections included, that `is_wanted` selects.
     ///
     /// # Errors
-    /// As [`Layers::all`].
-    pub fn top<T: DeserializeOwned>(&self, is_wanted: impl Fn(&str) -> bool) -> Result<T, ConfigError> {
+    /// As [`LayeredConfig::extract`].
+    pub fn extract_top_level<T: DeserializeOwned>(&self, is_wanted: impl Fn(&str) -> bool) -> Result<T, ConfigError> {
         let values = Value::Object(filtered(&self.merged, &is_wanted));
         T::deserialize(ValueDeserializer(&values)).map_err(|error| self.error(error))
     }
 
-    /// The keys of one section for which `is_wanted` holds.
+    /// Extracts the keys of one section that `is_wanted` selects.
     ///
     /// # Errors
-    /// As [`Layers::all`].
-    pub fn section<T: DeserializeOwned>(
+    /// As [`LayeredConfig::extract`].
+    pub fn extract_section<T: DeserializeOwned>(
         &self,
         section: &str,
         is_wanted: impl Fn(&str) -> bool,
@@ -98,7 +98,7 @@ impl Layers {
         replacement: &str,
         is_former: impl Fn(&Value) -> bool,
     ) -> Result<(), ConfigError> {
-        for Layer { name, values } in &self.layers {
+        for ConfigLayer { name, values } in &self.layers {
             let value = value::get(values, &[section, key]);
             if value.is_some_and(&is_former) {
                 return Err(ConfigError::new(format!("`{section}.{key}` in {name} is now `{replacement}`; rename it")));
@@ -107,9 +107,9 @@ impl Layers {
         Ok(())
     }
 
-    /// A part takes only what it knows, so what nobody knows has to be found here.
+    /// Rejects unknown top-level keys: each extraction reads only the keys that it knows.
     fn check_top_level(&self) -> Result<(), ConfigError> {
-        for Layer { name, values } in &self.layers {
+        for ConfigLayer { name, values } in &self.layers {
             if let Some(key) = values.keys().find(|key| !self.defaults.contains_key(*key)) {
                 return Err(ConfigError::unknown_key(std::slice::from_ref(key), name, &[], &self.defaults));
             }
