@@ -1,17 +1,9 @@
-//! How long a call may take: `grpc-timeout` read and written strictly, and bodies that end in time.
+//! How long a call may take: `grpc-timeout` read and written strictly.
 
-use std::{
-    pin::Pin,
-    task::{Context, Poll},
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use drystone::contract::Deadline as Policy;
 use http::{HeaderMap, HeaderValue};
-use http_body::{Body, Frame, SizeHint};
-use tokio::time::Sleep;
-use tonic::Status;
 
 use crate::{
     call::header,
@@ -93,53 +85,6 @@ const MARGIN: Duration = Duration::from_millis(5);
 #[must_use]
 pub fn hand_on(deadline: Instant) -> Option<HeaderValue> {
     remaining(deadline)?.checked_sub(MARGIN).map(format_timeout)
-}
-
-/// A response body that ends with DEADLINE_EXCEEDED in its trailers when its time is up.
-pub struct DeadlineBody<B> {
-    body: B,
-    sleep: Pin<Box<Sleep>>,
-    over: bool,
-}
-
-impl<B> DeadlineBody<B> {
-    /// `body`, until `deadline`.
-    pub fn new(body: B, deadline: Instant) -> Self {
-        Self { body, sleep: Box::pin(tokio::time::sleep_until(deadline.into())), over: false }
-    }
-}
-
-impl<B> Body for DeadlineBody<B>
-where
-    B: Body<Data = Bytes> + Unpin,
-{
-    type Data = Bytes;
-    type Error = B::Error;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
-        if self.over {
-            return Poll::Ready(None);
-        }
-        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
-            return Poll::Ready(frame);
-        }
-        if self.sleep.as_mut().poll(cx).is_pending() {
-            return Poll::Pending;
-        }
-        self.over = true;
-        let mut trailers = HeaderMap::new();
-        // The headers of a status of ours are always valid; without them the stream would just end.
-        let _ = Status::from(exceeded()).add_header(&mut trailers);
-        Poll::Ready(Some(Ok(Frame::trailers(trailers))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.over || self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
 }
 
 #[cfg(test)]

@@ -18,6 +18,8 @@
 //! | [`telemetry`] | logs, metrics, traces, the admin port |
 //! | [`health`] | what is up, and what that means |
 //! | [`host`] | the host that an HTTP request names |
+//! | [`json`] | strict JSON: no duplicate members, bounded nesting, the position of an error |
+//! | [`body`] | response bodies that end early, with an error in their trailers |
 //! | [`config`] | defaults < file < environment < flags |
 //! | [`clock`] | time, passed in |
 //! | [`node`] | one service's share of all this, put together |
@@ -26,6 +28,7 @@
 pub mod accept;
 pub mod access;
 pub mod backoff;
+pub mod body;
 pub mod call;
 pub mod client;
 pub mod clock;
@@ -39,6 +42,7 @@ pub mod health;
 pub mod host;
 pub mod id;
 pub mod identity;
+pub mod json;
 pub mod limit;
 pub mod mask;
 pub mod module;

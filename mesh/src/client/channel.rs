@@ -26,8 +26,9 @@ use super::{
     retry,
 };
 use crate::{
+    body::TakeUntil,
     call::{Call, OnBehalf, Outgoing, header},
-    deadline::{self, DeadlineBody},
+    deadline,
     error::{Chain, Error, Reason, reason_of},
 };
 
@@ -111,7 +112,7 @@ impl Service<Request<Body>> for Channel {
                 Ok(Ok(response)) => response.map(|body| {
                     let body = body.map_err(move |error| unanswered(&service, &error));
                     match deadline {
-                        Some(deadline) => Body::new(DeadlineBody::new(body, deadline)),
+                        Some(deadline) => Body::new(TakeUntil::deadline(body, deadline)),
                         None => Body::new(body),
                     }
                 }),

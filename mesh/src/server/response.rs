@@ -13,13 +13,13 @@ use bytes::Bytes;
 use http::{HeaderMap, Response};
 use http_body::{Body as _, Frame, SizeHint};
 use tokio::sync::OwnedSemaphorePermit;
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status, body::Body};
 use tracing::{Span, debug, info};
 
 use super::stack::Entry;
 use crate::{
-    deadline::DeadlineBody,
+    body::TakeUntil,
     error::{Error, Reason},
     telemetry::CallerLabel,
 };
@@ -123,48 +123,15 @@ pub(super) fn stream(body: Body, deadline: Option<Instant>, stop: CancellationTo
     if body.is_end_stream() {
         return body;
     }
-    let body = Stream { body, stop: Box::pin(stop.cancelled_owned()), over: false };
+    let body = TakeUntil::new(body, stop.cancelled_owned(), server_stopping);
     match deadline {
-        Some(deadline) => Body::new(DeadlineBody::new(body, deadline)),
+        Some(deadline) => Body::new(TakeUntil::deadline(body, deadline)),
         None => Body::new(body),
     }
 }
 
-/// A stream of answers, which ends when the server stops.
-struct Stream {
-    body: Body,
-    stop: Pin<Box<WaitForCancellationFutureOwned>>,
-    over: bool,
-}
-
-impl http_body::Body for Stream {
-    type Data = Bytes;
-    type Error = Status;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        if self.over {
-            return Poll::Ready(None);
-        }
-        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
-            return Poll::Ready(frame);
-        }
-        if self.stop.as_mut().poll(cx).is_pending() {
-            return Poll::Pending;
-        }
-        self.over = true;
-        let mut trailers = HeaderMap::new();
-        let leaving = Error::new(Reason::Unavailable, "this server is stopping; connect to another or try again");
-        let _ = Status::from(leaving).add_header(&mut trailers);
-        Poll::Ready(Some(Ok(Frame::trailers(trailers))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.over || self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
+fn server_stopping() -> Error {
+    Error::new(Reason::Unavailable, "this server is stopping; connect to another or try again")
 }
 
 fn code_of(headers: &HeaderMap) -> Option<Code> {

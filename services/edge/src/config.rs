@@ -5,34 +5,33 @@ use serde::{Deserialize, Serialize};
 
 use crate::http::proxies::{ClientAddressHeader, Network};
 
-/// How the edge runs.
+/// The edge's configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// The proxies before the edge, such as a TLS front, whose word is taken for the client's address. Without them, the
-    /// address of the peer is taken for the client's.
+    /// The proxies in front of the edge, such as a TLS terminator, that report the client's address. Without them the
+    /// client is the peer of the connection.
     pub trusted_proxies: Vec<Network>,
-    /// The header in which those proxies name the client.
+    /// The header in which those proxies report the client.
     pub client_address_header: ClientAddressHeader,
-    /// How long a call may take once its body is there; a client may ask for less with `grpc-timeout`.
+    /// The deadline of a call, from when its body is read; a client can set an earlier one with `grpc-timeout`.
     pub deadline: ConfigDuration,
-    /// How large a body may be, in bytes. More is refused with 413.
+    /// The maximum size of a body, in bytes. A larger one is refused with 413.
     pub body_limit: usize,
-    /// How much of a body that is refused anyway is still read, in bytes, so that the client gets to read the answer and
-    /// can go on with its connection.
+    /// How much of a refused body is drained, in bytes, so that the client can read the response and keep its connection.
     pub drain_limit: usize,
-    /// How much memory all bodies may take together, in bytes. A body that does not fit is refused with 429.
+    /// The maximum memory of all bodies together, in bytes. A body that does not fit is refused with 429.
     pub body_memory: usize,
-    /// How long a body may take to arrive. A slower one is refused with 408.
+    /// The timeout for reading a body. A slower one is refused with 408.
     pub body_time: ConfigDuration,
-    /// How long a new connection may take to send its first request.
+    /// The timeout for the first request of a new connection.
     pub request_time: ConfigDuration,
-    /// How long a connection may take over any later request, waiting for its client included. It is longer than
-    /// clients and load balancers keep their idle connections, so that they end them and not we.
+    /// The timeout for each later request, idle time included. It is longer than the idle timeouts of clients and load
+    /// balancers, so that they close idle connections and not the edge.
     pub idle_time: ConfigDuration,
-    /// How many connections may be open at a time.
+    /// The maximum number of open connections.
     pub connections: usize,
-    /// How long running calls may go on after the edge has been told to stop.
+    /// The timeout for running requests when the edge stops.
     pub stop_time: ConfigDuration,
 }
 
@@ -55,10 +54,10 @@ impl Default for Config {
 }
 
 impl Config {
-    /// What types cannot say of the values.
+    /// Checks what the types of the values do not.
     ///
     /// # Errors
-    /// A sentence that names the key and says what to write.
+    /// A sentence that names the key and a valid value.
     pub fn check(&self) -> Result<(), String> {
         let counts = [("body_limit", self.body_limit), ("connections", self.connections)];
         if let Some((key, _)) = counts.into_iter().find(|(_, count)| *count == 0) {
@@ -66,7 +65,7 @@ impl Config {
         }
         if self.body_memory < self.body_limit {
             return Err(
-                "edge.body_memory must be at least edge.body_limit, or no body of that size is taken".to_owned()
+                "edge.body_memory must be at least edge.body_limit, or no body of that size is accepted".to_owned()
             );
         }
         let times = [
@@ -76,7 +75,7 @@ impl Config {
             ("idle_time", self.idle_time),
         ];
         match times.into_iter().find(|(_, time)| time.duration().is_zero()) {
-            Some((key, _)) => Err(format!("edge.{key} must be longer than nothing, such as `10s`")),
+            Some((key, _)) => Err(format!("edge.{key} must be longer than 0, such as `10s`")),
             None => Ok(()),
         }
     }
@@ -92,13 +91,12 @@ mod tests {
     }
 
     #[test]
-    fn what_would_serve_nobody_is_named() {
-        let complaint = |config: Config| config.check().unwrap_err();
-        assert!(complaint(Config { connections: 0, ..Config::default() }).starts_with("edge.connections"));
-        assert!(complaint(Config { body_memory: 5, ..Config::default() }).starts_with("edge.body_memory"));
+    fn invalid_values_are_named() {
+        let error = |config: Config| config.check().unwrap_err();
+        assert!(error(Config { connections: 0, ..Config::default() }).starts_with("edge.connections"));
+        assert!(error(Config { body_memory: 5, ..Config::default() }).starts_with("edge.body_memory"));
         assert!(
-            complaint(Config { idle_time: ConfigDuration::seconds(0), ..Config::default() })
-                .starts_with("edge.idle_time")
+            error(Config { idle_time: ConfigDuration::seconds(0), ..Config::default() }).starts_with("edge.idle_time")
         );
     }
 }

@@ -1,4 +1,4 @@
-//! One request and its answer: find the route, count, read the body, make the message, call, answer.
+//! One request and its response: find the route, count the request, read the body, make the message, call, respond.
 
 use std::{
     net::SocketAddr,
@@ -18,154 +18,160 @@ use crate::{
     config::Config,
     forward::{self, Backend},
     http::{
-        answer::{self, Answer, Errors},
-        body::Intake,
-        headers::{self, Arrival},
+        body::BodyReader,
+        error::RequestError,
+        error_response::ErrorEncoder,
+        headers::{self, ClientRequest},
         protocol,
         proxies::TrustedProxies,
-        refusal::Refusal,
+        response::{self, EdgeResponse},
     },
     metrics::EdgeMetrics,
     request_limit::RequestLimit,
     routing::{
         route::Route,
-        router::Found,
-        table::{Table, Target},
+        router::RouteMatch,
+        table::{Destination, Table},
     },
     transcode,
     transcode::json,
 };
 
-/// All that is needed to answer requests.
+/// Responds to requests.
 pub(crate) struct Exchange<C> {
     table: Table<C>,
     requests: RequestLimit,
-    intake: Intake,
-    errors: Errors,
-    /// What is counted.
+    bodies: BodyReader,
+    errors: ErrorEncoder,
     pub(crate) metrics: EdgeMetrics,
-    /// How long a call may take.
+    /// The default and maximum deadline of a call.
     deadline: Duration,
-    /// Whose word is taken for who called.
     trusted_proxies: TrustedProxies,
 }
 
 impl<C: Backend> Exchange<C> {
     pub(crate) fn new(
         table: Table<C>,
-        errors: Errors,
+        errors: ErrorEncoder,
         metrics: EdgeMetrics,
         config: &Config,
         requests: RequestLimit,
     ) -> Self {
         let (deadline, trusted_proxies) = (config.deadline.duration(), TrustedProxies::new(config));
-        Self { table, requests, intake: Intake::new(config), errors, metrics, deadline, trusted_proxies }
+        Self { table, requests, bodies: BodyReader::new(config), errors, metrics, deadline, trusted_proxies }
     }
 
-    /// Answers a request. Whatever it holds, there is an answer.
-    pub(crate) async fn answer<B>(&self, request: Request<B>, client: SocketAddr) -> Answer
+    /// Responds to a request. Every request gets a response.
+    pub(crate) async fn respond<B>(&self, request: Request<B>, peer: SocketAddr) -> EdgeResponse
     where
         B: Body<Data = Bytes> + Unpin,
     {
-        let at = Instant::now();
+        let received_at = Instant::now();
         let (mut head, body) = request.into_parts();
         if head.version <= Version::HTTP_10 {
-            // Such a client does not know it, so that it does not wait for leave (RFC 9110, section 10.1.1).
+            // HTTP/1.0 clients do not wait for 100 Continue (RFC 9110, section 10.1.1).
             head.headers.remove(EXPECT);
         }
         let request_id = headers::request_id(&head.headers);
-        let address = self.trusted_proxies.client(client.ip(), &head.headers);
-        let arrival = Arrival { headers: &head.headers, request_id: &request_id, address, at };
-        let found = self.table.find(&head.method, head.uri.path());
-        let route = match found {
-            Found::Served(Target::Route(number)) => Some(self.table.route(number)),
+        let address = self.trusted_proxies.client(peer.ip(), &head.headers);
+        let client_request = ClientRequest { headers: &head.headers, request_id: &request_id, address, received_at };
+        let matched = self.table.find(&head.method, head.uri.path());
+        let route = match matched {
+            RouteMatch::Found(Destination::Route(index)) => Some(self.table.route(index)),
             _ => None,
         };
         let label = route.map(|(route, _)| &*route.label);
         let span = info_span!("request", request_id = request_id.to_str().unwrap_or_default(), route = label);
 
-        let answering = async {
+        let responding = async {
             let work = async {
-                let is_counted = !matches!(found, Found::Served(Target::Health));
+                let is_counted = !matches!(matched, RouteMatch::Found(Destination::Health));
                 if is_counted && let Err(error) = self.requests.check(address).await {
-                    let closes = !self.intake.discard(&head.headers, body).await;
-                    return Err(Refusal::from(error).closing(closes));
+                    let closes = !self.bodies.discard(&head.headers, body).await;
+                    return Err(RequestError::from(error).closing(closes));
                 }
-                if let Err(refusal) = protocol::check(&head) {
-                    let closes = !self.intake.discard(&head.headers, body).await;
-                    return Err(refusal.closing(closes));
+                if let Err(error) = protocol::check(&head) {
+                    let closes = !self.bodies.discard(&head.headers, body).await;
+                    return Err(error.closing(closes));
                 }
                 match route {
-                    Some((route, channel)) => self.call(route, channel.clone(), &head, body, &arrival).await,
-                    None => self.answer_alone(found, &head, body).await,
+                    Some((route, channel)) => self.call(route, channel.clone(), &head, body, &client_request).await,
+                    None => self.respond_without_call(matched, &head, body).await,
                 }
             };
-            // A fault of ours costs one request, not the connection that others share.
-            let answered = AssertUnwindSafe(work).catch_unwind().await;
-            let answered = answered.unwrap_or_else(|_| Err(Error::internal("the request's work panicked").into()));
+            // A panic fails one request, not the connection that it shares with others.
+            let result = AssertUnwindSafe(work).catch_unwind().await;
+            let result = result.unwrap_or_else(|_| Err(Error::internal("the request's work panicked").into()));
             let route = route.map(|(route, _)| route);
-            let answer = answered.unwrap_or_else(|refusal| self.errors.answer(refusal, route, head.version));
-            self.metrics.answered(route, answer.status());
-            debug!(status = answer.status().as_u16(), elapsed = ?at.elapsed(), "request answered");
-            answer
+            let response = result.unwrap_or_else(|error| self.errors.response(error, route, head.version));
+            self.metrics.record_response(route, response.status());
+            debug!(status = response.status().as_u16(), elapsed = ?received_at.elapsed(), "request answered");
+            response
         };
-        let answer = answering.instrument(span).await;
-        answer::finish(answer, &head.method, request_id)
+        let response = responding.instrument(span).await;
+        response::finish(response, &head.method, request_id)
     }
 
-    /// Answers what needs no service.
-    async fn answer_alone<B>(&self, found: Found<Target>, head: &Parts, body: B) -> Result<Answer, Refusal>
+    /// Responds to a request that needs no service.
+    async fn respond_without_call<B>(
+        &self,
+        matched: RouteMatch<Destination>,
+        head: &Parts,
+        body: B,
+    ) -> Result<EdgeResponse, RequestError>
     where
         B: Body<Data = Bytes> + Unpin,
     {
-        let closes = !self.intake.discard(&head.headers, body).await;
-        let refusal = match found {
+        let closes = !self.bodies.discard(&head.headers, body).await;
+        let error = match matched {
             _ if protocol::is_for_server(head) => {
-                return Ok(answer::options(self.table.methods().iter().map(String::as_str)));
+                return Ok(response::options(self.table.methods().iter().map(String::as_str)));
             }
-            Found::Served(_) => return Ok(answer::json(StatusCode::OK, Bytes::from_static(b"{\"status\":\"ok\"}"))),
-            Found::OtherMethods(methods) if head.method == Method::OPTIONS => {
-                return Ok(answer::options(methods.iter().map(String::as_str)));
+            RouteMatch::Found(_) => {
+                return Ok(response::json(StatusCode::OK, Bytes::from_static(b"{\"status\":\"ok\"}")));
             }
-            Found::OtherMethods(methods) => Refusal::method_not_allowed(&head.method, methods),
-            Found::Nothing => Refusal::route_not_found(),
+            RouteMatch::MethodNotAllowed(methods) if head.method == Method::OPTIONS => {
+                return Ok(response::options(methods.iter().map(String::as_str)));
+            }
+            RouteMatch::MethodNotAllowed(methods) => RequestError::method_not_allowed(&head.method, methods),
+            RouteMatch::NotFound => RequestError::route_not_found(),
         };
-        Err(refusal.closing(closes))
+        Err(error.closing(closes))
     }
 
-    /// Answers what a service does.
+    /// Calls the RPC of a route.
     async fn call<B>(
         &self,
         route: &Route,
         channel: C,
         head: &Parts,
         body: B,
-        arrival: &Arrival<'_>,
-    ) -> Result<Answer, Refusal>
+        client_request: &ClientRequest<'_>,
+    ) -> Result<EdgeResponse, RequestError>
     where
         B: Body<Data = Bytes> + Unpin,
     {
-        let payload = self.intake.read(&head.headers, body).await?;
-        let call = headers::call(arrival, route.rpc.subject, time_for(route.deadline, self.deadline))?;
-        let message = transcode::request(route, head.uri.path(), head.uri.query(), &payload.bytes)?;
+        let body = self.bodies.read(&head.headers, body).await?;
+        let call = headers::call(client_request, route.rpc.subject, limit_deadline(route.deadline, self.deadline))?;
+        let message = transcode::request(route, head.uri.path(), head.uri.query(), &body.bytes)?;
         let request = match route.rpc.subject {
             Subject::User => call.request_for_user(message),
             Subject::None => call.request(message),
         };
         let latest = call.parts().deadline.unwrap_or_else(|| Instant::now() + self.deadline);
         let calling = forward::call(channel, route, request);
-        let called = tokio::time::timeout_at(latest.into(), calling).await.map_err(|_elapsed| deadline::exceeded())?;
-        let message = called.map_err(Refusal::from_service)?;
-        let answer = answer::json(StatusCode::OK, json::write(&message)?);
+        let message =
+            tokio::time::timeout_at(latest.into(), calling).await.map_err(|_elapsed| deadline::exceeded())??;
+        let response = response::json(StatusCode::OK, json::write(&message)?);
         Ok(match &route.cache_control {
-            Some(cache_control) => answer::public(answer, cache_control),
-            None => answer,
+            Some(cache_control) => response::public(response, cache_control),
+            None => response,
         })
     }
 }
 
-/// How long a call may take: what the contract says, within what the configuration allows.
-fn time_for(policy: Deadline, configured: Duration) -> Deadline {
+/// The deadline of a call: the contract's, within the configured one.
+fn limit_deadline(policy: Deadline, configured: Duration) -> Deadline {
     let max = policy.max.map_or(configured, |max| max.min(configured));
     Deadline { default: Some(policy.default.map_or(max, |default| default.min(max))), max: Some(max) }
 }
@@ -175,7 +181,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_edge_allows_the_shorter_time() {
+    fn the_shorter_deadline_applies() {
         let deadline = |default: Option<u64>, max: Option<u64>| Deadline {
             default: default.map(Duration::from_secs),
             max: max.map(Duration::from_secs),
@@ -186,7 +192,7 @@ mod tests {
             (deadline(None, Some(5)), deadline(Some(5), Some(5))),
             (deadline(Some(20), Some(30)), deadline(Some(10), Some(10))),
         ] {
-            assert_eq!(time_for(policy, Duration::from_secs(10)), expected);
+            assert_eq!(limit_deadline(policy, Duration::from_secs(10)), expected);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The call itself: a message that is known by its descriptor alone goes to the service that owns the RPC.
+//! The gRPC call to the service that owns the RPC, with messages that are known by their descriptors only.
 
 use drystone_mesh::error::Error;
 use http::{Request, Response};
@@ -12,7 +12,7 @@ use tonic::{
     codegen::{Service, StdError},
 };
 
-use crate::routing::route::Route;
+use crate::{http::error::RequestError, routing::route::Route};
 
 /// A channel to a service: in a running mesh a `drystone_mesh::client::Channel`.
 pub trait Backend:
@@ -36,21 +36,22 @@ impl<S> Backend for S where
 /// Calls the RPC of a route.
 ///
 /// # Errors
-/// What the service answers, or that it is away.
+/// The service's status, or `UNAVAILABLE`.
 pub(crate) async fn call<C: Backend>(
     channel: C,
     route: &Route,
     request: tonic::Request<DynamicMessage>,
-) -> Result<DynamicMessage, Status> {
+) -> Result<DynamicMessage, RequestError> {
     let mut grpc = Grpc::new(channel);
     grpc.ready().await.map_err(|error| Error::unavailable("an upstream service", error.into()))?;
-    let codec = DynamicCodec { answer: route.output.clone() };
-    grpc.unary(request, route.path.clone(), codec).await.map(tonic::Response::into_inner)
+    let codec = DynamicCodec { output: route.output.clone() };
+    let response = grpc.unary(request, route.path.clone(), codec).await.map_err(RequestError::upstream)?;
+    Ok(response.into_inner())
 }
 
-/// Writes and reads messages by their descriptors, straight into and out of the buffers of the connection.
+/// Encodes and decodes messages by their descriptors, in the buffers of the connection.
 struct DynamicCodec {
-    answer: MessageDescriptor,
+    output: MessageDescriptor,
 }
 
 impl Codec for DynamicCodec {
@@ -64,7 +65,7 @@ impl Codec for DynamicCodec {
     }
 
     fn decoder(&mut self) -> DynamicDecoder {
-        DynamicDecoder(self.answer.clone())
+        DynamicDecoder(self.output.clone())
     }
 }
 

@@ -1,41 +1,43 @@
-//! The edge: REST for the outside world, in front of the mesh's gRPC.
+//! The edge: a REST API in front of the mesh's gRPC services.
 //!
-//! It holds no business rule, no database and no code for any route. At its start it reads the contract's descriptor:
-//! each RPC with a `google.api.http` option becomes a route. A request is turned into the RPC's message, sent to the
-//! service that owns the RPC, and the answer is turned back.
+//! It has no business logic, no database and no code for single routes. At its start it reads the contracts' descriptors:
+//! each RPC with a `google.api.http` option becomes a route. A request is transcoded to the RPC's message and sent to the
+//! service that owns the RPC; the response is transcoded back.
 //!
 //! ```text
-//! http::serve -> exchange -> http::protocol      what HTTP itself demands: host, target, expectations
-//!                         -> routing             which RPC: table, router, route (from the descriptor)
-//!                         -> request_limit       whether this client may ask again already
-//!                         -> http::body          bytes, within limits
-//!                         -> transcode           message: json (body), text (path), query, mask
-//!                         -> http::headers       the call: deadline, request id, trace, token, client
-//!                         -> forward             gRPC
-//!                         -> http::answer        JSON, or an error as google.rpc.Status
+//! http::serve -> exchange -> routing              which RPC: table, router, route (from the descriptor)
+//!                         -> request_limit        the client's rate limit
+//!                         -> http::protocol       the rules of HTTP itself: host, target, expectations
+//!                         -> http::body           the body, within limits
+//!                         -> http::headers        the call: deadline, request id, trace, token, client
+//!                         -> transcode            the message: json (body), text (path), query, mask
+//!                         -> forward              gRPC
+//!                         -> http::response       JSON
+//!                         -> http::error_response errors as google.rpc.Status
 //! ```
 //!
-//! The user's token is handed on as it came; the edge has no opinion of it. Whatever else a client claims to be is
-//! dropped: see `http/headers.rs` for the short list of what goes in.
+//! The user's token is passed on unverified. All other identity headers of a client are dropped; `http/headers.rs` lists
+//! what is passed on.
 //!
-//! # How to add a REST call
+//! # How to add a REST route
 //!
-//! There is nothing to do here. Give the RPC a `google.api.http` option in its `.proto` file and list `outside` among the
-//! callers of its rule; the build refuses what does not fit together, and the next start serves it. The same holds for a new
-//! service: its contract says which workload the edge calls.
+//! Nothing is to be done here. Give the RPC a `google.api.http` option in its `.proto` file and list `outside` among the
+//! callers of its rule; the build checks both, and the next start serves the route. The same holds for a new service: its
+//! contract names the workload that the edge calls.
 //!
-//! # What is served how
+//! # Behaviour
 //!
-//! - Templates, bodies, queries and answers follow [`google/api/http.proto`]; JSON is [ProtoJSON]. Fields of
+//! - Templates, bodies, queries and responses follow [`google/api/http.proto`]; JSON is [ProtoJSON]. Fields with their
 //!   default value are written.
-//! - What would be ignored is refused: unknown members and parameters, members that are given twice, in one spelling or two, a body where none
-//!   belongs. The error names the field as the client spells it.
-//! - A PATCH without update mask gets one from the members of its body, without those that the path fills or the server alone
-//!   sets.
-//! - A path that ends in the verb of a custom method (`/v1/users/7:block`) means that method, whatever the HTTP method is; any
-//!   other colon belongs to a value.
-//! - HEAD is served by GET, OPTIONS answers `allow`, and `/health` is the edge's own.
-//! - Bad input never ends a connection, as long as its body is not much larger than what is taken.
+//! - Input that would be ignored is an error: unknown members and parameters, duplicate members in one spelling or two, a
+//!   body where there is none. The error names the field as the client spells it.
+//! - A PATCH without update mask gets one from the members of its body, without those that the path sets or that only the
+//!   server sets.
+//! - A path that ends in the verb of a custom method (`/v1/users/7:block`) denotes that method, for every HTTP method; any
+//!   other colon is part of a value.
+//! - HEAD is served by GET, OPTIONS responds with `allow`, and `/health` is the edge's own.
+//! - Invalid input does not close a connection, unless its body is much larger than the limit.
+//! - An error is made once, where the fault is found, and encoded once, in `http/error_response.rs`.
 //!
 //! [`google/api/http.proto`]: https://github.com/googleapis/googleapis/blob/master/google/api/http.proto
 //! [ProtoJSON]: https://protobuf.dev/programming-guides/json/
@@ -69,42 +71,42 @@ pub use crate::{
     request_limit::RequestLimit,
     routing::route::RouteError,
 };
-use crate::{exchange::Exchange, http::answer::Errors, metrics::EdgeMetrics, routing::table::Table};
+use crate::{exchange::Exchange, http::error_response::ErrorEncoder, metrics::EdgeMetrics, routing::table::Table};
 
 /// The workload's name, as in its SPIFFE ID.
 pub const NAME: &str = "edge";
 
-/// What the edge needs of the world.
+/// The dependencies of the edge.
 pub struct Deps {
-    /// What it serves.
+    /// The contracts of the services.
     pub contracts: Contracts,
-    /// How it reaches the services.
+    /// Opens channels to the services.
     pub dialer: Dialer,
-    /// Where it says how it is.
+    /// Component health.
     pub health: Health,
-    /// Where it counts.
+    /// The metrics registry.
     pub metrics: Metrics,
-    /// How it runs.
+    /// The configuration.
     pub config: Config,
-    /// How often one client may ask.
+    /// The rate limit of requests.
     pub requests: RequestLimit,
 }
 
-/// Why the edge cannot start.
+/// Why the edge fails to start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The contract cannot be served.
     #[error(transparent)]
     Contract(#[from] RouteError),
-    /// A service cannot be reached, since nobody said where it is.
+    /// A service has no address.
     #[error(transparent)]
     Dial(#[from] DialError),
-    /// The program's own descriptors are damaged.
-    #[error("the descriptors of google.rpc cannot be read; this is a fault of the program")]
+    /// The compiled descriptors of `google.rpc` are invalid.
+    #[error("the compiled descriptors of google.rpc are invalid; this is a bug")]
     ErrorDescriptors,
 }
 
-/// The edge, over channels of kind `C`.
+/// The edge, with channels of type `C`.
 pub struct Service<C = Channel> {
     exchange: Arc<Exchange<C>>,
     config: Config,
@@ -112,23 +114,23 @@ pub struct Service<C = Channel> {
 }
 
 impl Service {
-    /// The edge of a mesh. Each service that it depends on shows up among the components of its health.
+    /// The edge of a mesh. Each service that it calls is a component of its health.
     ///
     /// # Errors
     /// [`StartError`], for a contract that cannot be served or a service without address.
     pub fn new(deps: Deps) -> Result<Self, StartError> {
         let Deps { contracts, dialer, health, metrics, config, requests } = deps;
         let connect = |workload: &str| Ok(dialer.dependency(workload, health::Kind::Optional)?);
-        Self::over(&contracts, connect, &health, &metrics, config, requests)
+        Self::with_channels(&contracts, connect, &health, &metrics, config, requests)
     }
 }
 
 impl<C: Backend> Service<C> {
-    /// An edge for any contracts; `connect` makes the channel to the workload of a name, and is asked once for each.
+    /// An edge for any contracts; `connect` opens the channel to a workload, and is called once for each.
     ///
     /// # Errors
-    /// [`StartError`], for a contract that cannot be served, and whatever `connect` fails with.
-    pub fn over(
+    /// [`StartError`], for a contract that cannot be served, or the error of `connect`.
+    pub fn with_channels(
         contracts: &Contracts,
         connect: impl FnMut(&str) -> Result<C, StartError>,
         health: &Health,
@@ -137,21 +139,21 @@ impl<C: Backend> Service<C> {
         requests: RequestLimit,
     ) -> Result<Self, StartError> {
         let table = Table::build(contracts, connect)?;
-        let errors = Errors::new().ok_or(StartError::ErrorDescriptors)?;
+        let errors = ErrorEncoder::new().ok_or(StartError::ErrorDescriptors)?;
         let exchange = Exchange::new(table, errors, EdgeMetrics::new(metrics), &config, requests);
         let component = health.component("rest", health::Kind::Vital);
         Ok(Self { exchange: Arc::new(exchange), config, component })
     }
 
-    /// Serves until `stop`, then lets running requests end within the configured time.
+    /// Serves until `stop`, then waits for running requests up to the configured timeout.
     ///
     /// # Errors
-    /// The listener's own failure.
+    /// An error of the listener.
     pub async fn run(self, listener: TcpListener, stop: CancellationToken) -> io::Result<()> {
         self.component.up();
-        let end = http::serve::run(self.exchange, &self.config, listener, stop).await;
+        let result = http::serve::run(self.exchange, &self.config, listener, stop).await;
         self.component.down("stopped");
-        end
+        result
     }
 }
 
@@ -161,7 +163,7 @@ impl<C> fmt::Debug for Service<C> {
     }
 }
 
-/// The service as a part of a binary.
+/// The service as a module of a binary.
 #[must_use]
 pub const fn module() -> Module {
     Module::of::<Service>()

@@ -1,4 +1,4 @@
-//! Counts of the edge's own: which REST calls are answered how, and how many connections there are.
+//! Metrics: requests by route and HTTP status, and open connections.
 
 use std::sync::Arc;
 
@@ -11,17 +11,17 @@ use prometheus_client::{
 
 use crate::routing::route::Route;
 
-/// What the edge counts. Clones count together.
+/// The edge's metrics. Clones share their values.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct EdgeMetrics {
     requests: Family<RequestLabels, Counter>,
-    /// The label of a request that no route serves.
+    /// The label of requests without route.
     no_route: Arc<str>,
     /// Open connections.
     pub(crate) connections: Gauge,
 }
 
-/// Both labels come from closed lists: the routes of the contract, and the statuses of HTTP.
+/// Both labels have a bounded number of values: the routes of the contracts, and HTTP statuses.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RequestLabels {
     route: Arc<str>,
@@ -29,7 +29,7 @@ struct RequestLabels {
 }
 
 impl EdgeMetrics {
-    /// Counts that show up among `metrics`.
+    /// Metrics that are registered with `metrics`.
     pub(crate) fn new(metrics: &Metrics) -> Self {
         let own = Self { no_route: "none".into(), ..Self::default() };
         metrics.register(|registry| {
@@ -40,8 +40,8 @@ impl EdgeMetrics {
         own
     }
 
-    /// Counts an answered request.
-    pub(crate) fn answered(&self, route: Option<&Route>, status: StatusCode) {
+    /// Counts a response.
+    pub(crate) fn record_response(&self, route: Option<&Route>, status: StatusCode) {
         let route = Arc::clone(route.map_or(&self.no_route, |route| &route.label));
         self.requests.get_or_create(&RequestLabels { route, status: status.as_u16() }).inc();
     }

@@ -1,10 +1,10 @@
-//! The edge as a part of a binary.
+//! The edge as a module of a binary.
 
 use drystone_mesh::module::{Context, Service as Module, Stage, StartError, Started};
 
 use crate::{Config, Deps, NAME, RequestLimit, Service};
 
-/// The limit of every request, whatever it asks for.
+/// The limit that applies to every request.
 const REQUEST_LIMIT: &str = "default";
 
 impl Module for Service {
@@ -17,11 +17,11 @@ impl Module for Service {
         config.check()
     }
 
-    /// The edge checks no tokens and has no database: it needs to know who it is and where the others are.
+    /// The edge verifies no tokens and has no database: it needs its identity and the addresses of the services.
     async fn start(context: Context<Config>) -> Result<Started, StartError> {
         let per_minute = context.shared.limits_per_minute.get(REQUEST_LIMIT).copied().unwrap_or_default();
         let requests = match per_minute {
-            // An edge that counts nothing needs nowhere to count.
+            // Without a limit no store for counters is needed.
             0 => RequestLimit::none(),
             per_minute => RequestLimit::new(&context.limits()?, per_minute),
         };

@@ -1,5 +1,4 @@
-//! How often one client may ask. A request is counted before its body is read and before anything is called, since that
-//! is what costs.
+//! The rate limit of requests. A request is counted before its body is read and before any call, since those are expensive.
 
 use std::net::IpAddr;
 
@@ -8,12 +7,12 @@ use drystone_mesh::{
     limit::{Key, Limit, LimiterFactory},
 };
 
-/// How often one client may ask. Whoever watches over `/health` may ask for that as often as it likes.
+/// The rate limit of requests from one client. Requests of `/health` are not limited.
 #[derive(Debug, Clone)]
 pub struct RequestLimit(Limit);
 
 impl RequestLimit {
-    /// So many requests a minute from one address, an IPv6 network of 64 bits being one. 0 for no limit.
+    /// `per_minute` requests from one address, or from one IPv6 network of 64 bits. 0 for no limit.
     #[must_use]
     pub fn new(limits: &LimiterFactory, per_minute: u32) -> Self {
         Self(limits.limit("request_address", per_minute))
@@ -25,10 +24,10 @@ impl RequestLimit {
         Self(Limit::none())
     }
 
-    /// Counts a request, whatever will come of it.
+    /// Counts a request.
     ///
     /// # Errors
-    /// `RATE_LIMITED`, which says when to come back.
+    /// `RATE_LIMITED`, with the time to retry after.
     pub(crate) async fn check(&self, client: IpAddr) -> Result<()> {
         self.0.check(Key::client(client)).await
     }

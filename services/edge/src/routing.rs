@@ -1,10 +1,10 @@
-//! Which RPC a request calls.
+//! From a request to the RPC that it calls.
 //!
 //! | file | what |
 //! |---|---|
-//! | `route.rs` | a route, made from the `google.api.http` option of an RPC |
+//! | `route.rs` | a route, from the `google.api.http` option of an RPC |
 //! | `router.rs` | finds the route of a method and a path |
-//! | `table.rs` | every route of the contracts, made when the edge starts |
+//! | `table.rs` | all routes of the contracts, built when the edge starts |
 //! | `percent.rs` | percent-decoding of path and query |
 
 pub(crate) mod percent;

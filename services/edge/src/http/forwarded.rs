@@ -4,26 +4,26 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// The elements of a list, the last one first, without white space around them.
 ///
-/// The text is read from its end, since there stands what the nearest proxy wrote: a quote that a client leaves open before it
-/// changes nothing.
+/// The nearest proxy appends its element. Reading from the end, an unbalanced quote that a client sent before it has no
+/// effect.
 pub(crate) fn elements_from_the_right(line: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut rest = Some(line);
     std::iter::from_fn(move || {
         let text = rest?;
         let comma = last_outside_quotes(text, b',');
-        rest = comma.map(|at| &text[..at]);
-        Some(text[comma.map_or(0, |at| at + 1)..].trim_ascii())
+        rest = comma.map(|index| &text[..index]);
+        Some(text[comma.map_or(0, |index| index + 1)..].trim_ascii())
     })
 }
 
-/// The address in an element of `forwarded`. `None` if it has none, or cannot be read.
+/// The client's address in an element of `forwarded`. `None` if it has none, or is invalid.
 pub(crate) fn client_of(element: &[u8]) -> Option<IpAddr> {
     let mut client = None;
     let mut rest = Some(element);
     while let Some(text) = rest {
         let semicolon = last_outside_quotes(text, b';');
-        rest = semicolon.map(|at| &text[..at]);
-        let pair = text[semicolon.map_or(0, |at| at + 1)..].trim_ascii();
+        rest = semicolon.map(|index| &text[..index]);
+        let pair = text[semicolon.map_or(0, |index| index + 1)..].trim_ascii();
         let equals = pair.iter().position(|byte| *byte == b'=')?;
         let (name, value) = (&pair[..equals], &pair[equals + 1..]);
         if !is_token(name) || !(is_token(value) || is_quoted(value)) {
@@ -35,7 +35,7 @@ pub(crate) fn client_of(element: &[u8]) -> Option<IpAddr> {
     }
     let value = client?;
     let node = value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\"")).unwrap_or(value);
-    // An IPv6 address stands in brackets here, or its last group could be a port.
+    // IPv6 addresses are in brackets here; else the last group could be a port.
     let mut colons = node.iter().filter(|byte| **byte == b':');
     let is_bare = !node.starts_with(b"[") && colons.nth(1).is_some();
     if is_bare { None } else { address(node) }
@@ -67,22 +67,22 @@ fn is_port(text: &str) -> bool {
     }
 }
 
-/// Where `separator` stands last in a text, quoted strings left out.
+/// The index of the last `separator` outside quoted strings.
 fn last_outside_quotes(text: &[u8], separator: u8) -> Option<usize> {
     let mut is_quoted = false;
-    for (at, byte) in text.iter().enumerate().rev() {
+    for (index, byte) in text.iter().enumerate().rev() {
         if *byte == b'"' {
-            let backslashes = text[..at].iter().rev().take_while(|byte| **byte == b'\\').count();
-            // An escaped quote ends nothing; outside a quoted string nothing is escaped.
+            let backslashes = text[..index].iter().rev().take_while(|byte| **byte == b'\\').count();
+            // An escaped quote does not end a string; outside of strings there are no escapes.
             is_quoted = if is_quoted { backslashes % 2 == 1 } else { true };
         } else if *byte == separator && !is_quoted {
-            return Some(at);
+            return Some(index);
         }
     }
     None
 }
 
-/// `token` of RFC 9110, section 5.6.2, and what proxies write without the quotes that it needs: `[`, `]` and `:`.
+/// `token` of RFC 9110, section 5.6.2, and `[`, `]` and `:`, which some proxies write without quotes.
 fn is_token(text: &[u8]) -> bool {
     let is_part = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~[]:".contains(byte);
     !text.is_empty() && text.iter().all(is_part)
@@ -111,17 +111,17 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_makes_it_panic(text in prop::collection::vec(any::<u8>(), 0..64), signs in "[for=\"\\\\,;:.\\[\\]_1a ]{0,64}") {
-            for text in [text.as_slice(), signs.as_bytes()] {
+        fn parsing_never_panics(text in prop::collection::vec(any::<u8>(), 0..64), syntax in "[for=\"\\\\,;:.\\[\\]_1a ]{0,64}") {
+            for text in [text.as_slice(), syntax.as_bytes()] {
                 for element in elements_from_the_right(text) {
                     let _ = (client_of(element), address(element));
                 }
             }
         }
 
-        /// What a client writes before it does not change what the nearest proxy says.
+        /// What a client sends does not change the element that the nearest proxy appends.
         #[test]
-        fn the_last_element_is_the_proxys_own(before in "[for=\"\\\\,;:.\\[\\]_1a ]{0,64}", address in any::<IpAddr>()) {
+        fn the_last_element_is_independent_of_the_ones_before(before in "[for=\"\\\\,;:.\\[\\]_1a ]{0,64}", address in any::<IpAddr>()) {
             let node = if address.is_ipv6() { format!("[{address}]:4711") } else { format!("{address}:4711") };
             let line = format!("{before}, proto=https;for=\"{node}\";host=\"a,\\\"b\"");
             prop_assert_eq!(elements_from_the_right(line.as_bytes()).next().and_then(client_of), Some(address));

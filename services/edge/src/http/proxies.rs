@@ -1,10 +1,10 @@
-//! Who called, when a proxy such as a TLS front stands before the edge.
+//! The client's address behind trusted proxies, such as TLS terminators.
 //!
-//! `x-forwarded-for` and `forwarded` are claims. They are believed only of a proxy that the configuration names, and only as
-//! far as that proxy itself has seen: from the right, past the proxies that are trusted, up to the first address that is not one
-//! of them. What cannot be read was not written by a trusted proxy, or names nobody: then the last proxy counts as the client.
+//! `x-forwarded-for` and `forwarded` are used only on connections from a trusted proxy, and only as far as trusted proxies
+//! wrote them: from the right, past the addresses of trusted proxies, up to the first other address. An invalid or unknown
+//! address ends the search: then the last proxy counts as the client.
 //!
-//! One of the two headers is read, never both: a proxy that writes one of them hands on the other as its client sent it.
+//! One of the two headers is read, never both: a proxy that writes one of them passes on the other as its client sent it.
 
 use std::{fmt, net::IpAddr, str::FromStr};
 
@@ -14,24 +14,24 @@ use serde::{Deserialize, Serialize};
 use crate::{config::Config, http::forwarded};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-/// More proxies than this are not passed: a client can write as many addresses of trusted ones as fit into a header.
+/// The maximum length of a chain of proxies: a client can send as many addresses of trusted proxies as fit into a header.
 const MAX_PROXIES: usize = 16;
 
-/// The header in which a proxy names the client.
+/// The header in which a proxy reports the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ClientAddressHeader {
-    /// `x-forwarded-for`, or `forwarded` where there is none. This suits every proxy that writes `x-forwarded-for`, and one that
-    /// writes `forwarded` if it removes a client's `x-forwarded-for`.
+    /// `x-forwarded-for`, else `forwarded`. For proxies that write `x-forwarded-for`, and for those that write `forwarded`
+    /// and remove a client's `x-forwarded-for`.
     #[default]
     Either,
-    /// `x-forwarded-for` alone.
+    /// Only `x-forwarded-for`.
     XForwardedFor,
-    /// `forwarded` (RFC 7239) alone.
+    /// Only `forwarded` (RFC 7239).
     Forwarded,
 }
 
-/// The proxies whose word is taken for who called.
+/// The proxies that are trusted to report the client's address.
 #[derive(Debug, Clone)]
 pub(crate) struct TrustedProxies {
     networks: Vec<Network>,
@@ -43,25 +43,26 @@ impl TrustedProxies {
         Self { networks: config.trusted_proxies.clone(), header: config.client_address_header }
     }
 
-    /// The client's address, for a connection that came from `peer`.
+    /// The client's address, for a connection from `peer`.
     pub(crate) fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
         let mut client = peer.to_canonical();
         if !self.trusts(client) {
             return client;
         }
-        let is_x = match self.header {
+        let is_x_forwarded_for = match self.header {
             ClientAddressHeader::Either => headers.contains_key(X_FORWARDED_FOR),
             ClientAddressHeader::XForwardedFor => true,
             ClientAddressHeader::Forwarded => false,
         };
-        let name = if is_x { X_FORWARDED_FOR } else { FORWARDED };
+        let name = if is_x_forwarded_for { X_FORWARDED_FOR } else { FORWARDED };
         let lines = headers.get_all(name).iter().rev().map(HeaderValue::as_bytes);
-        let claims = lines.flat_map(|line| {
-            forwarded::elements_from_the_right(line)
-                .map(|element| if is_x { forwarded::address(element) } else { forwarded::client_of(element) })
+        let addresses = lines.flat_map(|line| {
+            forwarded::elements_from_the_right(line).map(|element| {
+                if is_x_forwarded_for { forwarded::address(element) } else { forwarded::client_of(element) }
+            })
         });
-        for claim in claims.take(MAX_PROXIES) {
-            let Some(address) = claim else { break };
+        for address in addresses.take(MAX_PROXIES) {
+            let Some(address) = address else { break };
             client = address.to_canonical();
             if !self.trusts(client) {
                 break;
@@ -75,7 +76,7 @@ impl TrustedProxies {
     }
 }
 
-/// An address, or all addresses with the same first bits: `10.0.0.7`, `10.0.0.0/8`, `fd00::/8`.
+/// An address or a CIDR block: `10.0.0.7`, `10.0.0.0/8`, `fd00::/8`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Network {
@@ -83,23 +84,23 @@ pub struct Network {
     bits: u8,
 }
 
-/// A text that is no network.
+/// Text that is not a network.
 #[derive(Debug, thiserror::Error)]
-#[error("`{0}` is no network; write an address such as `10.0.0.7`, or a network such as `10.0.0.0/8`")]
+#[error("`{0}` is not a network; write an address such as `10.0.0.7`, or a network such as `10.0.0.0/8`")]
 pub struct NetworkError(String);
 
 impl Network {
-    /// Whether this address is one of them.
+    /// Whether the network contains the address.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
         match (self.address, address.to_canonical()) {
-            (IpAddr::V4(ours), IpAddr::V4(theirs)) => {
+            (IpAddr::V4(network), IpAddr::V4(address)) => {
                 let shift = 32 - u32::from(self.bits);
-                u32::from(ours).checked_shr(shift) == u32::from(theirs).checked_shr(shift)
+                u32::from(network).checked_shr(shift) == u32::from(address).checked_shr(shift)
             }
-            (IpAddr::V6(ours), IpAddr::V6(theirs)) => {
+            (IpAddr::V6(network), IpAddr::V6(address)) => {
                 let shift = 128 - u32::from(self.bits);
-                u128::from(ours).checked_shr(shift) == u128::from(theirs).checked_shr(shift)
+                u128::from(network).checked_shr(shift) == u128::from(address).checked_shr(shift)
             }
             _ => false,
         }
@@ -113,9 +114,9 @@ impl FromStr for Network {
         let parse = || {
             let (address, bits) = text.split_once('/').map_or((text, None), |(address, bits)| (address, Some(bits)));
             let address: IpAddr = address.parse().ok()?;
-            let most = if address.is_ipv4() { 32 } else { 128 };
-            let bits = bits.map_or(Some(most), |bits| bits.parse().ok())?;
-            (bits <= most).then_some(Self { address, bits })
+            let max = if address.is_ipv4() { 32 } else { 128 };
+            let bits = bits.map_or(Some(max), |bits| bits.parse().ok())?;
+            (bits <= max).then_some(Self { address, bits })
         };
         parse().ok_or_else(|| NetworkError(text.to_owned()))
     }
@@ -145,46 +146,50 @@ impl fmt::Display for Network {
 mod tests {
     use super::*;
 
-    fn read(header: ClientAddressHeader, trusted: &[&str], peer: &str, claims: &[(HeaderName, &str)]) -> String {
+    fn client(header: ClientAddressHeader, trusted: &[&str], peer: &str, lines: &[(HeaderName, &str)]) -> String {
         let trusted_proxies = trusted.iter().map(|network| network.parse().unwrap()).collect();
         let config = Config { trusted_proxies, client_address_header: header, ..Config::default() };
         let mut headers = HeaderMap::new();
-        for (name, claim) in claims {
-            headers.append(name, HeaderValue::from_bytes(claim.as_bytes()).unwrap());
+        for (name, value) in lines {
+            headers.append(name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
         }
         TrustedProxies::new(&config).client(peer.parse().unwrap(), &headers).to_string()
     }
 
-    fn seen(trusted: &[&str], peer: &str, claims: &[&str]) -> String {
-        let claims: Vec<_> = claims.iter().map(|claim| (X_FORWARDED_FOR, *claim)).collect();
-        read(ClientAddressHeader::Either, trusted, peer, &claims)
+    fn x_forwarded_for(trusted: &[&str], peer: &str, values: &[&str]) -> String {
+        let lines: Vec<_> = values.iter().map(|value| (X_FORWARDED_FOR, *value)).collect();
+        client(ClientAddressHeader::Either, trusted, peer, &lines)
     }
 
-    fn forwarded(claims: &[&str]) -> String {
-        let claims: Vec<_> = claims.iter().map(|claim| (FORWARDED, *claim)).collect();
-        read(ClientAddressHeader::Either, &["10.0.0.0/8"], "10.0.0.1", &claims)
-    }
-
-    #[test]
-    fn nobody_is_believed_unless_the_configuration_says_so() {
-        assert_eq!(seen(&[], "10.0.0.1", &["192.0.2.1"]), "10.0.0.1");
-        assert_eq!(seen(&["10.0.0.2"], "10.0.0.1", &["192.0.2.1"]), "10.0.0.1");
+    fn forwarded(values: &[&str]) -> String {
+        let lines: Vec<_> = values.iter().map(|value| (FORWARDED, *value)).collect();
+        client(ClientAddressHeader::Either, &["10.0.0.0/8"], "10.0.0.1", &lines)
     }
 
     #[test]
-    fn a_proxy_is_believed_as_far_as_it_has_seen_itself() {
-        assert_eq!(seen(&["10.0.0.0/8"], "10.0.0.1", &["192.0.2.1"]), "192.0.2.1");
-        assert_eq!(seen(&["10.0.0.0/8"], "10.0.0.1", &["6.6.6.6, 192.0.2.1"]), "192.0.2.1", "the client's own claim");
-        assert_eq!(seen(&["10.0.0.0/8"], "10.0.0.1", &["192.0.2.1, 10.9.9.9"]), "192.0.2.1", "two proxies");
-        assert_eq!(seen(&["10.0.0.0/8"], "10.0.0.1", &["6.6.6.6", "192.0.2.1"]), "192.0.2.1", "two headers");
-        assert_eq!(seen(&["10.0.0.0/8"], "10.0.0.1", &[]), "10.0.0.1");
-        assert_eq!(seen(&["10.0.0.0/8"], "10.0.0.1", &["192.0.2.1, nonsense"]), "10.0.0.1");
-        assert_eq!(seen(&["10.0.0.0/8"], "::ffff:10.0.0.1", &["2001:db8::1"]), "2001:db8::1");
+    fn no_proxy_is_trusted_unless_configured() {
+        assert_eq!(x_forwarded_for(&[], "10.0.0.1", &["192.0.2.1"]), "10.0.0.1");
+        assert_eq!(x_forwarded_for(&["10.0.0.2"], "10.0.0.1", &["192.0.2.1"]), "10.0.0.1");
     }
 
     #[test]
-    fn a_port_and_brackets_are_no_part_of_the_address() {
-        for (claim, client) in [
+    fn addresses_are_read_from_the_right_up_to_the_first_untrusted() {
+        assert_eq!(x_forwarded_for(&["10.0.0.0/8"], "10.0.0.1", &["192.0.2.1"]), "192.0.2.1");
+        assert_eq!(
+            x_forwarded_for(&["10.0.0.0/8"], "10.0.0.1", &["6.6.6.6, 192.0.2.1"]),
+            "192.0.2.1",
+            "an address that the client sent"
+        );
+        assert_eq!(x_forwarded_for(&["10.0.0.0/8"], "10.0.0.1", &["192.0.2.1, 10.9.9.9"]), "192.0.2.1", "two proxies");
+        assert_eq!(x_forwarded_for(&["10.0.0.0/8"], "10.0.0.1", &["6.6.6.6", "192.0.2.1"]), "192.0.2.1", "two headers");
+        assert_eq!(x_forwarded_for(&["10.0.0.0/8"], "10.0.0.1", &[]), "10.0.0.1");
+        assert_eq!(x_forwarded_for(&["10.0.0.0/8"], "10.0.0.1", &["192.0.2.1, nonsense"]), "10.0.0.1");
+        assert_eq!(x_forwarded_for(&["10.0.0.0/8"], "::ffff:10.0.0.1", &["2001:db8::1"]), "2001:db8::1");
+    }
+
+    #[test]
+    fn ports_and_brackets_are_removed() {
+        for (value, client) in [
             ("203.0.113.7:51234", "203.0.113.7"),
             ("[2001:db8::1]:443", "2001:db8::1"),
             ("[2001:db8::1]", "2001:db8::1"),
@@ -193,9 +198,9 @@ mod tests {
             ("6.6.6.6, 203.0.113.7:51234,[2001:db8::1]:443", "2001:db8::1"),
             ("192.0.2.1:1, 10.0.0.2:2, 10.0.0.3:3", "192.0.2.1"),
         ] {
-            assert_eq!(seen(&["10.0.0.0/8"], "10.0.0.1", &[claim]), client, "{claim}");
+            assert_eq!(x_forwarded_for(&["10.0.0.0/8"], "10.0.0.1", &[value]), client, "{value}");
         }
-        for nobody in [
+        for invalid in [
             "",
             "unknown",
             "192.0.2.1:",
@@ -207,12 +212,16 @@ mod tests {
             "192.0.2",
             "\u{e9}",
         ] {
-            assert_eq!(seen(&["10.0.0.0/8"], "10.0.0.1", &[&format!("6.6.6.6, {nobody}")]), "10.0.0.1", "{nobody}");
+            assert_eq!(
+                x_forwarded_for(&["10.0.0.0/8"], "10.0.0.1", &[&format!("6.6.6.6, {invalid}")]),
+                "10.0.0.1",
+                "{invalid}"
+            );
         }
     }
 
     #[test]
-    fn forwarded_is_read_as_rfc_7239_writes_it() {
+    fn forwarded_is_parsed_as_in_rfc_7239() {
         for (lines, client) in [
             (&["for=192.0.2.60;proto=http;by=203.0.113.43"][..], "192.0.2.60"),
             (&[r#"For="[2001:db8:cafe::17]:4711""#], "2001:db8:cafe::17"),
@@ -237,28 +246,28 @@ mod tests {
     }
 
     #[test]
-    fn one_header_of_the_two_is_read() {
+    fn only_one_of_the_two_headers_is_read() {
         let both = [(FORWARDED, "for=192.0.2.1"), (X_FORWARDED_FOR, "192.0.2.2")];
-        let read = |header, claims: &[(HeaderName, &str)]| read(header, &["10.0.0.0/8"], "10.0.0.1", claims);
+        let read = |header, lines: &[(HeaderName, &str)]| client(header, &["10.0.0.0/8"], "10.0.0.1", lines);
         assert_eq!(read(ClientAddressHeader::Either, &both), "192.0.2.2");
         assert_eq!(read(ClientAddressHeader::XForwardedFor, &both), "192.0.2.2");
         assert_eq!(read(ClientAddressHeader::Forwarded, &both), "192.0.2.1");
-        // What cannot be read is no reason to read the other.
-        let unread = [(FORWARDED, "for=192.0.2.1"), (X_FORWARDED_FOR, "unknown")];
-        assert_eq!(read(ClientAddressHeader::Either, &unread), "10.0.0.1");
+        // The other header is not read where the first is invalid.
+        let invalid = [(FORWARDED, "for=192.0.2.1"), (X_FORWARDED_FOR, "unknown")];
+        assert_eq!(read(ClientAddressHeader::Either, &invalid), "10.0.0.1");
         assert_eq!(read(ClientAddressHeader::XForwardedFor, &both[..1]), "10.0.0.1");
         assert_eq!(read(ClientAddressHeader::Forwarded, &both[1..]), "10.0.0.1");
     }
 
     #[test]
-    fn a_bounded_number_of_proxies_is_passed() {
+    fn the_chain_of_proxies_is_bounded() {
         let chain = |proxies: usize| format!("192.0.2.1{}", ", 10.0.0.2".repeat(proxies));
-        assert_eq!(seen(&["10.0.0.0/8"], "10.0.0.1", &[&chain(MAX_PROXIES - 1)]), "192.0.2.1");
-        assert_eq!(seen(&["10.0.0.0/8"], "10.0.0.1", &[&chain(MAX_PROXIES)]), "10.0.0.2");
+        assert_eq!(x_forwarded_for(&["10.0.0.0/8"], "10.0.0.1", &[&chain(MAX_PROXIES - 1)]), "192.0.2.1");
+        assert_eq!(x_forwarded_for(&["10.0.0.0/8"], "10.0.0.1", &[&chain(MAX_PROXIES)]), "10.0.0.2");
     }
 
     #[test]
-    fn a_network_is_an_address_and_so_many_bits() {
+    fn networks_are_parsed_as_cidr_blocks() {
         let network = |text: &str| text.parse::<Network>();
         assert!(network("10.0.0.0/8").unwrap().contains("10.255.0.1".parse().unwrap()));
         assert!(!network("10.0.0.0/8").unwrap().contains("11.0.0.1".parse().unwrap()));

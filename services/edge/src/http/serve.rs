@@ -1,4 +1,4 @@
-//! Connections: accepted, held to their time limits, and drained when the edge stops.
+//! Connections: accepted, limited in time and number, and drained when the edge stops.
 
 use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -22,11 +22,11 @@ use tracing::{debug, info, warn};
 
 use crate::{config::Config, exchange::Exchange, forward::Backend};
 
-/// All of a request's headers: a token of 8 KiB, and room for the rest.
+/// The maximum size of a request's headers, of which a token may take 8 KiB.
 const MAX_HEADER_BYTES: usize = 64 * 1024;
 
-/// How long a client that connected just before the stop has to send its request: if the connection is closed before the
-/// request was read, the client cannot know whether it was executed.
+/// The timeout for the request of a client that connected just before the stop. If the connection is closed before the
+/// request is read, the client cannot know whether it was executed.
 const FINAL_REQUEST_TIMEOUT: Duration = Duration::from_millis(250);
 
 /// Serves until `stop`, then lets running requests end.
@@ -39,17 +39,17 @@ pub(crate) async fn run<C: Backend>(
     let address = listener.local_addr()?;
     info!(service = crate::NAME, %address, "serving");
     let http = http(config);
-    let most = config.connections.min(Semaphore::MAX_PERMITS);
-    let slots = Arc::new(Semaphore::new(most));
+    let max_connections = config.connections.min(Semaphore::MAX_PERMITS);
+    let slots = Arc::new(Semaphore::new(max_connections));
     let graceful = GracefulShutdown::new();
 
     let serve = |Accepted { stream, remote, permit }: Accepted| {
         let (exchange, watcher, http) = (exchange.clone(), graceful.watcher(), http.clone());
-        let request_time = config.request_time.duration();
+        let request_timeout = config.request_time.duration();
         tokio::spawn(async move {
             let connections = exchange.metrics.connections.clone();
             connections.inc();
-            serve_connection(exchange, &http, stream, remote, request_time, watcher).await;
+            serve_connection(exchange, &http, stream, remote, request_timeout, watcher).await;
             connections.dec();
             drop(permit);
         });
@@ -57,8 +57,8 @@ pub(crate) async fn run<C: Backend>(
     while let Some(accepted) = stop.run_until_cancelled(accept(&listener, &slots)).await {
         serve(accepted);
     }
-    // Some are connected as far as they know, and wait to be accepted. The system itself is asked, since the runtime may
-    // not have heard of the last of them.
+    // Serve the connections in the backlog. The socket is polled directly, since the runtime may not have been notified of
+    // the last of them.
     let listener = listener.into_std()?;
     while let Ok(permit) = Arc::clone(&slots).try_acquire_owned()
         && let Ok((stream, remote)) = listener.accept()
@@ -68,23 +68,23 @@ pub(crate) async fn run<C: Backend>(
         }
     }
     drop(listener);
-    let is_connected = slots.available_permits() < most;
+    let is_connected = slots.available_permits() < max_connections;
     if is_connected {
         time::sleep(FINAL_REQUEST_TIMEOUT.min(config.stop_time.duration())).await;
     }
     if time::timeout(config.stop_time.duration(), graceful.shutdown()).await.is_err() {
-        warn!(service = crate::NAME, "some requests did not end in time and were cut");
+        warn!(service = crate::NAME, "requests were cancelled at the stop timeout");
     }
     info!(service = crate::NAME, "stopped");
     Ok(())
 }
 
-/// HTTP/1.1, and HTTP/2 for whoever begins with it.
+/// HTTP/1.1, and HTTP/2 for clients that send its preface.
 fn http(config: &Config) -> auto::Builder<TokioExecutor> {
     let mut http = auto::Builder::new(TokioExecutor::new());
     http.http1()
         .timer(TokioTimer::new())
-        // It runs while a connection waits for its next request, too.
+        // This timeout also runs while a connection is idle.
         .header_read_timeout(config.idle_time.duration())
         .max_buf_size(MAX_HEADER_BYTES);
     http.http2()
@@ -100,33 +100,33 @@ async fn serve_connection<C: Backend>(
     exchange: Arc<Exchange<C>>,
     http: &auto::Builder<TokioExecutor>,
     stream: TcpStream,
-    client: SocketAddr,
-    request_time: Duration,
+    peer: SocketAddr,
+    request_timeout: Duration,
     watcher: Watcher,
 ) {
-    // Without it small answers wait for acknowledgements. A socket that refuses is about to fail anyway.
+    // Otherwise small responses wait for acknowledgements. A socket that fails here fails at its next use, too.
     let _ = stream.set_nodelay(true);
-    let has_asked = Arc::new(Notify::new());
-    let asked = has_asked.clone();
+    let first_request = Arc::new(Notify::new());
+    let received = first_request.clone();
     let service = service_fn(move |request: Request<Incoming>| {
-        asked.notify_one();
+        received.notify_one();
         let exchange = exchange.clone();
-        async move { Ok::<_, Infallible>(exchange.answer(request, client).await) }
+        async move { Ok::<_, Infallible>(exchange.respond(request, peer).await) }
     });
     let connection = http.serve_connection(TokioIo::new(stream), service).into_owned();
     tokio::select! {
         end = watcher.watch(connection) => {
             if let Err(error) = end {
-                debug!(%client, %error, "connection ended early");
+                debug!(%peer, %error, "connection failed");
             }
         }
-        () = silence(&has_asked, request_time) => debug!(%client, "connection closed, since no request came"),
+        () = first_request_timeout(&first_request, request_timeout) => debug!(%peer, "connection closed: no request"),
     }
 }
 
-/// Ends where no request comes within `patience`, and never otherwise.
-async fn silence(has_asked: &Notify, patience: Duration) {
-    if time::timeout(patience, has_asked.notified()).await.is_ok() {
+/// Ends at the timeout if no request has been received, and never otherwise.
+async fn first_request_timeout(first_request: &Notify, timeout: Duration) {
+    if time::timeout(timeout, first_request.notified()).await.is_ok() {
         std::future::pending::<()>().await;
     }
 }

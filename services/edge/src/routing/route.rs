@@ -1,4 +1,4 @@
-//! The REST calls of the contracts, with all that a call needs looked up once, at the start.
+//! The REST routes of the contracts, with everything that a request needs resolved at the start.
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,43 +12,41 @@ use prost_reflect::{FieldDescriptor, MessageDescriptor};
 
 use crate::transcode::mask::{self, MaskRule};
 
-/// A contract that cannot be served over REST: says which RPC, and what is wrong with it.
+/// A contract that cannot be served over REST.
 #[derive(Debug, thiserror::Error)]
 #[error("{rpc}: {fault}")]
 pub struct RouteError {
-    /// The RPC, or what else is at fault.
+    /// The RPC, or the path of the edge's own that conflicts.
     pub rpc: String,
     /// What is wrong.
     pub fault: String,
 }
 
-/// One REST call.
+/// One REST route.
 pub(crate) struct Route {
-    /// The RPC that it reaches, and its rule.
+    /// The RPC, and its rule.
     pub(crate) rpc: Arc<Method>,
-    /// The RPC's path on the wire.
+    /// The path of the gRPC request.
     pub(crate) path: PathAndQuery,
-    /// How metrics and logs name the route: `GET /v1/users/{id}`.
+    /// The route's name in metrics and logs: `GET /v1/users/{id}`.
     pub(crate) label: Arc<str>,
-    /// The HTTP method.
     pub(crate) method: http::Method,
-    /// The path.
     pub(crate) template: Template,
     pub(crate) input: MessageDescriptor,
     pub(crate) output: MessageDescriptor,
-    /// The fields that the template's variables fill, in their order.
+    /// The fields of the template's variables, in the same order.
     pub(crate) variables: Vec<FieldPath>,
     pub(crate) body: BodyMapping,
-    /// How an update mask is made up where the client sends none.
+    /// Infers an update mask where the client sends none.
     pub(crate) mask: Option<MaskRule>,
-    /// How long a call may take.
+    /// The contract's default and maximum deadline.
     pub(crate) deadline: Deadline,
-    /// What a cache may do with an answer: `None` for nothing.
+    /// The `cache-control` of a response; `None` if it must not be cached.
     pub(crate) cache_control: Option<HeaderValue>,
 }
 
 impl Route {
-    /// The field that stands for the body.
+    /// The field that the body maps to.
     pub(crate) fn body_field(&self) -> Option<&FieldDescriptor> {
         match &self.body {
             BodyMapping::Field(field) => Some(field),
@@ -57,10 +55,10 @@ impl Route {
     }
 }
 
-/// Every REST call of the contracts.
+/// The REST routes of the contracts.
 ///
 /// # Errors
-/// [`RouteError`] for the first that cannot be served as it is written.
+/// [`RouteError`] for the first that cannot be served.
 pub(crate) fn read(contracts: &Contracts) -> Result<Vec<Route>, RouteError> {
     let mut routes = Vec::new();
     for contract in contracts.contracts() {
@@ -87,7 +85,7 @@ fn route(
     let (input, output) = (descriptor.input(), descriptor.output());
     let Binding { method: verb, template, variables, body } = binding.clone();
     let method: http::Method =
-        verb.parse().map_err(|_| format!("names the method `{verb}`, which HTTP does not have"))?;
+        verb.parse().map_err(|_| format!("names the method `{verb}`, which is not an HTTP method"))?;
     let mask = match &body {
         BodyMapping::Field(field) if method == http::Method::PATCH => {
             MaskRule::of(&input, field, &variables, output_only)
@@ -111,7 +109,7 @@ fn route(
     })
 }
 
-/// What a cache is told of an answer that anybody may keep for so long (RFC 9111, section 5.2.2).
+/// The `cache-control` of a public response (RFC 9111, section 5.2.2).
 fn cache_control(max_age: Duration) -> Option<HeaderValue> {
     HeaderValue::try_from(format!("public, max-age={}", max_age.as_secs())).ok()
 }

@@ -1,21 +1,20 @@
-//! From a method and a path to a route: a tree of segments, read once per request without copying.
+//! From a method and a path to a route: a tree of segments, walked once per request without copying.
 //!
-//! Of several templates that match, the one with the earlier literal wins, segment by segment, then `*`, then `**`; a
-//! verb (`:revokeAll`) beats none. A template that does not serve the method steps back for one that does, so that
+//! Of several matching templates, literals have precedence over `*`, and `*` over `**`, segment by segment; a verb
+//! (`:revokeAll`) has precedence over none. Templates that do not serve the method are skipped, so that
 //! `PATCH /v1/users/{id}` is not hidden by `GET /v1/users/me`.
 //!
-//! A path that ends in a verb of a template that matches it stands for that custom method alone: `GET /v1/users/7:block` is
-//! not the user `7:block`. Any other colon belongs to the value of a variable.
+//! A path that ends in the verb of a matching template denotes that custom method only: `GET /v1/users/7:block` is not the
+//! user `7:block`. Any other colon is part of a variable's value.
 
 use std::{borrow::Cow, collections::BTreeSet};
 
+use drystone::contract::rest::{Segment, Template};
 use http::Method;
 
-use crate::routing::percent::{self, Rules};
+use crate::routing::percent::{self, UriComponent};
 
-use drystone::contract::rest::{Segment, Template};
-
-/// Finds what serves a method and a path.
+/// Finds the route of a method and a path.
 #[derive(Debug)]
 pub(crate) struct Router<T> {
     root: Node<T>,
@@ -23,48 +22,48 @@ pub(crate) struct Router<T> {
     all_methods: BTreeSet<String>,
 }
 
-/// What became of a search.
+/// The result of a lookup.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Found<T> {
-    /// Something serves it.
-    Served(T),
-    /// The path is known, but only with these methods, in alphabetical order.
-    OtherMethods(BTreeSet<String>),
+pub(crate) enum RouteMatch<T> {
+    Found(T),
+    /// The path has these methods only, in alphabetical order.
+    MethodNotAllowed(BTreeSet<String>),
     /// No template matches the path.
-    Nothing,
+    NotFound,
 }
 
 #[derive(Debug)]
 struct Node<T> {
     /// In alphabetical order.
     literals: Vec<(String, Node<T>)>,
-    one: Option<Box<Node<T>>>,
-    /// What is served where the path ends here.
-    here: Served<T>,
-    /// What is served here and below.
-    rest: Served<T>,
+    /// `*`.
+    wildcard: Option<Box<Node<T>>>,
+    /// The routes of paths that end here.
+    exact: Routes<T>,
+    /// The routes that end in `**`.
+    rest: Routes<T>,
 }
 
-/// What is served, by verb and method. There are few of both, so that a list is the fastest map.
-type Served<T> = Vec<(Option<String>, Method, T)>;
+/// Routes by verb and method. There are few of both, so that a list is the fastest map.
+type Routes<T> = Vec<(Option<String>, Method, T)>;
 
 impl<T> Node<T> {
     const fn new() -> Self {
-        Self { literals: Vec::new(), one: None, here: Vec::new(), rest: Vec::new() }
+        Self { literals: Vec::new(), wildcard: None, exact: Vec::new(), rest: Vec::new() }
     }
 
     fn child(&mut self, segment: &str) -> &mut Self {
-        let at = match self.literals.binary_search_by(|(text, _)| text.as_str().cmp(segment)) {
-            Ok(at) => at,
-            Err(at) => {
-                self.literals.insert(at, (segment.to_owned(), Self::new()));
-                at
+        let index = match self.literals.binary_search_by(|(text, _)| text.as_str().cmp(segment)) {
+            Ok(index) => index,
+            Err(index) => {
+                self.literals.insert(index, (segment.to_owned(), Self::new()));
+                index
             }
         };
-        &mut self.literals[at].1
+        &mut self.literals[index].1
     }
 
-    /// Shows `visit` what is served at `path` with `verb`, the best match first, until it answers something.
+    /// Calls `visit` with the routes of `path` and `verb`, in order of precedence, until it returns a value.
     fn walk<'n, R>(
         &'n self,
         path: Option<&str>,
@@ -72,7 +71,7 @@ impl<T> Node<T> {
         visit: &mut impl FnMut(&'n Method, &'n T) -> Option<R>,
     ) -> Option<R> {
         let Some(path) = path else {
-            return offer(&self.here, verb, visit).or_else(|| offer(&self.rest, verb, visit));
+            return visit_routes(&self.exact, verb, visit).or_else(|| visit_routes(&self.rest, verb, visit));
         };
         let (segment, next) = match path.split_once('/') {
             Some((segment, next)) => (segment, Some(next)),
@@ -83,32 +82,35 @@ impl<T> Node<T> {
         {
             return Some(found);
         }
-        if let Some(child) = &self.one
+        if let Some(child) = &self.wildcard
             && !segment.is_empty()
             && let Some(found) = child.walk(next, verb, visit)
         {
             return Some(found);
         }
-        offer(&self.rest, verb, visit)
+        visit_routes(&self.rest, verb, visit)
     }
 
     fn literal(&self, segment: &str) -> Option<&Self> {
         if self.literals.is_empty() {
             return None;
         }
-        let segment =
-            if segment.contains('%') { percent::decode(segment, Rules::Segment).ok()? } else { Cow::Borrowed(segment) };
-        let at = self.literals.binary_search_by(|(text, _)| text.as_str().cmp(&segment)).ok()?;
-        Some(&self.literals[at].1)
+        let segment = if segment.contains('%') {
+            percent::decode(segment, UriComponent::Segment).ok()?
+        } else {
+            Cow::Borrowed(segment)
+        };
+        let index = self.literals.binary_search_by(|(text, _)| text.as_str().cmp(&segment)).ok()?;
+        Some(&self.literals[index].1)
     }
 }
 
-fn offer<'n, T, R>(
-    served: &'n Served<T>,
+fn visit_routes<'n, T, R>(
+    routes: &'n Routes<T>,
     verb: Option<&str>,
     visit: &mut impl FnMut(&'n Method, &'n T) -> Option<R>,
 ) -> Option<R> {
-    served.iter().filter(|(own, ..)| own.as_deref() == verb).find_map(|(_, method, route)| visit(method, route))
+    routes.iter().filter(|(own, ..)| own.as_deref() == verb).find_map(|(_, method, route)| visit(method, route))
 }
 
 impl<T: Copy> Router<T> {
@@ -120,77 +122,81 @@ impl<T: Copy> Router<T> {
     /// Adds a route.
     ///
     /// # Errors
-    /// The route that already serves exactly this.
+    /// The route that has the same method and paths.
     pub(crate) fn add(&mut self, method: Method, template: &Template, route: T) -> Result<(), T> {
         let mut node = &mut self.root;
-        let mut takes_rest = false;
+        let mut is_rest = false;
         for segment in &template.segments {
             match segment {
                 Segment::Literal(text) => node = node.child(text),
-                Segment::Wildcard => node = node.one.get_or_insert_with(|| Box::new(Node::new())),
-                Segment::MultiWildcard => takes_rest = true,
+                Segment::Wildcard => node = node.wildcard.get_or_insert_with(|| Box::new(Node::new())),
+                Segment::MultiWildcard => is_rest = true,
             }
         }
-        let served = if takes_rest { &mut node.rest } else { &mut node.here };
+        let routes = if is_rest { &mut node.rest } else { &mut node.exact };
         let is_same = |own: &(Option<String>, Method, T)| own.0 == template.verb && own.1 == method;
-        if let Some((.., taken)) = served.iter().find(|own| is_same(own)) {
-            return Err(*taken);
+        if let Some((.., existing)) = routes.iter().find(|own| is_same(own)) {
+            return Err(*existing);
         }
         self.all_methods.insert(method.as_str().to_owned());
-        served.push((template.verb.clone(), method, route));
+        routes.push((template.verb.clone(), method, route));
         Ok(())
     }
 
-    /// Finds what serves `method` at `path`. HEAD is served by whatever serves GET.
-    pub(crate) fn find(&self, method: &Method, path: &str) -> Found<T> {
-        let Some(target) = &self.target(path) else { return Found::Nothing };
-        let serving = |method: &Method| self.walk(target, &mut |own, route| (own == method).then_some(*route));
-        let found = serving(method).or_else(|| if method == Method::HEAD { serving(&Method::GET) } else { None });
-        found.map_or_else(|| self.methods(target), Found::Served)
+    /// Finds the route of `method` and `path`. HEAD is served by the route of GET.
+    pub(crate) fn find(&self, method: &Method, path: &str) -> RouteMatch<T> {
+        let Some(target) = &self.split_verb(path) else { return RouteMatch::NotFound };
+        let route_of = |method: &Method| self.walk(target, &mut |own, route| (own == method).then_some(*route));
+        let found = route_of(method).or_else(|| if method == Method::HEAD { route_of(&Method::GET) } else { None });
+        found.map_or_else(|| self.methods(target), RouteMatch::Found)
     }
 
-    /// The methods of all routes, and those that come with them.
+    /// The methods of all routes, with those that the edge answers itself.
     pub(crate) fn all_methods(&self) -> BTreeSet<String> {
         with_implied(self.all_methods.clone())
     }
 
-    /// The methods that serve a path; `Found::Nothing` if there are none.
-    fn methods(&self, target: &Target<'_>) -> Found<T> {
+    /// The methods of a path.
+    fn methods(&self, target: &PathAndVerb<'_>) -> RouteMatch<T> {
         let mut methods = BTreeSet::new();
         self.walk::<()>(target, &mut |method, _| {
             methods.insert(method.as_str().to_owned());
             None
         });
-        if methods.is_empty() { Found::Nothing } else { Found::OtherMethods(with_implied(methods)) }
+        if methods.is_empty() { RouteMatch::NotFound } else { RouteMatch::MethodNotAllowed(with_implied(methods)) }
     }
 
-    /// What a path asks for: a custom method if any template has its verb, else the whole path.
-    fn target<'p>(&self, path: &'p str) -> Option<Target<'p>> {
+    /// Splits a path into path and verb if a matching template has the verb; else the whole is the path.
+    fn split_verb<'p>(&self, path: &'p str) -> Option<PathAndVerb<'p>> {
         let path = path.strip_prefix('/')?;
-        let last = path.rfind('/').map_or(0, |at| at + 1);
+        let last = path.rfind('/').map_or(0, |slash| slash + 1);
         if let Some(colon) = path[last..].rfind(':') {
             let (path, verb) = (&path[..last + colon], &path[last + colon + 1..]);
-            if let Ok(verb) = percent::decode(verb, Rules::Segment)
+            if let Ok(verb) = percent::decode(verb, UriComponent::Segment)
                 && self.root.walk(Some(path), Some(&*verb), &mut |_, _| Some(())).is_some()
             {
-                return Some(Target { path, verb: Some(verb) });
+                return Some(PathAndVerb { path, verb: Some(verb) });
             }
         }
-        Some(Target { path, verb: None })
+        Some(PathAndVerb { path, verb: None })
     }
 
-    fn walk<'n, R>(&'n self, target: &Target<'_>, visit: &mut impl FnMut(&'n Method, &'n T) -> Option<R>) -> Option<R> {
+    fn walk<'n, R>(
+        &'n self,
+        target: &PathAndVerb<'_>,
+        visit: &mut impl FnMut(&'n Method, &'n T) -> Option<R>,
+    ) -> Option<R> {
         self.root.walk(Some(target.path), target.verb.as_deref(), visit)
     }
 }
 
 /// A path without its leading slash and verb, and the verb.
-struct Target<'p> {
+struct PathAndVerb<'p> {
     path: &'p str,
     verb: Option<Cow<'p, str>>,
 }
 
-/// HEAD comes with GET, OPTIONS with everything.
+/// Adds HEAD where there is GET, and OPTIONS.
 fn with_implied(mut methods: BTreeSet<String>) -> BTreeSet<String> {
     if methods.contains("GET") {
         methods.insert("HEAD".to_owned());
@@ -206,20 +212,20 @@ mod tests {
     use super::*;
 
     fn router(routes: &[&'static str]) -> Router<&'static str> {
-        let mut made = Router::new();
+        let mut router = Router::new();
         for route in routes {
             let (method, template) = route.split_once(' ').unwrap();
-            made.add(method.parse().unwrap(), &template.parse().unwrap(), *route).unwrap();
+            router.add(method.parse().unwrap(), &template.parse().unwrap(), *route).unwrap();
         }
-        made
+        router
     }
 
     fn find(router: &Router<&'static str>, request: &str) -> String {
         let (method, path) = request.split_once(' ').unwrap();
         match router.find(&method.parse().unwrap(), path) {
-            Found::Served(route) => route.to_owned(),
-            Found::OtherMethods(methods) => methods.into_iter().collect::<Vec<_>>().join(", "),
-            Found::Nothing => "nothing".to_owned(),
+            RouteMatch::Found(route) => route.to_owned(),
+            RouteMatch::MethodNotAllowed(methods) => methods.into_iter().collect::<Vec<_>>().join(", "),
+            RouteMatch::NotFound => "nothing".to_owned(),
         }
     }
 
@@ -237,7 +243,7 @@ mod tests {
     ];
 
     #[test]
-    fn a_literal_beats_a_variable() {
+    fn a_literal_has_precedence_over_a_variable() {
         let router = router(ROUTES);
         assert_eq!(find(&router, "GET /v1/users/me"), "GET /v1/users/me");
         assert_eq!(find(&router, "GET /v1/users/you"), "GET /v1/users/{id}");
@@ -245,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn a_literal_that_does_not_serve_the_method_steps_back() {
+    fn a_literal_that_does_not_serve_the_method_is_skipped() {
         let router = router(ROUTES);
         assert_eq!(find(&router, "PATCH /v1/users/me"), "PATCH /v1/users/{user.id}");
         assert_eq!(find(&router, "DELETE /v1/users/me"), "GET, HEAD, OPTIONS, PATCH");
@@ -254,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn a_verb_belongs_to_the_last_segment_and_beats_none() {
+    fn a_verb_ends_the_last_segment_and_has_precedence_over_none() {
         let router = router(ROUTES);
         assert_eq!(find(&router, "POST /v1/sessions:revokeAll"), "POST /v1/sessions:revokeAll");
         assert_eq!(find(&router, "GET /v1/sessions:revokeAll"), "OPTIONS, POST");
@@ -265,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn a_custom_method_is_no_value_of_a_variable() {
+    fn a_custom_method_is_not_part_of_a_variable() {
         let router = router(ROUTES);
         for method in ["GET", "HEAD", "PATCH", "OPTIONS"] {
             assert_eq!(find(&router, &format!("{method} /v1/users/7:block")), "OPTIONS, POST", "{method}");
@@ -273,7 +279,7 @@ mod tests {
         }
         assert_eq!(find(&router, "POST /v1/users/7:bl%6Fck"), "POST /v1/users/{id}:block");
         assert_eq!(find(&router, "POST /v1/users/a:b:block"), "POST /v1/users/{id}:block");
-        // The verb of another path, one that no route has, and a colon that is data.
+        // The verb of another path, an unknown verb, and colons that are data.
         for path in ["7:revokeAll", "7:Block", "7:block:", "7:", ":", "7%3Ablock"] {
             assert_eq!(find(&router, &format!("GET /v1/users/{path}")), "GET /v1/users/{id}", "{path}");
         }
@@ -281,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn head_is_served_by_get_and_nothing_else_is() {
+    fn head_is_served_by_get_only() {
         let router = router(ROUTES);
         assert_eq!(find(&router, "HEAD /v1/users/me"), "GET /v1/users/me");
         assert_eq!(find(&router, "HEAD /v1/sessions:revokeAll"), "OPTIONS, POST");
@@ -289,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn paths_are_taken_to_the_letter() {
+    fn paths_are_matched_literally() {
         let router = router(ROUTES);
         for path in ["/", "//", "/v1", "/v1/", "/v1/users/", "/v1//users", "/V1/users", "/v1/users/me/", "*", ""] {
             assert_eq!(find(&router, &format!("GET {path}")), "nothing", "{path}");
@@ -301,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn the_rest_may_be_empty_or_long() {
+    fn a_rest_wildcard_matches_any_number_of_segments() {
         let router = router(ROUTES);
         for path in ["/v1/shelves/3", "/v1/shelves/3/", "/v1/shelves/3/a", "/v1/shelves/3/a//b/c"] {
             assert_eq!(find(&router, &format!("GET {path}")), "GET /v1/shelves/{shelf}/{rest=**}", "{path}");
@@ -309,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn one_path_is_served_once() {
+    fn a_duplicate_route_is_refused() {
         let mut router = router(ROUTES);
         let again = router.add(Method::GET, &"/v1/users/{other}".parse().unwrap(), "again");
         assert_eq!(again, Err("GET /v1/users/{id}"));
@@ -317,15 +323,15 @@ mod tests {
     }
 
     proptest! {
-        /// What the tree finds is what a search through all templates finds.
+        /// The tree finds the same as a linear search through all templates.
         #[test]
-        fn the_tree_finds_what_a_list_would(path in "(/(v1|users|me|shelves|books|sessions|7|)){0,5}(:block|:revokeAll)?") {
+        fn the_tree_agrees_with_a_linear_search(path in "(/(v1|users|me|shelves|books|sessions|7|)){0,5}(:block|:revokeAll)?") {
             let router = router(ROUTES);
             let parsed = |route: &str| {
                 let (method, template) = route.split_once(' ').unwrap();
                 (method.to_owned(), template.parse::<Template>().unwrap())
             };
-            let matching: Vec<&&str> = ROUTES.iter().filter(|route| matches_slowly(&parsed(route).1, &path)).collect();
+            let matching: Vec<&&str> = ROUTES.iter().filter(|route| matches_linearly(&parsed(route).1, &path)).collect();
             let is_custom = matching.iter().any(|route| parsed(route).1.verb.is_some());
             let is_expected = |route: &&&str| {
                 let (method, template) = parsed(route);
@@ -339,7 +345,7 @@ mod tests {
         }
     }
 
-    fn matches_slowly(template: &Template, path: &str) -> bool {
+    fn matches_linearly(template: &Template, path: &str) -> bool {
         let path = match (&template.verb, path) {
             (Some(verb), path) => match path.strip_suffix(&format!(":{verb}")) {
                 Some(path) => path,

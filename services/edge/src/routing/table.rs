@@ -1,4 +1,4 @@
-//! The table of routes: made once, at the start, and only if every route of the contract can be served.
+//! The route table: built once, at the start, and only if every route of the contract can be served.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -15,42 +15,44 @@ use crate::{
     StartError,
     routing::{
         route::{self, Route, RouteError},
-        router::{Found, Router},
+        router::{RouteMatch, Router},
     },
 };
 
 /// All routes, each with a channel to the service that owns its RPC.
 pub(crate) struct Table<C> {
-    router: Router<Target>,
+    router: Router<Destination>,
     routes: Vec<(Route, C)>,
 }
 
-/// What a path leads to.
+/// The destination of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Target {
+pub(crate) enum Destination {
     /// The edge's own health.
     Health,
-    /// The route of this number.
+    /// The route of this index.
     Route(usize),
 }
 
 impl<C: Clone> Table<C> {
-    /// Reads the contract; `connect` is asked once for each workload.
+    /// Reads the contracts; `connect` is called once for each workload.
     ///
     /// # Errors
-    /// For a contract that cannot be served, or whatever `connect` fails with.
+    /// A contract that cannot be served, or the error of `connect`.
     pub(crate) fn build(
         contracts: &Contracts,
         mut connect: impl FnMut(&str) -> Result<C, StartError>,
     ) -> Result<Self, StartError> {
         let mut table = Self { router: Router::new(), routes: Vec::new() };
-        table.add(Method::GET, &health_path()?, Target::Health).map_err(|fault| fault_of(HEALTH_PATH, fault))?;
+        table
+            .add(Method::GET, &health_path()?, Destination::Health)
+            .map_err(|fault| route_error(HEALTH_PATH, fault))?;
         let mut channels: HashMap<Arc<str>, C> = HashMap::new();
         for route in route::read(contracts)? {
-            let target = Target::Route(table.routes.len());
+            let destination = Destination::Route(table.routes.len());
             table
-                .add(route.method.clone(), &route.template, target)
-                .map_err(|fault| fault_of(&route.rpc.path, fault))?;
+                .add(route.method.clone(), &route.template, destination)
+                .map_err(|fault| route_error(&route.rpc.path, fault))?;
             let workload = &route.rpc.workload;
             let channel = match channels.get(workload) {
                 Some(channel) => channel.clone(),
@@ -61,35 +63,35 @@ impl<C: Clone> Table<C> {
         Ok(table)
     }
 
-    /// Adds a route; the error says what is there already.
-    fn add(&mut self, method: Method, path: &Template, target: Target) -> Result<(), String> {
+    /// Adds a route; the error names the existing one.
+    fn add(&mut self, method: Method, path: &Template, destination: Destination) -> Result<(), String> {
         let label = format!("{method} {path}");
-        self.router.add(method, path, target).map_err(|taken| match taken {
-            Target::Health => format!("`{label}` is taken by the health of the edge"),
-            Target::Route(number) => format!("`{label}` is taken by {}", self.routes[number].0.rpc.path),
+        self.router.add(method, path, destination).map_err(|existing| match existing {
+            Destination::Health => format!("`{label}` is taken by the health of the edge"),
+            Destination::Route(index) => format!("`{label}` is taken by {}", self.routes[index].0.rpc.path),
         })
     }
 
-    /// Finds what serves `method` at `path`.
-    pub(crate) fn find(&self, method: &Method, path: &str) -> Found<Target> {
+    /// Finds the destination of `method` and `path`.
+    pub(crate) fn find(&self, method: &Method, path: &str) -> RouteMatch<Destination> {
         self.router.find(method, path)
     }
 
-    /// The methods that are served at any path, in alphabetical order.
+    /// The methods of all routes, in alphabetical order.
     pub(crate) fn methods(&self) -> BTreeSet<String> {
         self.router.all_methods()
     }
 
-    /// The route of a number that [`Self::find`] answered.
-    pub(crate) fn route(&self, number: usize) -> &(Route, C) {
-        &self.routes[number]
+    /// The route of an index that [`Self::find`] returned.
+    pub(crate) fn route(&self, index: usize) -> &(Route, C) {
+        &self.routes[index]
     }
 }
 
 fn health_path() -> Result<Template, RouteError> {
-    HEALTH_PATH.parse().map_err(|error: TemplateError| fault_of(HEALTH_PATH, error.to_string()))
+    HEALTH_PATH.parse().map_err(|error: TemplateError| route_error(HEALTH_PATH, error.to_string()))
 }
 
-fn fault_of(rpc: &str, fault: String) -> RouteError {
+fn route_error(rpc: &str, fault: String) -> RouteError {
     RouteError { rpc: rpc.to_owned(), fault }
 }

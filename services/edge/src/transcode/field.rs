@@ -1,14 +1,14 @@
-//! Field paths as REST clients know them.
+//! Field paths in the spelling of REST clients.
 
 pub(crate) use drystone::contract::rest::{FieldPath, Spelling, field};
 use prost_reflect::{FieldDescriptor, Kind, MessageDescriptor};
 
-/// A field path of the contract as a REST client knows it: in JSON's spelling, and without the field that the body
-/// stands for. What is no field path comes back as it is.
+/// A field path of the contract in JSON names, and without the field that the body maps to. Text that is not a field path
+/// is returned unchanged.
 ///
-/// It understands what validators write: `labels["a.b"]` and `items[3].display_name`.
+/// Indexes and keys are understood as validators write them: `items[3].display_name` and `labels["a.b"]`.
 pub(crate) fn for_client(message: &MessageDescriptor, body: Option<&FieldDescriptor>, path: &str) -> String {
-    let mut shown = String::with_capacity(path.len());
+    let mut renamed = String::with_capacity(path.len());
     let mut message = Some(message.clone());
     let mut rest = path;
     let mut is_first = true;
@@ -17,21 +17,21 @@ pub(crate) fn for_client(message: &MessageDescriptor, body: Option<&FieldDescrip
         let (name, after) = rest.split_at(end);
         let field = message.as_ref().and_then(|message| message.get_field_by_name(name));
         let Some(field) = field else {
-            shown.push_str(rest);
-            return shown;
+            renamed.push_str(rest);
+            return renamed;
         };
         let index = index_length(after);
         let (index, after) = after.split_at(index);
         if !(is_first && body == Some(&field) && after.starts_with('.')) {
-            shown.push_str(field.json_name());
-            shown.push_str(index);
+            renamed.push_str(field.json_name());
+            renamed.push_str(index);
             if after.starts_with('.') {
-                shown.push('.');
+                renamed.push('.');
             }
         }
         let Some(next) = after.strip_prefix('.') else {
-            shown.push_str(after);
-            return shown;
+            renamed.push_str(after);
+            return renamed;
         };
         message = match field.kind() {
             Kind::Message(entry) if field.is_map() => match entry.map_entry_value_field().kind() {
@@ -46,18 +46,18 @@ pub(crate) fn for_client(message: &MessageDescriptor, body: Option<&FieldDescrip
     }
 }
 
-/// How long the `[...]` is that `text` begins with; a quoted key may hold any sign.
+/// The length of the `[...]` that `text` begins with; a quoted key may hold any character.
 fn index_length(text: &str) -> usize {
     if !text.starts_with('[') {
         return 0;
     }
     let (mut is_quoted, mut is_escaped) = (false, false);
-    for (at, sign) in text.char_indices() {
-        match sign {
+    for (index, character) in text.char_indices() {
+        match character {
             _ if is_escaped => is_escaped = false,
             '\\' if is_quoted => is_escaped = true,
             '"' => is_quoted = !is_quoted,
-            ']' if !is_quoted => return at + 1,
+            ']' if !is_quoted => return index + 1,
             _ => {}
         }
     }
@@ -70,7 +70,7 @@ mod tests {
     use drystone_tests::fixture;
 
     #[test]
-    fn paths_lead_through_single_messages_only() {
+    fn paths_resolve_through_single_messages_only() {
         let message = fixture::message("Everything");
         let resolve =
             |path| FieldPath::resolve(&message, path, Spelling::Json).map(|path| path.leaf().name().to_owned());
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn clients_see_their_own_spelling() {
+    fn paths_are_shown_in_json_names() {
         let message = fixture::message("Everything");
         let body = message.get_field_by_name("nested");
         let cases = [
@@ -97,8 +97,8 @@ mod tests {
             ("labels[", "labels["),
             ("", ""),
         ];
-        for (given, shown) in cases {
-            assert_eq!(for_client(&message, body.as_ref(), given), shown, "{given}");
+        for (given, expected) in cases {
+            assert_eq!(for_client(&message, body.as_ref(), given), expected, "{given}");
         }
         assert_eq!(for_client(&message, None, "nested.display_name"), "nested.displayName");
     }

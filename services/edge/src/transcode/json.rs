@@ -3,60 +3,74 @@
 use std::fmt::Write;
 
 use bytes::Bytes;
-use drystone_mesh::error::{Error, Reason, Result};
+use drystone_mesh::{
+    error::{Error, Reason, Result},
+    json::{Step, Strict, Track},
+};
 use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, SerializeOptions};
 use serde::{Deserialize, de::IgnoredAny};
 use serde_json::error::Category;
 
 use crate::transcode::{
     field::{Spelling, field},
-    shape::Shape,
+    proto_type::{ProtoType, Recorder},
     text,
-    tracked::{MAX_DEPTH, Step, Tracked, Trail},
 };
 
-/// Fields that hold their default are written too, so that a client sees `"roles": []` and not nothing.
+/// Fields with their default value are written too, so that a client sees `"roles": []`.
 const WRITE: SerializeOptions = SerializeOptions::new().skip_default_fields(false);
 
-/// Reads a message.
+/// How deep lists and objects may nest. Protobuf decoders stop at 100 nested messages, and one level of JSON is up to three
+/// of them (`google.protobuf.Struct`).
+const MAX_DEPTH: usize = 32;
+
+/// The maximum length of a member's name in an error, in characters: a name can be as long as the body.
+const MAX_NAME_LENGTH: usize = 64;
+
+/// Reads a message; the recorder, if any, gets its members.
 ///
 /// # Errors
-/// `MALFORMED_BODY` for what is no JSON object, `INVALID_REQUEST` for a member that is unknown, given twice in whichever spelling,
-/// or has a value of the wrong kind: the error names it.
-pub(crate) fn read(message: &MessageDescriptor, body: &[u8]) -> Result<DynamicMessage> {
+/// `MALFORMED_BODY` for what is not a JSON object, `INVALID_REQUEST` for a member that is unknown, duplicate (in either
+/// spelling of its field) or of the wrong type: the error names it.
+pub(crate) fn read(message: &MessageDescriptor, body: &[u8], recorder: Option<Recorder<'_>>) -> Result<DynamicMessage> {
     let body = utf8(body)?;
-    let mut trail = Trail::default();
+    let mut track = Track::new(MAX_DEPTH);
     let mut json = serde_json::Deserializer::from_str(body);
-    let tracked = Tracked::new(&mut json, Shape::of(message), &mut trail);
-    let read = DynamicMessage::deserialize(message.clone(), tracked);
+    let strict = Strict::new(&mut json, ProtoType::of(message, recorder), &mut track);
+    let read = DynamicMessage::deserialize(message.clone(), strict);
     match read.and_then(|read| json.end().map(|()| read)) {
         Ok(read) => Ok(read),
-        Err(error) => Err(refuse(message, &error, &trail)),
+        Err(error) => Err(read_error(message, &error, &track)),
     }
 }
 
-/// Reads the value of one field into `message`.
+/// Reads the value of one field into `message`; the recorder, if any, gets the members of a single message.
 ///
 /// # Errors
 /// As [`read`].
-pub(crate) fn read_field(message: &mut DynamicMessage, field: &FieldDescriptor, body: &[u8]) -> Result<()> {
+pub(crate) fn read_field(
+    message: &mut DynamicMessage,
+    field: &FieldDescriptor,
+    body: &[u8],
+    recorder: Option<Recorder<'_>>,
+) -> Result<()> {
     let value = match field.kind() {
         Kind::Message(inner) if !field.is_list() && !field.is_map() => {
-            prost_reflect::Value::Message(read(&inner, body)?)
+            prost_reflect::Value::Message(read(&inner, body, recorder)?)
         }
         _ => {
-            // The library reads whole messages only, so one is written around the value: around one whole value, or
-            // the body could say more than its field.
+            // prost-reflect deserializes whole messages only, so one is written around the value. The value is checked
+            // before: otherwise a body such as `1, "other": 2` would set other fields as well.
             let text = utf8(body)?;
             let parent = field.parent_message();
-            let mut trail = Trail::default();
+            let mut track = Track::new(MAX_DEPTH);
             let mut json = serde_json::Deserializer::from_str(text);
-            let whole =
-                IgnoredAny::deserialize(Tracked::new(&mut json, Shape::Free, &mut trail)).and_then(|_| json.end());
-            whole.map_err(|error| refuse(parent, &error, &trail))?;
+            IgnoredAny::deserialize(Strict::new(&mut json, ProtoType::Untyped, &mut track))
+                .and_then(|_| json.end())
+                .map_err(|error| read_error(parent, &error, &track))?;
             let name = serde_json::Value::from(field.json_name());
-            let mut around = read(parent, format!("{{{name}:{text}}}").as_bytes())?;
-            around.take_field(field).unwrap_or_else(|| prost_reflect::Value::default_value_for_field(field))
+            let mut wrapped = read(parent, format!("{{{name}:{text}}}").as_bytes(), None)?;
+            wrapped.take_field(field).unwrap_or_else(|| prost_reflect::Value::default_value_for_field(field))
         }
     };
     message.set_field(field, value);
@@ -66,7 +80,7 @@ pub(crate) fn read_field(message: &mut DynamicMessage, field: &FieldDescriptor, 
 /// Writes a message.
 ///
 /// # Errors
-/// `INTERNAL` if the message holds what JSON cannot say, such as a time after the year 9999.
+/// `INTERNAL` if JSON cannot represent the message, such as a time after the year 9999.
 pub(crate) fn write(message: &DynamicMessage) -> Result<Bytes> {
     let mut written = Vec::with_capacity(512);
     let mut json = serde_json::Serializer::new(&mut written);
@@ -84,123 +98,125 @@ fn malformed(message: String) -> Error {
     Error::new(Reason::MalformedBody, message)
 }
 
-fn refuse(message: &MessageDescriptor, error: &serde_json::Error, trail: &Trail<'_>) -> Error {
-    let place = format!("line {}, column {}", error.line(), error.column());
-    if trail.is_too_deep() {
-        return malformed(format!("the body is nested too deep at {place}; at most {MAX_DEPTH} levels are taken"));
+fn read_error(message: &MessageDescriptor, error: &serde_json::Error, track: &Track<'_>) -> Error {
+    let position = format!("line {}, column {}", error.line(), error.column());
+    if track.is_too_deep() {
+        return malformed(format!(
+            "the body is nested too deep at {position}; at most {MAX_DEPTH} levels are accepted"
+        ));
     }
     match error.classify() {
         Category::Eof => malformed("the body ends in the middle of its JSON".to_owned()),
         Category::Syntax | Category::Io => {
-            let what = error.to_string();
-            let what = what.split(" at line ").next().unwrap_or_default();
-            malformed(format!("the body is not JSON: {what} at {place}"))
+            let text = error.to_string();
+            let fault = text.split(" at line ").next().unwrap_or_default();
+            malformed(format!("the body is not JSON: {fault} at {position}"))
         }
-        Category::Data => match field_error(message, error, trail) {
+        Category::Data => match field_error(message, error, track) {
             Some((path, description)) => Error::invalid_field(path, description),
             None => malformed("the body must be a JSON object".to_owned()),
         },
     }
 }
 
-/// Where the error is, and what is wrong there. `None` if it is the whole body.
-fn field_error(message: &MessageDescriptor, error: &serde_json::Error, trail: &Trail<'_>) -> Option<(String, String)> {
-    let path = show(trail);
+/// The path of an error, and its description. `None` if the error is about the whole body.
+fn field_error(message: &MessageDescriptor, error: &serde_json::Error, track: &Track<'_>) -> Option<(String, String)> {
+    let path = path(track);
     if path.is_empty() {
         return None;
     }
-    let looked = look_up(message, trail);
-    if trail.is_duplicate() {
-        return Some((path, duplicate(&looked)));
+    let location = locate(message, track);
+    if track.is_duplicate() {
+        return Some((path, duplicate(&location)));
     }
-    let description = match looked {
-        Looked::Field(field) if error.to_string().starts_with("multiple fields provided for oneof") => {
-            let rivals = field.containing_oneof().into_iter().flat_map(|oneof| oneof.fields().collect::<Vec<_>>());
-            let names: Vec<String> = rivals.map(|rival| rival.json_name().to_owned()).collect();
+    let description = match location {
+        Location::Field(field) if error.to_string().starts_with("multiple fields provided for oneof") => {
+            let alternatives =
+                field.containing_oneof().into_iter().flat_map(|oneof| oneof.fields().collect::<Vec<_>>());
+            let names: Vec<String> = alternatives.map(|field| field.json_name().to_owned()).collect();
             format!("only one of {} can be given", names.join(", "))
         }
-        Looked::Field(field) if field.is_list() => format!("must be a list, each item {}", text::expected(&field)),
-        Looked::Field(field) | Looked::Item(field) => format!("must be {}", text::expected(&field)),
-        Looked::Unknown(message) => unknown(&message),
-        Looked::Free => "cannot be read here".to_owned(),
+        Location::Field(field) if field.is_list() => format!("must be a list, each item {}", text::expected(&field)),
+        Location::Field(field) | Location::Item(field) => format!("must be {}", text::expected(&field)),
+        Location::Unknown(message) => unknown(&message),
+        Location::Untyped => "cannot be read here".to_owned(),
     };
     Some((path, description))
 }
 
-/// What to say of a member that is given twice.
-fn duplicate(member: &Looked) -> String {
-    match member {
-        Looked::Field(field) if field.name() != field.json_name() => {
+/// Describes a duplicate member.
+fn duplicate(location: &Location) -> String {
+    match location {
+        Location::Field(field) if field.name() != field.json_name() => {
             format!("is given twice; {} and {} are one field: send it once", field.json_name(), field.name())
         }
         _ => "is given twice in one object; send it once".to_owned(),
     }
 }
 
-/// What to say of a member that a message does not have.
+/// Describes a member that a message does not have.
 pub(crate) fn unknown(message: &MessageDescriptor) -> String {
     let names: Vec<String> = message.fields().map(|field| field.json_name().to_owned()).collect();
     if names.is_empty() {
-        return "is not known here; this call takes no fields".to_owned();
+        return "is not known here; this call has no fields".to_owned();
     }
     format!("is not known here; known are {}", names.join(", "))
 }
 
-/// What a trail leads to.
-enum Looked {
-    /// A field.
+/// The location of an error in a message.
+enum Location {
     Field(FieldDescriptor),
     /// An item of this list, or a value of this map.
     Item(FieldDescriptor),
     /// A member that this message does not have.
     Unknown(MessageDescriptor),
-    /// Something that no descriptor describes.
-    Free,
+    /// A value without descriptor.
+    Untyped,
 }
 
-fn look_up(message: &MessageDescriptor, trail: &Trail<'_>) -> Looked {
-    let mut at = None;
+fn locate(message: &MessageDescriptor, track: &Track<'_>) -> Location {
+    let mut location = None;
     let mut inside = Some(message.clone());
-    for step in trail.steps() {
-        at = Some(match (step, at, inside.take()) {
-            (Step::Item(_), Some(Looked::Field(list)), _) if list.is_list() => Looked::Item(list),
-            (Step::Member(_), Some(Looked::Field(map)), Some(entry)) if map.is_map() => {
-                Looked::Item(entry.map_entry_value_field())
+    for step in track.steps() {
+        location = Some(match (step, location, inside.take()) {
+            (Step::Item(_), Some(Location::Field(list)), _) if list.is_list() => Location::Item(list),
+            (Step::Member(_), Some(Location::Field(map)), Some(entry)) if map.is_map() => {
+                Location::Item(entry.map_entry_value_field())
             }
             (Step::Member(name), _, Some(message)) if !is_well_known(&message) => {
                 match field(&message, name, Spelling::Json) {
-                    Some(field) => Looked::Field(field),
-                    None => return Looked::Unknown(message),
+                    Some(field) => Location::Field(field),
+                    None => return Location::Unknown(message),
                 }
             }
-            _ => return Looked::Free,
+            _ => return Location::Untyped,
         });
-        inside = match &at {
-            Some(Looked::Field(field) | Looked::Item(field)) => field.kind().as_message().cloned(),
+        inside = match &location {
+            Some(Location::Field(field) | Location::Item(field)) => field.kind().as_message().cloned(),
             _ => None,
         };
     }
-    at.unwrap_or(Looked::Free)
+    location.unwrap_or(Location::Untyped)
 }
 
-/// Whether JSON writes the message in a form of its own.
+/// Whether the message has a JSON form of its own.
 pub(crate) fn is_well_known(message: &MessageDescriptor) -> bool {
     message.package_name() == "google.protobuf"
 }
 
-fn show(trail: &Trail<'_>) -> String {
+/// The path to an error, as in `children[1].displayName`.
+fn path(track: &Track<'_>) -> String {
     let mut path = String::new();
-    for step in trail.steps() {
+    for step in track.steps() {
         match step {
             Step::Member(name) => {
                 if !path.is_empty() {
                     path.push('.');
                 }
-                // A name can be as long as the body; who sent it knows the rest.
-                path.extend(name.chars().take(64));
+                path.extend(name.chars().take(MAX_NAME_LENGTH));
             }
             Step::Item(number) => {
-                // A text takes whatever is written into it.
+                // Writing to a string does not fail.
                 let _ = write!(path, "[{number}]");
             }
         }
@@ -221,22 +237,22 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_body_makes_it_panic(body in any::<Vec<u8>>()) {
-            let _ = read(&fixture::message("Everything"), &body);
+        fn reading_never_panics(body in any::<Vec<u8>>()) {
+            let _ = read(&fixture::message("Everything"), &body, None);
         }
 
-        /// A valid body with one byte changed is read or refused with a reason that is the client's fault.
+        /// A valid body with one byte changed is read, or refused as a client error.
         #[test]
-        fn damage_is_the_clients_fault(at in 0..WHOLE.len(), byte in any::<u8>()) {
+        fn a_corrupted_body_is_a_client_error(at in 0..WHOLE.len(), byte in any::<u8>()) {
             let mut body = WHOLE.as_bytes().to_vec();
             body[at] = byte;
-            if let Err(error) = read(&fixture::message("Everything"), &body) {
+            if let Err(error) = read(&fixture::message("Everything"), &body, None) {
                 prop_assert!(matches!(error.reason(), Reason::MalformedBody | Reason::InvalidRequest), "{}", error);
             }
         }
 
         #[test]
-        fn what_is_written_is_read_back(text in any::<String>(), number in any::<i64>(), data in any::<Vec<u8>>()) {
+        fn messages_survive_a_round_trip(text in any::<String>(), number in any::<i64>(), data in any::<Vec<u8>>()) {
             let message = fixture::message("Everything");
             let mut given = DynamicMessage::new(message.clone());
             given.set_field_by_name("text", prost_reflect::Value::String(text.clone()));
@@ -244,7 +260,7 @@ mod tests {
             given.set_field_by_name("data", prost_reflect::Value::Bytes(data.into()));
             given.set_field_by_name("perhaps", prost_reflect::Value::String(text));
             let written = write(&given).unwrap();
-            prop_assert_eq!(read(&message, &written).unwrap().encode_to_vec(), given.encode_to_vec());
+            prop_assert_eq!(read(&message, &written, None).unwrap().encode_to_vec(), given.encode_to_vec());
         }
     }
 }

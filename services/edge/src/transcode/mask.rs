@@ -1,102 +1,85 @@
-//! The update mask of a PATCH whose client sent none: the fields that stand in its body.
+//! The update mask of a PATCH whose client sent none: the fields that its body holds.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::HashSet, iter::Peekable, sync::Arc};
 
-use prost_reflect::{DescriptorPool, DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, Value};
+use prost_reflect::{DescriptorPool, DynamicMessage, FieldDescriptor, MessageDescriptor, Value};
 
-use crate::transcode::{
-    field::{FieldPath, Spelling, field},
-    json,
-    text::FIELD_MASK,
-};
+use crate::transcode::{field::FieldPath, proto_type::GivenField, text::FIELD_MASK};
 
-/// The field that holds the mask, in every update there is (AIP-134).
-const NAME: &str = "update_mask";
+/// The field that holds the mask of every update (AIP-134).
+const UPDATE_MASK: &str = "update_mask";
 
-/// Values of `google.api.FieldBehavior` that a client cannot change: OUTPUT_ONLY and IDENTIFIER.
+/// Values of `google.api.FieldBehavior` that a client cannot change: `OUTPUT_ONLY` and `IDENTIFIER`.
 const NOT_FOR_CLIENTS: [i32; 2] = [3, 8];
 
-/// How the mask of one route is made up.
+/// How the mask of one route is inferred.
 pub(crate) struct MaskRule {
-    /// Where the mask goes.
+    /// The field that holds the mask.
     mask: FieldDescriptor,
     mask_message: MessageDescriptor,
-    /// What the body holds.
-    body: MessageDescriptor,
-    /// Fields inside the body that the path fills: they say which thing is meant, not what to change.
+    /// Fields inside the body that the path sets: they identify the resource and are not changed.
     from_path: HashSet<String>,
-    /// Fields, by full name, that the server alone sets; in requests they are ignored.
+    /// The full names of the fields that only the server sets; in requests they are ignored.
     output_only: Arc<HashSet<String>>,
 }
 
 impl MaskRule {
-    /// The rule for a request whose body is `body`, if it has a mask at all. `output_only` is what [`output_only`]
-    /// answers.
+    /// The rule for a request whose body is the field `body`; `None` if the request has no mask, or if its body is not a
+    /// single message. `output_only` is the result of [`output_only`].
     pub(crate) fn of(
         input: &MessageDescriptor,
         body: &FieldDescriptor,
         variables: &[FieldPath],
         output_only: &Arc<HashSet<String>>,
     ) -> Option<Self> {
-        let mask = input.get_field_by_name(NAME)?;
+        let mask = input.get_field_by_name(UPDATE_MASK)?;
         let mask_message = mask.kind().as_message().filter(|kind| kind.full_name() == FIELD_MASK)?.clone();
-        let message = body.kind().as_message().filter(|_| !body.is_list() && !body.is_map())?.clone();
+        body.kind().as_message().filter(|_| !body.is_list() && !body.is_map())?;
         let from_path = variables.iter().filter(|variable| variable.starts_with(body)).map(|variable| {
             let steps: Vec<&str> = variable.steps().skip(1).map(FieldDescriptor::name).collect();
             steps.join(".")
         });
-        Some(Self {
-            mask,
-            mask_message,
-            body: message,
-            from_path: from_path.collect(),
-            output_only: Arc::clone(output_only),
-        })
+        Some(Self { mask, mask_message, from_path: from_path.collect(), output_only: Arc::clone(output_only) })
     }
 
-    /// Fills the mask from the body, unless the client sent one.
-    pub(crate) fn infer(&self, request: &mut DynamicMessage, body: &[u8]) {
+    /// Sets the mask from the fields that the body holds, unless the client sent one.
+    pub(crate) fn infer(&self, request: &mut DynamicMessage, given: Vec<GivenField>) {
         if request.has_field(&self.mask) {
             return;
         }
-        // The body has been read once, so this cannot fail; a presence that messages do not keep is looked up here.
-        let Ok(body) = serde_json::from_slice(body) else { return };
         let mut paths = Vec::new();
-        self.collect(&self.body, &body, "", &mut paths);
+        self.collect(&mut given.into_iter().peekable(), 0, "", &mut paths);
         if !paths.is_empty() {
+            // The order of JSON members carries no meaning, so that it must not decide which path an error names first.
+            paths.sort_unstable();
             let mut mask = DynamicMessage::new(self.mask_message.clone());
             mask.set_field_by_number(1, Value::List(paths.into_iter().map(Value::String).collect()));
             request.set_field(&self.mask, Value::Message(mask));
         }
     }
 
-    fn collect(&self, message: &MessageDescriptor, value: &serde_json::Value, prefix: &str, paths: &mut Vec<String>) {
-        for (name, value) in value.as_object().into_iter().flatten() {
-            let Some(field) = field(message, name, Spelling::Json) else { continue };
+    /// Collects the paths of the fields at `depth`, or of the fields inside them.
+    fn collect(
+        &self,
+        given: &mut Peekable<impl Iterator<Item = GivenField>>,
+        depth: usize,
+        prefix: &str,
+        paths: &mut Vec<String>,
+    ) {
+        while let Some(GivenField { field, .. }) = given.next_if(|next| next.depth == depth) {
             let path = format!("{prefix}{}", field.name());
             if self.output_only.contains(field.full_name()) || self.from_path.contains(&path) {
-                continue;
-            }
-            match field.kind() {
-                Kind::Message(inner) if is_plain(&field, &inner) && has_members(value) => {
-                    self.collect(&inner, value, &format!("{path}."), paths);
-                }
-                _ => paths.push(path),
+                while given.next_if(|next| next.depth > depth).is_some() {}
+            } else if given.peek().is_some_and(|next| next.depth > depth) {
+                self.collect(given, depth + 1, &format!("{path}."), paths);
+            } else {
+                paths.push(path);
             }
         }
     }
 }
 
-/// Whether the fields of a message can be changed one by one.
-fn is_plain(field: &FieldDescriptor, message: &MessageDescriptor) -> bool {
-    !field.is_list() && !field.is_map() && !json::is_well_known(message)
-}
-
-fn has_members(value: &serde_json::Value) -> bool {
-    value.as_object().is_some_and(|members| !members.is_empty())
-}
-
-/// The full names of all fields that the server alone sets.
+/// The full names of all fields that only the server sets.
 pub(crate) fn output_only(pool: &DescriptorPool) -> HashSet<String> {
     let Some(behavior) = pool.get_extension_by_name("google.api.field_behavior") else { return HashSet::new() };
     let is_for_server = |field: &FieldDescriptor| {

@@ -1,4 +1,4 @@
-//! Values that are written as plain text, in paths and queries; and what a field expects, in words.
+//! Values as plain text, in paths and queries; and descriptions of what a field accepts.
 
 use drystone::contract::rest::TEXT_MESSAGES as WRITABLE;
 pub(crate) use drystone::contract::rest::is_text as is_writable;
@@ -6,13 +6,11 @@ use prost::bytes::Bytes;
 use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, Value};
 use serde::de::value::{Error as PlainError, StrDeserializer};
 
-/// Reads one value of the field (of a list: one item). `None` if the text is not valid, or if the field cannot be
-/// written as text at all.
+/// Parses one value of the field (of a list: one item). `None` if the text is invalid, or if the field has no text form.
 pub(crate) fn parse(field: &FieldDescriptor, text: &str) -> Option<Value> {
     if field.is_map() { None } else { parse_kind(&field.kind(), text) }
 }
 
-/// The name of the message that lists fields.
 pub(crate) const FIELD_MASK: &str = "google.protobuf.FieldMask";
 
 fn parse_kind(kind: &Kind, text: &str) -> Option<Value> {
@@ -43,7 +41,7 @@ fn parse_kind(kind: &Kind, text: &str) -> Option<Value> {
     })
 }
 
-/// A whole number as JSON writes it: no sign but minus.
+/// JSON integers have no plus sign.
 fn number(text: &str) -> Option<&str> {
     (!text.starts_with('+')).then_some(text)
 }
@@ -53,7 +51,7 @@ fn parse_float(text: &str) -> Option<f64> {
         "NaN" => Some(f64::NAN),
         "Infinity" => Some(f64::INFINITY),
         "-Infinity" => Some(f64::NEG_INFINITY),
-        // Rust reads more words for these than protobuf does.
+        // Rust parses more names for these than protobuf has.
         text if text.bytes().any(|byte| byte.is_ascii_alphabetic() && !matches!(byte, b'e' | b'E')) => None,
         text => text.parse().ok().filter(|number: &f64| number.is_finite()),
     }
@@ -79,12 +77,12 @@ fn parse_message(message: &MessageDescriptor, text: &str) -> Option<DynamicMessa
     }
 }
 
-/// The message that a JSON string stands for.
+/// The message whose JSON form is this string.
 fn as_json(message: &MessageDescriptor, text: &str) -> Option<DynamicMessage> {
     DynamicMessage::deserialize(message.clone(), StrDeserializer::<PlainError>::new(text)).ok()
 }
 
-/// A field mask, in JSON's spelling (`displayName`) or the contract's (`display_name`).
+/// A field mask in JSON names (`displayName`) or proto names (`display_name`).
 fn parse_mask(message: &MessageDescriptor, text: &str) -> Option<DynamicMessage> {
     let paths = text.split(',').filter(|path| !path.is_empty()).map(|path| {
         let is_valid = path.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.*".contains(&byte));
@@ -95,19 +93,19 @@ fn parse_mask(message: &MessageDescriptor, text: &str) -> Option<DynamicMessage>
     Some(mask)
 }
 
-/// A name of JSON as the contract spells it.
+/// The proto name of a JSON name.
 pub(crate) fn snake_case(path: &str) -> String {
     let mut snake = String::with_capacity(path.len() + 4);
-    for sign in path.chars() {
-        if sign.is_ascii_uppercase() {
+    for character in path.chars() {
+        if character.is_ascii_uppercase() {
             snake.push('_');
         }
-        snake.push(sign.to_ascii_lowercase());
+        snake.push(character.to_ascii_lowercase());
     }
     snake
 }
 
-/// What a value of the field has to be, in words: it goes after "must be".
+/// Describes the values that the field accepts; it follows "must be" in an error.
 pub(crate) fn expected(field: &FieldDescriptor) -> String {
     if field.is_map() { "an object".to_owned() } else { expected_kind(&field.kind()) }
 }
@@ -128,8 +126,8 @@ fn expected_kind(kind: &Kind) -> String {
         }
         Kind::Message(message) => match message.full_name() {
             "google.protobuf.Timestamp" => "a time such as `2030-01-31T12:00:00Z`".to_owned(),
-            "google.protobuf.Duration" => "a length of time in seconds, such as `1.5s`".to_owned(),
-            FIELD_MASK => "field names with commas between them, such as `displayName,labels`".to_owned(),
+            "google.protobuf.Duration" => "a duration in seconds, such as `1.5s`".to_owned(),
+            FIELD_MASK => "field names separated by commas, such as `displayName,labels`".to_owned(),
             "google.protobuf.ListValue" => "a list".to_owned(),
             name if name.ends_with("Value") && WRITABLE.contains(&name) => {
                 message.get_field(1).map_or_else(|| "a value".to_owned(), |field| expected_kind(&field.kind()))
@@ -153,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn scalars_are_read_strictly() {
+    fn scalars_are_parsed_strictly() {
         assert_eq!(read("number", "-7").as_deref(), Some("-7"));
         assert_eq!(read("big_number", "9223372036854775807").as_deref(), Some("9223372036854775807"));
         assert_eq!(read("switch", "true").as_deref(), Some("true"));
@@ -180,20 +178,20 @@ mod tests {
     }
 
     #[test]
-    fn enums_go_by_name_or_number() {
+    fn enums_are_parsed_by_name_or_number() {
         assert_eq!(read("colour", "COLOUR_RED"), read("colour", "1"));
         assert!(read("colour", "COLOUR_RED").is_some());
     }
 
     #[test]
-    fn bytes_are_base64_of_either_alphabet() {
+    fn bytes_are_base64_in_the_standard_or_url_safe_alphabet() {
         let plain = read("data", "+/8=");
         assert!(plain.is_some());
         assert_eq!(read("data", "-_8"), plain);
     }
 
     #[test]
-    fn well_known_types_have_their_own_form() {
+    fn well_known_types_have_their_own_text_form() {
         assert_eq!(read("at", "2030-01-31T12:00:00Z").as_deref(), Some("\"2030-01-31T12:00:00Z\""));
         assert_eq!(read("for", "1.5s").as_deref(), Some("\"1.500s\""));
         assert_eq!(read("mask", "displayName,nested.big_number").as_deref(), Some("\"displayName,nested.bigNumber\""));
@@ -207,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_expected_can_be_read_out_loud() {
+    fn expected_values_are_described() {
         let field = |name| fixture::message("Everything").get_field_by_name(name).unwrap();
         assert_eq!(expected(&field("number")), "a whole number from -2147483648 to 2147483647");
         assert_eq!(expected(&field("maybe_number")), expected(&field("number")));

@@ -73,7 +73,8 @@ impl Edge {
     ) -> Self {
         let (health, metrics, stop) = (Health::new(), Metrics::default(), CancellationToken::new());
         let limit = RequestLimit::new(&LimiterFactory::in_process(&metrics), per_minute);
-        let service = Service::over(&contracts, |_| Ok(channel.clone()), &health, &metrics, config, limit).unwrap();
+        let service =
+            Service::with_channels(&contracts, |_| Ok(channel.clone()), &health, &metrics, config, limit).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let running = tokio::spawn(service.run(listener, stop.clone()));

@@ -11,7 +11,7 @@ use crate::backend::FakeBackend;
 
 fn start(contracts: &Contracts) -> Result<Service<FakeBackend>, StartError> {
     let (connect, limit) = (|_: &str| Ok(FakeBackend::echo()), RequestLimit::none());
-    Service::over(contracts, connect, &Health::new(), &Metrics::default(), Config::default(), limit)
+    Service::with_channels(contracts, connect, &Health::new(), &Metrics::default(), Config::default(), limit)
 }
 
 /// The fault of a contract whose one RPC has this path.
