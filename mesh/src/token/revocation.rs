@@ -11,12 +11,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use chrono::{DateTime, TimeDelta};
+use chrono::TimeDelta;
 use drystone::session::v1::{Revocation, revocation::Scope};
 use uuid::Uuid;
 
 use super::Principal;
-use crate::clock::{Clock, Timestamp};
+use crate::{
+    clock::{Clock, Timestamp},
+    time::from_proto,
+};
 
 /// A view without an update for this long is stale; the session service sends a heartbeat every 2 s.
 const STALE_AFTER: Duration = Duration::from_secs(10);
@@ -133,7 +136,7 @@ impl RevocationView {
     }
 
     fn apply_one(&self, revocation: &Revocation, now: Timestamp) {
-        let tokens_expire = revocation.expire_time.as_ref().and_then(timestamp).unwrap_or(now + DEFAULT_RETENTION);
+        let tokens_expire = revocation.expire_time.as_ref().and_then(from_proto).unwrap_or(now + DEFAULT_RETENTION);
         let expires_at = tokens_expire.checked_add_signed(CLOCK_SKEW).unwrap_or(tokens_expire);
         match &revocation.scope {
             Some(Scope::SessionId(id)) => {
@@ -144,7 +147,7 @@ impl RevocationView {
             }
             Some(Scope::UserTokens(tokens)) => {
                 let Ok(id) = Uuid::try_parse(&tokens.user_id) else { return log_ignored("invalid user id") };
-                let revoked_until = tokens.before_time.as_ref().and_then(timestamp).unwrap_or(now);
+                let revoked_until = tokens.before_time.as_ref().and_then(from_proto).unwrap_or(now);
                 let entry = UserRevocation { revoked_until, expires_at };
                 self.write(id, |shard| upsert(&mut shard.users, id, entry, |existing| existing.merge(entry)));
             }
@@ -212,31 +215,26 @@ fn upsert<K: Eq + Hash, V>(map: &mut HashMap<K, V>, key: K, value: V, merge: imp
     map.entry(key).and_modify(merge).or_insert(value);
 }
 
-fn timestamp(time: &prost_types::Timestamp) -> Option<Timestamp> {
-    DateTime::from_timestamp(time.seconds, u32::try_from(time.nanos).ok()?)
-}
-
 #[cfg(test)]
 mod tests {
     use drystone::session::v1::UserTokens;
     use proptest::prelude::*;
 
     use super::*;
-    use crate::token::testing::{clock, principal};
+    use crate::{
+        time::to_proto,
+        token::testing::{clock, principal},
+    };
 
     const HOUR: Duration = Duration::from_hours(1);
 
-    fn proto(time: Timestamp) -> prost_types::Timestamp {
-        prost_types::Timestamp { seconds: time.timestamp(), nanos: time.timestamp_subsec_nanos().cast_signed() }
-    }
-
     fn session_revocation(id: Uuid, expires: Timestamp) -> Revocation {
-        Revocation { scope: Some(Scope::SessionId(id.to_string())), expire_time: Some(proto(expires)) }
+        Revocation { scope: Some(Scope::SessionId(id.to_string())), expire_time: Some(to_proto(expires)) }
     }
 
     fn user_revocation(user: Uuid, before: Timestamp, expires: Timestamp) -> Revocation {
-        let tokens = UserTokens { user_id: user.to_string(), before_time: Some(proto(before)) };
-        Revocation { scope: Some(Scope::UserTokens(tokens)), expire_time: Some(proto(expires)) }
+        let tokens = UserTokens { user_id: user.to_string(), before_time: Some(to_proto(before)) };
+        Revocation { scope: Some(Scope::UserTokens(tokens)), expire_time: Some(to_proto(expires)) }
     }
 
     #[test]

@@ -11,6 +11,7 @@ use super::*;
 use crate::{
     clock::Timestamp,
     error::{Error, Reason},
+    time::to_proto,
     token::{
         Algorithm, PublicKey,
         testing::{AUDIENCE, ISSUER, Signer, claims, clock, sign},
@@ -37,9 +38,9 @@ impl Fixture {
     }
 
     fn revoke_tokens_before(&self, user_id: String, before: Timestamp) {
-        let user_tokens = UserTokens { user_id, before_time: Some(proto(before)) };
+        let user_tokens = UserTokens { user_id, before_time: Some(to_proto(before)) };
         let scope = Some(Scope::UserTokens(user_tokens));
-        self.verifier.revocations().apply(&[Revocation { scope, expire_time: Some(proto(before + LIFETIME)) }]);
+        self.verifier.revocations().apply(&[Revocation { scope, expire_time: Some(to_proto(before + LIFETIME)) }]);
     }
 }
 
@@ -51,10 +52,6 @@ fn view_without_revocations(clock: &Clock) -> RevocationView {
 }
 
 const LIFETIME: Duration = Duration::from_hours(1);
-
-fn proto(time: Timestamp) -> prost_types::Timestamp {
-    prost_types::Timestamp { seconds: time.timestamp(), nanos: time.timestamp_subsec_nanos().cast_signed() }
-}
 
 #[test]
 fn a_verified_token_is_cached() {
@@ -137,7 +134,7 @@ fn a_cached_token_of_an_ended_session_is_rejected() {
     let (token, other) = (fixture.token(), fixture.token());
     let principal = fixture.verifier.verify(&token).unwrap();
     let scope = Some(Scope::SessionId(principal.session_id.to_string()));
-    let expire_time = Some(proto(fixture.clock.now() + LIFETIME));
+    let expire_time = Some(to_proto(fixture.clock.now() + LIFETIME));
     fixture.verifier.revocations().apply(&[Revocation { scope, expire_time }]);
     assert_eq!(fixture.verifier.verify(&token), Err(TokenError::Revoked));
     assert!(fixture.verifier.verify(&other).is_ok());
