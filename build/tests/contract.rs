@@ -272,8 +272,8 @@ fn a_rest_path_requires_the_caller_outside_and_no_side_effects_for_reads() {
         "service S {{ {WORKLOAD} rpc Lay(M) returns (stream M) {{ option idempotency_level = NO_SIDE_EFFECTS; {get} {OPEN} }} }}"
     ));
     assert!(stream.unwrap_err().contains("is streaming, which REST does not support"));
-    let ours = findings(&format!("option (google.api.http) = {{ get: \"/v1/users/{{text}}\" }}; {OPEN}"));
-    assert!(ours.contains(" overlaps ") && ours.contains("drystone.user.v1.UserService/GetUser"), "{ours}");
+    let overlap = findings(&format!("option (google.api.http) = {{ get: \"/v1/users/{{text}}\" }}; {OPEN}"));
+    assert!(overlap.contains(" overlaps ") && overlap.contains("drystone.user.v1.UserService/GetUser"), "{overlap}");
 }
 
 #[test]
@@ -350,7 +350,7 @@ fn bound(name: &str, bindings: &[&str]) -> EncodedContract {
 
 #[test]
 fn overlapping_rest_paths_of_two_contracts_are_rejected() {
-    for (ours, theirs) in [
+    for (one, other) in [
         ("get: \"/v1/rocks/{text}\"", "get: \"/v1/rocks/admins\""),
         ("get: \"/v1/rocks/{text}\"", "get: \"/v1/rocks/**\""),
         ("get: \"/v1/rocks/{text}\"", "get: \"/v1/rocks/{inner.text}\""),
@@ -359,7 +359,7 @@ fn overlapping_rest_paths_of_two_contracts_are_rejected() {
         ("delete: \"/v1/rocks/{text}\"", "get: \"/v1/rocks/me:block\""),
         ("post: \"/v1/rocks/{text}:block\"", "post: \"/v1/rocks/me:block\""),
     ] {
-        for (first, second) in [(ours, theirs), (theirs, ours)] {
+        for (first, second) in [(one, other), (other, one)] {
             let error = Contracts::load([bound("one", &[first]), bound("two", &[second])]).unwrap_err();
             let [finding] = &error.findings[..] else { panic!("{first} {second}: {error}") };
             let (own, other) = finding.split_once(" overlaps ").unwrap();
@@ -375,15 +375,15 @@ fn overlapping_rest_paths_of_two_contracts_are_rejected() {
 
 #[test]
 fn disjoint_rest_paths_of_two_contracts_are_allowed() {
-    for (ours, theirs) in [
+    for (one, other) in [
         ("get: \"/v1/rocks/{text}\"", "get: \"/v1/rocks\""),
         ("get: \"/v1/rocks/{text}\"", "get: \"/v1/rocks/{text}/parts\""),
         ("get: \"/v1/rocks/{text}\"", "delete: \"/v1/rocks/{text}\""),
         ("get: \"/v1/rocks/{text}\"", "post: \"/v1/rocks:import\""),
         ("post: \"/v1/rocks/{text}:block\"", "post: \"/v1/rocks/{text}:lift\""),
     ] {
-        Contracts::load([bound("one", &[ours]), bound("two", &[theirs])])
-            .unwrap_or_else(|error| panic!("{ours} {theirs}: {error}"));
+        Contracts::load([bound("one", &[one]), bound("two", &[other])])
+            .unwrap_or_else(|error| panic!("{one} {other}: {error}"));
     }
 }
 

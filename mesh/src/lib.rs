@@ -1,29 +1,29 @@
-//! What every service stands on. It knows no service by name.
+//! The platform library of every service. It depends on no service.
 //!
-//! | module | holds |
+//! | module | content |
 //! |---|---|
-//! | [`identity`] | SPIFFE IDs, certificates and how they are proven, the development CA |
-//! | [`access`] | the rules of the contract, and the layer that holds callers to them |
-//! | [`token`] | access tokens: strict verification, key sets, what has been revoked |
+//! | [`identity`] | SPIFFE IDs, X.509-SVIDs and their verification, the development CA |
+//! | [`access`] | access rules, and the layer that enforces them |
+//! | [`token`] | access tokens: verification, key sets, revocations |
 //! | [`accept`] | the bounded accept loop of every listener |
 //! | [`server`] | the acceptor, the layer stack, health, reflection, shutdown |
-//! | [`client`] | calls to other services: identity of the callee, deadline, trace |
-//! | [`call`] | one call as a handler sees it |
-//! | [`error`] | one closed set of reasons, and its way onto the wire |
-//! | [`deadline`] | how long a call may take |
-//! | [`limit`] | how often something may be tried |
-//! | [`page`], [`etag`], [`mask`], [`id`], [`time`] | pages of lists, row versions, field masks, ids and times in messages |
+//! | [`client`] | calls to other services: discovery, mutual TLS, deadlines, retries, trace context |
+//! | [`call`] | the context of a call in a handler |
+//! | [`error`] | errors with a closed set of reasons, and their gRPC statuses |
+//! | [`deadline`] | deadlines of calls |
+//! | [`limit`] | rate limits |
+//! | [`page`], [`etag`], [`mask`], [`id`], [`time`] | pagination, row versions, field masks, ids and timestamps in messages |
 //! | [`backoff`] | delays between retries |
-//! | [`email`], [`display_name`], [`text`] | addresses, names and other texts of people: one rule for every service |
-//! | [`telemetry`] | logs, metrics, traces, the admin port |
-//! | [`health`] | what is up, and what that means |
-//! | [`host`] | the host that an HTTP request names |
+//! | [`email`], [`display_name`], [`text`] | validation of e-mail addresses, names and other free-form text |
+//! | [`telemetry`] | logs, metrics, trace context, the admin port |
+//! | [`health`] | the health of components |
+//! | [`host`] | validation of the host of HTTP requests |
 //! | [`json`] | strict JSON: no duplicate members, bounded nesting, the position of an error |
 //! | [`body`] | response bodies that end early, with an error in their trailers |
 //! | [`config`] | defaults < file < environment < flags |
-//! | [`clock`] | time, passed in |
-//! | [`node`] | one service's share of all this, put together |
-//! | [`module`] | what a service crate exports, and what its service is started with |
+//! | [`clock`] | the injected source of time |
+//! | [`node`] | one service's instances of all of these |
+//! | [`module`] | what a service crate exports, and the context that it starts with |
 
 pub mod accept;
 pub mod access;

@@ -132,7 +132,7 @@ class Messages:
             for file in files:
                 pool.FindFileByName(file.name)
         except (DecodeError, TypeError, KeyError, ValueError) as error:
-            raise ContractError(f"it is no descriptor set with all its imports: {error}; {advice}") from error
+            raise ContractError(f"it is not a descriptor set with all its imports: {error}; {advice}") from error
         return cls(files, pool)
 
     def get(self, name: str) -> type[Message]:
@@ -175,12 +175,12 @@ def _method(options: _Options, path: str, method: Any) -> Method:
     try:
         subject = Subject(rule.subject)
     except ValueError:
-        raise ContractError(f"the access rule of {path} does not state a subject") from None
+        raise ContractError(f"the access rule of {path} has no subject") from None
     if not rule.callers:
-        raise ContractError(f"the access rule of {path} names no callers")
+        raise ContractError(f"the access rule of {path} has no callers")
     max_auth_age = _seconds(rule, "max_auth_age", path)
     if subject is Subject.NONE and (rule.permission or max_auth_age is not None):
-        raise ContractError(f"{path} asks for a permission or a recent sign-in, which only SUBJECT_USER can have")
+        raise ContractError(f"{path} requires a permission or a recent sign-in, which needs SUBJECT_USER")
     policy = options.of_method(method, "policy")
     deadline = policy.deadline if policy is not None else None
     return Method(
@@ -203,5 +203,5 @@ def _seconds(message: Any, name: str, path: str) -> float | None:
     value = getattr(message, name)
     seconds = value.seconds + value.nanos / 1e9
     if seconds <= 0:
-        raise ContractError(f"{path} has a `{name}` that is no positive duration")
+        raise ContractError(f"{path} has a `{name}` that is not a positive duration")
     return float(seconds)

@@ -181,7 +181,7 @@ class KeyWatcher:
             except KeyFault as error:
                 _LOG.warning("token key ignored", extra={"fields": {"kid": jwk.kid, "error": str(error)}})
         if not keys:
-            raise KeyFault("the answer has no key that can be used here")
+            raise KeyFault("the response has no usable key")
         return keys
 
 

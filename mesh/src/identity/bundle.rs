@@ -118,15 +118,15 @@ mod tests {
 
     #[test]
     fn roots_are_chosen_by_trust_domain() {
-        let ours = TestCa::new("drystone.test");
-        let theirs = TestCa::new("other.test");
-        let bundle = ours.bundle().merge(theirs.bundle());
+        let ca = TestCa::new("drystone.test");
+        let other_ca = TestCa::new("other.test");
+        let bundle = ca.bundle().merge(other_ca.bundle());
 
         let now = UnixTime::now();
-        assert_eq!(bundle.trust_domains().collect::<Vec<_>>(), [&ours.domain, &theirs.domain]);
-        assert_eq!(bundle.roots_at(&ours.domain, now).unwrap().len(), 1);
+        assert_eq!(bundle.trust_domains().collect::<Vec<_>>(), [&ca.domain, &other_ca.domain]);
+        assert_eq!(bundle.roots_at(&ca.domain, now).unwrap().len(), 1);
         assert!(bundle.roots_at(&"unknown.test".parse().unwrap(), now).is_none());
-        assert_ne!(bundle.roots_at(&ours.domain, now), bundle.roots_at(&theirs.domain, now));
+        assert_ne!(bundle.roots_at(&ca.domain, now), bundle.roots_at(&other_ca.domain, now));
     }
 
     #[test]

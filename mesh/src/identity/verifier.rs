@@ -239,26 +239,26 @@ mod tests {
 
     #[test]
     fn a_certificate_of_another_ca_with_the_same_name_is_rejected() {
-        let (ours, theirs) = (TestCa::new("drystone.test"), TestCa::new("drystone.test"));
-        let result = check(&ours.bundle(), &theirs.leaf("auth", |_| {}));
+        let (ca, other_ca) = (TestCa::new("drystone.test"), TestCa::new("drystone.test"));
+        let result = check(&ca.bundle(), &other_ca.leaf("auth", |_| {}));
         assert_eq!(chain_error(result), webpki::Error::UnknownIssuer);
     }
 
     #[test]
     fn a_trust_domain_without_roots_is_rejected() {
-        let (ours, theirs) = (TestCa::new("drystone.test"), TestCa::new("other.test"));
-        let result = check(&ours.bundle(), &theirs.leaf("auth", |_| {}));
-        assert_eq!(result, Err(VerifyError::TrustDomain(theirs.domain)));
+        let (ca, other_ca) = (TestCa::new("drystone.test"), TestCa::new("other.test"));
+        let result = check(&ca.bundle(), &other_ca.leaf("auth", |_| {}));
+        assert_eq!(result, Err(VerifyError::TrustDomain(other_ca.domain)));
     }
 
     #[test]
     fn a_root_is_trusted_only_for_its_own_trust_domain() {
-        let (ours, theirs) = (TestCa::new("drystone.test"), TestCa::new("other.test"));
-        let both = ours.bundle().merge(theirs.bundle());
-        assert!(check(&both, &ours.leaf("auth", |_| {})).is_ok());
-        assert!(check(&both, &theirs.leaf("auth", |_| {})).is_ok());
-        // The other domain's root signs a certificate that claims ours.
-        let forged = theirs.leaf_in_domain(&ours.domain, "auth", |_| {});
+        let (ca, other_ca) = (TestCa::new("drystone.test"), TestCa::new("other.test"));
+        let both = ca.bundle().merge(other_ca.bundle());
+        assert!(check(&both, &ca.leaf("auth", |_| {})).is_ok());
+        assert!(check(&both, &other_ca.leaf("auth", |_| {})).is_ok());
+        // The other domain's root signs a certificate that claims this one.
+        let forged = other_ca.leaf_in_domain(&ca.domain, "auth", |_| {});
         assert_eq!(chain_error(check(&both, &forged)), webpki::Error::UnknownIssuer);
     }
 

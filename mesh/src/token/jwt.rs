@@ -64,7 +64,7 @@ impl Header {
     }
 }
 
-/// Decodes canonical base64url: no padding, standard alphabet, white space or non-zero trailing bits.
+/// Decodes canonical base64url; rejects padding, the standard alphabet, white space and non-zero trailing bits.
 fn decode(segment: &str) -> Result<Vec<u8>, TokenError> {
     URL_SAFE_NO_PAD.decode(segment).map_err(|_| TokenError::Encoding)
 }
