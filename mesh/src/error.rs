@@ -92,7 +92,7 @@ impl StdError for Error {
 impl From<Error> for Status {
     fn from(error: Error) -> Self {
         let Inner { reason, message, fields, retry_after, source } = *error.0;
-        if let Some(source) = source {
+        if let Some(source) = &source {
             tracing::warn!(reason = reason.name(), cause = %Chain(source.as_ref()), "call failed");
         }
         let mut details = ErrorDetails::new();
@@ -104,7 +104,12 @@ impl From<Error> for Status {
         if retry_after.is_some() {
             details.set_retry_info(retry_after);
         }
-        Status::with_error_details(reason.code(), message, details)
+        let mut status = Status::with_error_details(reason.code(), message, details);
+        if let Some(source) = source {
+            // For tests that print a failed call. It is not part of the response.
+            status.set_source(source.into());
+        }
+        status
     }
 }
 
@@ -196,6 +201,17 @@ mod tests {
     fn fields(status: &Status) -> Vec<(String, String)> {
         let violations = status.get_details_bad_request().unwrap().field_violations;
         violations.into_iter().map(|violation| (violation.field, violation.description)).collect()
+    }
+
+    #[test]
+    fn a_status_prints_its_cause_and_does_not_send_it() {
+        let status = Status::from(Error::internal("no such table"));
+        assert!(format!("{status:?}").contains("no such table"));
+        let mut headers = http::HeaderMap::new();
+        status.add_header(&mut headers).unwrap();
+        let received = Status::from_header_map(&headers).unwrap();
+        assert_eq!(reason_of(&received), Some(Reason::Internal));
+        assert!(!format!("{headers:?}{received:?}{:?}", received.details()).contains("no such table"));
     }
 
     #[test]
