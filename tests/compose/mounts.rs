@@ -69,7 +69,7 @@ fn a_secret_lies_where_the_configuration_looks_for_it() {
         let targets: Vec<String> = service.secrets().into_iter().map(|mount| mount.target).collect();
         let environment = service.environment();
         if service.list("networks").contains(&"postgres") {
-            assert!(targets.contains(&shared(name, "database_password_file")), "{name}");
+            assert!(targets.contains(&shared(&format!("{name}.database"), "password_file")), "{name}");
         }
         let redis = environment.get("DRYSTONE_REDIS__PASSWORD_FILE");
         assert_eq!(redis.is_some(), service.list("networks").contains(&"redis"), "{name}");

@@ -84,7 +84,7 @@ fn stores_are_services_that_are_reached() {
     let compose = Compose::read();
     let shares = |one: Service, network: &str| one.list("networks").contains(&network);
     for name in services_on_postgres() {
-        let url = shared(name, "database");
+        let url = shared(&format!("{name}.database"), "url");
         assert_eq!(url, format!("postgres://drystone_{name}@postgres/drystone?sslmode=disable"));
         assert!(shares(compose.service(name), "postgres") && shares(compose.service("postgres"), "postgres"), "{name}");
     }

@@ -97,7 +97,7 @@ async fn a_server_that_is_not_there_is_named_and_may_come() {
         assert!(matches!(error, OpenError::Unavailable { .. }) && error.is_temporary(), "{error:?}");
         let text = error.to_string();
         assert!(text.starts_with(&format!("the database postgres://ada@{host}/mesh does not answer (")), "{text}");
-        assert!(text.ends_with("start its server, or correct `notes.database`"), "{text}");
+        assert!(text.ends_with("start its server, or correct `notes.database.url`"), "{text}");
     }
 }
 
@@ -123,7 +123,7 @@ async fn a_wrong_password_user_or_database_is_said_in_one_sentence() {
     assert!(matches!(error, OpenError::Refused { .. }) && !error.is_temporary(), "{error:?}");
     let text = error.to_string();
     assert!(
-        text.contains("password authentication failed") && text.contains("`notes.database_password_file`"),
+        text.contains("password authentication failed") && text.contains("`notes.database.password_file`"),
         "{text}"
     );
     assert!(!text.contains("hidden"), "{text}");
@@ -148,7 +148,7 @@ async fn a_password_may_come_from_a_file() {
     std::fs::remove_file(&path).unwrap();
     let error = refusal(with(&url, &PoolConfig::default(), Some(&path))).await;
     assert!(
-        error.to_string().starts_with(&format!("notes.database_password_file, {}, cannot be read", path.display()))
+        error.to_string().starts_with(&format!("notes.database.password_file, {}, cannot be read", path.display()))
     );
 }
 
@@ -179,7 +179,7 @@ async fn tls_is_as_the_url_asks_for_it() {
         let error = refusal(with(host, &query)).await;
         assert!(matches!(error, OpenError::Tls { .. }), "{error:?}");
         let text = error.to_string();
-        assert!(text.contains(part) && text.contains("name its root with `sslrootcert` in `notes.database`"), "{text}");
+        assert!(text.contains(part) && text.contains("name its root with `sslrootcert` in `notes.database.url`"), "{text}");
     }
     let error = refusal(with("localhost", "sslmode=verify-full&sslrootcert=/nowhere.pem")).await;
     assert!(error.to_string().starts_with("the file of `sslrootcert` in notes.database, /nowhere.pem, cannot be read"));
