@@ -179,7 +179,10 @@ async fn tls_is_as_the_url_asks_for_it() {
         let error = refusal(with(host, &query)).await;
         assert!(matches!(error, OpenError::Tls { .. }), "{error:?}");
         let text = error.to_string();
-        assert!(text.contains(part) && text.contains("name its root with `sslrootcert` in `notes.database.url`"), "{text}");
+        assert!(
+            text.contains(part) && text.contains("name its root with `sslrootcert` in `notes.database.url`"),
+            "{text}"
+        );
     }
     let error = refusal(with("localhost", "sslmode=verify-full&sslrootcert=/nowhere.pem")).await;
     assert!(error.to_string().starts_with("the file of `sslrootcert` in notes.database, /nowhere.pem, cannot be read"));

@@ -1,4 +1,4 @@
-//! A gRPC backend for any contract, in the same process, which remembers what it was asked.
+//! A fake gRPC backend for any contract, in the same process, which records its calls.
 
 use std::{
     convert::Infallible,
@@ -19,12 +19,12 @@ use tonic::{
 
 use drystone_tests::fixture;
 
-/// What a call is answered with.
+/// Responds to calls.
 pub(crate) type Handler =
-    Arc<dyn Fn(Asked) -> futures_util::future::BoxFuture<'static, Result<DynamicMessage, Status>> + Send + Sync>;
+    Arc<dyn Fn(FakeCall) -> futures_util::future::BoxFuture<'static, Result<DynamicMessage, Status>> + Send + Sync>;
 
 /// A call as a handler sees it.
-pub(crate) struct Asked {
+pub(crate) struct FakeCall {
     pub(crate) rpc: MethodDescriptor,
     pub(crate) message: DynamicMessage,
 }
@@ -34,11 +34,11 @@ pub(crate) struct Asked {
 pub(crate) struct Received {
     pub(crate) path: String,
     pub(crate) headers: HeaderMap,
-    /// As JSON, without fields of default value.
+    /// As JSON, without fields with default values.
     pub(crate) message: serde_json::Value,
 }
 
-/// The backend. Clones are the same.
+/// The backend. Clones share their record.
 #[derive(Clone)]
 pub(crate) struct FakeBackend {
     handler: Handler,
@@ -50,9 +50,9 @@ impl FakeBackend {
         Self { handler, received: Arc::default() }
     }
 
-    /// Answers each request with itself, as far as the answer has the same fields.
+    /// Echoes each request, as far as the output has the same fields.
     pub(crate) fn echo() -> Self {
-        Self::new(Arc::new(|asked| Box::pin(async move { Ok(echo(&asked)) })))
+        Self::new(Arc::new(|call| Box::pin(async move { Ok(echo(&call)) })))
     }
 
     pub(crate) fn received(&self) -> Vec<Received> {
@@ -64,20 +64,20 @@ impl FakeBackend {
     }
 }
 
-/// The answer that holds what was asked.
-pub(crate) fn echo(Asked { rpc, message }: &Asked) -> DynamicMessage {
-    let mut answer = DynamicMessage::new(rpc.output());
+/// The output with the fields of the input.
+pub(crate) fn echo(FakeCall { rpc, message }: &FakeCall) -> DynamicMessage {
+    let mut output = DynamicMessage::new(rpc.output());
     for field in rpc.output().fields() {
         if let Some(same) = message.descriptor().get_field_by_name(field.name())
             && message.has_field(&same)
         {
-            answer.set_field(&field, message.get_field(&same).into_owned());
+            output.set_field(&field, message.get_field(&same).into_owned());
         }
     }
-    answer
+    output
 }
 
-/// The answer to an update, with this field changed.
+/// Sets a field.
 pub(crate) fn set(message: &mut DynamicMessage, field: &str, value: impl Into<Value>) {
     message.set_field_by_name(field, value.into());
 }
@@ -117,8 +117,8 @@ impl UnaryService<DynamicMessage> for Unary {
         let json = serde_json::to_value(&message).unwrap();
         let received = Received { path: self.path.clone(), headers: self.headers.clone(), message: json };
         self.backend.received.lock().unwrap().push(received);
-        let answer = (self.backend.handler)(Asked { rpc: self.rpc.clone(), message });
-        Box::pin(async move { answer.await.map(tonic::Response::new) })
+        let response = (self.backend.handler)(FakeCall { rpc: self.rpc.clone(), message });
+        Box::pin(async move { response.await.map(tonic::Response::new) })
     }
 }
 

@@ -1,4 +1,4 @@
-//! HTTP/1.1 by hand, so that tests can send what no library would.
+//! An HTTP/1.1 client that can send invalid requests.
 
 use std::{fmt::Write, net::SocketAddr, time::Duration};
 
@@ -9,15 +9,15 @@ use tokio::{
     time::timeout,
 };
 
-/// No answer takes this long; a test that waits longer has failed.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+/// A test that waits longer for a response fails.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// One connection.
 pub(crate) struct Client {
     stream: BufReader<TcpStream>,
 }
 
-/// An answer.
+/// A response.
 #[derive(Debug)]
 pub(crate) struct Reply {
     pub(crate) status: u16,
@@ -43,14 +43,14 @@ impl Reply {
         self.detail("ErrorInfo")["reason"].as_str().unwrap_or_default().to_owned()
     }
 
-    /// The field that an error names first, and what it says of it.
+    /// The first field violation of an error: field and description.
     pub(crate) fn violation(&self) -> (String, String) {
         let violation = &self.detail("BadRequest")["fieldViolations"][0];
         let text = |name: &str| violation[name].as_str().unwrap_or_default().to_owned();
         (text("field"), text("description"))
     }
 
-    /// The detail of this type of an error, or nothing.
+    /// The detail of this type of an error, or null.
     pub(crate) fn detail(&self, name: &str) -> serde_json::Value {
         let kind = format!("type.googleapis.com/google.rpc.{name}");
         let details = self.json()["details"].as_array().cloned().unwrap_or_default();
@@ -60,16 +60,16 @@ impl Reply {
 
 impl Client {
     pub(crate) async fn connect(address: SocketAddr) -> Self {
-        Self::over(TcpStream::connect(address).await.unwrap())
+        Self::from_stream(TcpStream::connect(address).await.unwrap())
     }
 
-    pub(crate) fn over(stream: TcpStream) -> Self {
+    pub(crate) fn from_stream(stream: TcpStream) -> Self {
         stream.set_nodelay(true).unwrap();
         Self { stream: BufReader::new(stream) }
     }
 
-    /// Sends `METHOD /path`, with lines of headers below it, and a body, which is JSON unless a header says otherwise.
-    pub(crate) async fn ask(&mut self, request: &str, body: impl AsRef<[u8]>) -> Reply {
+    /// Sends `METHOD /path`, followed by lines of headers, and a body, which is JSON unless a header says otherwise.
+    pub(crate) async fn request(&mut self, request: &str, body: impl AsRef<[u8]>) -> Reply {
         let body = body.as_ref();
         self.send(&write(request, body)).await;
         self.receive(request.starts_with("HEAD")).await
@@ -77,17 +77,17 @@ impl Client {
 
     /// Sends these bytes.
     pub(crate) async fn send(&mut self, bytes: &[u8]) {
-        timeout(PATIENCE, self.stream.write_all(bytes)).await.unwrap().unwrap();
+        timeout(TIMEOUT, self.stream.write_all(bytes)).await.unwrap().unwrap();
     }
 
-    /// Reads one answer.
+    /// Reads one response.
     pub(crate) async fn receive(&mut self, is_head: bool) -> Reply {
-        timeout(PATIENCE, self.try_receive(is_head)).await.expect("an answer in time").expect("an answer")
+        timeout(TIMEOUT, self.try_receive(is_head)).await.expect("a response in time").expect("a response")
     }
 
-    /// Whether the server has closed the connection, which it is waited for.
+    /// Waits until the server closes the connection; false if it sends data instead.
     pub(crate) async fn is_closed(&mut self) -> bool {
-        let end = timeout(PATIENCE, self.stream.read_u8()).await.expect("an end in time");
+        let end = timeout(TIMEOUT, self.stream.read_u8()).await.expect("the connection is closed in time");
         end.is_err()
     }
 

@@ -1,4 +1,4 @@
-//! Connections: slow ones, broken ones, HTTP/2, and the end.
+//! Connections: timeouts, invalid input, HTTP/2, and shutdown.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -12,7 +12,7 @@ use tokio::{net::TcpStream, sync::Notify, time::timeout};
 use crate::{
     Edge,
     backend::{FakeBackend, echo},
-    client::{self, PATIENCE},
+    client::{self, TIMEOUT},
 };
 
 #[tokio::test]
@@ -26,12 +26,12 @@ async fn one_connection_carries_many_requests() {
 }
 
 #[tokio::test]
-async fn http2_is_spoken_without_tls() {
+async fn http2_is_served_without_tls() {
     let edge = Edge::echo().await;
     let stream = TokioIo::new(TcpStream::connect(edge.address).await.unwrap());
     let (mut sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), stream).await.unwrap();
     tokio::spawn(connection);
-    let mut ask = async |method: &str, path: &str, body: Vec<u8>| {
+    let mut send = async |method: &str, path: &str, body: Vec<u8>| {
         let request = http::Request::builder()
             .method(method)
             .uri(format!("http://edge{path}"))
@@ -41,20 +41,20 @@ async fn http2_is_spoken_without_tls() {
         let (head, body) = sender.send_request(request).await.unwrap().into_parts();
         (head.status.as_u16(), head.headers, body.collect().await.unwrap().to_bytes())
     };
-    let (status, _, body) = ask("POST", "/v1/things", br#"{"text": "two"}"#.to_vec()).await;
+    let (status, _, body) = send("POST", "/v1/things", br#"{"text": "two"}"#.to_vec()).await;
     assert_eq!(status, 200);
     assert!(String::from_utf8_lossy(&body).contains(r#""text":"two""#));
 
-    let (status, headers, body) = ask("HEAD", "/v1/things/one", vec![]).await;
+    let (status, headers, body) = send("HEAD", "/v1/things/one", vec![]).await;
     assert!(status == 200 && body.is_empty() && headers["content-length"] != "0");
     for (body, status) in [(vec![b' '; 2 * 1024 * 1024], 413), (vec![b' '; 20 * 1024 * 1024], 413), (vec![0xff], 400)] {
-        assert_eq!(ask("POST", "/v1/things", body).await.0, status);
+        assert_eq!(send("POST", "/v1/things", body).await.0, status);
     }
-    assert_eq!(ask("GET", "/v1/things", vec![]).await.0, 200);
+    assert_eq!(send("GET", "/v1/things", vec![]).await.0, 200);
 }
 
 #[tokio::test]
-async fn a_client_that_asks_first_is_told_before_it_sends() {
+async fn a_client_that_expects_100_continue_gets_it_or_an_error() {
     let edge = Edge::echo().await;
     let mut client = edge.client().await;
     let head = "POST /v1/things HTTP/1.1\r\nhost: edge\r\nexpect: 100-continue\r\ncontent-type: application/json\r\n";
@@ -71,9 +71,9 @@ async fn a_client_that_asks_first_is_told_before_it_sends() {
 }
 
 #[tokio::test]
-async fn a_body_that_is_much_too_large_ends_its_connection_with_an_answer() {
+async fn a_body_beyond_the_drain_limit_closes_its_connection_after_a_response() {
     let config = Config { drain_limit: 2 * 1024 * 1024, ..Config::default() };
-    let edge = Edge::over(FakeBackend::echo(), config).await;
+    let edge = Edge::with_backend(FakeBackend::echo(), config).await;
     let mut client = edge.client().await;
     client.send(b"POST /v1/things HTTP/1.1\r\nhost: edge\r\ncontent-length: 99999999\r\n\r\n").await;
     client.send(&vec![b' '; 2 * 1024 * 1024 + 1]).await;
@@ -83,9 +83,9 @@ async fn a_body_that_is_much_too_large_ends_its_connection_with_an_answer() {
 }
 
 #[tokio::test]
-async fn a_body_that_does_not_arrive_is_answered_in_time() {
+async fn a_slow_body_is_refused_with_408() {
     let config = Config { body_time: ConfigDuration::millis(50), ..Config::default() };
-    let edge = Edge::over(FakeBackend::echo(), config).await;
+    let edge = Edge::with_backend(FakeBackend::echo(), config).await;
     let mut client = edge.client().await;
     client.send(b"POST /v1/things HTTP/1.1\r\nhost: edge\r\ncontent-length: 10\r\n\r\n{").await;
     let reply = client.receive(false).await;
@@ -94,7 +94,7 @@ async fn a_body_that_does_not_arrive_is_answered_in_time() {
 }
 
 #[tokio::test]
-async fn a_chunk_that_is_none_is_answered() {
+async fn an_invalid_chunk_is_refused() {
     let edge = Edge::echo().await;
     let mut client = edge.client().await;
     client.send(b"POST /v1/things HTTP/1.1\r\nhost: edge\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n").await;
@@ -103,36 +103,36 @@ async fn a_chunk_that_is_none_is_answered() {
 }
 
 #[tokio::test]
-async fn a_connection_without_request_is_closed() {
+async fn a_connection_without_a_request_is_closed() {
     let config = Config { request_time: ConfigDuration::millis(50), ..Config::default() };
-    let edge = Edge::over(FakeBackend::echo(), config).await;
+    let edge = Edge::with_backend(FakeBackend::echo(), config).await;
     for start in ["", "P", "PRI * HTTP/2.0\r\n", "GET /v1/things HTTP/1.1\r\nx: "] {
         let mut client = edge.client().await;
         client.send(start.as_bytes()).await;
         assert!(client.is_closed().await, "{start}");
     }
-    // Once it has asked, it may take its time.
+    // After the first request this timeout no longer applies.
     let mut client = edge.client().await;
-    assert_eq!(client.ask("GET /health", "").await.status, 200);
+    assert_eq!(client.request("GET /health", "").await.status, 200);
     let mut other = edge.client().await;
     assert!(other.is_closed().await);
-    assert_eq!(client.ask("GET /health", "").await.status, 200);
+    assert_eq!(client.request("GET /health", "").await.status, 200);
 }
 
 #[tokio::test]
-async fn a_connection_that_waits_too_long_between_requests_is_closed() {
+async fn an_idle_connection_is_closed() {
     let config = Config { idle_time: ConfigDuration::millis(50), ..Config::default() };
-    let edge = Edge::over(FakeBackend::echo(), config).await;
+    let edge = Edge::with_backend(FakeBackend::echo(), config).await;
     let mut client = edge.client().await;
-    assert_eq!(client.ask("GET /health", "").await.status, 200);
+    assert_eq!(client.request("GET /health", "").await.status, 200);
     assert!(client.is_closed().await);
 }
 
 #[tokio::test]
-async fn connections_beyond_the_limit_wait_for_room() {
-    let edge = Edge::over(FakeBackend::echo(), Config { connections: 1, ..Config::default() }).await;
+async fn connections_beyond_the_limit_wait_for_a_slot() {
+    let edge = Edge::with_backend(FakeBackend::echo(), Config { connections: 1, ..Config::default() }).await;
     let mut first = edge.client().await;
-    assert_eq!(first.ask("GET /health", "").await.status, 200);
+    assert_eq!(first.request("GET /health", "").await.status, 200);
     let mut second = edge.client().await;
     second.send(&client::write("GET /health", b"")).await;
     assert!(timeout(Duration::from_millis(50), second.receive(false)).await.is_err());
@@ -141,77 +141,76 @@ async fn connections_beyond_the_limit_wait_for_room() {
 }
 
 #[tokio::test]
-async fn a_stop_lets_running_requests_end_and_takes_no_more() {
-    let (asked, leave) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-    let (told, wait) = (asked.clone(), leave.clone());
+async fn a_stop_drains_running_requests_and_accepts_no_more() {
+    let (called, resume) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let (notify, wait) = (called.clone(), resume.clone());
     let slow = FakeBackend::new(Arc::new(move |request| {
-        let (told, wait) = (told.clone(), wait.clone());
+        let (notify, wait) = (notify.clone(), wait.clone());
         Box::pin(async move {
-            told.notify_one();
+            notify.notify_one();
             wait.notified().await;
             Ok(echo(&request))
         })
     }));
-    let edge = Edge::over(slow, Config::default()).await;
+    let edge = Edge::with_backend(slow, Config::default()).await;
     let mut idle = edge.client().await;
-    assert_eq!(idle.ask("GET /health", "").await.status, 200);
+    assert_eq!(idle.request("GET /health", "").await.status, 200);
     assert!(edge.health.is_ready());
     let mut busy = edge.client().await;
     busy.send(&client::write("GET /v1/things/one", b"")).await;
-    asked.notified().await;
+    called.notified().await;
 
     edge.stop.cancel();
     assert!(idle.is_closed().await);
-    leave.notify_one();
+    resume.notify_one();
     assert_eq!(busy.receive(false).await.json()["text"], "one");
     let (address, health) = (edge.address, edge.health.clone());
-    timeout(PATIENCE, edge.stop()).await.unwrap();
+    timeout(TIMEOUT, edge.stop()).await.unwrap();
     assert!(!health.is_ready());
     assert!(TcpStream::connect(address).await.is_err());
 }
 
 #[tokio::test]
-async fn a_stop_hears_out_whoever_has_just_connected() {
+async fn a_stop_serves_clients_that_have_just_connected() {
     let edge = Edge::echo().await;
     let mut accepted = edge.client().await;
-    // This thread is the edge's too: it cannot accept this one before it hears of the stop.
+    // The edge runs on this thread: it cannot accept this connection before the stop.
     let waiting = std::net::TcpStream::connect(edge.address).unwrap();
     edge.stop.cancel();
     waiting.set_nonblocking(true).unwrap();
-    let mut waiting = client::Client::over(TcpStream::from_std(waiting).unwrap());
-    timeout(PATIENCE, async { while TcpStream::connect(edge.address).await.is_ok() {} }).await.unwrap();
+    let mut waiting = client::Client::from_stream(TcpStream::from_std(waiting).unwrap());
+    timeout(TIMEOUT, async { while TcpStream::connect(edge.address).await.is_ok() {} }).await.unwrap();
     for client in [&mut accepted, &mut waiting] {
-        assert_eq!(client.ask("GET /v1/things/one", "").await.json()["text"], "one");
+        assert_eq!(client.request("GET /v1/things/one", "").await.json()["text"], "one");
     }
-    timeout(PATIENCE, edge.stop()).await.unwrap();
+    timeout(TIMEOUT, edge.stop()).await.unwrap();
 }
 
 #[tokio::test]
-async fn a_stop_cuts_what_does_not_end() {
+async fn a_stop_cancels_requests_at_its_timeout() {
     let never = FakeBackend::new(Arc::new(|_| Box::pin(std::future::pending())));
     let config = Config { stop_time: ConfigDuration::millis(20), ..Config::default() };
-    let edge = Edge::over(never, config).await;
+    let edge = Edge::with_backend(never, config).await;
     let mut busy = edge.client().await;
     busy.send(&client::write("GET /v1/things/one", b"")).await;
-    timeout(PATIENCE, edge.stop()).await.unwrap();
+    timeout(TIMEOUT, edge.stop()).await.unwrap();
 }
 
 #[tokio::test]
-async fn a_real_grpc_server_can_stand_behind() {
-    // The same edge, over a channel of tonic's own and a socket.
+async fn a_grpc_server_over_a_socket_is_called() {
     let backend = FakeBackend::echo();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let behind = backend.clone();
+    let server = backend.clone();
     tokio::spawn(async move {
         loop {
             let (stream, _) = listener.accept().await.unwrap();
-            let behind = behind.clone();
+            let server = server.clone();
             let service = hyper::service::service_fn(move |request: http::Request<hyper::body::Incoming>| {
-                let mut behind = behind.clone();
+                let mut server = server.clone();
                 async move {
                     use tonic::codegen::Service as _;
-                    Ok::<_, Infallible>(behind.call(request.map(tonic::body::Body::new)).await.unwrap())
+                    Ok::<_, Infallible>(server.call(request.map(tonic::body::Body::new)).await.unwrap())
                 }
             });
             let http = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
@@ -222,8 +221,8 @@ async fn a_real_grpc_server_can_stand_behind() {
     let edge = Edge::start(crate::fixture_contract(), channel, backend, Config::default()).await;
     assert_eq!(edge.received("GET /v1/things/one", "").await, serde_json::json!({"text": "one"}));
 
-    let nobody = tonic::transport::Endpoint::from_static("http://127.0.0.1:1").connect_lazy();
-    let edge = Edge::start(crate::fixture_contract(), nobody, FakeBackend::echo(), Config::default()).await;
-    let reply = edge.ask("GET /v1/things/one", "").await;
+    let unreachable = tonic::transport::Endpoint::from_static("http://127.0.0.1:1").connect_lazy();
+    let edge = Edge::start(crate::fixture_contract(), unreachable, FakeBackend::echo(), Config::default()).await;
+    let reply = edge.request("GET /v1/things/one", "").await;
     assert_eq!((reply.status, reply.reason().as_str(), reply.header("retry-after")), (503, "UNAVAILABLE", "1"));
 }

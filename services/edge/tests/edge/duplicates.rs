@@ -1,4 +1,4 @@
-//! One thing is given once, in whichever spelling: readers of a request that says it twice would take different values.
+//! Duplicate members and parameters are errors, in either spelling of a field.
 
 use proptest::prelude::*;
 use serde_json::json;
@@ -6,7 +6,7 @@ use serde_json::json;
 use crate::Edge;
 
 #[tokio::test]
-async fn a_member_that_is_given_twice_is_refused_in_whichever_spelling() {
+async fn duplicate_members_are_refused_in_either_spelling() {
     let edge = Edge::echo().await;
     for (body, field) in [
         (r#"{"bigNumber": 1, "big_number": 2}"#, "big_number"),
@@ -34,25 +34,25 @@ async fn a_member_that_is_given_twice_is_refused_in_whichever_spelling() {
             "detail.display_name",
         ),
     ] {
-        let reply = edge.ask("POST /v1/things", body).await;
+        let reply = edge.request("POST /v1/things", body).await;
         assert_eq!((reply.status, reply.reason().as_str()), (400, "INVALID_REQUEST"), "{body}: {}", reply.text());
         let (name, description) = reply.violation();
         assert!(name == field && description.contains("twice"), "{body}: {name}: {description}");
     }
-    let reply = edge.ask("POST /v1/things", r#"{"bigNumber": 1, "big_number": 2}"#).await;
+    let reply = edge.request("POST /v1/things", r#"{"bigNumber": 1, "big_number": 2}"#).await;
     assert_eq!(reply.violation().1, "is given twice; bigNumber and big_number are one field: send it once");
     for (request, body, field) in [
         ("PATCH /v1/things/1", r#"{"displayName": "a", "display_name": "b"}"#, "display_name"),
         ("PATCH /v1/things/1", r#"{"nested": {"bigNumber": 1, "big_number": 1}}"#, "nested.big_number"),
     ] {
-        let reply = edge.ask(request, body).await;
+        let reply = edge.request(request, body).await;
         assert_eq!((reply.status, reply.violation().0.as_str()), (400, field), "{request} {body}");
     }
     assert!(edge.backend.received().is_empty());
 }
 
 #[tokio::test]
-async fn one_member_of_a_oneof_is_given() {
+async fn only_one_member_of_a_oneof_is_accepted() {
     let edge = Edge::echo().await;
     for (body, field) in [
         (r#"{"left": "a", "right": "b"}"#, "right"),
@@ -60,17 +60,17 @@ async fn one_member_of_a_oneof_is_given() {
         (r#"{"inside": {}, "outside": "x"}"#, "outside"),
         (r#"{"outside": "x", "inside": {"displayName": "y"}}"#, "inside"),
     ] {
-        let reply = edge.ask("POST /v1/things", body).await;
+        let reply = edge.request("POST /v1/things", body).await;
         assert_eq!((reply.status, reply.violation().0.as_str()), (400, field), "{body}: {}", reply.text());
         assert!(reply.violation().1.contains("only one of"), "{body}: {}", reply.text());
     }
-    // Null is no value (ProtoJSON), so that it does not count as one of them.
+    // Null is not a value (ProtoJSON), so that it does not count.
     assert_eq!(edge.received("POST /v1/things", r#"{"left": null, "right": "b"}"#).await, json!({"right": "b"}));
     assert_eq!(edge.received("POST /v1/things", r#"{"right": "b", "left": null}"#).await, json!({"right": "b"}));
 }
 
 #[tokio::test]
-async fn names_that_mean_different_things_are_no_duplicates() {
+async fn names_of_different_members_are_not_duplicates() {
     let edge = Edge::echo().await;
     for message in [
         json!({"labels": {"displayName": "a", "display_name": "b", "1": "c", "01": "d"}}),
@@ -84,9 +84,9 @@ async fn names_that_mean_different_things_are_no_duplicates() {
 }
 
 #[tokio::test]
-async fn a_parameter_that_is_given_twice_is_refused_in_whichever_spelling() {
+async fn duplicate_parameters_are_refused_in_either_spelling() {
     let edge = Edge::echo().await;
-    for (request, field, word) in [
+    for (request, field, text) in [
         ("GET /v1/things?bigNumber=1&bigNumber=1", "bigNumber", "twice"),
         ("GET /v1/things?bigNumber=1&big_number=1", "big_number", "twice"),
         ("GET /v1/things?bigNumber=1&big%5Fnumber=1", "big_number", "twice"),
@@ -102,10 +102,10 @@ async fn a_parameter_that_is_given_twice_is_refused_in_whichever_spelling() {
         ("PATCH /v1/things/1?thing.display_name=x", "thing.display_name", "belongs into the body"),
         ("POST /v1/things?big_number=1", "big_number", "in the body"),
     ] {
-        let reply = edge.ask(request, "").await;
+        let reply = edge.request(request, "").await;
         assert_eq!((reply.status, reply.reason().as_str()), (400, "INVALID_REQUEST"), "{request}: {}", reply.text());
         let (name, description) = reply.violation();
-        assert!(name == field && description.contains(word), "{request}: {name}: {description}");
+        assert!(name == field && description.contains(text), "{request}: {name}: {description}");
     }
     assert!(edge.backend.received().is_empty());
     for (query, message) in [
@@ -117,11 +117,11 @@ async fn a_parameter_that_is_given_twice_is_refused_in_whichever_spelling() {
     }
 }
 
-/// A field of `Nested` in both spellings, and one that has a single one.
+/// The fields of `Nested`, in JSON and proto names.
 const FIELDS: [(&str, &str); 3] = [("displayName", "display_name"), ("bigNumber", "big_number"), ("deeper", "deeper")];
 
-/// One letter of a name, escaped or not.
-fn spelled(name: &'static str) -> impl Strategy<Value = String> {
+/// A name with one letter that may be escaped.
+fn escaped(name: &'static str) -> impl Strategy<Value = String> {
     (0..name.len(), any::<bool>()).prop_map(|(at, is_escaped)| {
         let letter = &name[at..=at];
         let written = if is_escaped { format!("\\u{:04x}", name.as_bytes()[at]) } else { letter.to_owned() };
@@ -132,16 +132,16 @@ fn spelled(name: &'static str) -> impl Strategy<Value = String> {
 fn member() -> impl Strategy<Value = (usize, String)> {
     (0..FIELDS.len(), any::<bool>()).prop_flat_map(|(field, is_json)| {
         let (json, proto) = FIELDS[field];
-        (Just(field), spelled(if is_json { json } else { proto }))
+        (Just(field), escaped(if is_json { json } else { proto }))
     })
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
 
-    /// At any depth, an object is accepted if and only if each field is there once.
+    /// At any depth, an object is accepted if and only if each field occurs once.
     #[test]
-    fn an_object_has_each_field_once(members in prop::collection::vec(member(), 1..4), depth in 0..4_usize, place in 0..4_usize) {
+    fn an_object_is_accepted_if_its_fields_are_unique(members in prop::collection::vec(member(), 1..4), depth in 0..4_usize, place in 0..4_usize) {
         let text = members.iter().map(|(_, name)| format!("\"{name}\": null")).collect::<Vec<_>>().join(", ");
         let nested = r#"{"deeper": "#.repeat(depth) + &format!("{{{text}}}") + &"}".repeat(depth);
         let body = match place {
@@ -155,7 +155,7 @@ proptest! {
         let count = fields.len();
         fields.dedup();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let status = runtime.block_on(async { Edge::echo().await.ask("POST /v1/things", &body).await.status });
+        let status = runtime.block_on(async { Edge::echo().await.request("POST /v1/things", &body).await.status });
         prop_assert_eq!(status, if fields.len() == count { 200 } else { 400 }, "{}", body);
     }
 }

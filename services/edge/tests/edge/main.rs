@@ -1,19 +1,19 @@
-//! The edge as its clients see it: a real server on a real socket, in front of a backend in the same process.
+//! The edge over real sockets, in front of a fake backend in the same process.
 
-// A test that cannot go on says so by panicking.
+// Tests fail by panicking.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
-mod answers;
 mod backend;
-mod bad_input;
 mod client;
 mod connections;
+mod drystone_contract;
 mod duplicates;
-mod house;
+mod invalid_requests;
 mod limit;
 mod protocol;
 mod proxies;
 mod requests;
+mod responses;
 mod routes;
 mod start;
 
@@ -39,22 +39,22 @@ struct Edge {
 }
 
 impl Edge {
-    /// One that answers every request with itself.
+    /// An edge whose backend echoes every request.
     async fn echo() -> Self {
-        Self::over(FakeBackend::echo(), Config::default()).await
+        Self::with_backend(FakeBackend::echo(), Config::default()).await
     }
 
-    async fn over(backend: FakeBackend, config: Config) -> Self {
+    async fn with_backend(backend: FakeBackend, config: Config) -> Self {
         Self::start(fixture_contract(), backend.clone(), backend, config).await
     }
 
-    /// One that echoes so many requests a minute from one address.
+    /// An edge whose backend echoes, with a rate limit of requests per minute and address.
     async fn limited(per_minute: u32, config: Config) -> Self {
         let backend = FakeBackend::echo();
         Self::start_limited(fixture_contract(), backend.clone(), backend, config, per_minute).await
     }
 
-    /// One that serves `contract` through `channel`.
+    /// An edge that serves `contracts` through `channel`.
     async fn start<C: drystone_edge::Backend>(
         contracts: Contracts,
         channel: C,
@@ -85,14 +85,14 @@ impl Edge {
         Client::connect(self.address).await
     }
 
-    /// The answer to one request on a connection of its own.
-    async fn ask(&self, request: &str, body: &str) -> client::Reply {
-        self.client().await.ask(request, body).await
+    /// Sends a request on a new connection.
+    async fn request(&self, request: &str, body: &str) -> client::Reply {
+        self.client().await.request(request, body).await
     }
 
-    /// The message that reached the backend, by that request.
+    /// Sends a request, and returns the message that the backend received.
     async fn received(&self, request: &str, body: &str) -> serde_json::Value {
-        let reply = self.ask(request, body).await;
+        let reply = self.request(request, body).await;
         assert_eq!(reply.status, 200, "{request}: {}", reply.text());
         self.backend.last().message
     }
@@ -103,12 +103,12 @@ impl Edge {
     }
 }
 
-/// The fixture as a contract. Its package is one of Drystone's own.
+/// The fixture as a contract of the platform.
 fn fixture_contract() -> Contracts {
     Contracts::load([EncodedContract::platform("fixture", fixture::descriptor_set())]).unwrap()
 }
 
-/// A backend that answers each request with this error.
+/// A backend that fails with this status.
 fn failing(status: tonic::Status) -> FakeBackend {
     FakeBackend::new(Arc::new(move |_| {
         let status = status.clone();

@@ -1,21 +1,21 @@
-//! Whom the edge takes for the client when a trusted proxy stands before it: the one whose requests it counts.
+//! The client's address behind a trusted proxy, as seen by the rate limit.
 
 use drystone_edge::{ClientAddressHeader, Config};
 
 use crate::Edge;
 
-/// Whether a request with the headers `lines` is counted for the same client as one that plainly comes from `client`.
+/// Whether a request with the headers `lines` is counted for the same client as one whose header names only `client`.
 async fn is_counted_for(header: ClientAddressHeader, lines: &str, client: &str) -> bool {
     let trusted_proxies = vec!["127.0.0.1".parse().unwrap(), "10.0.0.0/8".parse().unwrap()];
     let config = Config { trusted_proxies, client_address_header: header, ..Config::default() };
     let edge = Edge::limited(1, config).await;
-    let plainly = match (client, header) {
+    let only_client = match (client, header) {
         ("127.0.0.1", _) => String::new(),
         (client, ClientAddressHeader::Forwarded) => format!("forwarded: for=\"{}\"", node(client)),
         (client, _) => format!("x-forwarded-for: {client}"),
     };
-    assert_eq!(edge.ask(&format!("GET /v1/things/one\n{lines}"), "").await.status, 200, "{lines}");
-    edge.ask(&format!("GET /v1/things/one\n{plainly}"), "").await.status == 429
+    assert_eq!(edge.request(&format!("GET /v1/things/one\n{lines}"), "").await.status, 200, "{lines}");
+    edge.request(&format!("GET /v1/things/one\n{only_client}"), "").await.status == 429
 }
 
 fn node(address: &str) -> String {
@@ -23,7 +23,7 @@ fn node(address: &str) -> String {
 }
 
 #[tokio::test]
-async fn the_client_is_whom_the_trusted_proxy_names() {
+async fn the_client_is_the_address_that_a_trusted_proxy_reports() {
     use ClientAddressHeader::{Either, Forwarded, XForwardedFor};
     for (header, lines, client) in [
         (Either, "x-forwarded-for: 203.0.113.7:51234", "203.0.113.7"),

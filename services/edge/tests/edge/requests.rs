@@ -1,11 +1,11 @@
-//! How bodies and queries become messages.
+//! Transcoding of bodies and queries to messages.
 
 use serde_json::json;
 
 use crate::Edge;
 
 #[tokio::test]
-async fn query_parameters_fill_every_kind_of_field() {
+async fn query_parameters_set_fields_of_every_type() {
     let edge = Edge::echo().await;
     for (query, message) in [
         ("", json!({})),
@@ -37,9 +37,9 @@ async fn query_parameters_fill_every_kind_of_field() {
 }
 
 #[tokio::test]
-async fn query_parameters_that_would_be_ignored_or_misread_are_named() {
+async fn invalid_query_parameters_are_named() {
     let edge = Edge::echo().await;
-    for (request, field, word) in [
+    for (request, field, text) in [
         ("GET /v1/things?nope=1", "nope", "known are text, number"),
         ("GET /v1/things?nested.nope=1", "nested.nope", "is not known"),
         ("GET /v1/things?=1", "", "is not known"),
@@ -61,10 +61,10 @@ async fn query_parameters_that_would_be_ignored_or_misread_are_named() {
         ("PATCH /v1/things/1?thing.displayName=x", "thing.displayName", "belongs into the body"),
         ("POST /v1/things?text=x", "text", "in the body"),
     ] {
-        let reply = edge.ask(request, "").await;
+        let reply = edge.request(request, "").await;
         assert_eq!((reply.status, reply.reason().as_str()), (400, "INVALID_REQUEST"), "{request}");
         let (name, description) = reply.violation();
-        assert!(name == field && description.contains(word), "{request}: {name}: {description}");
+        assert!(name == field && description.contains(text), "{request}: {name}: {description}");
     }
     assert!(edge.backend.received().is_empty());
 }
@@ -79,14 +79,14 @@ async fn a_whole_body_is_the_message() {
         "mask": "displayName", "maybeNumber": 0, "anything": {"a": [1.0, null, {"b": true}]}, "perhaps": "", "right": "r",
     });
     assert_eq!(edge.received("POST /v1/things", &message.to_string()).await, message);
-    // Names as in the contract, numbers as strings and strings as numbers, null for nothing.
+    // Proto names, numbers as strings and strings as numbers, null for unset.
     let lenient =
         r#"{"display_name": null, "big_number": 2, "number": "1", "texts": null}"#.replace("display_name", "text");
     assert_eq!(edge.received("POST /v1/things", &lenient).await, json!({"bigNumber": "2", "number": 1}));
 }
 
 #[tokio::test]
-async fn no_body_is_an_empty_message() {
+async fn a_missing_body_is_an_empty_message() {
     let edge = Edge::echo().await;
     assert_eq!(edge.received("POST /v1/things:reset", "").await, json!({}));
     assert_eq!(
@@ -98,7 +98,7 @@ async fn no_body_is_an_empty_message() {
 }
 
 #[tokio::test]
-async fn a_body_may_fill_one_field_of_any_kind() {
+async fn a_body_can_map_to_one_field_of_any_type() {
     let edge = Edge::echo().await;
     assert_eq!(
         edge.received("PUT /v1/texts?number=3", r#"["a", "b"]"#).await,
@@ -113,22 +113,22 @@ async fn a_body_may_fill_one_field_of_any_kind() {
         ("PUT /v1/number", "1 2"),
         ("PUT /v1/number", r#"1, "text": "smuggled""#),
     ] {
-        let reply = edge.ask(request, body).await;
+        let reply = edge.request(request, body).await;
         assert_eq!((reply.status, reply.reason().as_str()), (400, "MALFORMED_BODY"), "{body}");
     }
-    let reply = edge.ask("PUT /v1/texts", r#"["a", 1]"#).await;
+    let reply = edge.request("PUT /v1/texts", r#"["a", 1]"#).await;
     assert_eq!((reply.status, reply.violation().0.as_str()), (400, "texts[1]"));
 }
 
 #[tokio::test]
-async fn the_path_wins_over_the_body() {
+async fn the_path_overrides_the_body() {
     let edge = Edge::echo().await;
     let message = edge.received("PATCH /v1/things/mine", r#"{"id": "yours", "displayName": "x"}"#).await;
     assert_eq!(message, json!({"thing": {"id": "mine", "displayName": "x"}, "updateMask": "displayName"}));
 }
 
 #[tokio::test]
-async fn a_patch_without_mask_means_the_members_of_its_body() {
+async fn the_mask_of_a_patch_is_inferred_from_its_body() {
     let edge = Edge::echo().await;
     for (body, mask) in [
         (r#"{"displayName": "x"}"#, json!("displayName")),
@@ -140,7 +140,7 @@ async fn a_patch_without_mask_means_the_members_of_its_body() {
             json!("nested.displayName,nested.deeper.bigNumber"),
         ),
         (r#"{"nested": {}, "at": "2030-01-31T12:00:00Z"}"#, json!("nested,at")),
-        // The path says which thing is meant, and the owner is for the server to say.
+        // The path sets the id, and only the server sets the owner.
         (r#"{"id": "1", "ownerId": "me", "displayName": "x"}"#, json!("displayName")),
         (r#"{"id": "1", "ownerId": "me"}"#, json!(null)),
         ("{}", json!(null)),
@@ -155,7 +155,7 @@ async fn a_patch_without_mask_means_the_members_of_its_body() {
 }
 
 #[tokio::test]
-async fn a_mask_that_is_sent_stays() {
+async fn an_explicit_mask_is_kept() {
     let edge = Edge::echo().await;
     let body = r#"{"displayName": "x", "description": "y"}"#;
     for mask in ["displayName", "display_name"] {
@@ -165,18 +165,18 @@ async fn a_mask_that_is_sent_stays() {
 }
 
 #[tokio::test]
-async fn a_route_without_body_takes_none() {
+async fn a_route_without_body_refuses_one() {
     let edge = Edge::echo().await;
     for body in ["", "{}", " { } \n"] {
-        assert_eq!(edge.ask("DELETE /v1/things/1", body).await.status, 200, "{body}");
+        assert_eq!(edge.request("DELETE /v1/things/1", body).await.status, 200, "{body}");
     }
-    let reply = edge.ask("DELETE /v1/things/1", r#"{"text": "2"}"#).await;
+    let reply = edge.request("DELETE /v1/things/1", r#"{"text": "2"}"#).await;
     assert_eq!((reply.status, reply.reason().as_str()), (400, "MALFORMED_BODY"));
     assert_eq!(edge.backend.received().len(), 3);
 }
 
 #[tokio::test]
-async fn nothing_that_a_client_claims_to_be_reaches_a_service() {
+async fn no_identity_header_of_a_client_reaches_a_service() {
     let edge = Edge::echo().await;
     let request = "GET /v1/things
         authorization: Bearer token
@@ -191,11 +191,11 @@ async fn nothing_that_a_client_claims_to_be_reaches_a_service() {
         grpc-timeout: 5S
         grpc-encoding: gzip
         te: gzip";
-    assert_eq!(edge.ask(request, "").await.status, 200);
+    assert_eq!(edge.request(request, "").await.status, 200);
     let received = edge.backend.last();
     let mut names: Vec<_> = received.headers.keys().map(http::HeaderName::as_str).collect();
     names.sort_unstable();
-    // What the call itself carries, the token among it, is put on by the channel of the mesh.
+    // The metadata of the call, such as the token, is added by the channel of the mesh.
     assert_eq!(names, ["content-type", "te"]);
     assert_eq!(received.headers["te"], "trailers");
 }

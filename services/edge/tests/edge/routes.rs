@@ -1,13 +1,13 @@
-//! Which request reaches which RPC.
+//! Routing of requests to RPCs.
 
 use serde_json::json;
 
 use crate::Edge;
 
-/// What became of a request: the RPC that it reached, or the status that it got.
+/// The RPC that a request reaches, or else the status of its response.
 async fn reached(edge: &Edge, request: &str) -> String {
     let before = edge.backend.received().len();
-    let reply = edge.ask(request, "").await;
+    let reply = edge.request(request, "").await;
     match edge.backend.received().get(before) {
         Some(received) => received.path.rsplit('/').next().unwrap().to_owned(),
         None => reply.status.to_string(),
@@ -39,7 +39,7 @@ async fn every_binding_reaches_its_rpc() {
 }
 
 #[tokio::test]
-async fn what_has_no_binding_is_not_there() {
+async fn a_path_without_binding_is_not_found() {
     let edge = Edge::echo().await;
     for request in [
         "GET /",
@@ -52,7 +52,7 @@ async fn what_has_no_binding_is_not_there() {
         "GET /../v1/things",
         "GET /health/",
     ] {
-        let reply = edge.ask(request, "").await;
+        let reply = edge.request(request, "").await;
         assert_eq!((reply.status, reply.reason().as_str()), (404, "ROUTE_NOT_FOUND"), "{request}");
         assert_eq!(reply.json()["code"], 5);
     }
@@ -60,7 +60,7 @@ async fn what_has_no_binding_is_not_there() {
 }
 
 #[tokio::test]
-async fn a_method_that_is_not_served_is_told_which_are() {
+async fn method_not_allowed_lists_the_allowed_methods() {
     let edge = Edge::echo().await;
     for (request, allow) in [
         ("DELETE /v1/things", "GET, HEAD, OPTIONS, POST, REPORT"),
@@ -70,7 +70,7 @@ async fn a_method_that_is_not_served_is_told_which_are() {
         ("TRACE /v1/texts", "OPTIONS, PUT"),
         ("POST /health", "GET, HEAD, OPTIONS"),
     ] {
-        let reply = edge.ask(request, "").await;
+        let reply = edge.request(request, "").await;
         assert_eq!((reply.status, reply.reason().as_str()), (405, "METHOD_NOT_ALLOWED"), "{request}");
         assert_eq!(reply.header("allow"), allow, "{request}");
     }
@@ -78,16 +78,16 @@ async fn a_method_that_is_not_served_is_told_which_are() {
 }
 
 #[tokio::test]
-async fn a_custom_method_is_no_value_of_a_path_variable() {
+async fn a_custom_method_is_not_part_of_a_path_variable() {
     let edge = Edge::echo().await;
     for request in ["GET", "HEAD", "PATCH", "DELETE"].map(|method| format!("{method} /v1/things/7:reset")) {
-        let reply = edge.ask(&request, "").await;
+        let reply = edge.request(&request, "").await;
         assert_eq!((reply.status, reply.header("allow")), (405, "OPTIONS, POST"), "{request}");
     }
-    let archive = edge.ask("GET /v1/things/0190b3c4-0000-7000-8000-000000000001:archive", "").await;
+    let archive = edge.request("GET /v1/things/0190b3c4-0000-7000-8000-000000000001:archive", "").await;
     assert_eq!((archive.status, archive.reason().as_str()), (405, "METHOD_NOT_ALLOWED"));
     assert_eq!(archive.header("allow"), "OPTIONS, POST");
-    let reply = edge.ask("OPTIONS /v1/things/7:reset", "").await;
+    let reply = edge.request("OPTIONS /v1/things/7:reset", "").await;
     assert_eq!((reply.status, reply.header("allow")), (204, "OPTIONS, POST"));
     assert!(edge.backend.received().is_empty());
     for path in ["/v1/things/a%2Fb:reset", "/v1/things/a%2Fb:re%73et"] {
@@ -101,29 +101,29 @@ async fn a_custom_method_is_no_value_of_a_path_variable() {
 }
 
 #[tokio::test]
-async fn options_says_which_methods_there_are() {
+async fn options_lists_the_allowed_methods() {
     let edge = Edge::echo().await;
-    let reply = edge.ask("OPTIONS /v1/things/special", "").await;
+    let reply = edge.request("OPTIONS /v1/things/special", "").await;
     assert_eq!((reply.status, reply.header("allow")), (204, "DELETE, GET, HEAD, OPTIONS, PATCH"));
     assert!(reply.body.is_empty() && edge.backend.received().is_empty());
-    assert_eq!(edge.ask("OPTIONS /v1/nothing", "").await.status, 404);
+    assert_eq!(edge.request("OPTIONS /v1/nothing", "").await.status, 404);
 }
 
 #[tokio::test]
-async fn head_is_get_without_its_body() {
+async fn head_is_get_without_a_body() {
     let edge = Edge::echo().await;
     let mut client = edge.client().await;
-    let get = client.ask("GET /v1/things/one", "").await;
-    let head = client.ask("HEAD /v1/things/one", "").await;
+    let get = client.request("GET /v1/things/one", "").await;
+    let head = client.request("HEAD /v1/things/one", "").await;
     assert_eq!((head.status, head.header("content-length")), (200, get.header("content-length")));
-    assert_eq!(client.ask("HEAD /v1/nothing", "").await.status, 404);
-    assert_eq!(client.ask("HEAD /v1/texts", "").await.status, 405);
-    // Had there been a body after all, this would not be understood.
-    assert_eq!(client.ask("GET /v1/things/one", "").await.status, 200);
+    assert_eq!(client.request("HEAD /v1/nothing", "").await.status, 404);
+    assert_eq!(client.request("HEAD /v1/texts", "").await.status, 405);
+    // A body after HEAD would be read as the start of this response.
+    assert_eq!(client.request("GET /v1/things/one", "").await.status, 200);
 }
 
 #[tokio::test]
-async fn path_variables_fill_their_fields() {
+async fn path_variables_set_their_fields() {
     let edge = Edge::echo().await;
 
     for (path, message) in [
@@ -143,9 +143,9 @@ async fn path_variables_fill_their_fields() {
 }
 
 #[tokio::test]
-async fn path_variables_that_do_not_fit_are_named() {
+async fn invalid_path_variables_are_named() {
     let edge = Edge::echo().await;
-    for (request, field, word) in [
+    for (request, field, text) in [
         ("GET /v1/numbers/seven", "number", "whole number"),
         ("GET /v1/numbers/99999999999", "number", "whole number"),
         ("GET /v1/nested/a/colours/MAUVE", "colour", "COLOUR_RED"),
@@ -154,18 +154,18 @@ async fn path_variables_that_do_not_fit_are_named() {
         ("GET /v1/nested/%c3/colours/1", "nested.displayName", "UTF-8"),
         ("PATCH /v1/things/%ff", "id", "UTF-8"),
     ] {
-        let reply = edge.ask(request, "").await;
+        let reply = edge.request(request, "").await;
         assert_eq!((reply.status, reply.reason().as_str()), (400, "INVALID_REQUEST"), "{request}");
         let (name, description) = reply.violation();
-        assert!(name == field && description.contains(word), "{request}: {name}: {description}");
+        assert!(name == field && description.contains(text), "{request}: {name}: {description}");
     }
     assert!(edge.backend.received().is_empty());
 }
 
 #[tokio::test]
-async fn the_edge_answers_for_its_own_health() {
+async fn the_edge_serves_its_own_health() {
     let edge = Edge::echo().await;
-    let reply = edge.ask("GET /health", "").await;
+    let reply = edge.request("GET /health", "").await;
     assert_eq!((reply.status, reply.text().as_str()), (200, r#"{"status":"ok"}"#));
     assert!(edge.backend.received().is_empty());
 }

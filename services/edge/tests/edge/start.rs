@@ -1,10 +1,8 @@
-//! Contracts that cannot be served stop the start, and say why. What a contract is checked for by itself is tested where
-//! that is done, in the crate `drystone-contract`.
+//! Contracts that cannot be served fail the start. The checks of a contract alone are tested in `drystone-contract`.
 
 use drystone::contract::{Contracts, EncodedContract};
 use drystone_edge::{Config, RequestLimit, Service, StartError};
 use drystone_mesh::{health::Health, telemetry::Metrics};
-
 use drystone_tests::fixture;
 
 use crate::backend::FakeBackend;
@@ -14,7 +12,7 @@ fn start(contracts: &Contracts) -> Result<Service<FakeBackend>, StartError> {
     Service::with_channels(contracts, connect, &Health::new(), &Metrics::default(), Config::default(), limit)
 }
 
-/// The fault of a contract whose one RPC has this path.
+/// The error for a contract whose only RPC has this path.
 fn fault(path: &str) -> String {
     let proto = format!(
         "syntax = \"proto3\";
@@ -40,12 +38,12 @@ fn fault(path: &str) -> String {
 }
 
 #[test]
-fn the_contract_of_drystone_can_be_served() {
+fn the_contracts_of_drystone_can_be_served() {
     assert!(start(&drystone::contracts().unwrap()).is_ok());
 }
 
 #[test]
-fn the_path_of_the_edge_itself_is_taken() {
+fn the_health_path_is_reserved() {
     assert_eq!(fault("/v1/x"), "none");
     let fault = fault("/health");
     assert!(fault.contains("acme.fixture.v1.S.Do") && fault.contains("reserved for the health of the edge"), "{fault}");

@@ -1,4 +1,4 @@
-//! What comes back.
+//! Responses.
 
 use std::{sync::Arc, time::Duration};
 
@@ -20,71 +20,73 @@ use crate::{
 };
 
 #[tokio::test]
-async fn every_answer_has_the_same_headers() {
+async fn every_response_has_the_common_headers() {
     let edge = Edge::echo().await;
     for request in ["GET /v1/things", "GET /v1/nothing", "OPTIONS /v1/things", "GET /health", "GET /v1/numbers/x"] {
-        let reply = edge.ask(request, "").await;
+        let reply = edge.request(request, "").await;
         assert_eq!(reply.header("cache-control"), "no-store", "{request}");
         assert_eq!(reply.header("x-content-type-options"), "nosniff", "{request}");
         assert_eq!(reply.header("x-request-id").len(), 32, "{request}");
-        let own = edge.ask(&format!("{request}\nx-request-id: my-own.id_1"), "").await;
+        let own = edge.request(&format!("{request}\nx-request-id: my-own.id_1"), "").await;
         assert_eq!(own.header("x-request-id"), "my-own.id_1", "{request}");
     }
-    let invalid = edge.ask("GET /v1/things\nx-request-id: with space", "").await;
+    let invalid = edge.request("GET /v1/things\nx-request-id: with space", "").await;
     assert_eq!(invalid.header("x-request-id").len(), 32);
 }
 
 #[tokio::test]
-async fn fields_of_default_value_are_written() {
+async fn fields_with_default_values_are_written() {
     let edge = Edge::echo().await;
-    let reply = edge.ask("GET /v1/things", "").await;
+    let reply = edge.request("GET /v1/things", "").await;
     let json = reply.json();
     assert_eq!((&json["text"], &json["texts"], &json["bigNumber"]), (&json!(""), &json!([]), &json!("0")));
     assert_eq!((&json["colour"], &json["labels"]), (&json!("COLOUR_UNSPECIFIED"), &json!({})));
-    assert_eq!(edge.ask("DELETE /v1/things/1", "").await.json(), json!({}));
+    assert_eq!(edge.request("DELETE /v1/things/1", "").await.json(), json!({}));
 }
 
 #[tokio::test]
-async fn an_answer_is_the_message_that_the_rpc_returns() {
-    let thing = FakeBackend::new(Arc::new(|asked| {
-        let thing = asked.message.get_field_by_name("thing").unwrap().as_message().cloned().unwrap();
+async fn a_response_is_the_message_that_the_rpc_returns() {
+    let thing = FakeBackend::new(Arc::new(|call| {
+        let thing = call.message.get_field_by_name("thing").unwrap().as_message().cloned().unwrap();
         Box::pin(async move { Ok(thing) })
     }));
-    let edge = Edge::over(thing, Config::default()).await;
-    let thing = edge.ask("PATCH /v1/things/1", r#"{"displayName": "x"}"#).await.json();
+    let edge = Edge::with_backend(thing, Config::default()).await;
+    let thing = edge.request("PATCH /v1/things/1", r#"{"displayName": "x"}"#).await.json();
     assert_eq!((&thing["id"], &thing["displayName"], &thing["tags"]), (&json!("1"), &json!("x"), &json!([])));
 }
 
 #[tokio::test]
-async fn what_anybody_may_keep_says_for_how_long_and_any_origin_may_read_it() {
+async fn public_responses_are_cacheable_and_readable_by_any_origin() {
     let edge = Edge::echo().await;
-    let kept = edge.ask("GET /v1/things/special\norigin: https://app.example", "").await;
-    assert_eq!(kept.header("cache-control"), "public, max-age=60");
-    assert_eq!(kept.header("access-control-allow-origin"), "*");
-    let head = edge.ask("HEAD /v1/things/special", "").await;
+    let public = edge.request("GET /v1/things/special\norigin: https://app.example", "").await;
+    assert_eq!(public.header("cache-control"), "public, max-age=60");
+    assert_eq!(public.header("access-control-allow-origin"), "*");
+    let head = edge.request("HEAD /v1/things/special", "").await;
     assert_eq!(head.header("cache-control"), "public, max-age=60");
 
-    let own = edge.ask("GET /v1/things/one\norigin: https://app.example", "").await;
-    assert_eq!(own.header("cache-control"), "no-store");
-    assert!(own.headers.get("access-control-allow-origin").is_none());
-    let failed = Edge::over(crate::failing(Status::not_found("none")), Config::default()).await;
-    let failed = failed.ask("GET /v1/things/special", "").await;
+    let private = edge.request("GET /v1/things/one\norigin: https://app.example", "").await;
+    assert_eq!(private.header("cache-control"), "no-store");
+    assert!(private.headers.get("access-control-allow-origin").is_none());
+    let failed = Edge::with_backend(crate::failing(Status::not_found("none")), Config::default()).await;
+    let failed = failed.request("GET /v1/things/special", "").await;
     assert_eq!((failed.status, failed.header("cache-control")), (404, "no-store"));
 }
 
 #[tokio::test]
-async fn a_service_error_keeps_its_reason_and_names_fields_as_the_client_does() {
+async fn a_service_error_keeps_its_reason_and_names_fields_in_json() {
     let mut details = ErrorDetails::new();
     details
         .set_error_info("INVALID_REQUEST", Reason::DOMAIN, std::collections::HashMap::new())
         .add_bad_request_violation("thing.display_name", "is too long")
         .add_bad_request_violation("update_mask", "names nothing");
     let message = "thing.display_name: is too long; update_mask: names nothing";
-    let edge =
-        Edge::over(failing(Status::with_error_details(Code::InvalidArgument, message, details)), Config::default())
-            .await;
+    let edge = Edge::with_backend(
+        failing(Status::with_error_details(Code::InvalidArgument, message, details)),
+        Config::default(),
+    )
+    .await;
 
-    let reply = edge.ask("PATCH /v1/things/1", "{}").await;
+    let reply = edge.request("PATCH /v1/things/1", "{}").await;
     assert_eq!((reply.status, reply.reason().as_str()), (400, "INVALID_REQUEST"));
     assert_eq!(reply.violation(), ("displayName".to_owned(), "is too long".to_owned()));
     assert_eq!(reply.json()["message"], "displayName: is too long; updateMask: names nothing");
@@ -92,7 +94,7 @@ async fn a_service_error_keeps_its_reason_and_names_fields_as_the_client_does() 
 }
 
 #[tokio::test]
-async fn reasons_become_statuses_and_headers() {
+async fn reasons_decide_http_status_and_headers() {
     for (error, status, header) in [
         (Error::new(Reason::EmailTaken, "taken"), 409, ("www-authenticate", "")),
         (Error::new(Reason::TokenMissing, "no token"), 401, ("www-authenticate", "Bearer")),
@@ -100,15 +102,15 @@ async fn reasons_become_statuses_and_headers() {
         (Error::new(Reason::PropertyNotFound, "none"), 404, ("retry-after", "")),
     ] {
         let text = error.to_string();
-        let edge = Edge::over(failing(error.into()), Config::default()).await;
-        let reply = edge.ask("GET /v1/things", "").await;
+        let edge = Edge::with_backend(failing(error.into()), Config::default()).await;
+        let reply = edge.request("GET /v1/things", "").await;
         assert_eq!((reply.status, reply.header(header.0)), (status, header.1), "{text}");
         assert_eq!(format!("{}: {}", reply.reason(), reply.json()["message"].as_str().unwrap()), text);
     }
 }
 
 #[tokio::test]
-async fn what_went_wrong_inside_stays_inside() {
+async fn internal_errors_are_not_shown_to_clients() {
     for (status, http, reason) in [
         (Status::internal("secret detail"), 500, "INTERNAL"),
         (Status::unknown("secret detail"), 500, "INTERNAL"),
@@ -117,77 +119,77 @@ async fn what_went_wrong_inside_stays_inside() {
         (Error::new(Reason::CallerNotAllowed, "secret detail").into(), 500, "INTERNAL"),
         (Error::new(Reason::MethodUnknown, "secret detail").into(), 500, "INTERNAL"),
     ] {
-        let edge = Edge::over(failing(status), Config::default()).await;
-        let reply = edge.ask("GET /v1/things", "").await;
+        let edge = Edge::with_backend(failing(status), Config::default()).await;
+        let reply = edge.request("GET /v1/things", "").await;
         assert_eq!((reply.status, reply.reason().as_str()), (http, reason));
         assert!(!reply.text().contains("secret"), "{}", reply.text());
     }
 }
 
 #[tokio::test]
-async fn an_answer_that_json_cannot_say_is_our_failure() {
-    let far = FakeBackend::new(Arc::new(|asked| {
+async fn a_message_that_json_cannot_represent_is_an_internal_error() {
+    let far = FakeBackend::new(Arc::new(|call| {
         Box::pin(async move {
-            let mut answer = echo(&asked);
+            let mut output = echo(&call);
             let mut at = DynamicMessage::new(
                 fixture::message("Everything").get_field_by_name("at").unwrap().kind().as_message().unwrap().clone(),
             );
             set(&mut at, "seconds", Value::I64(i64::MAX));
-            set(&mut answer, "at", Value::Message(at));
-            Ok(answer)
+            set(&mut output, "at", Value::Message(at));
+            Ok(output)
         })
     }));
-    let edge = Edge::over(far, Config::default()).await;
-    let reply = edge.ask("GET /v1/things", "").await;
+    let edge = Edge::with_backend(far, Config::default()).await;
+    let reply = edge.request("GET /v1/things", "").await;
     assert_eq!((reply.status, reply.reason().as_str()), (500, "INTERNAL"));
 }
 
 #[tokio::test]
-async fn a_service_that_does_not_answer_is_not_waited_for() {
+async fn a_service_that_does_not_respond_times_out() {
     let never = || FakeBackend::new(Arc::new(|_| Box::pin(std::future::pending())));
     let config = Config { deadline: ConfigDuration::millis(50), ..Config::default() };
-    let edge = Edge::over(never(), config).await;
-    let reply = edge.ask("GET /v1/things", "").await;
+    let edge = Edge::with_backend(never(), config).await;
+    let reply = edge.request("GET /v1/things", "").await;
     assert_eq!((reply.status, reply.reason().as_str()), (504, "DEADLINE_EXCEEDED"));
 
-    let edge = Edge::over(never(), Config::default()).await;
-    let reply = edge.ask("GET /v1/things\ngrpc-timeout: 20m", "").await;
+    let edge = Edge::with_backend(never(), Config::default()).await;
+    let reply = edge.request("GET /v1/things\ngrpc-timeout: 20m", "").await;
     assert_eq!(reply.status, 504);
 }
 
 #[tokio::test]
-async fn an_rpc_is_not_waited_for_longer_than_its_contract_says() {
+async fn an_rpc_times_out_at_the_deadline_of_its_contract() {
     let never = FakeBackend::new(Arc::new(|_| Box::pin(std::future::pending())));
-    // Longer than any test waits for an answer.
+    // Longer than any test waits for a response.
     let config = Config { deadline: ConfigDuration::seconds(3600), ..Config::default() };
-    let edge = Edge::over(never, config).await;
+    let edge = Edge::with_backend(never, config).await;
     for request in ["GET /v1/hurry", "GET /v1/hurry\ngrpc-timeout: 1H"] {
-        let reply = edge.ask(request, "").await;
+        let reply = edge.request(request, "").await;
         assert_eq!((reply.status, reply.reason().as_str()), (504, "DEADLINE_EXCEEDED"), "{request}");
     }
 }
 
 #[tokio::test]
-async fn a_fault_of_ours_costs_one_request() {
-    let edge = Edge::over(
-        FakeBackend::new(Arc::new(|asked| {
-            assert!(!asked.message.has_field_by_name("text"), "told to");
-            Box::pin(async move { Ok(echo(&asked)) })
+async fn a_panic_fails_one_request() {
+    let edge = Edge::with_backend(
+        FakeBackend::new(Arc::new(|call| {
+            assert!(!call.message.has_field_by_name("text"), "a panic of the test");
+            Box::pin(async move { Ok(echo(&call)) })
         })),
         Config::default(),
     )
     .await;
     let mut client = edge.client().await;
-    let reply = client.ask("GET /v1/things/panic", "").await;
+    let reply = client.request("GET /v1/things/panic", "").await;
     assert_eq!((reply.status, reply.reason().as_str()), (500, "INTERNAL"));
-    assert_eq!(client.ask("GET /v1/things", "").await.status, 200);
+    assert_eq!(client.request("GET /v1/things", "").await.status, 200);
 }
 
 #[tokio::test]
 async fn requests_are_counted_by_route_and_status() {
     let edge = Edge::echo().await;
     for request in ["GET /v1/things/one", "GET /v1/things/two", "GET /v1/numbers/x", "GET /nothing"] {
-        edge.ask(request, "").await;
+        edge.request(request, "").await;
     }
     let text = edge.metrics.render();
     for line in [

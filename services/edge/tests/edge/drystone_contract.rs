@@ -1,4 +1,4 @@
-//! The contract of this house, with a generated server behind the edge.
+//! Drystone's own contracts, with a generated server as backend.
 
 use std::sync::{Arc, Mutex};
 
@@ -15,7 +15,7 @@ use crate::{Edge, backend::FakeBackend};
 
 const ID: &str = "0190b3c4-0000-7000-8000-000000000001";
 
-/// Answers every update with itself, and remembers the masks.
+/// Echoes updates, and records their masks.
 #[derive(Default)]
 struct Users {
     masks: Arc<Mutex<Vec<Vec<String>>>>,
@@ -47,18 +47,18 @@ impl UserService for Users {
     }
 
     async fn provision_user(&self, _: Request<ProvisionUserRequest>) -> Result<Response<User>, Status> {
-        panic!("not reachable from outside")
+        panic!("not reachable by clients")
     }
 
     async fn look_up_for_sign_in(
         &self,
         _: Request<LookUpForSignInRequest>,
     ) -> Result<Response<LookUpForSignInResponse>, Status> {
-        panic!("not reachable from outside")
+        panic!("not reachable by clients")
     }
 
     async fn set_user_roles(&self, _: Request<SetUserRolesRequest>) -> Result<Response<User>, Status> {
-        panic!("not reachable from outside")
+        panic!("not reachable by clients")
     }
 }
 
@@ -68,35 +68,35 @@ async fn start(users: Users) -> Edge {
 }
 
 #[tokio::test]
-async fn me_is_not_an_id() {
+async fn me_is_not_a_user_id() {
     let edge = start(Users::default()).await;
-    assert_eq!(edge.ask("GET /v1/users/me", "").await.json()["id"], "me");
-    let other = edge.ask(&format!("GET /v1/users/{ID}"), "").await.json();
+    assert_eq!(edge.request("GET /v1/users/me", "").await.json()["id"], "me");
+    let other = edge.request(&format!("GET /v1/users/{ID}"), "").await.json();
     assert_eq!((&other["id"], &other["roles"], &other["displayName"]), (&json!(ID), &json!([]), &json!("")));
 }
 
 #[tokio::test]
-async fn invalid_values_are_named_as_the_client_spells_them() {
+async fn invalid_fields_are_named_in_json() {
     let edge = start(Users::default()).await;
-    let reply = edge.ask("GET /v1/users/7", "").await;
+    let reply = edge.request("GET /v1/users/7", "").await;
     assert_eq!((reply.status, reply.reason().as_str(), reply.violation().0.as_str()), (400, "INVALID_REQUEST", "id"));
 
-    let reply = edge.ask("GET /v1/users?pageSize=201", "").await;
+    let reply = edge.request("GET /v1/users?pageSize=201", "").await;
     assert_eq!((reply.status, reply.violation().0.as_str()), (400, "pageSize"));
     assert!(reply.json()["message"].as_str().unwrap().starts_with("pageSize: "), "{}", reply.text());
 
     let long = json!({ "displayName": "x".repeat(201) }).to_string();
-    let reply = edge.ask(&format!("PATCH /v1/users/{ID}"), &long).await;
+    let reply = edge.request(&format!("PATCH /v1/users/{ID}"), &long).await;
     assert_eq!((reply.status, reply.violation().0.as_str()), (400, "displayName"));
 }
 
 #[tokio::test]
-async fn a_patch_says_what_it_changes() {
+async fn the_mask_of_a_patch_excludes_output_only_fields() {
     let users = Users::default();
     let masks = users.masks.clone();
     let edge = start(users).await;
     let body = json!({"id": ID, "displayName": "Ada", "roles": ["admin"], "etag": "1", "createTime": null}).to_string();
-    let reply = edge.ask(&format!("PATCH /v1/users/{ID}"), &body).await;
+    let reply = edge.request(&format!("PATCH /v1/users/{ID}"), &body).await;
     assert_eq!((reply.status, &reply.json()["displayName"]), (200, &json!("Ada")));
     let mut mask = masks.lock().unwrap().pop().unwrap();
     mask.sort_unstable();
@@ -104,16 +104,16 @@ async fn a_patch_says_what_it_changes() {
 }
 
 #[tokio::test]
-async fn lists_take_their_page_from_the_query() {
+async fn lists_are_paged_by_query_parameters() {
     let edge = start(Users::default()).await;
-    let page = edge.ask("GET /v1/users?pageSize=5&page_token=abc", "").await.json();
-    let told = page["nextPageToken"].as_str().unwrap();
-    assert!(told.contains("page_size: 5") && told.contains("\"abc\""), "{told}");
+    let page = edge.request("GET /v1/users?pageSize=5&page_token=abc", "").await.json();
+    let debug = page["nextPageToken"].as_str().unwrap();
+    assert!(debug.contains("page_size: 5") && debug.contains("\"abc\""), "{debug}");
     assert_eq!(page["users"], json!([]));
 }
 
 #[tokio::test]
-async fn what_is_for_services_alone_has_no_path() {
+async fn internal_rpcs_have_no_route() {
     let edge = start(Users::default()).await;
     for request in [
         "POST /v1/users",
@@ -122,7 +122,7 @@ async fn what_is_for_services_alone_has_no_path() {
         "GET /v1/users:lookUpForSignIn",
         "GET /v1/propertyClaims",
     ] {
-        let reply = edge.ask(request, "").await;
+        let reply = edge.request(request, "").await;
         assert!(matches!(reply.status, 404 | 405), "{request}: {}", reply.status);
     }
 }

@@ -1,22 +1,22 @@
-//! Whatever a client sends, it gets an answer that says what was wrong, and its connection goes on.
+//! Invalid requests get an error response, and keep their connection.
 
 use crate::{Edge, client};
 
-/// Sends a bad request and then a good one on the same connection.
+/// Sends an invalid request and then a valid one on the same connection.
 async fn refused(edge: &Edge, request: &str, body: impl AsRef<[u8]>) -> client::Reply {
     let mut client = edge.client().await;
-    let reply = client.ask(request, body).await;
+    let reply = client.request(request, body).await;
     assert!((400..500).contains(&reply.status), "{request}: {} {}", reply.status, reply.text());
     assert_eq!(reply.header("content-type"), "application/json");
     assert!(!reply.header("x-request-id").is_empty());
     assert_eq!(reply.header("connection"), "", "{request}");
-    let good = client.ask("POST /v1/things", r#"{"text": "good"}"#).await;
-    assert_eq!((good.status, good.json()["text"].as_str()), (200, Some("good")), "after {request}");
+    let valid = client.request("POST /v1/things", r#"{"text": "good"}"#).await;
+    assert_eq!((valid.status, valid.json()["text"].as_str()), (200, Some("good")), "after {request}");
     reply
 }
 
 #[tokio::test]
-async fn bodies_that_are_no_json() {
+async fn bodies_that_are_not_json() {
     let edge = Edge::echo().await;
     let cases: [(&[u8], &str); 16] = [
         (b"{", "ends in the middle"),
@@ -36,11 +36,11 @@ async fn bodies_that_are_no_json() {
         (b"\xef\xbb\xbf{}", "not JSON"),
         (b"\x00", "not JSON"),
     ];
-    for (body, word) in cases {
+    for (body, text) in cases {
         let reply = refused(&edge, "POST /v1/things", body).await;
         let shown = String::from_utf8_lossy(body);
         assert_eq!((reply.status, reply.reason().as_str()), (400, "MALFORMED_BODY"), "{shown}");
-        assert!(reply.json()["message"].as_str().unwrap().contains(word), "{shown}: {}", reply.text());
+        assert!(reply.json()["message"].as_str().unwrap().contains(text), "{shown}: {}", reply.text());
     }
     for body in ["[]", "1", "\"text\"", "null", "true"] {
         let reply = refused(&edge, "POST /v1/things", body).await;
@@ -50,9 +50,9 @@ async fn bodies_that_are_no_json() {
 }
 
 #[tokio::test]
-async fn members_that_do_not_fit() {
+async fn members_that_are_unknown_or_invalid() {
     let edge = Edge::echo().await;
-    for (body, field, word) in [
+    for (body, field, text) in [
         (r#"{"nope": 1}"#, "nope", "known are text, number"),
         (r#"{"nested": {"nope": 1}}"#, "nested.nope", "known are displayName, bigNumber, deeper"),
         (r#"{"text": 1}"#, "text", "must be a string"),
@@ -86,12 +86,12 @@ async fn members_that_do_not_fit() {
         let reply = refused(&edge, "POST /v1/things", body).await;
         assert_eq!((reply.status, reply.reason().as_str()), (400, "INVALID_REQUEST"), "{body}");
         let (name, description) = reply.violation();
-        assert!(name == field && description.contains(word), "{body}: {name}: {description}");
+        assert!(name == field && description.contains(text), "{body}: {name}: {description}");
     }
 }
 
 #[tokio::test]
-async fn an_error_does_not_repeat_what_was_sent() {
+async fn an_error_does_not_contain_the_sent_value() {
     let edge = Edge::echo().await;
     let secret = "correct horse battery staple";
     for body in [
@@ -127,16 +127,16 @@ async fn json_that_is_nested_too_deep() {
 }
 
 #[tokio::test]
-async fn what_json_can_nest_the_edge_can_carry() {
+async fn every_accepted_nesting_can_be_encoded() {
     let edge = Edge::echo().await;
-    // Between what JSON may nest and what protobuf may there must be no gap that ends in a failure of ours.
+    // No nesting may pass the limit of JSON and then fail at that of protobuf.
     for depth in 1..40 {
         for body in [
             format!(r#"{{"nested": {}{{}}{}}}"#, r#"{"deeper":"#.repeat(depth), "}".repeat(depth)),
             format!(r#"{{"anything": {{"a": {}{}}}}}"#, "[".repeat(depth), "]".repeat(depth)),
             format!(r#"{{"anything": {}1{}}}"#, r#"{"a":"#.repeat(depth), "}".repeat(depth)),
         ] {
-            let reply = edge.ask("POST /v1/things", &body).await;
+            let reply = edge.request("POST /v1/things", &body).await;
             let wanted = if depth <= 29 { 200 } else { reply.status.min(400) };
             assert_eq!(reply.status, wanted, "{depth}: {}", reply.text());
         }
@@ -148,13 +148,13 @@ async fn bodies_that_are_too_large() {
     let edge = Edge::echo().await;
     let body = |size: usize| format!(r#"{{"text": "{}"}}"#, "x".repeat(size - 12));
     let limit = 1024 * 1024;
-    let reply = edge.ask("POST /v1/things", &body(limit)).await;
+    let reply = edge.request("POST /v1/things", &body(limit)).await;
     assert_eq!((reply.status, body(limit).len()), (200, limit));
     for size in [limit + 1, 2 * limit, 15 * limit] {
         let reply = refused(&edge, "POST /v1/things", body(size)).await;
         assert_eq!((reply.status, reply.reason().as_str()), (413, "BODY_TOO_LARGE"), "{size}");
     }
-    // Where nothing is served, nothing is read into memory; the connection goes on all the same.
+    // Without a route the body is drained; the connection is kept all the same.
     assert_eq!(refused(&edge, "POST /v1/nothing", body(2 * limit)).await.status, 404);
     assert_eq!(refused(&edge, "PUT /v1/things", body(2 * limit)).await.status, 405);
     assert_eq!(refused(&edge, "DELETE /v1/things/1", body(2 * limit)).await.status, 413);
@@ -168,11 +168,11 @@ async fn a_large_body_in_chunks_is_refused_too() {
     let reply = refused(&edge, "POST /v1/things\ntransfer-encoding: chunked", &body).await;
     assert_eq!(reply.status, 413);
     let body = "2\r\n{}\r\n0\r\n\r\n";
-    assert_eq!(edge.ask("POST /v1/things\ntransfer-encoding: chunked", body).await.status, 200);
+    assert_eq!(edge.request("POST /v1/things\ntransfer-encoding: chunked", body).await.status, 200);
 }
 
 #[tokio::test]
-async fn content_types_that_are_not_served() {
+async fn unsupported_content_types_are_refused() {
     let edge = Edge::echo().await;
     for header in [
         "content-type: text/plain",
@@ -187,17 +187,17 @@ async fn content_types_that_are_not_served() {
         assert_eq!((reply.status, reply.reason().as_str()), (415, "UNSUPPORTED_MEDIA_TYPE"), "{header}");
     }
     for header in ["content-type: application/json;charset=UTF-8", "Content-Type: Application/Json"] {
-        assert_eq!(edge.ask(&format!("POST /v1/things\n{header}"), "{}").await.status, 200, "{header}");
+        assert_eq!(edge.request(&format!("POST /v1/things\n{header}"), "{}").await.status, 200, "{header}");
     }
     let bare = b"POST /v1/things HTTP/1.1\r\nhost: edge\r\ncontent-length: 2\r\n\r\n{}";
     let mut client = edge.client().await;
     client.send(bare).await;
     assert_eq!(client.receive(false).await.status, 415);
-    assert_eq!(client.ask("GET /health", "").await.status, 200);
+    assert_eq!(client.request("GET /health", "").await.status, 200);
 }
 
 #[tokio::test]
-async fn headers_that_cannot_be_read() {
+async fn invalid_headers_are_refused() {
     let edge = Edge::echo().await;
     for timeout in ["soon", "1", "-1S", "1s", "123456789S", ""] {
         let reply = refused(&edge, &format!("GET /v1/things\ngrpc-timeout: {timeout}"), "").await;
@@ -211,7 +211,7 @@ async fn headers_that_cannot_be_read() {
 }
 
 #[tokio::test]
-async fn heads_that_are_no_http_are_answered_before_the_end() {
+async fn invalid_request_heads_are_refused_before_the_connection_closes() {
     let edge = Edge::echo().await;
     let cases = [
         ("GARBAGE\r\n\r\n".to_owned(), 400),
