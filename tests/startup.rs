@@ -87,7 +87,7 @@ fn a_port_that_is_taken_is_named() {
         let section = format!("[{section}]\nlisten = \"");
         let text = others.replace(&format!("{section}127.0.0.1:0"), &format!("{section}{taken}"));
         fs::write(&path, text).unwrap();
-        assert_says(&up(&path), &[&taken, "taken", &section[1..section.find(']').unwrap()], "listen"]);
+        assert_says(&up(&path), &[&taken, "in use", &section[1..section.find(']').unwrap()], "listen"]);
     }
 }
 

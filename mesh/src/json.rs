@@ -46,7 +46,7 @@ impl Schema for Untyped {
 #[derive(Debug)]
 pub struct Track<'de> {
     /// The steps to an error, innermost first: they are added while the error is returned.
-    steps: Vec<Step>,
+    steps: Vec<PathStep>,
     /// The member whose value is still to be read.
     member: Option<Cow<'de, str>>,
     is_duplicate: bool,
@@ -57,7 +57,7 @@ pub struct Track<'de> {
 
 /// A step into a JSON value.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Step {
+pub enum PathStep {
     /// Into the member of this name.
     Member(String),
     /// Into the item of this index.
@@ -72,7 +72,7 @@ impl Track<'_> {
     }
 
     /// The steps to the error, outermost first.
-    pub fn steps(&self) -> impl DoubleEndedIterator<Item = &Step> {
+    pub fn steps(&self) -> impl DoubleEndedIterator<Item = &PathStep> {
         self.steps.iter().rev()
     }
 
@@ -181,7 +181,7 @@ impl<'de, V: Visitor<'de>, S: Schema> Visitor<'de> for Strict<'_, 'de, V, S> {
         if let (Err(_), Some(member)) = (&result, track.member.take())
             && track.steps.is_empty()
         {
-            track.steps.push(Step::Member(member.into_owned()));
+            track.steps.push(PathStep::Member(member.into_owned()));
         }
         result
     }
@@ -201,7 +201,7 @@ impl<'de, A: SeqAccess<'de>, S: Schema> SeqAccess<'de> for Items<'_, 'de, A, S> 
     fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, A::Error> {
         let item = self.inner.next_element_seed(Strict::new(seed, self.schema.clone(), self.track));
         if item.is_err() {
-            self.track.steps.push(Step::Item(self.next));
+            self.track.steps.push(PathStep::Item(self.next));
         }
         self.next += 1;
         item
@@ -244,7 +244,7 @@ impl<'de, A: MapAccess<'de>, S: Schema> MapAccess<'de> for Members<'_, 'de, A, S
         let schema = std::mem::take(&mut self.value);
         let value = self.inner.next_value_seed(Strict::new(seed, schema, self.track));
         match (&value, member) {
-            (Err(_), Some(member)) => self.track.steps.push(Step::Member(member.into_owned())),
+            (Err(_), Some(member)) => self.track.steps.push(PathStep::Member(member.into_owned())),
             (_, member) => self.track.member = member,
         }
         value

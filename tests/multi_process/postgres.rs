@@ -98,7 +98,7 @@ async fn it_does_not_matter_which_is_started_first() {
 fn operate(home: &Home, database: &str, arguments: &[&str]) -> Ended {
     let sections = services()
         .into_iter()
-        .map(|service| format!("[{service}]\ndatabase = \"{database}\"\n"))
+        .map(|service| format!("[{service}.database]\nurl = \"{database}\"\n"))
         .collect::<Vec<_>>()
         .concat();
     let (data, certs) = (home.data(), home.path().join("certs"));

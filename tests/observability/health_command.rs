@@ -95,7 +95,7 @@ fn whoever_answers_something_else_is_no_admin_port() {
     let told = health(&["--url", &format!("http://{edge}")]);
     let told = complaint(&told, 1);
     assert!(
-        told.contains(&format!("the server at {edge} is not an admin port of Drystone")) && told.contains("404"),
+        told.contains(&format!("the server at http://{edge} is not an admin port of Drystone")) && told.contains("404"),
         "{told}"
     );
 }

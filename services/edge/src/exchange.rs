@@ -31,7 +31,7 @@ use crate::{
     routing::{
         route::Route,
         router::RouteMatch,
-        table::{Destination, Table},
+        table::{Destination, RouteTable},
     },
     transcode,
     transcode::json,
@@ -39,7 +39,7 @@ use crate::{
 
 /// Responds to requests.
 pub(crate) struct Exchange<C> {
-    table: Table<C>,
+    table: RouteTable<C>,
     requests: RequestLimit,
     bodies: BodyReader,
     errors: ErrorEncoder,
@@ -51,7 +51,7 @@ pub(crate) struct Exchange<C> {
 
 impl<C: Backend> Exchange<C> {
     pub(crate) fn new(
-        table: Table<C>,
+        table: RouteTable<C>,
         errors: ErrorEncoder,
         metrics: EdgeMetrics,
         config: &Config,

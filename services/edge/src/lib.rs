@@ -71,7 +71,7 @@ pub use crate::{
     request_limit::RequestLimit,
     routing::route::RouteError,
 };
-use crate::{exchange::Exchange, http::error_response::ErrorEncoder, metrics::EdgeMetrics, routing::table::Table};
+use crate::{exchange::Exchange, http::error_response::ErrorEncoder, metrics::EdgeMetrics, routing::table::RouteTable};
 
 /// The workload's name, as in its SPIFFE ID.
 pub const NAME: &str = "edge";
@@ -138,7 +138,7 @@ impl<C: Backend> Service<C> {
         config: Config,
         requests: RequestLimit,
     ) -> Result<Self, StartError> {
-        let table = Table::build(contracts, connect)?;
+        let table = RouteTable::build(contracts, connect)?;
         let errors = ErrorEncoder::new().ok_or(StartError::ErrorDescriptors)?;
         let exchange = Exchange::new(table, errors, EdgeMetrics::new(metrics), &config, requests);
         let component = health.component("rest", health::Kind::Vital);

@@ -240,9 +240,9 @@ mod tests {
     async fn invalid_details_are_omitted() {
         let mut details = pb::Status { code: 5, message: String::new(), details: vec![prost_types::Any::default()] };
         details.details.push(prost_types::Any { type_url: "x/no.such.Type".to_owned(), value: vec![0xff] });
-        let status = Status::with_details(Code::NotFound, "gone", details.encode_to_vec().into());
+        let status = Status::with_details(Code::NotFound, "not here", details.encode_to_vec().into());
         let response = respond(RequestError::upstream(status));
-        assert_eq!(body(response).await, serde_json::json!({"code": 5, "message": "gone"}));
+        assert_eq!(body(response).await, serde_json::json!({"code": 5, "message": "not here"}));
 
         let broken = prost_types::Any { type_url: "x/google.rpc.BadRequest".to_owned(), value: vec![0xff] };
         let details = pb::Status { code: 3, message: String::new(), details: vec![broken] };

@@ -17,7 +17,7 @@ use crate::routing::percent::{self, UriComponent};
 /// Finds the route of a method and a path.
 #[derive(Debug)]
 pub(crate) struct Router<T> {
-    root: Node<T>,
+    root: SegmentNode<T>,
     /// The methods of all routes.
     all_methods: BTreeSet<String>,
 }
@@ -33,23 +33,23 @@ pub(crate) enum RouteMatch<T> {
 }
 
 #[derive(Debug)]
-struct Node<T> {
+struct SegmentNode<T> {
     /// In alphabetical order.
-    literals: Vec<(String, Node<T>)>,
+    literals: Vec<(String, SegmentNode<T>)>,
     /// `*`.
-    wildcard: Option<Box<Node<T>>>,
+    wildcard: Option<Box<SegmentNode<T>>>,
     /// The routes of paths that end here.
     exact: Routes<T>,
-    /// The routes that end in `**`.
-    rest: Routes<T>,
+    /// The routes whose last segment is `**`, here and below.
+    multi_wildcard: Routes<T>,
 }
 
 /// Routes by verb and method. There are few of both, so that a list is the fastest map.
 type Routes<T> = Vec<(Option<String>, Method, T)>;
 
-impl<T> Node<T> {
+impl<T> SegmentNode<T> {
     const fn new() -> Self {
-        Self { literals: Vec::new(), wildcard: None, exact: Vec::new(), rest: Vec::new() }
+        Self { literals: Vec::new(), wildcard: None, exact: Vec::new(), multi_wildcard: Vec::new() }
     }
 
     fn child(&mut self, segment: &str) -> &mut Self {
@@ -71,7 +71,7 @@ impl<T> Node<T> {
         visit: &mut impl FnMut(&'n Method, &'n T) -> Option<R>,
     ) -> Option<R> {
         let Some(path) = path else {
-            return visit_routes(&self.exact, verb, visit).or_else(|| visit_routes(&self.rest, verb, visit));
+            return visit_routes(&self.exact, verb, visit).or_else(|| visit_routes(&self.multi_wildcard, verb, visit));
         };
         let (segment, next) = match path.split_once('/') {
             Some((segment, next)) => (segment, Some(next)),
@@ -88,7 +88,7 @@ impl<T> Node<T> {
         {
             return Some(found);
         }
-        visit_routes(&self.rest, verb, visit)
+        visit_routes(&self.multi_wildcard, verb, visit)
     }
 
     fn literal(&self, segment: &str) -> Option<&Self> {
@@ -116,7 +116,7 @@ fn visit_routes<'n, T, R>(
 impl<T: Copy> Router<T> {
     /// A router without routes.
     pub(crate) const fn new() -> Self {
-        Self { root: Node::new(), all_methods: BTreeSet::new() }
+        Self { root: SegmentNode::new(), all_methods: BTreeSet::new() }
     }
 
     /// Adds a route.
@@ -125,15 +125,15 @@ impl<T: Copy> Router<T> {
     /// The route that has the same method and paths.
     pub(crate) fn add(&mut self, method: Method, template: &Template, route: T) -> Result<(), T> {
         let mut node = &mut self.root;
-        let mut is_rest = false;
+        let mut is_multi_wildcard = false;
         for segment in &template.segments {
             match segment {
                 Segment::Literal(text) => node = node.child(text),
-                Segment::Wildcard => node = node.wildcard.get_or_insert_with(|| Box::new(Node::new())),
-                Segment::MultiWildcard => is_rest = true,
+                Segment::Wildcard => node = node.wildcard.get_or_insert_with(|| Box::new(SegmentNode::new())),
+                Segment::MultiWildcard => is_multi_wildcard = true,
             }
         }
-        let routes = if is_rest { &mut node.rest } else { &mut node.exact };
+        let routes = if is_multi_wildcard { &mut node.multi_wildcard } else { &mut node.exact };
         let is_same = |own: &(Option<String>, Method, T)| own.0 == template.verb && own.1 == method;
         if let Some((.., existing)) = routes.iter().find(|own| is_same(own)) {
             return Err(*existing);
@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rest_wildcard_matches_any_number_of_segments() {
+    fn a_multi_wildcard_matches_any_number_of_segments() {
         let router = router(ROUTES);
         for path in ["/v1/shelves/3", "/v1/shelves/3/", "/v1/shelves/3/a", "/v1/shelves/3/a//b/c"] {
             assert_eq!(find(&router, &format!("GET {path}")), "GET /v1/shelves/{shelf}/{rest=**}", "{path}");

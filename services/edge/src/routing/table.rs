@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// All routes, each with a channel to the service that owns its RPC.
-pub(crate) struct Table<C> {
+pub(crate) struct RouteTable<C> {
     router: Router<Destination>,
     routes: Vec<(Route, C)>,
 }
@@ -34,7 +34,7 @@ pub(crate) enum Destination {
     Route(usize),
 }
 
-impl<C: Clone> Table<C> {
+impl<C: Clone> RouteTable<C> {
     /// Reads the contracts; `connect` is called once for each workload.
     ///
     /// # Errors

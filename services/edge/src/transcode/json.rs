@@ -5,7 +5,7 @@ use std::fmt::Write;
 use bytes::Bytes;
 use drystone_mesh::{
     error::{Error, Reason, Result},
-    json::{Step, Strict, Track},
+    json::{PathStep, Strict, Track},
 };
 use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, SerializeOptions};
 use serde::{Deserialize, de::IgnoredAny};
@@ -130,24 +130,26 @@ fn field_error(message: &MessageDescriptor, error: &serde_json::Error, track: &T
         return Some((path, duplicate(&location)));
     }
     let description = match location {
-        Location::Field(field) if error.to_string().starts_with("multiple fields provided for oneof") => {
+        JsonLocation::Field(field) if error.to_string().starts_with("multiple fields provided for oneof") => {
             let alternatives =
                 field.containing_oneof().into_iter().flat_map(|oneof| oneof.fields().collect::<Vec<_>>());
             let names: Vec<String> = alternatives.map(|field| field.json_name().to_owned()).collect();
             format!("only one of {} can be given", names.join(", "))
         }
-        Location::Field(field) if field.is_list() => format!("must be a list, each item {}", text::expected(&field)),
-        Location::Field(field) | Location::Item(field) => format!("must be {}", text::expected(&field)),
-        Location::Unknown(message) => unknown(&message),
-        Location::Untyped => "cannot be read here".to_owned(),
+        JsonLocation::Field(field) if field.is_list() => {
+            format!("must be a list, each item {}", text::expected(&field))
+        }
+        JsonLocation::Field(field) | JsonLocation::Item(field) => format!("must be {}", text::expected(&field)),
+        JsonLocation::Unknown(message) => unknown(&message),
+        JsonLocation::Untyped => "cannot be read here".to_owned(),
     };
     Some((path, description))
 }
 
 /// Describes a duplicate member.
-fn duplicate(location: &Location) -> String {
+fn duplicate(location: &JsonLocation) -> String {
     match location {
-        Location::Field(field) if field.name() != field.json_name() => {
+        JsonLocation::Field(field) if field.name() != field.json_name() => {
             format!("is given twice; {} and {} are one field: send it once", field.json_name(), field.name())
         }
         _ => "is given twice in one object; send it once".to_owned(),
@@ -164,7 +166,7 @@ pub(crate) fn unknown(message: &MessageDescriptor) -> String {
 }
 
 /// The location of an error in a message.
-enum Location {
+enum JsonLocation {
     Field(FieldDescriptor),
     /// An item of this list, or a value of this map.
     Item(FieldDescriptor),
@@ -174,29 +176,29 @@ enum Location {
     Untyped,
 }
 
-fn locate(message: &MessageDescriptor, track: &Track<'_>) -> Location {
+fn locate(message: &MessageDescriptor, track: &Track<'_>) -> JsonLocation {
     let mut location = None;
     let mut inside = Some(message.clone());
     for step in track.steps() {
         location = Some(match (step, location, inside.take()) {
-            (Step::Item(_), Some(Location::Field(list)), _) if list.is_list() => Location::Item(list),
-            (Step::Member(_), Some(Location::Field(map)), Some(entry)) if map.is_map() => {
-                Location::Item(entry.map_entry_value_field())
+            (PathStep::Item(_), Some(JsonLocation::Field(list)), _) if list.is_list() => JsonLocation::Item(list),
+            (PathStep::Member(_), Some(JsonLocation::Field(map)), Some(entry)) if map.is_map() => {
+                JsonLocation::Item(entry.map_entry_value_field())
             }
-            (Step::Member(name), _, Some(message)) if !is_well_known(&message) => {
+            (PathStep::Member(name), _, Some(message)) if !is_well_known(&message) => {
                 match field(&message, name, Spelling::Json) {
-                    Some(field) => Location::Field(field),
-                    None => return Location::Unknown(message),
+                    Some(field) => JsonLocation::Field(field),
+                    None => return JsonLocation::Unknown(message),
                 }
             }
-            _ => return Location::Untyped,
+            _ => return JsonLocation::Untyped,
         });
         inside = match &location {
-            Some(Location::Field(field) | Location::Item(field)) => field.kind().as_message().cloned(),
+            Some(JsonLocation::Field(field) | JsonLocation::Item(field)) => field.kind().as_message().cloned(),
             _ => None,
         };
     }
-    location.unwrap_or(Location::Untyped)
+    location.unwrap_or(JsonLocation::Untyped)
 }
 
 /// Whether the message has a JSON form of its own.
@@ -209,13 +211,13 @@ fn path(track: &Track<'_>) -> String {
     let mut path = String::new();
     for step in track.steps() {
         match step {
-            Step::Member(name) => {
+            PathStep::Member(name) => {
                 if !path.is_empty() {
                     path.push('.');
                 }
                 path.extend(name.chars().take(MAX_NAME_LENGTH));
             }
-            Step::Item(number) => {
+            PathStep::Item(number) => {
                 // Writing to a string does not fail.
                 let _ = write!(path, "[{number}]");
             }

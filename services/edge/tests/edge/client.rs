@@ -13,7 +13,7 @@ use tokio::{
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// One connection.
-pub(crate) struct Client {
+pub(crate) struct HttpClient {
     stream: BufReader<TcpStream>,
 }
 
@@ -58,7 +58,7 @@ impl Reply {
     }
 }
 
-impl Client {
+impl HttpClient {
     pub(crate) async fn connect(address: SocketAddr) -> Self {
         Self::from_stream(TcpStream::connect(address).await.unwrap())
     }

@@ -178,7 +178,7 @@ async fn a_stop_serves_clients_that_have_just_connected() {
     let waiting = std::net::TcpStream::connect(edge.address).unwrap();
     edge.stop.cancel();
     waiting.set_nonblocking(true).unwrap();
-    let mut waiting = client::Client::from_stream(TcpStream::from_std(waiting).unwrap());
+    let mut waiting = client::HttpClient::from_stream(TcpStream::from_std(waiting).unwrap());
     timeout(TIMEOUT, async { while TcpStream::connect(edge.address).await.is_ok() {} }).await.unwrap();
     for client in [&mut accepted, &mut waiting] {
         assert_eq!(client.request("GET /v1/things/one", "").await.json()["text"], "one");

@@ -6,7 +6,7 @@ use drystone_edge::Config;
 
 use crate::{
     Edge,
-    client::{self, Client, Reply},
+    client::{self, HttpClient, Reply},
 };
 
 /// The delay of a rate-limited response, which is at most `max` seconds.
@@ -25,7 +25,7 @@ fn trusting_localhost() -> Config {
     Config { trusted_proxies: vec!["127.0.0.1".parse().unwrap()], ..Config::default() }
 }
 
-async fn request_from(client: &mut Client, address: &str) -> Reply {
+async fn request_from(client: &mut HttpClient, address: &str) -> Reply {
     client.request(&format!("GET /v1/things/one\nx-forwarded-for: {address}"), "").await
 }
 

@@ -26,7 +26,7 @@ use drystone_tests::fixture;
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
-use crate::{backend::FakeBackend, client::Client};
+use crate::{backend::FakeBackend, client::HttpClient};
 
 /// A running edge over the fixture's contract.
 struct Edge {
@@ -81,8 +81,8 @@ impl Edge {
         Self { address, backend, health, metrics, stop, running }
     }
 
-    async fn client(&self) -> Client {
-        Client::connect(self.address).await
+    async fn client(&self) -> HttpClient {
+        HttpClient::connect(self.address).await
     }
 
     /// Sends a request on a new connection.

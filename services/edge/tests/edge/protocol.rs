@@ -7,18 +7,18 @@ use tokio::net::TcpStream;
 
 use crate::{
     Edge,
-    client::{Client, Reply},
+    client::{HttpClient, Reply},
 };
 
 /// Sends these bytes, and returns the response and the connection.
-async fn send_raw(edge: &Edge, bytes: impl AsRef<[u8]>) -> (Reply, Client) {
+async fn send_raw(edge: &Edge, bytes: impl AsRef<[u8]>) -> (Reply, HttpClient) {
     let mut client = edge.client().await;
     client.send(bytes.as_ref()).await;
     (client.receive(false).await, client)
 }
 
 /// Whether the connection serves another request.
-async fn is_kept_alive(client: &mut Client) -> bool {
+async fn is_kept_alive(client: &mut HttpClient) -> bool {
     client.request("GET /v1/things/one", "").await.status == 200
 }
 
