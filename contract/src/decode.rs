@@ -6,7 +6,7 @@ use prost_reflect::{DescriptorPool, FieldDescriptor, MethodDescriptor, ServiceDe
 
 use crate::{
     ContractError, EncodedContract,
-    method::{ANY, Idempotency, LISTED_ONLY, Method, OUTSIDE, Permission, Policy, Subject},
+    method::{ANY, Idempotency, Method, NON_SERVING_WORKLOADS, OUTSIDE, Permission, Policy, Subject},
     options::{Options, Rule},
     rest::{Binding, HEALTH_PATH},
 };
@@ -278,7 +278,7 @@ fn is_secret_in_oneof(field: &FieldDescriptor) -> bool {
 
 /// Names with a special meaning in rules, and names of workloads that serve no contract.
 fn reserved() -> impl Iterator<Item = &'static str> {
-    LISTED_ONLY.into_iter().chain([OUTSIDE, ANY])
+    NON_SERVING_WORKLOADS.into_iter().chain([OUTSIDE, ANY])
 }
 
 /// Whether this is a valid workload name, which is used in the SPIFFE ID, file names and metric labels.

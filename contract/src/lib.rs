@@ -30,8 +30,8 @@ use std::fmt;
 pub use self::{
     decode::Contract,
     encoded::{ContractFileError, EncodedContract},
-    merge::{Contracts, NON_SERVING_WORKLOADS},
-    method::{Audit, Deadline, Idempotency, Method, Permission, Policy, Subject},
+    merge::Contracts,
+    method::{Audit, Deadline, Idempotency, Method, NON_SERVING_WORKLOADS, Permission, Policy, Subject},
 };
 
 /// The errors of a contract, one finding per line. Each names the RPC and what to do.

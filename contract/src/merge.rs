@@ -7,12 +7,9 @@ use std::{
 
 use crate::{
     Contract, ContractError, EncodedContract, files,
-    method::{ANY, Method, OUTSIDE, Permission},
+    method::{ANY, Method, NON_SERVING_WORKLOADS, OUTSIDE, Permission},
     rest::Binding,
 };
-
-/// The workloads that serve no contract: the edge, an ingress such as Envoy, and the operator.
-pub const NON_SERVING_WORKLOADS: [&str; 3] = ["edge", "ingress", "operator"];
 
 /// All contracts of a process. Clones share them.
 #[derive(Debug, Clone, Default)]

@@ -6,12 +6,12 @@ use crate::rest::Binding;
 
 /// The caller name that means every entry point: the edge, and an ingress such as Envoy.
 pub const OUTSIDE: &str = "outside";
-/// The caller name that means every workload `/service/NAME` of the trust domain, except [`LISTED_ONLY`].
+/// The caller name that means every workload `/service/NAME` of the trust domain, except [`NON_SERVING_WORKLOADS`].
 pub const ANY: &str = "any";
 /// The workloads that [`OUTSIDE`] means.
 pub const ENTRY_POINTS: [&str; 2] = ["edge", "ingress"];
-/// The workloads that [`ANY`] excludes: entry points and the operator must be listed.
-pub const LISTED_ONLY: [&str; 3] = ["edge", "ingress", "operator"];
+/// The workloads that serve no RPC: entry points and the operator. [`ANY`] excludes them, so they must be listed.
+pub const NON_SERVING_WORKLOADS: [&str; 3] = ["edge", "ingress", "operator"];
 
 /// One RPC, its access rule and its policy.
 #[derive(Debug, Clone)]
@@ -107,7 +107,7 @@ impl Method {
         // `outside` and `any` are not workload names: a workload with such a name is not allowed by them.
         self.callers.iter().any(|caller| match caller.as_str() {
             OUTSIDE => ENTRY_POINTS.contains(&workload),
-            ANY => !LISTED_ONLY.contains(&workload),
+            ANY => !NON_SERVING_WORKLOADS.contains(&workload),
             name => name == workload,
         })
     }

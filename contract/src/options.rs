@@ -139,7 +139,7 @@ fn message(extension: Option<&ExtensionDescriptor>, options: &DynamicMessage) ->
     options.get_extension(extension).as_message().cloned()
 }
 
-fn string(message: &DynamicMessage, field: &str) -> String {
+pub(crate) fn string(message: &DynamicMessage, field: &str) -> String {
     message.get_field_by_name(field).and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
 }
 

@@ -7,6 +7,8 @@ use std::fmt;
 
 use prost_reflect::{DynamicMessage, FieldDescriptor, MessageDescriptor};
 
+use crate::options::string;
+
 pub use self::{
     field_path::{FieldPath, Spelling, field},
     template::{Segment, Template, TemplateError, Variable},
@@ -170,8 +172,4 @@ fn body(name: &str, input: &MessageDescriptor) -> Result<BodyMapping, String> {
             .map(BodyMapping::Field)
             .ok_or_else(|| format!("maps its body to the unknown field `{name}`")),
     }
-}
-
-fn string(message: &DynamicMessage, field: &str) -> String {
-    message.get_field_by_name(field).and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
 }

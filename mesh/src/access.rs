@@ -8,7 +8,7 @@ use std::{collections::HashMap, fmt, sync::Arc};
 
 use drystone::contract::{
     Contracts, Idempotency, Method, Policy, Subject,
-    method::{ANY, LISTED_ONLY},
+    method::{ANY, NON_SERVING_WORKLOADS},
 };
 
 use crate::{
@@ -20,7 +20,7 @@ use crate::{
 
 /// The RPCs of the services that are no contract's and that every server offers.
 fn built_in() -> [Method; 5] {
-    let everybody = [ANY].into_iter().chain(LISTED_ONLY).map(str::to_owned).collect::<Vec<_>>();
+    let everybody = [ANY].into_iter().chain(NON_SERVING_WORKLOADS).map(str::to_owned).collect::<Vec<_>>();
     let operator = vec!["operator".to_owned()];
     [
         built_in_method("/grpc.health.v1.Health/Check", everybody.clone(), false),

@@ -64,5 +64,5 @@ pub(crate) fn run(app: &App, args: &Args) -> Result<()> {
         table.row([svid.id.to_string(), valid_until, certificate, key]);
     }
     let roots = authority.certificate();
-    output::print(format!("{table}\nThe CA that vouches for them: {}\n", roots.display()))
+    output::print(format!("{table}\nThe CA that issued them: {}\n", roots.display()))
 }

@@ -142,7 +142,7 @@ impl RevocationView {
             Some(Scope::SessionId(id)) => {
                 let Ok(id) = Uuid::try_parse(id) else { return log_ignored("invalid session id") };
                 self.write(id, |shard| {
-                    upsert(&mut shard.sessions, id, expires_at, |existing| *existing = expires_at.max(*existing))
+                    upsert(&mut shard.sessions, id, expires_at, |existing| *existing = expires_at.max(*existing));
                 });
             }
             Some(Scope::UserTokens(tokens)) => {

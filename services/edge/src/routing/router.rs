@@ -212,12 +212,12 @@ mod tests {
     use super::*;
 
     fn router(routes: &[&'static str]) -> Router<&'static str> {
-        let mut router = Router::new();
+        let mut table = Router::new();
         for route in routes {
             let (method, template) = route.split_once(' ').unwrap();
-            router.add(method.parse().unwrap(), &template.parse().unwrap(), *route).unwrap();
+            table.add(method.parse().unwrap(), &template.parse().unwrap(), *route).unwrap();
         }
-        router
+        table
     }
 
     fn find(router: &Router<&'static str>, request: &str) -> String {
