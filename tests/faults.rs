@@ -1,7 +1,7 @@
-//! What is under the mesh goes away while it is used: nothing that was acknowledged is lost, whoever is refused is told
-//! when to come back, and everything recovers by itself.
+//! Outages of stores and services under load: no acknowledged write is lost, failed calls are retryable, and the mesh
+//! recovers without intervention.
 //!
-//! Two instances of each, on PostgreSQL and Redis, under a steady load of reads and writes.
+//! Two instances of each service on PostgreSQL and Redis, under a steady load of reads and writes.
 
 use std::{
     fs,
@@ -11,49 +11,49 @@ use std::{
 
 use drystone::Reason;
 use drystone_tests::{
-    Exclusive, Front, Mesh, Production, User,
-    load::{Done, Load, Outcome},
+    Edges, Mesh, Production, ProductionGuard, User,
+    load::{CallRecord, Load, LoadReport},
     services, services_on_postgres, wait,
 };
 use serde_json::json;
 
-/// How many people make the load.
-const PEOPLE: usize = 6;
+/// Virtual users of the load.
+const VIRTUAL_USERS: usize = 6;
 
-/// How long the slowest refusal may take: far less than a client's deadline.
-const PATIENCE: Duration = Duration::from_secs(8);
+/// How long a failed call may take: far less than the deadline of a client.
+const MAX_FAILURE_TIME: Duration = Duration::from_secs(8);
 
-/// Lets something go wrong under load, and looks at what came of it once all is well again.
-async fn under_load(fault: impl AsyncFnOnce(&mut Production, &Load)) -> Outcome {
-    let (mut outcome, _mesh) = load_during(fault).await;
-    outcome.assert_kept().await;
-    outcome
+/// Injects a fault under load, waits for recovery, and checks that no acknowledged write is lost.
+async fn under_load(fault: impl AsyncFnOnce(&mut Production, &Load)) -> LoadReport {
+    let (mut report, _mesh) = load_during(fault).await;
+    report.assert_no_lost_writes().await;
+    report
 }
 
-/// The same, but for what was acknowledged.
-async fn load_during(fault: impl AsyncFnOnce(&mut Production, &Load)) -> (Outcome, Exclusive) {
-    let mut mesh = Production::exclusively().await;
-    let front = mesh.cluster.front();
-    let load = Load::start(&front, PEOPLE).await;
+/// Injects a fault under load and waits for recovery.
+async fn load_during(fault: impl AsyncFnOnce(&mut Production, &Load)) -> (LoadReport, ProductionGuard) {
+    let mut mesh = Production::lock().await;
+    let edges = mesh.cluster.edges();
+    let load = Load::start(&edges, VIRTUAL_USERS).await;
     fault(&mut mesh, &load).await;
-    let over = Instant::now();
-    load.until_served("calls are served again", 100).await;
-    let served = over.elapsed();
-    mesh.cluster.until_well().await;
-    println!("served again after {served:?}, well after {:?}", over.elapsed());
-    let outcome = load.stop().await;
-    println!("{}", outcome.summary());
-    outcome.assert_refused_in_order();
-    let slow: Vec<&Done> = outcome.refusals().filter(|done| done.ended - done.begun > PATIENCE).collect();
+    let fault_end = Instant::now();
+    load.wait_for_successes("calls succeed again", 100).await;
+    let recovered = fault_end.elapsed();
+    mesh.cluster.wait_until_healthy().await;
+    println!("calls succeed after {recovered:?}, healthy after {:?}", fault_end.elapsed());
+    let report = load.stop().await;
+    println!("{}", report.summary());
+    report.assert_failures_are_retryable();
+    let slow: Vec<&CallRecord> = report.failures().filter(|call| call.end - call.start > MAX_FAILURE_TIME).collect();
     assert!(slow.is_empty(), "{slow:#?}");
-    (outcome, mesh)
+    (report, mesh)
 }
 
-/// Waits until the health of every instance of these services names what is away.
-async fn is_named(mesh: &Production, services: &[&'static str], component: &str) {
+/// Waits until every instance of these services reports the component as down.
+async fn wait_until_reported_down(mesh: &Production, services: &[&'static str], component: &str) {
     for service in services {
         for number in 0..mesh.cluster.instances() {
-            wait::until(&format!("{service} {number} says that {component} is away"), async || {
+            wait::until(&format!("{service} {number} reports {component} as down"), async || {
                 let health = mesh.cluster.health(service, number).await;
                 (health["components"][format!("{service} {component}")]["state"] == "down").then_some(())
             })
@@ -62,132 +62,132 @@ async fn is_named(mesh: &Production, services: &[&'static str], component: &str)
     }
 }
 
-/// Nobody had to sign in again.
+/// Asserts that no virtual user had to sign in again.
 #[track_caller]
-fn no_session_was_lost(outcome: &Outcome) {
-    assert_eq!(outcome.calls.iter().filter(|done| done.what == "sign in again").count(), 0);
+fn assert_no_session_lost(report: &LoadReport) {
+    assert_eq!(report.calls.iter().filter(|call| call.operation == "sign in again").count(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn postgres_is_restarted() {
-    let outcome = under_load(async |mesh, load| {
+    let report = under_load(async |mesh, load| {
         for _ in 0..3 {
             mesh.postgres.stop();
             mesh.postgres.start();
-            load.until_served("calls are served after the restart", 30).await;
+            load.wait_for_successes("calls succeed after the restart", 30).await;
         }
     });
-    no_session_was_lost(&outcome.await);
+    assert_no_session_lost(&report.await);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn postgres_is_away_for_ten_seconds() {
-    let outcome = under_load(async |mesh, load| {
-        let begun = Instant::now();
+async fn postgres_is_unavailable_for_ten_seconds() {
+    let report = under_load(async |mesh, load| {
+        let start = Instant::now();
         mesh.postgres.stop();
-        load.until_refused("calls are refused without PostgreSQL", 20).await;
-        is_named(mesh, &services_on_postgres(), "database").await;
-        tokio::time::sleep(Duration::from_secs(10).saturating_sub(begun.elapsed())).await;
+        load.wait_for_failures("calls fail without PostgreSQL", 20).await;
+        wait_until_reported_down(mesh, &services_on_postgres(), "database").await;
+        tokio::time::sleep(Duration::from_secs(10).saturating_sub(start.elapsed())).await;
         mesh.postgres.start();
     })
     .await;
-    no_session_was_lost(&outcome);
-    // What needs no database was served all the time.
-    let lists = outcome.refusals().filter(|done| done.what == "list sessions").count();
+    assert_no_session_lost(&report);
+    // Calls that need no database did not fail.
+    let lists = report.failures().filter(|call| call.operation == "list sessions").count();
     assert_eq!(lists, 0, "sessions are in Redis");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn redis_is_away_for_a_while() {
-    let outcome = under_load(async |mesh, load| {
+async fn redis_is_unavailable() {
+    let report = under_load(async |mesh, load| {
         for kills in [false, true] {
             if kills {
                 mesh.redis.kill();
             } else {
                 mesh.redis.stop();
             }
-            load.until_refused("calls are refused without Redis", 20).await;
-            is_named(mesh, &["session"], "redis").await;
+            load.wait_for_failures("calls fail without Redis", 20).await;
+            wait_until_reported_down(mesh, &["session"], "redis").await;
             mesh.redis.start_again();
-            load.until_served("calls are served with Redis", 50).await;
+            load.wait_for_successes("calls succeed with Redis", 50).await;
         }
     })
     .await;
-    no_session_was_lost(&outcome);
-    // What needs no session is served all the time.
-    let tokens_alone = ["create", "update", "delete", "list properties", "who am I"];
-    let refused = outcome.refusals().filter(|done| tokens_alone.contains(&done.what)).count();
-    assert_eq!(refused, 0, "access tokens work without Redis");
+    assert_no_session_lost(&report);
+    // Calls that need no session store did not fail.
+    let token_only = ["create", "update", "delete", "list properties", "get user"];
+    let failed = report.failures().filter(|call| token_only.contains(&call.operation)).count();
+    assert_eq!(failed, 0, "access tokens are accepted without Redis");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn redis_comes_back_empty() {
+async fn redis_restarts_without_its_data() {
     let mut lost_at = Instant::now();
-    let (mut outcome, _mesh) = load_during(async |mesh, load| {
-        let front = mesh.cluster.front();
-        let user = User::register_at(front.next()).await;
-        let (ended, lost) = (user.sign_in_at(front.next()).await, user.sign_in_at(front.next()).await);
-        front.next().post("/v1/auth/logout", json!({})).bearer(&ended.access).send().await.expect(200);
+    let (mut report, _mesh) = load_during(async |mesh, load| {
+        let edges = mesh.cluster.edges();
+        let user = User::register_at(edges.next()).await;
+        let (ended, lost) = (user.sign_in_at(edges.next()).await, user.sign_in_at(edges.next()).await);
+        edges.next().post("/v1/auth/logout", json!({})).bearer(&ended.access).send().await.expect(200);
 
         lost_at = Instant::now();
         mesh.redis.stop();
-        load.until_refused("calls are refused without Redis", 20).await;
+        load.wait_for_failures("calls fail without Redis", 20).await;
         mesh.redis.start_empty();
-        load.until_served("calls are served with the new Redis", 50).await;
+        load.wait_for_successes("calls succeed with the empty Redis", 50).await;
 
-        // Sessions went with it: people sign in anew. What had been revoked stays so, on every instance.
+        // Sessions are lost, and users sign in again. Earlier revocations stay in force on every instance.
         for _ in 0..4 {
             let body = json!({"refreshToken": lost.refresh});
-            front.next().post("/v1/auth/refresh", body).send().await.refused(Reason::SessionEnded);
+            edges.next().post("/v1/auth/refresh", body).send().await.refused(Reason::SessionEnded);
             for path in ["/v1/users/me", "/v1/properties", "/v1/sessions"] {
-                front.next().get(path).bearer(&ended.access).send().await.refused(Reason::TokenRevoked);
+                edges.next().get(path).bearer(&ended.access).send().await.refused(Reason::TokenRevoked);
             }
         }
-        let anew = user.sign_in_at(front.next()).await;
-        let anew = anew.refresh(front.next()).await;
-        front.next().post("/v1/auth/logout", json!({})).bearer(&anew.access).send().await.expect(200);
+        let renewed = user.sign_in_at(edges.next()).await;
+        let renewed = renewed.refresh(edges.next()).await;
+        edges.next().post("/v1/auth/logout", json!({})).bearer(&renewed.access).send().await.expect(200);
         for path in ["/v1/users/me", "/v1/properties", "/v1/sessions"] {
             for _ in 0..4 {
-                front.next().get(path).bearer(&anew.access).send().await.refused(Reason::TokenRevoked);
+                edges.next().get(path).bearer(&renewed.access).send().await.refused(Reason::TokenRevoked);
             }
         }
     })
     .await;
-    outcome.forget_ends_at(lost_at);
-    outcome.assert_kept().await;
-    let tokens_alone = ["create", "update", "delete", "list properties", "who am I"];
-    let refused = outcome.refusals().filter(|done| tokens_alone.contains(&done.what)).count();
-    assert_eq!(refused, 0, "access tokens work without Redis");
+    report.ignore_revocations_in_flight_at(lost_at);
+    report.assert_no_lost_writes().await;
+    let token_only = ["create", "update", "delete", "list properties", "get user"];
+    let failed = report.failures().filter(|call| token_only.contains(&call.operation)).count();
+    assert_eq!(failed, 0, "access tokens are accepted without Redis");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn instances_are_killed_in_the_middle_of_writes() {
-    let outcome = under_load(async |mesh, load| {
+async fn instances_are_killed_during_writes() {
+    let report = under_load(async |mesh, load| {
         for (part, number) in [("property", 0), ("property", 1), ("user", 1), ("session", 0), ("auth", 1)] {
             mesh.cluster.kill_one(part, number);
-            load.until_served(&format!("{part} goes on without {number}"), 30).await;
+            load.wait_for_successes(&format!("calls succeed without {part} {number}"), 30).await;
             mesh.cluster.start_one(part, number);
-            mesh.cluster.until_well().await;
+            mesh.cluster.wait_until_healthy().await;
         }
     });
-    no_session_was_lost(&outcome.await);
+    assert_no_session_lost(&report.await);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sqlite_has_a_full_disk() {
+async fn the_disk_of_sqlite_is_full() {
     let mesh = Mesh::setup().disk(24).start();
-    let load = Load::start(&Front::new([mesh.rest()]), PEOPLE).await;
+    let load = Load::start(&Edges::new([mesh.rest()]), VIRTUAL_USERS).await;
     let (_, tokens) = User::signed_in(&mesh).await;
     let filler = mesh.disk().join("filler");
     for round in 0..2 {
         fill(&filler);
-        load.until_refused("writes are refused", 30).await;
+        load.wait_for_failures("writes fail", 30).await;
         for path in ["/v1/users/me", "/v1/properties", "/v1/sessions"] {
             mesh.rest().get(path).bearer(&tokens.access).send().await.expect(200);
         }
         fs::remove_file(&filler).unwrap();
-        load.until_served("there is room again", 100).await;
-        let name = format!("with room, {round}");
+        load.wait_for_successes("writes succeed again", 100).await;
+        let name = format!("after cleanup {round}");
         let body = json!({"displayName": name});
         mesh.rest().post("/v1/properties", body).bearer(&tokens.access).send().await.expect(200);
     }
@@ -197,17 +197,17 @@ async fn sqlite_has_a_full_disk() {
         assert_eq!(health["components"][format!("{service} database")]["state"], "up", "{health}");
     }
 
-    let mut outcome = load.stop().await;
-    println!("{}", outcome.summary());
-    outcome.assert_refused_in_order();
-    assert!(outcome.refusals().all(|done| done.reason == "DATABASE_FULL"), "{}", outcome.summary());
-    let reads = ["list properties", "list sessions", "who am I"];
-    assert!(!outcome.refusals().any(|done| reads.contains(&done.what)), "reads work: {}", outcome.summary());
-    no_session_was_lost(&outcome);
-    outcome.assert_kept().await;
+    let mut report = load.stop().await;
+    println!("{}", report.summary());
+    report.assert_failures_are_retryable();
+    assert!(report.failures().all(|call| call.reason == "DATABASE_FULL"), "{}", report.summary());
+    let reads = ["list properties", "list sessions", "get user"];
+    assert!(!report.failures().any(|call| reads.contains(&call.operation)), "a read failed: {}", report.summary());
+    assert_no_session_lost(&report);
+    report.assert_no_lost_writes().await;
 }
 
-/// Leaves no room, to the last byte.
+/// Fills the disk to the last byte.
 fn fill(path: &std::path::Path) {
     let mut file = fs::File::create(path).unwrap();
     for size in [64 * 1024, 1] {

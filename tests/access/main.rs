@@ -1,4 +1,4 @@
-//! Who may call what: workloads, users, tokens, and the sockets beneath.
+//! Authorization of workloads and users, access tokens, and TLS.
 
 mod matrix;
 mod tls;

@@ -1,6 +1,6 @@
-//! Who may call what: every RPC of the contracts, as every workload there is, and as some that there should not be.
+//! The access matrix: every RPC is called as every workload, and with certificates that must be refused.
 //!
-//! The table is made from the contracts, so that a new RPC is in it from the day on which it is written.
+//! The matrix is generated from the contracts, so it includes each new RPC.
 
 use drystone::Reason;
 use drystone_tests::{
@@ -13,42 +13,42 @@ use drystone_tests::{
 };
 use tonic::{Code, Status};
 
-/// An RPC that no contract of ours describes and that every server offers.
+/// An RPC that every server offers and that is in no Drystone contract.
 struct BuiltIn {
     path: &'static str,
     is_stream: bool,
-    /// Whether others than the operator may call it.
-    is_for_all: bool,
+    /// Whether every workload may call it; if not, only the operator.
+    is_public: bool,
 }
 
 const BUILT_IN: [BuiltIn; 5] = [
-    BuiltIn { path: "/grpc.health.v1.Health/Check", is_stream: false, is_for_all: true },
-    BuiltIn { path: "/grpc.health.v1.Health/List", is_stream: false, is_for_all: true },
-    BuiltIn { path: "/grpc.health.v1.Health/Watch", is_stream: true, is_for_all: true },
-    BuiltIn { path: "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", is_stream: true, is_for_all: false },
+    BuiltIn { path: "/grpc.health.v1.Health/Check", is_stream: false, is_public: true },
+    BuiltIn { path: "/grpc.health.v1.Health/List", is_stream: false, is_public: true },
+    BuiltIn { path: "/grpc.health.v1.Health/Watch", is_stream: true, is_public: true },
+    BuiltIn { path: "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", is_stream: true, is_public: false },
     BuiltIn {
         path: "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
         is_stream: true,
-        is_for_all: false,
+        is_public: false,
     },
 ];
 
 #[tokio::test]
-async fn each_rpc_can_be_called_by_whom_its_rule_lists_and_by_nobody_else() {
+async fn each_rpc_is_callable_only_by_the_workloads_in_its_rule() {
     let Outcome { allowed, denied } = assert_rules_hold(Mesh::shared(), contracts()).await;
     assert_eq!(allowed + denied, methods().len() * workloads().len());
-    assert!(allowed > 40 && denied > 40, "the table is smaller than it can be: {allowed} allowed, {denied} denied");
+    assert!(allowed > 40 && denied > 40, "the matrix is too small: {allowed} allowed, {denied} denied");
 }
 
 #[tokio::test]
-async fn what_every_server_offers_has_rules_too() {
+async fn health_and_reflection_have_access_rules() {
     let mesh = Mesh::shared();
     for service in services() {
         for workload in workloads() {
             let channel = mesh.channel(service, workload);
-            for BuiltIn { path, is_stream, is_for_all } in BUILT_IN {
+            for BuiltIn { path, is_stream, is_public } in BUILT_IN {
                 let answer = call(channel.clone(), path, is_stream).await;
-                if is_for_all || workload == "operator" {
+                if is_public || workload == "operator" {
                     answer.unwrap_or_else(|status| panic!("{path} as {workload}: {status:?}"));
                 } else {
                     assert_refused(answer, Reason::CallerNotAllowed);
@@ -62,7 +62,7 @@ async fn what_every_server_offers_has_rules_too() {
 }
 
 #[tokio::test]
-async fn a_service_answers_for_its_own_rpcs_alone() {
+async fn a_service_serves_only_its_own_rpcs() {
     let mesh = Mesh::shared();
     for service in services() {
         let channel = mesh.channel(service, "operator");
@@ -73,12 +73,12 @@ async fn a_service_answers_for_its_own_rpcs_alone() {
 }
 
 #[tokio::test]
-async fn a_workload_that_no_rule_names_may_call_only_what_any_may() {
+async fn an_unlisted_workload_may_call_only_rpcs_that_allow_any() {
     let mesh = Mesh::shared();
     let authority = mesh.certificates().authority();
-    // A name that nobody knows; and valid identities that only look like one of a known name.
-    let strangers = [
-        "service/stranger",
+    // An unknown name, and valid identities that resemble a listed one.
+    let unlisted = [
+        "service/unlisted",
         "service/Auth",
         "service/auth.",
         "service/outside",
@@ -87,14 +87,14 @@ async fn a_workload_that_no_rule_names_may_call_only_what_any_may() {
         "ns/default/sa/auth",
         "service",
     ];
-    for path in strangers {
-        let leaf = Leaf { uris: vec![format!("spiffe://{TRUST_DOMAIN}/{path}")], ..Leaf::of(TRUST_DOMAIN, "stranger") };
+    for path in unlisted {
+        let leaf = Leaf { uris: vec![format!("spiffe://{TRUST_DOMAIN}/{path}")], ..Leaf::of(TRUST_DOMAIN, "unlisted") };
         for service in services() {
             let channel = mesh.channel_with(service, Some(authority.issue(&leaf)));
             for method in methods().iter().filter(|method| *method.workload == *service) {
                 let is_stream = method.client_streaming || method.server_streaming;
                 let answer = call(channel.clone(), &method.path, is_stream).await;
-                // `any` is each workload of our trust domain, whether a contract names it or not.
+                // `any` allows each workload of the trust domain, whether a contract names it or not.
                 let is_workload = path.strip_prefix("service/").is_some_and(|name| !name.contains('/'));
                 if is_workload && method.callers.iter().any(|caller| caller == "any") {
                     assert_allowed(method, path, answer);
@@ -108,39 +108,39 @@ async fn a_workload_that_no_rule_names_may_call_only_what_any_may() {
     }
 }
 
-/// Somebody whom no server speaks with, and the reason under which the attempt is counted.
-struct Intruder {
+/// Credentials that fail the handshake, and the `reason` label under which the attempt is counted.
+struct InvalidClient {
     name: &'static str,
-    counted_as: &'static str,
+    reason: &'static str,
     credentials: Option<Credentials>,
-    /// Whether every RPC is tried, or one a service.
-    everywhere: bool,
+    /// Whether every RPC is tried, or one for each service.
+    every_rpc: bool,
 }
 
-fn intruders(ours: &Authority) -> Vec<Intruder> {
+fn invalid_clients(authority: &Authority) -> Vec<InvalidClient> {
     let foreign = Authority::foreign();
     let auth = || Leaf::of(TRUST_DOMAIN, "auth");
-    let everywhere = |name, counted_as, credentials| Intruder { name, counted_as, credentials, everywhere: true };
+    let every_rpc = |name, reason, credentials| InvalidClient { name, reason, credentials, every_rpc: true };
     let invalid = |name, leaf: &Leaf| {
-        let (counted_as, credentials) = ("no_svid", Some(ours.issue(leaf)));
-        Intruder { name, counted_as, credentials, everywhere: false }
+        let (reason, credentials) = ("no_svid", Some(authority.issue(leaf)));
+        InvalidClient { name, reason, credentials, every_rpc: false }
     };
     let uris = |uris: &[&str]| Leaf { uris: uris.iter().map(ToString::to_string).collect(), ..auth() };
     let id = format!("spiffe://{TRUST_DOMAIN}/service/auth");
     vec![
-        everywhere(
+        every_rpc(
             "another trust domain",
             "untrusted_domain",
-            Some(ours.issue(&Leaf::of("elsewhere.example", "auth"))),
+            Some(authority.issue(&Leaf::of("elsewhere.example", "auth"))),
         ),
-        everywhere("another CA", "unknown_issuer", Some(foreign.issue(&auth()))),
-        everywhere("expired", "out_of_time", Some(ours.issue(&Leaf { validity: (-7200, -3600), ..auth() }))),
-        everywhere("no certificate", "no_certificate", None),
-        Intruder {
+        every_rpc("another CA", "unknown_issuer", Some(foreign.issue(&auth()))),
+        every_rpc("expired", "out_of_time", Some(authority.issue(&Leaf { validity: (-7200, -3600), ..auth() }))),
+        every_rpc("no certificate", "no_certificate", None),
+        InvalidClient {
             name: "not yet valid",
-            counted_as: "out_of_time",
-            credentials: Some(ours.issue(&Leaf { validity: (3600, 7200), ..auth() })),
-            everywhere: false,
+            reason: "out_of_time",
+            credentials: Some(authority.issue(&Leaf { validity: (3600, 7200), ..auth() })),
+            every_rpc: false,
         },
         invalid("no URI", &uris(&[])),
         invalid("two IDs", &uris(&[&id, &format!("spiffe://{TRUST_DOMAIN}/service/user")])),
@@ -156,33 +156,33 @@ fn intruders(ours: &Authority) -> Vec<Intruder> {
     ]
 }
 
-/// Under TLS 1.3 a refused client sees a successful handshake first and an error later, so that it is the server's
-/// counter that tells.
+/// In TLS 1.3 a refused client may complete its handshake before it receives the alert, so the test reads the counter of
+/// the server.
 #[tokio::test]
-async fn nobody_without_a_valid_certificate_gets_as_far_as_a_call() {
-    // A mesh of its own: nothing else may count here.
+async fn a_client_without_a_valid_certificate_reaches_no_rpc() {
+    // Its own mesh, since the counters must not include other tests.
     let mesh = Mesh::start();
-    let ours = mesh.certificates().authority();
-    for Intruder { name, counted_as, credentials, everywhere } in intruders(&ours) {
+    let authority = mesh.certificates().authority();
+    for InvalidClient { name, reason: label, credentials, every_rpc } in invalid_clients(&authority) {
         for service in services() {
-            let labels = [("service", service), ("reason", counted_as)];
+            let labels = [("service", service), ("reason", label)];
             let count = async || mesh.metrics().await.sum("drystone_handshakes_refused_total", &labels);
             let before = count().await;
             let methods: Vec<_> = methods().iter().filter(|method| *method.workload == *service).collect();
-            let tried = &methods[..if everywhere { methods.len() } else { 1 }];
+            let tried = &methods[..if every_rpc { methods.len() } else { 1 }];
             for method in tried {
                 let channel = mesh.channel_with(service, credentials.clone());
-                let status = call(channel, &method.path, false).await.expect_err("it was let in");
-                assert!(reason(&status).is_none(), "{name} got as far as {}: {status:?}", method.path);
+                let status = call(channel, &method.path, false).await.expect_err("the call must fail");
+                assert!(reason(&status).is_none(), "{name} reached {}: {status:?}", method.path);
             }
             #[expect(clippy::cast_precision_loss, reason = "there are not that many RPCs")]
             let expected = before + tried.len() as f64;
-            let what = format!("{service} counts {expected} refusals of `{counted_as}` ({name})");
-            wait::until(&what, async || (count().await >= expected).then_some(())).await;
-            assert!((count().await - expected).abs() < f64::EPSILON, "more than {what}");
+            let description = format!("{service} counts {expected} handshakes refused for `{label}` ({name})");
+            wait::until(&description, async || (count().await >= expected).then_some(())).await;
+            assert!((count().await - expected).abs() < f64::EPSILON, "more than {description}");
         }
     }
-    // Nobody has been called, and everybody is well.
+    // No call was made, and every service is healthy.
     let metrics = mesh.metrics().await;
     assert!(metrics.sum("drystone_denials_total", &[]) < 0.5);
     for service in services() {

@@ -1,4 +1,4 @@
-//! The sockets of the mesh, as TLS sees them.
+//! TLS of the services.
 
 use std::{collections::BTreeSet, fs, io, os::unix::fs::PermissionsExt, path::Path, sync::Arc};
 
@@ -31,28 +31,28 @@ async fn connect(mesh: &Mesh, service: &str, config: Arc<ClientConfig>) -> io::R
     TlsConnector::from(config).connect(name, stream).await
 }
 
-/// Reads what the server says first, so that whatever it sends after the handshake has come.
-async fn hear(stream: &mut TlsStream<TcpStream>) -> io::Result<()> {
-    // The preface of HTTP/2 and empty settings.
+/// Reads the first byte of the server, so that everything it sends right after the handshake has been received.
+async fn read_first_byte(stream: &mut TlsStream<TcpStream>) -> io::Result<()> {
+    // The HTTP/2 preface and an empty SETTINGS frame.
     stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await?;
     stream.flush().await?;
     stream.read_u8().await.map(drop)
 }
 
 #[tokio::test]
-async fn only_tls_1_3_is_spoken() {
+async fn only_tls_1_3_is_negotiated() {
     let mesh = Mesh::start();
     for service in services() {
         let mut stream = connect(&mesh, service, config(&mesh, "operator", &[&TLS13, &TLS12])).await.unwrap();
-        hear(&mut stream).await.unwrap();
+        read_first_byte(&mut stream).await.unwrap();
         let (_, connection) = stream.get_ref();
         assert_eq!(connection.protocol_version(), Some(ProtocolVersion::TLSv1_3));
         assert_eq!(connection.alpn_protocol(), Some(&b"h2"[..]));
 
         let old = connect(&mesh, service, config(&mesh, "operator", &[&TLS12])).await;
-        assert!(old.is_err(), "{service} speaks TLS 1.2");
+        assert!(old.is_err(), "{service} negotiates TLS 1.2");
     }
-    wait::until("the old protocol is counted", async || {
+    wait::until("the refused handshakes are counted", async || {
         let refused = mesh.metrics().await.sum("drystone_handshakes_refused_total", &[("reason", "protocol")]);
         (refused > 3.5).then_some(())
     })
@@ -60,25 +60,25 @@ async fn only_tls_1_3_is_spoken() {
 }
 
 #[tokio::test]
-async fn no_session_is_resumed() {
+async fn no_tls_session_is_resumed() {
     let mesh = Mesh::shared();
     for service in services() {
-        // One configuration for both, which keeps what it needs to resume.
+        // One configuration for all connections, which stores tickets.
         let config = config(mesh, "operator", &[&TLS13]);
         for _ in 0..3 {
             let mut stream = connect(mesh, service, config.clone()).await.unwrap();
-            hear(&mut stream).await.unwrap();
+            read_first_byte(&mut stream).await.unwrap();
             let (_, connection) = stream.get_ref();
-            // Where the first key share was not to the server's liking it asks for another; that is no resumption.
+            // A HelloRetryRequest is no resumption.
             let kind = connection.handshake_kind();
             assert!(kind != Some(HandshakeKind::Resumed) && kind.is_some(), "{kind:?}");
-            assert_eq!(connection.tls13_tickets_received(), 0, "{service} hands out tickets");
+            assert_eq!(connection.tls13_tickets_received(), 0, "{service} issues tickets");
         }
     }
 }
 
 #[tokio::test]
-async fn each_service_proves_who_it_is() {
+async fn each_service_presents_a_valid_svid() {
     let mesh = Mesh::shared();
     for service in services() {
         let stream = connect(mesh, service, config(mesh, "operator", &[&TLS13])).await.unwrap();
@@ -96,28 +96,28 @@ async fn each_service_proves_who_it_is() {
         assert!(usage.critical && usage.value.digital_signature() && !usage.value.key_cert_sign());
         let purposes = certificate.extended_key_usage().unwrap().unwrap().value;
         assert!(purposes.server_auth && purposes.client_auth);
-        // BoringSSL takes a certificate whose issuer has its own name for one that signed itself.
+        // BoringSSL treats a certificate whose issuer equals its subject as self-signed.
         assert_ne!(certificate.subject(), certificate.issuer());
         let validity = certificate.validity();
         let hours = (validity.not_after.timestamp() - validity.not_before.timestamp()) / 3600;
-        assert!((23..=25).contains(&hours), "it lives for {hours} hours");
+        assert!((23..=25).contains(&hours), "valid for {hours} hours");
     }
 }
 
 #[tokio::test]
-async fn what_is_no_tls_is_turned_away() {
+async fn non_tls_traffic_is_rejected() {
     let mesh = Mesh::start();
     let address = mesh.grpc_address("user");
-    for rubbish in
+    for bytes in
         [&b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"[..], b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &[0; 2000], &[0xff; 2000]]
     {
         let mut stream = TcpStream::connect(address).await.unwrap();
-        stream.write_all(rubbish).await.unwrap();
+        stream.write_all(bytes).await.unwrap();
         let mut answer = Vec::new();
-        let _it_may_be_reset = stream.read_to_end(&mut answer).await;
+        let _may_be_reset = stream.read_to_end(&mut answer).await;
         assert!(answer.len() < 100, "{answer:?}");
     }
-    wait::until("they are counted", async || {
+    wait::until("the refused connections are counted", async || {
         let labels = [("service", "user"), ("reason", "protocol")];
         (mesh.metrics().await.sum("drystone_handshakes_refused_total", &labels) > 3.5).then_some(())
     })
@@ -125,10 +125,10 @@ async fn what_is_no_tls_is_turned_away() {
 }
 
 #[tokio::test]
-async fn those_who_dawdle_keep_nobody_waiting() {
+async fn incomplete_handshakes_do_not_delay_other_clients() {
     let mesh = Mesh::shared();
     let (_, tokens) = User::signed_in(mesh).await;
-    // Connections that never begin their handshake, and some that never end it.
+    // Connections that never start their handshake, and some that never complete it.
     let mut idle = Vec::new();
     for number in 0..200 {
         let mut stream = TcpStream::connect(mesh.grpc_address("user")).await.unwrap();
@@ -145,13 +145,14 @@ async fn those_who_dawdle_keep_nobody_waiting() {
 }
 
 #[tokio::test]
-async fn a_certificate_that_ends_during_a_connection_ends_its_calls() {
+async fn calls_fail_once_the_client_certificate_expires_on_an_open_connection() {
     let mesh = Mesh::shared();
     let (_, tokens) = User::signed_in(mesh).await;
-    let brief = mesh.certificates().authority().issue(&Leaf { validity: (-60, 3), ..Leaf::of(TRUST_DOMAIN, "edge") });
-    let mut users = UserServiceClient::new(mesh.channel_with("user", Some(brief)));
+    let short_lived =
+        mesh.certificates().authority().issue(&Leaf { validity: (-60, 3), ..Leaf::of(TRUST_DOMAIN, "edge") });
+    let mut users = UserServiceClient::new(mesh.channel_with("user", Some(short_lived)));
     users.get_me(with_token(GetMeRequest {}, &tokens.access)).await.unwrap();
-    let refused = wait::until("the certificate has ended", async || {
+    let refused = wait::until("the certificate has expired", async || {
         users.clone().get_me(with_token(GetMeRequest {}, &tokens.access)).await.err()
     });
     drystone_tests::grpc::assert_refused(Err::<(), _>(refused.await), drystone::Reason::CallerExpired);
@@ -162,17 +163,17 @@ fn mode(path: &Path) -> u32 {
 }
 
 #[tokio::test]
-async fn what_is_secret_on_disk_is_for_its_owner_alone() {
+async fn private_keys_and_databases_have_mode_0600() {
     let mesh = Mesh::shared();
     User::signed_in(mesh).await;
     let certificates = mesh.certificates();
-    let named: BTreeSet<&str> = certificates.workloads().collect();
+    let workloads: BTreeSet<&str> = certificates.workloads().collect();
     assert_eq!(
-        named,
+        workloads,
         drystone_tests::workloads().into_iter().collect::<BTreeSet<_>>(),
         "a certificate for every workload name"
     );
-    for workload in named {
+    for workload in workloads {
         assert_eq!(mode(&certificates.files_of(workload)[1]), 0o600, "the key of {workload}");
     }
     assert_eq!(mode(&certificates.ca().with_extension("key")), 0o600, "the key of the CA");

@@ -1,4 +1,4 @@
-//! Access tokens that are wrong, at the door of every service.
+//! Invalid access tokens at every service and at the edge.
 
 use std::time::Duration;
 
@@ -17,8 +17,8 @@ use serde_json::{Map, Value};
 use sqlx::{ConnectOptions, Connection, sqlite::SqliteConnectOptions};
 use tonic::{Request, Status};
 
-/// The key that the mesh signs with, taken from where it keeps it: a token that is wrong in one thing has to be right
-/// in all others, its signature first of all.
+/// The signing key of the mesh, read from its database: a bad token must be wrong in one property only, so most need a
+/// valid signature.
 async fn signing_key(mesh: &Mesh) -> (String, Vec<u8>) {
     let options = SqliteConnectOptions::new().filename(mesh.home().data().join("auth.db")).read_only(true);
     let mut database = options.busy_timeout(Duration::from_secs(5)).connect().await.unwrap();
@@ -33,21 +33,25 @@ fn claims(tokens: &Tokens) -> Map<String, Value> {
     serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).unwrap()).unwrap()
 }
 
-/// A real token, and the means to make others like it.
+/// A valid token and the key to sign variants of it.
 async fn good_token(mesh: &Mesh) -> GoodToken {
     let (_, tokens) = User::signed_in(mesh).await;
     let (kid, key) = signing_key(mesh).await;
     GoodToken { key, kid, claims: claims(&tokens) }
 }
 
-/// Something of this service that asks for a user, and that an empty message does no harm with.
-fn guarded(service: &str) -> &'static Method {
-    let guarded = |method: &&Method| *method.workload == *service && method.subject == Subject::User;
-    methods().iter().map(|method| &**method).find(guarded).unwrap_or_else(|| panic!("{service} has no RPC for users"))
+/// An RPC of this service that requires a user.
+fn user_rpc(service: &str) -> &'static Method {
+    let requires_user = |method: &&Method| *method.workload == *service && method.subject == Subject::User;
+    methods()
+        .iter()
+        .map(|method| &**method)
+        .find(requires_user)
+        .unwrap_or_else(|| panic!("{service} has no RPC for users"))
 }
 
-async fn show(mesh: &Mesh, service: &str, token: &str) -> Result<Vec<u8>, Status> {
-    let method = guarded(service);
+async fn call_with_token(mesh: &Mesh, service: &str, token: &str) -> Result<Vec<u8>, Status> {
+    let method = user_rpc(service);
     call_raw(mesh.channel(service, "edge"), &method.path, with_token(Vec::new(), token), false).await
 }
 
@@ -61,15 +65,15 @@ async fn every_bad_token_is_refused_by_every_service() {
         let channel = mesh.channel(service, "edge");
         for bad in bad {
             let request = with_token(Vec::new(), &bad.token);
-            let answer = call_raw(channel.clone(), &guarded(service).path, request, false).await;
+            let answer = call_raw(channel.clone(), &user_rpc(service).path, request, false).await;
             let Err(status) = answer else { panic!("{service} accepts a token: {}", bad.name) };
             let refused = [Some(Reason::TokenInvalid), Some(Reason::TokenExpired)].contains(&reason(&status));
             assert!(refused, "{service} answers `{}` with {status:?}", bad.name);
-            // What the token says is not repeated to whoever sent it.
+            // The error text repeats nothing of the token.
             assert!(!bad.token.split('.').any(|part| part.len() > 8 && status.message().contains(part)), "{status:?}");
         }
-        // The good one is accepted: by its rule the call goes through, or what it asks for is found wanting.
-        if let Err(status) = show(mesh, service, &good.token()).await {
+        // The good token is accepted: the call succeeds, or its empty message is invalid.
+        if let Err(status) = call_with_token(mesh, service, &good.token()).await {
             assert_eq!(reason(&status), Some(Reason::InvalidRequest), "{service}: {status:?}");
         }
     }
@@ -94,25 +98,27 @@ async fn a_token_of_another_mesh_is_refused() {
     let (_, foreign) = User::signed_in(&other).await;
     let mesh = Mesh::shared();
     for service in services() {
-        assert_refused(show(mesh, service, &foreign.access).await, Reason::TokenInvalid);
+        assert_refused(call_with_token(mesh, service, &foreign.access).await, Reason::TokenInvalid);
     }
 }
 
 #[tokio::test]
-async fn a_token_that_has_ended_is_refused_though_it_was_remembered() {
+async fn an_expired_token_is_refused_although_it_was_cached() {
     let mesh = Mesh::setup().set("auth.access_token_lifetime", "1s").start();
     let (_, tokens) = User::signed_in(&mesh).await;
-    show(&mesh, "user", &tokens.access).await.unwrap();
-    let ended = drystone_tests::wait::until("the token ends", async || show(&mesh, "user", &tokens.access).await.err());
+    call_with_token(&mesh, "user", &tokens.access).await.unwrap();
+    let ended = drystone_tests::wait::until("the token expires", async || {
+        call_with_token(&mesh, "user", &tokens.access).await.err()
+    });
     assert_refused(Err::<(), _>(ended.await), Reason::TokenExpired);
 }
 
 #[tokio::test]
-async fn a_credential_is_one_bearer_token_and_nothing_else() {
+async fn only_a_single_bearer_token_is_accepted() {
     let mesh = Mesh::shared();
     let (_, tokens) = User::signed_in(mesh).await;
     let token = &tokens.access;
-    let show = async |values: &[String]| {
+    let call = async |values: &[String]| {
         let mut request = Request::new(Vec::new());
         for value in values {
             request.metadata_mut().append("authorization", value.parse().unwrap());
@@ -120,9 +126,9 @@ async fn a_credential_is_one_bearer_token_and_nothing_else() {
         call_raw(mesh.channel("user", "edge"), "/drystone.user.v1.UserService/GetMe", request, false).await
     };
     for valid in [format!("Bearer {token}"), format!("bearer {token}"), format!("BEARER {token}")] {
-        show(&[valid]).await.unwrap();
+        call(&[valid]).await.unwrap();
     }
-    assert_refused(show(&[]).await, Reason::TokenMissing);
+    assert_refused(call(&[]).await, Reason::TokenMissing);
     let invalid = [
         token.clone(),
         String::new(),
@@ -138,23 +144,23 @@ async fn a_credential_is_one_bearer_token_and_nothing_else() {
         "Basic YWRtaW46YWRtaW4=".to_owned(),
     ];
     for value in invalid {
-        assert_refused(show(std::slice::from_ref(&value)).await, Reason::TokenInvalid);
+        assert_refused(call(std::slice::from_ref(&value)).await, Reason::TokenInvalid);
     }
-    // One space or more (RFC 9110, section 11.4).
-    show(&[format!("Bearer   {token}")]).await.unwrap();
+    // One or more spaces (RFC 9110, section 11.4).
+    call(&[format!("Bearer   {token}")]).await.unwrap();
     let good = format!("Bearer {token}");
-    assert_refused(show(&[good.clone(), good]).await, Reason::TokenInvalid);
+    assert_refused(call(&[good.clone(), good]).await, Reason::TokenInvalid);
 }
 
 #[tokio::test]
-async fn a_token_is_not_read_where_the_rule_asks_for_none() {
+async fn a_token_is_ignored_when_the_rule_requires_no_user() {
     let mesh = Mesh::shared();
     let answer = mesh.rest().get("/.well-known/jwks.json").bearer("nonsense").send().await;
     answer.expect(200);
 }
 
 #[tokio::test]
-async fn a_permission_is_what_the_token_says_and_not_what_the_caller_claims() {
+async fn permissions_come_from_the_token_and_not_from_headers() {
     let mesh = Mesh::shared();
     let (_, tokens) = User::signed_in(mesh).await;
     let list = mesh.rest().get("/v1/users").bearer(&tokens.access);

@@ -20,16 +20,16 @@ use uuid::Uuid;
 
 use crate::{ports::free_address, watchdog::Watchdog};
 
-/// Names a server to use instead of a throw-away one: the URL of a user who may create databases.
-const VARIABLE: &str = "DRYSTONE_TEST_POSTGRES";
+/// The URL of a server to use instead of a temporary one, with a user who may create databases.
+const URL_VARIABLE: &str = "DRYSTONE_TEST_POSTGRES";
 
-/// How long a server may take to start or to stop.
-const BOUND: Duration = Duration::from_mins(1);
+/// Timeout for starting and stopping a server.
+const SERVER_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// The superuser of throw-away servers.
+/// The superuser of temporary servers.
 const USER: &str = "mason";
 
-/// That user's password.
+/// The password of the superuser.
 const PASSWORD: &str = "throw-away";
 
 static SHARED: OnceCell<Postgres> = OnceCell::const_new();
@@ -38,12 +38,12 @@ static SHARED: OnceCell<Postgres> = OnceCell::const_new();
 #[derive(Debug)]
 pub struct Postgres {
     url: Url,
-    own: Option<Own>,
+    process: Option<PostgresProcess>,
 }
 
-/// A server that we started.
+/// The process of a temporary server.
 #[derive(Debug)]
-struct Own {
+struct PostgresProcess {
     directory: TempDir,
     binaries: PathBuf,
     port: u16,
@@ -51,38 +51,38 @@ struct Own {
 }
 
 impl Postgres {
-    /// The server that all tests of this process share: the one that `DRYSTONE_TEST_POSTGRES` names, else a throw-away
-    /// one. It is not to be stopped.
+    /// The server that all tests of this process share: the one in `DRYSTONE_TEST_POSTGRES`, or a temporary one. Do not stop
+    /// it.
     ///
     /// # Panics
     /// If there is none, and none can be started.
     pub async fn shared() -> &'static Self {
         SHARED
-            .get_or_init(async || match env::var(VARIABLE) {
+            .get_or_init(async || match env::var(URL_VARIABLE) {
                 Ok(url) => {
-                    let url = url.parse().unwrap_or_else(|error| panic!("{VARIABLE} is no URL: {error}"));
-                    Self { url, own: None }
+                    let url = url.parse().unwrap_or_else(|error| panic!("{URL_VARIABLE} is not a URL: {error}"));
+                    Self { url, process: None }
                 }
-                Err(_) => Self::throw_away().await,
+                Err(_) => Self::temporary().await,
             })
             .await
     }
 
-    /// A throw-away server for one test alone, which may stop it and start it again.
+    /// A temporary server for one test, which may stop and start it.
     ///
     /// # Panics
     /// If none can be started.
-    pub async fn throw_away() -> Self {
-        tokio::task::spawn_blocking(Own::prepare).await.expect("a server can be prepared")
+    pub async fn temporary() -> Self {
+        tokio::task::spawn_blocking(PostgresProcess::prepare).await.expect("a server can be prepared")
     }
 
-    /// A fresh, empty database. It is removed when it is dropped.
+    /// A new, empty database. It is removed on drop.
     ///
     /// # Panics
     /// If the server cannot be reached.
     pub async fn database(&self) -> Database {
         let name = format!("test_{}", Uuid::now_v7().simple());
-        self.administer(&format!("CREATE DATABASE {name}")).await;
+        self.execute_as_superuser(&format!("CREATE DATABASE {name}")).await;
         let mut url = self.url.clone();
         url.set_path(&name);
         Database { url, administrator: self.url.clone(), name }
@@ -92,49 +92,51 @@ impl Postgres {
     ///
     /// # Panics
     /// If it fails.
-    pub async fn administer(&self, statement: &str) {
-        administer(&self.url, statement).await.unwrap_or_else(|error| panic!("{statement}: {error}"));
+    pub async fn execute_as_superuser(&self, statement: &str) {
+        execute(&self.url, statement).await.unwrap_or_else(|error| panic!("{statement}: {error}"));
     }
 
-    /// The root of the certificate that a throw-away server shows, which names `localhost` and not 127.0.0.1.
+    /// The root certificate of a temporary server, whose certificate is for `localhost` and not for 127.0.0.1.
     ///
     /// # Panics
-    /// If the server is not one of ours.
+    /// If the server is not a temporary one.
     #[must_use]
     pub fn root(&self) -> PathBuf {
-        self.own().directory.path().join("root.pem")
+        self.process().directory.path().join("root.pem")
     }
 
-    /// Ends a throw-away server as its operator does, without waiting for sessions to end.
+    /// Stops a temporary server without waiting for its sessions (fast shutdown).
     ///
     /// # Panics
-    /// If the server is not one of ours, or does not stop.
+    /// If the server is not a temporary one, or does not stop.
     pub fn stop(&self) {
-        self.own().end("INT");
+        self.process().end("INT");
     }
 
-    /// Ends a throw-away server as a power cut does.
+    /// Stops a temporary server without a checkpoint (immediate shutdown), as in a crash.
     ///
     /// # Panics
-    /// If the server is not one of ours, or does not stop.
+    /// If the server is not a temporary one, or does not stop.
     pub fn kill(&self) {
-        self.own().end("QUIT");
+        self.process().end("QUIT");
     }
 
-    /// Starts a throw-away server again, where it was.
+    /// Starts a stopped temporary server on the same port.
     ///
     /// # Panics
-    /// If the server is not one of ours, is running, or does not start.
+    /// If the server is not a temporary one, is running, or does not start.
     pub fn start(&self) {
-        self.own().start().unwrap_or_else(|error| panic!("{error}"));
+        self.process().start().unwrap_or_else(|error| panic!("{error}"));
     }
 
-    fn own(&self) -> &Own {
-        self.own.as_ref().unwrap_or_else(|| panic!("the server that {VARIABLE} names is not ours"))
+    fn process(&self) -> &PostgresProcess {
+        self.process
+            .as_ref()
+            .unwrap_or_else(|| panic!("only a temporary server can be stopped, not the one in {URL_VARIABLE}"))
     }
 }
 
-/// A fresh database on a server.
+/// A database for one test.
 #[derive(Debug)]
 pub struct Database {
     url: Url,
@@ -160,36 +162,36 @@ impl Database {
     /// # Panics
     /// If one fails.
     pub async fn run(&self, statements: &str) {
-        administer(&self.url, statements).await.unwrap_or_else(|error| panic!("{statements}: {error}"));
+        execute(&self.url, statements).await.unwrap_or_else(|error| panic!("{statements}: {error}"));
     }
 
-    /// Forgets what has been counted up to now.
-    pub async fn count_anew(&self) {
-        self.wait_until_left().await;
+    /// Resets the scan counters.
+    pub async fn reset_scan_counts(&self) {
+        self.wait_until_disconnected().await;
         self.run("SELECT pg_stat_reset()").await;
     }
 
-    /// How often each table of a schema was read from its beginning to its end since [`Self::count_anew`], and how
-    /// often by an index. All others must have closed their connections: only then is everything counted.
+    /// Sequential and index scans of each table of a schema since [`Self::reset_scan_counts`]. Waits for all other
+    /// connections to be closed, since only then are their scans counted.
     ///
     /// # Panics
-    /// If the server cannot be asked.
+    /// If the server cannot be reached.
     pub async fn scans(&self, schema: &str) -> BTreeMap<String, Scans> {
-        self.wait_until_left().await;
-        let mut connection = PgConnection::connect(self.url.as_str()).await.expect("the server is there");
+        self.wait_until_disconnected().await;
+        let mut connection = PgConnection::connect(self.url.as_str()).await.expect("the server accepts connections");
         let rows: Vec<(String, i64, i64)> = sqlx::query_as(
             "SELECT relname::TEXT, seq_scan, COALESCE(idx_scan, 0) FROM pg_stat_user_tables WHERE schemaname = $1",
         )
         .bind(schema)
         .fetch_all(&mut connection)
         .await
-        .expect("the server counts");
-        rows.into_iter().map(|(table, whole, by_index)| (table, Scans { whole, by_index })).collect()
+        .expect("the statistics can be read");
+        rows.into_iter().map(|(table, sequential, index)| (table, Scans { sequential, index })).collect()
     }
 
-    /// Waits until everybody who had a connection has closed it, and what each has counted is there.
-    async fn wait_until_left(&self) {
-        let mut connection = PgConnection::connect(self.url.as_str()).await.expect("the server is there");
+    /// Waits until all other connections are closed, and their statistics are reported.
+    async fn wait_until_disconnected(&self) {
+        let mut connection = PgConnection::connect(self.url.as_str()).await.expect("the server accepts connections");
         let started = Instant::now();
         loop {
             let others: i64 = sqlx::query_scalar(
@@ -199,67 +201,67 @@ impl Database {
             )
             .fetch_one(&mut connection)
             .await
-            .expect("the server knows who is there");
+            .expect("the connections can be counted");
             if others == 0 {
                 return;
             }
-            assert!(started.elapsed() < BOUND, "{others} connections are still open");
+            assert!(started.elapsed() < SERVER_TIMEOUT, "{others} connections are still open");
         }
     }
 }
 
-/// How often a table was read, by way.
+/// How often a table was scanned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Scans {
-    /// From its beginning to its end.
-    pub whole: i64,
-    /// By an index.
-    pub by_index: i64,
+    /// Sequential scans.
+    pub sequential: i64,
+    /// Index scans.
+    pub index: i64,
 }
 
 impl Drop for Database {
     fn drop(&mut self) {
         let statement = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name);
         let url = self.administrator.clone();
-        // A destructor cannot wait on the runtime that it may be called on. A server that is gone took it along.
+        // `drop` cannot block on the runtime that it may run on. Errors are ignored: the server may have been stopped.
         let _ = thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            runtime.map(|runtime| runtime.block_on(administer(&url, &statement)))
+            runtime.map(|runtime| runtime.block_on(execute(&url, &statement)))
         })
         .join();
     }
 }
 
-async fn administer(url: &Url, statement: &str) -> sqlx::Result<()> {
+async fn execute(url: &Url, statement: &str) -> sqlx::Result<()> {
     let mut connection = PgConnection::connect(url.as_str()).await?;
     sqlx::raw_sql(AssertSqlSafe(statement.to_owned())).execute(&mut connection).await?;
     connection.close().await
 }
 
-impl Own {
+impl PostgresProcess {
     fn prepare() -> Postgres {
         let binaries = binaries().unwrap_or_else(|| {
             panic!(
-                "there is no PostgreSQL to test with: install 15 or newer (Debian: apt-get install postgresql), or name \
-                 a server in {VARIABLE}, such as postgres://USER:PASSWORD@localhost/postgres, whose user may create databases"
+                "the tests need PostgreSQL: install 15 or newer (Debian: apt-get install postgresql), or name \
+                 a server in {URL_VARIABLE}, such as postgres://USER:PASSWORD@localhost/postgres, whose user may create databases"
             )
         });
         let directory =
-            tempfile::Builder::new().prefix("drystone-postgres-").tempdir().expect("a directory can be made");
+            tempfile::Builder::new().prefix("drystone-postgres-").tempdir().expect("a directory can be created");
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).expect("a mode can be set");
-        let mut own = Self { directory, binaries, port: 0, running: Mutex::new(None) };
-        own.initialise();
-        // Somebody else may take a free port between our finding it and using it.
+        let mut process = Self { directory, binaries, port: 0, running: Mutex::new(None) };
+        process.initialise();
+        // Another process may take the port before the server binds it.
         for attempt in 1.. {
-            own.port = free_address().port();
-            match own.start() {
+            process.port = free_address().port();
+            match process.start() {
                 Ok(()) => break,
                 Err(error) if attempt == 5 => panic!("{error}"),
                 Err(_) => {}
             }
         }
-        let url = format!("postgres://{USER}:{PASSWORD}@localhost:{}/postgres?sslmode=disable", own.port);
-        Postgres { url: url.parse().expect("a valid URL"), own: Some(own) }
+        let url = format!("postgres://{USER}:{PASSWORD}@localhost:{}/postgres?sslmode=disable", process.port);
+        Postgres { url: url.parse().expect("a valid URL"), process: Some(process) }
     }
 
     fn data(&self) -> PathBuf {
@@ -270,11 +272,11 @@ impl Own {
         let password = self.directory.path().join("password");
         fs::write(&password, PASSWORD).expect("a file can be written");
         let data = self.data();
-        fs::create_dir(&data).expect("a directory can be made");
+        fs::create_dir(&data).expect("a directory can be created");
         fs::set_permissions(&data, fs::Permissions::from_mode(0o700)).expect("a mode can be set");
-        if let Some((user, group)) = servant() {
+        if let Some((user, group)) = unprivileged_user() {
             for path in [self.directory.path(), &password, &data] {
-                std::os::unix::fs::chown(path, Some(user), Some(group)).expect("root can give files away");
+                std::os::unix::fs::chown(path, Some(user), Some(group)).expect("root can change the owner");
             }
         }
         let output = self
@@ -286,11 +288,11 @@ impl Own {
             .arg(&data)
             .output()
             .expect("initdb can be run");
-        assert!(output.status.success(), "initdb failed: {}", said(&output));
+        assert!(output.status.success(), "initdb failed: {}", stderr_of(&output));
         let settings = "
             listen_addresses = 'localhost'
             max_connections = 300
-            # What the tests write may be lost with the machine, not with the server.
+            # Data may be lost in a crash of the machine, not of the server.
             fsync = off
             shared_buffers = 64MB
             ssl = on
@@ -306,10 +308,10 @@ impl Own {
     fn write_certificate(&self) {
         let mut root = CertificateParams::default();
         root.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        root.distinguished_name.push(rcgen::DnType::CommonName, "root of a throw-away server");
+        root.distinguished_name.push(rcgen::DnType::CommonName, "root of a temporary server");
         let root = CertifiedIssuer::self_signed(root, KeyPair::generate().expect("a key")).expect("a root");
         let mut leaf = CertificateParams::new(["localhost".to_owned()]).expect("a valid name");
-        leaf.distinguished_name.push(rcgen::DnType::CommonName, "throw-away server");
+        leaf.distinguished_name.push(rcgen::DnType::CommonName, "temporary server");
         let key = KeyPair::generate().expect("a key");
         let leaf = leaf.signed_by(&key, &root).expect("a certificate");
         for (name, text, mode) in [
@@ -320,17 +322,17 @@ impl Own {
             let path = self.data().join(name);
             fs::write(&path, text).expect("a file can be written");
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("a mode can be set");
-            if let Some((user, group)) = servant() {
-                std::os::unix::fs::chown(&path, Some(user), Some(group)).expect("root can give files away");
+            if let Some((user, group)) = unprivileged_user() {
+                std::os::unix::fs::chown(&path, Some(user), Some(group)).expect("root can change the owner");
             }
         }
-        // The root is for the tests, which may run as somebody else than the server.
+        // For the tests, which may run as another user than the server.
         let copy = self.directory.path().join("root.pem");
         fs::copy(self.data().join("root.pem"), copy).expect("a file can be copied");
     }
 
     fn start(&self) -> Result<(), String> {
-        let mut running = self.running.lock().expect("nobody panics while starting");
+        let mut running = self.running.lock().expect("the lock is not poisoned");
         assert!(running.is_none(), "the server runs already");
         let log = fs::OpenOptions::new()
             .create(true)
@@ -344,7 +346,7 @@ impl Own {
             .args(["-p", &self.port.to_string(), "-k"])
             .arg(self.directory.path())
             .stdin(Stdio::null())
-            .stdout(log.try_clone().expect("a file has a second handle"))
+            .stdout(log.try_clone().expect("the file handle can be cloned"))
             .stderr(log)
             .spawn()
             .map_err(|error| format!("postgres cannot be run: {error}"))?;
@@ -352,19 +354,19 @@ impl Own {
 
         let started = Instant::now();
         loop {
-            if let Some(status) = server.try_wait().expect("a child can be asked how it is") {
-                return Err(format!("postgres ended with {status}:\n{}", self.log()));
+            if let Some(status) = server.try_wait().expect("a child can be polled") {
+                return Err(format!("postgres exited with {status}:\n{}", self.log()));
             }
-            // It writes `ready` there once it takes connections.
+            // Line 8 is `ready` once the server accepts connections.
             let state = fs::read_to_string(self.data().join("postmaster.pid")).unwrap_or_default();
-            let is_ours = state.lines().next() == Some(&*server.id().to_string());
-            if is_ours && state.lines().nth(7).is_some_and(|line| line.trim() == "ready") {
+            let is_current = state.lines().next() == Some(&*server.id().to_string());
+            if is_current && state.lines().nth(7).is_some_and(|line| line.trim() == "ready") {
                 *running = Some((server, watchdog));
                 return Ok(());
             }
-            if started.elapsed() > BOUND {
+            if started.elapsed() > SERVER_TIMEOUT {
                 let _ = server.kill();
-                return Err(format!("postgres is not ready after {BOUND:?}:\n{}", self.log()));
+                return Err(format!("postgres is not ready after {SERVER_TIMEOUT:?}:\n{}", self.log()));
             }
             thread::sleep(Duration::from_millis(20));
         }
@@ -373,9 +375,9 @@ impl Own {
     fn end(&self, signal: &str) {
         let mut running = self.running.lock().expect("nobody panics while stopping");
         let Some((mut server, mut watchdog)) = running.take() else { return };
-        watchdog.dismiss();
-        let told = Command::new("kill").arg(format!("-{signal}")).arg(server.id().to_string()).status();
-        assert!(told.is_ok_and(|status| status.success()), "the server can be told to stop");
+        watchdog.cancel();
+        let status = Command::new("kill").arg(format!("-{signal}")).arg(server.id().to_string()).status();
+        assert!(status.is_ok_and(|status| status.success()), "the server cannot be signalled");
         let _ = server.wait();
     }
 
@@ -383,28 +385,28 @@ impl Own {
         fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
     }
 
-    /// A program of PostgreSQL, as a user that it agrees to run as.
+    /// A PostgreSQL program, run as an unprivileged user.
     fn command(&self, program: &str) -> Command {
         let mut command = Command::new(self.binaries.join(program));
         command.current_dir(self.directory.path()).env("LC_ALL", "C").env_remove("PGDATA");
-        if let Some((user, group)) = servant() {
+        if let Some((user, group)) = unprivileged_user() {
             command.uid(user).gid(group);
         }
         command
     }
 }
 
-impl Drop for Own {
+impl Drop for PostgresProcess {
     fn drop(&mut self) {
         self.end("QUIT");
     }
 }
 
-fn said(output: &Output) -> String {
+fn stderr_of(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// Where the newest installed PostgreSQL is.
+/// The directory of the newest installed PostgreSQL.
 fn binaries() -> Option<PathBuf> {
     let has_server = |directory: &Path| directory.join("postgres").is_file() && directory.join("initdb").is_file();
     let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
@@ -417,10 +419,10 @@ fn binaries() -> Option<PathBuf> {
     newest.or_else(|| env::split_paths(&path).find(|directory| has_server(directory)))
 }
 
-/// PostgreSQL refuses to run as root: the user and the group that it is to run as then.
-fn servant() -> Option<(u32, u32)> {
-    let us = fs::metadata("/proc/self").map(|metadata| std::os::unix::fs::MetadataExt::uid(&metadata)).ok()?;
-    if us != 0 {
+/// PostgreSQL refuses to run as root: the user and the group to run it as in that case.
+fn unprivileged_user() -> Option<(u32, u32)> {
+    let own_id = fs::metadata("/proc/self").map(|metadata| std::os::unix::fs::MetadataExt::uid(&metadata)).ok()?;
+    if own_id != 0 {
         return None;
     }
     let users = fs::read_to_string("/etc/passwd").unwrap_or_default();

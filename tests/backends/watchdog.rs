@@ -1,4 +1,4 @@
-//! Ends a server when the test process is gone, however it went.
+//! Stops a server when the test process exits or is killed.
 
 use std::{
     io::Write,
@@ -6,7 +6,8 @@ use std::{
     process::{Child, ChildStdin, Command, Stdio},
 };
 
-/// Waits for a line; if its input ends without one, the test process is gone, and the server goes too.
+/// Waits for a line on standard input. End of file without one means that the test process has ended: stops the server and
+/// removes its directory.
 const SCRIPT: &str = r#"read -r _ && exit 0
 kill "-$2" "$0" 2>/dev/null
 for _ in 1 2 3 4 5 6 7 8 9 10; do kill -0 "$0" 2>/dev/null || break; sleep 0.2; done
@@ -14,8 +15,8 @@ kill -KILL "$0" 2>/dev/null
 [ -n "$1" ] && rm -rf -- "$1"
 exit 0"#;
 
-/// A static is never dropped, and nobody runs destructors for a test that was killed. The system closes our end of the
-/// pipe in any case.
+/// A shell that holds the read end of a pipe. Statics are never dropped, and a killed process runs no destructors, but the
+/// operating system always closes the write end.
 #[derive(Debug)]
 pub(crate) struct Watchdog {
     shell: Child,
@@ -23,7 +24,7 @@ pub(crate) struct Watchdog {
 }
 
 impl Watchdog {
-    /// Watches a server that ends by this signal, and its directory.
+    /// Watches a server, which is stopped with this signal, and its directory.
     pub(crate) fn start(server: u32, directory: &Path, signal: &str) -> Self {
         let mut shell = Command::new("sh")
             .args(["-c", SCRIPT, &server.to_string()])
@@ -38,10 +39,10 @@ impl Watchdog {
         Self { shell, pipe }
     }
 
-    /// Sends it home. To be done before the server is waited for, while its id is still its own.
-    pub(crate) fn dismiss(&mut self) {
+    /// Stops watching. Call it before waiting for the server, while its process id cannot be reused.
+    pub(crate) fn cancel(&mut self) {
         if let Some(mut pipe) = self.pipe.take() {
-            let _it_may_have_gone = pipe.write_all(b"\n");
+            let _may_have_exited = pipe.write_all(b"\n");
             let _ = self.shell.wait();
         }
     }

@@ -101,7 +101,7 @@ def main():
     ):
         refused(call, grpc.StatusCode.UNAUTHENTICATED)
 
-    print("all is well")
+    print("all checks passed")
 
 
 if __name__ == "__main__":

@@ -145,7 +145,7 @@ def main():
         assert claims["sub"] == tokens["userId"] and claims["sid"] == tokens["sessionId"], claims
         assert claims["client_id"] == CLIENT_ID, claims
         assert claims["amr"] == ["pwd"] and abs(claims["auth_time"] - time.time()) < 60, claims
-    print("all is well")
+    print("all checks passed")
 
 
 if __name__ == "__main__":

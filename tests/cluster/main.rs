@@ -1,11 +1,11 @@
-//! Two instances of each service and of the edge, on PostgreSQL and Redis, each a process of its own.
+//! Two instances of each service and of the edge on PostgreSQL and Redis, one process each.
 
-mod direct;
-mod limiter;
+mod direct_clients;
+mod rate_limits;
 mod refresh;
 mod restarts;
 mod revocations;
-mod walk;
+mod user_journey;
 
 use std::collections::BTreeSet;
 
@@ -15,17 +15,17 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use x509_parser::{certificate::X509Certificate, extensions::GeneralName, prelude::FromDer};
 
-/// Every instance there is.
-fn everything(cluster: &Cluster) -> impl Iterator<Item = (&'static str, usize)> {
+/// All instances of all services and of the edge.
+fn all_instances(cluster: &Cluster) -> impl Iterator<Item = (&'static str, usize)> {
     parts().into_iter().flat_map(|part| (0..cluster.instances()).map(move |number| (part, number)))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn each_instance_has_a_certificate_of_its_own_and_the_name_of_its_service() {
-    let mesh = Production::exclusively().await;
+async fn each_instance_has_its_own_certificate_with_the_spiffe_id_of_its_service() {
+    let mesh = Production::lock().await;
     let cluster = &mesh.cluster;
     for part in services() {
-        let mut shown = BTreeSet::new();
+        let mut certificates = BTreeSet::new();
         for number in 0..cluster.instances() {
             let certificate = certificate_of(cluster, part, number).await;
             let (_, parsed) = X509Certificate::from_der(&certificate).unwrap();
@@ -33,9 +33,9 @@ async fn each_instance_has_a_certificate_of_its_own_and_the_name_of_its_service(
             let uris: Vec<_> =
                 names.filter_map(|name| if let GeneralName::URI(uri) = name { Some(*uri) } else { None }).collect();
             assert_eq!(uris, [format!("spiffe://drystone.local/service/{part}")]);
-            shown.insert(certificate);
+            certificates.insert(certificate);
         }
-        assert_eq!(shown.len(), cluster.instances(), "{part}");
+        assert_eq!(certificates.len(), cluster.instances(), "{part}");
     }
 }
 

@@ -1,65 +1,66 @@
-//! Instances that are stopped, killed and started while they are used.
+//! Instances that are stopped, killed and started under load.
 
 use std::time::{Duration, Instant};
 
 use drystone_tests::{Cluster, Production, load::Load, services, wait};
 
-use super::everything;
+use super::all_instances;
 
-/// How many people make the load.
-const PEOPLE: usize = 6;
+/// Virtual users of the load.
+const VIRTUAL_USERS: usize = 6;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn everything_can_be_restarted_one_after_the_other_and_no_call_fails() {
-    let mesh = Production::exclusively().await;
+async fn a_rolling_restart_fails_no_call() {
+    let mesh = Production::lock().await;
     let cluster = &mesh.cluster;
-    let load = Load::start(&cluster.front(), PEOPLE).await;
-    for (part, number) in everything(cluster) {
+    let load = Load::start(&cluster.edges(), VIRTUAL_USERS).await;
+    for (part, number) in all_instances(cluster) {
         cluster.stop_one(part, number);
-        load.until_served(&format!("{part} goes on without {number}"), 30).await;
+        load.wait_for_successes(&format!("calls succeed without {part} {number}"), 30).await;
         cluster.start_one(part, number);
-        is_used_again(cluster, part, number).await;
+        wait_until_used(cluster, part, number).await;
     }
-    let mut outcome = load.stop().await;
-    println!("{}", outcome.summary());
-    outcome.assert_all_served();
-    outcome.assert_kept().await;
+    let mut report = load.stop().await;
+    println!("{}", report.summary());
+    report.assert_no_failures();
+    report.assert_no_lost_writes().await;
 }
 
-async fn is_used_again(cluster: &Cluster, part: &'static str, number: usize) {
-    cluster.until_well().await;
-    wait::until(&format!("{part} {number} is used again"), async || {
-        (cluster.served(part, number).await >= 1.0).then_some(())
+async fn wait_until_used(cluster: &Cluster, part: &'static str, number: usize) {
+    cluster.wait_until_healthy().await;
+    wait::until(&format!("{part} {number} serves calls"), async || {
+        (cluster.served_calls(part, number).await >= 1.0).then_some(())
     })
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_killed_instance_costs_the_calls_in_flight_alone_and_is_used_again_when_it_is_back() {
-    // How long it may take until everybody has heard that the connection is gone.
-    const NOTICE: Duration = Duration::from_millis(500);
-    let mesh = Production::exclusively().await;
+async fn killing_an_instance_fails_only_calls_in_flight_and_it_serves_again_after_restart() {
+    // How long callers may take to notice the closed connection.
+    const MAX_DETECTION_TIME: Duration = Duration::from_millis(500);
+    let mesh = Production::lock().await;
     let cluster = &mesh.cluster;
-    let load = Load::start(&cluster.front(), PEOPLE).await;
+    let load = Load::start(&cluster.edges(), VIRTUAL_USERS).await;
     let mut kills = Vec::new();
     for (number, part) in services().into_iter().enumerate() {
         let number = number % cluster.instances();
         kills.push(Instant::now());
         cluster.kill_one(part, number);
-        load.until_served(&format!("{part} goes on without {number}"), 60).await;
+        load.wait_for_successes(&format!("calls succeed without {part} {number}"), 60).await;
         cluster.start_one(part, number);
-        is_used_again(cluster, part, number).await;
+        wait_until_used(cluster, part, number).await;
     }
-    let mut outcome = load.stop().await;
-    println!("{}", outcome.summary());
-    outcome.assert_refused_in_order();
-    for refusal in outcome.refusals() {
-        let is_of = |kill: &&Instant| refusal.begun < **kill + NOTICE && refusal.ended > **kill;
-        assert!(kills.iter().any(|kill| is_of(&kill)), "nobody had been killed: {refusal:?}");
+    let mut report = load.stop().await;
+    println!("{}", report.summary());
+    report.assert_failures_are_retryable();
+    for failure in report.failures() {
+        let is_due_to = |kill: &&Instant| failure.start < **kill + MAX_DETECTION_TIME && failure.end > **kill;
+        assert!(kills.iter().any(|kill| is_due_to(&kill)), "no kill explains {failure:?}");
     }
     for kill in &kills {
-        let hit = outcome.refusals().filter(|done| done.begun < *kill + NOTICE && done.ended > *kill).count();
-        assert!(hit <= PEOPLE, "{hit} were refused, and {PEOPLE} at most were in flight");
+        let failed =
+            report.failures().filter(|call| call.start < *kill + MAX_DETECTION_TIME && call.end > *kill).count();
+        assert!(failed <= VIRTUAL_USERS, "{failed} calls failed, and at most {VIRTUAL_USERS} were in flight");
     }
-    outcome.assert_kept().await;
+    report.assert_no_lost_writes().await;
 }

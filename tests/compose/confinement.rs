@@ -1,4 +1,4 @@
-//! What a container may do, and whom it reaches.
+//! Rights and networks of the containers.
 
 use std::collections::BTreeSet;
 
@@ -8,9 +8,9 @@ use serde_json::Value;
 use crate::file::{Compose, Service, texts};
 
 #[test]
-fn every_service_of_the_mesh_has_a_container_of_its_own() {
+fn each_service_has_its_own_container() {
     let compose = Compose::read();
-    for service in compose.ours() {
+    for service in compose.mesh_services() {
         assert_eq!(service.list("command"), ["serve", service.name]);
     }
     let others: Vec<&str> = compose.services().iter().map(|service| service.name).collect();
@@ -19,7 +19,7 @@ fn every_service_of_the_mesh_has_a_container_of_its_own() {
 }
 
 #[test]
-fn no_container_has_more_rights_than_it_needs() {
+fn containers_run_with_least_privilege() {
     for service in Compose::read().services() {
         let name = service.name;
         assert_eq!(service.value("read_only"), &Value::Bool(true), "{name}");
@@ -40,13 +40,13 @@ fn no_container_has_more_rights_than_it_needs() {
         for key in forbidden {
             assert!(!service.has(key), "{name} has {key}");
         }
-        // The two halves of `${MESH_UID:?...}:${MESH_GID:?...}`, or of two numbers.
+        // `${MESH_UID:?...}:${MESH_GID:?...}`, or two numbers.
         let ids = service.text("user").replace("}:$", "} $");
         let ids: Vec<&str> = if ids.starts_with('$') { ids.split("} ").collect() } else { ids.split(':').collect() };
         assert_eq!(ids.len(), 2, "{name} runs as a user and a group");
         for id in ids {
-            let is_ours = id.starts_with("${MESH_UID:?") || id.starts_with("${MESH_GID:?");
-            assert!(is_ours || id.parse::<u32>().is_ok_and(|id| id != 0), "{name} runs as {id}");
+            let is_variable = id.starts_with("${MESH_UID:?") || id.starts_with("${MESH_GID:?");
+            assert!(is_variable || id.parse::<u32>().is_ok_and(|id| id != 0), "{name} runs as {id}");
         }
         for limit in ["mem_limit", "pids_limit"] {
             assert!(service.has(limit), "{name} has no {limit}");
@@ -56,24 +56,24 @@ fn no_container_has_more_rights_than_it_needs() {
 }
 
 #[test]
-fn what_ends_is_started_again_and_may_end_in_peace() {
+fn containers_restart_and_have_a_stop_grace_period() {
     for service in Compose::read().services() {
         assert_eq!(service.text("restart"), "unless-stopped", "{}", service.name);
-        // The program takes up to 22 s to stop in order.
+        // A graceful stop takes up to 22 s.
         let seconds: u32 = service.text("stop_grace_period").trim_end_matches('s').parse().unwrap();
         assert!(seconds >= 30, "{}", service.name);
     }
 }
 
 #[test]
-fn the_order_of_starting_does_not_matter() {
+fn no_service_declares_depends_on() {
     for service in Compose::read().services() {
         assert!(!service.has("depends_on"), "{}", service.name);
     }
 }
 
 #[test]
-fn there_can_be_several_of_each_and_only_the_edge_is_reached_from_outside() {
+fn services_can_be_scaled_and_only_the_edge_publishes_a_port() {
     for service in Compose::read().services() {
         let name = service.name;
         assert!(!service.has("container_name") && !service.has("hostname"), "{name}");
@@ -87,7 +87,7 @@ fn there_can_be_several_of_each_and_only_the_edge_is_reached_from_outside() {
 }
 
 #[test]
-fn everybody_but_the_edge_is_on_networks_that_lead_nowhere_else() {
+fn only_the_edge_is_on_an_external_network() {
     let compose = Compose::read();
     let networks = compose.defined("networks").as_object().unwrap();
     let is_internal = |name: &str| networks[name]["internal"] == Value::Bool(true);
@@ -99,7 +99,7 @@ fn everybody_but_the_edge_is_on_networks_that_lead_nowhere_else() {
 }
 
 #[test]
-fn a_store_is_reached_only_by_those_who_keep_something_there() {
+fn a_store_is_reachable_only_by_its_clients() {
     let compose = Compose::read();
     let on = |network: &str| -> Vec<&str> {
         let services = compose.services();
@@ -108,7 +108,7 @@ fn a_store_is_reached_only_by_those_who_keep_something_there() {
         names.sort_unstable();
         names
     };
-    // Sessions are in Redis, and so is what counts attempts, which who serves a limited RPC asks.
+    // Redis has the sessions, and the rate limits of services with a limited RPC.
     let counting = methods().iter().filter(|method| method.policy.limit.is_some()).map(|method| &*method.workload);
     let sorted = |names: &mut dyn Iterator<Item = &'static str>| names.collect::<BTreeSet<_>>().into_iter().collect();
     let expected: Vec<&str> = sorted(&mut services_on_postgres().into_iter().chain(["postgres"]));
@@ -126,18 +126,18 @@ fn images_are_pinned() {
     }
 }
 
-/// Whether an image is named with all three parts of its version.
+/// Whether the tag of an image is a complete version.
 pub fn is_pinned(image: &str) -> bool {
     let tag = image.split_once(':').map_or("", |(_, tag)| tag);
     let version = tag.split('-').next().unwrap_or_default();
     let parts: Vec<&str> = version.split('.').collect();
-    // PostgreSQL counts in two.
+    // PostgreSQL versions have two parts.
     let count = if image.starts_with("postgres:") { 2 } else { 3 };
     parts.len() == count && parts.iter().all(|part| part.parse::<u32>().is_ok())
 }
 
 #[test]
-fn every_container_says_how_it_is() {
+fn every_container_has_a_health_check() {
     let compose = Compose::read();
     for service in compose.services() {
         let check = service.value("healthcheck");
@@ -149,7 +149,7 @@ fn every_container_says_how_it_is() {
         };
         assert_eq!(test, expected, "{}", service.name);
         assert!(check.get("disable").is_none(), "{}", service.name);
-        // The program gives up after 3 s, and is to be heard.
+        // The command has a timeout of 3 s, so its error is reported before this one.
         assert_eq!((&check["interval"], &check["timeout"]), (&"10s".into(), &"5s".into()), "{}", service.name);
     }
     assert_eq!(compose.service("postgres").environment()["POSTGRES_DB"], "drystone");

@@ -1,4 +1,4 @@
-//! The image, as the compose file takes it to be.
+//! The Dockerfile.
 
 use drystone_tests::binary::repository;
 
@@ -24,19 +24,20 @@ fn all(name: &str) -> Vec<String> {
 }
 
 #[test]
-fn the_image_is_as_the_compose_file_takes_it_to_be() {
-    let [entrypoint] = &all("ENTRYPOINT")[..] else { panic!("there is one entry point") };
+fn the_image_matches_the_compose_file() {
+    let [entrypoint] = &all("ENTRYPOINT")[..] else { panic!("not exactly one ENTRYPOINT") };
     assert_eq!(entrypoint, r#"["/drystone"]"#);
     let compose = Compose::read();
-    for service in compose.ours() {
+    for service in compose.mesh_services() {
         assert_eq!(texts(&service.value("healthcheck")["test"])[1], "/drystone", "{}", service.name);
         assert_eq!((service.text("build"), service.has("entrypoint")), (".", false), "{}", service.name);
         let image = format!("drystone:{}", env!("CARGO_PKG_VERSION"));
         assert_eq!(service.text("image"), image, "the image has the version of the workspace");
         assert!(text("deploy/compose/setup").contains(&format!(" {image} certs ")), "setup runs the same image");
     }
-    let [user] = &all("USER")[..] else { panic!("there is one user") };
-    let ids: Vec<u32> = user.split(':').map(|id| id.parse().expect("a number, which needs no file of users")).collect();
+    let [user] = &all("USER")[..] else { panic!("not exactly one USER") };
+    let ids: Vec<u32> =
+        user.split(':').map(|id| id.parse().expect("a numeric id, which needs no /etc/passwd")).collect();
     assert!(ids.len() == 2 && !ids.contains(&0), "{user}");
     let labels = all("LABEL").concat();
     for key in ["title", "description", "source", "licenses", "revision"] {
@@ -46,7 +47,7 @@ fn the_image_is_as_the_compose_file_takes_it_to_be() {
 }
 
 #[test]
-fn it_is_made_of_a_pinned_base_and_holds_nothing_but_what_was_chosen() {
+fn the_image_has_a_pinned_build_stage_and_starts_from_scratch() {
     let stages = all("FROM");
     let [build, image] = &stages[..] else { panic!("{stages:?}") };
     assert!(is_pinned(build.split(' ').next().unwrap()) && build.ends_with(" AS build"), "{build}");
@@ -60,7 +61,7 @@ fn it_is_made_of_a_pinned_base_and_holds_nothing_but_what_was_chosen() {
 }
 
 #[test]
-fn all_that_the_build_reads_is_copied_and_not_ignored() {
+fn every_build_input_is_copied_and_not_ignored() {
     let copied: Vec<String> = all("COPY").into_iter().filter(|rest| !rest.starts_with("--from")).collect();
     let sources: Vec<&str> = copied
         .iter()
@@ -70,22 +71,22 @@ fn all_that_the_build_reads_is_copied_and_not_ignored() {
         })
         .collect();
     let ignored = text(".dockerignore");
-    assert!(ignored.lines().any(|line| line == "*"), "what is not named stays out");
+    assert!(ignored.lines().any(|line| line == "*"), ".dockerignore excludes everything that it does not list");
     for source in &sources {
         assert!(path(source).exists(), "{source} is missing");
-        assert!(ignored.lines().any(|line| line == format!("!{source}")), "{source} is kept out by .dockerignore");
+        assert!(ignored.lines().any(|line| line == format!("!{source}")), "{source} is excluded by .dockerignore");
     }
     for needed in [".cargo", "Cargo.toml", "Cargo.lock", "build.rs", "build", "proto"] {
         assert!(sources.contains(&needed), "the build reads {needed}");
     }
-    // Cargo reads the manifest of every member, whatever is built.
+    // Cargo reads the manifest of every workspace member.
     let manifest = text("Cargo.toml");
     let members = manifest.lines().find_map(|line| line.strip_prefix("members = ")).unwrap();
     for member in members.trim_matches(['[', ']']).split(", ").map(|member| member.trim_matches('"')) {
         let top = member.split('/').next().unwrap();
         assert!(sources.contains(&top), "{member} is a member of the workspace");
     }
-    // What .cargo/config.toml points to has to be there, and to be run.
+    // The protoc of .cargo/config.toml must exist and be executable.
     let protoc = repository().join("build/protoc");
     let mode = std::os::unix::fs::PermissionsExt::mode(&protoc.metadata().unwrap().permissions());
     assert!(text(".cargo/config.toml").contains("build/protoc") && mode & 0o111 != 0);

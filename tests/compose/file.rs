@@ -1,4 +1,4 @@
-//! docker-compose.yml, and the files beside it, as the tests ask for them.
+//! Parses docker-compose.yml and the configuration beside it.
 
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
@@ -8,7 +8,7 @@ use serde_json::Value;
 /// The compose file.
 pub struct Compose(Value);
 
-/// One service of it.
+/// A service of the compose file.
 #[derive(Clone, Copy)]
 pub struct Service<'a> {
     pub name: &'a str,
@@ -16,7 +16,7 @@ pub struct Service<'a> {
     file: &'a Value,
 }
 
-/// A file of this machine, and where a container finds it.
+/// A mounted file: its path in the repository, and in the container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mount {
     pub source: String,
@@ -31,7 +31,10 @@ pub fn text(path: &str) -> String {
 impl Compose {
     pub fn read() -> Self {
         let text = text("docker-compose.yml");
-        Self(serde_saphyr::from_str(&text).unwrap_or_else(|error| panic!("docker-compose.yml is no YAML: {error}")))
+        Self(
+            serde_saphyr::from_str(&text)
+                .unwrap_or_else(|error| panic!("docker-compose.yml is not valid YAML: {error}")),
+        )
     }
 
     pub fn services(&self) -> Vec<Service<'_>> {
@@ -44,17 +47,17 @@ impl Compose {
         found.unwrap_or_else(|| panic!("there is no service `{name}`"))
     }
 
-    /// The services that run our program: all that there are; the others are PostgreSQL and Redis.
-    pub fn ours(&self) -> Vec<Service<'_>> {
+    /// The services that run `drystone`: all except PostgreSQL and Redis.
+    pub fn mesh_services(&self) -> Vec<Service<'_>> {
         parts().into_iter().map(|name| self.service(name)).collect()
     }
 
-    /// What is defined under a key of the whole file.
+    /// A top-level value of the file.
     pub fn defined(&self, key: &str) -> &Value {
         &self.0[key]
     }
 
-    /// Where a secret or a config lies, from the repository on.
+    /// The path of a secret or config, relative to the repository.
     pub fn source(&self, kind: &str, name: &str) -> String {
         source(&self.0, kind, name)
     }
@@ -73,27 +76,27 @@ impl<'a> Service<'a> {
         self.value[key].as_str().unwrap_or_else(|| panic!("{}.{key} is {}", self.name, self.value[key]))
     }
 
-    /// A list of texts; empty where there is none.
+    /// A list of strings; empty if the key is missing.
     pub fn list(&self, key: &str) -> Vec<&'a str> {
         texts(&self.value[key])
     }
 
     pub fn environment(&self) -> BTreeMap<&'a str, &'a str> {
         let entries = self.value["environment"].as_object().into_iter().flatten();
-        entries.map(|(key, value)| (key.as_str(), value.as_str().expect("a variable is a text"))).collect()
+        entries.map(|(key, value)| (key.as_str(), value.as_str().expect("a variable is a string"))).collect()
     }
 
-    /// The configuration files that it is given.
+    /// The mounted configuration files.
     pub fn configs(&self) -> Vec<Mount> {
         self.mounts("configs", "")
     }
 
-    /// The secrets that it is given.
+    /// The mounted secrets.
     pub fn secrets(&self) -> Vec<Mount> {
         self.mounts("secrets", "/run/secrets")
     }
 
-    /// In the short form there is only a name, and the file lies under that in a directory that Compose chooses.
+    /// In the short syntax an entry is a name; Compose mounts the file under this name in a default directory.
     fn mounts(&self, kind: &str, directory: &str) -> Vec<Mount> {
         let entries = self.value[kind].as_array().into_iter().flatten();
         let mount = |entry: &Value| {
@@ -107,15 +110,15 @@ impl<'a> Service<'a> {
 }
 
 pub fn texts(list: &Value) -> Vec<&str> {
-    list.as_array().into_iter().flatten().map(|entry| entry.as_str().expect("an entry is a text")).collect()
+    list.as_array().into_iter().flatten().map(|entry| entry.as_str().expect("an entry is a string")).collect()
 }
 
 fn source(file: &Value, kind: &str, name: &str) -> String {
     let path = file[kind][name]["file"].as_str();
-    path.unwrap_or_else(|| panic!("`{name}` is used and stands not under `{kind}` with a file")).to_owned()
+    path.unwrap_or_else(|| panic!("`{name}` is used but not defined under `{kind}` with a file")).to_owned()
 }
 
-/// A key of the configuration that all share, without its quotes. A line is all that each needs.
+/// A one-line value of the shared configuration, without quotes.
 pub fn shared(section: &str, key: &str) -> String {
     let text = text("deploy/compose/drystone.toml");
     let lines = text.lines().skip_while(|line| *line != format!("[{section}]")).skip(1);

@@ -1,5 +1,5 @@
-//! What stands in docker-compose.yml, the Dockerfile and deploy/compose, held against what the program accepts and what a
-//! container needs. No Docker is needed: what the containers would run is run here with what they would be given.
+//! docker-compose.yml, the Dockerfile and deploy/compose. Docker is not needed: the commands of the containers are run here
+//! with their configuration and secrets.
 
 mod confinement;
 mod dockerfile;

@@ -1,4 +1,4 @@
-//! What is mounted into a container: all that it needs, and nothing of its neighbours'.
+//! Files mounted into the containers.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use drystone_tests::services_on_postgres;
 use crate::file::{Compose, path, shared, text};
 
 #[test]
-fn what_is_defined_is_used_and_lies_where_it_is_looked_for() {
+fn every_secret_and_config_is_used_and_has_a_valid_path() {
     let compose = Compose::read();
     let services = compose.services();
     let used: BTreeSet<String> = services
@@ -18,7 +18,7 @@ fn what_is_defined_is_used_and_lies_where_it_is_looked_for() {
     for kind in ["secrets", "configs"] {
         for name in compose.defined(kind).as_object().unwrap().keys() {
             let source = compose.source(kind, name);
-            assert!(used.contains(&source), "{name} is used by nobody");
+            assert!(used.contains(&source), "{name} is not used");
             if kind == "configs" {
                 assert!(path(&source).is_file(), "{source} is missing");
             } else {
@@ -28,14 +28,14 @@ fn what_is_defined_is_used_and_lies_where_it_is_looked_for() {
     }
     let ignored = text(".gitignore");
     for line in ["/deploy/compose/secrets", ".env"] {
-        assert!(ignored.lines().any(|ignored| ignored == line), "{line} would get into git");
+        assert!(ignored.lines().any(|ignored| ignored == line), "{line} is not in .gitignore");
     }
 }
 
 #[test]
-fn a_service_is_given_its_own_secrets_and_nobody_elses() {
+fn a_service_mounts_only_its_own_secrets() {
     let compose = Compose::read();
-    for service in compose.ours() {
+    for service in compose.mesh_services() {
         let name = service.name;
         let mut expected = vec!["ca.pem".to_owned(), format!("{name}.key"), format!("{name}.pem")];
         if service.list("networks").contains(&"postgres") {
@@ -44,27 +44,27 @@ fn a_service_is_given_its_own_secrets_and_nobody_elses() {
         if service.list("networks").contains(&"redis") {
             expected.push(format!("{name}_redis_password"));
         }
-        let mut given: Vec<String> =
+        let mut mounted: Vec<String> =
             service.secrets().into_iter().map(|mount| mount.target.replace("/run/secrets/", "")).collect();
-        given.sort_unstable();
+        mounted.sort_unstable();
         expected.sort_unstable();
-        assert_eq!(given, expected, "{name}");
+        assert_eq!(mounted, expected, "{name}");
         assert!(!service.has("volumes"), "{name} needs no volume");
     }
-    let given = |name: &str| -> Vec<String> {
+    let mounted = |name: &str| -> Vec<String> {
         let secrets = compose.service(name).secrets();
         secrets.into_iter().map(|mount| mount.target.replace("/run/secrets/", "")).collect()
     };
-    assert_eq!(given("redis"), ["redis_users"], "Redis gets hashes alone");
+    assert_eq!(mounted("redis"), ["redis_users"], "Redis gets only hashes");
     let roles = services_on_postgres().into_iter().map(|name| format!("{name}_database_password"));
     let expected: BTreeSet<_> = roles.chain(["postgres_password".to_owned()]).collect();
-    assert_eq!(given("postgres").into_iter().collect::<BTreeSet<_>>(), expected);
+    assert_eq!(mounted("postgres").into_iter().collect::<BTreeSet<_>>(), expected);
 }
 
 #[test]
-fn a_secret_lies_where_the_configuration_looks_for_it() {
+fn secrets_are_mounted_at_their_configured_paths() {
     let compose = Compose::read();
-    for service in compose.ours() {
+    for service in compose.mesh_services() {
         let name = service.name;
         let targets: Vec<String> = service.secrets().into_iter().map(|mount| mount.target).collect();
         let environment = service.environment();
@@ -83,11 +83,11 @@ fn a_secret_lies_where_the_configuration_looks_for_it() {
     assert!(postgres.secrets().iter().any(|mount| mount.target == password));
     assert!(postgres.configs().iter().any(|mount| mount.target == "/docker-entrypoint-initdb.d/roles.sql"));
     let redis = compose.service("redis");
-    let [program, config] = redis.list("command")[..] else { panic!("redis is told its configuration") };
+    let [program, config] = redis.list("command")[..] else { panic!("redis-server has no configuration file") };
     assert_eq!(program, "redis-server");
     assert!(redis.configs().iter().any(|mount| mount.target == config));
     assert!(text("deploy/compose/redis.conf").contains("\naclfile /run/secrets/redis_users\n"));
-    // They run as users of their images, and read what belongs to the group of whoever made it.
+    // They run as users of their images and read the secrets as members of the group.
     for store in [postgres, redis] {
         let groups = store.list("group_add");
         assert!(matches!(groups[..], [group] if group.starts_with("${MESH_GID:?")), "{}: {groups:?}", store.name);
@@ -95,7 +95,7 @@ fn a_secret_lies_where_the_configuration_looks_for_it() {
 }
 
 #[test]
-fn what_must_be_kept_is_on_a_volume() {
+fn stores_keep_their_data_on_volumes() {
     let compose = Compose::read();
     for (name, volume) in [("postgres", "postgres:/var/lib/postgresql/data"), ("redis", "redis:/data")] {
         assert_eq!(compose.service(name).list("volumes"), [volume]);
@@ -108,7 +108,7 @@ fn what_must_be_kept_is_on_a_volume() {
 }
 
 #[test]
-fn no_secret_stands_in_a_file_that_git_keeps() {
+fn no_secret_is_in_a_tracked_file() {
     let compose = Compose::read();
     for service in compose.services() {
         for (name, value) in service.environment() {
@@ -124,7 +124,7 @@ fn no_secret_stands_in_a_file_that_git_keeps() {
     }
 }
 
-/// Whether it is a URL with a password.
+/// Whether the text is a URL with a password.
 fn has_password(text: &str) -> bool {
     let authority = text.split_once("://").map(|(_, rest)| rest.split(['/', '?']).next().unwrap_or_default());
     authority.and_then(|authority| authority.rsplit_once('@')).is_some_and(|(user, _)| user.contains(':'))

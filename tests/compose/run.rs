@@ -1,5 +1,5 @@
-//! The containers' processes, run without containers: the same command lines, configuration, secrets, roles of PostgreSQL
-//! and users of Redis. Only paths and addresses are those of this machine.
+//! Runs the processes of the containers without Docker, with the same commands, configuration, secrets, PostgreSQL roles and
+//! Redis users. Only paths and addresses are replaced.
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
@@ -19,24 +19,24 @@ use tempfile::TempDir;
 
 use crate::{
     file::{Compose, Service, shared, text},
-    setup::Copy,
+    setup::RepositoryCopy,
 };
 
-/// PostgreSQL and Redis as the compose file sets them up, and what the services are given.
+/// PostgreSQL and Redis with the setup of the compose file, and the secrets of the services.
 struct Stack {
-    copy: Copy,
+    copy: RepositoryCopy,
     _postgres: Postgres,
     database: Database,
     redis: Redis,
-    /// What stands for what in all that a service is told.
+    /// Addresses of the containers, and their replacements.
     replacements: Vec<(String, String)>,
     _stores: TempDir,
 }
 
 impl Stack {
     async fn start() -> Self {
-        let copy = Copy::new();
-        // The servers run as others than the tests.
+        let copy = RepositoryCopy::new();
+        // The servers run as other users than the tests.
         let stores = tempfile::tempdir().unwrap();
         fs::set_permissions(stores.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let compose = Compose::read();
@@ -45,14 +45,14 @@ impl Stack {
             fs::copy(copy.path(&mount.source), &file).unwrap();
             fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
         }
-        let here = |text: String| text.replace("/run/secrets", stores.path().to_str().unwrap());
+        let localize = |text: String| text.replace("/run/secrets", stores.path().to_str().unwrap());
 
-        let postgres = Postgres::throw_away().await;
+        let postgres = Postgres::temporary().await;
         let database = postgres.database().await;
-        database.run(&here(text("deploy/compose/roles.sql"))).await;
+        database.run(&localize(text("deploy/compose/roles.sql"))).await;
 
         let configuration = stores.path().join("redis.conf");
-        fs::write(&configuration, here(text("deploy/compose/redis.conf")).replace("dir /data", "dir .")).unwrap();
+        fs::write(&configuration, localize(text("deploy/compose/redis.conf")).replace("dir /data", "dir .")).unwrap();
         let redis = Redis::start_with(&["--include", configuration.to_str().unwrap()]);
 
         let url = database.url();
@@ -70,38 +70,38 @@ impl Stack {
         Self { copy, _postgres: postgres, database, redis, replacements, _stores: stores }
     }
 
-    /// A text that a container would be given, for this machine, with its secrets in this directory.
-    fn here(&self, text: &str, secrets: &Path) -> String {
+    /// A configuration text of a container, with the local addresses and with its secrets in this directory.
+    fn localize(&self, text: &str, secrets: &Path) -> String {
         let text = text.replace("/run/secrets", secrets.to_str().unwrap());
-        self.replacements.iter().fold(text, |text, (container, here)| text.replace(container, here))
+        self.replacements.iter().fold(text, |text, (container, local)| text.replace(container, local))
     }
 
     fn listen(&self, name: &str) -> String {
-        self.here(&shared(name, "listen"), Path::new(""))
+        self.localize(&shared(name, "listen"), Path::new(""))
     }
 
-    /// Starts what a container would, with the secrets that it would see and no others.
+    /// Starts the process of a container, with only the secrets mounted into it.
     fn begin(&self, service: Service, name: &'static str, unused: &Certificates) -> Starting {
         let home = Home::new();
         let secrets = home.path().join("secrets");
         fs::create_dir(&secrets).unwrap();
         for mount in service.secrets() {
-            // With its mode.
+            // `fs::copy` keeps the mode.
             fs::copy(self.copy.path(&mount.source), secrets.join(file_name(&mount.target))).unwrap();
         }
         let mount = service.configs().remove(0);
-        let configuration = home.write("drystone.toml", &self.here(&text(&mount.source), &secrets));
+        let configuration = home.write("drystone.toml", &self.localize(&text(&mount.source), &secrets));
         assert_eq!(service.list("command"), ["serve", name]);
         let setup = Mesh::setup().home(home).serve(&[name], unused).limited();
-        // What a test machine needs under load is no measure for a time limit.
+        // Test machines are slow under load.
         let setup = setup.set("redis.timeout", "5s");
-        // The harness lets a service choose its port and shows it certificates; here the configuration says both.
+        // Overrides the port and the certificates of the harness with those of the configuration.
         let setup = setup.set(&format!("{name}.listen"), &self.listen(name));
         let setup = setup.set("certs_dir", secrets.to_str().unwrap());
         let setup = service.environment().iter().fold(setup, |setup, (variable, value)| {
             let value = if *value == mount.target { configuration.to_str().unwrap() } else { value };
             let key = variable.strip_prefix("DRYSTONE_").unwrap().replace("__", ".");
-            setup.set(&key, &self.here(value, &secrets))
+            setup.set(&key, &self.localize(value, &secrets))
         });
         setup.begin()
     }
@@ -112,12 +112,12 @@ fn file_name(target: &str) -> &str {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_services_need_no_more_than_they_are_given() {
+async fn the_services_run_with_only_their_mounted_files() {
     let stack = Stack::start().await;
     let compose = Compose::read();
     let unused_home = Home::new();
     let unused = Certificates::make_in(&unused_home.path().join("certs"));
-    // The edge first, and what it needs last.
+    // In reverse order: the edge starts before its upstreams.
     let begin = |name| (name, stack.begin(compose.service(name), name, &unused));
     let starting: Vec<_> = parts().into_iter().rev().map(begin).collect();
     let running: Vec<_> = starting.into_iter().map(|(name, starting)| (name, starting.ready())).collect();
@@ -147,19 +147,19 @@ async fn the_services_need_no_more_than_they_are_given() {
     for (name, mesh) in running {
         let metrics = Metrics::parse(&mesh.admin("/metrics").await.expect(200).text());
         let fallbacks = metrics.sum("drystone_rate_limit_fallbacks_total", &[]);
-        assert!(fallbacks == 0.0, "{name} may count in Redis");
+        assert!(fallbacks == 0.0, "{name} has counted without Redis");
         let log = mesh.log();
         for refusal in ["NOPERM", "permission", "\"level\":\"ERROR\""] {
             assert!(!log.contains(refusal), "{name}: {log}");
         }
         let home = mesh.stop();
-        // Its file system cannot be written.
+        // The file system of a container is read-only.
         assert!(!home.data().exists(), "{name} writes into its data directory");
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_role_of_postgresql_reaches_its_own_schema_alone() {
+async fn a_postgres_role_can_access_only_its_own_schema() {
     let stack = Stack::start().await;
     let names = services_on_postgres();
     let connect = async |name: &str, database: &str| {
@@ -176,7 +176,7 @@ async fn a_role_of_postgresql_reaches_its_own_schema_alone() {
         let mut connection = connect(name, "").await.unwrap();
         let own = format!("CREATE TABLE drystone_{name}.stone (weight BIGINT)");
         sqlx::raw_sql(sqlx::AssertSqlSafe(own)).execute(&mut connection).await.unwrap();
-        assert!(connect(name, "postgres").await.is_err(), "{name} gets into the administrator's database");
+        assert!(connect(name, "postgres").await.is_err(), "{name} can connect to the database `postgres`");
     }
     for name in names.iter().copied() {
         let mut connection = connect(name, "").await.unwrap();
@@ -200,40 +200,39 @@ async fn a_role_of_postgresql_reaches_its_own_schema_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_user_of_redis_reaches_its_own_keys_alone() {
+async fn a_redis_user_can_access_only_its_own_keys() {
     let stack = Stack::start().await;
     let password = |name: &str| {
         fs::read_to_string(stack.copy.path(&format!("deploy/compose/secrets/{name}_redis_password"))).unwrap()
     };
     let address = stack.redis.url().replace("redis://", "");
-    let ask = |name: &str, commands: &[&str]| -> Vec<String> {
+    let send = |name: &str, commands: &[&str]| -> Vec<String> {
         let login = if name.is_empty() { String::new() } else { format!("AUTH {name} {}\r\n", password(name)) };
-        say(&address, &format!("{login}{}\r\n", commands.join("\r\n")))
+        send_lines(&address, &format!("{login}{}\r\n", commands.join("\r\n")))
     };
-    assert_eq!(ask("", &["PING"]), ["+PONG"], "the health check needs no password");
+    assert_eq!(send("", &["PING"]), ["+PONG"], "the health check needs no password");
     for command in ["GET drystone:limit:{sign_in_address:1}", "INFO", "DBSIZE", "CONFIG GET requirepass"] {
-        assert!(ask("", &[command])[0].starts_with("-NOPERM"), "{command}");
+        assert!(send("", &[command])[0].starts_with("-NOPERM"), "{command}");
     }
-    for (name, own, foreign) in [
+    for (name, own, other) in [
         ("auth", "drystone:limit:{sign_in_address:1}", "drystone:limit:{request_address:1}"),
         ("session", "drystone:session:{0}:1", "drystone:limit:{sign_in_address:1}"),
     ] {
-        assert_eq!(ask(name, &[&format!("SET {own} 1")]), ["+OK", "+OK"], "{name}");
-        let foreign = format!("SET {foreign} 1");
-        for command in
-            [foreign.as_str(), "SET elsewhere 1", "FLUSHALL", "KEYS *", "CONFIG GET *", "ACL LIST", "SHUTDOWN"]
+        assert_eq!(send(name, &[&format!("SET {own} 1")]), ["+OK", "+OK"], "{name}");
+        let other = format!("SET {other} 1");
+        for command in [other.as_str(), "SET elsewhere 1", "FLUSHALL", "KEYS *", "CONFIG GET *", "ACL LIST", "SHUTDOWN"]
         {
-            let answers = ask(name, &[command]);
+            let answers = send(name, &[command]);
             assert_eq!(answers[0], "+OK", "{name}");
             assert!(answers[1].starts_with("-NOPERM"), "{name}: {command}: {answers:?}");
         }
     }
-    let wrong = say(&address, "AUTH session wrong\r\n");
+    let wrong = send_lines(&address, "AUTH session wrong\r\n");
     assert!(wrong[0].starts_with("-WRONGPASS"), "{wrong:?}");
 }
 
-/// What a Redis says to these lines, of which each is answered by one.
-fn say(address: &str, lines: &str) -> Vec<String> {
+/// Sends these lines to Redis; the replies, one line each.
+fn send_lines(address: &str, lines: &str) -> Vec<String> {
     use std::io::{BufRead, BufReader, Write};
     let mut stream = std::net::TcpStream::connect(address).unwrap();
     stream.write_all(lines.as_bytes()).unwrap();

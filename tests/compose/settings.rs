@@ -1,4 +1,4 @@
-//! What the containers run and are told, given to the program itself.
+//! Checks commands, environment and configuration of the containers with the program.
 
 use std::process::Command;
 
@@ -10,8 +10,8 @@ use drystone_tests::{
 
 use crate::file::{Compose, Service, path, shared};
 
-/// The program with these arguments, told what the container is told.
-fn told(service: Service, arguments: &[&str]) -> Command {
+/// The program with these arguments and the environment of the container.
+fn container_command(service: Service, arguments: &[&str]) -> Command {
     let mut command = drystone(arguments);
     for (name, value) in service.environment() {
         let mount = service.configs().into_iter().find(|mount| mount.target == value);
@@ -24,23 +24,23 @@ fn told(service: Service, arguments: &[&str]) -> Command {
 }
 
 #[test]
-fn the_program_accepts_every_configuration() {
+fn every_service_configuration_is_valid() {
     let compose = Compose::read();
-    for service in compose.ours() {
-        let ended = run_to_end(&mut told(service, &["config", "check"]));
+    for service in compose.mesh_services() {
+        let ended = run_to_end(&mut container_command(service, &["config", "check"]));
         assert!(ended.status.success(), "{}: {}", service.name, ended.stderr);
-        let wrong = run_to_end(told(service, &["config", "check"]).env("DRYSTONE_REDIS__USER", "x"));
-        assert_eq!(wrong.status.code(), Some(2), "what it does not know, it refuses: {wrong:?}");
+        let wrong = run_to_end(container_command(service, &["config", "check"]).env("DRYSTONE_REDIS__USER", "x"));
+        assert_eq!(wrong.status.code(), Some(2), "an unknown key is refused: {wrong:?}");
     }
 }
 
 #[test]
-fn the_program_accepts_every_command_line() {
+fn every_service_command_line_is_valid() {
     let compose = Compose::read();
-    for service in compose.ours() {
-        let mut command = told(service, &service.list("command"));
+    for service in compose.mesh_services() {
+        let mut command = container_command(service, &service.list("command"));
         let ended = run_to_end(command.env("DRYSTONE_CERTS_DIR", "/nonexistent"));
-        // It was started rightly, and gets as far as its certificate.
+        // The command line is valid: it fails only at the missing certificate.
         let certificate = format!("cannot read the certificate /nonexistent/{}.pem", service.name);
         assert_eq!(ended.status.code(), Some(1), "{ended:?}");
         assert!(ended.stderr.contains(&certificate), "{}: {}", service.name, ended.stderr);
@@ -48,28 +48,28 @@ fn the_program_accepts_every_command_line() {
 }
 
 #[test]
-fn the_program_knows_every_health_check() {
+fn every_health_check_command_is_valid() {
     let compose = Compose::read();
-    for service in compose.ours() {
+    for service in compose.mesh_services() {
         let test = service.value("healthcheck")["test"].clone();
         let words = crate::file::texts(&test);
         let [_, _, arguments @ ..] = words.as_slice() else { panic!("{words:?}") };
-        let [nobody] = free_addresses::<1>().map(|address| address.to_string());
-        let ended = run_to_end(told(service, arguments).env("DRYSTONE_ADMIN__LISTEN", &nobody));
+        let [unused] = free_addresses::<1>().map(|address| address.to_string());
+        let ended = run_to_end(container_command(service, arguments).env("DRYSTONE_ADMIN__LISTEN", &unused));
         assert_eq!(ended.status.code(), Some(1), "{ended:?}");
-        assert!(ended.stderr.contains(&format!("nobody answers at http://{nobody}")), "{}", ended.stderr);
+        assert!(ended.stderr.contains(&format!("nobody answers at http://{unused}")), "{}", ended.stderr);
     }
 }
 
 #[test]
-fn peers_are_services_that_listen_there() {
+fn peers_are_services_with_matching_ports() {
     let compose = Compose::read();
     for name in services() {
         let peer = shared("peers", name);
         let (host, port) = peer.split_once(':').unwrap();
-        assert_eq!(host, name, "a service goes by its name");
+        assert_eq!(host, name, "the host is the service name");
         assert_eq!(shared(name, "listen"), format!("0.0.0.0:{port}"), "{name}");
-        for other in compose.ours() {
+        for other in compose.mesh_services() {
             let shares =
                 other.list("networks").iter().any(|network| compose.service(name).list("networks").contains(network));
             assert!(shares, "{} cannot reach {name}", other.name);
@@ -80,7 +80,7 @@ fn peers_are_services_that_listen_there() {
 }
 
 #[test]
-fn stores_are_services_that_are_reached() {
+fn stores_are_services_on_a_shared_network() {
     let compose = Compose::read();
     let shares = |one: Service, network: &str| one.list("networks").contains(&network);
     for name in services_on_postgres() {
@@ -88,7 +88,7 @@ fn stores_are_services_that_are_reached() {
         assert_eq!(url, format!("postgres://drystone_{name}@postgres/drystone?sslmode=disable"));
         assert!(shares(compose.service(name), "postgres") && shares(compose.service("postgres"), "postgres"), "{name}");
     }
-    for service in compose.ours().into_iter().filter(|service| shares(*service, "redis")) {
+    for service in compose.mesh_services().into_iter().filter(|service| shares(*service, "redis")) {
         let name = service.name;
         assert_eq!(service.environment()["DRYSTONE_REDIS__URL"], format!("redis://{name}@redis:6379"));
         assert!(shares(service, "redis") && shares(compose.service("redis"), "redis"), "{name}");

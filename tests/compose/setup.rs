@@ -1,4 +1,4 @@
-//! What `deploy/compose/setup` makes, in a copy of the repository.
+//! `deploy/compose/setup`, run in a copy of the repository.
 
 use std::{
     collections::BTreeMap,
@@ -12,10 +12,10 @@ use drystone_tests::{Home, binary, parts};
 
 use crate::file::{Compose, path};
 
-/// A copy of what is needed of the repository, in which it was run.
-pub struct Copy(Home);
+/// A copy of the needed files of the repository.
+pub struct RepositoryCopy(Home);
 
-/// Stands for Docker: says whether it runs as root, and runs the program of the image on the directory that is mounted.
+/// A mock of the `docker` command: `info` prints the security options, `run` runs `drystone` on the mounted directory.
 const DOCKER: &str = r#"#!/bin/sh
 if [ "$1" = info ]; then
     cat "$(dirname "$0")/security"
@@ -29,15 +29,15 @@ shift 3
 exec drystone "$1" "$2" "$3" "$4" "$directory"
 "#;
 
-impl Copy {
+impl RepositoryCopy {
     pub fn new() -> Self {
-        let this = Self::beside("[name=seccomp,profile=builtin name=cgroupns]");
+        let this = Self::with_docker("[name=seccomp,profile=builtin name=cgroupns]");
         this.run(&[binary::drystone().to_str().unwrap()]);
         this
     }
 
-    /// One that has not been run, beside a Docker that says this of itself.
-    fn beside(security: &str) -> Self {
+    /// A copy in which setup has not been run, with a mock of Docker that has these security options.
+    fn with_docker(security: &str) -> Self {
         let home = Home::new();
         fs::create_dir_all(home.path().join("deploy/compose")).unwrap();
         fs::create_dir(home.path().join("bin")).unwrap();
@@ -53,7 +53,7 @@ impl Copy {
 
     fn run(&self, arguments: &[&str]) {
         let mut command = Command::new(self.path("deploy/compose/setup"));
-        // Nothing of the tester's own configuration.
+        // The configuration of the user who runs the tests must not apply.
         for (name, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("DRYSTONE_")) {
             command.env_remove(name);
         }
@@ -61,11 +61,11 @@ impl Copy {
         let path = env::join_paths([self.path("bin")].into_iter().chain(env::split_paths(&path))).unwrap();
         let output = command.args(arguments).current_dir("/").env("PATH", path).output().expect("it can be run");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        let said = String::from_utf8(output.stdout).unwrap();
-        assert!(said.ends_with("start with: docker compose up --detach\n"), "{said}");
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(text.ends_with("start with: docker compose up --detach\n"), "{text}");
     }
 
-    /// A file, as it is called from the repository on.
+    /// A file of the copy.
     pub fn path(&self, relative: &str) -> PathBuf {
         self.0.path().join(relative)
     }
@@ -75,7 +75,7 @@ impl Copy {
         entries.map(|entry| (entry.file_name().into_string().unwrap(), fs::read(entry.path()).unwrap())).collect()
     }
 
-    /// The user and the group that containers run as.
+    /// The user and group ids of the containers.
     fn ids(&self) -> [u32; 2] {
         let env = self.env();
         ["MESH_UID=", "MESH_GID="]
@@ -92,8 +92,8 @@ fn mode(path: &Path) -> u32 {
 }
 
 #[test]
-fn it_makes_every_secret_that_is_mounted_for_those_who_are_to_read_it() {
-    let copy = Copy::new();
+fn setup_creates_every_mounted_secret_with_owner_and_mode() {
+    let copy = RepositoryCopy::new();
     let compose = Compose::read();
     let [uid, gid] = copy.ids();
     assert!(uid != 0 && gid != 0, "containers do not run as root");
@@ -109,12 +109,12 @@ fn it_makes_every_secret_that_is_mounted_for_those_who_are_to_read_it() {
         assert_eq!((metadata.uid(), metadata.gid()), (uid, gid), "{name}");
         assert!(metadata.len() > 0, "{name}");
     }
-    assert_eq!(mode(&copy.path("deploy/compose/secrets")), 0o700, "whoever else is on this machine does not get there");
+    assert_eq!(mode(&copy.path("deploy/compose/secrets")), 0o700, "other users of the machine have no access");
 }
 
 #[test]
-fn run_again_it_renews_certificates_and_keeps_passwords() {
-    let copy = Copy::new();
+fn a_second_setup_renews_certificates_and_keeps_passwords() {
+    let copy = RepositoryCopy::new();
     let others = "OTHER=1\n";
     fs::write(copy.path(".env"), format!("{others}{}", copy.env())).unwrap();
     let (before, env) = (copy.secrets(), copy.env());
@@ -133,7 +133,7 @@ fn run_again_it_renews_certificates_and_keeps_passwords() {
 
 #[test]
 fn passwords_are_long_and_all_different() {
-    let secrets = Copy::new().secrets();
+    let secrets = RepositoryCopy::new().secrets();
     let mut passwords: Vec<&Vec<u8>> =
         secrets.iter().filter(|(name, _)| name.ends_with("_password")).map(|(_, password)| password).collect();
     assert!(passwords.len() >= 6 && passwords.iter().all(|password| password.len() == 64), "{}", passwords.len());
@@ -142,14 +142,14 @@ fn passwords_are_long_and_all_different() {
     passwords.dedup();
     assert_eq!(passwords.len(), count);
     let users = String::from_utf8(secrets["redis_users"].clone()).unwrap();
-    let is_told = |password: &&Vec<u8>| users.contains(std::str::from_utf8(password).unwrap());
-    assert!(!passwords.iter().any(is_told), "Redis is given hashes");
+    let is_in_file = |password: &&Vec<u8>| users.contains(std::str::from_utf8(password).unwrap());
+    assert!(!passwords.iter().any(is_in_file), "Redis gets only hashes");
 }
 
 #[test]
-fn where_nothing_is_installed_it_takes_the_program_out_of_the_image() {
+fn without_a_program_setup_runs_the_image() {
     for (security, is_rootless) in [("[name=cgroupns]", false), ("[name=rootless name=cgroupns]", true)] {
-        let copy = Copy::beside(security);
+        let copy = RepositoryCopy::with_docker(security);
         copy.run(&[]);
         let ids = copy.ids();
         assert_eq!(ids == [0, 0], is_rootless, "{security}");
@@ -157,9 +157,9 @@ fn where_nothing_is_installed_it_takes_the_program_out_of_the_image() {
         assert_eq!(
             users,
             format!("{}:{}\n", ids[0], ids[1]).repeat(parts().len() + 1),
-            "whoever is to read the keys makes them"
+            "the keys are created by the user who reads them"
         );
-        let by_hand = Copy::new().secrets();
-        assert_eq!(copy.secrets().keys().collect::<Vec<_>>(), by_hand.keys().collect::<Vec<_>>());
+        let with_program = RepositoryCopy::new().secrets();
+        assert_eq!(copy.secrets().keys().collect::<Vec<_>>(), with_program.keys().collect::<Vec<_>>());
     }
 }

@@ -1,5 +1,5 @@
-//! What clients were promised: the contracts of `proto/baseline.binpb`, which those of today must not break without an entry in
-//! docs/breaking-changes.md. buf compares messages and RPCs; what it does not read, the options of an RPC, is compared here.
+//! Compatibility of the contracts with `proto/baseline.binpb`. A breaking change needs an entry in
+//! docs/breaking-changes.md. buf compares messages and RPCs; the options of RPCs, which buf ignores, are compared here.
 
 use std::{fs, sync::Arc, time::Duration};
 
@@ -14,26 +14,26 @@ use drystone_tests::{
 use prost::Message;
 use prost_types::{FileDescriptorProto, FileDescriptorSet};
 
-type BreakMessages = fn(&mut FileDescriptorSet);
-type BreakRule = fn(&mut Method);
+type ChangeMessages = fn(&mut FileDescriptorSet);
+type ChangeMethod = fn(&mut Method);
 
 fn baseline() -> Vec<Arc<Method>> {
     let bytes = fs::read(repository().join("proto/baseline.binpb")).unwrap();
     Contract::decode(EncodedContract::platform("baseline", bytes.leak())).unwrap().methods().to_vec()
 }
 
-/// What `make lint` says of these contracts: its output, or its complaint.
+/// Runs the check of `make lint` on these contracts; its output if it fails.
 fn check(contracts: &[u8]) -> Result<(), String> {
     let home = Home::new();
     let file = home.path().join("contracts.binpb");
     fs::write(&file, contracts).unwrap();
     let output = readme::run(&format!("scripts/proto-baseline check {}", file.display()), &repository());
-    let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
-    if output.status.success() { Ok(()) } else { Err(said) }
+    let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+    if output.status.success() { Ok(()) } else { Err(text) }
 }
 
 #[test]
-fn the_exported_contracts_break_no_client_of_the_baseline() {
+fn the_exported_contracts_are_compatible_with_the_baseline() {
     let home = Home::new();
     let file = home.path().join("drystone.binpb");
     let ended = run_to_end(drystone(&["contract", "export", "--output"]).arg(&file));
@@ -42,12 +42,12 @@ fn the_exported_contracts_break_no_client_of_the_baseline() {
 }
 
 #[test]
-fn a_breaking_change_is_refused_and_named() {
-    let breaks: [(BreakMessages, &str); 4] = [
+fn a_breaking_change_is_detected_and_named() {
+    let changes: [(ChangeMessages, &str); 4] = [
         (|set| message(set, "User").field.retain(|field| field.name() != "display_name"), "\"display_name\""),
         (|set| message(set, "User").field[2].json_name = Some("title".to_owned()), "option \"json_name\""),
         (|set| service(set, "UserService").method.retain(|rpc| rpc.name() != "GetMe"), "\"GetMe\""),
-        // To another file of the same package.
+        // A message moves to another file of the same package.
         (
             |set| {
                 let moved = message(set, "GetMeRequest").clone();
@@ -72,11 +72,11 @@ fn a_breaking_change_is_refused_and_named() {
             "message \"GetMeRequest\" was deleted from file",
         ),
     ];
-    for (change, expected) in breaks {
+    for (change, expected) in changes {
         let mut set = FileDescriptorSet::decode(&*contracts().descriptor_set().unwrap()).unwrap();
         change(&mut set);
-        let said = check(&set.encode_to_vec()).expect_err(expected);
-        assert!(said.contains(expected) && said.contains("write an entry into docs/breaking-changes.md"), "{said}");
+        let text = check(&set.encode_to_vec()).expect_err(expected);
+        assert!(text.contains(expected) && text.contains("write an entry into docs/breaking-changes.md"), "{text}");
     }
 }
 
@@ -88,15 +88,15 @@ fn service<'s>(set: &'s mut FileDescriptorSet, name: &str) -> &'s mut prost_type
     set.file.iter_mut().flat_map(|file| &mut file.service).find(|service| service.name() == name).unwrap()
 }
 
-/// What a client of `old` may do and a client of `new` may not.
-fn broken(old: &[Arc<Method>], new: &[Arc<Method>]) -> Vec<String> {
-    let mut broken = Vec::new();
+/// The changes from `old` to `new` that break clients.
+fn breaking_changes(old: &[Arc<Method>], new: &[Arc<Method>]) -> Vec<String> {
+    let mut changes = Vec::new();
     for old in old {
         let Some(new) = new.iter().find(|new| new.path == old.path) else {
-            broken.push(format!("{} is gone", old.path));
+            changes.push(format!("{} was removed", old.path));
             continue;
         };
-        let mut say = |what: String| broken.push(format!("{}: {what}", old.path));
+        let mut report = |text: String| changes.push(format!("{}: {text}", old.path));
         for binding in &old.rest {
             let body = |body: &BodyMapping| match body {
                 BodyMapping::Nothing => String::new(),
@@ -107,60 +107,64 @@ fn broken(old: &[Arc<Method>], new: &[Arc<Method>]) -> Vec<String> {
                 other.to_string() == binding.to_string() && body(&other.body) == body(&binding.body)
             };
             if !new.rest.iter().any(|other| is_same(&other)) {
-                say(format!("the REST path `{binding}` is gone, or takes another body"));
+                report(format!("the REST path `{binding}` was removed, or has another body"));
             }
         }
         for caller in old.callers.iter().filter(|caller| !new.callers.contains(caller)) {
-            say(format!("`{caller}` may no longer call"));
+            report(format!("`{caller}` may no longer call"));
         }
         if old.subject == Subject::None && new.subject == Subject::User {
-            say("needs a user".to_owned());
+            report("needs a user".to_owned());
         }
         if new.permission.is_some() && new.permission != old.permission {
-            say("needs another permission".to_owned());
+            report("needs another permission".to_owned());
         }
         if new.max_auth_age.is_some_and(|new| old.max_auth_age.is_none_or(|old| new < old)) {
-            say("needs a more recent sign-in".to_owned());
+            report("needs a more recent sign-in".to_owned());
         }
         if old.idempotency != Idempotency::Unknown && new.idempotency == Idempotency::Unknown {
-            say("may no longer be sent again".to_owned());
+            report("may no longer be retried".to_owned());
         }
     }
-    broken
+    changes
 }
 
 #[test]
-fn what_buf_does_not_read_is_kept_too() {
-    assert_eq!(broken(&baseline(), methods()), Vec::<String>::new(), "see docs/contracts.md, `Breaking changes`");
+fn rpc_options_are_compatible_with_the_baseline() {
+    assert_eq!(
+        breaking_changes(&baseline(), methods()),
+        Vec::<String>::new(),
+        "see docs/contracts.md, `Breaking changes`"
+    );
 }
 
 #[test]
-fn each_tighter_option_counts_as_a_breaking_change() {
+fn each_stricter_rpc_option_is_a_breaking_change() {
     let old = baseline();
     let find = |name: &str| old.iter().position(|method| method.path.ends_with(name)).unwrap();
     let (list, me, jwks) = (find("/ListUsers"), find("/GetMe"), find("/GetJwks"));
-    let breaks: [(usize, BreakRule, &str); 7] = [
-        (me, |method| method.rest.clear(), "the REST path `GET /v1/users/me` is gone"),
-        (me, |method| method.rest[0].body = BodyMapping::Whole, "takes another body"),
+    let changes: [(usize, ChangeMethod, &str); 7] = [
+        (me, |method| method.rest.clear(), "the REST path `GET /v1/users/me` was removed"),
+        (me, |method| method.rest[0].body = BodyMapping::Whole, "has another body"),
         (me, |method| method.callers.retain(|caller| caller != "operator"), "`operator` may no longer call"),
         (jwks, |method| method.subject = Subject::User, "needs a user"),
         (list, |method| method.permission = Some("users:list".to_owned()), "needs another permission"),
         (me, |method| method.max_auth_age = Some(Duration::from_mins(5)), "needs a more recent sign-in"),
-        (me, |method| method.idempotency = Idempotency::Unknown, "may no longer be sent again"),
+        (me, |method| method.idempotency = Idempotency::Unknown, "may no longer be retried"),
     ];
-    for (index, change, expected) in breaks {
+    for (index, change, expected) in changes {
         let mut new = old.clone();
         change(Arc::make_mut(&mut new[index]));
-        let found = broken(&old, &new);
+        let found = breaking_changes(&old, &new);
         assert!(matches!(&found[..], [only] if only.contains(expected)), "{expected}: {found:?}");
     }
     let mut new = old.clone();
     new.remove(me);
-    assert_eq!(broken(&old, &new), ["/drystone.user.v1.UserService/GetMe is gone"]);
-    // What is new or looser breaks nobody.
+    assert_eq!(breaking_changes(&old, &new), ["/drystone.user.v1.UserService/GetMe was removed"]);
+    // Additions and less strict options are compatible.
     let mut new = old.clone();
     let method = Arc::make_mut(&mut new[list]);
     (method.permission, method.callers) = (None, [method.callers.clone(), vec!["any".to_owned()]].concat());
-    assert_eq!(broken(&old, &new), Vec::<String>::new());
-    assert_eq!(broken(&old[1..], &old), Vec::<String>::new());
+    assert_eq!(breaking_changes(&old, &new), Vec::<String>::new());
+    assert_eq!(breaking_changes(&old[1..], &old), Vec::<String>::new());
 }

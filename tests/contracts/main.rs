@@ -1,4 +1,4 @@
-//! The contracts as clients read them: compared with the baseline, and by reflection.
+//! Compatibility of the contracts with the baseline, and reflection.
 
 mod baseline;
 mod reflection;

@@ -1,4 +1,4 @@
-//! Reflection: what a server says of itself is the contract, custom options and all.
+//! gRPC reflection returns the contracts with their custom options.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,7 +9,7 @@ use prost_reflect::{DescriptorPool, DynamicMessage, MethodDescriptor, Value};
 use prost_types::FileDescriptorProto;
 use tonic::transport::Channel;
 
-/// The two versions of the protocol are the same but for their package.
+/// The two versions of the protocol differ only in their package.
 macro_rules! reflection {
     ($version:ident) => {
         mod $version {
@@ -19,7 +19,7 @@ macro_rules! reflection {
                 server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
             };
 
-            async fn ask(channel: Channel, request: MessageRequest) -> MessageResponse {
+            async fn send_request(channel: Channel, request: MessageRequest) -> MessageResponse {
                 let request = ServerReflectionRequest { host: String::new(), message_request: Some(request) };
                 let requests = tokio_stream::iter([request]);
                 let answers = ServerReflectionClient::new(channel).server_reflection_info(requests).await;
@@ -28,7 +28,7 @@ macro_rules! reflection {
             }
 
             pub(super) async fn services(channel: Channel) -> Vec<String> {
-                match ask(channel, MessageRequest::ListServices(String::new())).await {
+                match send_request(channel, MessageRequest::ListServices(String::new())).await {
                     MessageResponse::ListServicesResponse(list) => {
                         list.service.into_iter().map(|one| one.name).collect()
                     }
@@ -37,11 +37,11 @@ macro_rules! reflection {
             }
 
             pub(super) async fn file_of(channel: Channel, symbol: &str) -> Vec<Vec<u8>> {
-                files(ask(channel, MessageRequest::FileContainingSymbol(symbol.to_owned())).await)
+                files(send_request(channel, MessageRequest::FileContainingSymbol(symbol.to_owned())).await)
             }
 
             pub(super) async fn file(channel: Channel, name: &str) -> Vec<Vec<u8>> {
-                files(ask(channel, MessageRequest::FileByFilename(name.to_owned())).await)
+                files(send_request(channel, MessageRequest::FileByFilename(name.to_owned())).await)
             }
 
             fn files(answer: MessageResponse) -> Vec<Vec<u8>> {
@@ -85,15 +85,15 @@ impl Version {
         }
     }
 
-    /// The file of a symbol and all that it needs, as a client gathers them: one question a file.
+    /// The file of a symbol with all its dependencies, one request each.
     async fn pool(self, channel: Channel, symbol: &str) -> DescriptorPool {
-        let (mut files, mut asked) = (BTreeMap::new(), BTreeSet::new());
+        let (mut files, mut requested) = (BTreeMap::new(), BTreeSet::new());
         let mut found = self.file_of(channel.clone(), symbol).await;
         while let Some(bytes) = found.pop() {
             let file = FileDescriptorProto::decode(&bytes[..]).unwrap();
             files.insert(file.name().to_owned(), bytes);
             for name in file.dependency {
-                if asked.insert(name.clone()) {
+                if requested.insert(name.clone()) {
                     found.extend(self.file(channel.clone(), &name).await);
                 }
             }
@@ -102,7 +102,7 @@ impl Version {
     }
 }
 
-/// A `FileDescriptorSet` of these files, each byte for byte: decoded as plain descriptors they would lose their options.
+/// A `FileDescriptorSet` of these encoded files. Decoding them with prost would drop the custom options.
 fn file_set<'a>(files: impl Iterator<Item = &'a Vec<u8>>) -> Vec<u8> {
     let mut set = Vec::new();
     for file in files {
@@ -112,7 +112,7 @@ fn file_set<'a>(files: impl Iterator<Item = &'a Vec<u8>>) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn each_service_lists_what_it_offers() {
+async fn reflection_lists_every_service() {
     let mesh = Mesh::shared();
     for version in [Version::V1, Version::V1Alpha] {
         for service in services() {
@@ -129,7 +129,7 @@ async fn each_service_lists_what_it_offers() {
 }
 
 #[tokio::test]
-async fn both_versions_tell_the_rule_of_every_rpc() {
+async fn both_reflection_versions_return_the_rule_of_every_rpc() {
     let mesh = Mesh::shared();
     for version in [Version::V1, Version::V1Alpha] {
         let mut seen = 0;
@@ -152,7 +152,7 @@ fn assert_rule(pool: &DescriptorPool, rpc: &MethodDescriptor, method: &Method) {
     let options = rpc.options();
     let extension = pool.get_extension_by_name("drystone.access.v1.rule").unwrap();
     assert_eq!(extension.number(), 50701);
-    assert!(options.has_extension(&extension), "{} has lost its rule", method.path);
+    assert!(options.has_extension(&extension), "{} has no rule", method.path);
     let rule = options.get_extension(&extension);
     let rule: &DynamicMessage = rule.as_message().unwrap();
     let callers = rule.get_field_by_name("callers").unwrap();
@@ -165,7 +165,7 @@ fn assert_rule(pool: &DescriptorPool, rpc: &MethodDescriptor, method: &Method) {
 }
 
 #[tokio::test]
-async fn validation_and_rest_paths_are_told_as_well() {
+async fn reflection_returns_validation_rules_and_rest_bindings() {
     let mesh = Mesh::shared();
     let pool = Version::V1.pool(mesh.channel("auth", "operator"), "drystone.auth.v1.AuthService").await;
     let http = pool.get_extension_by_name("google.api.http").unwrap();

@@ -1,11 +1,11 @@
-//! Ways in which an access token can be wrong, each of which must be refused.
+//! Invalid access tokens, each of which must be refused.
 //!
-//! The table is made from a good token, so that each entry differs from it in one thing, and every entry whose
-//! signature is not itself the fault is signed with the right key. The groups say which check has to catch an entry.
+//! Each token is derived from a valid one and differs from it in one property. Unless the signature is the fault, it is
+//! signed with the valid key. The groups correspond to the check that must refuse the token.
 //!
-//! All of them can be sent in an HTTP header as they are.
+//! Every token is a valid HTTP header value.
 
-#![allow(clippy::expect_used, reason = "a test whose tokens cannot be made has nothing to prove")]
+#![allow(clippy::expect_used, reason = "test code fails by panicking")]
 
 mod claims;
 mod forge;
@@ -20,35 +20,35 @@ pub use signatures::bad_signatures;
 
 use serde_json::{Map, Value};
 
-/// What a good token is made of.
+/// The parts of a valid token.
 #[derive(Debug, Clone)]
 pub struct GoodToken {
     /// The signing key: P-256, PKCS#8.
     pub key: Vec<u8>,
-    /// The key's name.
+    /// The key id.
     pub kid: String,
-    /// Claims that are accepted now, those of `drystone_mesh::token::Claims`.
+    /// Claims that are valid now, as in `drystone_mesh::token::Claims`.
     pub claims: Map<String, Value>,
 }
 
 /// A token that must be refused.
 #[derive(Debug, Clone)]
 pub struct BadToken {
-    /// What is wrong with it.
+    /// The fault.
     pub name: String,
     /// The token.
     pub token: String,
 }
 
 impl GoodToken {
-    /// The good token itself: it must be accepted, or the bad ones prove nothing.
+    /// The valid token. Tests must check that it is accepted.
     #[must_use]
     pub fn token(&self) -> String {
         self.sign(&self.header(), self.claims_text())
     }
 }
 
-/// Every way there is.
+/// All invalid tokens.
 #[must_use]
 pub fn bad_tokens(good: &GoodToken) -> Vec<BadToken> {
     [bad_shapes(good), bad_headers(good), bad_signatures(good), bad_claims(good)].concat()

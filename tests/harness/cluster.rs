@@ -1,4 +1,4 @@
-//! A mesh whose services run apart, each instance a process of its own with a certificate of its own, and come and go.
+//! A mesh in which each service instance is a process with its own certificate, and can be stopped and started.
 
 use std::{
     collections::BTreeMap,
@@ -10,179 +10,179 @@ use serde_json::Value;
 use tonic::transport::Channel;
 
 use crate::{
-    Front, Home, Mesh, Metrics, Rest, Setup, Starting,
+    Edges, Home, Mesh, Metrics, Rest, Setup, Starting,
     certs::{Certificates, Credentials},
     grpc, parts,
     ports::some_free_addresses,
     process, wait,
 };
 
-/// The issuer, which must be the same for all.
+/// The token issuer of all instances.
 const ISSUER: &str = "https://id.example.com";
 
-/// A part and which of its instances, from 0 on.
-type Instance = (&'static str, usize);
+/// A service or the edge, and the number of the instance, from 0.
+type InstanceKey = (&'static str, usize);
 
-/// A mesh in many processes, which end when it is dropped.
+/// A mesh in many processes, which are killed when it is dropped.
 #[derive(Debug)]
 pub struct Cluster {
     instances: usize,
     settings: Vec<(String, String)>,
     addresses: BTreeMap<&'static str, Vec<SocketAddr>>,
-    /// A set for each instance number.
+    /// One set for each instance number.
     certificates: Vec<Certificates>,
-    running: Mutex<BTreeMap<Instance, Mesh>>,
-    /// What those left that do not run.
-    homes: Mutex<BTreeMap<Instance, Home>>,
+    running: Mutex<BTreeMap<InstanceKey, Mesh>>,
+    /// The directories of stopped instances.
+    homes: Mutex<BTreeMap<InstanceKey, Home>>,
     _home: Home,
 }
 
 impl Cluster {
-    /// One of each, on embedded stores.
-    pub async fn apart() -> Self {
+    /// One instance of each service, on embedded stores.
+    pub async fn single_instances() -> Self {
         Self::start(1, &[]).await
     }
 
-    /// So many of each, with these configuration values, and waits until all is well. Where there are several, databases
-    /// and sessions have to be on servers.
+    /// Starts this many instances of each service with these configuration values, and waits until all are healthy. With
+    /// more than one instance, the stores have to be PostgreSQL and Redis.
     pub async fn start(instances: usize, settings: &[(&str, &str)]) -> Self {
         let home = Home::new();
         let first = Certificates::make_in(&home.path().join("certs-0"));
-        let more = (1..instances).map(|number| first.make_more_in(&home.path().join(format!("certs-{number}"))));
-        let certificates: Vec<_> = more.collect();
-        let certificates: Vec<_> = [first].into_iter().chain(certificates).collect();
-        // Each has to know where the others will be.
+        let others = (1..instances).map(|number| first.make_more_in(&home.path().join(format!("certs-{number}"))));
+        let others: Vec<_> = others.collect();
+        let certificates: Vec<_> = [first].into_iter().chain(others).collect();
+        // Every instance is configured with the addresses of all others.
         let mut free = some_free_addresses(parts().len() * instances).into_iter();
         let addresses = parts().into_iter().map(|part| (part, free.by_ref().take(instances).collect())).collect();
         let settings = settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
         let (running, homes) = (Mutex::default(), Mutex::default());
         let this = Self { instances, settings, addresses, certificates, running, homes, _home: home };
-        this.complete().await;
+        this.start_missing().await;
         this
     }
 
-    /// Starts whatever does not run, and waits until all is well.
-    pub async fn complete(&self) {
-        let missing: Vec<Instance> = {
+    /// Starts all instances that do not run, and waits until all are healthy.
+    pub async fn start_missing(&self) {
+        let missing: Vec<InstanceKey> = {
             let running = self.running();
             self.all().filter(|instance| !running.contains_key(instance)).collect()
         };
-        // Some wait for others, so that all have to begin before any need be ready.
-        let starting: Vec<_> = missing.into_iter().map(|instance| (instance, self.begin(instance))).collect();
+        // Some instances become ready only after others have started.
+        let starting: Vec<_> = missing.into_iter().map(|instance| (instance, self.spawn(instance))).collect();
         let started: Vec<_> = starting.into_iter().map(|(instance, starting)| (instance, starting.ready())).collect();
         self.running().extend(started);
-        self.until_well().await;
+        self.wait_until_healthy().await;
     }
 
-    /// Starts an instance that does not run, and waits until it says that it is ready.
+    /// Starts an instance and waits until it is ready.
     ///
     /// # Panics
-    /// If it runs, or does not become ready.
+    /// If it is running, or does not become ready.
     pub fn start_one(&self, part: &'static str, number: usize) {
-        assert!(!self.running().contains_key(&(part, number)), "{part} {number} runs already");
-        let mesh = self.begin((part, number)).ready();
+        assert!(!self.running().contains_key(&(part, number)), "{part} {number} is already running");
+        let mesh = self.spawn((part, number)).ready();
         self.running().insert((part, number), mesh);
     }
 
-    /// Stops an instance as an operator does, and waits until it is gone.
+    /// Stops an instance gracefully and waits until its process has exited.
     ///
     /// # Panics
-    /// If it does not run, or does not end in order.
+    /// If it is not running, or does not exit with success.
     pub fn stop_one(&self, part: &'static str, number: usize) {
         let home = self.take(part, number).stop();
         self.homes().insert((part, number), home);
     }
 
-    /// Ends an instance as a power cut does.
+    /// Kills an instance (SIGKILL).
     ///
     /// # Panics
-    /// If it does not run.
+    /// If it is not running.
     pub fn kill_one(&self, part: &'static str, number: usize) {
         let home = self.take(part, number).kill();
         self.homes().insert((part, number), home);
     }
 
-    /// Lets an instance stand still: connections to it stay, and nothing comes of them.
+    /// Pauses an instance (SIGSTOP): its connections stay open and are not served.
     pub fn pause_one(&self, part: &'static str, number: usize) {
         process::send("STOP", self.running()[&(part, number)].id());
     }
 
-    /// Lets it go on.
+    /// Resumes a paused instance.
     pub fn resume_one(&self, part: &'static str, number: usize) {
         process::send("CONT", self.running()[&(part, number)].id());
     }
 
-    /// One more process of a part, which the others do not know of. Configuration values can be added to it.
+    /// An additional instance that is in no other instance's configuration.
     #[must_use]
-    pub fn one_more(&self, part: &'static str) -> Setup {
+    pub fn extra_instance(&self, part: &'static str) -> Setup {
         self.setup((part, 0), Home::new()).set(&format!("{part}.listen"), "127.0.0.1:0")
     }
 
     /// The process id of an instance.
     ///
     /// # Panics
-    /// If it does not run.
+    /// If it is not running.
     #[must_use]
-    pub fn id(&self, part: &'static str, number: usize) -> u32 {
+    pub fn process_id(&self, part: &'static str, number: usize) -> u32 {
         self.running()[&(part, number)].id()
     }
 
-    /// How many there are of each.
+    /// Instances of each service.
     #[must_use]
     pub fn instances(&self) -> usize {
         self.instances
     }
 
-    /// Where an instance is.
+    /// The address of an instance.
     #[must_use]
     pub fn address(&self, part: &str, number: usize) -> SocketAddr {
         self.addresses[part][number]
     }
 
-    /// The REST API, at one of the edges.
+    /// The REST API of one edge.
     #[must_use]
     pub fn rest(&self, number: usize) -> Rest {
         Rest::at(self.address("edge", number))
     }
 
-    /// The REST API, at all of the edges.
+    /// The REST API, balanced over all edges.
     #[must_use]
-    pub fn front(&self) -> Front {
-        Front::new((0..self.instances).map(|number| self.rest(number)))
+    pub fn edges(&self) -> Edges {
+        Edges::new((0..self.instances).map(|number| self.rest(number)))
     }
 
-    /// A channel to an instance, as the workload of this name.
+    /// A channel to an instance, with the certificate of this workload.
     #[must_use]
     pub fn channel(&self, service: &str, number: usize, workload: &str) -> Channel {
         let certificates = &self.certificates[0];
         grpc::channel(self.address(service, number), service, certificates, Some(certificates.of(workload)))
     }
 
-    /// What an instance shows to prove itself.
+    /// The certificate and key of an instance.
     #[must_use]
     pub fn credentials(&self, part: &str, number: usize) -> Credentials {
         self.certificates[number].of(part)
     }
 
-    /// The certificates of the tests, and of the first of each.
+    /// The certificates of the test clients and of the first instances.
     #[must_use]
     pub fn certificates(&self) -> &Certificates {
         &self.certificates[0]
     }
 
-    /// What an instance says of its health.
+    /// The detailed health report of an instance.
     pub async fn health(&self, part: &'static str, number: usize) -> Value {
         self.admin(part, number).get("/health/detailed").send().await.expect(200).json()
     }
 
-    /// What an instance counts, as it stands now.
+    /// The current metrics of an instance.
     pub async fn metrics(&self, part: &'static str, number: usize) -> Metrics {
         Metrics::parse(&self.admin(part, number).get("/metrics").send().await.expect(200).text())
     }
 
-    /// How many calls an instance has answered since it was started: an edge over REST, a service by gRPC, questions for
-    /// its health and what everybody listens to left out.
-    pub async fn served(&self, part: &'static str, number: usize) -> f64 {
+    /// How many calls an instance has served since its start: REST for the edge, gRPC for a service, without health checks,
+    /// key fetches and revocation streams.
+    pub async fn served_calls(&self, part: &'static str, number: usize) -> f64 {
         let metrics = self.metrics(part, number).await;
         if part == "edge" {
             return metrics.sum("drystone_edge_requests_total", &[]);
@@ -192,24 +192,24 @@ impl Cluster {
         all - background.map(|method| metrics.sum("drystone_calls_total", &[("method", method)])).iter().sum::<f64>()
     }
 
-    /// All that an instance has logged.
+    /// The log of an instance.
     #[must_use]
     pub fn log(&self, part: &'static str, number: usize) -> String {
         self.running()[&(part, number)].log()
     }
 
-    /// Waits until every instance that runs says that all is well.
-    pub async fn until_well(&self) {
-        let running: Vec<Instance> = self.running().keys().copied().collect();
+    /// Waits until every running instance reports the status `ok`.
+    pub async fn wait_until_healthy(&self) {
+        let running: Vec<InstanceKey> = self.running().keys().copied().collect();
         for (part, number) in running {
-            wait::until(&format!("{part} {number} is well"), async || {
+            wait::until(&format!("{part} {number} is healthy"), async || {
                 (self.health(part, number).await["status"] == "ok").then_some(())
             })
             .await;
         }
     }
 
-    fn all(&self) -> impl Iterator<Item = Instance> {
+    fn all(&self) -> impl Iterator<Item = InstanceKey> {
         parts().into_iter().flat_map(|part| (0..self.instances).map(move |number| (part, number)))
     }
 
@@ -217,36 +217,36 @@ impl Cluster {
         Rest::at(self.running()[&(part, number)].admin_address())
     }
 
-    fn begin(&self, instance: Instance) -> Starting {
+    fn spawn(&self, instance: InstanceKey) -> Starting {
         let home = self.homes().remove(&instance).unwrap_or_default();
         let (part, number) = instance;
         self.setup(instance, home).set(&format!("{part}.listen"), &self.address(part, number).to_string()).begin()
     }
 
-    fn setup(&self, (part, number): Instance, home: Home) -> Setup {
+    fn setup(&self, (part, number): InstanceKey, home: Home) -> Setup {
         let setup = Mesh::setup().home(home).serve(&[part], &self.certificates[number]).set("issuer", ISSUER);
         let setup = crate::services()
             .into_iter()
-            .fold(setup, |setup, other| setup.set(&format!("peers.{other}"), &listed(&self.addresses[other])));
+            .fold(setup, |setup, other| setup.set(&format!("peers.{other}"), &peer_list(&self.addresses[other])));
         self.settings.iter().fold(setup, |setup, (key, value)| setup.set(key, value))
     }
 
     fn take(&self, part: &'static str, number: usize) -> Mesh {
-        self.running().remove(&(part, number)).unwrap_or_else(|| panic!("{part} {number} does not run"))
+        self.running().remove(&(part, number)).unwrap_or_else(|| panic!("{part} {number} is not running"))
     }
 
-    fn running(&self) -> MutexGuard<'_, BTreeMap<Instance, Mesh>> {
+    fn running(&self) -> MutexGuard<'_, BTreeMap<InstanceKey, Mesh>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn homes(&self) -> MutexGuard<'_, BTreeMap<Instance, Home>> {
+    fn homes(&self) -> MutexGuard<'_, BTreeMap<InstanceKey, Home>> {
         self.homes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Addresses as `[peers]` takes them.
+/// Addresses as a value of `[peers]`.
 #[must_use]
-pub fn listed(addresses: &[SocketAddr]) -> String {
+pub fn peer_list(addresses: &[SocketAddr]) -> String {
     match addresses {
         [one] => one.to_string(),
         several => {

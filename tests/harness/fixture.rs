@@ -1,4 +1,4 @@
-//! A contract for tests of the edge, which uses every part of `google.api.http` that the edge serves.
+//! A contract for tests of the edge that uses every feature of `google.api.http` that the edge supports.
 
 use std::{process::Command, sync::LazyLock};
 
@@ -17,7 +17,7 @@ pub fn descriptor_set() -> &'static [u8] {
     &DESCRIPTOR_SET
 }
 
-/// A message of the fixture.
+/// The descriptor of a message of the fixture.
 pub fn message(name: &str) -> MessageDescriptor {
     POOL.get_message_by_name(&format!("{PACKAGE}.{name}")).unwrap()
 }
@@ -25,17 +25,17 @@ pub fn message(name: &str) -> MessageDescriptor {
 /// Compiles a contract.
 ///
 /// # Errors
-/// What protoc says.
-pub fn compile(proto: &str) -> Result<Vec<u8>, String> {
+/// The output of protoc.
+pub fn compile(source: &str) -> Result<Vec<u8>, String> {
     let scratch = tempfile::tempdir().unwrap();
-    let (source, output) = (scratch.path().join("fixture.proto"), scratch.path().join("fixture.binpb"));
-    std::fs::write(&source, proto).unwrap();
-    let ours = crate::binary::repository().join("proto");
+    let (file, output) = (scratch.path().join("fixture.proto"), scratch.path().join("fixture.binpb"));
+    std::fs::write(&file, source).unwrap();
+    let proto = crate::binary::repository().join("proto");
     let protoc = Command::new(protoc_bin_vendored::protoc_bin_path().unwrap())
         .arg("--include_imports")
         .arg(format!("--descriptor_set_out={}", output.display()))
         .arg(format!("--proto_path={}", scratch.path().display()))
-        .arg(format!("--proto_path={}", ours.display()))
+        .arg(format!("--proto_path={}", proto.display()))
         .arg(format!("--proto_path={}", protoc_bin_vendored::include_path().unwrap().display()))
         .arg("fixture.proto")
         .output()

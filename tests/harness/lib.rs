@@ -1,31 +1,31 @@
-//! What the tests in this directory share, beside what `drystone-testing` has for everybody: bad tokens, meshes of many
+//! Test support for the black-box tests in this directory, on top of `drystone-testing`: bad tokens, meshes of many
 //! processes, and load.
 //!
-//! A [`Cluster`] is a mesh in many processes, [`Production`] one with two instances of each on PostgreSQL and Redis, and a
-//! [`load::Load`] is people who use it, and remember what they were told.
+//! [`Cluster`] is a mesh with one process per service instance, [`Production`] one with two instances of each service on
+//! PostgreSQL and Redis, and [`load::Load`] runs virtual users against it.
 //!
-//! To write a test: put it into the file of its topic, make users of your own, wait with [`wait::until`] for what is to
-//! become so, and name the test for what it proves. A new file needs a `[[test]]` entry in `Cargo.toml`.
+//! To add a test: put it into the file of its topic, create its own users, wait for conditions with [`wait::until`], and
+//! name it for what it proves. A new binary needs a `[[test]]` entry in `Cargo.toml`.
 
 pub mod bad_tokens;
 pub mod cluster;
+mod edges;
 pub mod fixture;
-mod front;
-pub mod impostor;
 pub mod load;
+pub mod mock_service;
 mod production;
 pub mod readme;
 
 pub use drystone_testing::*;
 
-/// The services of Drystone that have a database of their own.
+/// The services of Drystone that have a database.
 #[must_use]
 pub fn services_with_database() -> Vec<&'static str> {
     let services = binary::repository().join("services");
     crate::services().into_iter().filter(|name| services.join(name).join("migrations").is_dir()).collect()
 }
 
-/// Those of them that keep something in it while sessions are in Redis.
+/// The services that use PostgreSQL while sessions are in Redis.
 #[must_use]
 pub fn services_on_postgres() -> Vec<&'static str> {
     services_with_database().into_iter().filter(|name| *name != "session").collect()
@@ -33,6 +33,6 @@ pub fn services_on_postgres() -> Vec<&'static str> {
 
 pub use self::{
     cluster::Cluster,
-    front::Front,
-    production::{Exclusive, Production},
+    edges::Edges,
+    production::{Production, ProductionGuard},
 };

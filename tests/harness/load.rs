@@ -1,7 +1,7 @@
-//! A steady load: people who do what people do, again and again, and remember what they were told.
+//! A steady load of virtual users, who record every call and what the mesh has acknowledged.
 //!
-//! Whatever was acknowledged has to be there afterwards ([`Outcome::assert_kept`]), and whatever was refused has to have
-//! been refused in order ([`Outcome::assert_refused_in_order`]).
+//! Afterwards every acknowledged write must be there ([`LoadReport::assert_no_lost_writes`]), and every failed call must
+//! have been answered with an error that says when to retry ([`LoadReport::assert_failures_are_retryable`]).
 
 use std::{
     collections::BTreeMap,
@@ -14,175 +14,175 @@ use std::{
 
 use tokio::task::JoinHandle;
 
-use self::person::Person;
-use crate::{Answer, Call, Front, wait};
+use self::virtual_user::VirtualUser;
+use crate::{Answer, Call, Edges, wait};
 
-mod person;
+mod virtual_user;
 
-/// How long somebody thinks between two calls: the load leaves room for what is under test.
-const THINKING: Duration = Duration::from_millis(10);
-/// How long somebody waits who was refused. What the answer advises is longer, and would show less of an outage.
-const REFUSED: Duration = Duration::from_millis(50);
+/// Pause between two calls of a virtual user: the load must not use up the machine.
+const THINK_TIME: Duration = Duration::from_millis(10);
+/// Pause after a failed call. Shorter than the advised `Retry-After`, so that an outage is sampled more often.
+const RETRY_DELAY: Duration = Duration::from_millis(50);
 
-/// People at work, until they are told to go home.
+/// Running virtual users.
 #[derive(Debug)]
 pub struct Load {
-    ledger: Ledger,
-    over: Arc<AtomicBool>,
-    people: Vec<JoinHandle<Person>>,
+    log: CallLog,
+    stop: Arc<AtomicBool>,
+    users: Vec<JoinHandle<VirtualUser>>,
 }
 
-/// What became of a load.
+/// The result of a load.
 #[derive(Debug)]
-pub struct Outcome {
-    people: Vec<Person>,
+pub struct LoadReport {
+    users: Vec<VirtualUser>,
     /// Every call.
-    pub calls: Vec<Done>,
+    pub calls: Vec<CallRecord>,
 }
 
-/// A call that has been answered, or has failed.
+/// A call that has been answered or has failed.
 #[derive(Debug, Clone)]
-pub struct Done {
-    /// What was to be done.
-    pub what: &'static str,
-    /// When it was begun.
-    pub begun: Instant,
-    /// When it was answered.
-    pub ended: Instant,
-    /// The HTTP status; 0 if there was no whole answer.
+pub struct CallRecord {
+    /// The operation, such as "create".
+    pub operation: &'static str,
+    /// When the request was sent.
+    pub start: Instant,
+    /// When the response was complete, or the call failed.
+    pub end: Instant,
+    /// The HTTP status; 0 if there was no complete response.
     pub status: u16,
-    /// The reason of a refusal.
+    /// The reason of an error response.
     pub reason: String,
-    /// After how many seconds to come back.
+    /// `Retry-After` in seconds.
     pub retry_after: Option<u32>,
-    /// What else there is to say of a refusal.
+    /// Request id and body of an error response, or the error of the connection.
     pub text: String,
 }
 
-/// All calls of a load. Clones are the same.
+/// All calls of a load. Clones share the calls.
 #[derive(Debug, Clone, Default)]
-struct Ledger(Arc<Mutex<Vec<Done>>>);
+struct CallLog(Arc<Mutex<Vec<CallRecord>>>);
 
 impl Load {
-    /// So many people, all signed in, begin.
-    pub async fn start(front: &Front, count: usize) -> Self {
-        let (ledger, over) = (Ledger::default(), Arc::new(AtomicBool::new(false)));
-        let mut people = Vec::new();
+    /// Registers and signs in `count` virtual users, and starts them.
+    pub async fn start(edges: &Edges, count: usize) -> Self {
+        let (log, stop) = (CallLog::default(), Arc::new(AtomicBool::new(false)));
+        let mut users = Vec::new();
         for _ in 0..count {
-            let mut person = Person::signed_in(front.clone(), ledger.clone()).await;
-            let over = over.clone();
-            people.push(tokio::spawn(async move {
-                while !over.load(Ordering::Relaxed) {
-                    let went_well = person.does_something().await;
-                    tokio::time::sleep(if went_well { THINKING } else { REFUSED }).await;
+            let mut user = VirtualUser::signed_in(edges.clone(), log.clone()).await;
+            let stop = stop.clone();
+            users.push(tokio::spawn(async move {
+                while !stop.load(Ordering::Relaxed) {
+                    let succeeded = user.run_step().await;
+                    tokio::time::sleep(if succeeded { THINK_TIME } else { RETRY_DELAY }).await;
                 }
-                person
+                user
             }));
         }
-        let this = Self { ledger, over, people };
-        // Everybody has done everything once.
-        this.until_served("the load has begun", 20 * count).await;
+        let this = Self { log, stop, users };
+        // Every virtual user has run every operation once.
+        this.wait_for_successes("the load has started", 20 * count).await;
         this
     }
 
-    /// Waits until so many more calls have been answered as they should, and none after the first of these has not.
-    pub async fn until_served(&self, what: &str, count: usize) {
-        let mut seen = self.ledger.lock().len();
-        let mut served = 0;
-        wait::until(what, async || {
-            let ledger = self.ledger.lock();
-            for done in &ledger[seen..] {
-                served = if done.is_refusal() { 0 } else { served + 1 };
+    /// Waits for `count` successful calls in a row, counted from now.
+    pub async fn wait_for_successes(&self, description: &str, count: usize) {
+        let mut seen = self.log.lock().len();
+        let mut successes = 0;
+        wait::until(description, async || {
+            let log = self.log.lock();
+            for call in &log[seen..] {
+                successes = if call.is_failure() { 0 } else { successes + 1 };
             }
-            seen = ledger.len();
-            (served >= count).then_some(())
+            seen = log.len();
+            (successes >= count).then_some(())
         })
         .await;
     }
 
-    /// Waits until so many more calls have been refused.
-    pub async fn until_refused(&self, what: &str, count: usize) {
-        let before = self.refused();
-        wait::until(what, async || (self.refused() >= before + count).then_some(())).await;
+    /// Waits until `count` more calls have failed.
+    pub async fn wait_for_failures(&self, description: &str, count: usize) {
+        let before = self.failure_count();
+        wait::until(description, async || (self.failure_count() >= before + count).then_some(())).await;
     }
 
-    /// How many calls have been refused so far.
+    /// How many calls have failed so far.
     #[must_use]
-    pub fn refused(&self) -> usize {
-        self.ledger.lock().iter().filter(|done| done.is_refusal()).count()
+    pub fn failure_count(&self) -> usize {
+        self.log.lock().iter().filter(|call| call.is_failure()).count()
     }
 
-    /// Ends it: each finishes what they are at.
+    /// Stops the load after the calls in flight.
     ///
     /// # Panics
-    /// If one of them met what must not be.
-    pub async fn stop(self) -> Outcome {
-        self.over.store(true, Ordering::Relaxed);
-        let mut people = Vec::new();
-        for person in self.people {
-            people.push(person.await.expect("nobody met what must not be"));
+    /// If an assertion of a virtual user has failed.
+    pub async fn stop(self) -> LoadReport {
+        self.stop.store(true, Ordering::Relaxed);
+        let mut users = Vec::new();
+        for user in self.users {
+            users.push(user.await.expect("no assertion of a virtual user has failed"));
         }
-        let calls = self.ledger.lock().clone();
-        Outcome { people, calls }
+        let calls = self.log.lock().clone();
+        LoadReport { users, calls }
     }
 }
 
-impl Outcome {
-    /// The calls that were not answered as they should.
-    pub fn refusals(&self) -> impl Iterator<Item = &Done> {
-        self.calls.iter().filter(|done| done.is_refusal())
+impl LoadReport {
+    /// The calls that failed.
+    pub fn failures(&self) -> impl Iterator<Item = &CallRecord> {
+        self.calls.iter().filter(|call| call.is_failure())
     }
 
-    /// Asserts that every call was answered as it should be.
+    /// Asserts that no call failed.
     #[track_caller]
-    pub fn assert_all_served(&self) {
-        let refusals: Vec<_> = self.refusals().collect();
-        assert!(refusals.is_empty(), "{} of {}: {refusals:#?}", refusals.len(), self.calls.len());
+    pub fn assert_no_failures(&self) {
+        let failures: Vec<_> = self.failures().collect();
+        assert!(failures.is_empty(), "{} of {}: {failures:#?}", failures.len(), self.calls.len());
     }
 
-    /// Asserts that whoever was refused was told to come back and when: UNAVAILABLE or RESOURCE_EXHAUSTED, with advice.
+    /// Asserts that each failure was UNAVAILABLE, OVERLOADED or DATABASE_FULL, with `Retry-After`.
     #[track_caller]
-    pub fn assert_refused_in_order(&self) {
-        let is_in_order = |done: &&Done| {
+    pub fn assert_failures_are_retryable(&self) {
+        let is_retryable = |call: &&CallRecord| {
             let is_known = matches!(
-                (done.status, &*done.reason),
+                (call.status, &*call.reason),
                 (503, "UNAVAILABLE") | (429, "OVERLOADED") | (507, "DATABASE_FULL")
             );
-            is_known && done.retry_after.is_some_and(|seconds| seconds >= 1)
+            is_known && call.retry_after.is_some_and(|seconds| seconds >= 1)
         };
-        let invalid: Vec<_> = self.refusals().filter(|done| !is_in_order(done)).collect();
+        let invalid: Vec<_> = self.failures().filter(|call| !is_retryable(call)).collect();
         assert!(invalid.is_empty(), "{} of {}: {invalid:#?}", invalid.len(), self.calls.len());
     }
 
-    /// Takes no account of sessions whose end was on its way at this moment: a store that lost everything then lost them
-    /// before anybody had heard of it.
-    pub fn forget_ends_at(&mut self, moment: Instant) {
-        for person in &mut self.people {
-            person.forget_ends_at(moment);
+    /// Excludes sessions whose revocation was in flight at this time: if the store lost its data then, the revocation may
+    /// have reached no service.
+    pub fn ignore_revocations_in_flight_at(&mut self, time: Instant) {
+        for user in &mut self.users {
+            user.ignore_revocations_in_flight_at(time);
         }
     }
 
-    /// Asserts that all that was acknowledged is there, and nothing twice. Where sessions have been lost, people have
-    /// signed in again.
-    pub async fn assert_kept(&mut self) {
-        for person in &mut self.people {
-            person.assert_kept().await;
+    /// Asserts that every acknowledged write is there, and nothing is there twice. Virtual users whose session was lost
+    /// sign in again first.
+    pub async fn assert_no_lost_writes(&mut self) {
+        for user in &mut self.users {
+            user.assert_no_lost_writes().await;
         }
     }
 
-    /// What was done how often, and how it was answered; the slowest answer, and the slowest refusal.
+    /// Call counts by status, reason and operation; the slowest success, and the slowest failure.
     #[must_use]
     pub fn summary(&self) -> String {
         let mut counts = BTreeMap::<_, usize>::new();
-        for done in &self.calls {
-            *counts.entry((done.status, &*done.reason, done.what)).or_default() += 1;
+        for call in &self.calls {
+            *counts.entry((call.status, &*call.reason, call.operation)).or_default() += 1;
         }
-        let slowest = |refused: bool| {
-            let times = self.calls.iter().filter(|done| done.is_refusal() == refused);
-            times.map(|done| done.ended - done.begun).max().unwrap_or_default()
+        let slowest = |failed: bool| {
+            let calls = self.calls.iter().filter(|call| call.is_failure() == failed);
+            calls.map(|call| call.end - call.start).max().unwrap_or_default()
         };
         format!(
-            "{} calls, slowest {:?}, slowest refusal {:?}: {counts:?}",
+            "{} calls, slowest success {:?}, slowest failure {:?}: {counts:?}",
             self.calls.len(),
             slowest(false),
             slowest(true)
@@ -190,39 +190,46 @@ impl Outcome {
     }
 }
 
-impl Done {
-    /// Whether something kept the call from being answered as it should be.
+impl CallRecord {
+    /// Whether the call got no response, a 5xx status or 429.
     #[must_use]
-    pub fn is_refusal(&self) -> bool {
+    pub fn is_failure(&self) -> bool {
         self.status == 0 || self.status >= 500 || self.status == 429
     }
 }
 
-impl Ledger {
-    /// Makes a call and writes down what came of it; `None` if it was not served.
-    async fn call(&self, front: &Front, what: &'static str, call: Call) -> Option<Answer> {
-        let begun = Instant::now();
-        let answer = front.try_send(call).await;
-        let ended = Instant::now();
-        let mut done =
-            Done { what, begun, ended, status: 0, reason: String::new(), retry_after: None, text: String::new() };
+impl CallLog {
+    /// Makes a call and records its result; `None` if it failed.
+    async fn call(&self, edges: &Edges, operation: &'static str, call: Call) -> Option<Answer> {
+        let start = Instant::now();
+        let answer = edges.try_send(call).await;
+        let end = Instant::now();
+        let mut record = CallRecord {
+            operation,
+            start,
+            end,
+            status: 0,
+            reason: String::new(),
+            retry_after: None,
+            text: String::new(),
+        };
         match &answer {
             Ok(answer) => {
-                done.status = answer.status;
+                record.status = answer.status;
                 if answer.status >= 400 {
-                    done.reason = answer.reason();
-                    done.retry_after = answer.header("retry-after").parse().ok();
-                    done.text = format!("{} {}", answer.header("x-request-id"), answer.text());
+                    record.reason = answer.reason();
+                    record.retry_after = answer.header("retry-after").parse().ok();
+                    record.text = format!("{} {}", answer.header("x-request-id"), answer.text());
                 }
             }
-            Err(error) => done.text = error.to_string(),
+            Err(error) => record.text = error.to_string(),
         }
-        let is_refusal = done.is_refusal();
-        self.lock().push(done);
-        answer.ok().filter(|_| !is_refusal)
+        let is_failure = record.is_failure();
+        self.lock().push(record);
+        answer.ok().filter(|_| !is_failure)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Done>> {
+    fn lock(&self) -> MutexGuard<'_, Vec<CallRecord>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,4 +1,4 @@
-//! A mesh as production has it: two of each, on PostgreSQL and Redis.
+//! A mesh like one in production: two instances of each service, on PostgreSQL and Redis.
 
 use std::{
     ops::{Deref, DerefMut},
@@ -10,40 +10,40 @@ use tokio::sync::{Mutex, MutexGuard};
 
 use crate::{Cluster, services_on_postgres};
 
-/// How many there are of each.
+/// Instances of each service.
 const INSTANCES: usize = 2;
 
-/// Two of each, on servers of their own.
+/// Two instances of each service, on temporary servers.
 #[derive(Debug)]
 pub struct Production {
     /// The mesh.
     pub cluster: Cluster,
     _database: Database,
-    /// Where all services but session keep what they keep.
+    /// The database of all services except session.
     pub postgres: Postgres,
-    /// Where sessions, revocations and limits are.
+    /// Sessions, revocations and rate limits.
     pub redis: Redis,
 }
 
-/// The mesh that the tests of one file share, for one of them at a time. It is well when it is handed over; a test that
-/// fails leaves it to nobody.
+/// Exclusive access to the mesh that the tests of one binary share. The mesh is healthy when a test gets it; a test that
+/// fails discards it.
 #[derive(Debug)]
-pub struct Exclusive(MutexGuard<'static, Option<Production>>);
+pub struct ProductionGuard(MutexGuard<'static, Option<Production>>);
 
 impl Production {
-    /// Waits for one's turn.
-    pub async fn exclusively() -> Exclusive {
+    /// Waits for exclusive access to the shared mesh, and starts what does not run.
+    pub async fn lock() -> ProductionGuard {
         static SHARED: Mutex<Option<Production>> = Mutex::const_new(None);
         let mut shared = SHARED.lock().await;
         match &*shared {
-            Some(production) => production.cluster.complete().await,
+            Some(production) => production.cluster.start_missing().await,
             None => *shared = Some(Self::start().await),
         }
-        Exclusive(shared)
+        ProductionGuard(shared)
     }
 
     async fn start() -> Self {
-        let postgres = Postgres::throw_away().await;
+        let postgres = Postgres::temporary().await;
         let database = postgres.database().await;
         let redis = Redis::start();
         let prefix = redis.prefix();
@@ -52,10 +52,10 @@ impl Production {
             ("limits.store", "redis"),
             ("redis.url", redis.url()),
             ("redis.prefix", &prefix),
-            // What a test machine needs under load is no measure for a time limit.
+            // Test machines are slow under load.
             ("redis.timeout", "5s"),
             ("session.acknowledgement_timeout", "5s"),
-            // The audit of a load would bury what a failure has to tell.
+            // The audit lines of a load would hide the others.
             ("log.filter", "info,audit=off"),
         ];
         let databases = services_on_postgres().into_iter().flat_map(|name| {
@@ -70,21 +70,21 @@ impl Production {
     }
 }
 
-impl Deref for Exclusive {
+impl Deref for ProductionGuard {
     type Target = Production;
 
     fn deref(&self) -> &Production {
-        self.0.as_ref().expect("it has been started")
+        self.0.as_ref().expect("the mesh has been started")
     }
 }
 
-impl DerefMut for Exclusive {
+impl DerefMut for ProductionGuard {
     fn deref_mut(&mut self) -> &mut Production {
-        self.0.as_mut().expect("it has been started")
+        self.0.as_mut().expect("the mesh has been started")
     }
 }
 
-impl Drop for Exclusive {
+impl Drop for ProductionGuard {
     fn drop(&mut self) {
         if thread::panicking() {
             *self.0 = None;

@@ -1,4 +1,4 @@
-//! The commands of the README and other pages, taken from between their markers, so that what is tested is what they say.
+//! Extracts shell commands from the README and other documents, so that the tests run the documented commands.
 
 use std::{
     env,
@@ -19,7 +19,7 @@ pub fn section(name: &str) -> String {
     section_of("README.md", name)
 }
 
-/// The same of another page of the repository.
+/// The shell commands of a section of another document.
 ///
 /// # Panics
 /// If there are none.
@@ -32,10 +32,10 @@ pub fn section_of(page: &str, name: &str) -> String {
         .and_then(|(_, rest)| rest.split_once(&format!("<!-- /{name} -->")))
         .unwrap_or_else(|| panic!("{page} has no section between `<!-- {name} -->` and `<!-- /{name} -->`"));
     let code = between.0.split_once("```sh\n").and_then(|(_, rest)| rest.split_once("\n```"));
-    code.unwrap_or_else(|| panic!("the section `{name}` of {page} holds no block of shell commands")).0.to_owned()
+    code.unwrap_or_else(|| panic!("the section `{name}` of {page} has no block of shell commands")).0.to_owned()
 }
 
-/// The commands of a script: its lines without comments and empty ones, continued lines joined.
+/// The commands of a script: without comments and empty lines, continued lines joined.
 #[must_use]
 pub fn commands(script: &str) -> Vec<String> {
     let joined = script.replace("\\\n", " ");
@@ -43,7 +43,7 @@ pub fn commands(script: &str) -> Vec<String> {
     lines.map(str::to_owned).collect()
 }
 
-/// Runs a script in `directory` as a reader of the README would: with `drystone` and what `make setup` installs at hand.
+/// Runs a script in `directory`, with `drystone` and the tools that `make setup` installs on the `PATH`.
 ///
 /// # Panics
 /// If there is no shell.
@@ -52,7 +52,7 @@ pub fn run(script: &str, directory: &Path) -> Output {
     run_with(script, directory, [])
 }
 
-/// The same with these environment variables.
+/// Runs a script like [`run`], with additional environment variables.
 ///
 /// # Panics
 /// If there is no shell.
@@ -63,23 +63,23 @@ pub fn run_with(script: &str, directory: &Path, environment: impl IntoIterator<I
     shell.output().unwrap_or_else(|error| panic!("`sh` cannot be run: {error}"))
 }
 
-/// A command of the virtual environment that `make setup` makes.
+/// An executable of the virtual environment that `make setup` creates.
 ///
 /// # Panics
-/// If it is not there.
+/// If it is missing.
 pub fn tool(name: &str) -> PathBuf {
-    let path = tools().join(name);
+    let path = tool_directory().join(name);
     assert!(path.is_file(), "{} is missing: run `make setup` first", path.display());
     path
 }
 
-fn tools() -> PathBuf {
+fn tool_directory() -> PathBuf {
     binary::repository().join("target/venv/bin")
 }
 
 fn search_path() -> OsString {
     let program = binary::drystone();
-    let ours = [tools(), program.parent().expect("the binary lies in a directory").to_owned()];
+    let directories = [tool_directory(), program.parent().expect("the binary is in a directory").to_owned()];
     let path = env::var_os("PATH").unwrap_or_default();
-    env::join_paths(ours.into_iter().chain(env::split_paths(&path))).expect("the paths can be joined")
+    env::join_paths(directories.into_iter().chain(env::split_paths(&path))).expect("the paths can be joined")
 }

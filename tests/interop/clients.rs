@@ -1,4 +1,4 @@
-//! Clients that are not ours: what the README tells people to type, done to the letter.
+//! Third-party clients: the commands of the README with curl, grpcurl, Python and protoc.
 
 use std::{
     collections::BTreeSet,
@@ -14,12 +14,12 @@ use serde_json::Value;
 #[track_caller]
 fn succeed(output: &Output) -> String {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let complaints = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "it failed with {}: {text}\n{complaints}", output.status);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "it failed with {}: {text}\n{errors}", output.status);
     text
 }
 
-/// The README's commands, at the addresses and with the certificates of this mesh.
+/// The commands with the addresses and certificates of this mesh.
 fn for_mesh(mesh: &Mesh, script: &str) -> String {
     let certificates = mesh.certificates().ca().parent().unwrap().display().to_string();
     let replacements = [
@@ -35,14 +35,14 @@ fn for_mesh(mesh: &Mesh, script: &str) -> String {
     })
 }
 
-/// The JSON objects that stand alone on a line.
+/// The lines that are JSON objects.
 fn objects(text: &str) -> Vec<Value> {
     text.lines().filter_map(|line| serde_json::from_str(line).ok()).filter(Value::is_object).collect()
 }
 
 #[test]
-fn the_walk_of_the_readme_goes_as_it_says() {
-    // A mesh of its own: the README's user has the README's address.
+fn the_readme_curl_example_works() {
+    // Its own mesh: the e-mail address is that of the README.
     let mesh = Mesh::start();
     let output = readme::run(&for_mesh(&mesh, &readme::section("walk")), mesh.home().path());
     let text = succeed(&output);
@@ -52,7 +52,7 @@ fn the_walk_of_the_readme_goes_as_it_says() {
     assert!(text.contains("HTTP/1.1 401 Unauthorized"), "{text}");
     assert_eq!(refused[0]["details"][0]["reason"], "TOKEN_REVOKED", "{text}");
     let last = answers.last().unwrap();
-    assert_eq!(last, refused[0], "the refusal comes last: {text}");
+    assert_eq!(last, refused[0], "the last call is refused: {text}");
     assert_eq!(answers[0]["user"]["displayName"], "Ada");
     assert!(answers.iter().any(|answer| answer["displayName"] == "Ada Lovelace"), "{text}");
     assert!(answers.iter().any(|answer| answer["properties"][0]["labels"]["kind"] == "machine"), "{text}");
@@ -60,7 +60,7 @@ fn the_walk_of_the_readme_goes_as_it_says() {
 }
 
 #[test]
-fn grpcurl_does_what_the_readme_says() {
+fn the_readme_grpcurl_example_works() {
     let mesh = Mesh::start();
     readme::tool("grpcurl");
     let script = format!("{}\necho ---\n{}", readme::section("walk"), readme::section("grpcurl"));
@@ -68,7 +68,7 @@ fn grpcurl_does_what_the_readme_says() {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let text = text.split_once("---\n").unwrap().1;
 
-    // It lists, and describes with the rule.
+    // `list`, and `describe` with the rule.
     for service in ["drystone.user.v1.UserService", "grpc.health.v1.Health"] {
         assert!(text.lines().any(|line| line == service), "{service} is not listed: {text}");
     }
@@ -76,10 +76,10 @@ fn grpcurl_does_what_the_readme_says() {
     for part in ["drystone.access.v1.rule", "outside", "operator", "SUBJECT_USER", "users:read"] {
         assert!(text.contains(part), "the rule is not described with {part}: {text}");
     }
-    // It calls.
+    // A call.
     assert!(text.contains("\"displayName\": \"Ada Lovelace\""), "{text}");
     assert!(text.contains("\"roles\": ["), "{text}");
-    // And it is refused, three times, in this order.
+    // Three refused calls, in this order.
     let mut rest = text;
     for refusal in ["certificate", "may not call", Reason::TokenMissing.name()] {
         let at = rest.find(refusal).unwrap_or_else(|| panic!("no refusal for {refusal} in: {rest}\nall of it: {text}"));
@@ -113,13 +113,13 @@ async fn grpcurl_lists_and_describes_every_service() {
 }
 
 #[tokio::test]
-async fn reflection_is_for_the_operator() {
+async fn reflection_is_allowed_only_for_the_operator() {
     let mesh = Mesh::shared();
     let address = mesh.grpc_address("user").to_string();
     for workload in workloads().into_iter().filter(|name| *name != "operator") {
         let output = grpcurl(mesh, Some(workload), &[&address, "list"]);
-        let complaints = String::from_utf8_lossy(&output.stderr);
-        assert!(!output.status.success() && complaints.contains("may not call"), "{workload}: {complaints}");
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && errors.contains("may not call"), "{workload}: {errors}");
     }
     let output = grpcurl(mesh, None, &["-max-time", "5", &address, "list"]);
     assert!(!output.status.success(), "{output:?}");
@@ -144,7 +144,7 @@ fn export(directory: &Path) -> PathBuf {
 }
 
 #[test]
-fn the_exported_contract_is_the_one_that_is_embedded() {
+fn the_exported_contract_equals_the_embedded_one() {
     let home = Home::new();
     assert!(fs::read(export(home.path())).unwrap() == drystone::CONTRACT.descriptor_set());
     let piped = Command::new(drystone_tests::binary::drystone()).args(["contract", "export"]).output().unwrap();
@@ -152,7 +152,7 @@ fn the_exported_contract_is_the_one_that_is_embedded() {
 }
 
 #[test]
-fn a_python_client_is_made_with_two_commands_and_works() {
+fn the_readme_python_client_is_generated_and_works() {
     let mesh = Mesh::shared();
     readme::tool("python");
     let home = Home::new();
@@ -160,7 +160,7 @@ fn a_python_client_is_made_with_two_commands_and_works() {
     assert_eq!(readme::commands(&script).len(), 2, "{script}");
     succeed(&readme::run(&script, home.path()));
 
-    // The README's reader works beside what has been made; so does the program.
+    // The program imports the generated code.
     let program = drystone_tests::binary::repository().join("tests/clients/call.py");
     let output = Command::new(readme::tool("python"))
         .arg(program)
@@ -169,12 +169,12 @@ fn a_python_client_is_made_with_two_commands_and_works() {
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .output()
         .unwrap();
-    assert!(succeed(&output).contains("all is well"), "{output:?}");
+    assert!(succeed(&output).contains("all checks passed"), "{output:?}");
 }
 
-/// authlib, joserfc and PyJWT: RFC 9068, RFC 7517 and RFC 8414 as others read them.
+/// authlib, joserfc and PyJWT implement RFC 9068, RFC 7517 and RFC 8414.
 #[test]
-fn foreign_libraries_validate_tokens_key_set_and_metadata() {
+fn third_party_libraries_validate_tokens_key_set_and_metadata() {
     let mesh = Mesh::shared();
     let program = drystone_tests::binary::repository().join("tests/clients/tokens.py");
     let output = Command::new(readme::tool("python"))
@@ -183,14 +183,14 @@ fn foreign_libraries_validate_tokens_key_set_and_metadata() {
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .output()
         .unwrap();
-    assert!(succeed(&output).contains("all is well"), "{output:?}");
+    assert!(succeed(&output).contains("all checks passed"), "{output:?}");
 }
 
 #[test]
-fn plain_protoc_makes_code_from_the_exported_contract_too() {
+fn protoc_generates_code_from_the_exported_contract() {
     let home = Home::new();
     let contract = export(home.path());
-    // The prebuilt protoc that the build itself runs.
+    // The prebuilt protoc of the build.
     let output = Command::new(drystone_tests::binary::repository().join("build/protoc"))
         .arg(format!("--descriptor_set_in={}", contract.display()))
         .arg(format!("--python_out={}", home.path().display()))
@@ -201,10 +201,10 @@ fn plain_protoc_makes_code_from_the_exported_contract_too() {
     assert!(home.path().join("drystone/user/v1/user_pb2.py").is_file());
 }
 
-/// The directory that Python has to look into for the generated code.
+/// The directory with the generated Python code.
 fn generated(directory: &Path) -> PathBuf {
-    let made = Path::new("drystone/auth/v1/auth_pb2_grpc.py");
+    let generated = Path::new("drystone/auth/v1/auth_pb2_grpc.py");
     let subdirectories = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
-    let mut found = subdirectories.chain([directory.to_owned()]).filter(|path| path.join(made).is_file());
-    found.next().unwrap_or_else(|| panic!("the commands have not made {}", made.display()))
+    let mut found = subdirectories.chain([directory.to_owned()]).filter(|path| path.join(generated).is_file());
+    found.next().unwrap_or_else(|| panic!("the commands have not generated {}", generated.display()))
 }

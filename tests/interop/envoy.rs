@@ -1,11 +1,11 @@
-//! The exported contracts in Envoy's gRPC-JSON transcoder, with the configuration that the documents give.
+//! Envoy's gRPC-JSON transcoder with the exported contracts and the example configuration.
 
 use std::{fs, net::SocketAddr, path::Path, process::Command};
 
 use drystone_tests::{Home, Mesh, Rest, User, binary, ports::free_addresses, process, process::Process, readme, wait};
 use serde_json::{Value, json};
 
-/// Envoy, in front of the services of a mesh.
+/// Envoy in front of the services of a mesh.
 struct Envoy {
     _process: Process,
     address: SocketAddr,
@@ -40,7 +40,7 @@ impl Envoy {
         command.args(["--concurrency", "1", "--disable-hot-restart", "--log-level", "warning"]);
         let mut process = Process::start(&mut command, &home.path().join("envoy.log"), home.path());
         wait::until("Envoy listens", async || {
-            assert!(process.ended().is_none(), "Envoy has ended: {}", process.log());
+            assert!(process.ended().is_none(), "Envoy has exited: {}", process.log());
             tokio::net::TcpStream::connect(address).await.ok()
         })
         .await;
@@ -52,21 +52,21 @@ impl Envoy {
     }
 }
 
-/// Runs the README's walk at an address: the status of each call, and each body.
-fn walk(rest: SocketAddr, directory: &Path) -> (Vec<String>, Vec<Value>) {
-    // Each call is the README's own; what comes of it is written down beside.
+/// Runs the curl example of the README at an address; the status and body of each response.
+fn run_readme_example(rest: SocketAddr, directory: &Path) -> (Vec<String>, Vec<Value>) {
+    // A wrapper around the curl of the README that records status and body.
     const CURL: &str = r#"curl() { command curl -w '%{stderr}%{http_code}\n' "$@" | tee -a bodies; echo >>bodies; }"#;
-    let walk = readme::section("walk").replace("http://127.0.0.1:8080", &format!("http://{rest}"));
-    let output = readme::run(&format!("{CURL}\n{walk}"), directory);
+    let script = readme::section("walk").replace("http://127.0.0.1:8080", &format!("http://{rest}"));
+    let output = readme::run(&format!("{CURL}\n{script}"), directory);
     let statuses: Vec<_> = String::from_utf8_lossy(&output.stderr).lines().map(str::to_owned).collect();
-    assert_eq!(statuses.len(), walk.matches("curl -s ").count(), "each call has a status: {statuses:?}");
+    assert_eq!(statuses.len(), script.matches("curl -s ").count(), "each call has a status: {statuses:?}");
     let bodies = fs::read_to_string(directory.join("bodies")).unwrap();
     let bodies: Vec<Value> = bodies.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
     assert_eq!(bodies.len(), statuses.len(), "each call has a body");
     (statuses, bodies)
 }
 
-/// A body without what is different each time: ids, times and tokens.
+/// A body with ids, times and tokens replaced, which differ in each run.
 fn comparable(value: Value) -> Value {
     match value {
         Value::Object(members) => members
@@ -86,7 +86,7 @@ fn comparable(value: Value) -> Value {
     }
 }
 
-/// The fields that refusals of these tests name: in the contract, and in the JSON of the request.
+/// The fields in the error responses of these tests: name in the contract, and name in JSON.
 const FIELDS: [(&str, &str); 5] = [
     ("id", "id"),
     ("display_name", "displayName"),
@@ -95,8 +95,8 @@ const FIELDS: [(&str, &str); 5] = [
     ("page_size", "pageSize"),
 ];
 
-/// A refusal that Envoy wrote, with each difference that docs/envoy.md lists taken out, and nothing else.
-fn as_the_edge_writes(mut body: Value) -> Value {
+/// An error response of Envoy, with the differences listed in docs/envoy.md removed.
+fn normalize_error(mut body: Value) -> Value {
     let mut message = body["message"].clone();
     let Some(details) = body.get_mut("details").and_then(Value::as_array_mut) else { return body };
     for detail in details {
@@ -112,20 +112,20 @@ fn as_the_edge_writes(mut body: Value) -> Value {
                     let violation = violation.as_object_mut().unwrap();
                     assert_eq!(violation.remove("reason"), Some(json!("")), "Envoy writes members without a value");
                     let known = FIELDS.into_iter().find(|(contract, _)| violation["field"] == *contract);
-                    let (_, json) = known.unwrap_or_else(|| panic!("Envoy names another field: {violation:?}"));
+                    let (_, json) = known.unwrap_or_else(|| panic!("unknown field: {violation:?}"));
                     violation.insert("field".to_owned(), json!(json));
                 }
-                assert_eq!(message, before, "the message names the fields as the details do");
+                assert_eq!(message, before, "message and details name the same fields");
                 message = json!(summary(violations));
             }
-            other => panic!("the differences in {other} are not known"),
+            other => panic!("unexpected detail {other}"),
         }
     }
     body["message"] = message;
     body
 }
 
-/// The message of a refusal with these violations.
+/// The message of an error with these violations.
 fn summary(violations: &[Value]) -> String {
     let text = |value: &Value| value.as_str().unwrap().to_owned();
     let lines = violations.iter().map(|one| format!("{}: {}", text(&one["field"]), text(&one["description"])));
@@ -133,19 +133,19 @@ fn summary(violations: &[Value]) -> String {
 }
 
 #[tokio::test]
-async fn the_walk_of_the_readme_goes_through_envoy_as_through_the_edge() {
-    // Two meshes, since both walks register the README's user.
-    let (ours, theirs) = (Mesh::start(), Mesh::start());
-    let envoy = Envoy::start(&theirs).await;
-    let (statuses, bodies) = walk(ours.rest().address(), ours.home().path());
-    let through_envoy = walk(envoy.address, theirs.home().path());
+async fn the_readme_example_returns_the_same_through_envoy_and_edge() {
+    // Two meshes, since both runs register the user of the README.
+    let (edge_mesh, envoy_mesh) = (Mesh::start(), Mesh::start());
+    let envoy = Envoy::start(&envoy_mesh).await;
+    let (statuses, bodies) = run_readme_example(edge_mesh.rest().address(), edge_mesh.home().path());
+    let through_envoy = run_readme_example(envoy.address, envoy_mesh.home().path());
     assert_eq!(through_envoy.0, statuses);
-    let theirs = through_envoy.1.into_iter().map(|body| comparable(as_the_edge_writes(body)));
-    assert_eq!(theirs.collect::<Vec<_>>(), bodies.into_iter().map(comparable).collect::<Vec<_>>());
+    let normalized = through_envoy.1.into_iter().map(|body| comparable(normalize_error(body)));
+    assert_eq!(normalized.collect::<Vec<_>>(), bodies.into_iter().map(comparable).collect::<Vec<_>>());
 }
 
 #[tokio::test]
-async fn envoy_answers_as_the_edge_does() {
+async fn envoy_and_edge_return_the_same_responses() {
     let mesh = Mesh::start();
     let envoy = Envoy::start(&mesh).await;
     let (_, tokens) = User::signed_in(&mesh).await;
@@ -163,13 +163,13 @@ async fn envoy_answers_as_the_edge_does() {
         "/.well-known/openid-configuration",
         "/.well-known/oauth-authorization-server",
     ] {
-        let ours = edge.get(path).bearer(&tokens.access).send().await.expect(200);
-        let theirs = envoy.get(path).bearer(&tokens.access).send().await.expect(200);
-        assert_eq!(theirs.json(), ours.json(), "{path}");
-        assert_eq!(theirs.header("cache-control"), "no-store", "{path}");
+        let expected = edge.get(path).bearer(&tokens.access).send().await.expect(200);
+        let found = envoy.get(path).bearer(&tokens.access).send().await.expect(200);
+        assert_eq!(found.json(), expected.json(), "{path}");
+        assert_eq!(found.header("cache-control"), "no-store", "{path}");
     }
 
-    let refused = async |rest: &Rest| {
+    let error_responses = async |rest: &Rest| {
         let missing = rest.get("/v1/users/me").send().await;
         let absent =
             rest.get("/v1/properties/01890000-0000-7000-8000-000000000000").bearer(&tokens.access).send().await;
@@ -187,7 +187,7 @@ async fn envoy_answers_as_the_edge_does() {
         [missing, absent, no_id, invalid, update, page, credentials, stale, forbidden]
             .map(|answer| (answer.status, answer.json()))
     };
-    let ours = refused(&edge).await;
-    assert_eq!(ours.each_ref().map(|(status, _)| *status), [401, 404, 400, 400, 400, 400, 401, 409, 403]);
-    assert_eq!(refused(&envoy).await.map(|(status, body)| (status, as_the_edge_writes(body))), ours);
+    let expected = error_responses(&edge).await;
+    assert_eq!(expected.each_ref().map(|(status, _)| *status), [401, 404, 400, 400, 400, 400, 401, 409, 403]);
+    assert_eq!(error_responses(&envoy).await.map(|(status, body)| (status, normalize_error(body))), expected);
 }

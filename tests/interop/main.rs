@@ -1,4 +1,4 @@
-//! Programs that are not ours: grpcurl and generated clients, Envoy, a service in Python, a binary of another team.
+//! Interoperability: grpcurl, generated clients, Envoy, a Python service, and the binary of the tutorial.
 
 mod clients;
 mod envoy;

@@ -1,4 +1,4 @@
-//! A service in Python, which joins a running mesh by configuration alone: the example, by its README's own commands.
+//! The example service in Python, built with the commands of its README, in a running mesh.
 
 use std::{
     fs,
@@ -12,14 +12,14 @@ use serde_json::json;
 const README: &str = "examples/orders-python/README.md";
 const ISSUER: &str = "https://id.example.com";
 
-/// What Python imports: the helper, and what protoc has made.
-fn search_path(made: &Path) -> String {
-    format!("{}:{}", binary::repository().join("clients/python").display(), made.display())
+/// The `PYTHONPATH`: the package `drystone_mesh`, and the generated code.
+fn search_path(directory: &Path) -> String {
+    format!("{}:{}", binary::repository().join("clients/python").display(), directory.display())
 }
 
-fn python(made: &Path) -> Command {
+fn python(directory: &Path) -> Command {
     let mut command = Command::new(readme::tool("python"));
-    command.env("PYTHONPATH", search_path(made)).env("PYTHONDONTWRITEBYTECODE", "1").current_dir(made);
+    command.env("PYTHONPATH", search_path(directory)).env("PYTHONDONTWRITEBYTECODE", "1").current_dir(directory);
     command
 }
 
@@ -31,7 +31,7 @@ fn succeed(command: &mut Command) -> String {
     text
 }
 
-/// A copy of the example, with what its README's commands make.
+/// A copy of the example, with its compiled contract.
 fn example() -> Home {
     let home = Home::new();
     let source = binary::repository().join("examples/orders-python");
@@ -45,8 +45,8 @@ fn compile_contract(directory: &Path) {
     assert!(output.status.success(), "{output:?}");
 }
 
-/// What the caller of the tests needs besides: clients of the platform's services.
-fn make_clients(directory: &Path) {
+/// Generates the clients of Drystone's services that orders_mesh.py needs.
+fn generate_clients(directory: &Path) {
     let files = ["auth", "user"].map(|name| format!("drystone/{name}/v1/{name}.proto"));
     succeed(
         python(directory)
@@ -60,20 +60,20 @@ fn make_clients(directory: &Path) {
     );
 }
 
-/// The service, which ends with the test.
+/// The running service, which is stopped with the test.
 struct Service {
     process: Process,
     ready_file: PathBuf,
 }
 
-async fn serve(mesh: &Mesh, made: &Home, listen: &str) -> Service {
+async fn serve(mesh: &Mesh, directory: &Home, listen: &str) -> Service {
     let certificates = mesh.certificates().ca().parent().unwrap().to_owned();
-    let directory = certificates.to_str().unwrap();
-    let issued = process::run_to_end(&mut process::drystone(&["certs", "issue", "orders", "--certs-dir", directory]));
+    let certs_dir = certificates.to_str().unwrap();
+    let issued = process::run_to_end(&mut process::drystone(&["certs", "issue", "orders", "--certs-dir", certs_dir]));
     assert!(issued.status.success(), "{issued:?}");
 
-    let ready_file = made.path().join("orders.json");
-    let mut command = python(made.path());
+    let ready_file = directory.path().join("orders.json");
+    let mut command = python(directory.path());
     command.arg("service.py").args(["--platform", "drystone.binpb", "--contract", "orders.binpb"]);
     command.arg("--cert").arg(certificates.join("orders.pem")).arg("--key").arg(certificates.join("orders.key"));
     command.arg("--ca").arg(certificates.join("ca.pem"));
@@ -81,9 +81,9 @@ async fn serve(mesh: &Mesh, made: &Home, listen: &str) -> Service {
         command.arg(format!("--{service}")).arg(mesh.grpc_address(service).to_string());
     }
     command.args(["--issuer", ISSUER, "--listen", listen, "--ready-file"]).arg(&ready_file);
-    let mut process = Process::start(&mut command, &made.path().join("orders.log"), made.path());
-    wait::until("the service in Python is ready", async || {
-        assert!(process.ended().is_none(), "it has ended: {}", process.log());
+    let mut process = Process::start(&mut command, &directory.path().join("orders.log"), directory.path());
+    wait::until("the Python service is ready", async || {
+        assert!(process.ended().is_none(), "it has exited: {}", process.log());
         fs::read(&ready_file).ok()
     })
     .await;
@@ -92,59 +92,59 @@ async fn serve(mesh: &Mesh, made: &Home, listen: &str) -> Service {
 
 #[tokio::test]
 async fn a_service_in_python_joins_a_running_mesh() {
-    let made = example();
-    make_clients(made.path());
+    let directory = example();
+    generate_clients(directory.path());
     let [listen] = free_addresses();
-    let contract = json!([made.path().join("orders.binpb")]).to_string();
+    let contract = json!([directory.path().join("orders.binpb")]).to_string();
     let mesh = Mesh::setup()
         .set("issuer", ISSUER)
         .set("contracts", &contract)
         .set("peers.orders", &listen.to_string())
         .start();
-    let service = serve(&mesh, &made, &listen.to_string()).await;
+    let service = serve(&mesh, &directory, &listen.to_string()).await;
 
     let program = binary::repository().join("tests/python/orders_mesh.py");
-    let text = succeed(python(made.path()).arg(program).arg(mesh.ready_file()).arg(&service.ready_file));
-    assert!(text.contains("all is well"), "{text}\n{}", service.process.log());
+    let text = succeed(python(directory.path()).arg(program).arg(mesh.ready_file()).arg(&service.ready_file));
+    assert!(text.contains("all checks passed"), "{text}\n{}", service.process.log());
 
-    // Its calls are counted at the edge, by its own routes.
-    let routes = mesh.metrics().await.sum("drystone_edge_requests_total", &[("route", "POST /v1/orders")]);
-    assert!(routes >= 1.0, "{routes}");
+    // The edge counts the calls by route.
+    let calls = mesh.metrics().await.sum("drystone_edge_requests_total", &[("route", "POST /v1/orders")]);
+    assert!(calls >= 1.0, "{calls}");
     let shown = process::run_to_end(process::drystone(&["access", "show"]).env("DRYSTONE_CONTRACTS", &contract));
     assert!(shown.stdout.lines().any(|line| line.contains("acme.orders.v1.OrderService/CreateOrder")), "{shown:?}");
     service.process.stop();
 }
 
 #[test]
-fn contracts_that_clash_are_refused_at_start_by_both_names() {
-    let made = example();
-    fs::copy(made.path().join("orders.binpb"), made.path().join("again.binpb")).unwrap();
+fn conflicting_contracts_are_refused_at_startup_with_both_file_names() {
+    let directory = example();
+    fs::copy(directory.path().join("orders.binpb"), directory.path().join("again.binpb")).unwrap();
     for command in [&["up", "--data-dir", "data"][..], &["serve", "edge"], &["access", "show"]] {
         let mut command = process::drystone(command);
-        command.env("DRYSTONE_CONTRACTS", r#"["orders.binpb","again.binpb"]"#).current_dir(made.path());
+        command.env("DRYSTONE_CONTRACTS", r#"["orders.binpb","again.binpb"]"#).current_dir(directory.path());
         let ended = process::run_to_end(&mut command);
         assert!(!ended.status.success(), "{ended:?}");
         for kind in ["service `acme.orders.v1.OrderService`", "workload `orders`"] {
-            let clash = format!("the {kind} is in orders.binpb and in again.binpb");
-            assert!(ended.stderr.contains(&clash), "{clash}: {ended:?}");
+            let conflict = format!("the {kind} is in orders.binpb and in again.binpb");
+            assert!(ended.stderr.contains(&conflict), "{conflict}: {ended:?}");
         }
     }
-    assert!(!made.path().join("data").exists(), "nothing is begun");
+    assert!(!directory.path().join("data").exists(), "nothing is created");
 }
 
 #[test]
-fn a_limit_that_a_contract_names_has_to_be_set() {
-    let made = example();
-    let contract = made.path().join("proto/acme/orders/v1/orders.proto");
+fn a_limit_named_in_a_contract_must_be_configured() {
+    let directory = example();
+    let contract = directory.path().join("proto/acme/orders/v1/orders.proto");
     let text = fs::read_to_string(&contract).unwrap();
     let limited = text.replace("policy) = {\n", "policy) = {\n      limit: \"orders\"\n");
     assert_ne!(limited, text);
     fs::write(&contract, limited).unwrap();
-    compile_contract(made.path());
+    compile_contract(directory.path());
 
     let show = |limit: Option<&str>| {
         let mut command = process::drystone(&["access", "show"]);
-        command.env("DRYSTONE_CONTRACTS", r#"["orders.binpb"]"#).current_dir(made.path());
+        command.env("DRYSTONE_CONTRACTS", r#"["orders.binpb"]"#).current_dir(directory.path());
         process::run_to_end(command.envs(limit.map(|limit| ("DRYSTONE_LIMITS__CALLS_PER_MINUTE__ORDERS", limit))))
     };
     let unset = show(None);
@@ -158,7 +158,7 @@ fn a_limit_that_a_contract_names_has_to_be_set() {
 }
 
 #[test]
-fn the_helper_for_python_passes_its_own_tests() {
+fn the_python_package_passes_its_own_tests() {
     let tests = binary::repository().join("clients/python/tests");
     let mut command = Command::new(readme::tool("python"));
     command.env("PYTHONDONTWRITEBYTECODE", "1").current_dir(binary::repository());

@@ -1,4 +1,4 @@
-//! The tutorial, by its own commands: a service of another team, from `drystone new service` to `cargo test`.
+//! Runs the commands of the tutorial, from `drystone new service` to `cargo test`.
 
 use std::{
     fs,
@@ -11,10 +11,10 @@ use drystone::Reason;
 use drystone_tests::{Home, Mesh, binary, logs, readme};
 use serde_json::{Value, json};
 
-/// The directory in which the tutorial is followed.
-struct Reader(Home);
+/// The working directory of the tutorial.
+struct Workspace(Home);
 
-impl Reader {
+impl Workspace {
     fn new() -> Self {
         Self(Home::new())
     }
@@ -30,8 +30,8 @@ impl Reader {
     }
 }
 
-/// What makes Cargo use what the workspace has compiled already, and nothing from the network. What another build would
-/// notice as changed (the profile, the value of PROTOC) is as it is in the workspace.
+/// Makes Cargo reuse the compiled dependencies of the workspace, without network access. Settings that would cause a
+/// rebuild (profile, PROTOC) have the values of the workspace.
 fn cargo_environment() -> Vec<(String, String)> {
     let target = binary::profile_directory().parent().unwrap().display().to_string();
     let protoc = binary::repository().join("build/protoc").display().to_string();
@@ -65,23 +65,23 @@ fn reason(answer: &Value) -> &str {
 }
 
 /// Starts the mesh with the tutorial's command, on free ports.
-fn start(reader: &Reader) -> Mesh {
+fn start(workspace: &Workspace) -> Mesh {
     let command = section("up");
     assert!(command.ends_with(" up"), "{command}");
     let with_arguments = command.replace(" up", " \"$@\"");
-    // Compiled first: a mesh is given a minute to become ready.
-    succeed(&reader.run("cargo build", &[]));
+    // Compiled first, since a mesh has a minute to become ready.
+    succeed(&workspace.run("cargo build", &[]));
     let exports: Vec<_> =
         cargo_environment().iter().map(|(name, value)| format!("export {name}='{value}'\n")).collect();
     let exports = exports.concat();
-    let script = reader
+    let script = workspace
         .0
-        .write("run", &format!("#!/bin/sh\n{exports}cd '{}'\nexec {with_arguments}\n", reader.service().display()));
+        .write("run", &format!("#!/bin/sh\n{exports}cd '{}'\nexec {with_arguments}\n", workspace.service().display()));
     fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
     Mesh::setup().binary(script).set("log.format", "json").start()
 }
 
-/// The commands at the addresses of this mesh.
+/// The commands with the addresses of this mesh.
 fn for_mesh(mesh: &Mesh, script: &str) -> String {
     let certificates = mesh.certificates().ca().parent().unwrap().display().to_string();
     script
@@ -91,18 +91,18 @@ fn for_mesh(mesh: &Mesh, script: &str) -> String {
         .replace("certs/dev", &certificates)
 }
 
-fn assert_called(mesh: &Mesh, reader: &Reader) {
+fn assert_called(mesh: &Mesh, workspace: &Workspace) {
     let script = ["users", "calls", "refusals"].map(section).join("\n");
-    let answers = objects(&succeed(&reader.run(&for_mesh(mesh, &script), &[])));
+    let answers = objects(&succeed(&workspace.run(&for_mesh(mesh, &script), &[])));
     let [created, ada, bob, no_token, invalid] = answers.as_slice() else { panic!("{answers:#?}") };
     assert_eq!(created["displayName"], "Anvil");
     assert_eq!(ada, &json!({"orders": [created], "nextPageToken": ""}));
-    assert_eq!(bob, &json!({"orders": [], "nextPageToken": ""}), "another user's orders are not seen");
+    assert_eq!(bob, &json!({"orders": [], "nextPageToken": ""}), "orders of another user are not visible");
     assert_eq!(reason(no_token), Reason::TokenMissing.name(), "{no_token}");
     assert_eq!(reason(invalid), Reason::InvalidRequest.name(), "{invalid}");
     assert!(invalid.to_string().contains("displayName"), "{invalid}");
 
-    // Cargo writes into the same log, in words.
+    // The output of Cargo is in the same file.
     let log = mesh.log();
     let events = logs::events(&log[log.find('{').unwrap_or_default()..]);
     let records = events.iter().filter(|event| event["target"] == "audit");
@@ -113,12 +113,12 @@ fn assert_called(mesh: &Mesh, reader: &Reader) {
     assert_eq!(codes, ["Ok", "InvalidArgument"], "each call of CreateOrder is in the audit log");
 }
 
-fn assert_inspected(mesh: &Mesh, reader: &Reader) {
+fn assert_inspected(mesh: &Mesh, workspace: &Workspace) {
     readme::tool("grpcurl");
     let certificates = mesh.certificates().ca().parent().unwrap().display().to_string();
     let environment =
         [("DRYSTONE_DATA_DIR", mesh.home().data().display().to_string()), ("DRYSTONE_CERTS_DIR", certificates)];
-    let text = succeed(&reader.run(&for_mesh(mesh, &format!("set -e\n{}", section("inspect"))), &environment));
+    let text = succeed(&workspace.run(&for_mesh(mesh, &format!("set -e\n{}", section("inspect"))), &environment));
     let line = |parts: &[&str]| {
         assert!(text.lines().any(|line| parts.iter().all(|part| line.contains(part))), "{parts:?} in: {text}");
     };
@@ -134,50 +134,50 @@ fn assert_inspected(mesh: &Mesh, reader: &Reader) {
     for component in ["orders database", "orders -> auth", "orders -> session"] {
         assert_eq!(health["components"][component]["state"], "up", "{component}: {health:#}");
     }
-    let exported = fs::read(reader.service().join("mesh.binpb")).unwrap();
+    let exported = fs::read(workspace.service().join("mesh.binpb")).unwrap();
     let files = drystone::contract::files::files(&exported).unwrap();
     assert!(files.iter().any(|file| file.name == "acme/orders/v1/orders.proto"));
 }
 
-fn assert_changed(reader: &Reader) {
-    let contract = reader.service().join("proto/acme/orders/v1/orders.proto");
+fn assert_changed(workspace: &Workspace) {
+    let contract = workspace.service().join("proto/acme/orders/v1/orders.proto");
     let original = fs::read_to_string(&contract).unwrap();
-    let refused = reader.run(&section("change"), &[]);
-    let complaint = String::from_utf8_lossy(&refused.stderr).into_owned();
-    assert!(!refused.status.success() && complaint.contains("`orders:create`"), "{complaint}");
+    let refused = workspace.run(&section("change"), &[]);
+    let error = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && error.contains("`orders:create`"), "{error}");
     let proto = [("PROTO", "proto/acme/orders/v1/orders.proto".to_owned())];
-    let shown = succeed(&reader.run(&section("declare"), &proto));
+    let shown = succeed(&workspace.run(&section("declare"), &proto));
     assert!(shown.lines().any(|line| line.contains("CreateOrder") && line.contains("orders:create")), "{shown}");
-    succeed(&reader.run(&section("undo"), &proto));
+    succeed(&workspace.run(&section("undo"), &proto));
     assert_eq!(fs::read_to_string(&contract).unwrap(), original);
 }
 
-/// The script finds a protoc: the rest of this test uses that of the workspace.
+/// The generated script finds a protoc. The rest of this test uses the one of the workspace.
 fn assert_protoc(directory: &Path) {
     let version = Command::new(directory.join(".cargo/protoc")).arg("--version").output().unwrap();
     assert!(succeed(&version).starts_with("libprotoc "), "{version:?}");
 }
 
 #[test]
-fn the_tutorial_works_as_it_is_written() {
-    let reader = Reader::new();
+fn the_tutorial_works_as_written() {
+    let workspace = Workspace::new();
     let script = format!("set -e\n{}\npwd", section("new"));
-    let output = readme::run(&script, reader.0.path());
+    let output = readme::run(&script, workspace.0.path());
     assert!(succeed(&output).trim_end().ends_with("/orders"));
-    assert_protoc(&reader.service());
-    // The versions of dependencies that the workspace has compiled.
-    fs::copy(binary::repository().join("Cargo.lock"), reader.service().join("Cargo.lock")).unwrap();
+    assert_protoc(&workspace.service());
+    // The dependency versions that the workspace has compiled.
+    fs::copy(binary::repository().join("Cargo.lock"), workspace.service().join("Cargo.lock")).unwrap();
 
-    let mesh = start(&reader);
-    assert_called(&mesh, &reader);
-    assert_inspected(&mesh, &reader);
+    let mesh = start(&workspace);
+    assert_called(&mesh, &workspace);
+    assert_inspected(&mesh, &workspace);
     drop(mesh.stop());
-    assert_changed(&reader);
-    let output = succeed(&reader.run(&section("test"), &[]));
+    assert_changed(&workspace);
+    let output = succeed(&workspace.run(&section("test"), &[]));
     assert!(output.contains("test a_user_sees_their_own_orders ... ok"), "{output}");
 
-    // A name that is there already is refused, and nothing of it is touched.
-    let again = readme::run("drystone new service orders", reader.0.path());
+    // An existing directory is refused.
+    let again = readme::run("drystone new service orders", workspace.0.path());
     assert_eq!(again.status.code(), Some(2), "{again:?}");
     assert!(String::from_utf8_lossy(&again.stderr).contains("is there already"), "{again:?}");
 }

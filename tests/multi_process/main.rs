@@ -1,7 +1,7 @@
-//! Services in processes of their own, on PostgreSQL and Redis: outages and restarts.
+//! Services in separate processes, PostgreSQL, Redis, outages and restarts.
 
-mod apart;
 mod partial_outage;
 mod postgres;
+mod process_per_service;
 mod redis;
 mod restart;

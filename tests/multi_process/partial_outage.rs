@@ -1,12 +1,12 @@
-//! A service that is away takes with it what it does, and nothing else.
+//! The outage of one service affects only calls that need it.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use drystone::Reason;
 use drystone_tests::{Mesh, Setup, Tokens, User, logs};
 use serde_json::{Value, json};
 
-/// Counts the sign-ins whose token has no property claims for want of the property service.
-const WITHOUT: &str = "drystone_sign_in_without_property_claims_total";
+/// Counts sign-ins whose token has no property claims because the property service was unavailable.
+const WITHOUT_CLAIMS: &str = "drystone_sign_in_without_property_claims_total";
 
 fn claims(tokens: &Tokens) -> Value {
     let payload = tokens.access.split('.').nth(1).unwrap();
@@ -24,7 +24,7 @@ async fn create_property(mesh: &Mesh, tokens: &Tokens) -> String {
 }
 
 #[tokio::test]
-async fn a_token_says_what_its_user_owns() {
+async fn a_token_carries_the_property_claims_of_its_user() {
     let mesh = Mesh::shared();
     let (user, tokens) = User::signed_in(mesh).await;
     assert_eq!(claims(&tokens)["props"], json!({}));
@@ -32,7 +32,7 @@ async fn a_token_says_what_its_user_owns() {
     let expected = json!({property: "owner"});
     assert_eq!(claims(&tokens.refresh(mesh.rest()).await)["props"], expected);
     assert_eq!(claims(&user.sign_in(mesh).await)["props"], expected);
-    assert!(mesh.metrics().await.sum(WITHOUT, &[]) < 0.5);
+    assert!(mesh.metrics().await.sum(WITHOUT_CLAIMS, &[]) < 0.5);
 }
 
 #[tokio::test]
@@ -44,15 +44,15 @@ async fn sign_in_works_without_the_property_service() {
     let logged_before = std::fs::read_to_string(home.log()).unwrap().len();
 
     let mesh = setup().home(home).without("property").start();
-    let before = mesh.metrics().await.sum(WITHOUT, &[]);
+    let before = mesh.metrics().await.sum(WITHOUT_CLAIMS, &[]);
     let tokens = user.sign_in(&mesh).await;
     let claims = claims(&tokens);
     assert_eq!(claims["sub"], user.id.as_str());
     assert_eq!(claims["roles"], json!(["member"]));
     assert!(claims["props"] == json!({}) || claims.get("props").is_none(), "{claims}");
 
-    // It is said, once, at the right level; and counted.
-    let after = mesh.metrics().await.sum(WITHOUT, &[]);
+    // It is counted, and logged once as a warning.
+    let after = mesh.metrics().await.sum(WITHOUT_CLAIMS, &[]);
     assert!((after - before - 1.0).abs() < f64::EPSILON, "{before} -> {after}");
     let log = mesh.log();
     let events = logs::events(&log[logged_before..]);
@@ -63,26 +63,26 @@ async fn sign_in_works_without_the_property_service() {
     assert_eq!(warnings.len(), 1, "{warnings:#?}");
     assert!(!logs::field(warnings[0], "request_id").is_empty(), "{:#?}", warnings[0]);
 
-    // All else works too.
+    // Everything else works.
     mesh.rest().get("/v1/users/me").bearer(&tokens.access).send().await.expect(200);
     let refreshed = tokens.refresh(mesh.rest()).await;
     User::register(&mesh).await;
-    // And what cannot work says why, and when to come back.
+    // Calls to the property service fail with `Retry-After`.
     let answer = mesh.rest().get("/v1/properties").bearer(&refreshed.access).send().await.refused(Reason::Unavailable);
     assert!(!answer.header("retry-after").is_empty(), "{:?}", answer.headers);
     mesh.rest().post("/v1/auth/logout", json!({})).bearer(&refreshed.access).send().await.expect(200);
 }
 
 #[tokio::test]
-async fn the_mesh_says_that_it_runs_without_the_property_service() {
+async fn health_is_degraded_without_the_property_service() {
     let mesh = setup().without("property").start();
-    let report = drystone_tests::wait::until("the absence is noticed", async || {
+    let report = drystone_tests::wait::until("the outage is reported", async || {
         let report = mesh.admin("/health/detailed").await.expect(200).json();
         (report["components"]["auth -> property"]["state"] == "down").then_some(report)
     })
     .await;
     assert_eq!(report["status"], "degraded", "{report:#}");
     assert!(report["components"]["auth -> property"]["detail"].as_str().is_some_and(|detail| !detail.is_empty()));
-    // It is ready for all the same.
+    // A degraded mesh is ready.
     mesh.admin("/ready").await.expect(200);
 }

@@ -1,4 +1,4 @@
-//! A mesh whose databases are on PostgreSQL.
+//! A mesh on PostgreSQL.
 
 use drystone::Reason;
 use drystone_backends::{Database, Postgres};
@@ -30,7 +30,7 @@ async fn property_names(mesh: &Mesh, tokens: &Tokens) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn what_was_answered_is_there_after_a_power_cut() {
+async fn acknowledged_writes_survive_a_kill_on_postgres() {
     let database = Postgres::shared().await.database().await;
     let mesh = setup(&database).start();
     let (user, tokens) = User::signed_in(&mesh).await;
@@ -38,7 +38,7 @@ async fn what_was_answered_is_there_after_a_power_cut() {
     let ended = user.sign_in(&mesh).await;
     mesh.rest().post("/v1/auth/logout", json!({})).bearer(&ended.access).send().await.expect(200);
     let me = get(&mesh, "/v1/users/me", &tokens).await.expect(200).json();
-    assert!(!mesh.home().data().join("user.db").exists(), "nothing is kept in files");
+    assert!(!mesh.home().data().join("user.db").exists(), "no SQLite database is created");
 
     let mesh = setup(&database).home(mesh.kill()).start();
     assert_eq!(get(&mesh, "/v1/users/me", &tokens).await.expect(200).json(), me);
@@ -49,18 +49,18 @@ async fn what_was_answered_is_there_after_a_power_cut() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_goes_is_named_and_used_again_when_it_comes_back() {
-    let server = Postgres::throw_away().await;
+async fn a_postgres_outage_is_reported_and_the_mesh_reconnects() {
+    let server = Postgres::temporary().await;
     let database = server.database().await;
     let mesh = setup(&database).start();
     let (user, tokens) = User::signed_in(&mesh).await;
     create_property(&mesh, &tokens, "before").await.expect(200);
 
     server.stop();
-    let refused = create_property(&mesh, &tokens, "while it is away").await.expect(503);
+    let refused = create_property(&mesh, &tokens, "during the outage").await.expect(503);
     assert_eq!(refused.reason(), "UNAVAILABLE");
     assert!(!refused.header("retry-after").is_empty());
-    until("the health names what is away", async || {
+    until("health reports the databases as down", async || {
         let health = mesh.admin("/health/detailed").await.json();
         let is_down = |service: &&str| health["components"][format!("{service} database")]["state"] == "down";
         services().iter().all(is_down).then_some(())
@@ -68,14 +68,14 @@ async fn a_server_that_goes_is_named_and_used_again_when_it_comes_back() {
     .await;
 
     server.start();
-    until("writes work again", async || {
+    until("writes succeed again", async || {
         let answer = create_property(&mesh, &tokens, "after").await;
         if answer.status == 503 { None } else { Some(answer.expect(200)) }
     })
     .await;
     assert_eq!(property_names(&mesh, &tokens).await, ["before", "after"]);
     user.sign_in(&mesh).await;
-    until("the mesh is ready again", async || {
+    until("the mesh is healthy", async || {
         let health = mesh.admin("/health/detailed").await.json();
         (health["status"] == "ok").then_some(())
     })
@@ -83,19 +83,19 @@ async fn a_server_that_goes_is_named_and_used_again_when_it_comes_back() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn it_does_not_matter_which_is_started_first() {
-    let server = Postgres::throw_away().await;
+async fn a_mesh_waits_for_postgres_at_startup() {
+    let server = Postgres::temporary().await;
     let database = server.database().await;
     server.stop();
     let mesh = setup(&database).begin();
-    until("it says what it waits for", async || mesh.log().contains("waiting for a database").then_some(())).await;
+    until("the log says what it waits for", async || mesh.log().contains("waiting for a database").then_some(())).await;
     server.start();
     let mesh = mesh.ready();
     User::signed_in(&mesh).await;
 }
 
-/// Runs `drystone` with a configuration whose databases are here.
-fn operate(home: &Home, database: &str, arguments: &[&str]) -> Ended {
+/// Runs `drystone` with a configuration that uses this database.
+fn run_with_database(home: &Home, database: &str, arguments: &[&str]) -> Ended {
     let sections = services()
         .into_iter()
         .map(|service| format!("[{service}.database]\nurl = \"{database}\"\n"))
@@ -109,11 +109,11 @@ fn operate(home: &Home, database: &str, arguments: &[&str]) -> Ended {
 }
 
 #[tokio::test]
-async fn schemas_are_looked_after_from_the_command_line() {
+async fn migrate_reports_and_applies_migrations_on_postgres() {
     let server = Postgres::shared().await;
     let database = server.database().await;
     let home = Home::new();
-    let run = |arguments: &[&str]| operate(&home, database.as_str(), arguments);
+    let run = |arguments: &[&str]| run_with_database(&home, database.as_str(), arguments);
 
     let status = run(&["migrate", "status"]);
     assert_eq!(status.status.code(), Some(1), "{status:?}");
@@ -138,14 +138,14 @@ async fn schemas_are_looked_after_from_the_command_line() {
     assert!(status.stdout.contains("9999") && status.stdout.contains("newer"), "{}", status.stdout);
     for refused in [status, run(&["migrate", "up"]), run(&["up", "--ephemeral"])] {
         assert_eq!(refused.status.code(), Some(1), "{refused:?}");
-        let says = "has schema version 9999, but this program knows only up to 2: start the newer release";
-        assert!(refused.stderr.contains(says), "{}", refused.stderr);
+        let expected = "has schema version 9999, but this program knows only up to 2: start the newer release";
+        assert!(refused.stderr.contains(expected), "{}", refused.stderr);
     }
 
     let password = database.url().password().unwrap();
     let shown = run(&["config", "show"]);
     assert!(shown.stdout.contains(":(secret)@"), "{}", shown.stdout);
-    let wrong = operate(&home, &database.as_str().replace(password, "wrong-one"), &["migrate", "status"]);
+    let wrong = run_with_database(&home, &database.as_str().replace(password, "wrong-one"), &["migrate", "status"]);
     assert!(wrong.stdout.contains("out of reach"), "{}", wrong.stdout);
     for ended in [shown, wrong] {
         assert!(!format!("{ended:?}").contains(password), "{ended:?}");
@@ -154,7 +154,7 @@ async fn schemas_are_looked_after_from_the_command_line() {
 }
 
 #[test]
-fn schemas_in_files_are_looked_after_too_and_not_made_by_looking() {
+fn migrate_status_does_not_create_sqlite_databases() {
     let home = Home::new();
     let configuration = home.write("drystone.toml", &format!("data_dir = {:?}\n", home.data()));
     let run = |arguments: &[&str]| run_to_end(drystone(arguments).arg("--config").arg(&configuration));
@@ -166,12 +166,12 @@ fn schemas_in_files_are_looked_after_too_and_not_made_by_looking() {
 }
 
 #[tokio::test]
-async fn a_login_that_is_refused_is_one_sentence() {
-    let server = Postgres::throw_away().await;
+async fn a_refused_postgres_login_is_reported_in_one_line() {
+    let server = Postgres::temporary().await;
     let database = server.database().await;
     let home = Home::new();
     let url = database.as_str().replace(database.url().password().unwrap(), "wrong-one");
-    let ended = operate(&home, &url, &["migrate", "up"]);
+    let ended = run_with_database(&home, &url, &["migrate", "up"]);
     assert_eq!(ended.status.code(), Some(1), "{ended:?}");
     assert_eq!(ended.stderr.trim_end().lines().count(), 1, "{}", ended.stderr);
     assert!(

@@ -1,13 +1,13 @@
-//! A mesh that keeps its sessions and its limits in Redis.
+//! A mesh with sessions and rate limits in Redis.
 
 use drystone::Reason;
 use drystone_backends::Redis;
 use drystone_tests::{Answer, Mesh, Setup, Tokens, User, wait};
 use serde_json::{Value, json};
 
-fn on(server: &Redis) -> Setup {
+fn setup(server: &Redis) -> Setup {
     let setup = Mesh::setup().set("session.store", "redis").set("limits.store", "redis");
-    // What a test machine needs under load is no measure for a time limit.
+    // Test machines are slow under load.
     setup.set("redis.url", server.url()).set("redis.prefix", &server.prefix()).set("redis.timeout", "1s")
 }
 
@@ -19,17 +19,17 @@ async fn me(mesh: &Mesh, token: &str) -> Answer {
     mesh.rest().get("/v1/users/me").bearer(token).send().await
 }
 
-async fn component(mesh: &Mesh, name: &str) -> String {
+async fn component_state(mesh: &Mesh, name: &str) -> String {
     let report: Value = mesh.admin("/health/detailed").await.json();
     report["components"][name]["state"].as_str().unwrap_or_else(|| panic!("{name} is not in {report}")).to_owned()
 }
 
 #[tokio::test]
-async fn sessions_go_their_whole_way_in_redis() {
-    let mesh = on(Redis::shared()).start();
+async fn the_session_lifecycle_works_on_redis() {
+    let mesh = setup(Redis::shared()).start();
     let (user, first) = User::signed_in(&mesh).await;
     let second = first.refresh(mesh.rest()).await;
-    assert_eq!(first.refresh(mesh.rest()).await.refresh, second.refresh, "a lost answer is given again");
+    assert_eq!(first.refresh(mesh.rest()).await.refresh, second.refresh, "a repeated refresh returns the same token");
     let third = second.refresh(mesh.rest()).await;
 
     let other = user.sign_in(&mesh).await;
@@ -50,17 +50,17 @@ async fn sessions_go_their_whole_way_in_redis() {
 }
 
 #[tokio::test]
-async fn while_redis_is_away_tokens_work_and_afterwards_everything_does() {
+async fn during_a_redis_outage_tokens_are_accepted_and_sessions_recover_afterwards() {
     let mut server = Redis::start();
-    let mesh = on(&server).start();
+    let mesh = setup(&server).start();
     let (user, tokens) = User::signed_in(&mesh).await;
     let both = async |state: &str| {
-        component(&mesh, "session redis").await == state && component(&mesh, "auth limits").await == state
+        component_state(&mesh, "session redis").await == state && component_state(&mesh, "auth limits").await == state
     };
     wait::until("both are up", async || both("up").await.then_some(())).await;
 
     server.stop();
-    wait::until("health names what is away", async || both("down").await.then_some(())).await;
+    wait::until("health reports Redis as down", async || both("down").await.then_some(())).await;
     me(&mesh, &tokens.access).await.expect(200);
     for answer in [
         refresh(&mesh, &tokens.refresh).await,
@@ -73,30 +73,30 @@ async fn while_redis_is_away_tokens_work_and_afterwards_everything_does() {
     me(&mesh, &tokens.access).await.expect(200);
 
     server.start_again();
-    let next = wait::until("a refresh works again", async || {
+    let next = wait::until("a refresh succeeds", async || {
         let answer = refresh(&mesh, &tokens.refresh).await;
         (answer.status == 200).then(|| Tokens::of(&answer.json()))
     })
     .await;
     me(&mesh, &next.access).await.expect(200);
-    wait::until("health names it no more", async || both("up").await.then_some(())).await;
+    wait::until("health reports Redis as up", async || both("up").await.then_some(())).await;
     mesh.admin("/ready").await.expect(200);
     mesh.rest().delete(&format!("/v1/sessions/{}", next.session_id)).bearer(&next.access).send().await.expect(200);
     me(&mesh, &next.access).await.refused(Reason::TokenRevoked);
 }
 
 #[tokio::test]
-async fn after_redis_has_lost_everything_people_sign_in_again() {
+async fn after_redis_loses_its_data_users_sign_in_again() {
     let mut server = Redis::start();
-    let mesh = on(&server).start();
+    let mesh = setup(&server).start();
     let (user, tokens) = User::signed_in(&mesh).await;
-    // What has been revoked stays so for whoever has heard of it.
+    // Revocations that services have received stay in force.
     let ended = user.sign_in(&mesh).await;
     mesh.rest().delete(&format!("/v1/sessions/{}", ended.session_id)).bearer(&ended.access).send().await.expect(200);
     server.stop();
     server.start_empty();
 
-    let refused = wait::until("redis is back", async || {
+    let refused = wait::until("Redis is available", async || {
         let answer = refresh(&mesh, &tokens.refresh).await;
         (answer.status != 503).then_some(answer)
     });
@@ -111,9 +111,9 @@ async fn after_redis_has_lost_everything_people_sign_in_again() {
 }
 
 #[tokio::test]
-async fn a_mesh_waits_for_a_redis_that_is_not_there_yet() {
+async fn a_mesh_waits_for_redis_at_startup() {
     let mut server = Redis::start();
-    let setup = on(&server);
+    let setup = setup(&server);
     server.stop();
     let starting = setup.begin();
     server.start_again();

@@ -1,11 +1,11 @@
-//! What is there after a mesh has stopped, in order or not, and has been started again.
+//! State after a graceful stop or a kill, and a restart.
 
 use drystone::Reason;
 use drystone_tests::{Answer, Mesh, Setup, Tokens, User};
 use serde_json::{Value, json};
 
-/// What a user had before.
-struct Before {
+/// The state of a user before the restart.
+struct Snapshot {
     user: User,
     tokens: Tokens,
     ended: Tokens,
@@ -15,7 +15,7 @@ struct Before {
     keys: Value,
 }
 
-/// The issuer stands in every token. By default it is the address of the edge, which changes here with each start.
+/// The issuer is part of every token. Its default is the address of the edge, which changes here with each start.
 fn setup() -> Setup {
     Mesh::setup().set("issuer", "https://id.example.com")
 }
@@ -24,7 +24,7 @@ async fn get(mesh: &Mesh, path: &str, token: &str) -> Answer {
     mesh.rest().get(path).bearer(token).send().await
 }
 
-async fn live(mesh: &Mesh) -> Before {
+async fn create_state(mesh: &Mesh) -> Snapshot {
     let (user, first) = User::signed_in(mesh).await;
     let ended = user.sign_in(mesh).await;
     mesh.rest().post("/v1/auth/logout", json!({})).bearer(&ended.access).send().await.expect(200);
@@ -34,7 +34,7 @@ async fn live(mesh: &Mesh) -> Before {
     }
     let tokens = first.refresh(mesh.rest()).await;
     let read = async |path| get(mesh, path, &tokens.access).await.expect(200).json();
-    Before {
+    Snapshot {
         me: read("/v1/users/me").await,
         properties: read("/v1/properties").await,
         sessions: read("/v1/sessions").await,
@@ -45,22 +45,22 @@ async fn live(mesh: &Mesh) -> Before {
     }
 }
 
-async fn assert_as_before(mesh: &Mesh, before: &Before) {
-    let Before { user, tokens, ended, me, properties, sessions, keys } = before;
+async fn assert_unchanged(mesh: &Mesh, before: &Snapshot) {
+    let Snapshot { user, tokens, ended, me, properties, sessions, keys } = before;
     let read = async |path| get(mesh, path, &tokens.access).await.expect(200).json();
     assert_eq!(&read("/v1/users/me").await, me);
     assert_eq!(&read("/v1/properties").await, properties);
     assert_eq!(&read("/v1/sessions").await, sessions);
     assert_eq!(&read("/.well-known/jwks.json").await, keys);
 
-    // What was over is over, for every service, from the first call on.
+    // Revoked tokens are refused by every service from the first call on.
     for path in ["/v1/users/me", "/v1/properties", "/v1/sessions"] {
         get(mesh, path, &ended.access).await.refused(Reason::TokenRevoked);
     }
     let body = json!({"refreshToken": ended.refresh});
     mesh.rest().post("/v1/auth/refresh", body).send().await.refused(Reason::SessionEnded);
 
-    // And what was not goes on.
+    // The other session stays valid.
     let refreshed = tokens.refresh(mesh.rest()).await;
     assert_eq!(refreshed.session_id, tokens.session_id);
     get(mesh, "/v1/users/me", &refreshed.access).await.expect(200);
@@ -68,23 +68,23 @@ async fn assert_as_before(mesh: &Mesh, before: &Before) {
 }
 
 #[tokio::test]
-async fn a_mesh_that_was_stopped_goes_on_where_it_was() {
+async fn state_survives_a_graceful_stop() {
     let mesh = setup().start();
-    let before = live(&mesh).await;
+    let before = create_state(&mesh).await;
     let mesh = setup().home(mesh.stop()).start();
-    assert_as_before(&mesh, &before).await;
+    assert_unchanged(&mesh, &before).await;
 }
 
 #[tokio::test]
-async fn a_mesh_that_was_killed_goes_on_where_it_was() {
+async fn state_survives_a_kill() {
     let mesh = setup().start();
-    let before = live(&mesh).await;
+    let before = create_state(&mesh).await;
     let mesh = setup().home(mesh.kill()).start();
-    assert_as_before(&mesh, &before).await;
+    assert_unchanged(&mesh, &before).await;
 }
 
 #[tokio::test]
-async fn what_was_answered_survives_a_kill() {
+async fn acknowledged_writes_survive_a_kill() {
     let mut mesh = setup().start();
     for _ in 0..3 {
         let user = User::register(&mesh).await;
@@ -93,13 +93,13 @@ async fn what_was_answered_survives_a_kill() {
         mesh = setup().home(mesh.kill()).start();
         let refreshed = tokens.refresh(mesh.rest()).await;
         mesh = setup().home(mesh.kill()).start();
-        // The lost answer of a refresh is given again, across a restart as well.
+        // A repeated refresh returns the same token across a restart.
         assert_eq!(tokens.refresh(mesh.rest()).await.refresh, refreshed.refresh);
     }
 }
 
 #[tokio::test]
-async fn a_reused_refresh_token_is_recognised_after_a_restart() {
+async fn refresh_token_reuse_is_detected_after_a_restart() {
     let mesh = setup().start();
     let (_, first) = User::signed_in(&mesh).await;
     let second = first.refresh(mesh.rest()).await;
@@ -112,7 +112,7 @@ async fn a_reused_refresh_token_is_recognised_after_a_restart() {
 }
 
 #[tokio::test]
-async fn a_mesh_stops_in_order_while_it_is_called() {
+async fn a_graceful_stop_finishes_calls_in_flight() {
     let mesh = Mesh::start();
     let (_, tokens) = User::signed_in(&mesh).await;
     let rest = mesh.rest();
@@ -120,7 +120,7 @@ async fn a_mesh_stops_in_order_while_it_is_called() {
         .map(|_| {
             let token = tokens.access.clone();
             tokio::spawn(async move {
-                // Until the door is closed, each call is answered in full.
+                // Until the connection is refused, each call gets a complete response.
                 let mut answered = 0;
                 while let Ok(answer) = rest.get("/v1/users/me").bearer(&token).try_send().await {
                     assert!(answer.status == 200 || answer.status == 503, "{answer:?}");
@@ -130,7 +130,7 @@ async fn a_mesh_stops_in_order_while_it_is_called() {
             })
         })
         .collect();
-    let counted = drystone_tests::wait::until("the callers have begun", async || {
+    let counted = drystone_tests::wait::until("calls have been served", async || {
         let count = mesh.metrics().await.sum("drystone_calls_total", &[("method", "GetMe"), ("code", "OK")]);
         (count > 50.0).then_some(())
     });

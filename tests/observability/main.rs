@@ -1,4 +1,4 @@
-//! What an operator sees of a mesh: health, metrics and logs.
+//! Health, metrics and logs of a mesh.
 
 mod health_command;
 mod signals;

@@ -1,17 +1,17 @@
-//! What an operator sees of a mesh: health, metrics, and logs.
+//! Health, metrics, logs and audit records.
 
 use drystone::Reason;
 use drystone_tests::{Answer, Mesh, Metrics, Rest, User, logs, services, wait};
 use serde_json::{Value, json};
 
-/// Signs somebody up, in, on and out, with a mistake or two on the way, and answers every secret that was involved.
+/// Runs a user journey from sign-up to sign-out with some failed calls, and returns every secret that was sent or received.
 async fn traffic(mesh: &Mesh, request_id: &str) -> Vec<String> {
     let rest = mesh.rest();
     let user = User::register(mesh).await;
     let wrong = "not the right password";
     let body = json!({"email": user.email, "password": wrong});
     rest.post("/v1/auth/login", body).send().await.refused(Reason::InvalidCredentials);
-    // Too short to be valid, so that it is refused before anybody has looked at it.
+    // Too short: validation refuses it before the handler runs.
     let short = "hunter2";
     let body = json!({"email": user.email, "password": short, "displayName": "Ada"});
     rest.post("/v1/auth/register", body).send().await.refused(Reason::InvalidRequest);
@@ -37,11 +37,11 @@ async fn traffic(mesh: &Mesh, request_id: &str) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn health_is_told_in_short_and_in_detail() {
+async fn health_is_reported_in_summary_and_in_detail() {
     let mesh = Mesh::shared();
     assert_eq!(mesh.admin("/ready").await.expect(200).json(), json!({"ready": true}));
-    // It is ready as soon as it can serve; until each part has found every other, it calls itself degraded.
-    wait::until("all is well", async || {
+    // A mesh is ready once it can serve, and degraded until all services are connected to each other.
+    wait::until("the mesh is healthy", async || {
         let health = mesh.admin("/health").await.expect(200).json();
         (health == json!({"status": "ok"})).then_some(())
     })
@@ -53,18 +53,18 @@ async fn health_is_told_in_short_and_in_detail() {
         assert_eq!(component["state"], "up", "{report:#}");
         assert!(component["since"].as_str().unwrap().ends_with('Z'), "{report:#}");
     }
-    // Each service has a store, and each but the edge says whom it depends on.
+    // Each service reports its database and its upstreams.
     for service in services() {
         let database = format!("{service} database");
-        assert!(components.contains_key(&database), "nothing is said of `{database}`: {report:#}");
+        assert!(components.contains_key(&database), "`{database}` is not reported: {report:#}");
     }
     for dependency in ["auth -> user", "auth -> session", "auth -> property", "user -> session", "property -> auth"] {
-        assert!(components.contains_key(dependency), "nothing is said of `{dependency}`: {report:#}");
+        assert!(components.contains_key(dependency), "`{dependency}` is not reported: {report:#}");
     }
 }
 
 #[tokio::test]
-async fn the_admin_port_is_for_reading() {
+async fn the_admin_port_allows_only_get_and_head() {
     let mesh = Mesh::shared();
     let admin = |method: http::Method, path: &str| Rest::at(mesh.admin_address()).call(method, path).send();
     for path in ["/health", "/health/detailed", "/ready", "/metrics"] {
@@ -82,68 +82,68 @@ fn is_prometheus(answer: &Answer) -> bool {
 }
 
 #[tokio::test]
-async fn metrics_tell_of_calls_denials_hashing_and_sessions() {
+async fn metrics_cover_calls_denials_hashing_and_sessions() {
     let mesh = Mesh::setup().start();
     let before = mesh.metrics().await;
     traffic(&mesh, "metrics").await;
-    // A call is counted when it is over, which the caller may know a moment sooner.
-    wait::until("everything is counted", async || {
+    // A call is counted when it ends, possibly after the caller has the response.
+    wait::until("every call is counted", async || {
         let calls = mesh.metrics().await.sum("drystone_calls_total", &[("method", "GetMe")]);
         (calls > 2.5).then_some(())
     })
     .await;
     assert!(is_prometheus(&mesh.admin("/metrics").await.expect(200)));
     let after = mesh.metrics().await;
-    let grown = |name: &str, labels: &[(&str, &str)]| after.sum(name, labels) - before.sum(name, labels);
-    let assert_grown = |name: &str, labels: &[(&str, &str)], by: f64| {
-        assert!((grown(name, labels) - by).abs() < f64::EPSILON, "{name} {labels:?} grew by {}", grown(name, labels));
+    let delta = |name: &str, labels: &[(&str, &str)]| after.sum(name, labels) - before.sum(name, labels);
+    let assert_delta = |name: &str, labels: &[(&str, &str)], by: f64| {
+        assert!((delta(name, labels) - by).abs() < f64::EPSILON, "{name} {labels:?} grew by {}", delta(name, labels));
     };
 
     // Calls by caller, method and code, with their durations.
     let calls = "drystone_calls_total";
     let call = |method, caller, code| [("method", method), ("caller", caller), ("code", code)];
-    assert_grown(calls, &call("SignIn", "edge", "OK"), 1.0);
-    assert_grown(calls, &call("SignIn", "edge", "UNAUTHENTICATED"), 1.0);
-    assert_grown(calls, &call("Register", "edge", "OK"), 1.0);
-    assert_grown(calls, &call("Register", "edge", "INVALID_ARGUMENT"), 1.0);
-    assert_grown(calls, &call("GetMe", "edge", "OK"), 1.0);
-    assert_grown(calls, &call("GetMe", "edge", "UNAUTHENTICATED"), 2.0);
-    assert_grown(calls, &call("ListUsers", "edge", "PERMISSION_DENIED"), 1.0);
-    assert_grown(calls, &call("StartSession", "auth", "OK"), 1.0);
-    assert_grown(calls, &call("RotateSession", "auth", "OK"), 1.0);
-    assert_grown("drystone_call_duration_seconds_count", &[("service", "user"), ("method", "GetMe")], 3.0);
-    assert_grown("drystone_call_duration_seconds_bucket", &[("method", "GetMe"), ("le", "+Inf")], 3.0);
+    assert_delta(calls, &call("SignIn", "edge", "OK"), 1.0);
+    assert_delta(calls, &call("SignIn", "edge", "UNAUTHENTICATED"), 1.0);
+    assert_delta(calls, &call("Register", "edge", "OK"), 1.0);
+    assert_delta(calls, &call("Register", "edge", "INVALID_ARGUMENT"), 1.0);
+    assert_delta(calls, &call("GetMe", "edge", "OK"), 1.0);
+    assert_delta(calls, &call("GetMe", "edge", "UNAUTHENTICATED"), 2.0);
+    assert_delta(calls, &call("ListUsers", "edge", "PERMISSION_DENIED"), 1.0);
+    assert_delta(calls, &call("StartSession", "auth", "OK"), 1.0);
+    assert_delta(calls, &call("RotateSession", "auth", "OK"), 1.0);
+    assert_delta("drystone_call_duration_seconds_count", &[("service", "user"), ("method", "GetMe")], 3.0);
+    assert_delta("drystone_call_duration_seconds_bucket", &[("method", "GetMe"), ("le", "+Inf")], 3.0);
 
-    // Denials by the part of the rule.
+    // Denials by part of the rule.
     let denials = "drystone_denials_total";
-    assert_grown(denials, &[("method", "GetMe"), ("part", "subject"), ("caller", "edge")], 2.0);
-    assert_grown(denials, &[("method", "ListUsers"), ("part", "permission")], 1.0);
+    assert_delta(denials, &[("method", "GetMe"), ("part", "subject"), ("caller", "edge")], 2.0);
+    assert_delta(denials, &[("method", "ListUsers"), ("part", "permission")], 1.0);
 
     // Hashing: one for the registration, two for the sign-ins.
-    assert_grown("drystone_hashing_seconds_count", &[], 3.0);
-    assert_grown("drystone_hashing_wait_seconds_count", &[], 3.0);
+    assert_delta("drystone_hashing_seconds_count", &[], 3.0);
+    assert_delta("drystone_hashing_wait_seconds_count", &[], 3.0);
     assert!(after.has("drystone_hashing_queue_jobs", &[]));
 
     // Sessions.
     let names: Vec<&str> = after.names().filter(|name| name.contains("session")).collect();
-    assert!(grown_by_one(&before, &after, "created"), "no counter of sessions created: {names:?}");
-    assert!(grown_by_one(&before, &after, "ended"), "no counter of sessions ended: {names:?}");
+    assert!(increased_by_one(&before, &after, "created"), "no counter of sessions created: {names:?}");
+    assert!(increased_by_one(&before, &after, "ended"), "no counter of sessions ended: {names:?}");
 }
 
-/// Whether some counter of sessions with this word in its name or in its labels went up.
-fn grown_by_one(before: &Metrics, after: &Metrics, word: &str) -> bool {
+/// Whether a session counter with this word in its name increased by one.
+fn increased_by_one(before: &Metrics, after: &Metrics, word: &str) -> bool {
     let mut names = after.names().filter(|name| name.contains("session") && name.contains(word));
     names.any(|name| (after.sum(name, &[]) - before.sum(name, &[]) - 1.0).abs() < f64::EPSILON)
 }
 
 #[tokio::test]
-async fn one_request_id_runs_through_all_services() {
+async fn a_request_id_is_propagated_to_all_services() {
     let mesh = Mesh::setup().set("log.format", "json").set("log.filter", "info,drystone_mesh=debug").start();
-    traffic(&mesh, "one-walk-through-all").await;
+    traffic(&mesh, "one-request-id").await;
     let calls = async || -> Vec<String> {
         let events = logs::events(&mesh.log());
-        let ours = events.iter().filter(|event| logs::field(event, "request_id") == "one-walk-through-all");
-        ours.map(|event| logs::field(event, "method").to_owned()).collect()
+        let own = events.iter().filter(|event| logs::field(event, "request_id") == "one-request-id");
+        own.map(|event| logs::field(event, "method").to_owned()).collect()
     };
     for method in [
         "/drystone.auth.v1.AuthService/SignIn",
@@ -151,8 +151,8 @@ async fn one_request_id_runs_through_all_services() {
         "/drystone.property.v1.PropertyService/ListPropertyClaims",
         "/drystone.session.v1.SessionService/StartSession",
     ] {
-        let what = format!("{method} is in the log");
-        wait::until(&what, async || calls().await.iter().any(|logged| logged == method).then_some(())).await;
+        let description = format!("{method} is in the log");
+        wait::until(&description, async || calls().await.iter().any(|logged| logged == method).then_some(())).await;
     }
 }
 
@@ -170,7 +170,7 @@ async fn a_denial_is_logged_with_caller_method_and_rule() {
     assert_eq!(logs::field(denial, "caller"), "spiffe://drystone.local/service/user");
     assert_eq!(logs::field(denial, "method"), "/drystone.session.v1.SessionService/StartSession");
     assert_eq!((&denial["rule"], &denial["reason"]), (&json!("caller"), &json!("CALLER_NOT_ALLOWED")));
-    // The RPC is one that is audited, and that holds for those who are denied as well.
+    // The RPC is audited, including denied calls.
     let record = events.iter().find(|event| event["target"] == "audit").expect("the denial is in the audit trail");
     assert_eq!(record["code"], "PermissionDenied", "{record:#}");
     assert_eq!(logs::field(record, "caller"), "spiffe://drystone.local/service/user", "{record:#}");
@@ -188,8 +188,8 @@ async fn an_audited_call_leaves_a_record() {
         let records: Vec<Value> = records.collect();
         let sign_out = records.iter().find(|event| of_method(event, "/SignOut"))?;
         assert_eq!(sign_out["client"], "127.0.0.1", "{sign_out:#}");
-        // Calls between services too: they carry no token, so the handler has to tell whom they concern. A call is
-        // recorded when it is over, which the caller may know a moment sooner.
+        // Calls between services carry no token, so their handlers set the user of the record. A call is recorded when it
+        // ends, possibly after the caller has the response.
         for name in [
             "/Register",
             "/ProvisionUser",
@@ -210,7 +210,7 @@ async fn an_audited_call_leaves_a_record() {
 }
 
 #[tokio::test]
-async fn log_lines_are_in_one_style() {
+async fn log_messages_follow_the_style_rules() {
     let mesh = Mesh::setup().set("log.format", "json").set("log.filter", "info,drystone_mesh=debug").start();
     traffic(&mesh, "style").await;
     let home = tokio::task::spawn_blocking(|| mesh.stop()).await.unwrap();
@@ -218,33 +218,33 @@ async fn log_lines_are_in_one_style() {
     for event in logs::events(&log) {
         let message = event["message"].as_str().unwrap_or_else(|| panic!("no message: {event}"));
         let first = message.chars().next().unwrap_or_default();
-        assert!(!first.is_uppercase() && !message.ends_with('.'), "not in our style: {message}");
+        assert!(!first.is_uppercase() && !message.ends_with('.'), "violates the style rules: {message}");
         assert!(event["timestamp"].is_string() && event["level"].is_string(), "{event}");
     }
 }
 
 #[tokio::test]
-async fn no_secret_is_in_any_log_however_much_is_logged() {
+async fn no_secret_is_logged_at_debug_level() {
     for format in ["json", "text"] {
         let mesh = Mesh::setup().set("log.format", format).set("log.filter", "debug").start();
         let secrets = traffic(&mesh, "secrets").await;
         let home = tokio::task::spawn_blocking(|| mesh.stop()).await.unwrap();
         let log = std::fs::read_to_string(home.log()).unwrap();
-        assert!(log.to_lowercase().contains("debug"), "nothing is logged at this level");
+        assert!(log.to_lowercase().contains("debug"), "the log has no debug messages");
         for secret in secrets {
             if let Some(line) = log.lines().find(|line| line.contains(&secret)) {
                 panic!("`{secret}` is in the log: {line}");
             }
         }
-        // A private key, of whatever sort, would begin so.
+        // The PEM header of every kind of private key.
         assert!(!log.contains("PRIVATE KEY"), "a private key is in the log");
     }
 }
 
 #[tokio::test]
-async fn a_mesh_that_runs_in_silence_says_nothing() {
+async fn a_healthy_mesh_logs_nothing_at_error_level() {
     let mesh = Mesh::setup().set("log.filter", "error").start();
     traffic(&mesh, "silence").await;
     let home = tokio::task::spawn_blocking(|| mesh.stop()).await.unwrap();
-    assert_eq!(std::fs::read_to_string(home.log()).unwrap(), "", "nothing went wrong, and something is said");
+    assert_eq!(std::fs::read_to_string(home.log()).unwrap(), "", "the log must be empty");
 }

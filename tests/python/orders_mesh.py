@@ -296,7 +296,7 @@ def main():
     check_rest(mesh)
     check_permission(mesh)
     check_sign_out(mesh, token)
-    print("all is well")
+    print("all checks passed")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
-//! Bad input at the REST edge. Whatever a client sends, it is answered: never with a 5xx for a fault of its own, never
-//! by a dropped connection.
+//! Bad input at the REST edge: every request gets a response, and no client error is answered with a 5xx or a dropped
+//! connection.
 
 use std::{collections::HashMap, net::SocketAddr};
 
@@ -8,7 +8,7 @@ use drystone::Reason;
 use drystone_tests::{
     Answer, Mesh, User,
     certs::{Leaf, TRUST_DOMAIN},
-    impostor::Impostor,
+    mock_service::MockService,
     unique_email,
 };
 use http::Method;
@@ -31,7 +31,7 @@ async fn register(body: impl Into<Bytes>) -> Answer {
 }
 
 #[tokio::test]
-async fn only_json_is_taken() {
+async fn only_json_is_accepted() {
     let rest = Mesh::shared().rest();
     let post = |content_type| rest.call(Method::POST, "/v1/auth/register").body(content_type, account().to_string());
     for content_type in
@@ -48,10 +48,10 @@ async fn only_json_is_taken() {
 }
 
 #[tokio::test]
-async fn a_large_body_is_refused_and_the_answer_can_be_read() {
+async fn an_oversized_body_is_refused_with_a_readable_response() {
     let mut body = account();
     body["displayName"] = json!("x".repeat(200));
-    // Room that JSON gives away: as large as is taken, and one byte more.
+    // Pads with white space, which JSON allows, to the maximum size and one byte more.
     let padded = |size: usize| {
         let text = body.to_string();
         format!("{text}{}", " ".repeat(size - text.len()))
@@ -63,7 +63,7 @@ async fn a_large_body_is_refused_and_the_answer_can_be_read() {
 }
 
 #[tokio::test]
-async fn a_body_that_is_no_json_is_refused() {
+async fn a_malformed_json_body_is_refused() {
     let valid = account().to_string();
     let open = &valid[..valid.len() - 1];
     let named = |name: &[u8]| {
@@ -75,7 +75,7 @@ async fn a_body_that_is_no_json_is_refused() {
     };
     let bodies: Vec<(&str, Vec<u8>)> = vec![
         ("cut short", open.into()),
-        ("nothing of it", b"hello".into()),
+        ("not JSON", b"hello".into()),
         ("a second value", format!("{valid}{{}}").into()),
         ("a NUL", format!("{valid}\0").into()),
         ("a byte order mark", format!("\u{feff}{valid}").into()),
@@ -92,12 +92,12 @@ async fn a_body_that_is_no_json_is_refused() {
         let answer = register(body).await;
         assert_eq!(answer.status, 400, "{name}: {}", answer.text());
         assert_eq!(answer.reason(), "MALFORMED_BODY", "{name}: {}", answer.text());
-        assert!(answer.body.len() < 2000, "{name}: the body comes back: {}", answer.text());
+        assert!(answer.body.len() < 2000, "{name}: the response repeats the body: {}", answer.text());
     }
 }
 
 #[tokio::test]
-async fn json_that_is_nested_too_deep_is_refused() {
+async fn deeply_nested_json_is_refused() {
     for (open, close) in [("[", "]"), (r#"{"labels":"#, "}"), (r#"{"x":"#, "}"), (r#"{"displayName":["#, "]}")] {
         for depth in [200, 5_000, 50_000] {
             let whole = format!("{}1{}", open.repeat(depth), close.repeat(depth));
@@ -111,7 +111,7 @@ async fn json_that_is_nested_too_deep_is_refused() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_with_a_field_is_said_by_its_name() {
+async fn field_violations_use_the_json_name() {
     let with = |changes: Value| {
         let mut body = account();
         body.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
@@ -120,7 +120,7 @@ async fn what_is_wrong_with_a_field_is_said_by_its_name() {
     for (changes, field) in [
         (json!({"displayName": ""}), "displayName"),
         (json!({"displayName": "x".repeat(201)}), "displayName"),
-        // Valid by the contract: the service itself refuses it.
+        // Valid by the contract; the service refuses it.
         (json!({"displayName": "\u{200b}"}), "displayName"),
         (json!({"displayName": 7}), "displayName"),
         (json!({"displayName": ["Ada"]}), "displayName"),
@@ -137,61 +137,61 @@ async fn what_is_wrong_with_a_field_is_said_by_its_name() {
         let description = answer.detail("google.rpc.BadRequest").unwrap()["fieldViolations"][0]["description"].clone();
         assert!(description.as_str().is_some_and(|text| text.len() > 5), "{shown} is not described: {}", answer.text());
     }
-    // All that is wrong is said at once, and a secret is not among it.
+    // All violations are reported together, without secret values.
     let answer =
         register(r#"{"email":"x","password":"hunter2","displayName":""}"#).await.refused(Reason::InvalidRequest);
     let mut fields = answer.fields();
     fields.sort_unstable();
     assert_eq!(fields, ["displayName", "email", "password"]);
     assert!(!answer.text().contains("hunter2"), "{}", answer.text());
-    // Something that is no object has no fields.
+    // A body that is no object has no fields.
     for body in ["[]", "null", "7", "\"x\"", "[{}]"] {
         let answer = register(body).await;
         assert_eq!(answer.status, 400, "{body}: {}", answer.text());
     }
 }
 
-/// Registers at an auth service whose user service gives this answer.
-async fn register_where_the_user_service_answers(answer: Result<Bytes, Status>) -> Answer {
+/// Registers at an auth service whose user service is a mock with this response.
+async fn register_with_mock_user_service(answer: Result<Bytes, Status>) -> Answer {
     let mesh = Mesh::shared();
     let credentials = mesh.certificates().authority().issue(&Leaf::of(TRUST_DOMAIN, "user"));
-    let user = Impostor::answering(credentials, answer).await;
+    let user = MockService::start_with_response(credentials, answer).await;
     let setup = Mesh::setup().serve(&["auth", "edge"], mesh.certificates());
     let setup = setup.set("peers.user", &user.address().to_string());
     let peers = ["session", "property"];
     let setup = peers
         .iter()
         .fold(setup, |setup, peer| setup.set(&format!("peers.{peer}"), &mesh.grpc_address(peer).to_string()));
-    let front = setup.start();
-    let answer = front.rest().post("/v1/auth/register", account()).send().await;
-    assert_eq!(user.seen()[0].path, "/drystone.user.v1.UserService/ProvisionUser");
+    let edge = setup.start();
+    let answer = edge.rest().post("/v1/auth/register", account()).send().await;
+    assert_eq!(user.calls()[0].path, "/drystone.user.v1.UserService/ProvisionUser");
     answer
 }
 
 #[tokio::test]
-async fn a_field_that_only_a_service_behind_another_refuses_is_said_by_its_name() {
+async fn field_violations_of_an_upstream_use_the_json_name() {
     let mut details = ErrorDetails::with_error_info(Reason::InvalidRequest.name(), Reason::DOMAIN, HashMap::new());
     details.add_bad_request_violation("display_name", "must not be in use already");
     let message = "display_name: must not be in use already";
     let refusal = Status::with_error_details(Code::InvalidArgument, message, details);
-    let answer = register_where_the_user_service_answers(Err(refusal)).await.refused(Reason::InvalidRequest);
+    let answer = register_with_mock_user_service(Err(refusal)).await.refused(Reason::InvalidRequest);
     assert_eq!(answer.fields(), ["displayName"], "{}", answer.text());
     let violation = &answer.detail("google.rpc.BadRequest").unwrap()["fieldViolations"][0];
     assert_eq!(violation["description"], "must not be in use already");
     assert!(!answer.text().contains("display_name"), "{}", answer.text());
 }
 
-/// Responses are not validated: a service of a newer release may answer what an older contract does not allow.
+/// Responses are not validated: a service of a newer release may return values that an older contract does not allow.
 #[tokio::test]
 async fn a_response_that_breaks_the_contract_is_passed_on() {
     let name = "x".repeat(201);
     let user = drystone::user::v1::User { display_name: name.clone(), ..Default::default() };
-    let answer = register_where_the_user_service_answers(Ok(user.encode_to_vec().into())).await.expect(200).json();
+    let answer = register_with_mock_user_service(Ok(user.encode_to_vec().into())).await.expect(200).json();
     assert_eq!(answer["user"]["displayName"], name);
 }
 
 #[tokio::test]
-async fn what_is_wrong_in_path_and_query_is_said_by_its_name() {
+async fn violations_in_path_and_query_name_the_parameter() {
     let mesh = Mesh::shared();
     let (_, tokens) = User::signed_in(mesh).await;
     for (path, field) in [
@@ -219,7 +219,7 @@ async fn what_is_wrong_in_path_and_query_is_said_by_its_name() {
 }
 
 #[tokio::test]
-async fn a_timeout_that_cannot_be_read_is_refused_and_one_that_can_is_kept() {
+async fn a_malformed_grpc_timeout_is_refused_and_a_valid_one_is_enforced() {
     let rest = Mesh::shared().rest();
     let jwks = || rest.get("/.well-known/jwks.json");
     for malformed in ["", "1", "S", "1s", "-1S", "1.5S", "123456789S", "soon", "1S 1S"] {
@@ -227,14 +227,14 @@ async fn a_timeout_that_cannot_be_read_is_refused_and_one_that_can_is_kept() {
     }
     jwks().header("grpc-timeout", "1S").header("grpc-timeout", "1S").send().await.refused(Reason::MalformedTimeout);
     jwks().header("grpc-timeout", "10S").send().await.expect(200);
-    // Hashing takes longer than this.
+    // Password hashing takes longer than this timeout.
     let user = User::register(Mesh::shared()).await;
     let body = json!({"email": user.email, "password": user.password});
     let call = rest.post("/v1/auth/login", body).header("grpc-timeout", "1m");
     call.send().await.refused(Reason::DeadlineExceeded);
 }
 
-/// Sends bytes as they are, and reads until the server ends the connection.
+/// Sends raw bytes and reads until the server closes the connection.
 async fn exchange(request: &[u8]) -> String {
     exchange_with(Mesh::shared().rest().address(), request).await
 }
@@ -248,7 +248,7 @@ async fn exchange_with(server: SocketAddr, request: &[u8]) -> String {
 }
 
 #[tokio::test]
-async fn http_that_is_none_is_answered_with_400() {
+async fn malformed_http_is_answered_with_400() {
     for request in [
         &b"GET /v1/users HTTP/1.1\r\nhost: x\r\nbad header\r\nconnection: close\r\n\r\n"[..],
         b"GET /v1/users/\xff HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n",
@@ -262,7 +262,7 @@ async fn http_that_is_none_is_answered_with_400() {
 }
 
 #[tokio::test]
-async fn a_connection_goes_on_after_a_refusal() {
+async fn a_connection_stays_open_after_an_error_response() {
     let mut requests = Vec::new();
     for (head, body) in [
         ("GET /nowhere", ""),
@@ -283,7 +283,7 @@ async fn a_connection_goes_on_after_a_refusal() {
 }
 
 #[tokio::test]
-async fn nothing_that_a_client_sends_is_answered_with_a_fault_of_ours() {
+async fn no_client_input_is_answered_with_a_5xx_status() {
     let mesh = Mesh::shared();
     let (user, tokens) = User::signed_in(mesh).await;
     let routes = [
@@ -337,7 +337,8 @@ async fn nothing_that_a_client_sends_is_answered_with_a_fault_of_ours() {
     }
 }
 
-/// The members of a message that have two spellings, each twice; with those of the messages inside it.
+/// Bodies with a duplicate field, one for each field with two names (JSON and proto), nested messages included; and the
+/// path of that field.
 fn duplicates(message: &MessageDescriptor, depth: usize) -> Vec<(String, String)> {
     let mut found = Vec::new();
     for field in message.fields() {
@@ -360,7 +361,7 @@ fn duplicates(message: &MessageDescriptor, depth: usize) -> Vec<(String, String)
 }
 
 #[tokio::test]
-async fn every_call_refuses_a_field_that_is_given_twice() {
+async fn every_rpc_refuses_a_duplicate_field() {
     let rest = Mesh::shared().rest();
     let pool = DescriptorPool::decode(drystone::CONTRACT.descriptor_set()).unwrap();
     let option = pool.get_extension_by_name("google.api.http").unwrap();
@@ -388,11 +389,11 @@ async fn every_call_refuses_a_field_that_is_given_twice() {
             bodies += 1;
         }
     }
-    assert!(bodies >= 8, "only {bodies} fields of requests have two spellings");
+    assert!(bodies >= 8, "only {bodies} request fields have two names");
 }
 
 #[tokio::test]
-async fn a_request_names_one_valid_host() {
+async fn a_request_must_have_one_valid_host() {
     for (port, path) in [("rest", "/health"), ("rest", "/v1/users/me"), ("admin", "/health"), ("admin", "/metrics")] {
         let mesh = Mesh::shared();
         let address = if port == "rest" { mesh.rest().address() } else { mesh.admin_address() };

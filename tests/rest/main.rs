@@ -1,4 +1,4 @@
-//! The REST edge: routes, bad input, and what it hands on into the mesh.
+//! The REST edge: routes, bad input, and forwarding to services.
 
 mod bad_input;
 mod forwarding;

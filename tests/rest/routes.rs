@@ -1,4 +1,4 @@
-//! The REST edge: routes, methods, the shape of answers, and what cannot be reached through it.
+//! The REST edge: routes, methods, response format, and unreachable RPCs.
 
 use bytes::Bytes;
 use drystone::Reason;
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpStream;
 
 #[tokio::test]
-async fn a_refusal_is_a_google_rpc_status() {
+async fn an_error_response_is_a_google_rpc_status() {
     let answer = Mesh::shared().rest().get("/v1/users/me").send().await.refused(Reason::TokenMissing);
     let error = answer.json();
     assert_eq!(error["code"], 16);
@@ -22,7 +22,7 @@ async fn a_refusal_is_a_google_rpc_status() {
 }
 
 #[tokio::test]
-async fn a_path_that_nobody_serves_is_not_found() {
+async fn an_unknown_path_is_not_found() {
     let rest = Mesh::shared().rest();
     let paths = [
         "/",
@@ -43,7 +43,7 @@ async fn a_path_that_nobody_serves_is_not_found() {
 }
 
 #[tokio::test]
-async fn a_method_that_a_path_does_not_have_is_answered_with_those_that_it_has() {
+async fn an_unsupported_method_is_answered_with_the_allow_header() {
     let rest = Mesh::shared().rest();
     for (method, path, allow) in [
         (Method::DELETE, "/v1/users/me", "GET, HEAD, OPTIONS, PATCH"),
@@ -65,7 +65,7 @@ async fn a_method_that_a_path_does_not_have_is_answered_with_those_that_it_has()
 }
 
 #[tokio::test]
-async fn head_answers_as_get_does_without_the_body() {
+async fn head_returns_the_headers_of_get_without_a_body() {
     let rest = Mesh::shared().rest();
     let head = rest.call(Method::HEAD, "/.well-known/jwks.json").send().await.expect(200);
     let get = rest.get("/.well-known/jwks.json").send().await.expect(200);
@@ -76,7 +76,7 @@ async fn head_answers_as_get_does_without_the_body() {
 }
 
 #[tokio::test]
-async fn an_update_changes_what_its_body_or_its_mask_names() {
+async fn an_update_changes_the_fields_in_its_body_or_update_mask() {
     let mesh = Mesh::shared();
     let (user, tokens) = User::signed_in(mesh).await;
     let path = format!("/v1/users/{}", user.id);
@@ -86,7 +86,7 @@ async fn an_update_changes_what_its_body_or_its_mask_names() {
     let name = |answer: &Answer| answer.json()["displayName"].as_str().unwrap().to_owned();
     assert_eq!(name(&change("", json!({"displayName": "One"})).await.expect(200)), "One");
     assert_eq!(name(&change("?updateMask=displayName", json!({"displayName": "Two"})).await.expect(200)), "Two");
-    // What the server sets itself may come back with the rest of what was read, and is let lie.
+    // Output-only fields may be sent back with the resource and are ignored.
     let mut read = mesh.rest().get(&path).bearer(&tokens.access).send().await.expect(200).json();
     read["displayName"] = json!("Three");
     assert_eq!(name(&change("", read).await.expect(200)), "Three");
@@ -103,14 +103,14 @@ async fn an_update_changes_what_its_body_or_its_mask_names() {
         let answer = change(query, body).await;
         assert_eq!((answer.status, answer.reason().as_str()), (400, "INVALID_REQUEST"), "{shown}: {}", answer.text());
     }
-    // The id of the path is the one that counts; another in the body is a contradiction, and is not followed.
+    // The id in the path is used; another one in the body is never followed.
     let (other, _) = User::signed_in(mesh).await;
     let answer = change("", json!({"id": other.id, "displayName": "Five"})).await;
     assert!(answer.status == 400 || answer.json()["id"] == user.id.as_str(), "{}", answer.text());
 }
 
 #[tokio::test]
-async fn what_a_client_says_of_itself_is_not_believed() {
+async fn client_supplied_identity_headers_are_ignored() {
     let mesh = Mesh::shared();
     let (user, tokens) = User::signed_in(mesh).await;
     let forged = [
@@ -139,7 +139,7 @@ async fn what_a_client_says_of_itself_is_not_believed() {
 }
 
 #[tokio::test]
-async fn an_rpc_without_a_rest_path_cannot_be_reached() {
+async fn an_rpc_without_a_rest_binding_is_unreachable_through_the_edge() {
     let mesh = Mesh::shared();
     let (user, tokens) = User::signed_in(mesh).await;
     let pool = contracts().contracts()[0].pool();
@@ -152,7 +152,7 @@ async fn an_rpc_without_a_rest_path_cannot_be_reached() {
         if !rpc.options().has_extension(&http) {
             hidden += 1;
         }
-        // By the name that it has inside, no RPC is reached, whether it has a REST path or not.
+        // No RPC is reachable by its gRPC name, whether it has a REST binding or not.
         let lower = method.path.to_lowercase();
         let short = format!("/v1/{name}");
         let colon = format!("/v1/users/{}:{name}", user.id);
@@ -167,14 +167,14 @@ async fn an_rpc_without_a_rest_path_cannot_be_reached() {
         let grpc = mesh.rest().call(Method::POST, &method.path).body("application/grpc", vec![0; 5]);
         grpc.header("te", "trailers").send().await.refused(Reason::RouteNotFound);
     }
-    assert!(hidden >= 7, "only {hidden} RPCs have no REST path");
-    // In particular, the claims that go into tokens; the services have not been called from the edge for anything here.
+    assert!(hidden >= 7, "only {hidden} RPCs have no REST binding");
+    // The edge has not forwarded any of these requests.
     let denied = mesh.metrics().await.sum("drystone_denials_total", &[("caller", "edge"), ("part", "caller")]);
     assert!(denied < 0.5, "the edge itself was denied {denied} calls");
 }
 
 #[tokio::test]
-async fn keys_and_discovery_are_where_clients_look_for_them() {
+async fn jwks_and_metadata_are_at_their_well_known_paths() {
     let mesh = Mesh::shared();
     let rest = mesh.rest();
     let jwks = rest.get("/.well-known/jwks.json").send().await.expect(200).json();
@@ -188,7 +188,7 @@ async fn keys_and_discovery_are_where_clients_look_for_them() {
         for member in ["kid", "x", "y"] {
             assert_eq!(key[member].as_str().unwrap().len(), 43, "{member} is 32 bytes in base64url without padding");
         }
-        assert!(key.get("d").is_none(), "the private key is in the set");
+        assert!(key.get("d").is_none(), "the key set contains a private key");
     }
 
     let discovery = rest.get("/.well-known/oauth-authorization-server").send().await.expect(200).json();
@@ -200,11 +200,11 @@ async fn keys_and_discovery_are_where_clients_look_for_them() {
     // RFC 8414, section 3.2: a member without elements is left out.
     assert!(discovery.as_object().unwrap().values().all(|member| *member != json!([])), "{discovery}");
     let names: Vec<&String> = discovery.as_object().unwrap().keys().collect();
-    assert!(names.iter().all(|name| !name.contains(char::is_uppercase)), "{names:?} are not those of RFC 8414");
+    assert!(names.iter().all(|name| !name.contains(char::is_uppercase)), "{names:?} are not the names of RFC 8414");
 }
 
 #[tokio::test]
-async fn keys_and_discovery_are_cached_and_read_by_pages_of_any_origin() {
+async fn jwks_and_metadata_are_cacheable_and_allow_any_origin() {
     let rest = Mesh::shared().rest();
     for path in
         ["/.well-known/jwks.json", "/.well-known/openid-configuration", "/.well-known/oauth-authorization-server"]
@@ -216,7 +216,7 @@ async fn keys_and_discovery_are_cached_and_read_by_pages_of_any_origin() {
 }
 
 #[tokio::test]
-async fn every_answer_has_a_request_id_and_what_keeps_browsers_safe() {
+async fn every_response_has_a_request_id_and_security_headers() {
     let rest = Mesh::shared().rest();
     let own = rest.get("/.well-known/jwks.json").header("x-request-id", "walk-7.b_C").send().await;
     assert_eq!(own.header("x-request-id"), "walk-7.b_C");
@@ -235,20 +235,20 @@ async fn every_answer_has_a_request_id_and_what_keeps_browsers_safe() {
         let id = answer.header("x-request-id");
         assert!((16..=64).contains(&id.len()) && !id.contains(' ') && seen.insert(id.to_owned()), "`{id}`: {answer:?}");
         assert_eq!(answer.header("x-content-type-options"), "nosniff", "{answer:?}");
-        // The first is the key set, which is the same for everybody.
-        let kept = if seen.len() == 1 { "public, max-age=3600" } else { "no-store" };
-        assert_eq!(answer.header("cache-control"), kept, "{answer:?}");
+        // The first response is the key set, which may be cached.
+        let expected = if seen.len() == 1 { "public, max-age=3600" } else { "no-store" };
+        assert_eq!(answer.header("cache-control"), expected, "{answer:?}");
     }
 }
 
 #[tokio::test]
-async fn the_edge_says_that_it_is_well() {
+async fn the_edge_reports_its_health() {
     let health = Mesh::shared().rest().get("/health").send().await.expect(200);
     assert_eq!(health.json(), json!({"status": "ok"}));
 }
 
 #[tokio::test]
-async fn a_custom_method_is_reached_by_its_own_http_method_alone() {
+async fn a_custom_method_accepts_only_its_own_http_method() {
     let rest = Mesh::shared().rest();
     for method in [Method::GET, Method::HEAD, Method::DELETE, Method::PATCH] {
         let answer = rest.call(method, "/v1/sessions:revokeAll").send().await.expect(405);
@@ -256,12 +256,12 @@ async fn a_custom_method_is_reached_by_its_own_http_method_alone() {
     }
     let answer = rest.call(Method::OPTIONS, "/v1/sessions:revokeAll").send().await.expect(204);
     assert_eq!(answer.header("allow"), "OPTIONS, POST");
-    // A verb that no route has belongs to the id.
+    // A custom verb without a route is part of the id.
     rest.get("/v1/users/7:revokeAll").send().await.refused(Reason::TokenMissing);
 }
 
 #[tokio::test]
-async fn a_body_that_is_refused_is_told_what_would_be_accepted() {
+async fn an_unsupported_body_is_answered_with_the_accepted_types() {
     let rest = Mesh::shared().rest();
     let path = "/v1/properties/01890a5d-ac96-774b-bcce-b302099a8057";
     for (method, path) in [(Method::POST, "/v1/auth/login"), (Method::PATCH, path)] {
@@ -277,7 +277,7 @@ async fn a_body_that_is_refused_is_told_what_would_be_accepted() {
 }
 
 #[tokio::test]
-async fn http_2_is_spoken_too() {
+async fn http_2_is_supported() {
     let stream = TcpStream::connect(Mesh::shared().rest().address()).await.unwrap();
     let io = hyper_util::rt::TokioIo::new(stream);
     let executor = hyper_util::rt::TokioExecutor::new();

@@ -1,5 +1,4 @@
-//! How often somebody may try to sign in or to register, with the limits of a mesh that nobody has configured; and how often
-//! a client may ask the edge for anything.
+//! Rate limits for sign-in and registration with the default configuration, and the request limit of the edge.
 
 use std::{
     sync::Arc,
@@ -20,7 +19,7 @@ use serde_json::{Value, json};
 
 async fn sign_in(mesh: &Mesh, email: &str, password: &str) -> Answer {
     let body = json!({"email": email, "password": password});
-    // What a client says of where it comes from counts for nothing.
+    // Client-supplied addresses must not affect the count.
     let call = mesh.rest().post("/v1/auth/login", body).header("x-forwarded-for", &format!("192.0.2.{}", rand_byte()));
     call.header("x-drystone-client-address", "192.0.2.1").send().await
 }
@@ -34,67 +33,67 @@ fn rand_byte() -> u8 {
     uuid::Uuid::now_v7().as_bytes()[15]
 }
 
-/// A refusal that says when to come back: at least `least` seconds from now, and at most `most`.
+/// Asserts a RATE_LIMITED response with `Retry-After` between `min` and `max` seconds.
 #[track_caller]
-fn says_when(answer: Answer, least: u64, most: u64) {
+fn assert_rate_limited(answer: Answer, min: u64, max: u64) {
     let answer = answer.refused(Reason::RateLimited);
     assert_eq!(answer.status, 429);
     let seconds: u64 = answer.header("retry-after").parse().unwrap();
-    assert!((least..=most).contains(&seconds), "{seconds}");
+    assert!((min..=max).contains(&seconds), "{seconds}");
     assert!(answer.detail("google.rpc.RetryInfo").is_some(), "{answer:?}");
 }
 
 #[tokio::test]
-async fn ten_sign_ins_a_minute_come_from_one_address_and_five_registrations() {
-    ten_sign_ins_and_five_registrations(&Mesh::setup().limited().start()).await;
+async fn one_address_may_make_ten_sign_ins_and_five_registrations_a_minute() {
+    assert_default_limits(&Mesh::setup().limited().start()).await;
 }
 
 #[tokio::test]
-async fn ten_sign_ins_a_minute_come_from_one_address_and_five_registrations_over_redis() {
+async fn one_address_may_make_ten_sign_ins_and_five_registrations_a_minute_counted_in_redis() {
     let server = Redis::shared();
     let prefix = server.prefix();
     let setup = || {
         let setup = Mesh::setup().limited().set("limits.store", "redis").set("redis.url", server.url());
-        // What a test machine needs under load is no measure for a time limit.
+        // Test machines are slow under load.
         setup.set("redis.prefix", &prefix).set("redis.timeout", "1s")
     };
     let mesh = setup().start();
-    ten_sign_ins_and_five_registrations(&mesh).await;
-    // They are counted for all meshes with this Redis.
+    assert_default_limits(&mesh).await;
+    // The counts are shared by all meshes on this Redis.
     let another = setup().start();
-    says_when(sign_in(&another, &unique_email(), "whatever it is").await, 1, 6);
-    says_when(register(&another).await, 1, 12);
+    assert_rate_limited(sign_in(&another, &unique_email(), "any password").await, 1, 6);
+    assert_rate_limited(register(&another).await, 1, 12);
 }
 
-async fn ten_sign_ins_and_five_registrations(mesh: &Mesh) {
+async fn assert_default_limits(mesh: &Mesh) {
     let user = User::register(mesh).await;
     for _ in 0..4 {
         register(mesh).await.expect(200);
     }
-    says_when(register(mesh).await, 1, 12);
+    assert_rate_limited(register(mesh).await, 1, 12);
 
     let before = mesh.metrics().await.sum("drystone_hashing_seconds_count", &[]);
     for attempt in 0..10 {
         if attempt % 2 == 0 {
             sign_in(mesh, &user.email, &user.password).await.expect(200);
         } else {
-            sign_in(mesh, &unique_email(), "whatever it is").await.refused(Reason::InvalidCredentials);
+            sign_in(mesh, &unique_email(), "any password").await.refused(Reason::InvalidCredentials);
         }
     }
-    says_when(sign_in(mesh, &user.email, &user.password).await, 1, 6);
-    says_when(sign_in(mesh, &unique_email(), "whatever it is").await, 1, 6);
+    assert_rate_limited(sign_in(mesh, &user.email, &user.password).await, 1, 6);
+    assert_rate_limited(sign_in(mesh, &unique_email(), "any password").await, 1, 6);
 
     let described = mesh.admin("/metrics").await.text().matches("# HELP drystone_rate_limited ").count();
-    assert_eq!(described, 1, "auth and the edge count in one place");
+    assert_eq!(described, 1, "auth and edge share one metric");
     let metrics = mesh.metrics().await;
     let hashed = metrics.sum("drystone_hashing_seconds_count", &[]) - before;
-    assert!((hashed - 10.0).abs() < 0.1, "{hashed} were hashed, and those that were refused were not");
+    assert!((hashed - 10.0).abs() < 0.1, "{hashed} passwords were hashed; refused attempts must not be hashed");
     assert!(metrics.sum("drystone_rate_limited_total", &[("limit", "sign_in_address")]) >= 2.0);
     assert!(metrics.sum("drystone_rate_limited_total", &[("limit", "registration_address")]) >= 1.0);
 }
 
 #[tokio::test]
-async fn who_calls_without_a_front_door_is_limited_for_each_account_alone() {
+async fn calls_that_bypass_the_entry_points_are_limited_only_per_account() {
     let mesh = Mesh::setup().limited().start();
     let user = User::register(&mesh).await;
     let client = AuthServiceClient::new(mesh.channel("auth", "operator"));
@@ -109,18 +108,18 @@ async fn who_calls_without_a_front_door_is_limited_for_each_account_alone() {
     for _ in 0..12 {
         refused += u32::from(reason(&attempt(&user.email).await.unwrap_err()) == Some(Reason::RateLimited));
     }
-    assert!((1..=2).contains(&refused), "{refused} of twelve were refused");
+    assert!((1..=2).contains(&refused), "{refused} of twelve attempts were refused");
 }
 
 #[tokio::test]
-async fn an_attempt_that_the_limit_of_an_address_refuses_does_not_count_for_the_account() {
+async fn an_attempt_refused_by_the_address_limit_does_not_count_for_the_account() {
     let mesh = Mesh::setup().limited().set("edge.trusted_proxies", r#"["127.0.0.1"]"#).start();
     let user = User::register(&mesh).await;
     let attempt = async |client: &str, email: &str| {
         let body = json!({"email": email, "password": "not the password"});
         mesh.rest().post("/v1/auth/login", body).header("x-forwarded-for", client).send().await
     };
-    // One address uses up its limit on other accounts, and then tries this one.
+    // One address exhausts its limit on other accounts, then tries this account.
     for _ in 0..10 {
         attempt("192.0.2.7", &unique_email()).await.refused(Reason::InvalidCredentials);
     }
@@ -128,8 +127,8 @@ async fn an_attempt_that_the_limit_of_an_address_refuses_does_not_count_for_the_
     for _ in 0..20 {
         refused += u32::from(attempt("192.0.2.7", &user.email).await.status == 429);
     }
-    assert!(refused >= 15, "{refused} of twenty were refused");
-    // From elsewhere, the account is tried as often as if those had not been.
+    assert!(refused >= 15, "{refused} of twenty attempts were refused");
+    // Refused attempts have not counted against the account for other addresses.
     let mut passed = 20 - refused;
     while passed < 30 && attempt(&format!("198.51.100.{passed}"), &user.email).await.status == 401 {
         passed += 1;
@@ -137,38 +136,39 @@ async fn an_attempt_that_the_limit_of_an_address_refuses_does_not_count_for_the_
     assert!((10..30).contains(&passed), "{passed} attempts passed");
 }
 
-/// What lets one edge pass in a minute.
-const A_MINUTE: u32 = 60;
+/// The request limit of the edge for one minute.
+const REQUESTS_PER_MINUTE: u32 = 60;
 
-/// An edge alone before the user service of this mesh. It lets so many requests pass, and believes this machine about who
-/// its clients are.
+/// An edge in front of the user service of this mesh, with the request limit, that trusts 127.0.0.1 as a proxy.
 fn edge(mesh: &Mesh) -> Setup {
     let setup = Mesh::setup().limited().serve(&["edge"], mesh.certificates());
     let setup = setup.set("peers.user", &mesh.grpc_address("user").to_string());
-    setup.set("limits.requests_per_minute", &A_MINUTE.to_string()).set("edge.trusted_proxies", r#"["127.0.0.1"]"#)
+    setup
+        .set("limits.requests_per_minute", &REQUESTS_PER_MINUTE.to_string())
+        .set("edge.trusted_proxies", r#"["127.0.0.1"]"#)
 }
 
-/// The same, which counts in this Redis.
-fn edge_on(server: &Redis, prefix: &str, mesh: &Mesh) -> Setup {
+/// The same edge, with its count in Redis.
+fn edge_with_redis(server: &Redis, prefix: &str, mesh: &Mesh) -> Setup {
     let setup = edge(mesh).set("limits.store", "redis").set("redis.url", server.url());
-    // What a test machine needs under load is no measure for a time limit.
+    // Test machines are slow under load.
     setup.set("redis.prefix", prefix).set("redis.timeout", "1s")
 }
 
-/// Asks as this client. Whether the request has passed: then the user service refuses it, for want of a token.
+/// Sends a request from this client address. Whether it passed the limit: then the user service answers TOKEN_MISSING.
 async fn passes(edge: &Mesh, client: &str) -> bool {
     let answer = edge.rest().get("/v1/users/me").header("x-forwarded-for", client).send().await;
     if answer.status == 401 {
         answer.refused(Reason::TokenMissing);
         return true;
     }
-    // One passes in each second, or in two while Redis is away.
-    says_when(answer, 1, 2);
+    // One request passes each second, or every two seconds during a Redis outage.
+    assert_rate_limited(answer, 1, 2);
     false
 }
 
-/// How many requests of this client pass until the first is refused.
-async fn until_refused(edge: &Mesh, client: &str) -> u32 {
+/// How many requests of this client pass before the first is refused.
+async fn count_until_refused(edge: &Mesh, client: &str) -> u32 {
     let mut passed = 0;
     while passes(edge, client).await {
         passed += 1;
@@ -176,33 +176,40 @@ async fn until_refused(edge: &Mesh, client: &str) -> u32 {
     passed
 }
 
-/// No more may pass than the burst and what comes due, and no less than the burst.
+/// Asserts that at least the burst passed, and at most the burst plus one request each interval.
 #[track_caller]
-fn is_within(passed: u32, elapsed: Duration, burst: u32, interval: Duration) {
+fn assert_within_limit(passed: u32, elapsed: Duration, burst: u32, interval: Duration) {
     let bound = f64::from(burst) + elapsed.as_secs_f64() / interval.as_secs_f64();
-    assert!(passed >= burst && f64::from(passed) <= bound, "{passed} passed in {elapsed:?}, {bound} are allowed");
+    assert!(
+        passed >= burst && f64::from(passed) <= bound,
+        "{passed} requests passed in {elapsed:?}, the limit is {bound}"
+    );
 }
 
-async fn component(edge: &Mesh, name: &str) -> Option<String> {
+async fn component_state(edge: &Mesh, name: &str) -> Option<String> {
     let report: Value = edge.admin("/health/detailed").await.json();
     report["components"][name]["state"].as_str().map(str::to_owned)
 }
 
-async fn is(edge: &Mesh, state: &str) {
-    wait::until(state, async || (component(edge, "edge limits").await? == state).then_some(())).await;
+async fn wait_for_state(edge: &Mesh, state: &str) {
+    wait::until(state, async || (component_state(edge, "edge limits").await? == state).then_some(())).await;
 }
 
 #[tokio::test]
-async fn a_client_asks_so_often_in_a_minute_and_then_waits_and_others_do_not_notice() {
+async fn the_request_limit_applies_per_client_address() {
     let mesh = Mesh::start();
     let edge = edge(&mesh).start();
     let start = Instant::now();
-    // What a client claims of itself gives it no other count.
-    let (first, claimed) = (until_refused(&edge, "192.0.2.7").await, until_refused(&edge, "6.6.6.6, 192.0.2.7").await);
-    let passed = first + claimed;
-    is_within(passed, start.elapsed(), A_MINUTE, Duration::from_secs(1));
+    // A forged x-forwarded-for entry does not change the counted address.
+    let (first, forged) =
+        (count_until_refused(&edge, "192.0.2.7").await, count_until_refused(&edge, "6.6.6.6, 192.0.2.7").await);
+    let passed = first + forged;
+    assert_within_limit(passed, start.elapsed(), REQUESTS_PER_MINUTE, Duration::from_secs(1));
     let calls = mesh.metrics().await.sum("drystone_calls_total", &[("service", "user"), ("method", "GetMe")]);
-    assert!((calls - f64::from(passed)).abs() < 0.1, "{calls} calls reached the user service, {passed} were to");
+    assert!(
+        (calls - f64::from(passed)).abs() < 0.1,
+        "{calls} calls reached the user service, {passed} requests passed the limit"
+    );
 
     assert!(passes(&edge, "192.0.2.8").await);
     edge.rest().get("/health").header("x-forwarded-for", "192.0.2.7").send().await.expect(200);
@@ -210,23 +217,23 @@ async fn a_client_asks_so_often_in_a_minute_and_then_waits_and_others_do_not_not
     assert!(passes(&edge, "192.0.2.7").await);
 
     assert!(edge.metrics().await.sum("drystone_rate_limited_total", &[("limit", "request_address")]) >= 2.0);
-    assert_eq!(component(&edge, "edge limits").await, None, "who counts in the process needs no Redis");
+    assert_eq!(component_state(&edge, "edge limits").await, None, "an in-process limiter has no Redis component");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_edges_on_one_redis_share_one_count() {
-    const ONE_CUSTOMER: [&str; 2] = ["2001:db8:1:2::1", "2001:db8:1:2:ffff::9"];
+async fn two_edges_share_one_request_limit_in_redis() {
+    const SAME_PREFIX: [&str; 2] = ["2001:db8:1:2::1", "2001:db8:1:2:ffff::9"];
 
     let (mesh, server) = (Mesh::start(), Redis::shared());
     let prefix = server.prefix();
-    let edges = [edge_on(server, &prefix, &mesh).begin(), edge_on(server, &prefix, &mesh).begin()];
+    let edges = [edge_with_redis(server, &prefix, &mesh).begin(), edge_with_redis(server, &prefix, &mesh).begin()];
     let edges = edges.map(|edge| Arc::new(edge.ready()));
     for edge in &edges {
-        is(edge, "up").await;
+        wait_for_state(edge, "up").await;
     }
     let start = Instant::now();
     let clients = (0..8).map(|client| {
-        let (edge, address) = (edges[client % 2].clone(), ONE_CUSTOMER[client / 2 % 2]);
+        let (edge, address) = (edges[client % 2].clone(), SAME_PREFIX[client / 2 % 2]);
         tokio::spawn(async move {
             let mut passed = 0;
             while start.elapsed() < Duration::from_secs(3) {
@@ -239,31 +246,31 @@ async fn two_edges_on_one_redis_share_one_count() {
     for client in clients.collect::<Vec<_>>() {
         passed += client.await.unwrap();
     }
-    is_within(passed, start.elapsed(), A_MINUTE, Duration::from_secs(1));
+    assert_within_limit(passed, start.elapsed(), REQUESTS_PER_MINUTE, Duration::from_secs(1));
     for edge in &edges {
         assert!(passes(edge, "2001:db8:1:3::1").await);
-        let fallen_back = edge.metrics().await.sum("drystone_rate_limit_fallbacks_total", &[]);
-        assert!(fallen_back < 0.1, "{fallen_back} were counted without Redis");
+        let fallbacks = edge.metrics().await.sum("drystone_rate_limit_fallbacks_total", &[]);
+        assert!(fallbacks < 0.1, "{fallbacks} requests were counted without Redis");
     }
 }
 
 #[tokio::test]
-async fn while_redis_is_away_an_edge_keeps_a_stricter_limit_of_its_own() {
+async fn during_a_redis_outage_an_edge_enforces_a_stricter_local_limit() {
     let (mesh, mut server) = (Mesh::start(), Redis::start());
-    let edge = edge_on(&server, &server.prefix(), &mesh).start();
-    is(&edge, "up").await;
+    let edge = edge_with_redis(&server, &server.prefix(), &mesh).start();
+    wait_for_state(&edge, "up").await;
     server.stop();
-    is(&edge, "down").await;
+    wait_for_state(&edge, "down").await;
     edge.admin("/ready").await.expect(200);
     let start = Instant::now();
-    let passed = until_refused(&edge, "192.0.2.7").await;
-    is_within(passed, start.elapsed(), A_MINUTE / 2, Duration::from_secs(2));
-    let fallen_back = edge.metrics().await.sum("drystone_rate_limit_fallbacks_total", &[("limit", "request_address")]);
-    assert!(fallen_back >= f64::from(passed), "{fallen_back} were counted without Redis, {passed} passed");
+    let passed = count_until_refused(&edge, "192.0.2.7").await;
+    assert_within_limit(passed, start.elapsed(), REQUESTS_PER_MINUTE / 2, Duration::from_secs(2));
+    let fallbacks = edge.metrics().await.sum("drystone_rate_limit_fallbacks_total", &[("limit", "request_address")]);
+    assert!(fallbacks >= f64::from(passed), "{fallbacks} requests were counted without Redis, {passed} passed");
 
     server.start_again();
-    is(&edge, "up").await;
+    wait_for_state(&edge, "up").await;
     let start = Instant::now();
-    let passed = until_refused(&edge, "192.0.2.8").await;
-    is_within(passed, start.elapsed(), A_MINUTE, Duration::from_secs(1));
+    let passed = count_until_refused(&edge, "192.0.2.8").await;
+    assert_within_limit(passed, start.elapsed(), REQUESTS_PER_MINUTE, Duration::from_secs(1));
 }

@@ -1,6 +1,6 @@
-//! What an end user does: sign-up, sign-in, sessions, limits, sign-out.
+//! The user journey: sign-up, sign-in, sessions, rate limits, sign-out.
 
+mod end_to_end;
 mod limits;
 mod sessions;
 mod sign_in;
-mod walk;

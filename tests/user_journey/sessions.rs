@@ -1,4 +1,4 @@
-//! Sessions: how they go on, how they end, and how fast everybody knows.
+//! Sessions: refresh, refresh token reuse, revocation and its propagation.
 
 use drystone::{
     Reason,
@@ -30,7 +30,7 @@ async fn session_ids(mesh: &Mesh, token: &str) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_refresh_token_from_before_the_last_one_ends_the_session() {
+async fn refresh_token_reuse_ends_the_session() {
     let mesh = Mesh::shared();
     let (_, first) = User::signed_in(mesh).await;
     let second = first.refresh(mesh.rest()).await;
@@ -38,7 +38,7 @@ async fn a_refresh_token_from_before_the_last_one_ends_the_session() {
 
     refresh(mesh, &first.refresh).await.refused(Reason::RefreshTokenReused);
 
-    // The thief has nothing, and neither has whoever was robbed: they sign in again.
+    // Every token of the session is refused, to the attacker and to the user.
     for tokens in [&first, &second, &third] {
         refresh(mesh, &tokens.refresh).await.refused(Reason::SessionEnded);
         me(mesh, &tokens.access).await.refused(Reason::TokenRevoked);
@@ -46,23 +46,23 @@ async fn a_refresh_token_from_before_the_last_one_ends_the_session() {
 }
 
 #[tokio::test]
-async fn a_lost_answer_is_given_again() {
+async fn a_repeated_refresh_returns_the_same_refresh_token() {
     let mesh = Mesh::shared();
     let (_, first) = User::signed_in(mesh).await;
     let second = first.refresh(mesh.rest()).await;
     let again = first.refresh(mesh.rest()).await;
-    assert_eq!(again.refresh, second.refresh, "the same successor, not another one");
+    assert_eq!(again.refresh, second.refresh, "the same refresh token, not another one");
     assert_eq!(again.session_id, second.session_id);
     for token in [&first.access, &second.access, &again.access] {
         me(mesh, token).await.expect(200);
     }
-    // The session goes on from there.
+    // The session continues from there.
     let third = second.refresh(mesh.rest()).await;
     me(mesh, &third.access).await.expect(200);
 }
 
 #[tokio::test]
-async fn two_refreshes_at_once_get_the_same_successor() {
+async fn two_concurrent_refreshes_return_the_same_refresh_token() {
     let mesh = Mesh::shared();
     let (_, first) = User::signed_in(mesh).await;
     let (one, other) = tokio::join!(first.refresh(mesh.rest()), first.refresh(mesh.rest()));
@@ -71,7 +71,7 @@ async fn two_refreshes_at_once_get_the_same_successor() {
 }
 
 #[tokio::test]
-async fn a_used_token_is_a_theft_once_its_grace_is_over() {
+async fn refresh_token_reuse_is_detected_after_the_grace_period() {
     let mesh = Mesh::setup().set("session.rotation_grace", "0s").start();
     let (_, first) = User::signed_in(&mesh).await;
     let second = first.refresh(mesh.rest()).await;
@@ -80,13 +80,13 @@ async fn a_used_token_is_a_theft_once_its_grace_is_over() {
 }
 
 #[tokio::test]
-async fn a_refresh_token_with_a_changed_bit_is_refused_and_harms_nobody() {
+async fn a_tampered_refresh_token_is_refused_and_the_session_continues() {
     let mesh = Mesh::shared();
     let (_, tokens) = User::signed_in(mesh).await;
     let length = tokens.refresh.len();
-    for place in 0..length {
+    for index in 0..length {
         let mut damaged = tokens.refresh.clone().into_bytes();
-        damaged[place] = if damaged[place] == b'A' { b'B' } else { b'A' };
+        damaged[index] = if damaged[index] == b'A' { b'B' } else { b'A' };
         refresh(mesh, std::str::from_utf8(&damaged).unwrap()).await.refused(Reason::RefreshTokenInvalid);
     }
     let variants =
@@ -94,14 +94,14 @@ async fn a_refresh_token_with_a_changed_bit_is_refused_and_harms_nobody() {
     for damaged in variants {
         refresh(mesh, damaged).await.refused(Reason::RefreshTokenInvalid);
     }
-    // And it is no access token.
+    // A refresh token is not an access token.
     me(mesh, &tokens.refresh).await.refused(Reason::TokenInvalid);
 
     tokens.refresh(mesh.rest()).await;
 }
 
 #[tokio::test]
-async fn a_stolen_token_of_a_signed_out_session_is_refused_by_every_service_at_once() {
+async fn an_access_token_is_refused_by_every_service_immediately_after_sign_out() {
     let mesh = Mesh::shared();
     let (_, tokens) = User::signed_in(mesh).await;
     let stolen = tokens.access.as_str();
@@ -110,14 +110,14 @@ async fn a_stolen_token_of_a_signed_out_session_is_refused_by_every_service_at_o
     let mut properties = PropertyServiceClient::new(mesh.channel("property", "edge"));
     let mut auth = AuthServiceClient::new(mesh.channel("auth", "edge"));
 
-    // Each service has seen the token and remembers that it was good.
+    // Each service has verified and cached the token.
     users.get_me(with_token(GetMeRequest {}, stolen)).await.unwrap();
     sessions.list_sessions(with_token(ListSessionsRequest::default(), stolen)).await.unwrap();
     properties.list_properties(with_token(ListPropertiesRequest::default(), stolen)).await.unwrap();
 
     auth.sign_out(with_token(SignOutRequest {}, stolen)).await.unwrap();
 
-    // There is no wait here: the answer came when everybody knew.
+    // No waiting: sign-out returns after every service has applied the revocation.
     assert_refused(users.get_me(with_token(GetMeRequest {}, stolen)).await, Reason::TokenRevoked);
     let list = sessions.list_sessions(with_token(ListSessionsRequest::default(), stolen)).await;
     assert_refused(list, Reason::TokenRevoked);
@@ -125,10 +125,10 @@ async fn a_stolen_token_of_a_signed_out_session_is_refused_by_every_service_at_o
     assert_refused(list, Reason::TokenRevoked);
     assert_refused(auth.sign_out(with_token(SignOutRequest {}, stolen)).await, Reason::TokenRevoked);
 
-    // And so it is for every other RPC that asks for a user, by whatever front door.
+    // The same for every other RPC that requires a user, through each entry point.
     for method in methods().iter().filter(|method| method.subject == Subject::User) {
-        for door in ["edge", "ingress"] {
-            let channel = mesh.channel(&method.workload, door);
+        for entry_point in ["edge", "ingress"] {
+            let channel = mesh.channel(&method.workload, entry_point);
             let answer = call_raw(channel, &method.path, with_token(Vec::new(), stolen), method.server_streaming).await;
             assert_refused(answer, Reason::TokenRevoked);
         }
@@ -136,7 +136,7 @@ async fn a_stolen_token_of_a_signed_out_session_is_refused_by_every_service_at_o
 }
 
 #[tokio::test]
-async fn every_sign_out_is_known_everywhere_when_it_is_answered() {
+async fn sign_out_returns_after_every_service_has_applied_the_revocation() {
     let mesh = Mesh::shared();
     let user = User::register(mesh).await;
     let mut users = UserServiceClient::new(mesh.channel("user", "edge"));
@@ -165,7 +165,7 @@ async fn one_session_can_be_ended_from_another() {
 }
 
 #[tokio::test]
-async fn nobody_ends_a_session_of_somebody_else() {
+async fn a_user_cannot_end_a_session_of_another_user() {
     let mesh = Mesh::shared();
     let (_, victim) = User::signed_in(mesh).await;
     let (_, attacker) = User::signed_in(mesh).await;
@@ -189,7 +189,7 @@ async fn all_sessions_can_be_ended_at_once() {
         me(mesh, &tokens.access).await.refused(Reason::TokenRevoked);
         refresh(mesh, &tokens.refresh).await.refused(Reason::SessionEnded);
     }
-    // The way back in stays open.
+    // The user can sign in again.
     let third = user.sign_in(mesh).await;
     me(mesh, &third.access).await.expect(200);
 }
@@ -211,11 +211,11 @@ async fn all_other_sessions_can_be_ended_and_this_one_kept() {
 }
 
 #[tokio::test]
-async fn a_session_ends_when_it_is_not_refreshed_in_its_time() {
+async fn a_session_expires_after_its_idle_timeout() {
     let mesh = Mesh::setup().set("session.idle_timeout", "1s").set("session.rotation_grace", "0s").start();
     let (_, tokens) = User::signed_in(&mesh).await;
-    drystone_tests::wait::until("the session is over", async || {
-        // Listing does not keep it alive.
+    drystone_tests::wait::until("the session has expired", async || {
+        // Listing sessions does not extend it.
         let list = mesh.rest().get("/v1/sessions").bearer(&tokens.access).send().await;
         (list.status != 200 || list.json()["sessions"] == json!([])).then_some(())
     })
@@ -224,7 +224,7 @@ async fn a_session_ends_when_it_is_not_refreshed_in_its_time() {
 }
 
 #[tokio::test]
-async fn a_change_of_roles_voids_the_tokens_and_the_next_ones_carry_it() {
+async fn a_role_change_revokes_tokens_and_new_tokens_carry_the_new_roles() {
     let mesh = Mesh::shared();
     let (user, tokens) = User::signed_in(mesh).await;
     let list = mesh.rest().get("/v1/users").bearer(&tokens.access).send().await;

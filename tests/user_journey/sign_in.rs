@@ -1,4 +1,4 @@
-//! Signing in gives nothing away.
+//! Sign-in reveals nothing about accounts, and upgrades and bounds password hashing.
 
 use drystone::Reason;
 use drystone_tests::{Answer, Mesh, User, logs, unique_email, wait};
@@ -12,7 +12,7 @@ async fn sign_in(mesh: &Mesh, email: &str, password: &str) -> Answer {
 }
 
 #[tokio::test]
-async fn an_unknown_address_and_a_wrong_password_cannot_be_told_apart() {
+async fn an_unknown_address_and_a_wrong_password_get_identical_responses() {
     let mesh = Mesh::shared();
     let user = User::register(mesh).await;
     let wrong = sign_in(mesh, &user.email, "not the password").await.refused(Reason::InvalidCredentials);
@@ -20,15 +20,15 @@ async fn an_unknown_address_and_a_wrong_password_cannot_be_told_apart() {
     let no_address = sign_in(mesh, "nobody", &user.password).await.refused(Reason::InvalidCredentials);
     let names = |answer: &Answer| answer.headers.keys().map(ToString::to_string).collect::<Vec<_>>();
     for other in [&unknown, &no_address] {
-        assert_eq!(other.body, wrong.body, "byte for byte");
+        assert_eq!(other.body, wrong.body, "the bodies are identical");
         assert_eq!(other.status, wrong.status);
         assert_eq!(names(other), names(&wrong));
     }
 }
 
-/// That auth counts attempts by the same normal form is tested there.
+/// The crate of auth tests that attempts are counted by the same normal form.
 #[tokio::test]
-async fn an_address_is_one_account_in_every_spelling() {
+async fn every_spelling_of_an_address_signs_in_to_one_account() {
     let mesh = Mesh::shared();
     let name = unique_email().to_lowercase();
     let (local, domain) = name.split_once('@').unwrap();
@@ -55,10 +55,10 @@ async fn an_address_is_one_account_in_every_spelling() {
     assert_eq!(accounts.len(), 1, "{accounts:?}");
 }
 
-/// The work is what takes the time: where each costs one hash and asks the same services, neither is the faster.
+/// Equal work (one hash, the same upstream calls) means that response times do not reveal which accounts exist.
 #[tokio::test]
 async fn an_unknown_address_and_a_wrong_password_cost_the_same() {
-    // A mesh of its own: nobody else may hash here.
+    // Its own mesh, since the counters must not include other tests.
     let mesh = Mesh::start();
     let user = User::register(&mesh).await;
     let cost = async |email: &str| {
@@ -72,8 +72,8 @@ async fn an_unknown_address_and_a_wrong_password_cost_the_same() {
         for _ in 0..5 {
             sign_in(&mesh, email, "not the password").await.refused(Reason::InvalidCredentials);
         }
-        // A question to the property service is counted when it is over, which may be after the answer.
-        wait::until("five questions are counted", async || (work().await.2 >= before.2 + 5.0).then_some(())).await;
+        // A call to the property service is counted when it ends, possibly after the response of sign-in.
+        wait::until("five calls are counted", async || (work().await.2 >= before.2 + 5.0).then_some(())).await;
         let after = work().await;
         (after.0 - before.0, after.1 - before.1, after.2 - before.2)
     };
@@ -92,7 +92,7 @@ async fn an_old_hash_is_upgraded_at_sign_in() {
     wait::until("the hash is upgraded", async || logs::events(&mesh.log()).iter().any(is_upgrade).then_some(())).await;
     sign_in(&mesh, &user.email, "not the password").await.refused(Reason::InvalidCredentials);
 
-    // Once is enough, and the new one holds.
+    // The hash is upgraded once.
     let mesh = cheap("2048").home(mesh.stop()).start();
     user.sign_in(&mesh).await;
     user.sign_in(&mesh).await;
@@ -102,13 +102,13 @@ async fn an_old_hash_is_upgraded_at_sign_in() {
 }
 
 #[tokio::test]
-async fn more_sign_ins_than_can_be_hashed_are_turned_away_with_a_time_to_come_back() {
+async fn a_full_hashing_queue_is_answered_with_overloaded_and_retry_after() {
     let mesh = Mesh::setup().set("auth.hashing.threads", "1").set("auth.hashing.queue_per_thread", "1").start();
     let (user, tokens) = User::signed_in(&mesh).await;
     let body = json!({"email": user.email, "password": user.password});
     let rest = mesh.rest();
     let all: Vec<_> = (0..24).map(|_| tokio::spawn(rest.post("/v1/auth/login", body.clone()).send())).collect();
-    let (mut signed_in, mut turned_away) = (0, 0);
+    let (mut signed_in, mut refused) = (0, 0);
     for one in all {
         let answer = one.await.unwrap();
         if answer.status == 200 {
@@ -116,16 +116,16 @@ async fn more_sign_ins_than_can_be_hashed_are_turned_away_with_a_time_to_come_ba
         } else {
             let answer = answer.refused(Reason::Overloaded);
             assert!(answer.header("retry-after").parse::<u32>().is_ok_and(|seconds| seconds >= 1), "{answer:?}");
-            turned_away += 1;
+            refused += 1;
         }
     }
-    assert!(signed_in > 0 && turned_away > 0, "{signed_in} signed in, {turned_away} turned away");
-    // Who is signed in has noticed nothing.
+    assert!(signed_in > 0 && refused > 0, "{signed_in} signed in, {refused} were refused");
+    // Calls with an access token are not affected.
     mesh.rest().get("/v1/users/me").bearer(&tokens.access).send().await.expect(200);
 }
 
 #[tokio::test]
-async fn a_password_is_taken_as_it_is() {
+async fn a_password_is_matched_exactly() {
     let mesh = Mesh::shared();
     for password in ["пароль 密码 🔑", "  spaces  ", "\"quotes\" \\ and <tags>", &"x".repeat(256), &"🔑".repeat(256)]
     {
@@ -145,7 +145,7 @@ async fn a_password_is_taken_as_it_is() {
     }
 }
 
-/// As long as the contract lets a password be, counted in code points: accounts of earlier releases may have such a one.
+/// The maximum length in the contract, in code points: accounts of earlier releases may have such a password.
 #[tokio::test]
 async fn a_password_of_1024_code_points_is_checked_and_a_longer_one_is_refused() {
     let mesh = Mesh::shared();

@@ -17,9 +17,9 @@ const POSTGRES: [&str; 4] = [
 
 /// A PostgreSQL whose commits wait for the disk.
 pub(crate) async fn postgres() -> Postgres {
-    let server = Postgres::throw_away().await;
+    let server = Postgres::temporary().await;
     for setting in POSTGRES {
-        server.administer(setting).await;
+        server.execute_as_superuser(setting).await;
     }
     server.stop();
     server.start();

@@ -15,7 +15,7 @@ from drystone_mesh import reason_of
 
 
 class AccessTest(MeshTest):
-    def test_each_rpc_is_called_by_whom_its_rule_lists_and_by_no_other(self):
+    def test_each_rpc_is_callable_only_by_the_workloads_in_its_rule(self):
         token = self.signer.token(perms=["things:manage"])
         fronts = {"edge", "ingress"}
         callers = {
@@ -38,7 +38,7 @@ class AccessTest(MeshTest):
                         self.assertEqual(error.code(), CODES.PERMISSION_DENIED)
                         self.assertEqual(len(self.things.served), served)
 
-    def test_streams_have_rules_too(self):
+    def test_streaming_rpcs_have_access_rules(self):
         token = [("authorization", f"Bearer {self.signer.token()}")]
         text, parse = self.things.text, self.things.text.FromString
         write = text.SerializeToString
@@ -69,7 +69,7 @@ class AccessTest(MeshTest):
                 call()
             self.assertEqual(reason_of(caught.exception), reason)
 
-    def test_what_has_no_rule_here_is_unknown(self):
+    def test_an_rpc_without_a_rule_is_unknown(self):
         for service, method in (
             (SERVICE, "NoRule"),
             (SERVICE, "NotRegistered"),
@@ -81,7 +81,7 @@ class AccessTest(MeshTest):
             error = self.refused("METHOD_UNKNOWN", "auth", method, service=service)
             self.assertEqual(error.code(), CODES.UNIMPLEMENTED)
 
-    def test_the_subject_must_be_a_user_where_the_rule_says_so(self):
+    def test_subject_user_requires_a_valid_token(self):
         claims = support.claims()
         self.assertEqual(self.call("edge", "ForUser", token=self.signer.sign(claims)), claims["sub"])
         self.refused("TOKEN_MISSING", "edge", "ForUser")
@@ -95,7 +95,7 @@ class AccessTest(MeshTest):
         self.assertEqual(self.call("auth", "ForAny", token="x"), "hello")
         self.assertIsNone(self.things.served[-1].principal)
 
-    def test_a_denied_caller_learns_nothing_of_its_token_or_message(self):
+    def test_the_caller_is_checked_before_token_and_message(self):
         self.refused("CALLER_NOT_ALLOWED", "auth", "ForUser", token="x")
         stub = self.channel("user").unary_unary(f"/{SERVICE}/ForAuth")
         with self.assertRaises(grpc.RpcError) as caught:
@@ -151,12 +151,12 @@ class AccessTest(MeshTest):
         error = self.refused(None, "auth", "ForAny", "abort")
         self.assertEqual((error.code(), error.details()), (CODES.NOT_FOUND, "aborted"))
 
-    def test_a_handler_that_fails_is_internal_and_says_no_more(self):
+    def test_a_handler_exception_is_internal_without_details(self):
         error = self.refused("INTERNAL", "auth", "ForAny", "crash")
         self.assertNotIn("secret", error.details())
         self.assertIn("a secret of the handler", self.lines.wait_for(message="the handler failed")["exception"])
 
-    def test_what_metadata_says_of_the_client_is_believed_from_entry_points(self):
+    def test_client_metadata_is_accepted_only_from_entry_points(self):
         given = [("x-request-id", "abc-1"), ("x-drystone-client-address", "192.0.2.1"), ("x-drystone-client-agent", "curl")]
         self.call("edge", "ForUser", token=self.signer.token(), metadata=given)
         call = self.things.served[-1]
@@ -185,7 +185,7 @@ class AccessTest(MeshTest):
         for part in token.split("."):
             self.assertFalse([text for text in self.lines.texts if part in text])
 
-    def test_health_is_for_every_workload(self):
+    def test_every_workload_may_call_the_health_service(self):
         for workload in support.WORKLOADS:
             stub = health_pb2_grpc.HealthStub(self.channel(workload))
             for name in ("", SERVICE):
@@ -195,7 +195,7 @@ class AccessTest(MeshTest):
             self.assertEqual(next(watch).status, health_pb2.HealthCheckResponse.SERVICE_UNKNOWN)
             watch.cancel()
 
-    def test_many_watchers_of_health_take_no_threads(self):
+    def test_health_watchers_occupy_no_threads(self):
         stub = health_pb2_grpc.HealthStub(self.channel("operator"))
         watches = [stub.Watch(health_pb2.HealthCheckRequest(), timeout=20) for _ in range(150)]
         self.assertTrue(all(next(watch).status == health_pb2.HealthCheckResponse.SERVING for watch in watches))

@@ -14,7 +14,7 @@ from drystone_mesh import reason_of
 
 
 class CertificateTest(MeshTest):
-    def test_nobody_without_a_certificate_of_the_ca_gets_in(self):
+    def test_a_client_without_a_certificate_of_the_ca_gets_no_connection(self):
         foreign = support.Authority()
         same_name = support.Authority()
         for credentials in ((), foreign.issue("auth"), same_name.issue("operator")):
@@ -29,7 +29,7 @@ class CertificateTest(MeshTest):
             plain.unary_unary(f"/{SERVICE}/ForAny")(b"", timeout=10)
         self.assertEqual(caught.exception.code(), CODES.UNAVAILABLE)
 
-    def test_a_certificate_of_the_ca_that_is_no_svid_has_no_identity(self):
+    def test_a_certificate_that_is_no_svid_is_unidentified(self):
         usage = support.key_usage
         auth = "spiffe://drystone.local/service/auth"
         for options in (
@@ -45,7 +45,7 @@ class CertificateTest(MeshTest):
                 error = self.refused("CALLER_UNIDENTIFIED", None, "ForAny", credentials=self.ca.issue("auth", **options))
                 self.assertEqual(error.code(), CODES.UNAUTHENTICATED)
 
-    def test_other_paths_and_trust_domains_may_call_nothing(self):
+    def test_other_paths_and_trust_domains_are_denied(self):
         for uri in (
             "spiffe://other.example/service/auth",
             "spiffe://drystone.local/auth",
@@ -61,7 +61,7 @@ class CertificateTest(MeshTest):
             for method in ("ForAuth", "ForUser"):
                 self.refused("CALLER_NOT_ALLOWED", None, method, credentials=credentials)
 
-    def test_a_certificate_that_ends_during_a_connection_ends_its_calls(self):
+    def test_calls_fail_once_the_certificate_expires_on_an_open_connection(self):
         credentials = self.ca.issue("auth", lives=datetime.timedelta(minutes=10))
         stub = self.channel(None, credentials).unary_unary(f"/{SERVICE}/ForAny")
         stub(b"", timeout=10)
@@ -93,7 +93,7 @@ class CertificateTest(MeshTest):
         self.ca.files(Path(self.config.cert).parent, "things")
         self.assertNotEqual(served(), before)
 
-    def test_a_call_over_another_version_of_tls_is_refused(self):
+    def test_a_call_over_tls_1_2_is_refused(self):
         certificate, key, _ = self.ca.files(support.scratch() / "raw", "auth")
 
         def answer(version):

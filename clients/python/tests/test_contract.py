@@ -52,7 +52,7 @@ class ContractTest(unittest.TestCase):
         with self.assertRaisesRegex(ContractError, "no service"):
             Contract.decode(support.things_set().read_bytes(), "thing")
 
-    def test_a_rule_that_is_not_usable_is_an_error(self):
+    def test_an_invalid_rule_is_an_error(self):
         valid = 'callers: ["auth"] subject: SUBJECT_NONE'
         self.assertEqual(len(decode_rule(valid).methods), 1)
         for rule, fault in (
@@ -66,7 +66,7 @@ class ContractTest(unittest.TestCase):
             with self.subTest(rule), self.assertRaisesRegex(ContractError, fault):
                 decode_rule(rule)
 
-    def test_bytes_that_are_no_whole_descriptor_set_are_an_error(self):
+    def test_an_incomplete_descriptor_set_is_an_error(self):
         from google.protobuf import descriptor_pb2
 
         whole = descriptor_pb2.FileDescriptorSet.FromString(support.things_set().read_bytes())
@@ -75,7 +75,7 @@ class ContractTest(unittest.TestCase):
             with self.assertRaises(ContractError):
                 Contract.decode(content, "things")
 
-    def test_who_may_call(self):
+    def test_callers_of_a_rule(self):
         def allowed(*callers):
             method = Method("/a.B/C", callers)
             names = (*support.WORKLOADS, "outside", "any", "", "Auth")

@@ -19,11 +19,11 @@ class SpiffeIdTest(unittest.TestCase):
         self.assertEqual((identity.trust_domain, identity.workload), ("drystone.local", "orders"))
         self.assertEqual(str(identity), "spiffe://drystone.local/service/orders")
 
-    def test_only_a_path_of_the_mesh_names_a_workload(self):
+    def test_only_service_paths_name_a_workload(self):
         for path in ("service", "service/auth/two", "Service/auth", "ns/default/sa/auth"):
             self.assertIsNone(SpiffeId.parse(f"spiffe://drystone.local/{path}").workload, path)
 
-    def test_what_the_standard_forbids_is_refused(self):
+    def test_invalid_spiffe_ids_are_refused(self):
         for text in (
             "",
             "https://drystone.local/service/auth",
@@ -76,7 +76,7 @@ class ProfileTest(unittest.TestCase):
             with self.subTest(uris), self.assertRaises(IdentityError):
                 self.check(uris=uris)
 
-    def test_the_key_must_sign_handshakes_and_nothing_that_vouches_for_others(self):
+    def test_key_usage_must_allow_signatures_and_no_ca_use(self):
         usage = support.key_usage
         for options in (
             {"usage": False},
@@ -90,18 +90,18 @@ class ProfileTest(unittest.TestCase):
                 self.check(**options)
         self.assertTrue(self.check(usage=usage(digital_signature=True, key_encipherment=True)))
 
-    def test_it_must_serve_both_ends(self):
+    def test_extended_key_usage_must_include_server_and_client(self):
         oid = ExtendedKeyUsageOID
         for extended in ((), (oid.CLIENT_AUTH,), (oid.SERVER_AUTH,), (oid.ANY_EXTENDED_KEY_USAGE,)):
             with self.subTest(extended), self.assertRaises(IdentityError):
                 self.check(extended=extended)
 
-    def test_other_bytes_are_refused(self):
+    def test_anything_but_one_svid_is_refused(self):
         for certificates in ([], [b"x"], [CA.pem], [CA.issue("auth")[0]] * 2):
             with self.assertRaises(IdentityError):
                 peer_svid({"ssl_tls_version": [b"TLSv1.3"], "x509_pem_cert": certificates})
 
-    def test_another_version_of_tls_is_refused(self):
+    def test_tls_versions_other_than_1_3_are_refused(self):
         certificates = {"x509_pem_cert": [CA.issue("auth")[0]]}
         self.assertEqual(peer_svid(certificates | {"ssl_tls_version": [b"TLSv1.3"]}).id.workload, "auth")
         for versions in ({}, {"ssl_tls_version": []}, {"ssl_tls_version": [b"TLSv1.2"]}):
@@ -123,7 +123,7 @@ class IdentityTest(unittest.TestCase):
         path.write_bytes(content)
         os.utime(path, ns=(before + 1_000_000, before + 1_000_000))
 
-    def test_files_that_change_are_read_again_once_they_fit_together(self):
+    def test_changed_files_are_reloaded_once_they_match(self):
         identity = self.identity()
         first = identity.current()
         self.assertIs(identity.current(), first)
@@ -133,7 +133,7 @@ class IdentityTest(unittest.TestCase):
         self.replace(0, certificate)
         self.assertEqual(identity.current().certificate, certificate)
 
-    def test_files_that_become_useless_leave_the_previous_ones(self):
+    def test_unusable_files_leave_the_previous_ones_in_use(self):
         identity = self.identity()
         first = identity.current()
         self.replace(0, b"x")

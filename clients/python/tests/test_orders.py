@@ -190,7 +190,7 @@ class OrdersTest(unittest.TestCase):
         )  # fmt: skip
         lines = (directory / "log").read_text()
         self.assertEqual(output.returncode, 0, f"{output.stdout}{output.stderr}{lines}")
-        self.assertTrue(output.stdout.endswith("all is well\n"), output.stdout)
+        self.assertTrue(output.stdout.endswith("all checks passed\n"), output.stdout)
         service.terminate()
         self.assertEqual(service.wait(20), 0)
         parsed = [json.loads(line) for line in (directory / "log").read_text().splitlines()]

@@ -43,20 +43,20 @@ class RevocationViewTest(unittest.TestCase):
     def is_revoked(self, index, issued=0):
         return self.view.is_revoked(self.users[index], self.sessions[index], at(issued))
 
-    def test_only_what_is_revoked_is_refused(self):
+    def test_only_revoked_tokens_are_refused(self):
         self.view.apply([session(self.sessions[0]), tokens(self.users[1], 0)])
         self.assertEqual([self.is_revoked(index) for index in range(3)], [True, True, False])
         self.assertFalse(self.is_revoked(1, 0.001))
         self.assertTrue(self.is_revoked(0, 1000))
 
-    def test_what_has_expired_is_forgotten_and_nothing_else(self):
+    def test_only_expired_revocations_are_removed(self):
         self.view.apply([session(self.sessions[0], ends=60), tokens(self.users[1], 0, ends=7200)])
         for seconds, length in ((61, 2), (130, 1), (7000, 1), (7300, 0)):
             self.seconds = seconds
             self.view.apply([])
             self.assertEqual(len(self.view), length, seconds)
 
-    def test_what_cannot_be_understood_is_ignored_and_the_rest_applied(self):
+    def test_invalid_revocations_are_ignored_and_the_rest_applied(self):
         with self.assertLogs("drystone.revocations", "WARNING"):
             self.view.apply(
                 [revocation(), revocation(session_id="x"), revocation(user_tokens={}), session(self.sessions[0], ends=None)]
@@ -78,7 +78,7 @@ class RevocationViewTest(unittest.TestCase):
         self.seconds = FRESH_FOR
         self.assertFalse(self.view.is_fresh)
 
-    def test_the_view_answers_as_a_plain_list_would(self):
+    def test_the_view_matches_a_list_based_model(self):
         for seed in range(200):
             chance = random.Random(seed)
             view = RevocationView(lambda: NOW, lambda: 0)

@@ -26,14 +26,14 @@ class DeadlineTest(MeshTest):
             time.sleep(0.01)
         self.things.go_on.clear()
 
-    def test_the_deadline_of_the_contract_ends_a_call(self):
+    def test_the_deadline_of_the_contract_is_enforced(self):
         for timeout, longest in ((None, 0.2), (60, 0.5)):
             started = time.monotonic()
             error = self.refused("DEADLINE_EXCEEDED", "auth", "Slow", timeout=timeout)
             self.assertEqual(error.code(), CODES.DEADLINE_EXCEEDED)
             self.assertGreaterEqual(time.monotonic() - started, longest)
 
-    def test_a_shorter_deadline_of_the_caller_counts(self):
+    def test_a_shorter_deadline_of_the_caller_is_enforced(self):
         with self.assertRaises(grpc.RpcError) as caught:
             self.call("auth", "Slow", timeout=0.05)
         self.assertEqual(caught.exception.code(), CODES.DEADLINE_EXCEEDED)
@@ -90,7 +90,7 @@ class DeadlineTest(MeshTest):
 
 
 class StartTest(MeshTest):
-    def test_until_revocations_are_received_no_token_is_accepted(self):
+    def test_no_token_is_accepted_before_revocations_are_received(self):
         silent = support.SessionService()
         gate = threading.Event()
         watch = silent._watch
@@ -131,7 +131,7 @@ class StartTest(MeshTest):
 
 
 class StopTest(MeshTest):
-    def test_a_server_with_open_streams_stops_at_once(self):
+    def test_a_server_with_open_streams_stops_immediately(self):
         stub = health_pb2_grpc.HealthStub(self.channel("operator"))
         watch = stub.Watch(health_pb2.HealthCheckRequest(), timeout=60)
         next(watch)

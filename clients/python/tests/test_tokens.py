@@ -76,7 +76,7 @@ class VerifierTest(unittest.TestCase):
         self.clock.at = NOW + 305
         self.assertRaises(TokenExpired, self.verifier.verify, token)
 
-    def test_an_hour_is_the_longest_lifetime(self):
+    def test_the_maximum_lifetime_is_one_hour(self):
         self.verifier.verify(self.signer.token(NOW, exp=int(NOW) + 3600))
         self.assertRaises(TokenError, self.verifier.verify, self.signer.token(NOW, exp=int(NOW) + 3601))
 
@@ -95,14 +95,14 @@ class VerifierTest(unittest.TestCase):
         self.verifier.revocations.apply([revocation(session_id=claims["sid"])])
         self.assertRaises(TokenRevoked, self.verifier.verify, token)
 
-    def test_nothing_is_verified_before_keys_and_revocations_are_there(self):
+    def test_no_token_is_verified_before_keys_and_revocations_are_received(self):
         token = self.signer.token(NOW)
         self.assertRaises(NotReady, verifier(self.signer.jwk(), heard=False).verify, token)
         empty = verifier()
         self.assertRaises(NotReady, empty.verify, token)
         self.assertEqual(NotReady("x").to_failure().code.name, "UNAVAILABLE")
 
-    def test_an_unknown_kid_asks_for_the_keys(self):
+    def test_an_unknown_kid_triggers_a_key_fetch(self):
         self.assertRaises(TokenError, self.verifier.verify, support.Signer("new").token(NOW))
         self.assertTrue(self.verifier.keys._wanted.is_set())
 
@@ -146,7 +146,7 @@ class KeyTest(unittest.TestCase):
             with self.subTest(text), self.assertRaises(ValueError):
                 decode_base64url(text)
 
-    def test_a_key_that_is_not_ours_to_use_is_refused(self):
+    def test_an_unusable_jwk_is_refused(self):
         good = support.Signer().jwk()
         PublicKey.from_jwk(good)
         for change in (
@@ -176,7 +176,7 @@ class KeyTest(unittest.TestCase):
         with self.assertRaises(KeyFault):
             PublicKey.from_jwk(jwk(kty="RSA", use="sig", alg="RS256", kid="rs", n=encode(numbers.n.to_bytes(128)), e="AQAB"))
 
-    def test_of_two_keys_with_one_name_the_first_counts(self):
+    def test_of_two_keys_with_the_same_kid_the_first_is_used(self):
         first, second = (PublicKey.from_jwk(support.Signer("one").jwk()) for _ in range(2))
         keys = KeySet()
         keys.replace([first, second])

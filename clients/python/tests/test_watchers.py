@@ -12,7 +12,7 @@ from drystone_mesh import keys, reason_of, revocations
 
 
 class WatchTest(MeshTest):
-    def test_a_revoked_session_is_refused_at_once(self):
+    def test_a_revoked_session_is_refused_immediately(self):
         claims = support.claims()
         token = self.signer.sign(claims)
         self.call("edge", "ForUser", token=token)
@@ -20,13 +20,13 @@ class WatchTest(MeshTest):
         error = self.refused("TOKEN_REVOKED", "edge", "ForUser", token=token)
         self.assertEqual(error.code(), CODES.UNAUTHENTICATED)
 
-    def test_the_tokens_of_a_user_are_refused_up_to_a_moment(self):
+    def test_the_tokens_of_a_user_are_refused_up_to_before_time(self):
         claims = support.claims(time.time() - 10)
         self.session.revoke(user_tokens={"user_id": claims["sub"], "before_time": support.now()})
         self.refused("TOKEN_REVOKED", "edge", "ForUser", token=self.signer.sign(claims))
         self.call("edge", "ForUser", token=self.signer.token(time.time() + 1, sub=claims["sub"]))
 
-    def test_after_a_break_it_goes_on_from_its_cursor(self):
+    def test_a_reconnect_resumes_from_the_cursor(self):
         self.session.revoke_session(str(uuid.uuid4()))
         cursor = len(self.session.history)
         self.session.acknowledged.clear()
@@ -34,13 +34,13 @@ class WatchTest(MeshTest):
         self.assertTrue(self.session.wait_for(lambda all: ("first", cursor) in all), self.session.acknowledged)
         self.session.revoke_session(str(uuid.uuid4()))
 
-    def test_a_cursor_that_goes_backwards_starts_over(self):
+    def test_a_smaller_cursor_restarts_from_zero(self):
         self.session.revoke_session(str(uuid.uuid4()))
         self.session.lose_history()
         self.assertTrue(self.session.wait_for(lambda all: ("first", 0) in all), self.session.acknowledged)
         self.session.revoke_session(str(uuid.uuid4()))
 
-    def test_a_new_key_is_fetched_for_an_unknown_kid_but_not_more_often_than_allowed(self):
+    def test_an_unknown_kid_fetches_keys_at_a_limited_rate(self):
         new = support.Signer("key-2")
         self.auth.signers.append(new)
         fetches, ends = self.auth.fetches, time.monotonic() + 20
@@ -55,7 +55,7 @@ class WatchTest(MeshTest):
                 time.sleep(0.02)
         self.assertLessEqual(self.auth.fetches - fetches, 1 + (time.monotonic() - started) / keys.MIN_REFRESH_INTERVAL)
 
-    def test_keys_and_revocations_are_asked_for_as_this_workload(self):
+    def test_keys_and_revocations_are_fetched_as_this_workload(self):
         self.assertTrue(any(b"things" in name for name in self.auth.callers), self.auth.callers)
 
 
@@ -70,7 +70,7 @@ class WatcherTest(unittest.TestCase):
         self.channel = self.ca.channel(self.address, "session", self.ca.issue("things"))
         self.addCleanup(self.channel.close)
 
-    def test_a_silent_stream_is_ended_and_opened_again(self):
+    def test_an_idle_stream_is_reopened(self):
         self.session.heartbeats = False
         view = revocations.RevocationView()
         watcher = revocations.RevocationWatcher(view, support.platform(), lambda: self.channel, idle_timeout=0.3)
@@ -79,7 +79,7 @@ class WatcherTest(unittest.TestCase):
         count = lambda all: sum(kind == "first" for kind, _ in all)  # noqa: E731
         self.assertTrue(self.session.wait_for(lambda all: count(all) >= 3))
 
-    def test_an_answer_without_usable_keys_leaves_the_keys(self):
+    def test_a_response_without_usable_keys_leaves_the_keys(self):
         key_set = keys.KeySet()
         watcher = keys.KeyWatcher(key_set, support.platform(), lambda: self.channel, interval=0.05, min_interval=0.01)
         watcher.start()

@@ -112,7 +112,7 @@ async fn a_server_that_says_nothing_is_not_waited_for_without_a_bound() {
 
 #[tokio::test]
 async fn a_wrong_password_user_or_database_is_said_in_one_sentence() {
-    let server = Postgres::throw_away().await;
+    let server = Postgres::temporary().await;
     let database = server.database().await;
     let changed = |change: fn(&mut Url)| {
         let mut url = database.url().clone();
@@ -154,7 +154,7 @@ async fn a_password_may_come_from_a_file() {
 
 #[tokio::test]
 async fn tls_is_as_the_url_asks_for_it() {
-    let server = Postgres::throw_away().await;
+    let server = Postgres::temporary().await;
     let database = server.database().await;
     let with = |host: &str, query: &str| {
         let mut url = database.url().clone();
@@ -208,9 +208,9 @@ async fn a_server_without_tls_is_not_spoken_to_in_the_clear_where_tls_is_asked_f
 
 #[tokio::test]
 async fn a_user_who_may_only_read_and_write_runs_what_another_migrated() {
-    let server = Postgres::throw_away().await;
+    let server = Postgres::temporary().await;
     let database = server.database().await;
-    server.administer("CREATE ROLE worker LOGIN PASSWORD 'throw-away'").await;
+    server.execute_as_superuser("CREATE ROLE worker LOGIN PASSWORD 'throw-away'").await;
     let mut url = database.url().clone();
     url.set_username("worker").unwrap();
 
@@ -370,7 +370,7 @@ async fn a_disk_that_is_full_is_told_as_that() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_goes_and_comes_back_is_used_again() {
-    let server = Postgres::throw_away().await;
+    let server = Postgres::temporary().await;
     let database = server.database().await;
     let hasty = PoolConfig { acquire_timeout: ConfigDuration::millis(300), ..PoolConfig::default() };
     let db = Db::open(with(database.url(), &hasty, None), FIRST).await.unwrap();
@@ -408,9 +408,9 @@ async fn a_server_that_goes_and_comes_back_is_used_again() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_password_that_is_changed_is_read_anew() {
-    let server = Postgres::throw_away().await;
+    let server = Postgres::temporary().await;
     let database = server.database().await;
-    server.administer("CREATE ROLE worker LOGIN SUPERUSER PASSWORD 'old'").await;
+    server.execute_as_superuser("CREATE ROLE worker LOGIN SUPERUSER PASSWORD 'old'").await;
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("password");
     std::fs::write(&path, "old").unwrap();
@@ -419,9 +419,11 @@ async fn a_password_that_is_changed_is_read_anew() {
     url.set_password(None).unwrap();
     let db = Db::open(with(&url, &PoolConfig::default(), Some(&path)), FIRST).await.unwrap();
 
-    server.administer("ALTER ROLE worker PASSWORD 'new'").await;
+    server.execute_as_superuser("ALTER ROLE worker PASSWORD 'new'").await;
     std::fs::write(&path, "new").unwrap();
-    server.administer("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'worker'").await;
+    server
+        .execute_as_superuser("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'worker'")
+        .await;
     let waiting = Instant::now();
     while let Err(error) = db.ping().await {
         assert!(waiting.elapsed() < BOUND, "{error}");

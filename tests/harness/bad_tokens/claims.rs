@@ -1,10 +1,10 @@
-//! Tokens that we have signed, with claims that no token of ours has.
+//! Tokens with a valid signature and invalid claims.
 
 use serde_json::{Value, json};
 
 use super::{BadToken, GoodToken, bad};
 
-/// Tokens whose claims are wrong.
+/// Tokens with invalid claims.
 #[must_use]
 pub fn bad_claims(good: &GoodToken) -> Vec<BadToken> {
     [
@@ -13,13 +13,13 @@ pub fn bad_claims(good: &GoodToken) -> Vec<BadToken> {
         wrong_parties(good),
         wrong_ids(good),
         wrong_lists(good),
-        doubled(good),
-        other_texts(good),
+        duplicates(good),
+        malformed_payloads(good),
     ]
     .concat()
 }
 
-/// The good claims with these put in their place.
+/// The valid claims with these replaced.
 fn with(good: &GoodToken, changes: &Value) -> BadToken {
     let mut name = changes.to_string();
     name.truncate(80);
@@ -45,14 +45,14 @@ fn missing(good: &GoodToken) -> Vec<BadToken> {
 
 fn wrong_times(good: &GoodToken) -> Vec<BadToken> {
     let (iat, exp) = (good.number("iat"), good.number("exp"));
-    let moved = [
+    let shifts = [
         ("expired two hours ago", -(exp - iat) - 7200),
         ("expired a minute ago", -(exp - iat) - 60),
-        ("made a minute from now", 60),
-        ("made two hours from now", 7200),
+        ("issued one minute in the future", 60),
+        ("issued two hours in the future", 7200),
     ];
     let mut tokens: Vec<_> =
-        moved.iter().map(|(name, by)| bad(*name, good.sign_payload(moved_by(good, *by)))).collect();
+        shifts.iter().map(|(name, by)| bad(*name, good.sign_payload(shifted_by(good, *by)))).collect();
     let numbers = [
         json!({ "exp": iat }),
         json!({ "exp": iat - 1 }),
@@ -82,11 +82,11 @@ fn wrong_times(good: &GoodToken) -> Vec<BadToken> {
     tokens.extend(all_with(good, numbers));
     for claim in ["exp", "iat", "nbf", "auth_time"] {
         let number = good.claims.get(claim).and_then(Value::as_i64).unwrap_or(iat);
-        let tenth = serde_json::from_str::<Value>(&format!("{number}.5")).expect("a number");
+        let fraction = serde_json::from_str::<Value>(&format!("{number}.5")).expect("a number");
         let whole = serde_json::from_str::<Value>(&format!("{number}.0")).expect("a number");
         let others = [
             json!(number.to_string()),
-            tenth,
+            fraction,
             whole,
             json!(true),
             json!([number]),
@@ -101,8 +101,8 @@ fn wrong_times(good: &GoodToken) -> Vec<BadToken> {
     tokens
 }
 
-/// The claims of the same token, were it made so many seconds later.
-fn moved_by(good: &GoodToken, seconds: i64) -> String {
+/// The claims of the same token, issued this many seconds later.
+fn shifted_by(good: &GoodToken, seconds: i64) -> String {
     let iat = good.number("iat") + seconds;
     let auth_time = (good.number("auth_time") + seconds).min(iat);
     let mut claims = good.claims.clone();
@@ -112,7 +112,7 @@ fn moved_by(good: &GoodToken, seconds: i64) -> String {
     Value::from(claims).to_string()
 }
 
-/// The good token's id, were it made at that time: a UUID of version 7 begins with its milliseconds.
+/// The token id for this issue time: a UUIDv7 starts with the time in milliseconds.
 fn id_of(good: &GoodToken, seconds: i64) -> String {
     let millis = format!("{:012x}", seconds * 1000);
     format!("{}-{}{}", &millis[..8], &millis[8..], &good.text("jti")[13..])
@@ -171,10 +171,10 @@ fn wrong_ids(good: &GoodToken) -> Vec<BadToken> {
         ];
         tokens.extend(all_with(good, spellings.map(|value| json!({ claim: value }))));
     }
-    let at_random = json!({ "jti": "0b7d1f4e-6c0a-4a7e-9f53-3d5a8f5b2c11" });
-    let at_another_time = json!({ "jti": id_of(good, good.number("iat") + 600) });
+    let version_4 = json!({ "jti": "0b7d1f4e-6c0a-4a7e-9f53-3d5a8f5b2c11" });
+    let later = json!({ "jti": id_of(good, good.number("iat") + 600) });
     let earlier = json!({ "jti": id_of(good, good.number("iat") - 600) });
-    tokens.extend(all_with(good, [at_random, at_another_time, earlier]));
+    tokens.extend(all_with(good, [version_4, later, earlier]));
     tokens
 }
 
@@ -204,40 +204,40 @@ fn wrong_lists(good: &GoodToken) -> Vec<BadToken> {
     tokens
 }
 
-/// The good claims as text, with one of them written so.
+/// The valid claims as JSON, with the value of one written as this text.
 fn replaced(good: &GoodToken, claim: &str, text: &str) -> String {
     let mut claims = good.claims.clone();
     claims.remove(claim);
     format!(r#"{{"{claim}":{text},{}"#, &Value::from(claims).to_string()[1..])
 }
 
-fn doubled(good: &GoodToken) -> Vec<BadToken> {
+fn duplicates(good: &GoodToken) -> Vec<BadToken> {
     let mut tokens = vec![];
     for (claim, value) in &good.claims {
         let text = prefixed(good, &format!(r#""{claim}":{value}"#));
-        tokens.push(bad(format!("claim {claim} twice, both right"), good.sign_payload(text)));
+        tokens.push(bad(format!("duplicate claim {claim}, both valid"), good.sign_payload(text)));
     }
     let members = [
-        ("exp twice, the other far off", r#""exp":9999999999"#),
-        ("sub twice, the other a stranger's", r#""sub":"01890a5d-ac96-774b-bcce-b302099a8057""#),
-        ("roles twice, the other an admin's", r#""roles":["admin"]"#),
-        ("sub twice, once in another spelling", r#""\u0073ub":"01890a5d-ac96-774b-bcce-b302099a8057""#),
-        ("an unknown claim twice", r#""x":1,"x":1"#),
-        ("a member twice inside an unknown claim", r#""x":{"a":1,"a":2}"#),
-        ("a member twice inside a list of an unknown claim", r#""x":[{"a":1,"a":2}]"#),
+        ("duplicate exp, one far in the future", r#""exp":9999999999"#),
+        ("duplicate sub, one of another user", r#""sub":"01890a5d-ac96-774b-bcce-b302099a8057""#),
+        ("duplicate roles, one with admin", r#""roles":["admin"]"#),
+        ("duplicate sub, one with an escape sequence", r#""\u0073ub":"01890a5d-ac96-774b-bcce-b302099a8057""#),
+        ("duplicate unknown claim", r#""x":1,"x":1"#),
+        ("duplicate member inside an unknown claim", r#""x":{"a":1,"a":2}"#),
+        ("duplicate member inside a list of an unknown claim", r#""x":[{"a":1,"a":2}]"#),
     ];
     tokens.extend(members.map(|(name, member)| bad(name, good.sign_payload(prefixed(good, member)))));
-    let twice = replaced(good, "props", r#"{"p":"guest","p":"owner"}"#);
-    tokens.push(bad("a property twice", good.sign_payload(twice)));
+    let duplicate = replaced(good, "props", r#"{"p":"guest","p":"owner"}"#);
+    tokens.push(bad("duplicate property", good.sign_payload(duplicate)));
     tokens
 }
 
-/// The good claims as text, with this member before them.
+/// The valid claims as JSON, after this member.
 fn prefixed(good: &GoodToken, member: &str) -> String {
     format!("{{{member},{}", &good.claims_text()[1..])
 }
 
-fn other_texts(good: &GoodToken) -> Vec<BadToken> {
+fn malformed_payloads(good: &GoodToken) -> Vec<BadToken> {
     let valid = good.claims_text();
     let open = &valid[..valid.len() - 1];
     let in_order = [
@@ -262,34 +262,34 @@ fn other_texts(good: &GoodToken) -> Vec<BadToken> {
     let utf16: Vec<u8> = valid.encode_utf16().flat_map(u16::to_le_bytes).collect();
     let with_bytes = |bytes: &[u8]| [open.as_bytes(), b",\"x\":\"", bytes, b"\"}"].concat();
     let payloads: Vec<(&str, Vec<u8>)> = vec![
-        ("an array of the right values in order", in_order.to_string().into()),
-        ("an array around the right object", format!("[{valid}]").into()),
+        ("an array of the valid values", in_order.to_string().into()),
+        ("an array around the valid object", format!("[{valid}]").into()),
         ("a string", Value::from(valid.as_str()).to_string().into()),
         ("a number", "1".into()),
         ("null", "null".into()),
         ("true", "true".into()),
         ("an empty object", "{}".into()),
         ("a space", " ".into()),
-        ("no JSON", "sub=admin".into()),
+        ("not JSON", "sub=admin".into()),
         ("another token", good.token().into()),
-        ("an object cut short", open.into()),
+        ("a truncated object", open.into()),
         ("data after the object", format!("{valid}{{}}").into()),
         ("a NUL after the object", format!("{valid}\0").into()),
-        ("a comma too many", format!("{open},}}").into()),
+        ("a trailing comma", format!("{open},}}").into()),
         ("a comment", format!("{valid}//").into()),
         ("a byte order mark", format!("\u{feff}{valid}").into()),
         ("UTF-16", utf16),
         ("invalid UTF-8", with_bytes(b"\xff")),
         ("an overlong encoding in UTF-8", with_bytes(b"\xc0\xaf")),
         ("a surrogate in UTF-8", with_bytes(b"\xed\xa0\x80")),
-        ("half a surrogate pair", with_bytes(br"\ud800")),
+        ("a lone surrogate escape", with_bytes(br"\ud800")),
         ("a control character in a string", with_bytes(b"\x01")),
         ("NaN", format!(r#"{open},"x":NaN}}"#).into()),
         ("a number with a leading zero", format!(r#"{open},"x":01}}"#).into()),
         ("single quotes", valid.replace('"', "'").into()),
         ("deep nesting of lists", format!(r#"{open},"x":{}{}}}"#, "[".repeat(1000), "]".repeat(1000)).into()),
         ("deep nesting of objects", format!(r#"{open},"x":{}1{}}}"#, "{\"a\":".repeat(500), "}".repeat(500)).into()),
-        ("deep nesting, never closed", format!(r#"{open},"x":{}"#, "[".repeat(3000)).into()),
+        ("deep nesting, not closed", format!(r#"{open},"x":{}"#, "[".repeat(3000)).into()),
     ];
     payloads.into_iter().map(|(name, payload)| bad(format!("payload: {name}"), good.sign_payload(payload))).collect()
 }

@@ -1,4 +1,4 @@
-//! How tokens, good and bad, are put together.
+//! Encoding and signing of valid and invalid tokens.
 
 use aws_lc_rs::{
     encoding::{AsDer, PublicKeyX509Der},
@@ -24,24 +24,24 @@ pub(super) fn segments(token: &str) -> [&str; 3] {
     segments.try_into().expect("a token of three segments")
 }
 
-/// A new key of somebody else: PKCS#8, and the point.
-pub(super) fn stranger() -> (Vec<u8>, Vec<u8>) {
+/// A new key that is not in the key set: PKCS#8, and the public point.
+pub(super) fn unknown_key() -> (Vec<u8>, Vec<u8>) {
     let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).expect("a new key");
     let key = pair.to_pkcs8v1().expect("PKCS#8").as_ref().to_vec();
     (key, pair.public_key().as_ref().to_vec())
 }
 
-/// A point as a JWK.
+/// A public point as a JWK.
 pub(super) fn jwk(point: &[u8]) -> Value {
     json!({ "kty": "EC", "crv": "P-256", "x": encode(&point[1..33]), "y": encode(&point[33..]) })
 }
 
-/// `message` signed as JWS wants it: `r` and `s` side by side.
+/// A JWS signature of `message`: `r` and `s` concatenated (RFC 7518, section 3.4).
 pub(super) fn sign(key: &[u8], message: &str) -> Vec<u8> {
     sign_as(&ECDSA_P256_SHA256_FIXED_SIGNING, key, message)
 }
 
-/// `message` signed as X.509 wants it: DER.
+/// A DER signature of `message`, as in X.509.
 pub(super) fn sign_der(key: &[u8], message: &str) -> Vec<u8> {
     sign_as(&ECDSA_P256_SHA256_ASN1_SIGNING, key, message)
 }
@@ -56,7 +56,7 @@ impl GoodToken {
         json!({ "alg": "ES256", "typ": "at+jwt", "kid": self.kid })
     }
 
-    /// The header with these members put in, or taken out where they are null.
+    /// The header with these members replaced.
     pub(super) fn header_with(&self, changes: &Value) -> Value {
         let mut header = self.header();
         for (name, value) in changes.as_object().expect("an object of changes") {
@@ -69,27 +69,27 @@ impl GoodToken {
         Value::from(self.claims.clone()).to_string()
     }
 
-    /// The good header over this payload, signed.
+    /// A signed token with the valid header and this payload.
     pub(super) fn sign_payload(&self, payload: impl AsRef<[u8]>) -> String {
         self.sign(&self.header(), payload)
     }
 
-    /// This header over this payload, signed.
+    /// A signed token with this header and payload.
     pub(super) fn sign(&self, header: &Value, payload: impl AsRef<[u8]>) -> String {
         self.sign_raw(header.to_string(), payload)
     }
 
-    /// These bytes as header, over this payload, signed.
+    /// A signed token with these bytes as header, and this payload.
     pub(super) fn sign_raw(&self, header: impl AsRef<[u8]>, payload: impl AsRef<[u8]>) -> String {
         self.sign_segments(&encode(header), &encode(payload))
     }
 
-    /// These segments as they stand, signed.
+    /// A signed token with these encoded segments.
     pub(super) fn sign_segments(&self, header: &str, payload: &str) -> String {
         sign_segments(&self.key, header, payload)
     }
 
-    /// This header over the good claims, with an HMAC in place of the signature.
+    /// A token with this header and the valid claims, with an HMAC as signature.
     pub(super) fn hmac(&self, algorithm: hmac::Algorithm, header: &Value, secret: &[u8]) -> String {
         let signed = format!("{}.{}", encode(header.to_string()), encode(self.claims_text()));
         let tag = hmac::sign(&hmac::Key::new(algorithm, secret), signed.as_bytes());
@@ -105,16 +105,16 @@ impl GoodToken {
 
     /// A claim that is a number, such as `iat`.
     pub(super) fn number(&self, claim: &str) -> i64 {
-        self.claims[claim].as_i64().expect("a number among the good claims")
+        self.claims[claim].as_i64().expect("a numeric claim")
     }
 
     /// A claim that is a string, such as `sub`.
     pub(super) fn text(&self, claim: &str) -> &str {
-        self.claims[claim].as_str().expect("a string among the good claims")
+        self.claims[claim].as_str().expect("a string claim")
     }
 }
 
-/// These segments as they stand, signed with this key.
+/// A token with these encoded segments, signed with this key.
 pub(super) fn sign_segments(key: &[u8], header: &str, payload: &str) -> String {
     let signed = format!("{header}.{payload}");
     let signature = encode(sign(key, &signed));

@@ -1,4 +1,4 @@
-//! Tokens whose header is wrong. Where the algorithm allows it they are signed with the right key.
+//! Tokens with an invalid header, signed with the valid key where the algorithm allows it.
 
 use aws_lc_rs::hmac;
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -6,19 +6,19 @@ use serde_json::{Value, json};
 
 use super::{
     BadToken, GoodToken, bad,
-    forge::{encode, jwk, sign_segments, stranger},
+    forge::{encode, jwk, sign_segments, unknown_key},
 };
 
-/// Tokens whose header is wrong.
+/// Tokens with an invalid header.
 #[must_use]
 pub fn bad_headers(good: &GoodToken) -> Vec<BadToken> {
     [
         changed_members(good),
         missing_members(good),
         public_key_as_secret(good),
-        keys_brought_along(good),
-        doubled_members(good),
-        other_texts(good),
+        embedded_keys(good),
+        duplicate_members(good),
+        malformed_headers(good),
     ]
     .concat()
 }
@@ -86,7 +86,7 @@ fn missing_members(good: &GoodToken) -> Vec<BadToken> {
     tokens
 }
 
-/// The classic confusion: the public key, which everybody has, taken for the secret of an HMAC.
+/// Algorithm confusion: the public key as the secret of an HMAC (RFC 8725, section 2.1).
 fn public_key_as_secret(good: &GoodToken) -> Vec<BadToken> {
     let (point, der) = good.public_key();
     let pem = format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", STANDARD.encode(&der));
@@ -100,23 +100,23 @@ fn public_key_as_secret(good: &GoodToken) -> Vec<BadToken> {
             format!("HS256 keyed with the public key ({name})"),
             good.hmac(hmac::HMAC_SHA256, &header, secret),
         ));
-        let honest = good.hmac(hmac::HMAC_SHA512, &good.header_with(&json!({ "alg": "HS512" })), secret);
-        tokens.push(bad(format!("HS512 keyed with the public key ({name})"), honest));
+        let hs512 = good.hmac(hmac::HMAC_SHA512, &good.header_with(&json!({ "alg": "HS512" })), secret);
+        tokens.push(bad(format!("HS512 keyed with the public key ({name})"), hs512));
     }
     tokens
 }
 
-/// A key, or the way to one, in the token itself.
-fn keys_brought_along(good: &GoodToken) -> Vec<BadToken> {
-    let (key, point) = stranger();
-    let (theirs, mut named) = (jwk(&point), jwk(&point));
+/// A key, or a reference to one, in the header.
+fn embedded_keys(good: &GoodToken) -> Vec<BadToken> {
+    let (key, point) = unknown_key();
+    let (other, mut named) = (jwk(&point), jwk(&point));
     named["kid"] = json!(good.kid);
     let members = [
-        ("jwk", json!({ "jwk": theirs })),
-        ("jwk with the right kid", json!({ "jwk": named })),
-        ("jwk with a kid of its own", json!({ "jwk": theirs, "kid": "brought-along" })),
+        ("jwk", json!({ "jwk": other })),
+        ("jwk with the valid kid", json!({ "jwk": named })),
+        ("jwk with an unknown kid", json!({ "jwk": other, "kid": "embedded" })),
         ("jku", json!({ "jku": "https://attacker.example/jwks.json" })),
-        ("jku with a kid of its own", json!({ "jku": "https://attacker.example/jwks.json", "kid": "brought-along" })),
+        ("jku with an unknown kid", json!({ "jku": "https://attacker.example/jwks.json", "kid": "embedded" })),
         ("x5u", json!({ "x5u": "https://attacker.example/chain.pem" })),
         ("x5c", json!({ "x5c": ["MIIB"] })),
     ];
@@ -124,44 +124,45 @@ fn keys_brought_along(good: &GoodToken) -> Vec<BadToken> {
     let mut tokens = vec![];
     for (name, member) in members {
         let header = good.header_with(&member);
-        let with_theirs = sign_segments(&key, &encode(header.to_string()), &payload);
-        tokens.push(bad(format!("signed with a key that it brings along: {name}"), with_theirs));
-        tokens.push(bad(format!("rightly signed, and brings along: {name}"), good.sign(&header, good.claims_text())));
+        let signed_by_other = sign_segments(&key, &encode(header.to_string()), &payload);
+        tokens.push(bad(format!("signed with an embedded key: {name}"), signed_by_other));
+        tokens
+            .push(bad(format!("valid signature and an embedded key: {name}"), good.sign(&header, good.claims_text())));
     }
     tokens
 }
 
-fn doubled_members(good: &GoodToken) -> Vec<BadToken> {
+fn duplicate_members(good: &GoodToken) -> Vec<BadToken> {
     let kid = Value::from(good.kid.as_str());
     let rest = format!(r#""typ":"at+jwt","kid":{kid}"#);
     let headers = [
-        ("alg twice, none first", format!(r#"{{"alg":"none","alg":"ES256",{rest}}}"#)),
-        ("alg twice, none last", format!(r#"{{"alg":"ES256",{rest},"alg":"none"}}"#)),
-        ("alg twice, both right", format!(r#"{{"alg":"ES256","alg":"ES256",{rest}}}"#)),
-        ("alg twice, once in another spelling", format!(r#"{{"alg":"ES256","\u0061lg":"ES256",{rest}}}"#)),
-        ("typ twice", format!(r#"{{"alg":"ES256",{rest},"typ":"at+jwt"}}"#)),
-        ("kid twice", format!(r#"{{"alg":"ES256",{rest},"kid":{kid}}}"#)),
+        ("duplicate alg, none first", format!(r#"{{"alg":"none","alg":"ES256",{rest}}}"#)),
+        ("duplicate alg, none last", format!(r#"{{"alg":"ES256",{rest},"alg":"none"}}"#)),
+        ("duplicate alg, both valid", format!(r#"{{"alg":"ES256","alg":"ES256",{rest}}}"#)),
+        ("duplicate alg, one with an escape sequence", format!(r#"{{"alg":"ES256","\u0061lg":"ES256",{rest}}}"#)),
+        ("duplicate typ", format!(r#"{{"alg":"ES256",{rest},"typ":"at+jwt"}}"#)),
+        ("duplicate kid", format!(r#"{{"alg":"ES256",{rest},"kid":{kid}}}"#)),
     ];
     headers.into_iter().map(|(name, header)| bad(name, good.sign_raw(header, good.claims_text()))).collect()
 }
 
-fn other_texts(good: &GoodToken) -> Vec<BadToken> {
+fn malformed_headers(good: &GoodToken) -> Vec<BadToken> {
     let valid = good.header().to_string();
     let open = valid.trim_end_matches('}');
     let deep = format!(r#"{open},"deep":{}{}}}"#, "[".repeat(1000), "]".repeat(1000));
     let mut invalid_utf8 = open.as_bytes().to_vec();
     invalid_utf8.extend(b",\"\xFF\":1}");
     let headers: [(&str, Vec<u8>); 14] = [
-        ("an array of the right values", json!(["ES256", "at+jwt", good.kid]).to_string().into()),
-        ("an array around the right object", format!("[{valid}]").into()),
+        ("an array of the valid values", json!(["ES256", "at+jwt", good.kid]).to_string().into()),
+        ("an array around the valid object", format!("[{valid}]").into()),
         ("a string", Value::from(valid.as_str()).to_string().into()),
         ("null", "null".into()),
         ("a number", "1".into()),
         ("an empty object", "{}".into()),
-        ("no JSON", "ES256".into()),
-        ("an object cut short", open.into()),
+        ("not JSON", "ES256".into()),
+        ("a truncated object", open.into()),
         ("data after the object", format!("{valid}{{}}").into()),
-        ("a comma too many", format!("{open},}}").into()),
+        ("a trailing comma", format!("{open},}}").into()),
         ("a comment", format!("{valid}/**/").into()),
         ("a byte order mark", format!("\u{feff}{valid}").into()),
         ("invalid UTF-8", invalid_utf8),

@@ -1,4 +1,4 @@
-//! Tokens whose shape is wrong: no key is needed to refuse them.
+//! Tokens with invalid segments or encoding, which can be refused without a key.
 
 use base64::{Engine, engine::general_purpose::STANDARD_NO_PAD};
 use serde_json::json;
@@ -8,7 +8,7 @@ use super::{
     forge::{encode, segments},
 };
 
-/// Tokens whose shape is wrong.
+/// Tokens with invalid segments or encoding.
 #[must_use]
 pub fn bad_shapes(good: &GoodToken) -> Vec<BadToken> {
     [wrong_segments(good), wrong_encodings(good)].concat()
@@ -38,9 +38,9 @@ fn wrong_segments(good: &GoodToken) -> Vec<BadToken> {
         bad("empty payload", format!("{header}..{signature}")),
         bad("empty signature", format!("{header}.{payload}.")),
         bad("alg none and an empty signature", format!("{none}.{payload}.")),
-        bad("commas for dots", token.replace('.', ",")),
+        bad("commas instead of dots", token.replace('.', ",")),
         bad("JSON serialisation of JWS", flattened),
-        bad("oversize, and otherwise good", good.sign_payload(serde_json::Value::from(oversize).to_string())),
+        bad("too long, otherwise valid", good.sign_payload(serde_json::Value::from(oversize).to_string())),
     ]
 }
 
@@ -49,10 +49,10 @@ fn wrong_encodings(good: &GoodToken) -> Vec<BadToken> {
     let [header, payload, signature] = segments(&token);
     let (padded_header, padded_payload) = (padded(good.header().to_string()), padded(good.claims_text()));
     let (head, tail) = payload.split_at(payload.len() / 2);
-    let standard_payload = STANDARD_NO_PAD.encode(with_both_special_digits(good));
+    let standard_payload = STANDARD_NO_PAD.encode(with_special_digits(good));
     vec![
-        bad("padded header, signed as it stands", good.sign_segments(&padded_header, payload)),
-        bad("padded payload, signed as it stands", good.sign_segments(header, &padded_payload)),
+        bad("padded header, signed with its padding", good.sign_segments(&padded_header, payload)),
+        bad("padded payload, signed with its padding", good.sign_segments(header, &padded_payload)),
         bad("padded signature", format!("{header}.{payload}.{signature}==")),
         bad("signature with half its padding", format!("{header}.{payload}.{signature}=")),
         bad("stray bits at the end of the header", good.sign_segments(&stray_bits(good.header().to_string()), payload)),
@@ -65,12 +65,12 @@ fn wrong_encodings(good: &GoodToken) -> Vec<BadToken> {
         bad("a space before the payload", format!("{header}. {payload}.{signature}")),
         bad("a space after the header", format!("{header} .{payload}.{signature}")),
         bad("percent encoding", good.sign_segments(header, &format!("{head}%20{tail}"))),
-        bad("a payload that is no base64 at all", good.sign_segments(header, &good.claims_text().replace('.', "-"))),
+        bad("a payload that is not base64", good.sign_segments(header, &good.claims_text().replace('.', "-"))),
         bad("a segment of impossible length", format!("{header}.{payload}.{signature}AAA")),
     ]
 }
 
-/// JSON may end in spaces: as many as make the last digit of its base64 hold stray bits.
+/// Appends spaces until the last base64 digit of the JSON has unused bits.
 fn unaligned(mut json: String) -> String {
     while json.len().is_multiple_of(3) {
         json.push(' ');
@@ -86,7 +86,7 @@ fn stray_bits(json: String) -> String {
     next_digit(&encode(unaligned(json)))
 }
 
-/// The same bytes in another spelling: the last digit's unused low bits, zero in the canonical one, made 1.
+/// The same bytes in a non-canonical encoding: an unused bit of the last digit is set.
 fn next_digit(segment: &str) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     let (rest, last) = segment.split_at(segment.len() - 1);
@@ -94,14 +94,14 @@ fn next_digit(segment: &str) -> String {
     format!("{rest}{}", char::from(DIGITS[digit | 1]))
 }
 
-/// Good claims, and one more that no alphabet can write without its two special digits.
-fn with_both_special_digits(good: &GoodToken) -> String {
+/// Valid claims, and one whose encoding contains both digits in which the base64 alphabets differ.
+fn with_special_digits(good: &GoodToken) -> String {
     let mut claims = good.claims.clone();
     claims.insert("filler".to_owned(), ">>>>>>??????".into());
     serde_json::Value::from(claims).to_string()
 }
 
-/// Signatures differ each time; most have a digit that the alphabets write differently.
+/// A signature in the standard alphabet. Signatures are randomised; most contain a digit in which the alphabets differ.
 fn standard_signature(good: &GoodToken) -> String {
     loop {
         let token = good.token();

@@ -1,11 +1,11 @@
-//! The whole walk of an end user, by REST alone: from sign-up to sign-out.
+//! The user journey from sign-up to sign-out, over REST.
 
 use drystone::Reason;
 use drystone_tests::{Mesh, Tokens, unique_email};
 use serde_json::json;
 
 #[tokio::test]
-async fn a_user_walks_from_sign_up_to_sign_out() {
+async fn the_user_journey_from_sign_up_to_sign_out() {
     let mesh = Mesh::shared();
     let (rest, email) = (mesh.rest(), unique_email());
     let password = "correct horse battery staple";
@@ -22,14 +22,14 @@ async fn a_user_walks_from_sign_up_to_sign_out() {
 
     // Sign in.
     let body = json!({"email": email, "password": password});
-    let answer = rest.post("/v1/auth/login", body).header("user-agent", "walk/1.0").send().await.expect(200).json();
+    let answer = rest.post("/v1/auth/login", body).header("user-agent", "journey/1.0").send().await.expect(200).json();
     assert_eq!(answer["tokenType"], "Bearer");
-    // Five minutes, less what the sign-in itself took.
+    // Five minutes, minus the duration of the sign-in.
     assert!((290..=300).contains(&answer["expiresIn"].as_i64().unwrap()), "{}", answer["expiresIn"]);
     assert_eq!(answer["userId"], registered["id"]);
     let tokens = Tokens::of(&answer);
 
-    // Who am I?
+    // Get the current user.
     let me = rest.get("/v1/users/me").bearer(&tokens.access).send().await.expect(200).json();
     assert_eq!(&me, registered);
 
@@ -56,7 +56,7 @@ async fn a_user_walks_from_sign_up_to_sign_out() {
     assert_eq!(sessions["sessions"].as_array().unwrap().len(), 1, "{sessions}");
     let session = &sessions["sessions"][0];
     assert_eq!(session["id"], tokens.session_id.as_str());
-    assert_eq!(session["device"], "walk/1.0");
+    assert_eq!(session["device"], "journey/1.0");
     assert_eq!(session["address"], "127.0.0.1");
     assert_eq!(session["current"], true);
 
@@ -70,7 +70,7 @@ async fn a_user_walks_from_sign_up_to_sign_out() {
     // Sign out.
     rest.post("/v1/auth/logout", json!({})).bearer(&refreshed.access).send().await.expect(200);
 
-    // Neither of the session's tokens is worth anything now.
+    // Every token of the session is refused.
     for token in [&tokens.access, &refreshed.access] {
         let answer = rest.get("/v1/users/me").bearer(token).send().await.refused(Reason::TokenRevoked);
         assert!(answer.header("www-authenticate").starts_with("Bearer"), "{:?}", answer.headers);
@@ -80,7 +80,7 @@ async fn a_user_walks_from_sign_up_to_sign_out() {
 }
 
 #[tokio::test]
-async fn an_address_has_one_account_whatever_its_case() {
+async fn an_address_has_one_account_regardless_of_case() {
     let (rest, email) = (Mesh::shared().rest(), unique_email());
     let account = |email: &str| json!({"email": email, "password": "correct horse", "displayName": "Ada"});
     rest.post("/v1/auth/register", account(&email)).send().await.expect(200);
@@ -92,7 +92,7 @@ async fn an_address_has_one_account_whatever_its_case() {
 }
 
 #[tokio::test]
-async fn a_registration_can_be_repeated_under_its_request_id() {
+async fn a_registration_is_idempotent_by_request_id() {
     let (rest, email) = (Mesh::shared().rest(), unique_email());
     let request_id = uuid::Uuid::now_v7().to_string();
     let body =
@@ -104,29 +104,29 @@ async fn a_registration_can_be_repeated_under_its_request_id() {
 }
 
 #[tokio::test]
-async fn a_property_can_be_read_changed_and_deleted_by_its_owner_alone() {
+async fn only_the_owner_can_read_change_and_delete_a_property() {
     let mesh = Mesh::shared();
     let rest = mesh.rest();
     let (_, owner) = drystone_tests::User::signed_in(mesh).await;
-    let (_, stranger) = drystone_tests::User::signed_in(mesh).await;
+    let (_, other_user) = drystone_tests::User::signed_in(mesh).await;
     let body = json!({"displayName": "Barn", "description": "red", "requestId": uuid::Uuid::now_v7().to_string()});
     let property = rest.post("/v1/properties", body.clone()).bearer(&owner.access).send().await.expect(200).json();
     let repeated = rest.post("/v1/properties", body).bearer(&owner.access).send().await.expect(200).json();
-    assert_eq!(repeated, property, "the same request id answers the same property");
+    assert_eq!(repeated, property, "the same request id returns the same property");
     let path = format!("/v1/properties/{}", property["id"].as_str().unwrap());
 
-    // Another's property is simply not there.
-    rest.get(&path).bearer(&stranger.access).send().await.refused(Reason::PropertyNotFound);
+    // Another user's property is not found.
+    rest.get(&path).bearer(&other_user.access).send().await.refused(Reason::PropertyNotFound);
     let change = json!({"displayName": "Mine"});
-    rest.patch(&path, change).bearer(&stranger.access).send().await.refused(Reason::PropertyNotFound);
-    rest.delete(&path).bearer(&stranger.access).send().await.refused(Reason::PropertyNotFound);
+    rest.patch(&path, change).bearer(&other_user.access).send().await.refused(Reason::PropertyNotFound);
+    rest.delete(&path).bearer(&other_user.access).send().await.refused(Reason::PropertyNotFound);
 
     // Only what is sent is changed.
     let body = json!({"description": "", "etag": property["etag"]});
     let changed = rest.patch(&path, body).bearer(&owner.access).send().await.expect(200).json();
     assert_eq!((&changed["displayName"], &changed["description"]), (&json!("Barn"), &json!("")));
 
-    // What was read before is stale now.
+    // The earlier etag is stale.
     let stale = json!({"displayName": "Shed", "etag": property["etag"]});
     rest.patch(&path, stale).bearer(&owner.access).send().await.refused(Reason::StaleEtag);
     rest.get(&path).bearer(&owner.access).send().await.expect(200);
@@ -136,7 +136,7 @@ async fn a_property_can_be_read_changed_and_deleted_by_its_owner_alone() {
 }
 
 #[tokio::test]
-async fn a_list_is_walked_page_by_page() {
+async fn a_list_is_paginated() {
     let mesh = Mesh::shared();
     let rest = mesh.rest();
     let (_, tokens) = drystone_tests::User::signed_in(mesh).await;

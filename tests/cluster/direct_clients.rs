@@ -1,4 +1,4 @@
-//! Straight to the services, past the edges.
+//! gRPC clients of every service instance, without the edge.
 
 use drystone::{
     Reason,
@@ -13,29 +13,29 @@ use drystone_tests::{
 };
 use tonic::{Status, transport::Channel};
 
-/// Straight to each instance of each service, as an edge would call it.
-pub(crate) struct Direct(Vec<[Channel; 4]>);
+/// Channels to each instance of each service, with the certificate of the edge.
+pub(crate) struct DirectClients(Vec<[Channel; 4]>);
 
-impl Direct {
-    pub(crate) fn to(cluster: &Cluster) -> Self {
+impl DirectClients {
+    pub(crate) fn connect(cluster: &Cluster) -> Self {
         let instances = 0..cluster.instances();
         let services = ["auth", "user", "session", "property"];
         Self(instances.map(|number| services.map(|service| cluster.channel(service, number, "edge"))).collect())
     }
 
-    /// Each instance takes the token, and remembers that it did.
-    pub(crate) async fn takes(&self, tokens: &Tokens) {
+    /// Asserts that each instance accepts the token, which also fills its token cache.
+    pub(crate) async fn assert_accepted(&self, tokens: &Tokens) {
         for [_, user, session, property] in &self.0 {
-            for answer in asked(user, session, property, tokens).await {
+            for answer in call_each(user, session, property, tokens).await {
                 answer.unwrap();
             }
         }
     }
 
-    /// Each instance refuses the token as revoked.
-    pub(crate) async fn refuses(&self, tokens: &Tokens) {
+    /// Asserts that each instance refuses the token as revoked.
+    pub(crate) async fn assert_revoked(&self, tokens: &Tokens) {
         for [auth, user, session, property] in &self.0 {
-            for answer in asked(user, session, property, tokens).await {
+            for answer in call_each(user, session, property, tokens).await {
                 assert_refused(answer, Reason::TokenRevoked);
             }
             let sign_out = with_token(SignOutRequest::default(), &tokens.access);
@@ -43,10 +43,10 @@ impl Direct {
         }
     }
 
-    /// Whether each instance refuses the token as revoked by now.
-    pub(crate) async fn has_refused(&self, tokens: &Tokens) -> bool {
+    /// Whether each instance refuses the token.
+    pub(crate) async fn is_refused_everywhere(&self, tokens: &Tokens) -> bool {
         for [_, user, session, property] in &self.0 {
-            for answer in asked(user, session, property, tokens).await {
+            for answer in call_each(user, session, property, tokens).await {
                 if answer.is_ok() {
                     return false;
                 }
@@ -56,7 +56,7 @@ impl Direct {
     }
 }
 
-async fn asked(user: &Channel, session: &Channel, property: &Channel, tokens: &Tokens) -> [Result<(), Status>; 3] {
+async fn call_each(user: &Channel, session: &Channel, property: &Channel, tokens: &Tokens) -> [Result<(), Status>; 3] {
     let (mut user, mut session) = (UserServiceClient::new(user.clone()), SessionServiceClient::new(session.clone()));
     let mut property = PropertyServiceClient::new(property.clone());
     let token = &tokens.access;

@@ -1,4 +1,4 @@
-//! A server that stands where a service of the mesh should, to see what it is sent.
+//! A mock gRPC service that records the calls it receives.
 
 use std::{
     convert::Infallible,
@@ -18,40 +18,40 @@ use tonic::Status;
 
 use crate::certs::Credentials;
 
-/// What one call brought along.
+/// A recorded call.
 #[derive(Debug, Clone)]
-pub struct Seen {
+pub struct RecordedCall {
     /// `/package.Service/Method`
     pub path: String,
     /// The headers.
     pub headers: HeaderMap,
-    /// The message, without its length.
+    /// The encoded message, without the five-byte gRPC prefix.
     pub message: Bytes,
 }
 
-/// A gRPC server that writes down every call and gives all of them one answer, or says that it is well where it is
-/// asked for its health. It runs until the test's runtime ends.
+/// A gRPC server that records every call and answers each with the same response. Health checks are answered SERVING and
+/// not recorded. It runs until the test's runtime ends.
 #[derive(Debug, Clone)]
-pub struct Impostor {
+pub struct MockService {
     address: SocketAddr,
-    answer: Result<Bytes, Status>,
-    seen: Arc<Mutex<Vec<Seen>>>,
+    response: Result<Bytes, Status>,
+    calls: Arc<Mutex<Vec<RecordedCall>>>,
 }
 
-impl Impostor {
-    /// Starts it with this certificate. It believes every client, and answers an empty message.
+impl MockService {
+    /// Starts it with this certificate. It asks for no client certificate, and answers with an empty message.
     ///
     /// # Panics
     /// If it cannot be started.
     pub async fn start(credentials: Credentials) -> Self {
-        Self::answering(credentials, Ok(Bytes::new())).await
+        Self::start_with_response(credentials, Ok(Bytes::new())).await
     }
 
-    /// The same with this answer: an encoded message, or a refusal.
+    /// Starts it with this response: an encoded message, or an error status.
     ///
     /// # Panics
     /// If it cannot be started.
-    pub async fn answering(credentials: Credentials, answer: Result<Bytes, Status>) -> Self {
+    pub async fn start_with_response(credentials: Credentials, response: Result<Bytes, Status>) -> Self {
         let (chain, key) = credentials.into_parts();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let mut config = ServerConfig::builder_with_provider(provider)
@@ -64,57 +64,58 @@ impl Impostor {
         let acceptor = TlsAcceptor::from(Arc::new(config));
 
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
-        let this = Self { address: listener.local_addr().expect("it is bound"), answer, seen: Arc::default() };
-        let impostor = this.clone();
+        let address = listener.local_addr().expect("the listener is bound");
+        let this = Self { address, response, calls: Arc::default() };
+        let service = this.clone();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(impostor.clone().converse(acceptor.clone(), stream));
+                tokio::spawn(service.clone().serve_connection(acceptor.clone(), stream));
             }
         });
         this
     }
 
-    /// Where it is.
+    /// The address that it listens on.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// The calls so far, questions for its health left out.
+    /// The calls so far, without health checks.
     #[must_use]
-    pub fn seen(&self) -> Vec<Seen> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    pub fn calls(&self) -> Vec<RecordedCall> {
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    async fn converse(self, acceptor: TlsAcceptor, stream: TcpStream) {
+    async fn serve_connection(self, acceptor: TlsAcceptor, stream: TcpStream) {
         let Ok(stream) = acceptor.accept(stream).await else { return };
         let service = service_fn(move |request: Request<Incoming>| {
             let this = self.clone();
-            async move { Ok::<_, Infallible>(this.answer(request).await) }
+            async move { Ok::<_, Infallible>(this.respond(request).await) }
         });
-        let _the_peer_may_go =
+        let _may_be_closed_by_the_client =
             http2::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await;
     }
 
-    async fn answer(
+    async fn respond(
         &self,
         request: Request<Incoming>,
     ) -> Response<impl hyper::body::Body<Data = Bytes, Error = Infallible> + use<>> {
         let (head, body) = request.into_parts();
         let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
         let path = head.uri.path().to_owned();
-        let answer = if path == "/grpc.health.v1.Health/Check" {
+        let outcome = if path == "/grpc.health.v1.Health/Check" {
             // SERVING
             Ok(Bytes::from_static(&[8, 1]))
         } else {
-            let seen = Seen { path, headers: head.headers, message: body.slice(body.len().min(5)..) };
-            self.seen.lock().unwrap_or_else(PoisonError::into_inner).push(seen);
-            self.answer.clone()
+            let call = RecordedCall { path, headers: head.headers, message: body.slice(body.len().min(5)..) };
+            self.calls.lock().unwrap_or_else(PoisonError::into_inner).push(call);
+            self.response.clone()
         };
-        let status = answer.as_ref().err().cloned().unwrap_or_else(|| Status::ok(""));
+        let status = outcome.as_ref().err().cloned().unwrap_or_else(|| Status::ok(""));
         let mut trailers = HeaderMap::new();
         status.add_header(&mut trailers).expect("the status fits into headers");
-        let frames = answer.ok().map(|message| Frame::data(framed(&message)));
+        let frames = outcome.ok().map(|message| Frame::data(length_prefixed(&message)));
         let frames: Vec<_> = frames.into_iter().chain([Frame::trailers(trailers)]).map(Ok).collect();
         let mut response = Response::new(StreamBody::new(tokio_stream::iter(frames)));
         response.headers_mut().insert("content-type", http::HeaderValue::from_static("application/grpc"));
@@ -122,8 +123,8 @@ impl Impostor {
     }
 }
 
-/// A message with its prefix: not compressed, and so long.
-fn framed(message: &[u8]) -> Bytes {
+/// A gRPC length-prefixed message, not compressed.
+fn length_prefixed(message: &[u8]) -> Bytes {
     let length = u32::try_from(message.len()).expect("the message is short").to_be_bytes();
     [&[0], &length[..], message].concat().into()
 }
