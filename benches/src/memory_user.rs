@@ -1,6 +1,6 @@
 //! The RPC GetMe behind the whole server stack, answered from memory.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc};
 
 use anyhow::{Result, anyhow};
 use aws_lc_rs::{
@@ -8,11 +8,7 @@ use aws_lc_rs::{
     signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair},
 };
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use drystone::user::v1::{
-    GetMeRequest, GetUserRequest, ListUsersRequest, ListUsersResponse, LookUpForSignInRequest, LookUpForSignInResponse,
-    ProvisionUserRequest, SetUserRolesRequest, UpdateUserRequest, User,
-    user_service_server::{UserService, UserServiceServer},
-};
+use drystone::user::v1::{GetMeRequest, User, user_service_server::UserServiceServer};
 use drystone_mesh::{
     call::Call,
     client::{Dialer, DialerConfig, Peers},
@@ -25,6 +21,7 @@ use drystone_mesh::{
     telemetry::Metrics,
     token::{Algorithm, Claims, KeySet, PublicKey, RevocationView, TokenVerifier, TokenVerifierConfig},
 };
+use drystone_tests::PartialService;
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Request, Response, Status};
@@ -76,7 +73,7 @@ pub(crate) async fn serve(identity: Identity, stop: CancellationToken) -> Result
     };
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
-    let server = Server::new(&node)?.add_service(UserServiceServer::new(OneUser(user)));
+    let server = Server::new(&node)?.add_service(service(user));
     tokio::spawn(server.run(listener, stop));
     Ok((address, token))
 }
@@ -119,46 +116,17 @@ fn token(key: &EcdsaKeyPair, user: Uuid, now: Timestamp) -> Result<String> {
     Ok(format!("{signed}.{}", part(signature.as_ref())))
 }
 
-/// Answers GetMe from memory, as the user service does from its database, and nothing else.
-struct OneUser(User);
-
-#[tonic::async_trait]
-impl UserService for OneUser {
-    async fn get_me(&self, request: Request<GetMeRequest>) -> Answer<User> {
-        let call = Call::of(&request)?;
-        if call.principal()?.user_id.to_string() != self.0.id {
-            return Err(Status::not_found("no such user"));
+/// GetMe as the user service implements it, with the user in memory instead of a database.
+fn service(user: User) -> PartialService<UserServiceServer<()>> {
+    let user = Arc::new(user);
+    PartialService::new().unary("GetMe", move |request: Request<GetMeRequest>| {
+        let user = Arc::clone(&user);
+        async move {
+            let call = Call::of(&request)?;
+            if call.principal()?.user_id.to_string() != user.id {
+                return Err(Status::not_found("no such user"));
+            }
+            Ok(Response::new(User::clone(&user)))
         }
-        Ok(Response::new(self.0.clone()))
-    }
-
-    async fn provision_user(&self, _: Request<ProvisionUserRequest>) -> Answer<User> {
-        Err(unused())
-    }
-
-    async fn look_up_for_sign_in(&self, _: Request<LookUpForSignInRequest>) -> Answer<LookUpForSignInResponse> {
-        Err(unused())
-    }
-
-    async fn get_user(&self, _: Request<GetUserRequest>) -> Answer<User> {
-        Err(unused())
-    }
-
-    async fn update_user(&self, _: Request<UpdateUserRequest>) -> Answer<User> {
-        Err(unused())
-    }
-
-    async fn list_users(&self, _: Request<ListUsersRequest>) -> Answer<ListUsersResponse> {
-        Err(unused())
-    }
-
-    async fn set_user_roles(&self, _: Request<SetUserRolesRequest>) -> Answer<User> {
-        Err(unused())
-    }
-}
-
-type Answer<T> = Result<Response<T>, Status>;
-
-fn unused() -> Status {
-    Status::unimplemented("the benchmark calls GetMe alone")
+    })
 }

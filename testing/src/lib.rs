@@ -32,6 +32,7 @@ pub mod logs;
 pub mod matrix;
 mod mesh;
 mod metrics;
+mod partial_service;
 pub mod ports;
 pub mod process;
 mod rest;
@@ -46,6 +47,7 @@ pub use self::{
     home::Home,
     mesh::{Mesh, Setup, Starting},
     metrics::Metrics,
+    partial_service::PartialService,
     ports::free_addresses,
     rest::{Answer, Call, Rest, address},
     user::{Tokens, User, unique_email},

@@ -3,13 +3,13 @@
 use std::sync::{Arc, Mutex};
 
 use drystone::user::v1::{
-    GetMeRequest, GetUserRequest, ListUsersRequest, ListUsersResponse, LookUpForSignInRequest, LookUpForSignInResponse,
-    ProvisionUserRequest, SetUserRolesRequest, UpdateUserRequest, User,
-    user_service_server::{UserService, UserServiceServer},
+    GetMeRequest, GetUserRequest, ListUsersRequest, ListUsersResponse, UpdateUserRequest, User,
+    user_service_server::UserServiceServer,
 };
 use drystone_edge::Config;
+use drystone_tests::PartialService;
 use serde_json::json;
-use tonic::{Request, Response, Status, async_trait};
+use tonic::{Request, Response};
 
 use crate::{Edge, backend::FakeBackend};
 
@@ -25,45 +25,22 @@ fn user(id: &str) -> User {
     User { id: id.to_owned(), email: "ada@example.org".to_owned(), ..User::default() }
 }
 
-#[async_trait]
-impl UserService for Users {
-    async fn get_me(&self, _: Request<GetMeRequest>) -> Result<Response<User>, Status> {
-        Ok(Response::new(user("me")))
-    }
-
-    async fn get_user(&self, request: Request<GetUserRequest>) -> Result<Response<User>, Status> {
-        Ok(Response::new(user(&request.into_inner().id)))
-    }
-
-    async fn update_user(&self, request: Request<UpdateUserRequest>) -> Result<Response<User>, Status> {
-        let UpdateUserRequest { user, update_mask } = request.into_inner();
-        self.masks.lock().unwrap().push(update_mask.unwrap_or_default().paths);
-        Ok(Response::new(user.unwrap_or_default()))
-    }
-
-    async fn list_users(&self, request: Request<ListUsersRequest>) -> Result<Response<ListUsersResponse>, Status> {
-        let next_page_token = format!("{:?}", request.into_inner());
-        Ok(Response::new(ListUsersResponse { users: vec![], next_page_token }))
-    }
-
-    async fn provision_user(&self, _: Request<ProvisionUserRequest>) -> Result<Response<User>, Status> {
-        panic!("not reachable by clients")
-    }
-
-    async fn look_up_for_sign_in(
-        &self,
-        _: Request<LookUpForSignInRequest>,
-    ) -> Result<Response<LookUpForSignInResponse>, Status> {
-        panic!("not reachable by clients")
-    }
-
-    async fn set_user_roles(&self, _: Request<SetUserRolesRequest>) -> Result<Response<User>, Status> {
-        panic!("not reachable by clients")
-    }
-}
-
 async fn start(users: Users) -> Edge {
-    let server = UserServiceServer::new(users);
+    let masks = users.masks;
+    let server = PartialService::<UserServiceServer<()>>::new()
+        .unary("GetMe", |_: Request<GetMeRequest>| async { Ok(Response::new(user("me"))) })
+        .unary("GetUser", |request: Request<GetUserRequest>| async {
+            Ok(Response::new(user(&request.into_inner().id)))
+        })
+        .unary("UpdateUser", move |request: Request<UpdateUserRequest>| {
+            let UpdateUserRequest { user, update_mask } = request.into_inner();
+            masks.lock().unwrap().push(update_mask.unwrap_or_default().paths);
+            async { Ok(Response::new(user.unwrap_or_default())) }
+        })
+        .unary("ListUsers", |request: Request<ListUsersRequest>| async {
+            let next_page_token = format!("{:?}", request.into_inner());
+            Ok(Response::new(ListUsersResponse { users: vec![], next_page_token }))
+        });
     Edge::start(drystone::contracts().unwrap(), server, FakeBackend::echo(), Config::default()).await
 }
 

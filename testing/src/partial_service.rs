@@ -1,0 +1,90 @@
+//! A gRPC service that implements the RPCs a test needs.
+
+use std::{
+    collections::HashMap,
+    convert::Infallible,
+    marker::PhantomData,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use drystone::codec::ValidatingCodec;
+use tonic::{
+    Request, Response, Status,
+    body::Body,
+    codec::Codec,
+    codegen::BoxFuture,
+    server::{Grpc, NamedService},
+};
+use tower::{Service, service_fn};
+
+type Handler = Arc<dyn Fn(http::Request<Body>) -> BoxFuture<http::Response<Body>, Infallible> + Send + Sync>;
+
+/// A service with some of its RPCs; all others are answered UNIMPLEMENTED. Unlike an implementation of the generated trait,
+/// it does not change when its contract gains an RPC. `S` is the generated server, such as `UserServiceServer<()>`.
+pub struct PartialService<S> {
+    handlers: HashMap<String, Handler>,
+    service: PhantomData<fn() -> S>,
+}
+
+impl<S: NamedService> PartialService<S> {
+    /// A service without RPCs.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { handlers: HashMap::new(), service: PhantomData }
+    }
+
+    /// Adds a unary RPC: `GetMe`. Requests are validated, as generated servers do.
+    #[must_use]
+    pub fn unary<Req, Res, F, Fut>(mut self, rpc: &str, handler: F) -> Self
+    where
+        ValidatingCodec<Res, Req>: Codec<Encode = Res, Decode = Req> + Send,
+        Req: Send + 'static,
+        Res: Send + 'static,
+        F: Fn(Request<Req>) -> Fut + Clone + Send + Sync + 'static,
+        Fut: Future<Output = Result<Response<Res>, Status>> + Send + 'static,
+    {
+        let handle: Handler = Arc::new(move |request| {
+            let handler = handler.clone();
+            Box::pin(async move {
+                let mut grpc = Grpc::new(ValidatingCodec::<Res, Req>::default());
+                Ok(grpc.unary(service_fn(handler), request).await)
+            })
+        });
+        self.handlers.insert(format!("/{}/{rpc}", S::NAME), handle);
+        self
+    }
+}
+
+impl<S: NamedService> Default for PartialService<S> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<S> Clone for PartialService<S> {
+    fn clone(&self) -> Self {
+        Self { handlers: self.handlers.clone(), service: PhantomData }
+    }
+}
+
+impl<S: NamedService> NamedService for PartialService<S> {
+    const NAME: &'static str = S::NAME;
+}
+
+impl<S> Service<http::Request<Body>> for PartialService<S> {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<http::Response<Body>, Infallible>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        match self.handlers.get(request.uri().path()) {
+            Some(handler) => handler(request),
+            None => Box::pin(async { Ok(Status::unimplemented("this test has no handler for the RPC").into_http()) }),
+        }
+    }
+}
