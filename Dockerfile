@@ -1,10 +1,10 @@
-# One image for all services: which one runs is the command, `serve NAME`.
+# One image for all services: the command `serve NAME` selects the service.
 
-# The same release of Debian as the libraries below come from, and the oldest Rust that Cargo.toml takes.
+# The Debian release of the libraries below, and the minimum Rust version of Cargo.toml.
 FROM rust:1.95.0-slim-bookworm AS build
 WORKDIR /source
 
-# All members of the workspace, since Cargo wants to see each; and build/, with the protoc that .cargo/config.toml names.
+# All workspace members, since Cargo reads each manifest; and build/, with the protoc of .cargo/config.toml.
 COPY .cargo .cargo
 COPY Cargo.toml Cargo.lock build.rs ./
 COPY build build
@@ -19,15 +19,14 @@ COPY testing testing
 COPY tests tests
 COPY benches benches
 
-# What Cargo has fetched and built stays for the next time. Names of functions are left in, for backtraces.
+# Caches the registry and the build. The symbol table is kept for backtraces.
 RUN --mount=type=cache,target=/usr/local/cargo/registry,sharing=locked \
     --mount=type=cache,target=/source/target,sharing=locked \
     cargo build --locked --release --package drystone-cli \
     && strip --strip-debug -o /drystone target/release/drystone
 
-# The whole of the image: the program, the few libraries that it is linked to, the roots that it checks foreign certificates
-# against, and how names are looked up. With no shell and no package manager there is little to attack and nothing to
-# update but by building anew.
+# The content of the image: the program, the libraries that it is linked to, the CA certificates for public servers, and the
+# name service configuration. No shell and no package manager: little attack surface, updated only by a new build.
 RUN set -eu; \
     for file in /drystone /etc/ssl/certs/ca-certificates.crt $(ldd /drystone | grep --only-matching '/[^ ]*'); do \
         mkdir -p "/image$(dirname "$file")"; \
@@ -47,7 +46,7 @@ LABEL org.opencontainers.image.title="Drystone" \
     org.opencontainers.image.revision="${REVISION}"
 COPY --from=build /image/ /
 USER 65532:65532
-# REST, and health with metrics. The port of a service's gRPC is `listen` in its section of the configuration.
+# REST, and the admin port. The gRPC port of a service is `listen` in its section of the configuration.
 EXPOSE 8080 8081
 ENTRYPOINT ["/drystone"]
 CMD ["--help"]

@@ -1,4 +1,4 @@
-# What a contributor types. Each target says what it does; `make` alone lists them.
+# Development commands. `make` lists all targets.
 
 SHELL := /bin/sh
 VENV := target/venv
@@ -10,14 +10,14 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
 
-run: ## build and start the whole mesh on embedded stores (data in ./data, certificates in ./certs/dev)
+run: ## build and start the mesh on embedded stores (data in ./data, certificates in ./certs/dev)
 	cargo build --package drystone-cli
 	target/debug/drystone up --data-dir $(DATA)
 
 test: setup ## build everything and run every test
 	cargo test --workspace
 
-lint: ## formatting, clippy, dependencies, contracts; and no contract breaks its clients
+lint: ## check formatting, clippy, dependencies, buf, and that no contract has a breaking change
 	scripts/setup lint
 	cargo fmt --all --check
 	scripts/check-dependencies
@@ -27,22 +27,22 @@ lint: ## formatting, clippy, dependencies, contracts; and no contract breaks its
 	buf lint target/drystone.binpb --config buf.yaml
 	scripts/proto-baseline check target/drystone.binpb
 
-proto-baseline: setup ## make the contracts of today the baseline that later ones are compared with
+proto-baseline: setup ## replace the baseline of the breaking-change check with the current contracts
 	cargo build --package drystone-cli
 	target/debug/drystone contract export --output target/drystone.binpb
 	scripts/proto-baseline renew target/drystone.binpb
 
-bench: setup ## measure, and write target/bench.json; a part of it with PART=startup, transport, sign-in, stores or growth
+bench: setup ## run the benchmarks and write target/bench.json; run one with PART=startup, transport, sign-in, stores or growth
 	cargo build --release --package drystone-cli --package drystone-bench
 	target/release/drystone-bench $(PART)
 
-setup: ## install what the tests need: Python packages into target/venv
+setup: ## install the tools that the tests need into target/venv
 	scripts/setup
 
-release: ## build the one binary, optimised
+release: ## build the optimised binary
 	cargo build --release --package drystone-cli
 
-compose: ## build the image, make certificates and passwords where they are missing, and start everything in containers
+compose: ## build the image, create certificates and missing passwords, and start all containers
 	docker compose build
 	deploy/compose/setup
 	docker compose up --detach

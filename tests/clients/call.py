@@ -1,4 +1,4 @@
-"""Calls Drystone from Python, with nothing but the generated code: as a workload, and as a user with a token.
+"""Calls Drystone with the generated Python code only: as a workload, and as a user with a token.
 
 usage: call.py READY-FILE
 
@@ -27,34 +27,34 @@ class Mesh:
         self.ready = json.loads(read(ready_file))
 
     def channel(self, service, workload):
-        """A channel to a service that proves itself as a workload, over mutual TLS."""
+        """A mutual TLS channel to a service with the certificate of a workload."""
         certs = self.ready["certs"]
         credentials = grpc.ssl_channel_credentials(
             root_certificates=read(certs["ca"]),
             private_key=read(certs[workload]["key"]),
             certificate_chain=read(certs[workload]["cert"]),
         )
-        # The certificate of a service carries its name, whatever address it listens on.
+        # The certificate of a service has its name as DNS name, independent of its address.
         return grpc.secure_channel(
             self.ready["grpc"][service], credentials, [("grpc.ssl_target_name_override", service)]
         )
 
 
 def refused(call, code):
-    """The reason of a call that must be refused."""
+    """Asserts that a call fails with this code; returns its message."""
     try:
         answer = call()
     except grpc.RpcError as error:
         assert error.code() == code, f"{error.code()} is not {code}: {error.details()}"
         return error.details()
-    raise AssertionError(f"it was let in: {answer}")
+    raise AssertionError(f"the call was accepted: {answer}")
 
 
 def main():
     mesh = Mesh(sys.argv[1])
     email, password = f"python.{uuid.uuid4().hex}@example.com", "correct horse"
 
-    # As a workload: the edge may register and sign people in.
+    # As a workload: the edge may register users and sign them in.
     auth = auth_pb2_grpc.AuthServiceStub(mesh.channel("auth", "edge"))
     user = auth.Register(
         auth_pb2.RegisterRequest(email=email, password=password, display_name="Guido")
@@ -63,16 +63,16 @@ def main():
     tokens = auth.SignIn(auth_pb2.SignInRequest(email=email, password=password))
     assert tokens.user_id == user.id and 290 <= tokens.expires_in <= 300, tokens.expires_in
 
-    # As another workload: what only auth may ask, a session service may not.
+    # Only auth may call LookUpForSignIn; the session service may not.
     looked_up = user_pb2_grpc.UserServiceStub(mesh.channel("user", "auth")).LookUpForSignIn(
         user_pb2.LookUpForSignInRequest(email=email.upper())
     )
     assert looked_up.user_id == user.id and list(looked_up.roles) == ["member"], looked_up
-    stranger = user_pb2_grpc.UserServiceStub(mesh.channel("user", "session"))
+    not_allowed = user_pb2_grpc.UserServiceStub(mesh.channel("user", "session"))
     request = user_pb2.LookUpForSignInRequest(email=email)
-    refused(lambda: stranger.LookUpForSignIn(request), grpc.StatusCode.PERMISSION_DENIED)
+    refused(lambda: not_allowed.LookUpForSignIn(request), grpc.StatusCode.PERMISSION_DENIED)
 
-    # As a user: with the token, and not without.
+    # As a user: with the token, and refused without it.
     token = [("authorization", f"Bearer {tokens.access_token}")]
     users = user_pb2_grpc.UserServiceStub(mesh.channel("user", "edge"))
     assert users.GetMe(user_pb2.GetMeRequest(), metadata=token) == user
@@ -92,7 +92,7 @@ def main():
     listed = sessions.ListSessions(session_pb2.ListSessionsRequest(), metadata=token)
     assert [session.id for session in listed.sessions] == [tokens.session_id], listed
 
-    # Signed out, the token is worth nothing anywhere.
+    # After sign-out every service refuses the token.
     auth.SignOut(auth_pb2.SignOutRequest(), metadata=token)
     for call in (
         lambda: users.GetMe(user_pb2.GetMeRequest(), metadata=token),

@@ -1,8 +1,8 @@
-"""Validates tokens, key set and metadata with libraries that are not ours: authlib, joserfc and PyJWT.
+"""Validates tokens, key set and metadata with authlib, joserfc and PyJWT.
 
 usage: tokens.py REST-URL
 
-Needs no more than what a resource server outside the mesh has: the REST address, and the audience of the tokens.
+Needs only what a resource server outside the mesh has: the REST address and the audience of the tokens.
 """
 
 import base64
@@ -13,7 +13,7 @@ import time
 import urllib.request
 import uuid
 
-# Tests speak plain HTTP over loopback; authlib asks for https otherwise.
+# The tests use plain HTTP over loopback; authlib requires https otherwise.
 os.environ["AUTHLIB_INSECURE_TRANSPORT"] = "1"
 
 import jwt as pyjwt
@@ -42,11 +42,11 @@ def refused(validate, *errors):
         accepted = validate()
     except errors:
         return
-    raise AssertionError(f"it was accepted: {accepted}")
+    raise AssertionError(f"accepted: {accepted}")
 
 
 def tampered(token, **claims):
-    """The token with other claims and the signature of the first."""
+    """The token with changed claims and its original signature."""
     header, payload, signature = token.split(".")
     payload = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
     payload = json.dumps({**payload, **claims}).encode()
@@ -54,21 +54,21 @@ def tampered(token, **claims):
 
 
 def check_metadata(rest):
-    """RFC 8414: fetched where the issuer says, and each member valid by authlib's own rule for it."""
+    """RFC 8414: fetched from the well-known URL of the issuer; each member is validated by authlib."""
     document, headers = call("GET", f"{rest}/.well-known/oauth-authorization-server")
     assert headers.get_content_type() == "application/json", headers
     metadata = AuthorizationServerMetadata(document)
-    # Section 3.3: the issuer is the one that the document was asked of.
+    # Section 3.3: the issuer must match the URL of the document.
     assert get_well_known_url(metadata["issuer"]) == "/.well-known/oauth-authorization-server", metadata
     unknown = set(metadata) - set(AuthorizationServerMetadata.REGISTRY_KEYS)
-    assert not unknown, f"members that RFC 8414 does not know: {unknown}"
+    assert not unknown, f"members that are not in RFC 8414: {unknown}"
     for member, value in metadata.items():
-        assert value not in (None, "", [], {}), f"{member} is empty, and section 3.2 has it left out"
+        assert value not in (None, "", [], {}), f"{member} is empty, but section 3.2 requires it to be omitted"
         getattr(metadata, f"validate_{member}")()
-    # Two members that section 2 requires are absent, since there is nothing true to say yet: response_types_supported
-    # (no authorization endpoint, and section 3.2 forbids an empty array) and token_endpoint (no OAuth grants).
+    # Two members that section 2 requires are absent, since neither exists yet: response_types_supported (there is no
+    # authorization endpoint, and section 3.2 forbids an empty array) and token_endpoint (there are no OAuth grants).
     for member in ("response_types_supported", "token_endpoint", "authorization_endpoint"):
-        assert member not in metadata, f"{member} is there now: validate the whole document"
+        assert member not in metadata, f"{member} is present: validate the whole document"
     openid, _ = call("GET", f"{rest}/.well-known/openid-configuration")
     assert openid == document, openid
     return metadata
@@ -106,7 +106,7 @@ def check_with_joserfc(token, keys, issuer):
 
 
 def check_with_authlib(token, keys, issuer):
-    """RFC 9068, section 4, with each claim of section 2.2 and the forms of auth_time and amr."""
+    """RFC 9068, section 4, with each claim of section 2.2 and the formats of auth_time and amr."""
 
     class Validator(JWTBearerTokenValidator):
         def get_jwks(self):
@@ -119,7 +119,7 @@ def check_with_authlib(token, keys, issuer):
 
     validator = Validator(issuer, AUDIENCE)
     claims = validate(validator, token)
-    # Section 2.2.3.1: the roles are where a resource server looks for them.
+    # Section 2.2.3.1: the claim of the roles.
     validate(validator, token, roles=["member"])
     refused(lambda: validate(validator, token, roles=["admin"]), InvalidTokenError)
     refused(lambda: validate(Validator(issuer, "another"), token), InvalidTokenError)

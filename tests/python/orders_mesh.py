@@ -1,8 +1,8 @@
-"""Calls the orders service in Python within a mesh: as every workload, as users, and over REST through the edge.
+"""Calls the Python orders service in a mesh: as every workload, as users, and over REST through the edge.
 
 usage: orders_mesh.py READY-FILE ORDERS-READY-FILE
 
-READY-FILE is what the mesh has written, ORDERS-READY-FILE what the service has. The generated code of the platform's
+READY-FILE is the ready file of the mesh, ORDERS-READY-FILE that of the service. The generated code of the platform's
 contracts and of acme.orders.v1 is imported from the directories that PYTHONPATH names.
 """
 
@@ -29,7 +29,7 @@ from grpc_status import rpc_status
 from drystone.auth.v1 import auth_pb2, auth_pb2_grpc
 from drystone.user.v1 import user_pb2, user_pb2_grpc
 
-FRONTS = {"edge", "ingress", "operator"}
+LISTED_ONLY = {"edge", "ingress", "operator"}
 PASSWORD = "correct horse battery"
 
 
@@ -45,14 +45,14 @@ class Mesh:
         self.rest = ready["rest"] if "://" in ready["rest"] else f"http://{ready['rest']}"
         self.grpc = ready["grpc"] | json.loads(read(orders_ready_file))["grpc"]
         files = {name: (paths["cert"], paths["key"]) for name, paths in certs.items() if name != "ca"}
-        # A certificate that was issued after the mesh was started is beside the CA's.
-        own = Path(certs["ca"]).parent
-        if (own / "orders.pem").exists():
-            files.setdefault("orders", (own / "orders.pem", own / "orders.key"))
+        # A certificate issued after the start of the mesh is in the directory of the CA.
+        directory = Path(certs["ca"]).parent
+        if (directory / "orders.pem").exists():
+            files.setdefault("orders", (directory / "orders.pem", directory / "orders.key"))
         self.credentials = {name: tuple(map(read, pair)) for name, pair in files.items()}
 
     def channel(self, service, credentials):
-        """A channel with this certificate and key, with none, or with those of a workload."""
+        """A channel with this certificate and key, with those of a workload, or without a certificate."""
         if isinstance(credentials, str):
             credentials = self.credentials[credentials]
         certificate, key = credentials or (None, None)
@@ -63,7 +63,7 @@ class Mesh:
         return orders_pb2_grpc.OrderServiceStub(self.channel("orders", credentials))
 
     def request(self, method, path, body=None, token=None):
-        """A REST call to the edge: the status and the JSON of the answer."""
+        """A REST call to the edge: the status and the JSON body of the response."""
         headers = {"content-type": "application/json"} | ({"authorization": f"Bearer {token}"} if token else {})
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(f"{self.rest}{path}", data, headers, method=method)
@@ -92,7 +92,7 @@ def call(rpc, request, token=None):
 
 
 def refused(reason, rpc, request, token=None, code=None):
-    """Sees that a call is refused for this reason."""
+    """Asserts that a call is refused with this reason."""
     try:
         answer = call(rpc, request, token)
     except grpc.RpcError as error:
@@ -100,7 +100,7 @@ def refused(reason, rpc, request, token=None, code=None):
         assert found == reason, f"{found} is not {reason}: {error.code()} {error.details()}"
         assert code is None or error.code() == code, f"{error.code()} is not {code}"
         return error
-    raise AssertionError(f"it was accepted, but should be refused with {reason}: {answer}")
+    raise AssertionError(f"accepted, but must be refused with {reason}: {answer}")
 
 
 def sign_up(mesh):
@@ -118,7 +118,7 @@ def sign_in(mesh, email):
 
 
 def check_every_workload(mesh, user_id, token):
-    """Each RPC as each workload. Who may call is written here a second time on purpose."""
+    """Calls each RPC as each workload. The allowed callers are deliberately repeated here."""
     workloads = sorted(mesh.credentials)
     outside = {"edge", "ingress", "operator"}
     cells = {
@@ -126,7 +126,7 @@ def check_every_workload(mesh, user_id, token):
         "CreateOrder": (outside, orders_pb2.CreateOrderRequest(article="anvil", quantity=1), None),
         "CancelOrder": (outside, orders_pb2.CancelOrderRequest(id=str(uuid.uuid4())), "PERMISSION_MISSING"),
         "CountUserOrders": ({"auth"}, orders_pb2.CountUserOrdersRequest(user_id=user_id), None),
-        "GetOrderLimits": (set(workloads) - FRONTS, orders_pb2.GetOrderLimitsRequest(), None),
+        "GetOrderLimits": (set(workloads) - LISTED_ONLY, orders_pb2.GetOrderLimitsRequest(), None),
     }
     allowed_cells = denied_cells = 0
     for workload in workloads:
@@ -152,7 +152,7 @@ def check_every_workload(mesh, user_id, token):
 
 
 def foreign_certificate(name):
-    """A certificate that names a workload of the mesh, of a CA that is not the mesh's."""
+    """A certificate with the name of a workload, issued by an unknown CA."""
     ca_key, key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
     issuer = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "another CA")])
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
@@ -168,8 +168,8 @@ def foreign_certificate(name):
     return certificate, key.private_bytes(*formats)
 
 
-def check_strangers(mesh, token):
-    """Without a certificate of the mesh's CA there is no connection."""
+def check_untrusted_clients(mesh, token):
+    """A client without a certificate of the mesh's CA gets no connection."""
     for credentials in (None, foreign_certificate("auth"), foreign_certificate("edge")):
         orders = mesh.orders(credentials)
         refused(None, orders.GetOrderLimits, orders_pb2.GetOrderLimitsRequest(), code=grpc.StatusCode.UNAVAILABLE)
@@ -185,7 +185,7 @@ def decode(segment):
 
 
 def bad_tokens(token):
-    """Tokens that are made of a valid one, without the key of the mesh."""
+    """Invalid tokens derived from a valid one, without the signing key of the mesh."""
     header, payload, signature = token.split(".")
     claims, members = decode(payload), decode(header)
     own = ec.generate_private_key(ec.SECP256R1())
@@ -215,7 +215,7 @@ def check_tokens(mesh, token):
 
 
 def check_orders(mesh):
-    """What the service does for its users: each has their own orders, in pages."""
+    """Users see only their own orders, in pages."""
     user_id, _, token = sign_up(mesh)
     _, _, other = sign_up(mesh)
     orders = mesh.orders("edge")
@@ -253,22 +253,22 @@ def check_rest(mesh):
     rest_refused(401, "TOKEN_INVALID", "GET", "/v1/orders", token=f"{token}x")
     rest_refused(400, "INVALID_REQUEST", "POST", "/v1/orders", {"article": "", "quantity": 3}, token)
     rest_refused(403, "PERMISSION_MISSING", "POST", f"/v1/orders/{created['id']}:cancel", {}, token)
-    # An RPC without a REST path is not reached.
+    # An RPC without a REST binding is unreachable.
     rest_refused(404, "ROUTE_NOT_FOUND", "POST", "/acme.orders.v1.OrderService/CountUserOrders", {}, token=token)
 
 
 def check_permission(mesh):
-    """An administrator holds the permission that the contract of orders declares."""
+    """An administrator has the permission that the contract of orders declares."""
     owner_id, _, token = sign_up(mesh)
     order = call(mesh.orders("edge").CreateOrder, orders_pb2.CreateOrderRequest(article="rope", quantity=1), token)
     admin_id, email, member_token = sign_up(mesh)
     users = user_pb2_grpc.UserServiceStub(mesh.channel("user", "operator"))
     users.SetUserRoles(user_pb2.SetUserRolesRequest(id=admin_id, roles=["admin", "member"]), timeout=30)
-    # The change of roles voids the tokens of before.
+    # A role change revokes earlier tokens.
     refused("TOKEN_REVOKED", mesh.orders("edge").ListOrders, orders_pb2.ListOrdersRequest(), member_token)
     admin = sign_in(mesh, email).access_token
     permissions = decode(admin.split(".")[1]).get("perms", [])
-    assert "orders:manage" in permissions, f"the role admin does not bring orders:manage: {permissions}"
+    assert "orders:manage" in permissions, f"the role admin does not grant orders:manage: {permissions}"
     status, answer = mesh.request("POST", f"/v1/orders/{order.id}:cancel", {}, admin)
     assert (status, answer) == (200, {}), (status, answer)
     count = call(mesh.orders("auth").CountUserOrders, orders_pb2.CountUserOrdersRequest(user_id=owner_id))
@@ -277,7 +277,7 @@ def check_permission(mesh):
 
 
 def check_sign_out(mesh, token):
-    """When SignOut has answered, the service refuses the token."""
+    """When SignOut returns, the service refuses the token."""
     auth = auth_pb2_grpc.AuthServiceStub(mesh.channel("auth", "edge"))
     call(mesh.orders("edge").ListOrders, orders_pb2.ListOrdersRequest(), token)
     call(auth.SignOut, auth_pb2.SignOutRequest(), token)
@@ -290,7 +290,7 @@ def main():
     mesh = Mesh(*sys.argv[1:3])
     user_id, _, token = sign_up(mesh)
     check_every_workload(mesh, user_id, token)
-    check_strangers(mesh, token)
+    check_untrusted_clients(mesh, token)
     check_tokens(mesh, token)
     check_orders(mesh)
     check_rest(mesh)

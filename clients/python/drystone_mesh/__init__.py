@@ -1,7 +1,7 @@
 """A gRPC service in Python that joins a Drystone mesh.
 
-The access rules come from the same descriptor set that the edge and the other services read. See `serve` and `run` for
-the server, `current_call` for what a handler knows of its call, and `Failure` for how a handler refuses one.
+The access rules come from the same descriptor set that the edge and the other services use. `serve` and `run` start a
+server, `current_call` returns caller and user of a call, and a handler raises `Failure` to refuse a call.
 """
 
 from .access import AccessInterceptor, Limits

@@ -1,6 +1,6 @@
-"""Who may call what: the rules of the contract, applied to each call before its handler runs.
+"""Authorization: enforces the access rules of the contract before a handler runs.
 
-Everything that no rule allows is denied. The checks are those of `AccessInterceptor.authorize`, in order.
+Calls that no rule allows are denied. `AccessInterceptor.authorize` has the checks in order.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ from .tokens import Principal, TokenError, Verifier
 
 _ACCESS = logging.getLogger("drystone.access")
 _AUDIT = logging.getLogger("drystone.audit")
-#: grpcio says "no deadline" as a time in the far future.
+#: grpcio reports "no deadline" as a time in the far future.
 _NO_DEADLINE = 10 * 365 * 86_400.0
 
 
 @dataclass(frozen=True)
 class Limits:
-    """The bounds of a server. Times are in seconds."""
+    """The limits of a server. Durations are in seconds."""
 
-    #: Calls at once; more are answered OVERLOADED.
+    #: Maximum concurrent calls; further ones are answered OVERLOADED.
     in_flight: int = 64
-    #: How long a unary call may take when neither the caller nor the contract says.
+    #: Deadline of a unary call without one from the caller or the contract.
     default_deadline: float = 30.0
-    #: How long a unary call may take at most, unless the contract says.
+    #: Maximum deadline of a unary call, unless the contract sets one.
     max_deadline: float = 60.0
 
 
 class Denial(Exception):
-    """A call that its rule does not allow: the part of the rule that failed, and the answer."""
+    """A call that its rule does not allow: the part of the rule that failed, and the failure to return."""
 
     def __init__(self, part: str, failure: Failure) -> None:
         super().__init__(part)
@@ -51,7 +51,7 @@ class Denial(Exception):
 
 
 def authorize_caller(rule: Method, caller: Svid, trust_domain: str, now: float) -> None:
-    """Raises `Denial` unless the rule lists the workload, it is of our trust domain, and its certificate is in its time."""
+    """Raises `Denial` unless the caller is in the rule and in the trust domain, and its certificate is valid now."""
     if not caller.is_valid_at(now):
         text = f"the certificate of {caller.id} is not valid at this time; connect again with a new one"
         raise Denial("caller", Failure("CALLER_EXPIRED", text))
@@ -87,11 +87,10 @@ def bearer_token(metadata: Iterable[tuple[str, Any]]) -> tuple[str, str]:
 
 
 class AccessInterceptor(grpc.ServerInterceptor):
-    """Lets a call pass to its handler if its rule allows it, and answers with `google.rpc.Status` if not.
+    """Passes a call to its handler if its rule allows it; otherwise answers with `google.rpc.Status`.
 
-    The request is received only after that, so that a workload that may not call cannot occupy a thread by sending nothing.
-    Handlers of unary responses run on a pool of their own, so that a call whose time is over is answered although its
-    handler goes on.
+    The request message is received after authorization, so a denied caller cannot occupy a thread by sending nothing.
+    Unary handlers run in a separate pool, so a call is answered at its deadline although its handler is still running.
     """
 
     def __init__(
@@ -112,12 +111,12 @@ class AccessInterceptor(grpc.ServerInterceptor):
         self._pool = futures.ThreadPoolExecutor(limits.in_flight, thread_name_prefix="drystone-handler")
 
     def stop_streams(self) -> None:
-        """Ends the streams that would otherwise go on for ever, so that a server can stop."""
+        """Cancels open streams, which could otherwise keep the server from stopping."""
         for context in list(self._streams):
             context.cancel()
 
     def close(self) -> None:
-        """Ends the pool of handlers. Running handlers are not waited for."""
+        """Shuts the handler pool down without waiting for running handlers."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def intercept_service(
@@ -132,10 +131,10 @@ class AccessInterceptor(grpc.ServerInterceptor):
         return self._guard(rule, handler)
 
     def authorize(self, rule: Method, context: grpc.ServicerContext, record: _Record) -> Call:
-        """Decides on a call. The cheapest and most certain refusals come first. Raises `Denial` or `Failure`."""
+        """Authorizes a call; the cheapest checks come first. Raises `Denial` or `Failure`."""
         now = self._clock()
         metadata = context.invocation_metadata()
-        # Who calls comes before all else: a workload that may not call learns nothing more.
+        # The caller is checked first, so a denied workload learns nothing else.
         try:
             caller = peer_svid(context.auth_context())
         except IdentityError as error:
@@ -145,9 +144,9 @@ class AccessInterceptor(grpc.ServerInterceptor):
         authorize_caller(rule, caller, self._identity.trust_domain, now)
         if not self._identity.current().svid.is_valid_at(now):
             raise Failure("UNAVAILABLE", "the certificate of this service has expired; try again shortly", retry_after=1)
-        # Capacity comes before work: verifying a token is work.
+        # Capacity is checked before token verification, which is expensive.
         if not self._permits.acquire(blocking=False):
-            raise Failure("OVERLOADED", "too many calls at once; try again shortly", retry_after=1)
+            raise Failure("OVERLOADED", "too many concurrent calls; try again shortly", retry_after=1)
         record.has_permit = True
         if rule.subject is Subject.USER:
             try:
@@ -170,8 +169,8 @@ class AccessInterceptor(grpc.ServerInterceptor):
                 raise Failure("INVALID_REQUEST", "the call has no message")
             return deserialize(message)
 
-        def request_in_time(messages: Iterator[bytes], context: grpc.ServicerContext) -> Any:
-            """The request of a call that has no deadline of its own."""
+        def request_with_timeout(messages: Iterator[bytes], context: grpc.ServicerContext) -> Any:
+            """The request of a streaming call, which has no server-side deadline."""
             if handler.request_streaming:
                 return request_of(messages)
             timer = threading.Timer(self._limits.default_deadline, context.cancel)
@@ -181,7 +180,7 @@ class AccessInterceptor(grpc.ServerInterceptor):
             finally:
                 timer.cancel()
 
-        def begin(context: grpc.ServicerContext) -> tuple[_Record, Call]:
+        def authorize(context: grpc.ServicerContext) -> tuple[_Record, Call]:
             record = _Record(rule, context)
             try:
                 return record, self.authorize(rule, context, record)
@@ -196,26 +195,26 @@ class AccessInterceptor(grpc.ServerInterceptor):
                 self._release(record)
                 record.crash()
 
-        def unary_response(given: Iterator[bytes], context: grpc.ServicerContext) -> Any:
-            record, call = begin(context)
+        def unary_response(messages: Iterator[bytes], context: grpc.ServicerContext) -> Any:
+            record, call = authorize(context)
 
             def run() -> Any:
                 try:
                     set_current(call)
-                    return behavior(request_of(given), context)
+                    return behavior(request_of(messages), context)
                 finally:
                     self._release(record)
 
             return record.settle(lambda: self._within_deadline(rule, context, run, record))
 
-        def stream_response(given: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[Any]:
-            record, call = begin(context)
-            if not self._keep(record, context):
+        def stream_response(messages: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[Any]:
+            record, call = authorize(context)
+            if not self._track_stream(record, context):
                 return
             variables = contextvars.copy_context()
             variables.run(set_current, call)
             responses = record.settle(
-                lambda: variables.run(lambda: iter(behavior(request_in_time(given, context), context))), last=False
+                lambda: variables.run(lambda: iter(behavior(request_with_timeout(messages, context), context))), last=False
             )
             while True:
                 response = record.settle(lambda: variables.run(next, responses, _END), last=False)
@@ -224,13 +223,13 @@ class AccessInterceptor(grpc.ServerInterceptor):
                     return
                 yield response
 
-        def pushed_response(given: Iterator[bytes], context: grpc.ServicerContext, send: Callable[[Any], None]) -> None:
-            """For handlers that do not block a thread, such as the one of the health service's Watch."""
-            record, _ = begin(context)
-            if not self._keep(record, context):
+        def pushed_response(messages: Iterator[bytes], context: grpc.ServicerContext, send: Callable[[Any], None]) -> None:
+            """For non-blocking handlers, such as Watch of the health service."""
+            record, _ = authorize(context)
+            if not self._track_stream(record, context):
                 return
-            request = record.settle(lambda: request_in_time(given, context), last=False)
-            # Nothing runs for it until it sends, so it does not count among the calls at once any more.
+            request = record.settle(lambda: request_with_timeout(messages, context), last=False)
+            # The stream uses no thread until it sends, so it does not count as a concurrent call.
             self._release(record)
             record.settle(lambda: behavior(request, context, send))
 
@@ -241,15 +240,15 @@ class AccessInterceptor(grpc.ServerInterceptor):
             guarded = pushed_response
         else:
             guarded = stream_response
-        # On the wire a request of one message is a stream of one.
+        # On the wire a unary request is a stream of one message.
         streaming = handler.response_streaming
         make = grpc.stream_stream_rpc_method_handler if streaming else grpc.stream_unary_rpc_method_handler
         return make(guarded, request_deserializer=None, response_serializer=handler.response_serializer)
 
     def _within_deadline(self, rule: Method, context: grpc.ServicerContext, run: Callable[[], Any], record: _Record) -> Any:
-        asked = context.time_remaining()
-        asked = None if asked is None or asked > _NO_DEADLINE else asked
-        timeout = unary_timeout(rule, self._limits, asked)
+        requested = context.time_remaining()
+        requested = None if requested is None or requested > _NO_DEADLINE else requested
+        timeout = unary_timeout(rule, self._limits, requested)
         try:
             future = self._pool.submit(contextvars.Context().run, run)
         except RuntimeError as error:
@@ -262,46 +261,46 @@ class AccessInterceptor(grpc.ServerInterceptor):
                 raise
             if future.cancel():
                 self._release(record)
-            raise Failure("DEADLINE_EXCEEDED", "the deadline passed before the work was done") from None
+            raise Failure("DEADLINE_EXCEEDED", "the deadline was exceeded") from None
 
-    def _keep(self, record: _Record, context: grpc.ServicerContext) -> bool:
-        """Notes a stream until it ends. Whether it still goes on."""
+    def _track_stream(self, record: _Record, context: grpc.ServicerContext) -> bool:
+        """Tracks a stream until it ends. Returns whether it is still active."""
 
         def ended() -> None:
             self._streams.discard(context)
             self._release(record)
 
         self._streams.add(context)
-        goes_on = context.add_callback(ended)
-        if not goes_on:
+        is_active = context.add_callback(ended)
+        if not is_active:
             ended()
-        return goes_on
+        return is_active
 
     def _release(self, record: _Record) -> None:
         if record.take_permit():
             self._permits.release()
 
 
-def unary_timeout(rule: Method, limits: Limits, asked: float | None) -> float | None:
-    """How long a call may take, in seconds, where the caller asked for that. None: for ever, which only streams may."""
+def unary_timeout(rule: Method, limits: Limits, requested: float | None) -> float | None:
+    """The deadline of a call in seconds, limited by contract and server. None (streams only): no deadline."""
     if rule.client_streaming or rule.server_streaming:
-        return asked
+        return requested
     longest = rule.max_deadline if rule.max_deadline is not None else limits.max_deadline
     default = rule.default_deadline if rule.default_deadline is not None else limits.default_deadline
-    return min(longest, default if asked is None else asked)
+    return min(longest, default if requested is None else requested)
 
 
 _END = object()
 
 
 def _refuse_unknown(_requests: Any, context: grpc.ServicerContext) -> NoReturn:
-    text = "no such RPC here; `drystone access show` lists what there is"
+    text = "no such RPC; `drystone access show` lists all RPCs"
     context.abort_with_status(Failure("METHOD_UNKNOWN", text).to_status())
     raise AssertionError("abort_with_status has returned")
 
 
 class _Record:
-    """What is logged of one call when it ends, however it ends."""
+    """The log and audit record of one call, written when it ends."""
 
     def __init__(self, rule: Method, context: grpc.ServicerContext) -> None:
         self.call: Call | None = None
@@ -314,13 +313,13 @@ class _Record:
             self._audit()
 
     def take_permit(self) -> bool:
-        """Whether there is a permit to give back; True only once."""
+        """Whether the call holds a permit. Returns True only once."""
         with self._lock:
             had, self.has_permit = self.has_permit, False
             return had
 
     def settle(self, work: Callable[[], Any], *, last: bool = True) -> Any:
-        """Runs a part of the handler; what it raises becomes the status of the call."""
+        """Runs a part of the handler and maps its exceptions to the status of the call."""
         try:
             result = work()
         except Failure as failure:
@@ -331,11 +330,11 @@ class _Record:
             self.fail(Failure("METHOD_UNKNOWN", "the RPC is not implemented here"))
         except Exception as error:
             if not self._context.is_active():
-                # The caller has gone; what the handler raises is how it learns of that.
+                # The call was cancelled, and the handler fails for this reason.
                 raise
             code = _code_of(self._context)
             if type(error) is Exception and not error.args and code is not None:
-                # `context.abort`, which has set the status.
+                # Raised by `context.abort`, which has set the status.
                 self.code = code
                 raise
             self.crash()
@@ -349,9 +348,9 @@ class _Record:
         raise AssertionError("abort_with_status has returned")
 
     def crash(self) -> NoReturn:
-        """The caller learns no more than that something went wrong."""
+        """Answers INTERNAL without details; the log has the exception."""
         _ACCESS.exception("the handler failed", extra={"fields": self._fields()})
-        self.fail(Failure("INTERNAL", "something went wrong on our side; the log has it under this request id"))
+        self.fail(Failure("INTERNAL", "internal error; the server log has details under this request id"))
 
     def denied(self, denial: Denial) -> None:
         fields = {**self._fields(), "rule": denial.part, "reason": denial.failure.reason}

@@ -1,4 +1,4 @@
-"""How long to wait before trying again."""
+"""Exponential backoff."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import random
 
 
 class Backoff:
-    """Delays that double from `first` to `longest` seconds, each shortened by up to half at random."""
+    """Delays that double from `first` to `longest` seconds, each reduced at random by up to half (jitter)."""
 
-    #: After so many failures in a row a failure is logged: a service that restarts causes a few.
-    LASTING = 5
+    #: Failures are logged from this many in a row on, since the restart of a service causes a few.
+    FAILURE_THRESHOLD = 5
 
     def __init__(self, first: float, longest: float) -> None:
         self._first = first
@@ -27,4 +27,4 @@ class Backoff:
 
     @property
     def is_lasting(self) -> bool:
-        return self.failures >= self.LASTING
+        return self.failures >= self.FAILURE_THRESHOLD

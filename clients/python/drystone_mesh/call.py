@@ -1,4 +1,4 @@
-"""One call, as a handler sees it: who makes it, and for whom."""
+"""The call that a handler serves: its caller and its user."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _CURRENT: contextvars.ContextVar[Call] = contextvars.ContextVar("drystone_call")
 
 @dataclass
 class Call:
-    """What is known of a call. `principal` is there exactly where the rule says SUBJECT_USER."""
+    """The metadata of a call. `principal` is set if and only if the rule requires SUBJECT_USER."""
 
     request_id: str
     caller: SpiffeId
     traceparent: str | None
-    #: The address and user agent of the outside client; empty unless an entry point said them.
+    #: Address and user agent of the outside client; empty unless the caller is an entry point.
     client_address: str
     client_agent: str
     principal: Principal | None = None
@@ -33,7 +33,7 @@ class Call:
 
     @classmethod
     def of(cls, metadata: Iterable[tuple[str, str | bytes]], caller: SpiffeId, trust_domain: str) -> Call:
-        """Reads the metadata of a call. What it says of the client is believed from entry points alone."""
+        """Reads the metadata of a call. Client address and agent are accepted only from entry points."""
         given = {key: value for key, value in metadata if isinstance(value, str)}
         is_entry_point = caller.trust_domain == trust_domain and caller.workload in ENTRY_POINTS
         request_id, traceparent = given.get("x-request-id", ""), given.get("traceparent", "")
@@ -47,13 +47,13 @@ class Call:
 
     @property
     def user(self) -> Principal:
-        """The end user for whom the call is made. Raises `Failure` if the rule of the RPC asks for none."""
+        """The end user of the call. Raises `Failure` if the rule of the RPC requires none."""
         if self.principal is None:
             raise Failure("TOKEN_MISSING", "the call needs an access token")
         return self.principal
 
     def metadata(self, *, for_user: bool = False) -> list[tuple[str, str]]:
-        """The metadata of a call that this one makes to another service, with the user's token if `for_user`."""
+        """Metadata for a call to another service, with the user's token if `for_user`."""
         metadata = [("x-request-id", self.request_id)]
         if self.traceparent:
             metadata.append(("traceparent", self.traceparent))
@@ -63,7 +63,7 @@ class Call:
 
 
 def current_call() -> Call:
-    """The call that the running handler serves. Raises `LookupError` outside of one."""
+    """The call that the running handler serves. Raises `LookupError` outside a handler."""
     return _CURRENT.get()
 
 

@@ -1,7 +1,7 @@
 """The access rules of RPCs, read from an encoded `google.protobuf.FileDescriptorSet`.
 
-The set must include its imports (`protoc --include_imports`). It gets a descriptor pool of its own, so that it may hold
-other versions of files than the generated code of the process.
+The set must include its imports (`protoc --include_imports`). It has its own descriptor pool, so its files may differ in
+version from the generated code of the process.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import Any
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError, Message
 
-#: Stands for every entry point among the callers of a rule.
+#: In the callers of a rule: every entry point.
 OUTSIDE = "outside"
-#: Stands for every workload of the trust domain except those of `LISTED_ONLY`.
+#: In the callers of a rule: every workload of the trust domain except those in `LISTED_ONLY`.
 ANY = "any"
 ENTRY_POINTS = frozenset({"edge", "ingress"})
 LISTED_ONLY = frozenset({"edge", "ingress", "operator"})
@@ -26,14 +26,14 @@ class ContractError(Exception):
 
 
 class Subject(enum.Enum):
-    """For whom a call is made."""
+    """Whether a call requires an end user."""
 
     NONE = 1
     USER = 2
 
 
 class Audit(enum.Enum):
-    """Where a call is recorded. There is no durable trail yet, so both are log lines."""
+    """The audit level of an RPC. There is no durable trail yet, so both write log lines."""
 
     LOG = 1
     TRAIL = 2
@@ -55,7 +55,7 @@ class Method:
     server_streaming: bool = False
 
     def allows(self, workload: str) -> bool:
-        """Whether the rule allows this workload of the own trust domain to call."""
+        """Whether the rule allows calls from this workload of the own trust domain."""
         return any(
             workload in ENTRY_POINTS
             if caller == OUTSIDE
@@ -71,7 +71,7 @@ class Method:
         return self.path.split("/")[1]
 
 
-#: The rules of the health service, which no contract describes: every workload may ask.
+#: The rules of the health service, which is in no contract: every workload may call it.
 HEALTH = tuple(
     Method(path=f"/grpc.health.v1.Health/{name}", callers=(ANY, *sorted(LISTED_ONLY)), server_streaming=name == "Watch")
     for name in ("Check", "List", "Watch")
@@ -80,7 +80,7 @@ HEALTH = tuple(
 
 @dataclass(frozen=True)
 class Contract:
-    """What a descriptor set says of the services of one workload."""
+    """The services of one workload in a descriptor set."""
 
     workload: str
     methods: dict[str, Method]
@@ -89,9 +89,9 @@ class Contract:
 
     @classmethod
     def decode(cls, descriptor_set: bytes, workload: str) -> Contract:
-        """Reads the services that `workload` serves.
+        """Reads the services of `workload`.
 
-        Raises `ContractError` if there is none, if an import is missing, or if an RPC has no usable rule.
+        Raises `ContractError` if there is none, if an import is missing, or if an RPC has no valid rule.
         """
         messages = Messages.decode(descriptor_set)
         options = _Options(messages)
@@ -122,7 +122,7 @@ class Messages:
 
     @classmethod
     def decode(cls, descriptor_set: bytes) -> Messages:
-        """Raises `ContractError` if the bytes are no descriptor set with all its imports."""
+        """Raises `ContractError` if the bytes are not a descriptor set with all its imports."""
         advice = "write it with `protoc --include_imports --descriptor_set_out=FILE`"
         pool = descriptor_pool.DescriptorPool()
         try:
@@ -144,7 +144,7 @@ class Messages:
 
 
 class _Options:
-    """Custom options, read with the pool of the descriptor set itself: elsewhere they would be unknown fields."""
+    """Custom options, decoded with the pool of the descriptor set; in another pool they are unknown fields."""
 
     def __init__(self, messages: Messages) -> None:
         self._pool = messages.pool

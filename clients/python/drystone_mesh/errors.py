@@ -1,4 +1,4 @@
-"""Why a call is refused: the reasons of the mesh and their gRPC codes, as `google.rpc.Status` carries them."""
+"""Error reasons of the mesh, their gRPC codes, and `google.rpc.Status`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from grpc_status import rpc_status
 #: The `domain` of every `google.rpc.ErrorInfo` of the mesh.
 DOMAIN = "drystone"
 
-#: The reasons that this package gives, and the code that goes with each.
+#: The reasons that this package uses, with their codes.
 CODES: dict[str, grpc.StatusCode] = {
     "INVALID_REQUEST": grpc.StatusCode.INVALID_ARGUMENT,
     "INVALID_PAGE_TOKEN": grpc.StatusCode.INVALID_ARGUMENT,
@@ -35,7 +35,7 @@ CODES: dict[str, grpc.StatusCode] = {
 class Failure(Exception):
     """A refused or failed call. A handler raises it; the caller gets the reason and the message.
 
-    A reason that is not among `CODES` needs its `code`, and a `domain` of the service's own.
+    A reason that is not in `CODES` needs a `code` and the `domain` of the service.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Failure(Exception):
 
     @classmethod
     def invalid_field(cls, field: str, description: str) -> Failure:
-        """A field of the request that breaks the contract."""
+        """A field of the request violates the contract."""
         return cls("INVALID_REQUEST", f"{field}: {description}", fields={field: description})
 
     def to_status(self) -> grpc.Status:
@@ -77,7 +77,7 @@ class Failure(Exception):
 
 
 def reason_of(error: grpc.RpcError) -> str | None:
-    """The reason that a failed call of the mesh gives, or None."""
+    """The reason of a failed call to a service of the mesh, or None."""
     status = rpc_status.from_call(error)
     for detail in status.details if status else ():
         info = error_details_pb2.ErrorInfo()

@@ -1,8 +1,8 @@
 """Workload identities: SPIFFE IDs, X.509-SVIDs, and the certificate files of this workload.
 
-The rules are those of the SPIFFE-ID and X.509-SVID standards and of the profile in docs/security.md: one URI among the
-names, no CA, a critical key usage with digitalSignature and without keyCertSign and cRLSign, and an extended key usage
-with serverAuth and clientAuth.
+The rules are those of the SPIFFE-ID and X.509-SVID standards and of the certificate profile in docs/security.md: one URI
+SAN, no CA, a critical key usage with digitalSignature and without keyCertSign and cRLSign, and an extended key usage with
+serverAuth and clientAuth.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ _MAX_BYTES = 2048
 
 
 class IdentityError(Exception):
-    """A certificate or SPIFFE ID that breaks a rule, or files that cannot be used."""
+    """An invalid certificate or SPIFFE ID, or unusable certificate files."""
 
 
 @dataclass(frozen=True)
 class SpiffeId:
-    """The name of a workload, such as `spiffe://drystone.local/service/orders`."""
+    """The identity of a workload, such as `spiffe://drystone.local/service/orders`."""
 
     trust_domain: str
     path: str
 
     @classmethod
     def parse(cls, text: str) -> SpiffeId:
-        """Raises `IdentityError` for what the standard forbids, and for a trust domain without a path."""
+        """Raises `IdentityError` for an invalid ID, and for a trust domain without a path."""
         scheme = "spiffe://"
         if not text.startswith(scheme) or len(text.encode()) > _MAX_BYTES:
             raise IdentityError("a SPIFFE ID starts with `spiffe://` and has at most 2048 bytes")
@@ -56,7 +56,7 @@ class SpiffeId:
 
     @property
     def workload(self) -> str | None:
-        """NAME, where the path is `/service/NAME` and no more."""
+        """NAME if the path is exactly `/service/NAME`."""
         prefix = "/service/"
         name = self.path[len(prefix) :]
         return name if self.path.startswith(prefix) and name and "/" not in name else None
@@ -67,29 +67,29 @@ class SpiffeId:
 
 @dataclass(frozen=True)
 class Svid:
-    """What a certificate says of a workload."""
+    """The identity and validity of a certificate."""
 
     id: SpiffeId
     not_before: datetime.datetime
     not_after: datetime.datetime
 
     def is_valid_at(self, now: float) -> bool:
-        """Whether the certificate is within its time, which ends at `not_after`."""
+        """Whether the certificate is valid at this time; `not_after` is exclusive."""
         return self.not_before.timestamp() <= now < self.not_after.timestamp()
 
     @classmethod
     def parse(cls, certificate: x509.Certificate) -> Svid:
-        """Raises `IdentityError` with the first rule that the certificate breaks."""
+        """Raises `IdentityError` with the first rule that the certificate violates."""
         if certificate.version is not x509.Version.v3:
             raise IdentityError("the certificate is not of version 3")
         try:
             extensions = certificate.extensions
         except (ValueError, x509.DuplicateExtension) as error:
-            raise IdentityError("the extensions of the certificate cannot be read, or one of them is given twice") from error
+            raise IdentityError("the extensions of the certificate are malformed or duplicate") from error
         names = _extension(extensions, x509.SubjectAlternativeName)
         uris = names.value.get_values_for_type(x509.UniformResourceIdentifier) if names else []
         if len(uris) != 1:
-            raise IdentityError(f"the certificate must carry exactly one URI, and carries {len(uris)}")
+            raise IdentityError(f"the certificate must have exactly one URI, but has {len(uris)}")
         identity = SpiffeId.parse(uris[0])
         constraints = _extension(extensions, x509.BasicConstraints)
         if constraints is not None and constraints.value.ca:
@@ -122,7 +122,7 @@ def _parse_pem(pem: bytes) -> Svid | str:
 
 
 def svid_of_pem(pem: bytes) -> Svid:
-    """The SVID of a PEM certificate; the outcome is remembered. Whether it is within its time is not checked here.
+    """The SVID of a PEM certificate; the result is cached. Its validity period is not checked here.
 
     Raises `IdentityError`.
     """
@@ -133,11 +133,11 @@ def svid_of_pem(pem: bytes) -> Svid:
 
 
 def peer_svid(auth_context: dict[str, Sequence[bytes]]) -> Svid:
-    """The SVID of the other end of a connection, from `ServicerContext.auth_context()`.
+    """The SVID of the peer, from `ServicerContext.auth_context()`.
 
-    Raises `IdentityError` if there is no certificate, or one that is no SVID, or another version of TLS than 1.3.
+    Raises `IdentityError` if there is no valid SVID, or if the connection does not use TLS 1.3.
     """
-    # grpcio negotiates TLS 1.2 with a client that has nothing better, and has no setting against it.
+    # grpcio accepts TLS 1.2 and has no setting to disable it.
     if list(auth_context.get("ssl_tls_version", ())) != [b"TLSv1.3"]:
         raise IdentityError("the connection does not use TLS 1.3")
     certificates = list(auth_context.get("x509_pem_cert", ()))
@@ -148,7 +148,7 @@ def peer_svid(auth_context: dict[str, Sequence[bytes]]) -> Svid:
 
 @dataclass(frozen=True)
 class Material:
-    """The content of the certificate files, checked to fit together."""
+    """The content of the certificate files, which have been checked to match."""
 
     certificate: bytes
     key: bytes
@@ -157,9 +157,9 @@ class Material:
 
 
 class Identity:
-    """The certificate, key and roots of this workload, read again when the files change.
+    """The certificate, key and roots of this workload, reloaded when the files change.
 
-    Files that do not fit together, as while they are being replaced, leave the previous ones in use.
+    While the files do not match, for example during a replacement, the previous content stays in use.
     """
 
     def __init__(self, certificate: str, key: str, roots: str, workload: str, trust_domain: str) -> None:
@@ -178,7 +178,7 @@ class Identity:
         return self._expected.path.removeprefix("/service/")
 
     def current(self) -> Material:
-        """What the files hold now."""
+        """The current content of the files."""
         with self._lock:
             try:
                 stamp = self._read_stamp()
@@ -190,23 +190,23 @@ class Identity:
             return self._material
 
     def server_credentials(self) -> grpc.ServerCredentials:
-        """Credentials that ask each client for a certificate of the roots; a new connection uses the current files."""
+        """Credentials that require a client certificate; new connections use the current files."""
         first = self.current()
-        used = [first]
+        latest = [first]
 
         def fetch() -> grpc.ServerCertificateConfiguration | None:
             material = self.current()
-            if material is used[0]:
+            if material is latest[0]:
                 return None
-            used[0] = material
+            latest[0] = material
             return _server_configuration(material)
 
         return grpc.dynamic_ssl_server_credentials(_server_configuration(first), fetch, require_client_authentication=True)
 
     def channel(self, address: str, service: str) -> grpc.Channel:
-        """A channel to a service of the mesh. Its certificate must carry the service's name as a DNS name.
+        """A channel to a service of the mesh, whose certificate must have the service's name as DNS name.
 
-        The files are those of now: make a new channel when they have changed.
+        It uses the current files: create a new channel when they have changed.
         """
         material = self.current()
         credentials = grpc.ssl_channel_credentials(material.roots, material.key, material.certificate)
@@ -228,12 +228,12 @@ class Identity:
         if svid.id != self._expected:
             raise IdentityError(f"{self._paths[0]} is the certificate of {svid.id}, not of {self._expected}")
         if leaf.public_key() != private.public_key():
-            raise IdentityError(f"{self._paths[0]} and {self._paths[1]} do not belong together")
+            raise IdentityError(f"{self._paths[0]} and {self._paths[1]} do not match")
         return Material(certificate, key, roots, svid)
 
 
 class Upstream:
-    """A service that is called in the background: its channel is replaced when the certificate files change."""
+    """A service called by background tasks. Its channel is replaced when the certificate files change."""
 
     def __init__(self, identity: Identity, address: str, service: str) -> None:
         self._open: Callable[[], grpc.Channel] = lambda: identity.channel(address, service)
@@ -242,7 +242,7 @@ class Upstream:
         self._channel: grpc.Channel | None = None
 
     def channel(self) -> grpc.Channel:
-        """The channel for the next call. Not to be called from several threads."""
+        """The channel for the next call. Not thread-safe."""
         material = self._identity.current()
         if self._channel is None or material is not self._material:
             self.close()

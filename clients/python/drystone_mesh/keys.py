@@ -1,4 +1,4 @@
-"""The public keys that access tokens are verified with, kept like the set that auth publishes."""
+"""The public keys that verify access tokens, kept in sync with the key set of the auth service."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from .backoff import Backoff
 
 _LOG = logging.getLogger("drystone.keys")
 
-#: Seconds between two fetches without being asked.
+#: Seconds between two scheduled fetches.
 REFRESH_INTERVAL = 60.0
-#: Seconds between two fetches at least, however many tokens name an unknown key.
+#: Minimum seconds between two fetches, even if tokens have an unknown kid.
 MIN_REFRESH_INTERVAL = 5.0
 _FETCH_TIMEOUT = 5.0
 
@@ -29,11 +29,11 @@ class KeyFault(Exception):
 
 
 def decode_base64url(text: str) -> bytes:
-    """Decodes canonical base64url: no padding, no other alphabet, no stray bits. Raises `ValueError`."""
-    # Python's decoder skips what is no base64, so the text is compared with what an encoder would write.
+    """Decodes canonical base64url without padding or unused bits. Raises `ValueError`."""
+    # Python's decoder ignores characters outside the alphabet, so the result is encoded again and compared.
     decoded = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
     if encode_base64url(decoded) != text:
-        raise ValueError("it is not base64url without padding")
+        raise ValueError("not base64url without padding")
     return decoded
 
 
@@ -44,7 +44,7 @@ def encode_base64url(content: bytes) -> str:
 
 @dataclass(frozen=True)
 class PublicKey:
-    """A public key and the one algorithm that it is for."""
+    """A public key and its algorithm."""
 
     kid: str
     algorithm: str
@@ -52,15 +52,15 @@ class PublicKey:
 
     @classmethod
     def from_jwk(cls, jwk: Any) -> PublicKey:
-        """A key as `drystone.auth.v1.Jwk` has it (RFC 7517). Raises `KeyFault`."""
+        """Imports a `drystone.auth.v1.Jwk` (RFC 7517). Raises `KeyFault`."""
         if not jwk.kid or len(jwk.kid.encode()) > 256:
-            raise KeyFault("it has no usable kid")
+            raise KeyFault("no valid kid")
         if jwk.use != "sig":
-            raise KeyFault("its use is not sig")
+            raise KeyFault("use is not sig")
         try:
             return cls(jwk.kid, jwk.alg, _material(jwk))
         except (ValueError, JoseError) as error:
-            raise KeyFault(f"it is no key of its kind: {error}") from error
+            raise KeyFault(f"invalid key: {error}") from error
 
 
 def _material(jwk: Any) -> ECKey | OKPKey | RSAKey:
@@ -75,30 +75,30 @@ def _material(jwk: Any) -> ECKey | OKPKey | RSAKey:
         case "RSA", "", "RS256":
             decode_base64url(jwk.e)
             if not 2048 <= int.from_bytes(decode_base64url(jwk.n)).bit_length() <= 8192:
-                raise ValueError("an RSA key has 2048 to 8192 bits")
+                raise ValueError("an RSA key must have 2048 to 8192 bits")
             key = RSAKey.import_key({"kty": "RSA", "n": jwk.n, "e": jwk.e})
         case _:
-            raise ValueError("its kty, crv and alg are not a known combination")
-    # joserfc parses a key when it is first used. A point that is not on its curve is to be found here.
+            raise ValueError("unsupported combination of kty, crv and alg")
+    # joserfc parses a key lazily; this detects a point that is not on its curve.
     if key.public_key is None:
-        raise ValueError("it has no public key")
+        raise ValueError("no public key")
     return key
 
 
 def _check_length(text: str, length: int) -> None:
     if len(decode_base64url(text)) != length:
-        raise ValueError(f"a coordinate has {length} bytes")
+        raise ValueError(f"a coordinate must have {length} bytes")
 
 
 class KeySet:
-    """The keys of now, replaced as a whole. Safe for use by several threads."""
+    """The current keys, replaced atomically. Thread-safe."""
 
     def __init__(self) -> None:
         self._keys: dict[str, PublicKey] = {}
         self._wanted = threading.Event()
 
     def replace(self, keys: Iterable[PublicKey]) -> None:
-        """Puts these keys in place of the previous ones. Of two keys with one name the first counts."""
+        """Replaces all keys. Of two keys with the same kid the first is used."""
         replacement: dict[str, PublicKey] = {}
         for key in keys:
             replacement.setdefault(key.kid, key)
@@ -112,7 +112,7 @@ class KeySet:
         return bool(self._keys)
 
     def want(self) -> None:
-        """Notes that a token named an unknown key, so that the set may be fetched sooner."""
+        """Requests an early fetch, after a token with an unknown kid."""
         self._wanted.set()
 
     def wait_until_wanted(self, timeout: float) -> None:
@@ -123,7 +123,7 @@ class KeySet:
 
 
 class KeyWatcher:
-    """Fetches the keys with `KeyService/GetJwks` at once, then every minute, and sooner for an unknown kid."""
+    """Fetches the keys with `KeyService/GetJwks` immediately, then every minute, and sooner for an unknown kid."""
 
     def __init__(
         self,
@@ -157,7 +157,7 @@ class KeyWatcher:
             self._keys.clear_wanted()
             try:
                 self._keys.replace(self._fetch())
-            except Exception as error:  # whatever it is, the keys of before stay and it is tried again
+            except Exception as error:  # on any error the previous keys stay in use and the fetch is retried
                 delay = backoff.failed()
                 if backoff.is_lasting:
                     fields = {"error": _text(error), "loaded": self._keys.is_loaded}

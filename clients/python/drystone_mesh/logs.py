@@ -1,4 +1,4 @@
-"""Log lines as JSON objects, one a line, to stderr. Fields are given as `extra={"fields": {...}}`."""
+"""JSON log lines on stderr. Fields are passed as `extra={"fields": {...}}`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 
 
 class JsonFormatter(logging.Formatter):
-    """Writes a record and its fields as one JSON object."""
+    """Formats a record and its fields as one JSON object."""
 
     def format(self, record: logging.LogRecord) -> str:
         at = datetime.datetime.fromtimestamp(record.created, datetime.UTC).isoformat(timespec="microseconds")

@@ -1,4 +1,4 @@
-"""What has been revoked, followed through `SessionService/WatchRevocations`."""
+"""Revocations, received through `SessionService/WatchRevocations`."""
 
 from __future__ import annotations
 
@@ -16,31 +16,31 @@ from .backoff import Backoff
 
 _LOG = logging.getLogger("drystone.revocations")
 
-#: A view that has received nothing for so many seconds is stale; the session service sends a heartbeat every 2 s.
+#: A view that has received nothing for this many seconds is stale; the session service sends a heartbeat every 2 s.
 FRESH_FOR = 10.0
-_KEPT_BY_DEFAULT = datetime.timedelta(days=1)
-#: How much longer than its tokens live a revocation is kept, for clocks that differ.
-_SLACK = datetime.timedelta(seconds=10)
+_DEFAULT_RETENTION = datetime.timedelta(days=1)
+#: How long a revocation is kept after its tokens have expired, for clock skew.
+_CLOCK_SKEW = datetime.timedelta(seconds=10)
 _SWEEP_INTERVAL = datetime.timedelta(seconds=60)
 _MAX_TIME = datetime.datetime.max.replace(tzinfo=datetime.UTC)
 
 
 class RevocationView:
-    """What has been revoked, as far as this process has received it. Safe for use by several threads."""
+    """The revocations that this process has received. Thread-safe."""
 
     def __init__(self, clock: Callable[[], float] = time.time, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._monotonic = monotonic
         self._lock = threading.Lock()
-        #: Sessions that have ended, and when each can be forgotten.
+        #: Revoked sessions, and when each entry can be removed.
         self._sessions: dict[uuid.UUID, datetime.datetime] = {}
-        #: Users whose tokens up to the first moment are void, and when that can be forgotten.
+        #: Users whose tokens issued up to the first time are revoked, and when the entry can be removed.
         self._users: dict[uuid.UUID, tuple[datetime.datetime, datetime.datetime]] = {}
         self._next_sweep = datetime.datetime.min.replace(tzinfo=datetime.UTC)
         self.last_heard: float | None = None
 
     def apply(self, revocations: Iterable[Any]) -> None:
-        """Applies what the session service sends. When this returns, every token that it concerns is refused."""
+        """Applies revocations. When this returns, every affected token is refused."""
         now = self._now()
         with self._lock:
             for revocation in revocations:
@@ -49,14 +49,14 @@ class RevocationView:
         self.last_heard = self._monotonic()
 
     def is_revoked(self, user_id: uuid.UUID, session_id: uuid.UUID, issued_at: datetime.datetime) -> bool:
-        """Whether a token of this user and session, made at that time, has been revoked."""
+        """Whether a token of this user and session, issued at this time, has been revoked."""
         with self._lock:
             user = self._users.get(user_id)
             return session_id in self._sessions or (user is not None and issued_at <= user[0])
 
     @property
     def is_fresh(self) -> bool:
-        """Whether the session service has been heard within the last 10 seconds."""
+        """Whether a message of the session service was received within the last 10 seconds."""
         return self.last_heard is not None and self._monotonic() - self.last_heard < FRESH_FOR
 
     def __len__(self) -> int:
@@ -67,17 +67,17 @@ class RevocationView:
         return datetime.datetime.fromtimestamp(self._clock(), datetime.UTC)
 
     def _apply_one(self, revocation: Any, now: datetime.datetime) -> None:
-        ends = _time(revocation, "expire_time") or now + _KEPT_BY_DEFAULT
-        forget_at = ends + _SLACK if ends < _MAX_TIME - _SLACK else ends
+        expires = _time(revocation, "expire_time") or now + _DEFAULT_RETENTION
+        remove_at = expires + _CLOCK_SKEW if expires < _MAX_TIME - _CLOCK_SKEW else expires
         scope = revocation.WhichOneof("scope")
         if scope == "session_id":
             if session_id := _id(revocation.session_id):
-                self._sessions[session_id] = max(forget_at, self._sessions.get(session_id, forget_at))
+                self._sessions[session_id] = max(remove_at, self._sessions.get(session_id, remove_at))
         elif scope == "user_tokens":
             if user_id := _id(revocation.user_tokens.user_id):
-                void_until = _time(revocation.user_tokens, "before_time") or now
-                previous = self._users.get(user_id, (void_until, forget_at))
-                self._users[user_id] = (max(void_until, previous[0]), max(forget_at, previous[1]))
+                revoked_until = _time(revocation.user_tokens, "before_time") or now
+                previous = self._users.get(user_id, (revoked_until, remove_at))
+                self._users[user_id] = (max(revoked_until, previous[0]), max(remove_at, previous[1]))
         else:
             _LOG.warning("revocation of an unknown kind ignored")
 
@@ -109,9 +109,9 @@ def _time(message: Any, name: str) -> datetime.datetime | None:
 
 
 class RevocationWatcher:
-    """Follows one address of the session service, and acknowledges what has been applied only after that.
+    """Watches the revocations of one session service address, and acknowledges them after applying them.
 
-    A revoking call waits for the acknowledgement, so it knows that no token that it voids is accepted here any more.
+    A revoking call waits for the acknowledgement, so when it returns no revoked token is accepted here.
     """
 
     def __init__(
@@ -153,7 +153,7 @@ class RevocationWatcher:
             try:
                 self._listen()
                 error: Exception | None = None
-            except Exception as failure:  # whatever it is, it is tried again from the same cursor
+            except Exception as failure:  # any error is retried from the same cursor
                 error = failure
             self._call = None
             delay = self._backoff.failed()
@@ -163,7 +163,7 @@ class RevocationWatcher:
             self._stop.wait(delay)
 
     def _listen(self) -> None:
-        """Follows one stream to its end."""
+        """Reads one stream to its end."""
         acknowledgements = _Latest(self._request(cursor=self._cursor))
         stub = self._channel().stream_stream(
             "/drystone.session.v1.SessionService/WatchRevocations",
@@ -181,7 +181,7 @@ class RevocationWatcher:
                 self._view.apply(answer.revocations)
                 self._backoff.succeeded()
                 if answer.cursor < self._cursor:
-                    # The server has lost its history and counts anew: receive all of it.
+                    # The server has lost its history and restarted its cursor: read from the beginning.
                     self._cursor = 0
                     return
                 self._cursor = answer.cursor
@@ -191,7 +191,7 @@ class RevocationWatcher:
             acknowledgements.close()
 
     def _watch_for_idleness(self) -> None:
-        """Ends a stream on which nothing has been received for the idle timeout."""
+        """Cancels a stream that has received nothing for the idle timeout."""
         while not self._stop.wait(self._idle_timeout / 10):
             call = self._call
             if call is not None and time.monotonic() - self._received >= self._idle_timeout:
@@ -199,7 +199,7 @@ class RevocationWatcher:
 
 
 class _Latest:
-    """An iterator over the newest message that was put. Acknowledgements are cumulative, so older ones can be skipped."""
+    """An iterator over the most recent message. Acknowledgements are cumulative, so older ones can be skipped."""
 
     def __init__(self, first: Any) -> None:
         self._condition = threading.Condition()

@@ -1,4 +1,4 @@
-"""A server of the mesh: configuration, background work, and the gRPC server itself."""
+"""The server: configuration, background tasks and the gRPC server."""
 
 from __future__ import annotations
 
@@ -27,24 +27,24 @@ from .tokens import Verifier
 
 _LOG = logging.getLogger("drystone.server")
 
-#: Streams at once on one connection.
+#: Maximum concurrent streams of one connection.
 MAX_STREAMS = 256
-#: Calls beside those that `Limits.in_flight` counts: watches of the health service, and calls that wait to be refused.
+#: Calls in addition to `Limits.in_flight`: health watches, and calls that wait to be refused.
 MAX_WATCHES = 1024
 
-#: Registers the servicers: calls the `add_XServicer_to_server` functions of the generated code.
+#: Registers the servicers by calling the `add_XServicer_to_server` functions of the generated code.
 AddServicers = Callable[[grpc.Server], None]
 
 
 @dataclass(frozen=True)
 class Config:
-    """Where everything is. Each is an argument `--NAME` and an environment variable `DRYSTONE_NAME`."""
+    """The configuration. Each field is an argument `--NAME` and an environment variable `DRYSTONE_NAME`."""
 
-    #: The workload that this service is, as its contract and its certificate say.
+    #: The workload name of this service in its contract and certificate.
     workload: str
     #: The descriptor set of the service, with imports.
     contract: str
-    #: The descriptor set of the platform, as `drystone contract export` writes it.
+    #: The descriptor set of the platform, from `drystone contract export`.
     platform: str
     #: Certificate, private key and CA certificates, as PEM files.
     cert: str
@@ -62,24 +62,24 @@ class Config:
 
     @classmethod
     def from_arguments(cls, arguments: argparse.Namespace) -> Config:
-        """The configuration from arguments that `add_arguments` has declared."""
+        """Creates the configuration from the arguments of `add_arguments`."""
         return cls(**{field.name: getattr(arguments, field.name) for field in fields(cls)})
 
 
 def add_arguments(parser: argparse.ArgumentParser, workload: str, contract: str | None = None) -> None:
-    """Declares the arguments of `Config`; what the environment gives is not required."""
+    """Declares the arguments of `Config`; those set in the environment are optional."""
     given = {"workload": workload, "contract": contract}
     for field in fields(Config):
         variable = f"DRYSTONE_{field.name.upper()}"
-        standard = given.get(field.name) or (field.default if isinstance(field.default, str) else None)
-        value = os.environ.get(variable, standard)
+        default = given.get(field.name) or (field.default if isinstance(field.default, str) else None)
+        value = os.environ.get(variable, default)
         parser.add_argument(
             f"--{field.name.replace('_', '-')}", default=value, required=value is None, help=f"[env: {variable}]"
         )
 
 
 class MeshServer:
-    """A gRPC server whose calls are authorized by the contract, and what it needs for that in the background."""
+    """A gRPC server that authorizes calls by the contract, with the background tasks that this needs."""
 
     def __init__(
         self,
@@ -88,10 +88,10 @@ class MeshServer:
         limits: Limits = Limits(),
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """Reads the files and takes the address, and starts nothing yet.
+        """Reads the files and binds the address, without serving yet.
 
-        Raises `ContractError`, `IdentityError` or `OSError` for files that cannot be used, and `RuntimeError` for an
-        address that cannot.
+        Raises `ContractError`, `IdentityError` or `OSError` for unusable files, and `RuntimeError` if the address cannot
+        be bound.
         """
         self.config = config
         self.contract = Contract.decode(Path(config.contract).read_bytes(), config.workload)
@@ -109,7 +109,7 @@ class MeshServer:
 
         rules = self.contract.methods | {method.path: method for method in HEALTH}
         self.access = AccessInterceptor(rules, self.identity, self.verifier, limits, clock)
-        # More threads than calls at once, so that one too many is answered and does not wait.
+        # More threads than concurrent calls, so that calls above the limit are refused and not queued.
         pool = futures.ThreadPoolExecutor(limits.in_flight + 16, thread_name_prefix="drystone-grpc")
         self._server = grpc.server(
             pool,
@@ -129,7 +129,7 @@ class MeshServer:
         self._reporter = threading.Thread(target=self._report, name="drystone-report", daemon=True)
 
     def start(self) -> None:
-        """Begins to serve. The health service says NOT_SERVING until tokens can be checked."""
+        """Starts serving. The health service reports NOT_SERVING until tokens can be verified."""
         for watcher in self._watchers:
             watcher.start()
         self._reporter.start()
@@ -137,7 +137,7 @@ class MeshServer:
         _LOG.info("serving", extra={"fields": {"workload": self.config.workload, "address": self.address}})
 
     def wait_until_ready(self, timeout: float | None = None) -> bool:
-        """Waits until tokens can be checked: keys and revocations have been received."""
+        """Waits until tokens can be verified, that is, keys and revocations have been received."""
         return self._ready.wait(timeout)
 
     def channel(self, address: str, service: str) -> grpc.Channel:
@@ -145,7 +145,7 @@ class MeshServer:
         return self.identity.channel(address, service)
 
     def stop(self, grace: float = 10.0) -> None:
-        """Takes no new calls, ends the streams, gives other calls `grace` seconds, and ends the background work."""
+        """Stops gracefully: refuses new calls, cancels streams, waits up to `grace` seconds for other calls."""
         self._health.enter_graceful_shutdown()
         stopped = self._server.stop(grace)
         self.access.stop_streams()
@@ -159,7 +159,7 @@ class MeshServer:
             upstream.close()
 
     def _report(self) -> None:
-        """Says SERVING once tokens can be checked, and logs when revocations are not received any more."""
+        """Reports SERVING once tokens can be verified, and logs when the revocation view becomes stale."""
         was_fresh = True
         while not self._stop.wait(0.5 if self._ready.is_set() else 0.02):
             if not self._ready.is_set():
@@ -181,24 +181,24 @@ class MeshServer:
 
 
 def serve(config: Config, add_servicers: AddServicers, limits: Limits = Limits()) -> MeshServer:
-    """Starts a server. The caller stops it."""
+    """Starts a server. The caller must stop it."""
     server = MeshServer(config, add_servicers, limits)
     server.start()
     return server
 
 
 def run(config: Config, add_servicers: AddServicers, ready_file: str | None = None) -> None:
-    """Serves until SIGTERM or SIGINT. Once tokens can be checked, the address is written to `ready_file` as JSON."""
+    """Serves until SIGTERM or SIGINT. Writes the address as JSON to `ready_file` once tokens can be verified."""
     logs.configure()
-    ended = threading.Event()
+    stopped = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: ended.set())
+        signal.signal(number, lambda *_: stopped.set())
     server = serve(config, add_servicers)
-    while not ended.is_set() and not server.wait_until_ready(0.1):
+    while not stopped.is_set() and not server.wait_until_ready(0.1):
         pass
-    if ready_file and not ended.is_set():
+    if ready_file and not stopped.is_set():
         unfinished = Path(f"{ready_file}.unfinished")
         unfinished.write_text(json.dumps({"grpc": {config.workload: server.address}}))
         unfinished.rename(ready_file)
-    ended.wait()
+    stopped.wait()
     server.stop()

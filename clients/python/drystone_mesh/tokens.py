@@ -1,7 +1,7 @@
-"""Access tokens (RFC 9068): from the bytes that follow `Bearer` to the user that they prove.
+"""Verification of access tokens (RFC 9068).
 
-The shape of a token (length, segments, canonical base64url, JSON without duplicate members, the allowed header) is
-checked here, since JOSE libraries for Python are lenient about all of it; joserfc verifies the signature.
+The format of a token (length, segments, canonical base64url, JSON without duplicate members, the allowed header) is
+checked here, since JOSE libraries for Python are lenient about it; joserfc verifies the signature.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from .errors import Failure
 from .keys import KeySet, decode_base64url
 from .revocations import RevocationView
 
-# The key set says `EdDSA` (RFC 8037), which joserfc warns of at each use since RFC 9864.
+# The key set uses `EdDSA` (RFC 8037); joserfc warns on each use since RFC 9864.
 warnings.filterwarnings("ignore", message=r".*EdDSA is deprecated via RFC 9864")
 
 MAX_LENGTH = 8 * 1024
-#: How far the clocks of two machines may be apart, in seconds.
+#: Tolerated clock skew in seconds.
 LEEWAY = 5
-#: The longest time from `iat` to `exp`, in seconds.
+#: Maximum lifetime from `iat` to `exp`, in seconds.
 MAX_LIFETIME = 3600
 _MAX_DEPTH = 8
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
 
 class TokenError(Exception):
-    """Why a token is refused. It holds nothing of the token, so it is safe to log and to show."""
+    """Why a token is refused. Contains nothing of the token, so it is safe to log and to return."""
 
     reason = "TOKEN_INVALID"
 
@@ -60,34 +60,34 @@ class TokenRevoked(TokenError):
 
 
 class NotReady(TokenError):
-    """No keys or no revocations have been fetched yet, so that nothing can be said of a token."""
+    """No keys or no revocations have been received yet, so no token can be verified."""
 
     reason = "UNAVAILABLE"
 
     def to_failure(self) -> Failure:
-        return Failure(self.reason, "access tokens cannot be checked for now; try again shortly", retry_after=1)
+        return Failure(self.reason, "access tokens cannot be verified yet; try again shortly", retry_after=1)
 
 
 @dataclass(frozen=True)
 class Principal:
-    """The end user of a call. Only a verified token makes one."""
+    """The end user of a call, from a verified token."""
 
     user_id: uuid.UUID
     session_id: uuid.UUID
     token_id: uuid.UUID
-    #: When the token was made, to the millisecond.
+    #: When the token was issued, in milliseconds precision.
     issued_at: datetime.datetime
     expires_at: datetime.datetime
-    #: When the user last proved who they are.
+    #: When the user last authenticated.
     auth_time: datetime.datetime
     roles: tuple[str, ...]
     permissions: frozenset[str]
-    #: The properties of the user: id, and relation to it.
+    #: The properties of the user: relation by property id.
     properties: dict[str, str]
 
 
 class Verifier:
-    """Verifies access tokens without waiting for another service."""
+    """Verifies access tokens locally."""
 
     def __init__(
         self,
@@ -104,13 +104,13 @@ class Verifier:
         self._clock = clock
 
     def verify(self, token: str) -> Principal:
-        """The user that the token proves. Raises `TokenError` with the first thing that is wrong."""
+        """The user of a valid token. Raises `TokenError` with the first fault."""
         if len(token) > MAX_LENGTH:
             raise TokenError("it is longer than 8 KiB")
         if self.revocations.last_heard is None:
             raise NotReady("no revocations have been received yet")
         payload = self._verified_payload(token)
-        principal = self._principal(_object(payload, "its claims are not those of an access token"))
+        principal = self._principal(_object(payload, "invalid access token claims"))
         if self.revocations.is_revoked(principal.user_id, principal.session_id, principal.issued_at):
             raise TokenRevoked("it has been revoked")
         return principal
@@ -123,24 +123,24 @@ class Verifier:
             header, payload, _signature = (decode_base64url(segment) for segment in segments)
         except ValueError:
             raise TokenError("a segment is not base64url without padding") from None
-        members = _object(header, "its header does not have exactly alg, typ and kid")
+        members = _object(header, "the header must have exactly alg, typ and kid")
         if members.keys() != {"alg", "typ", "kid"} or not all(type(value) is str for value in members.values()):
-            raise TokenError("its header does not have exactly alg, typ and kid")
+            raise TokenError("the header must have exactly alg, typ and kid")
         # RFC 9068, section 4. The media type may be given with or without its prefix (RFC 7515, section 4.1.9).
         if members["typ"] not in ("at+jwt", "application/at+jwt"):
-            raise TokenError("its typ is not at+jwt")
+            raise TokenError("typ is not at+jwt")
         key = self.keys.get(members["kid"])
         if key is None:
             self.keys.want()
             if not self.keys.is_loaded:
                 raise NotReady("no keys have been fetched yet")
-            raise TokenError("no key has its kid")
+            raise TokenError("unknown kid")
         if members["alg"] != key.algorithm:
-            raise TokenError("its alg is not that of its key")
+            raise TokenError("alg does not match the key")
         try:
             jws.deserialize_compact(token, key.key, algorithms=[key.algorithm])
         except (JoseError, ValueError):
-            raise TokenError("its signature is invalid") from None
+            raise TokenError("invalid signature") from None
         return payload
 
     def _principal(self, claims: dict[str, Any]) -> Principal:
@@ -151,11 +151,11 @@ class Verifier:
         _texts(claims, "amr")
         roles, permissions, properties = _texts(claims, "roles"), _texts(claims, "perms"), _text_map(claims, "props")
         if issuer != self.issuer:
-            raise TokenError("its issuer is not the expected one")
+            raise TokenError("wrong issuer")
         if audience != self.audience:
-            raise TokenError("its audience is not the expected one")
+            raise TokenError("wrong audience")
         if not 0 < expires - issued <= MAX_LIFETIME:
-            raise TokenError("its lifetime is invalid")
+            raise TokenError("invalid lifetime")
         now = self._clock()
         if max(issued, not_before) > math.floor(now) + LEEWAY:
             raise TokenError("it is not valid yet")
@@ -178,17 +178,17 @@ class Verifier:
 
 
 def _refuse_claims() -> NoReturn:
-    raise TokenError("its claims are not those of an access token")
+    raise TokenError("invalid access token claims")
 
 
 def _object(content: bytes, fault: str) -> dict[str, Any]:
-    """One JSON object without duplicate members (RFC 8725, section 2.4), not nested deep, and of valid Unicode."""
+    """Parses a JSON object of limited depth and valid Unicode, without duplicate members (RFC 8725, section 2.4)."""
     try:
         text = content.decode("utf-8")
         value = json.loads(
             text, object_pairs_hook=_members, parse_constant=_no_constant, parse_float=_finite, parse_int=_whole
         )
-        # A lone surrogate, written as an escape, is no Unicode.
+        # Refuses lone surrogates, which escapes can express.
         json.dumps(value, ensure_ascii=False).encode("utf-8")
     except (ValueError, RecursionError):
         raise TokenError(fault) from None
@@ -205,7 +205,7 @@ def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _no_constant(text: str) -> NoReturn:
-    raise ValueError(f"{text} is no JSON")
+    raise ValueError(f"{text} is not JSON")
 
 
 def _finite(text: str) -> float:
@@ -216,12 +216,12 @@ def _finite(text: str) -> float:
 
 
 def _whole(text: str) -> int | float:
-    # `-0` is a floating-point number to the other verifiers of the mesh.
+    # The other verifiers of the mesh parse `-0` as a floating-point number.
     return _finite(text) if text == "-0" or len(text) > 20 else int(text)
 
 
 def _is_shallow(value: Any, levels: int) -> bool:
-    """Whether lists and objects nest so many levels at most."""
+    """Whether lists and objects are nested at most this deep."""
     if not isinstance(value, (dict, list)):
         return True
     inner = value.values() if isinstance(value, dict) else value
@@ -235,7 +235,7 @@ def _text(claims: dict[str, Any], name: str) -> str:
 
 def _integer(claims: dict[str, Any], name: str) -> int:
     value = claims.get(name)
-    # `bool` is a kind of `int` in Python.
+    # `bool` is a subclass of `int`.
     return value if type(value) is int and -(2**63) <= value < 2**63 else _refuse_claims()
 
 
@@ -254,7 +254,7 @@ def _text_map(claims: dict[str, Any], name: str) -> dict[str, str]:
 
 
 def _id(claims: dict[str, Any], name: str) -> uuid.UUID:
-    """One spelling for one id: lower case, hyphens, and not the nil UUID."""
+    """A UUID in canonical form (lower case, hyphens) that is not nil."""
     text = _text(claims, name)
     if not _UUID.fullmatch(text) or not (value := uuid.UUID(text)).int:
         _refuse_claims()
@@ -262,7 +262,7 @@ def _id(claims: dict[str, Any], name: str) -> uuid.UUID:
 
 
 def _issue_time(token_id: uuid.UUID, issued: int) -> datetime.datetime:
-    """The issue time that a UUID of version 7 carries. Revocations are compared with it, so it must agree with `iat`."""
+    """The issue time in a UUIDv7. It is compared with revocations, so it must match `iat`."""
     millis = token_id.int >> 80
     if token_id.variant != uuid.RFC_4122 or token_id.version != 7 or abs(millis // 1000 - issued) > LEEWAY:
         _refuse_claims()

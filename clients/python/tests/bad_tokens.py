@@ -1,4 +1,4 @@
-"""Tokens that must be refused: attacks on the shape, the header, the signature and the claims of a token."""
+"""Invalid tokens: attacks on the format, the header, the signature and the claims of a token."""
 
 import base64
 import hashlib
@@ -16,7 +16,7 @@ OTHER_USER = "01890a5d-ac96-774b-bcce-b302099a8057"
 
 
 def bad_tokens(signer, claims):
-    """Pairs of a name and a token, made of a signer whose key is known and of claims that are valid."""
+    """Pairs of name and token, from a signer whose key is in the key set, and valid claims."""
     yield from _shapes(signer, claims)
     yield from _headers(signer, claims)
     yield from _signatures(signer, claims)
@@ -42,7 +42,7 @@ def _shapes(signer, claims):
         "empty signature": f"{header}.{payload}.",
         "alg none and an empty signature": f"{none}.{payload}.",
         "alg none and a signature": f"{none}.{payload}.{signature}",
-        "commas for dots": token.replace(".", ","),
+        "commas instead of dots": token.replace(".", ","),
         "JSON serialisation": json.dumps({"protected": header, "payload": payload, "signature": signature}),
         "oversize": signer.sign(claims | {"filler": "a" * 8192}),
         "a space before": f" {token}",
@@ -53,7 +53,7 @@ def _shapes(signer, claims):
         "impossible length": f"{header}.{payload}.{signature}AAA",
         "a space in the payload": signer.sign_segments(header, f"{payload[:9]} {payload[9:]}"),
         "percent encoding": signer.sign_segments(header, f"{payload[:9]}%20{payload[9:]}"),
-        "no base64": signer.sign_segments(header, json.dumps(claims).replace(".", "-")),
+        "not base64": signer.sign_segments(header, json.dumps(claims).replace(".", "-")),
         "stray bits in the signature": f"{header}.{payload}.{_stray(signature)}",
         "not ASCII": f"{header}.{payload}.{signature[:-1]}\u0661",
     }.items()
@@ -70,7 +70,7 @@ def _shapes(signer, claims):
 
 
 def _stray(segment):
-    """The same bytes in another spelling: an unused low bit of the last digit set."""
+    """The same bytes in a non-canonical encoding: an unused bit of the last digit is set."""
     digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
     return segment[:-1] + digits[digits.index(segment[-1]) | 1]
 
@@ -106,13 +106,13 @@ def _headers(signer, claims):
         del header[member]
         yield f"header without {member}", signer.sign(claims, header)
 
-    # A key that the token brings along.
-    theirs = support.Signer("brought-along")
-    jwk = {name: getattr(theirs.jwk(), name) for name in ("kty", "crv", "x", "y")}
-    for header in (signer.header(jwk=jwk), signer.header(jwk=jwk, kid="brought-along")):
-        yield "a key that it brings along", theirs.sign(claims, header)
+    # A key in the header.
+    other = support.Signer("embedded")
+    jwk = {name: getattr(other.jwk(), name) for name in ("kty", "crv", "x", "y")}
+    for header in (signer.header(jwk=jwk), signer.header(jwk=jwk, kid="embedded")):
+        yield "an embedded key", other.sign(claims, header)
 
-    # The public key, which everybody has, as the secret of an HMAC.
+    # Algorithm confusion: the public key as the secret of an HMAC (RFC 8725, section 2.1).
     public = signer.key.public_key()
     formats = serialization.PublicFormat
     for name, secret in (
@@ -129,12 +129,12 @@ def _headers(signer, claims):
     rest = f'"typ":"at+jwt","kid":"{kid}"'
     valid = json.dumps(signer.header())
     texts = {
-        "alg twice, none first": f'{{"alg":"none","alg":"ES256",{rest}}}',
-        "alg twice, none last": f'{{"alg":"ES256",{rest},"alg":"none"}}',
-        "alg twice, both right": f'{{"alg":"ES256","alg":"ES256",{rest}}}',
-        "alg twice, in another spelling": f'{{"alg":"ES256","\\u0061lg":"ES256",{rest}}}',
-        "typ twice": f'{{"alg":"ES256",{rest},"typ":"at+jwt"}}',
-        "kid twice": f'{{"alg":"ES256",{rest},"kid":"{kid}"}}',
+        "duplicate alg, none first": f'{{"alg":"none","alg":"ES256",{rest}}}',
+        "duplicate alg, none last": f'{{"alg":"ES256",{rest},"alg":"none"}}',
+        "duplicate alg, both valid": f'{{"alg":"ES256","alg":"ES256",{rest}}}',
+        "duplicate alg, one with an escape sequence": f'{{"alg":"ES256","\\u0061lg":"ES256",{rest}}}',
+        "duplicate typ": f'{{"alg":"ES256",{rest},"typ":"at+jwt"}}',
+        "duplicate kid": f'{{"alg":"ES256",{rest},"kid":"{kid}"}}',
         "deep nesting": f'{valid[:-1]},"deep":{"[" * 1000}{"]" * 1000}}}',
     } | dict(_texts(valid, list(signer.header().values())))
     for name, text in texts.items():
@@ -142,18 +142,18 @@ def _headers(signer, claims):
 
 
 def _texts(valid, values):
-    """Texts that are not the JSON object that they look like."""
-    yield "an array of the right values", json.dumps(values)
-    yield "an array around the right object", f"[{valid}]"
+    """Malformed variants of a JSON object."""
+    yield "an array of the valid values", json.dumps(values)
+    yield "an array around the valid object", f"[{valid}]"
     yield "a string", json.dumps(valid)
     yield "null", "null"
     yield "a number", "1"
     yield "an empty object", "{}"
-    yield "no JSON", "ES256"
-    yield "an object cut short", valid[:-1]
+    yield "not JSON", "ES256"
+    yield "a truncated object", valid[:-1]
     yield "data after the object", f"{valid}{{}}"
     yield "a NUL after the object", f"{valid}\0"
-    yield "a comma too many", f"{valid[:-1]},}}"
+    yield "a trailing comma", f"{valid[:-1]},}}"
     yield "a comment", f"{valid}/**/"
     yield "a byte order mark", f"\ufeff{valid}"
     yield "UTF-16", valid.encode("utf-16-le")
@@ -162,7 +162,7 @@ def _texts(valid, values):
         ("invalid UTF-8", b"\xff"),
         ("an overlong encoding", b"\xc0\xaf"),
         ("a surrogate", b"\xed\xa0\x80"),
-        ("half a surrogate pair", rb"\ud800"),
+        ("a lone surrogate escape", rb"\ud800"),
         ("a control character", b"\x01"),
     ):
         yield name, valid[:-1].encode() + b',"x":"' + content + b'"}'
@@ -172,11 +172,11 @@ def _texts(valid, values):
 def _signatures(signer, claims):
     header, payload, signature = signer.sign(claims).split(".")
     signed = f"{header}.{payload}".encode()
-    right = signer.sign_bytes(signed)
-    r, s, zero, one = right[:32], right[32:], bytes(32), (1).to_bytes(32)
+    valid = signer.sign_bytes(signed)
+    r, s, zero, one = valid[:32], valid[32:], bytes(32), (1).to_bytes(32)
 
     def flipped(at):
-        return right[:at] + bytes([right[at] ^ 1]) + right[at + 1 :]
+        return valid[:at] + bytes([valid[at] ^ 1]) + valid[at + 1 :]
 
     for name, content in {
         "first bit flipped": flipped(0),
@@ -190,10 +190,10 @@ def _signatures(signer, claims):
         "r and s 1": one + one,
         "r and s the group's order": ORDER + ORDER,
         "r and s exchanged": s + r,
-        "less one byte": right[:63],
-        "one byte more": right + b"\0",
-        "after one byte": b"\0" + right,
-        "twice": right + right,
+        "without its last byte": valid[:63],
+        "with an extra byte": valid + b"\0",
+        "after one byte": b"\0" + valid,
+        "twice": valid + valid,
         "r alone": r,
         "a hash": hashlib.sha256(signed).digest(),
         "of the payload alone": signer.sign_bytes(payload.encode()),
@@ -257,7 +257,7 @@ def _claims(signer, claims):
         yield f"claims with {change}"[:80], signer.sign(claims | change)
     for name in ("iss", "aud", "sub", "sid", "jti", "iat", "exp", "auth_time"):
         yield f"claims without {name}", signer.sign({key: value for key, value in claims.items() if key != name})
-    for name, by in (("ended a minute ago", -(exp - iat) - 60), ("begins in a minute", 60), ("begins in two hours", 7200)):
+    for name, by in (("expired a minute ago", -(exp - iat) - 60), ("valid in one minute", 60), ("valid in two hours", 7200)):
         moved = {key: claims[key] + by for key in ("iat", "exp", "auth_time")}
         yield name, signer.sign(claims | moved | {"jti": support.uuid7(iat + by)})
 
@@ -266,7 +266,7 @@ def _claims(signer, claims):
     members += ['"exp":9999999999', f'"sub":"{OTHER_USER}"', '"roles":["admin"]', f'"\\u0073ub":"{OTHER_USER}"']
     members += ['"x":1,"x":1', '"x":{"a":1,"a":2}', '"x":[{"a":1,"a":2}]']
     for member in members:
-        yield f"claims with twice {member}"[:80], signer.sign(f"{{{member},{valid[1:]}")
+        yield f"claims with duplicate {member}"[:80], signer.sign(f"{{{member},{valid[1:]}")
     without_exp = json.dumps({key: value for key, value in claims.items() if key != "exp"})
     for number in ("1e400", "2e9", "-0", "0x7fffffff", "01", "NaN", "Infinity", "9" * 5000):
         yield f"exp of {number}"[:40], signer.sign(f'{{"exp":{number},{without_exp[1:]}')
@@ -281,6 +281,6 @@ def _claims(signer, claims):
         ("nine levels of lists", "[" * 8 + "]" * 8),
         ("deep lists", "[" * 1000 + "]" * 1000),
         ("deep objects", '{"a":' * 500 + "1" + "}" * 500),
-        ("deep and never closed", "[" * 3000),
+        ("deep nesting, not closed", "[" * 3000),
     ):
         yield f"payload: {name}", signer.sign(f'{{"x":{value},{valid[1:]}')

@@ -1,4 +1,4 @@
-"""A server of the tests' contract over real mutual TLS, with the auth and session services in this process."""
+"""A server of the test contract over real mutual TLS, with mock auth and session services in this process."""
 
 import contextlib
 import json
@@ -18,14 +18,14 @@ CODES = grpc.StatusCode
 
 
 class Things:
-    """The handlers of the tests' contract. They note each call that they serve."""
+    """The handlers of the test contract. They record each served call."""
 
     def __init__(self):
         from drystone_mesh import Messages
 
         self.text = Messages.decode(support.things_set().read_bytes()).get("acme.things.v1.Text")
         self.served = []
-        self.go_on = threading.Event()
+        self.release = threading.Event()
         self.echoes = 0
 
     def answer(self, request, context):
@@ -41,7 +41,7 @@ class Things:
 
     def slow(self, request, context):
         if request.text:
-            assert self.go_on.wait(20)
+            assert self.release.wait(20)
         return request
 
     def split(self, request, context):
@@ -73,7 +73,7 @@ class Things:
 
 
 class Lines(logging.Handler):
-    """The log lines as JSON."""
+    """Captures log lines as JSON."""
 
     def __init__(self):
         super().__init__()
@@ -85,8 +85,8 @@ class Lines(logging.Handler):
 
     def wait_for(self, **fields):
         """The first line with these fields."""
-        ends = time.monotonic() + 10
-        while time.monotonic() < ends:
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
             for line in map(json.loads, list(self.texts)):
                 if fields.items() <= line.items():
                     return line
@@ -95,7 +95,7 @@ class Lines(logging.Handler):
 
 
 class MeshTest(unittest.TestCase):
-    """A mesh for each test class."""
+    """Starts a mesh for each test class."""
 
     LIMITS = Limits()
 
@@ -123,7 +123,7 @@ class MeshTest(unittest.TestCase):
         cls.channels = contextlib.ExitStack()
 
         def stop():
-            cls.things.go_on.set()
+            cls.things.release.set()
             cls.channels.close()
             cls.server.stop(0)
             auth_server.stop(0).wait()

@@ -1,4 +1,4 @@
-"""What the tests need: a CA, tokens, compiled contracts, and the auth and session services in this process."""
+"""Test support: a CA, tokens, compiled contracts, and mock auth and session services."""
 
 import datetime
 import functools
@@ -30,13 +30,13 @@ sys.path.insert(0, str(HERE.parent))
 from drystone_mesh import Messages  # noqa: E402
 from drystone_mesh.keys import encode_base64url  # noqa: E402
 
-# What the package logs is for the tests that look at it.
+# Only tests that install a handler see the log of the package.
 logging.getLogger("drystone").addHandler(logging.NullHandler())
 
 DOMAIN = "drystone.local"
 ISSUER = "https://id.example.org"
 AUDIENCE = "drystone"
-WORKLOADS = ("auth", "user", "session", "property", "things", "stranger", "edge", "ingress", "operator")
+WORKLOADS = ("auth", "user", "session", "property", "things", "unlisted", "edge", "ingress", "operator")
 
 
 def protoc(*arguments, cwd=ROOT):
@@ -45,7 +45,7 @@ def protoc(*arguments, cwd=ROOT):
 
 @functools.cache
 def scratch():
-    """A directory that lives as long as the process."""
+    """A temporary directory, removed when the process exits."""
     directory = tempfile.TemporaryDirectory(prefix="drystone-python-")
     scratch.directory = directory
     return Path(directory.name)
@@ -53,7 +53,7 @@ def scratch():
 
 @functools.cache
 def platform_set():
-    """The descriptor set of the platform: that of `drystone contract export`, or compiled here."""
+    """The descriptor set of the platform: from `DRYSTONE_PLATFORM`, or compiled here."""
     if exported := os.environ.get("DRYSTONE_PLATFORM"):
         return Path(exported)
     home = os.environ.get("CARGO_HOME", os.path.expanduser("~/.cargo"))
@@ -69,7 +69,7 @@ def platform_set():
 
 @functools.cache
 def things_set():
-    """The descriptor set of the tests' own contract."""
+    """The descriptor set of the test contract."""
     path = scratch() / "things.binpb"
     protoc(
         f"--descriptor_set_in={platform_set()}", "-I", str(HERE / "proto"), "--include_imports",
@@ -117,15 +117,15 @@ class Authority:
         self.pem = self.certificate.public_bytes(serialization.Encoding.PEM)
 
     def issue(
-        self, name, *, uris=None, domain=None, lives=datetime.timedelta(hours=1), begins=None, usage=None,
+        self, name, *, uris=None, domain=None, lifetime=datetime.timedelta(hours=1), not_before=None, usage=None,
         usage_critical=True, extended=(ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH), ca=False,
     ):  # fmt: skip
-        """Certificate and key as PEM, for a workload of this name unless told otherwise."""
+        """Certificate and key as PEM, for the workload of this name unless options override it."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        begins = begins or now() - datetime.timedelta(minutes=5)
+        not_before = not_before or now() - datetime.timedelta(minutes=5)
         builder = x509.CertificateBuilder(self.name, subject, key.public_key(), x509.random_serial_number())
-        builder = builder.not_valid_before(begins).not_valid_after(now() + lives)
+        builder = builder.not_valid_before(not_before).not_valid_after(now() + lifetime)
         uris = [f"spiffe://{domain or self.domain}/service/{name}"] if uris is None else uris
         names = [x509.UniformResourceIdentifier(uri) for uri in uris] + [x509.DNSName(name), x509.DNSName("localhost")]
         builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
@@ -141,7 +141,7 @@ class Authority:
         return certificate.public_bytes(serialization.Encoding.PEM), private
 
     def files(self, directory, name, **options):
-        """The paths of certificate, key and CA, written there."""
+        """Writes certificate, key and CA to a directory and returns their paths."""
         directory.mkdir(parents=True, exist_ok=True)
         paths = [directory / f"{name}.pem", directory / f"{name}.key", directory / "ca.pem"]
         for path, content in zip(paths, [*self.issue(name, **options), self.pem], strict=True):
@@ -149,7 +149,7 @@ class Authority:
         return [str(path) for path in paths]
 
     def channel(self, address, service, credentials):
-        """A channel with this certificate and key, or without any."""
+        """A channel with this certificate and key, or without a client certificate."""
         certificate, key = credentials or (None, None)
         ssl = grpc.ssl_channel_credentials(self.pem, key, certificate)
         options = [("grpc.ssl_target_name_override", service), ("grpc.enable_retries", 0)]
@@ -165,7 +165,7 @@ def key_usage(**given):
 
 
 class Signer:
-    """Makes ES256 tokens."""
+    """Signs ES256 tokens."""
 
     def __init__(self, kid="key-1"):
         self.kid = kid
@@ -227,7 +227,7 @@ def claims(at=None, **changes):
 
 
 class AuthService:
-    """Answers the key set, as the auth service does."""
+    """A mock auth service that serves a key set."""
 
     def __init__(self, signers):
         self.signers = list(signers)
@@ -249,7 +249,7 @@ class AuthService:
 
 
 class SessionService:
-    """Streams revocations, as the session service does."""
+    """A mock session service that streams revocations."""
 
     HEARTBEAT = 0.2
 
@@ -284,7 +284,7 @@ class SessionService:
                     with self._condition:
                         self.acknowledged.append(("ack", message.cursor))
                         self._condition.notify_all()
-            except Exception:  # the stream has been broken
+            except Exception:  # the stream was cancelled
                 pass
 
         threading.Thread(target=read, daemon=True).start()
@@ -300,7 +300,7 @@ class SessionService:
             yield answer
 
     def revoke(self, **scope):
-        """Revokes, and waits until it has been acknowledged."""
+        """Sends a revocation and waits until it has been acknowledged."""
         revocation = platform().get("drystone.session.v1.Revocation")(**scope)
         revocation.expire_time.FromDatetime(now() + datetime.timedelta(hours=1))
         with self._condition:
@@ -321,7 +321,7 @@ class SessionService:
             context.cancel()
 
     def lose_history(self):
-        """Counts anew, as a session service does whose store was lost."""
+        """Restarts the cursor, as a session service does whose store was lost."""
         self.history.clear()
         self.acknowledged.clear()
 
@@ -331,7 +331,7 @@ class SessionService:
 
 
 def start_server(authority, name, *services):
-    """A server of this workload on a free port over mutual TLS: the server and its address."""
+    """Starts a mutual TLS server of this workload on a free port; returns the server and its address."""
     certificate, key = authority.issue(name)
     server = grpc.server(futures.ThreadPoolExecutor(16))
     for service in services:

@@ -1,4 +1,4 @@
-"""Who may call what, over real mutual TLS."""
+"""Authorization over real mutual TLS."""
 
 import threading
 import time
@@ -17,14 +17,14 @@ from drystone_mesh import reason_of
 class AccessTest(MeshTest):
     def test_each_rpc_is_callable_only_by_the_workloads_in_its_rule(self):
         token = self.signer.token(perms=["things:manage"])
-        fronts = {"edge", "ingress"}
+        entry_points = {"edge", "ingress"}
         callers = {
-            "ForAny": set(support.WORKLOADS) - fronts - {"operator"},
-            "Slow": set(support.WORKLOADS) - fronts - {"operator"},
+            "ForAny": set(support.WORKLOADS) - entry_points - {"operator"},
+            "Slow": set(support.WORKLOADS) - entry_points - {"operator"},
             "ForAuth": {"auth"},
-            "ForUser": fronts | {"user"},
-            "ForManager": fronts,
-            "ForRecent": fronts,
+            "ForUser": entry_points | {"user"},
+            "ForManager": entry_points,
+            "ForRecent": entry_points,
         }
         for method, allowed in callers.items():
             for workload in support.WORKLOADS:
@@ -91,7 +91,7 @@ class AccessTest(MeshTest):
         twice = [("authorization", f"Bearer {self.signer.token()}")] * 2
         self.refused("TOKEN_INVALID", "edge", "ForUser", metadata=twice)
         self.refused("TOKEN_EXPIRED", "edge", "ForUser", token=self.signer.token(time.time() - 400))
-        # Where it does not, a token is not read.
+        # With SUBJECT_NONE the token is ignored.
         self.assertEqual(self.call("auth", "ForAny", token="x"), "hello")
         self.assertIsNone(self.things.served[-1].principal)
 
@@ -106,18 +106,18 @@ class AccessTest(MeshTest):
         self.assertEqual(reason_of(caught.exception), "INVALID_REQUEST")
 
     def test_a_caller_that_sends_nothing_is_refused_and_occupies_no_thread(self):
-        never = threading.Event()
-        self.addCleanup(never.set)
+        released = threading.Event()
+        self.addCleanup(released.set)
 
         def nothing():
-            never.wait(60)
+            released.wait(60)
             return
             yield
 
         stub = self.channel("user").stream_unary(f"/{SERVICE}/ForAuth")
         for call in [stub.future(nothing(), timeout=60) for _ in range(150)]:
             self.assertEqual(reason_of(call.exception(20)), "CALLER_NOT_ALLOWED")
-        # Who may call has the time of the contract to send the message.
+        # An allowed caller has until the deadline of the contract to send the message.
         calls = [self.channel("auth").stream_unary(f"/{SERVICE}/Slow").future(nothing()) for _ in range(20)]
         for call in calls:
             self.assertEqual(reason_of(call.exception(20)), "DEADLINE_EXCEEDED")

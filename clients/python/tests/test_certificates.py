@@ -1,4 +1,4 @@
-"""Who gets a connection and an identity, over real mutual TLS."""
+"""Connections and caller identity over real mutual TLS."""
 
 import datetime
 import socket
@@ -62,7 +62,7 @@ class CertificateTest(MeshTest):
                 self.refused("CALLER_NOT_ALLOWED", None, method, credentials=credentials)
 
     def test_calls_fail_once_the_certificate_expires_on_an_open_connection(self):
-        credentials = self.ca.issue("auth", lives=datetime.timedelta(minutes=10))
+        credentials = self.ca.issue("auth", lifetime=datetime.timedelta(minutes=10))
         stub = self.channel(None, credentials).unary_unary(f"/{SERVICE}/ForAny")
         stub(b"", timeout=10)
         try:
@@ -70,8 +70,8 @@ class CertificateTest(MeshTest):
             with self.assertRaises(grpc.RpcError) as caught:
                 stub(b"", timeout=10)
             self.assertEqual(reason_of(caught.exception), "CALLER_EXPIRED")
-            # The certificate of the server itself lives an hour.
-            long = self.ca.issue("auth", lives=datetime.timedelta(hours=9))
+            # The certificate of the server is valid for an hour.
+            long = self.ca.issue("auth", lifetime=datetime.timedelta(hours=9))
             self.call(None, "ForAny", credentials=long)
             type(self).clock_offset = 3601.0
             error = self.refused("UNAVAILABLE", None, "ForAny", credentials=long)

@@ -1,4 +1,4 @@
-"""The rules that a descriptor set holds."""
+"""Reading access rules from a descriptor set."""
 
 import unittest
 
@@ -81,10 +81,10 @@ class ContractTest(unittest.TestCase):
             names = (*support.WORKLOADS, "outside", "any", "", "Auth")
             return {name for name in names if method.allows(name)}
 
-        fronts = {"edge", "ingress", "operator"}
+        entry_points = {"edge", "ingress", "operator"}
         self.assertEqual(allowed("auth", "user"), {"auth", "user"})
         self.assertEqual(allowed("outside"), {"edge", "ingress"})
-        self.assertEqual(allowed("any") & set(support.WORKLOADS), set(support.WORKLOADS) - fronts)
+        self.assertEqual(allowed("any") & set(support.WORKLOADS), set(support.WORKLOADS) - entry_points)
         self.assertEqual(allowed("any", "operator", "outside") & set(support.WORKLOADS), set(support.WORKLOADS))
         self.assertEqual(allowed(), set())
 

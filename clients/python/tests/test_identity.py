@@ -1,4 +1,4 @@
-"""SPIFFE IDs, the profile of certificates, and certificate files that change."""
+"""SPIFFE IDs, the certificate profile, and the reload of certificate files."""
 
 import datetime
 import os
@@ -127,7 +127,7 @@ class IdentityTest(unittest.TestCase):
         identity = self.identity()
         first = identity.current()
         self.assertIs(identity.current(), first)
-        certificate, key = CA.issue("things", lives=datetime.timedelta(hours=2))
+        certificate, key = CA.issue("things", lifetime=datetime.timedelta(hours=2))
         self.replace(1, key)
         self.assertIs(identity.current(), first)
         self.replace(0, certificate)
@@ -147,7 +147,7 @@ class IdentityTest(unittest.TestCase):
         with self.assertRaisesRegex(IdentityError, "not of"):
             Identity(*self.files, "things", "other.example")
         self.replace(1, CA.issue("things")[1])
-        with self.assertRaisesRegex(IdentityError, "do not belong together"):
+        with self.assertRaisesRegex(IdentityError, "do not match"):
             self.identity()
 
 

@@ -1,5 +1,5 @@
-"""The example service as a process of its own, made with the commands of its README, and tests/python/orders_mesh.py
-against it. What it calls of the mesh is acted out here: auth and user for one operation each, and an edge for its paths.
+"""Runs the example service as a separate process, built with the commands of its README, and tests/python/orders_mesh.py
+against it. Auth, user, session and edge are mocks in this process.
 """
 
 import base64
@@ -65,12 +65,12 @@ class Accounts:
     def set_roles(self, request, context):
         self.admins.add(request.id)
         self.session.revoke(user_tokens={"user_id": request.id, "before_time": support.now()})
-        time.sleep(0.002)  # a token of the same millisecond would be void
+        time.sleep(0.002)  # a token issued in the same millisecond would be revoked
         return support.platform().get("drystone.user.v1.User")()
 
 
 def edge(channel, messages):
-    """An HTTP server that carries the REST paths of orders to the service."""
+    """A mock edge: forwards the REST paths of orders to the service."""
     routes = (
         ("GET", r"/v1/orders", "ListOrders", "ListOrdersResponse"),
         ("POST", r"/v1/orders", "CreateOrder", "Order"),
@@ -158,10 +158,10 @@ class OrdersTest(unittest.TestCase):
         )  # fmt: skip
         self.addCleanup(service.wait)
         self.addCleanup(service.terminate)
-        ends = time.monotonic() + 30
+        deadline = time.monotonic() + 30
         while not orders_ready.exists():
             self.assertIsNone(service.poll(), (directory / "log").read_text())
-            self.assertLess(time.monotonic(), ends, (directory / "log").read_text())
+            self.assertLess(time.monotonic(), deadline, (directory / "log").read_text())
             time.sleep(0.02)
 
         from drystone_mesh import Messages
@@ -198,7 +198,7 @@ class OrdersTest(unittest.TestCase):
         self.assertNotIn("Bearer", lines)
 
     def run_readme(self, directory):
-        """The commands that make the contract and the code; the export is there already."""
+        """Runs the commands that generate contract and code; the export already exists."""
         readme = (directory / "README.md").read_text()
         section = re.search(r"<!-- contract -->\s*```sh\n(.*?)```", readme, re.S).group(1)
         commands = [line for line in section.splitlines() if line.startswith("python ")]

@@ -1,4 +1,4 @@
-"""What is revoked, by itself and as a plain list would have it."""
+"""The revocation view, by example and against a list-based model."""
 
 import datetime
 import random
@@ -80,15 +80,15 @@ class RevocationViewTest(unittest.TestCase):
 
     def test_the_view_matches_a_list_based_model(self):
         for seed in range(200):
-            chance = random.Random(seed)
+            rng = random.Random(seed)
             view = RevocationView(lambda: NOW, lambda: 0)
             events = [
-                (chance.randrange(4), chance.choice([None, chance.randrange(-60, 60)])) for _ in range(chance.randrange(40))
+                (rng.randrange(4), rng.choice([None, rng.randrange(-60, 60)])) for _ in range(rng.randrange(40))
             ]
             for index, before in events:
                 view.apply([session(self.sessions[index]) if before is None else tokens(self.users[index], before)])
             for _ in range(20):
-                index, issued = chance.randrange(4), chance.randrange(-60, 60)
+                index, issued = rng.randrange(4), rng.randrange(-60, 60)
                 expected = any(who == index and (before is None or issued <= before) for who, before in events)
                 self.assertEqual(view.is_revoked(self.users[index], self.sessions[index], at(issued)), expected, seed)
 

@@ -1,4 +1,4 @@
-"""Deadlines, limits, start and stop of a server."""
+"""Deadlines, limits, startup and shutdown of a server."""
 
 import dataclasses
 import threading
@@ -19,19 +19,19 @@ class DeadlineTest(MeshTest):
     LIMITS = Limits(in_flight=2, default_deadline=1.0)
 
     def tearDown(self):
-        self.things.go_on.set()
-        time_limit = time.monotonic() + 10
+        self.things.release.set()
+        deadline = time.monotonic() + 10
         while self.server.access._permits._value < 2:
-            self.assertLess(time.monotonic(), time_limit, "a permit is not given back")
+            self.assertLess(time.monotonic(), deadline, "a permit was not released")
             time.sleep(0.01)
-        self.things.go_on.clear()
+        self.things.release.clear()
 
     def test_the_deadline_of_the_contract_is_enforced(self):
-        for timeout, longest in ((None, 0.2), (60, 0.5)):
+        for timeout, expected in ((None, 0.2), (60, 0.5)):
             started = time.monotonic()
             error = self.refused("DEADLINE_EXCEEDED", "auth", "Slow", timeout=timeout)
             self.assertEqual(error.code(), CODES.DEADLINE_EXCEEDED)
-            self.assertGreaterEqual(time.monotonic() - started, longest)
+            self.assertGreaterEqual(time.monotonic() - started, expected)
 
     def test_a_shorter_deadline_of_the_caller_is_enforced(self):
         with self.assertRaises(grpc.RpcError) as caught:
@@ -43,20 +43,20 @@ class DeadlineTest(MeshTest):
         message = self.things.text(text="wait").SerializeToString()
         running = [stub.future(message, timeout=10) for _ in range(2)]
         for call in running:
-            # Both are over their deadline, and their handlers still run.
+            # Both calls have exceeded their deadline, and their handlers are still running.
             with self.assertRaises(grpc.RpcError):
                 call.result()
         error = self.refused("OVERLOADED", "auth", "ForAny")
         status = rpc_status.from_call(error)
         self.assertTrue(any(detail.Is(error_details_pb2.RetryInfo.DESCRIPTOR) for detail in status.details))
-        self.things.go_on.set()
+        self.things.release.set()
 
     def test_a_stream_without_its_request_is_ended(self):
-        never = threading.Event()
-        self.addCleanup(never.set)
+        released = threading.Event()
+        self.addCleanup(released.set)
 
         def nothing():
-            never.wait(60)
+            released.wait(60)
             return
             yield
 
@@ -69,20 +69,20 @@ class DeadlineTest(MeshTest):
             self.assertEqual(caught.exception.code(), CODES.CANCELLED)
             self.assertLess(time.monotonic() - started, 10)
 
-    def test_streams_that_are_cancelled_give_their_permit_back(self):
+    def test_cancelled_streams_release_their_permit(self):
         write, parse = self.things.text.SerializeToString, self.things.text.FromString
         stub = self.channel("auth").stream_stream(f"/{SERVICE}/Echo", write, parse)
         for _ in range(5):
-            go_on = threading.Event()
+            release = threading.Event()
 
-            def requests(go_on=go_on):
+            def requests(release=release):
                 yield self.things.text(text="a")
-                go_on.wait(10)
+                release.wait(10)
 
             call = stub(requests(), timeout=10)
             self.assertEqual(next(call).text, "a")
             call.cancel()
-            go_on.set()
+            release.set()
             ends = time.monotonic() + 10
             while self.server.access._permits._value < 2:
                 self.assertLess(time.monotonic(), ends)
@@ -91,16 +91,16 @@ class DeadlineTest(MeshTest):
 
 class StartTest(MeshTest):
     def test_no_token_is_accepted_before_revocations_are_received(self):
-        silent = support.SessionService()
+        delayed = support.SessionService()
         gate = threading.Event()
-        watch = silent._watch
+        watch = delayed._watch
 
         def watch_later(requests, context):
             gate.wait(60)
             yield from watch(requests, context)
 
-        silent._watch = watch_later
-        session, address = support.start_server(self.ca, "session", silent)
+        delayed._watch = watch_later
+        session, address = support.start_server(self.ca, "session", delayed)
         self.addCleanup(lambda: session.stop(0).wait())
         server = MeshServer(dataclasses.replace(self.config, session=address), self.things.add_to)
         self.addCleanup(server.stop, 0)
@@ -137,11 +137,11 @@ class StopTest(MeshTest):
         next(watch)
         write = self.things.text.SerializeToString
         echo = self.channel("auth").stream_stream(f"/{SERVICE}/Echo", write, self.things.text.FromString)
-        go_on = threading.Event()
+        release = threading.Event()
 
         def requests():
             yield self.things.text(text="a")
-            go_on.wait(30)
+            release.wait(30)
 
         call = echo(requests(), timeout=60)
         self.assertEqual(next(call).text, "a")
@@ -151,7 +151,7 @@ class StopTest(MeshTest):
         for stream in (watch, call):
             with self.assertRaises(grpc.RpcError):
                 list(stream)
-        go_on.set()
+        release.set()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Access tokens: what is accepted, and every attack of `bad_tokens`."""
+"""Access tokens: valid ones, and every invalid one of `bad_tokens`."""
 
 import unittest
 
@@ -25,10 +25,10 @@ class Clock:
         return self.at
 
 
-def verifier(*jwks, clock=None, heard=True):
+def verifier(*jwks, clock=None, received=True):
     keys, view = KeySet(), RevocationView(clock or Clock())
     keys.replace(PublicKey.from_jwk(jwk) for jwk in jwks)
-    if heard:
+    if received:
         view.apply([])
     return Verifier(support.ISSUER, support.AUDIENCE, keys, view, clock or Clock())
 
@@ -52,7 +52,7 @@ class VerifierTest(unittest.TestCase):
         for optional in ("amr", "roles", "perms", "props"):
             self.verifier.verify(self.signer.sign({key: value for key, value in claims.items() if key != optional}))
 
-    def test_every_attack_is_refused(self):
+    def test_every_bad_token_is_refused(self):
         names = set()
         for name, token in bad_tokens(self.signer, support.claims(NOW)):
             names.add(name)
@@ -63,7 +63,7 @@ class VerifierTest(unittest.TestCase):
                     self.assertIn(error.reason, ("TOKEN_INVALID", "TOKEN_EXPIRED"))
                     self.assertNotIn(token or "\0", f"{error} {error.to_failure().message}")
                 else:
-                    self.fail("it is accepted")
+                    self.fail("the token is accepted")
         self.assertGreater(len(names), 250)
 
     def test_times_have_a_leeway_of_five_seconds(self):
@@ -97,7 +97,7 @@ class VerifierTest(unittest.TestCase):
 
     def test_no_token_is_verified_before_keys_and_revocations_are_received(self):
         token = self.signer.token(NOW)
-        self.assertRaises(NotReady, verifier(self.signer.jwk(), heard=False).verify, token)
+        self.assertRaises(NotReady, verifier(self.signer.jwk(), received=False).verify, token)
         empty = verifier()
         self.assertRaises(NotReady, empty.verify, token)
         self.assertEqual(NotReady("x").to_failure().code.name, "UNAVAILABLE")
@@ -140,7 +140,7 @@ class VerifierTest(unittest.TestCase):
 
 
 class KeyTest(unittest.TestCase):
-    def test_base64url_has_one_spelling(self):
+    def test_only_canonical_base64url_is_decoded(self):
         self.assertEqual(decode_base64url("-_8"), b"\xfb\xff")
         for text in ("-_9", "-_8=", "+/8", "-_8 ", " -_8", "-_\n8", "-_8-_", "A", "\u0661_8"):
             with self.subTest(text), self.assertRaises(ValueError):

@@ -1,4 +1,4 @@
-"""Keys and revocations that are followed, over real mutual TLS."""
+"""Key and revocation watchers over real mutual TLS."""
 
 import time
 import unittest
@@ -60,7 +60,7 @@ class WatchTest(MeshTest):
 
 
 class WatcherTest(unittest.TestCase):
-    """The watchers by themselves, with shorter times."""
+    """The watchers alone, with shorter intervals."""
 
     def setUp(self):
         self.ca = support.Authority()
