@@ -17,7 +17,7 @@ run: ## build and start the mesh on embedded stores (data in ./data, certificate
 test: setup ## build everything and run every test
 	cargo test --workspace
 
-lint: ## check formatting, clippy, dependencies, buf, and that no contract has a breaking change
+lint: ## check formatting, clippy, dependencies, and contracts for breaking changes
 	scripts/setup lint
 	cargo fmt --all --check
 	scripts/check-dependencies

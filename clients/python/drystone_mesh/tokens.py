@@ -110,7 +110,7 @@ class Verifier:
         if self.revocations.last_heard is None:
             raise NotReady("no revocations have been received yet")
         payload = self._verified_payload(token)
-        principal = self._principal(_object(payload, "invalid access token claims"))
+        principal = self._principal(_object(payload, "its claims are not those of an access token"))
         if self.revocations.is_revoked(principal.user_id, principal.session_id, principal.issued_at):
             raise TokenRevoked("it has been revoked")
         return principal
@@ -123,24 +123,24 @@ class Verifier:
             header, payload, _signature = (decode_base64url(segment) for segment in segments)
         except ValueError:
             raise TokenError("a segment is not base64url without padding") from None
-        members = _object(header, "the header must have exactly alg, typ and kid")
+        members = _object(header, "its header does not have exactly alg, typ and kid")
         if members.keys() != {"alg", "typ", "kid"} or not all(type(value) is str for value in members.values()):
-            raise TokenError("the header must have exactly alg, typ and kid")
+            raise TokenError("its header does not have exactly alg, typ and kid")
         # RFC 9068, section 4. The media type may be given with or without its prefix (RFC 7515, section 4.1.9).
         if members["typ"] not in ("at+jwt", "application/at+jwt"):
-            raise TokenError("typ is not at+jwt")
+            raise TokenError("its typ is not at+jwt")
         key = self.keys.get(members["kid"])
         if key is None:
             self.keys.want()
             if not self.keys.is_loaded:
                 raise NotReady("no keys have been fetched yet")
-            raise TokenError("unknown kid")
+            raise TokenError("no key has its kid")
         if members["alg"] != key.algorithm:
-            raise TokenError("alg does not match the key")
+            raise TokenError("its alg is not that of its key")
         try:
             jws.deserialize_compact(token, key.key, algorithms=[key.algorithm])
         except (JoseError, ValueError):
-            raise TokenError("invalid signature") from None
+            raise TokenError("its signature is invalid") from None
         return payload
 
     def _principal(self, claims: dict[str, Any]) -> Principal:
@@ -151,11 +151,11 @@ class Verifier:
         _texts(claims, "amr")
         roles, permissions, properties = _texts(claims, "roles"), _texts(claims, "perms"), _text_map(claims, "props")
         if issuer != self.issuer:
-            raise TokenError("wrong issuer")
+            raise TokenError("its issuer is not the expected one")
         if audience != self.audience:
-            raise TokenError("wrong audience")
+            raise TokenError("its audience is not the expected one")
         if not 0 < expires - issued <= MAX_LIFETIME:
-            raise TokenError("invalid lifetime")
+            raise TokenError("its lifetime is invalid")
         now = self._clock()
         if max(issued, not_before) > math.floor(now) + LEEWAY:
             raise TokenError("it is not valid yet")
@@ -178,7 +178,7 @@ class Verifier:
 
 
 def _refuse_claims() -> NoReturn:
-    raise TokenError("invalid access token claims")
+    raise TokenError("its claims are not those of an access token")
 
 
 def _object(content: bytes, fault: str) -> dict[str, Any]:
