@@ -146,7 +146,7 @@ async fn migrate_reports_and_applies_migrations_on_postgres() {
     let shown = run(&["config", "show"]);
     assert!(shown.stdout.contains(":(secret)@"), "{}", shown.stdout);
     let wrong = run_with_database(&home, &database.as_str().replace(password, "wrong-one"), &["migrate", "status"]);
-    assert!(wrong.stdout.contains("out of reach"), "{}", wrong.stdout);
+    assert!(wrong.stdout.contains("unreachable"), "{}", wrong.stdout);
     for ended in [shown, wrong] {
         assert!(!format!("{ended:?}").contains(password), "{ended:?}");
         assert!(!format!("{ended:?}").contains("wrong-one"), "{ended:?}");
