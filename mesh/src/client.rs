@@ -1,23 +1,23 @@
-//! Calls to other services: to the right one, in time, and in the right name.
+//! Calls to other services.
 //!
-//! A [`Dialer`] knows where the services are and who we are. [`Dialer::channel`] answers a [`Channel`] that a
-//! generated client stands on:
+//! A [`Dialer`] has the addresses of the services and the identity of the caller. [`Dialer::channel`] returns a [`Channel`]
+//! for a generated client:
 //!
 //! ```ignore
 //! let users = UserServiceClient::new(node.dialer.channel("user")?);
 //! let answer = users.clone().get_me(call.request_for_user(GetMeRequest {})).await?;
 //! ```
 //!
-//! The way of a call: [`Channel`] (deadline, request id, token) -> `retry` (again, if it may) -> `instances` (which one,
-//! by `load` and `breaker`) -> `instance` -> `connection` (HTTP/2 over mutual TLS). Which instances there are is found out
-//! by `discovery`, and how they are by `probe`, both beside the calls.
+//! Request path: [`Channel`] (deadline, request id, token) -> `retry` -> `endpoints` (load balancing by `load` and
+//! `breaker`) -> `endpoint` -> `connection` (HTTP/2 over mutual TLS). In the background, `discovery` resolves addresses and
+//! `probe` checks health.
 
 mod breaker;
 mod channel;
 mod connection;
 mod discovery;
-mod instance;
-mod instances;
+mod endpoint;
+mod endpoints;
 mod load;
 mod message;
 mod probe;
@@ -33,8 +33,8 @@ use drystone::contract::Contracts;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use self::channel::Channel;
-use self::{discovery::HostPort, instances::EndpointContext};
-pub(crate) use self::{instance::Instance, instances::Instances};
+use self::{discovery::HostPort, endpoints::EndpointContext};
+pub(crate) use self::{endpoint::Endpoint, endpoints::Endpoints};
 use crate::{
     clock::Clock,
     health::{Health, Kind},
@@ -42,74 +42,74 @@ use crate::{
     telemetry::Metrics,
 };
 
-/// Where the services are: by workload name one or several `HOST:PORT`. A name stands for all addresses that it has.
+/// The addresses of services: one or several `HOST:PORT` by workload name. A host name means all its addresses.
 pub type Peers = HashMap<String, Vec<String>>;
 
-/// Makes channels to services, under one identity.
+/// Creates channels to services, with the identity of one workload.
 #[derive(Clone)]
 pub struct Dialer(Arc<Inner>);
 
 struct Inner {
     config: DialerConfig,
-    /// Those that somebody has asked for: all channels to a service share its connections.
-    services: Mutex<HashMap<String, Arc<Instances>>>,
+    /// By service, created on first use: all channels to a service share its connections.
+    services: Mutex<HashMap<String, Arc<Endpoints>>>,
 }
 
-/// What a dialer is made of.
+/// The dependencies of a [`Dialer`].
 pub struct DialerConfig {
-    /// The workload that calls, as health reports and metrics name it.
+    /// The calling workload, as named in health reports and metrics.
     pub caller: &'static str,
     /// Its certificate, key and roots.
     pub identity: Identity,
-    /// What the contracts say of its calls: whether one may be sent again.
+    /// The contracts, which say whether a call can be retried.
     pub contracts: Contracts,
-    /// By what it sees that a certificate has expired.
+    /// The time that certificates are checked against.
     pub clock: Clock,
-    /// Where the services are.
+    /// The addresses of services.
     pub peers: Peers,
-    /// Where it says how they are.
+    /// Receives the health of services.
     pub health: Health,
-    /// Where it counts.
+    /// Receives counters.
     pub metrics: Metrics,
-    /// Where it looks after them in the background.
+    /// Tracks background tasks.
     pub tasks: TaskTracker,
-    /// Ends that.
+    /// Stops background tasks.
     pub stop: CancellationToken,
 }
 
-/// A channel that cannot be made.
+/// Why a channel cannot be created.
 #[derive(Debug, thiserror::Error)]
 pub enum DialError {
-    /// No contract says which workload serves it.
+    /// No contract names the workload that serves it.
     #[error("no contract of this mesh has the service `{0}`; add the contracts of Drystone")]
     UnknownService(&'static str),
     /// The service has no address.
     #[error("the address of the service `{0}` is not known; add it under [peers] in the configuration")]
     UnknownPeer(String),
-    /// The address is none.
+    /// The address is invalid.
     #[error("`{address}` is not an address for the service `{name}`; write HOST:PORT")]
     BadAddress {
         /// The service.
         name: String,
-        /// What was given.
+        /// The invalid address.
         address: String,
     },
 }
 
 impl Dialer {
-    /// A dialer that knows these services.
+    /// Creates a dialer.
     #[must_use]
     pub fn new(config: DialerConfig) -> Self {
         Self(Arc::new(Inner { config, services: Mutex::default() }))
     }
 
-    /// A channel to the service of this workload name. It connects with its first call, and again after a break. Has to
-    /// be called within a Tokio runtime.
+    /// A channel to the service with this workload name. It connects with the first call, and reconnects. Must be called
+    /// within a Tokio runtime.
     ///
     /// # Errors
-    /// [`DialError`] if the service's address is missing or none.
+    /// [`DialError`] if the service's address is missing or invalid.
     pub fn channel(&self, service: &str) -> Result<Channel, DialError> {
-        Ok(Channel::balanced(self.instances(service)?))
+        Ok(Channel::balanced(self.endpoints(service)?))
     }
 
     /// A channel to a service that this one depends on: its state is reported among the health components as
@@ -119,52 +119,52 @@ impl Dialer {
     /// As [`Dialer::channel`].
     pub fn dependency(&self, service: &str, kind: Kind) -> Result<Channel, DialError> {
         let DialerConfig { caller, health, .. } = &self.0.config;
-        let instances = self.instances(service)?;
-        instances.report_to(health.component(format!("{caller} -> {service}"), kind));
-        Ok(Channel::balanced(instances))
+        let endpoints = self.endpoints(service)?;
+        endpoints.report_to(health.component(format!("{caller} -> {service}"), kind));
+        Ok(Channel::balanced(endpoints))
     }
 
-    /// The instances of a service, for whoever has something to say to each of them.
+    /// The endpoints of a service, for streams to each of them.
     ///
     /// # Errors
     /// As [`Dialer::channel`].
-    pub(crate) fn instances(&self, service: &str) -> Result<Arc<Instances>, DialError> {
+    pub(crate) fn endpoints(&self, service: &str) -> Result<Arc<Endpoints>, DialError> {
         let mut services = self.0.services.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(instances) = services.get(service) {
-            return Ok(instances.clone());
+        if let Some(endpoints) = services.get(service) {
+            return Ok(endpoints.clone());
         }
-        let instances = self.begin(service)?;
-        services.insert(service.to_owned(), instances.clone());
-        Ok(instances)
+        let endpoints = self.begin(service)?;
+        services.insert(service.to_owned(), endpoints.clone());
+        Ok(endpoints)
     }
 
-    fn begin(&self, service: &str) -> Result<Arc<Instances>, DialError> {
+    fn begin(&self, service: &str) -> Result<Arc<Endpoints>, DialError> {
         let DialerConfig { caller, identity, contracts, peers, metrics, tasks, stop, .. } = &self.0.config;
         let addresses = peers.get(service).filter(|addresses| !addresses.is_empty());
         let addresses = addresses.ok_or_else(|| DialError::UnknownPeer(service.to_owned()))?;
         let bad = |address: &str| DialError::BadAddress { name: service.to_owned(), address: address.to_owned() };
-        let place = |address: &String| address.parse::<HostPort>().map_err(|()| bad(address));
-        let places = addresses.iter().map(place).collect::<Result<Vec<_>, _>>()?;
+        let target = |address: &String| address.parse::<HostPort>().map_err(|()| bad(address));
+        let targets = addresses.iter().map(target).collect::<Result<Vec<_>, _>>()?;
         let expected = SpiffeId::for_workload(&identity.trust_domain(), service).map_err(|_| bad(&addresses[0]))?;
-        let (retries, out) = metrics.client(caller, service);
+        let (retries, ejected) = metrics.client(caller, service);
         let context = EndpointContext {
             identity: identity.clone(),
             contracts: contracts.clone(),
             clock: self.0.config.clock.clone(),
             retries,
-            out,
+            ejected,
             tasks: tasks.clone(),
             stop: stop.clone(),
         };
-        let instances = Instances::new(service, expected, context);
-        if let Some(addresses) = discovery::all_addresses(&places) {
-            instances.set(&addresses);
+        let endpoints = Endpoints::new(service, expected, context);
+        if let Some(addresses) = discovery::all_addresses(&targets) {
+            endpoints.set(&addresses);
         } else {
-            let discovering = discovery::run(instances.clone(), places);
+            let discovering = discovery::run(endpoints.clone(), targets);
             let stop = stop.clone();
             tasks.spawn(async move { stop.run_until_cancelled(discovering).await });
         }
-        Ok(instances)
+        Ok(endpoints)
     }
 }
 

@@ -105,7 +105,7 @@ impl Node {
         let key_client = KeyServiceClient::new(dialer.dependency(key_service, Kind::Optional)?);
         dialer.dependency(revocation_service, Kind::Optional)?;
         tasks.spawn(watch_keys(key_client, keys.clone(), stop.clone()));
-        tasks.spawn(watch_revocations(dialer.instances(revocation_service)?, revocations.clone(), stop.clone()));
+        tasks.spawn(watch_revocations(dialer.endpoints(revocation_service)?, revocations.clone(), stop.clone()));
         // Not vital either: services that wait for each other's readiness would wait for ever.
         let component = health.component(format!("{name}{TOKEN_CHECKS}"), Kind::Optional);
         tasks.spawn(report_token_checks(keys, revocations, component, stop.clone()));

@@ -99,13 +99,13 @@ impl Admin {
                 "nobody answers at {self}: {error}; start the process, or say with --url or `admin.listen` where its admin port is"
             )
         })?;
-        let stranger =
+        let not_admin_port =
             |what: &str| anyhow!("the server at {self} is not an admin port of Drystone: {what}; check `admin.listen`");
-        let (code, body) = get(stream, &self.0).await.map_err(|error| stranger(&format!("{error:#}")))?;
+        let (code, body) = get(stream, &self.0).await.map_err(|error| not_admin_port(&format!("{error:#}")))?;
         if code != StatusCode::OK {
-            return Err(stranger(&format!("it answers {PATH} with {code}")));
+            return Err(not_admin_port(&format!("it answers {PATH} with {code}")));
         }
-        serde_json::from_slice(&body).map_err(|_| stranger(&format!("it answers {PATH} with something else")))
+        serde_json::from_slice(&body).map_err(|_| not_admin_port(&format!("it answers {PATH} with something else")))
     }
 }
 

@@ -1,7 +1,7 @@
-//! Whether an instance is called at all.
+//! The circuit breaker of an endpoint.
 //!
-//! One that cannot be reached is out at once, one that fails again and again as soon as that is plain. It comes back
-//! when it answers a health check: no call of a user is spent on finding out. A denial is an answer like any other.
+//! An unreachable endpoint is ejected at once, a failing one after [`FAILURE_THRESHOLD`] consecutive failures. It is
+//! readmitted by a successful health check, so that no user's call is spent on probing. A denial is not a failure.
 
 use std::{
     sync::{
@@ -13,78 +13,79 @@ use std::{
 
 use tokio::sync::Notify;
 
-/// How many consecutive failures open the breaker.
+/// The consecutive failures that eject an endpoint.
 const FAILURE_THRESHOLD: u32 = 5;
 
-/// For how long at least an instance is out that answers health checks and nothing else.
-const HOLD: Duration = Duration::from_secs(1);
+/// The minimum ejection after consecutive failures, for an endpoint that answers health checks and no calls.
+const MIN_EJECTION_TIME: Duration = Duration::from_secs(1);
 
-/// Whether an instance is called.
+/// Whether an endpoint is ejected.
 #[derive(Debug, Default)]
 pub(super) struct Breaker {
     is_open: AtomicBool,
     consecutive_failures: AtomicU32,
-    /// Not to be closed before.
-    held_until: Mutex<Option<Instant>>,
+    /// The end of the minimum ejection.
+    ejected_until: Mutex<Option<Instant>>,
     tripped: Notify,
 }
 
 impl Breaker {
-    /// Whether the instance is out.
+    /// Whether the endpoint is ejected.
     pub(super) fn is_open(&self) -> bool {
         self.is_open.load(Ordering::Acquire)
     }
 
-    /// A call was answered.
+    /// Records a successful call.
     pub(super) fn succeeded(&self) {
-        // Reading is shared between cores, writing is not.
+        // The cache line is written only after a failure: reads are shared between cores.
         if self.consecutive_failures.load(Ordering::Relaxed) != 0 {
             self.consecutive_failures.store(0, Ordering::Relaxed);
         }
     }
 
-    /// The instance said that it cannot, or nothing at all.
+    /// Records a failed call.
     pub(super) fn failed(&self) {
         if self.consecutive_failures.fetch_add(1, Ordering::Relaxed) + 1 >= FAILURE_THRESHOLD {
-            *self.lock() = Some(Instant::now() + HOLD);
+            *self.lock() = Some(Instant::now() + MIN_EJECTION_TIME);
             self.trip();
         }
     }
 
-    /// The instance cannot be reached: it is out until it can.
+    /// Ejects the endpoint until a health check succeeds.
     pub(super) fn trip(&self) {
         if !self.is_open.swap(true, Ordering::AcqRel) {
             self.tripped.notify_one();
         }
     }
 
-    /// The instance is found well: it is called again, unless it is held out. Says whether it is called.
+    /// Readmits the endpoint after a successful health check, unless its minimum ejection is not over. Returns whether it is
+    /// called.
     pub(super) fn close(&self) -> bool {
         if !self.is_open() {
             return true;
         }
-        let mut held_until = self.lock();
-        if held_until.is_some_and(|until| until > Instant::now()) {
+        let mut ejected_until = self.lock();
+        if ejected_until.is_some_and(|until| until > Instant::now()) {
             return false;
         }
-        *held_until = None;
+        *ejected_until = None;
         self.consecutive_failures.store(0, Ordering::Relaxed);
         self.is_open.store(false, Ordering::Release);
         true
     }
 
-    /// Waits until the instance is put out by a call. One that was since this was last asked counts.
+    /// Waits until a call ejects the endpoint. An ejection since the last wait counts.
     pub(super) async fn tripped(&self) {
         self.tripped.notified().await;
     }
 
-    /// How long it is still to be out whatever it says.
-    pub(super) fn hold(&self) -> Option<Duration> {
+    /// The rest of the minimum ejection.
+    pub(super) fn remaining_ejection(&self) -> Option<Duration> {
         (*self.lock())?.checked_duration_since(Instant::now())
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Option<Instant>> {
-        self.held_until.lock().unwrap_or_else(PoisonError::into_inner)
+        self.ejected_until.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -93,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn failures_consecutive_failures_put_an_instance_out_and_single_ones_do_not() {
+    fn consecutive_failures_eject_an_endpoint_and_single_ones_do_not() {
         let breaker = Breaker::default();
         for _ in 0..20 {
             (1..FAILURE_THRESHOLD).for_each(|_| breaker.failed());
@@ -102,7 +103,7 @@ mod tests {
         assert!(!breaker.is_open());
         (0..FAILURE_THRESHOLD).for_each(|_| breaker.failed());
         assert!(breaker.is_open());
-        assert!(breaker.hold().is_some_and(|hold| hold <= HOLD));
+        assert!(breaker.remaining_ejection().is_some_and(|hold| hold <= MIN_EJECTION_TIME));
         assert!(!breaker.close() && breaker.is_open(), "it is held out, whatever it says of itself");
         *breaker.lock() = Some(Instant::now());
         assert!(breaker.close() && !breaker.is_open());
@@ -111,12 +112,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn whoever_watches_hears_of_each_trip_once() {
+    async fn each_ejection_is_notified_once() {
         let breaker = Breaker::default();
         breaker.trip();
         breaker.trip();
         breaker.tripped().await;
         assert!(tokio::time::timeout(Duration::from_millis(10), breaker.tripped()).await.is_err());
-        assert_eq!(breaker.hold(), None, "who cannot be reached may come back at once");
+        assert_eq!(breaker.remaining_ejection(), None, "who cannot be reached may come back at once");
     }
 }

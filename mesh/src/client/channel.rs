@@ -1,4 +1,4 @@
-//! A channel to one service: what a generated client stands on.
+//! A channel to one service, used by generated clients.
 
 use std::{
     convert::Infallible,
@@ -21,8 +21,8 @@ use tower::Service;
 use tracing::{debug, warn};
 
 use super::{
-    instance::{Instance, SendError},
-    instances::Instances,
+    endpoint::{Endpoint, SendError},
+    endpoints::Endpoints,
     retry,
 };
 use crate::{
@@ -32,39 +32,39 @@ use crate::{
     error::{Chain, Error, Reason, reason_of},
 };
 
-/// What our requests are sent by.
+/// The `user-agent` of requests.
 const AGENT: &str = concat!("drystone/", env!("CARGO_PKG_VERSION"));
 
-/// When it is worth calling a service again that cannot be reached.
+/// The retry delay that a status suggests when a service is unreachable.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// A channel to one service. Clones share its connections.
 ///
-/// Requests made with [`Call::request`] carry the call's deadline, request id and trace, and end in time. A
-/// service that cannot be reached is answered as UNAVAILABLE.
+/// Requests made with [`Call::request`] carry the call's deadline, request id and trace, and are cancelled at the
+/// deadline. A call to an unreachable service returns UNAVAILABLE.
 #[derive(Clone, Debug)]
 pub struct Channel {
     service: Arc<str>,
     target: Target,
 }
 
-/// Who answers.
+/// The destination of calls.
 #[derive(Clone, Debug)]
 enum Target {
-    /// Whichever instance is best for each call.
-    Any(Arc<Instances>),
-    /// This one.
-    One(Arc<Instance>),
+    /// The best endpoint for each call.
+    Any(Arc<Endpoints>),
+    /// A given endpoint.
+    One(Arc<Endpoint>),
 }
 
 impl Channel {
-    pub(super) fn balanced(instances: Arc<Instances>) -> Self {
-        Self { service: instances.service().clone(), target: Target::Any(instances) }
+    pub(super) fn balanced(endpoints: Arc<Endpoints>) -> Self {
+        Self { service: endpoints.service().clone(), target: Target::Any(endpoints) }
     }
 
-    /// A channel to one instance of a service.
-    pub(crate) fn to(service: Arc<str>, instance: Arc<Instance>) -> Self {
-        Self { service, target: Target::One(instance) }
+    /// A channel to one endpoint of a service.
+    pub(crate) fn to(service: Arc<str>, endpoint: Arc<Endpoint>) -> Self {
+        Self { service, target: Target::One(endpoint) }
     }
 
     /// The workload name of the service.
@@ -76,8 +76,8 @@ impl Channel {
 impl Target {
     async fn call(&self, request: Request<Body>, deadline: Option<Instant>) -> Result<Response<Incoming>, SendError> {
         match self {
-            Self::Any(instances) => retry::call(instances, request, deadline).await,
-            Self::One(instance) => instance.ask(request.map(Either::Right)).await,
+            Self::Any(endpoints) => retry::call(endpoints, request, deadline).await,
+            Self::One(endpoint) => endpoint.send(request.map(Either::Right)).await,
         }
     }
 }
@@ -88,7 +88,7 @@ impl Service<Request<Body>> for Channel {
     type Future = BoxFuture<Response<Body>, Infallible>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        // A service that is away says so when it is called, as a status.
+        // An unavailable service is reported by the call, as a status.
         Poll::Ready(Ok(()))
     }
 
@@ -110,20 +110,20 @@ impl Service<Request<Body>> for Channel {
                     own_certificate_expired(&service).into_http()
                 }
                 Ok(Ok(response)) => response.map(|body| {
-                    let body = body.map_err(move |error| unanswered(&service, &error));
+                    let body = body.map_err(move |error| unreachable_status(&service, &error));
                     match deadline {
                         Some(deadline) => Body::new(TakeUntil::deadline(body, deadline)),
                         None => Body::new(body),
                     }
                 }),
-                Ok(Err(error)) => unanswered(&service, &*error.source).into_http(),
+                Ok(Err(error)) => unreachable_status(&service, &*error.source).into_http(),
                 Err(_) => Status::from(deadline::exceeded()).into_http(),
             })
         })
     }
 }
 
-/// Puts on what every request has, and what the call carries.
+/// Adds the metadata of every request, and that of the call.
 fn apply_metadata(request: &mut Request<Body>, service: &str, outgoing: Option<&Outgoing>) -> Result<(), Error> {
     let mut uri = std::mem::take(request.uri_mut()).into_parts();
     uri.scheme = Some(Scheme::HTTPS);
@@ -131,13 +131,13 @@ fn apply_metadata(request: &mut Request<Body>, service: &str, outgoing: Option<&
     *request.uri_mut() = Uri::from_parts(uri).map_err(Error::internal)?;
     request.headers_mut().insert(USER_AGENT, HeaderValue::from_static(AGENT));
     match outgoing {
-        Some(Outgoing { call, on_behalf }) => dress_for(request, call, *on_behalf),
+        Some(Outgoing { call, on_behalf }) => apply_call_metadata(request, call, *on_behalf),
         None => Ok(()),
     }
 }
 
-/// Puts on what the call carries.
-fn dress_for(request: &mut Request<Body>, call: &Call, on_behalf: OnBehalf) -> Result<(), Error> {
+/// Adds the metadata of the call.
+fn apply_call_metadata(request: &mut Request<Body>, call: &Call, on_behalf: OnBehalf) -> Result<(), Error> {
     let parts = call.parts();
     let headers = request.headers_mut();
     headers.insert(header::REQUEST_ID, parts.request_id.clone());
@@ -149,7 +149,7 @@ fn dress_for(request: &mut Request<Body>, call: &Call, on_behalf: OnBehalf) -> R
         && let Some(authorization) = &parts.authorization
     {
         let mut authorization = authorization.clone();
-        // Keeps the token out of HPACK's tables and of anybody's `Debug`.
+        // Keeps the token out of HPACK's dynamic table and of `Debug`.
         authorization.set_sensitive(true);
         headers.insert(AUTHORIZATION, authorization);
     }
@@ -163,12 +163,12 @@ fn dress_for(request: &mut Request<Body>, call: &Call, on_behalf: OnBehalf) -> R
     Ok(())
 }
 
-/// Whether a service has refused our own certificate, which has expired by its clock.
+/// Whether the service has rejected the caller's certificate as expired.
 fn has_own_certificate_expired<B>(response: &Response<B>) -> bool {
     Status::from_header_map(response.headers()).is_some_and(|status| reason_of(&status) == Some(Reason::CallerExpired))
 }
 
-/// The answer then: it is no fault of whoever called us that we cannot call others until we have a new certificate.
+/// The status for that case. It is not the fault of the original caller, so it is UNAVAILABLE and not a denial.
 fn own_certificate_expired(service: &str) -> Status {
     warn!(service, "call refused, our own certificate has expired; issue a new one");
     unavailable("the certificate of the calling workload has expired; issue a new one")
@@ -178,9 +178,9 @@ fn unavailable(message: impl Into<String>) -> Status {
     Status::with_error_details(Code::Unavailable, message, ErrorDetails::with_retry_info(Some(RETRY_AFTER)))
 }
 
-/// The status for a service that cannot be reached. The cause is logged, not told.
-fn unanswered(service: &str, error: &(dyn StdError + 'static)) -> Status {
-    // What we could not even put together is no fault of the service.
+/// The status for an unreachable service. The cause is logged and not sent.
+fn unreachable_status(service: &str, error: &(dyn StdError + 'static)) -> Status {
+    // A status here comes from reading the request, before any endpoint was called.
     if let Some(status) = error.downcast_ref::<Status>() {
         return status.clone();
     }

@@ -1,5 +1,5 @@
-//! One HTTP/2 connection to one address: TCP, then mutual TLS with the identity that we expect there. It is made with
-//! the first call, shared by all, and made again after a break and when one of the two certificates has expired.
+//! One HTTP/2 connection to one address, over mutual TLS with the expected identity. It is opened by the first call, shared
+//! by all calls, and replaced when it breaks or one of the two certificates expires.
 
 use std::{
     fmt, io,
@@ -27,25 +27,24 @@ use crate::{
     identity::{Identity, SpiffeId, Svid},
 };
 
-/// How long a connection may take, handshake included.
+/// The timeout for connecting, TLS handshake included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The flow-control windows of HTTP/2, in bytes: how much a response may send ahead of its reader.
+/// The HTTP/2 flow-control windows, in bytes.
 const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
 
-/// How often an idle connection is tried out, and how long the other side has to answer. Between them they bound how long
-/// a connection to a peer that vanished silently is kept.
+/// The interval and timeout of HTTP/2 pings. Together they bound how long a dead connection is kept.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The body of a request: one message, which can be sent again, or a stream.
+/// The body of a request: one message, which can be resent, or a stream.
 pub(super) type Payload = Either<Message, Body>;
 
-/// What sends requests over a connection.
+/// Sends requests over a connection.
 pub(super) type Sender = http2::SendRequest<Payload>;
 
-/// Why there is no connection.
+/// Why connecting failed.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{0}")]
 pub(super) struct NotConnected(Arc<str>);
@@ -54,12 +53,12 @@ type Attempt = Shared<oneshot::Receiver<Result<Sender, NotConnected>>>;
 
 /// A connection to one address.
 pub(super) struct Connection {
-    target: Arc<Target>,
+    target: Arc<ConnectTarget>,
     state: Arc<Mutex<State>>,
 }
 
-/// Who is to be reached, and by whom.
-struct Target {
+/// The peer of a connection, and the identity of the caller.
+struct ConnectTarget {
     identity: Identity,
     expected: SpiffeId,
     address: SocketAddr,
@@ -70,22 +69,22 @@ struct Target {
 
 enum State {
     None,
-    /// Somebody has begun; the others wait for the same.
+    /// One caller has started connecting; the others wait for the same attempt.
     Connecting(Attempt),
     Connected(Connected),
 }
 
-/// A connection that stands.
+/// An open connection.
 #[derive(Clone)]
 struct Connected {
     sender: Sender,
-    /// Which of our certificates was shown. The other side holds the connection to its end.
+    /// The generation of the caller's certificate. The server checks its expiry on each call.
     generation: u64,
-    /// When the first of the two certificates ends that the connection was made with.
+    /// When the first of the two certificates of the handshake expires.
     expires_at: Timestamp,
 }
 
-/// A certificate that cannot be used any more.
+/// An expired certificate.
 #[derive(Debug, thiserror::Error)]
 enum Expired {
     #[error("our own certificate for {id} expired at {at}; issue a new one")]
@@ -96,7 +95,7 @@ enum Expired {
 
 impl Connection {
     pub(super) fn new(identity: Identity, expected: SpiffeId, address: SocketAddr, clock: Clock) -> Self {
-        let target = Arc::new(Target { identity, expected, address, clock, closed: Arc::default() });
+        let target = Arc::new(ConnectTarget { identity, expected, address, clock, closed: Arc::default() });
         Self { target, state: Arc::new(Mutex::new(State::None)) }
     }
 
@@ -105,7 +104,7 @@ impl Connection {
         self.target.closed.notified().await;
     }
 
-    /// What sends over the connection, which is made if there is none.
+    /// The sender of the open connection; connects if there is none.
     pub(super) async fn sender(&self) -> Result<Sender, NotConnected> {
         let attempt = {
             let mut state = lock(&self.state);
@@ -115,21 +114,21 @@ impl Connection {
                 }
                 State::Connecting(attempt) => attempt.clone(),
                 State::None | State::Connected(_) => {
-                    let attempt = self.begin();
+                    let attempt = self.start_connecting();
                     *state = State::Connecting(attempt.clone());
                     attempt
                 }
             }
         };
         attempt.await.unwrap_or_else(|_| {
-            // The task is gone without a word: it panicked, or the process is stopping.
+            // The task ended without a result: it panicked, or the process is stopping.
             *lock(&self.state) = State::None;
-            Err(NotConnected("the attempt to connect was broken off".into()))
+            Err(NotConnected("connecting was aborted".into()))
         })
     }
 
-    /// Connects in a task of its own: a caller that gives up takes nothing from the others.
-    fn begin(&self) -> Attempt {
+    /// Connects in a separate task, so that a cancelled caller does not cancel the attempt for others.
+    fn start_connecting(&self) -> Attempt {
         let (done, attempt) = oneshot::channel();
         let (target, state) = (self.target.clone(), self.state.clone());
         tokio::spawn(async move {
@@ -138,7 +137,7 @@ impl Connection {
                 Ok(connected) => State::Connected(connected.clone()),
                 Err(_) => State::None,
             };
-            // Nobody may be waiting any more.
+            // All callers may have been cancelled.
             let _ = done.send(outcome.map(|connected| connected.sender));
         });
         attempt.shared()
@@ -149,8 +148,8 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Target {
-    /// Whether calls may go over a connection: both ends check the certificate of the other with each call.
+impl ConnectTarget {
+    /// Whether the connection can be used: both ends check the peer's certificate on each call.
     fn is_usable(&self, connected: &Connected) -> bool {
         let Connected { sender, generation, expires_at } = connected;
         !sender.is_closed() && *generation == self.identity.generation() && self.clock.now() < *expires_at
@@ -166,7 +165,7 @@ impl Target {
     }
 
     async fn connect(&self) -> Result<Connected, Source> {
-        // Before the handshake: if it is swapped meanwhile, the connection is one too old rather than one too new.
+        // Read before the handshake: if the certificate is replaced meanwhile, the connection counts as outdated.
         let generation = self.identity.generation();
         let own = self.identity.svid();
         if own.has_expired(self.clock.now()) {
@@ -199,17 +198,17 @@ impl Target {
 
     async fn handshake(&self) -> io::Result<TlsStream<TcpStream>> {
         let stream = TcpStream::connect(self.address).await?;
-        // Small frames that wait for each other cost a hundredfold.
+        // With Nagle's algorithm, small frames would wait for delayed acknowledgements.
         stream.set_nodelay(true)?;
         let config = self.identity.client_config(&self.expected).map_err(io::Error::other)?;
-        // The name is sent as SNI and no more: who answers is decided by SPIFFE ID.
+        // The name is only sent as SNI. The peer is identified by its SPIFFE ID.
         let name = self.expected.workload().unwrap_or("service").to_owned();
         let name = ServerName::try_from(name).map_err(io::Error::other)?;
         TlsConnector::from(config).connect(name, stream).await
     }
 }
 
-/// What the certificate says that the other side has shown.
+/// The identity in the peer's certificate.
 fn peer_of(stream: &TlsStream<TcpStream>) -> Result<Svid, Source> {
     let leaf = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
     let leaf = leaf.ok_or(rustls::Error::NoCertificatesPresented)?;

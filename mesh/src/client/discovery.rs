@@ -1,7 +1,6 @@
-//! Where the instances of a service are: addresses as they stand, and names, each for all addresses that it has.
+//! Discovery of the endpoints of a service: literal addresses, and host names with all their addresses.
 //!
-//! Names are looked up again and again: where instances come and go, as in Compose and Kubernetes, the name service
-//! knows first.
+//! Names are resolved periodically, since endpoints change in Compose and Kubernetes.
 
 use std::{
     io,
@@ -14,18 +13,18 @@ use std::{
 use futures_util::future::join_all;
 use tokio::time::timeout;
 
-use super::instances::Instances;
+use super::endpoints::Endpoints;
 
-/// How often a name is looked up that was found.
+/// The interval of lookups after a successful one.
 const LOOKUP_INTERVAL: Duration = Duration::from_secs(5);
 
-/// How often a name is looked up that was not found.
+/// The interval of lookups after a failed one.
 const LOOKUP_RETRY_INTERVAL: Duration = Duration::from_millis(500);
 
-/// How long one lookup may take.
+/// The timeout of one lookup.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// `HOST:PORT`: where to find one instance, or all of those that a name stands for.
+/// `HOST:PORT`: the address of one endpoint, or a name with the addresses of several.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum HostPort {
     Address(SocketAddr),
@@ -48,19 +47,19 @@ impl FromStr for HostPort {
     }
 }
 
-/// Tells the instances which there are: at once where every place is an address, else for ever.
-pub(super) async fn run(instances: Arc<Instances>, places: Vec<HostPort>) {
-    let mut known: Vec<Vec<SocketAddr>> = places.iter().map(HostPort::address).collect();
-    // Names need not be waited for where an address is there.
+/// Updates the endpoints: once if every target is an address, else periodically.
+pub(super) async fn run(endpoints: Arc<Endpoints>, targets: Vec<HostPort>) {
+    let mut known: Vec<Vec<SocketAddr>> = targets.iter().map(HostPort::address).collect();
+    // Literal addresses are usable before names are resolved.
     if !known.concat().is_empty() {
-        instances.set(&known.concat());
+        endpoints.set(&known.concat());
     }
     loop {
         let mut fault = None;
-        for (found, known) in join_all(places.iter().map(HostPort::find)).await.into_iter().zip(&mut known) {
+        for (found, known) in join_all(targets.iter().map(HostPort::find)).await.into_iter().zip(&mut known) {
             match found {
                 Ok(found) => *known = found,
-                // What was found before is still the best that is known.
+                // The previous addresses stay in use.
                 Err(why) => fault = Some(why),
             }
         }
@@ -68,16 +67,16 @@ pub(super) async fn run(instances: Arc<Instances>, places: Vec<HostPort>) {
         addresses.sort_unstable();
         addresses.dedup();
         match fault {
-            Some(why) if addresses.is_empty() => instances.set_missing(why),
-            _ => instances.set(&addresses),
+            Some(why) if addresses.is_empty() => endpoints.set_missing(why),
+            _ => endpoints.set(&addresses),
         }
         tokio::time::sleep(if addresses.is_empty() { LOOKUP_RETRY_INTERVAL } else { LOOKUP_INTERVAL }).await;
     }
 }
 
-/// The addresses among places, where all are.
-pub(super) fn all_addresses(places: &[HostPort]) -> Option<Vec<SocketAddr>> {
-    places.iter().map(|place| if let HostPort::Address(address) = place { Some(*address) } else { None }).collect()
+/// The addresses, if every target is one.
+pub(super) fn all_addresses(targets: &[HostPort]) -> Option<Vec<SocketAddr>> {
+    targets.iter().map(|target| if let HostPort::Address(address) = target { Some(*address) } else { None }).collect()
 }
 
 impl HostPort {
@@ -88,13 +87,13 @@ impl HostPort {
         }
     }
 
-    /// The addresses that it has now, or why they are not known.
+    /// Resolves the target, or says why that failed.
     async fn find(&self) -> Result<Vec<SocketAddr>, String> {
         let Self::Name(host, port) = self else { return Ok(self.address()) };
         match timeout(LOOKUP_TIMEOUT, look_up(host, *port)).await {
             Ok(Ok(found)) => Ok(found),
-            Ok(Err(error)) => Err(format!("the name `{host}` cannot be looked up: {error}")),
-            Err(_) => Err(format!("the name `{host}` cannot be looked up: no answer within {LOOKUP_TIMEOUT:?}")),
+            Ok(Err(error)) => Err(format!("the name `{host}` cannot be resolved: {error}")),
+            Err(_) => Err(format!("the name `{host}` cannot be resolved: no answer within {LOOKUP_TIMEOUT:?}")),
         }
     }
 }
@@ -107,8 +106,7 @@ async fn look_up(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     Ok(one_family(found))
 }
 
-/// The IPv4 addresses, if there are any: a machine that has both is one instance and not two, and where it listens on one
-/// of them alone, it is that.
+/// The IPv4 addresses, if there are any: a host with both families is one endpoint, and usually listens on IPv4.
 fn one_family(mut found: Vec<SocketAddr>) -> Vec<SocketAddr> {
     if found.iter().any(SocketAddr::is_ipv4) {
         found.retain(|address| matches!(address.ip(), IpAddr::V4(_)));
@@ -125,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn a_place_is_an_address_or_a_name() {
+    fn a_target_is_an_address_or_a_name() {
         assert_eq!("10.0.0.1:50051".parse(), Ok(HostPort::Address(socket("10.0.0.1:50051"))));
         assert_eq!("[::1]:50051".parse(), Ok(HostPort::Address(socket("[::1]:50051"))));
         assert_eq!("auth.internal:1".parse(), Ok(HostPort::Name("auth.internal".to_owned(), 1)));
@@ -135,14 +133,14 @@ mod tests {
     }
 
     #[test]
-    fn of_two_families_one_is_taken() {
+    fn ipv4_addresses_are_preferred() {
         let (four, six) = (socket("127.0.0.1:1"), socket("[::1]:1"));
         assert_eq!(one_family(vec![six, four]), [four]);
         assert_eq!(one_family(vec![six]), [six]);
     }
 
     #[tokio::test]
-    async fn a_name_stands_for_its_addresses() {
+    async fn a_name_resolves_to_all_its_addresses() {
         assert_eq!(look_up("localhost", 7).await.unwrap(), [socket("127.0.0.1:7")]);
         assert!(look_up("no-such-host.invalid", 7).await.is_err());
     }

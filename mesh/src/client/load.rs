@@ -1,8 +1,8 @@
-//! How busy an instance is: how long its answers take, times how many calls it has at hand.
+//! The load of an endpoint: response time times calls in flight.
 //!
-//! The time is a peak-sensitive moving average (Peak EWMA, as Finagle and Linkerd have it): a slow answer counts at
-//! once, and is forgotten with later ones. An answer that has not come yet counts as well, so that a stall is noticed
-//! while it lasts. An instance that nobody calls is measured by its health checks, and comes back into favour by them.
+//! The response time is a peak-sensitive moving average (Peak EWMA, as in Finagle and Linkerd): a slow response counts at
+//! once and decays with later ones. A pending response counts too, so that a stall is noticed while it lasts. An idle
+//! endpoint is measured by its health checks, and recovers by them.
 
 use std::{
     sync::{
@@ -12,27 +12,26 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long it takes until an observation is worth no more than a third of a new one. Calls take a millisecond: what was
-/// a second ago is history.
+/// The time constant of the average: after it, an observation weighs about a third of a new one.
 const DECAY: Duration = Duration::from_secs(1);
 
-/// What is quicker than this is as good as any other, in seconds.
-const QUICK: f64 = 1e-4;
+/// Response times below this are treated as equal, in seconds.
+const MIN_RESPONSE_TIME: f64 = 1e-4;
 
-/// How busy an instance is.
+/// The load of an endpoint.
 #[derive(Debug)]
 pub(super) struct Load {
     in_flight: AtomicUsize,
     average: Mutex<Average>,
 }
 
-/// A moving average of answer times.
+/// A moving average of response times.
 #[derive(Debug)]
 struct Average {
     seconds: f64,
-    /// When that was last measured.
+    /// The time of the last observation.
     measured: Instant,
-    /// Since when those wait that have calls at hand: the last answer or, after idleness, the first call.
+    /// Since when calls in flight have been waiting: the last response or, after idleness, the first call.
     waiting_since: Instant,
 }
 
@@ -42,7 +41,7 @@ impl Load {
         Self { in_flight: AtomicUsize::new(0), average: Mutex::new(average) }
     }
 
-    /// What one call more would wait for. It has no unit: it is there to be compared.
+    /// The expected wait of one more call, without a unit: for comparison only.
     pub(super) fn cost(&self) -> f64 {
         self.cost_at(Instant::now())
     }
@@ -52,13 +51,13 @@ impl Load {
         let average = self.average();
         let silence =
             if in_flight == 0 { 0.0 } else { now.saturating_duration_since(average.waiting_since).as_secs_f64() };
-        #[allow(clippy::cast_precision_loss, reason = "no instance has so many calls at hand")]
+        #[allow(clippy::cast_precision_loss, reason = "no endpoint has so many calls in flight")]
         let calls = (in_flight + 1) as f64;
-        average.seconds.max(silence).max(QUICK) * calls
+        average.seconds.max(silence).max(MIN_RESPONSE_TIME) * calls
     }
 
-    /// A call is at hand until this is dropped.
-    pub(super) fn take_on(&self) -> InFlight<'_> {
+    /// Adds a call in flight until the result is dropped.
+    pub(super) fn start_call(&self) -> InFlight<'_> {
         if self.in_flight.fetch_add(1, Ordering::Relaxed) == 0 {
             self.average().waiting_since = Instant::now();
         }
@@ -83,13 +82,13 @@ impl Average {
     }
 }
 
-/// A call that an instance has at hand.
+/// A call in flight.
 #[derive(Debug)]
 pub(super) struct InFlight<'a>(&'a Load);
 
 impl InFlight<'_> {
-    /// It was answered after so long, or given up.
-    pub(super) fn took(&self, time: Duration) {
+    /// Records the response time, also of a cancelled call.
+    pub(super) fn observe_response(&self, time: Duration) {
         self.0.average().observe(time.as_secs_f64(), Instant::now());
     }
 }
@@ -107,17 +106,17 @@ mod tests {
     const MILLI: Duration = Duration::from_millis(1);
 
     #[test]
-    fn each_call_at_hand_adds_to_the_cost_until_it_is_dropped() {
+    fn each_call_in_flight_adds_to_the_cost() {
         let load = Load::new();
         let idle = load.cost();
-        let calls = [load.take_on(), load.take_on()];
+        let calls = [load.start_call(), load.start_call()];
         assert!(load.cost() >= 3.0 * idle);
         drop(calls);
         assert!((load.cost() / idle - 1.0).abs() < 1e-9);
     }
 
     #[test]
-    fn a_slow_answer_counts_at_once_and_quick_ones_bring_the_average_down_slowly() {
+    fn a_slow_response_counts_at_once_and_decays_slowly() {
         let start = Instant::now();
         let mut average = Average::new(start);
         average.observe(0.001, start);
@@ -128,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn after_a_while_one_quick_answer_makes_up_for_a_slow_one() {
+    fn after_the_decay_time_one_fast_response_outweighs_a_slow_one() {
         let start = Instant::now();
         let mut average = Average::new(start);
         average.observe(1.0, start);
@@ -137,30 +136,30 @@ mod tests {
     }
 
     #[test]
-    fn an_idle_instance_that_was_slow_once_comes_back_into_favour_with_one_quick_answer() {
+    fn an_idle_endpoint_recovers_with_one_fast_response() {
         let load = Load::new();
-        load.take_on().took(500 * MILLI);
+        load.start_call().observe_response(500 * MILLI);
         let slow = load.cost();
         load.average().measured -= 10 * DECAY;
-        load.take_on().took(MILLI);
+        load.start_call().observe_response(MILLI);
         assert!(load.cost() < slow / 100.0);
     }
 
     #[test]
-    fn silence_counts_while_somebody_waits_and_only_then() {
+    fn a_pending_response_counts_only_while_a_call_waits() {
         let load = Load::new();
         let idle = load.cost_at(Instant::now() + DECAY);
-        let call = load.take_on();
+        let call = load.start_call();
         assert!(load.cost_at(Instant::now() + DECAY) > 1000.0 * idle);
         drop(call);
         assert!((load.cost_at(Instant::now() + DECAY) / idle - 1.0).abs() < 1e-9);
     }
 
     #[test]
-    fn a_slow_answer_makes_an_instance_dearer_than_one_that_was_quicker() {
+    fn a_slow_endpoint_has_a_higher_cost() {
         let (slow, quick) = (Load::new(), Load::new());
-        slow.take_on().took(50 * MILLI);
-        quick.take_on().took(MILLI);
+        slow.start_call().observe_response(50 * MILLI);
+        quick.start_call().observe_response(MILLI);
         assert!(slow.cost() > quick.cost());
     }
 }

@@ -1,4 +1,4 @@
-//! The body of a unary request: one message, which can be sent again.
+//! The body of a unary request: one message, which can be resent.
 
 use std::{
     convert::Infallible,
@@ -9,8 +9,8 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body, Frame};
 
-/// One message, as it goes over the wire. Unlike `http_body_util::Full` it does not tell its size, which would become a
-/// `content-length`: gRPC has none. It does tell where it ends, so that no empty frame has to.
+/// One encoded message. Unlike `http_body_util::Full` it has no size hint, which would add a `content-length` that gRPC does
+/// not use. It reports its end, so that no empty frame is sent.
 #[derive(Debug, Clone)]
 pub(super) struct Message(Option<Bytes>);
 

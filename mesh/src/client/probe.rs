@@ -1,4 +1,4 @@
-//! Asks an instance how it is, every few seconds and whenever it has been put out, and puts it back when it serves.
+//! Health checks of an endpoint: periodically, after an ejection and after a disconnect. Readmits it when it serves.
 
 use std::{
     sync::Arc,
@@ -10,66 +10,66 @@ use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus,
 
 use super::{
     Channel,
-    instance::{Condition, Instance},
-    instances::Instances,
+    endpoint::{Condition, Endpoint},
+    endpoints::Endpoints,
 };
 use crate::call::Call;
 
-/// How often an instance that serves is asked.
-const INTERVAL: Duration = Duration::from_secs(5);
-/// How often one that does not is asked.
-const RETRY: Duration = Duration::from_millis(250);
-/// For how long one that has not served yet may say so without being reported: it starts, as we may do ourselves.
-const START: Duration = Duration::from_secs(3);
-/// How often it is asked meanwhile.
-const START_RETRY: Duration = Duration::from_millis(50);
-/// How long it may take to answer.
+/// The interval of health checks of a serving endpoint.
+const PROBE_INTERVAL: Duration = Duration::from_secs(5);
+/// The interval of health checks of an ejected endpoint.
+const EJECTED_PROBE_INTERVAL: Duration = Duration::from_millis(250);
+/// How long an endpoint that has not served yet may answer NOT_SERVING without a report: it may be starting.
+const STARTUP_GRACE: Duration = Duration::from_secs(3);
+/// The interval of health checks during the startup grace, and the minimum interval.
+const STARTUP_PROBE_INTERVAL: Duration = Duration::from_millis(50);
+/// The timeout of a health check.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Probes for ever.
-pub(super) async fn run(instances: Arc<Instances>, instance: Arc<Instance>) {
-    let mut client = HealthClient::new(Channel::to(instances.service().clone(), instance.clone()));
-    let (begun, mut has_served) = (Instant::now(), false);
+/// Probes until it is cancelled.
+pub(super) async fn run(endpoints: Arc<Endpoints>, endpoint: Arc<Endpoint>) {
+    let mut client = HealthClient::new(Channel::to(endpoints.service().clone(), endpoint.clone()));
+    let (started, mut has_served) = (Instant::now(), false);
     loop {
-        if let Some(hold) = instance.breaker.hold() {
-            tokio::time::sleep(hold).await;
+        if let Some(rest) = endpoint.breaker.remaining_ejection() {
+            tokio::time::sleep(rest).await;
         }
-        let asked = Instant::now();
-        let call = Call::background(Some(asked + PROBE_TIMEOUT));
+        let probed_at = Instant::now();
+        let call = Call::background(Some(probed_at + PROBE_TIMEOUT));
         let answer = client.check(call.request(HealthCheckRequest::default())).await;
         let condition = match answer.map(|answer| answer.into_inner().status()) {
             Ok(ServingStatus::Serving) => Condition::Serving,
-            Ok(other) => Condition::Ailing(format!("answers {}", other.as_str_name())),
-            // It has more to do than it can, and says so; that is what the load is for.
+            Ok(other) => Condition::NotServing(format!("answers {}", other.as_str_name())),
+            // An overloaded endpoint serves; load balancing accounts for it.
             Err(status) if status.code() == Code::ResourceExhausted => Condition::Serving,
             Err(status) if status.code() == Code::DeadlineExceeded => {
-                Condition::Away(format!("no answer within {PROBE_TIMEOUT:?}"))
+                Condition::Unreachable(format!("no answer within {PROBE_TIMEOUT:?}"))
             }
-            Err(status) if status.code() == Code::Unavailable => Condition::Away(instance.trouble()),
-            Err(status) => Condition::Ailing(format!("answers {:?}: {}", status.code(), status.message())),
+            Err(status) if status.code() == Code::Unavailable => Condition::Unreachable(endpoint.last_error()),
+            Err(status) => Condition::NotServing(format!("answers {:?}: {}", status.code(), status.message())),
         };
         let is_called = if condition == Condition::Serving {
-            instance.breaker.close()
+            endpoint.breaker.close()
         } else {
-            instance.breaker.trip();
+            endpoint.breaker.trip();
             false
         };
         has_served |= condition == Condition::Serving;
-        if !has_served && matches!(condition, Condition::Ailing(_)) && begun.elapsed() < START {
-            tokio::time::sleep(START_RETRY).await;
+        if !has_served && matches!(condition, Condition::NotServing(_)) && started.elapsed() < STARTUP_GRACE {
+            tokio::time::sleep(STARTUP_PROBE_INTERVAL).await;
             continue;
         }
-        if instance.set_condition(condition.clone()) != condition {
-            tracing::debug!(service = &**instances.service(), address = %instance.address(), ?condition, "instance probed");
+        if endpoint.set_condition(condition.clone()) != condition {
+            tracing::debug!(service = &**endpoints.service(), address = %endpoint.address(), ?condition, "endpoint probed");
         }
-        instances.report();
+        endpoints.report();
         tokio::select! {
-            // The trip may be our own.
-            () = instance.breaker.tripped(), if is_called => instances.report(),
-            // The instance may be restarting: it is not to be called before it says that it serves, even if no call
-            // has noticed that it stopped.
-            () = instance.disconnected(), if is_called => tokio::time::sleep_until((asked + START_RETRY).into()).await,
-            () = tokio::time::sleep(if is_called { INTERVAL } else { RETRY }) => {}
+            // The ejection may be this task's own.
+            () = endpoint.breaker.tripped(), if is_called => endpoints.report(),
+            // The endpoint may be restarting: it must not be called before it serves, even if no call has noticed that
+            // it stopped.
+            () = endpoint.disconnected(), if is_called => tokio::time::sleep_until((probed_at + STARTUP_PROBE_INTERVAL).into()).await,
+            () = tokio::time::sleep(if is_called { PROBE_INTERVAL } else { EJECTED_PROBE_INTERVAL }) => {}
         }
     }
 }

@@ -1,9 +1,8 @@
-//! One call, sent to one instance after another until one answers or it may not be sent again.
+//! Retries of a call.
 //!
-//! - A call that no instance has begun with is sent again, whatever it does.
-//! - One that may have been begun with, or that an instance refused with UNAVAILABLE, is sent again if its contract says
-//!   that twice is as good as once, to an instance that has not been tried if there is one, and only as long as few calls
-//!   need it: when everything fails, repeating it makes it worse.
+//! - A call that no server has started is retried, whatever its idempotency.
+//! - A call that may have been started, or was answered UNAVAILABLE, is retried if its contract declares it idempotent, at an
+//!   untried endpoint if there is one, and within a budget: when everything fails, retries make it worse.
 
 use std::time::Instant;
 
@@ -18,55 +17,55 @@ use tower::retry::budget::Budget;
 
 use super::{
     connection::Payload,
-    instance::{SendError, has_code},
-    instances::Instances,
+    endpoint::{SendError, has_code},
+    endpoints::Endpoints,
     message::Message,
 };
 use crate::{call::header, deadline};
 
-/// How often a call is sent at most.
+/// The maximum number of attempts, the first included.
 const MAX_ATTEMPTS: usize = 3;
 
-/// What may be done with the calls of an RPC.
+/// The retry policy of an RPC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Policy {
-    /// One message, which can be kept and sent again. Whether twice is as good as once.
+enum RetryPolicy {
+    /// One message, which can be buffered and resent.
     Unary { is_idempotent: bool },
-    /// Messages come as they are made: they can be sent but once.
+    /// A stream of messages, which can be sent only once.
     Stream,
 }
 
-/// Calls until somebody answers.
+/// Sends a call until it is answered or cannot be retried.
 pub(super) async fn call(
-    instances: &Instances,
+    endpoints: &Endpoints,
     request: Request<Body>,
     deadline: Option<Instant>,
 ) -> Result<Response<Incoming>, SendError> {
     let (mut head, body) = request.into_parts();
-    let Policy::Unary { is_idempotent } = Policy::of(&instances.contracts, head.uri.path()) else {
-        let instance = instances.pick(&[]).await?;
-        return instance.call(Request::from_parts(head, Either::Right(body))).await;
+    let RetryPolicy::Unary { is_idempotent } = RetryPolicy::of(&endpoints.contracts, head.uri.path()) else {
+        let endpoint = endpoints.pick(&[]).await?;
+        return endpoint.call(Request::from_parts(head, Either::Right(body))).await;
     };
     let message = read(body).await.map_err(|status| SendError { may_have_run: false, source: status.into() })?;
     let message = Message::new(message);
     if is_idempotent {
-        instances.budget.deposit();
+        endpoints.budget.deposit();
     }
     let mut tried = Vec::new();
     loop {
-        let instance = instances.pick(&tried).await?;
-        let outcome = instance.call(copy(&head, &message)).await;
-        tried.push(instance);
+        let endpoint = endpoints.pick(&tried).await?;
+        let outcome = endpoint.call(copy(&head, &message)).await;
+        tried.push(endpoint);
         let again = tried.len() < MAX_ATTEMPTS
             && match &outcome {
-                // One that could not be reached is out; one that let its connection go in order is not.
-                Err(error) if !error.may_have_run => instances.has_any(),
-                Err(_) => is_idempotent && instances.budget.withdraw(),
+                // An unreachable endpoint is ejected; one that closed its connection gracefully is not.
+                Err(error) if !error.may_have_run => endpoints.has_any(),
+                Err(_) => is_idempotent && endpoints.budget.withdraw(),
                 Ok(response) => {
                     is_idempotent
                         && has_code(response, Code::Unavailable)
-                        && instances.has_another(&tried)
-                        && instances.budget.withdraw()
+                        && endpoints.has_another(&tried)
+                        && endpoints.budget.withdraw()
                 }
             };
         let time = deadline.map(deadline::hand_on);
@@ -76,14 +75,14 @@ pub(super) async fn call(
         if let Some(Some(left)) = time {
             head.headers.insert(header::GRPC_TIMEOUT, left);
         }
-        instances.retries.inc();
+        endpoints.retries.inc();
     }
 }
 
-/// The one message of a unary call, as it goes over the wire.
+/// The one encoded message of a unary call.
 async fn read(mut body: Body) -> Result<Bytes, Status> {
     let mut message = next(&mut body).await?.unwrap_or_default();
-    // A message comes in one piece, as a rule.
+    // Usually a message is one frame.
     while let Some(more) = next(&mut body).await? {
         message = message.iter().chain(&more).copied().collect();
     }
@@ -112,13 +111,13 @@ fn copy(head: &Parts, message: &Message) -> Request<Payload> {
     request
 }
 
-impl Policy {
+impl RetryPolicy {
     fn of(contracts: &Contracts, path: &str) -> Self {
         match contracts.method(path) {
             Some(method) if !method.is_streaming() => {
                 Self::Unary { is_idempotent: method.idempotency != Idempotency::Unknown }
             }
-            // What the contracts do not know is sent as it comes.
+            // A method without a contract is not buffered.
             Some(_) | None => Self::Stream,
         }
     }
@@ -129,20 +128,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_may_be_sent_again_is_what_the_contract_says() {
+    fn the_contract_determines_the_retry_policy() {
         let contracts = drystone::contracts().unwrap();
-        let policy = |path| Policy::of(&contracts, path);
-        assert_eq!(policy("/drystone.user.v1.UserService/GetMe"), Policy::Unary { is_idempotent: true });
-        assert_eq!(policy("/drystone.auth.v1.AuthService/SignIn"), Policy::Unary { is_idempotent: false });
-        assert_eq!(policy("/drystone.session.v1.SessionService/WatchRevocations"), Policy::Stream);
-        assert_eq!(policy("/grpc.health.v1.Health/Check"), Policy::Stream);
+        let policy = |path| RetryPolicy::of(&contracts, path);
+        assert_eq!(policy("/drystone.user.v1.UserService/GetMe"), RetryPolicy::Unary { is_idempotent: true });
+        assert_eq!(policy("/drystone.auth.v1.AuthService/SignIn"), RetryPolicy::Unary { is_idempotent: false });
+        assert_eq!(policy("/drystone.session.v1.SessionService/WatchRevocations"), RetryPolicy::Stream);
+        assert_eq!(policy("/grpc.health.v1.Health/Check"), RetryPolicy::Stream);
     }
 
     #[tokio::test]
-    async fn a_message_in_pieces_is_put_together() {
-        let pieces =
-            ["one", "", "two", "three"].map(|piece| Ok::<_, Status>(http_body::Frame::data(Bytes::from(piece))));
-        let body = Body::new(http_body_util::StreamBody::new(futures_util::stream::iter(pieces)));
+    async fn a_message_in_several_frames_is_joined() {
+        let frames = ["one", "", "two", "three"].map(|text| Ok::<_, Status>(http_body::Frame::data(Bytes::from(text))));
+        let body = Body::new(http_body_util::StreamBody::new(futures_util::stream::iter(frames)));
         assert_eq!(read(body).await.unwrap(), "onetwothree");
         assert_eq!(read(Body::empty()).await.unwrap(), "");
     }

@@ -19,7 +19,7 @@ use tonic::Code;
 use super::histogram::DurationHistogram;
 
 /// The caller label of an authenticated workload that no contract lists.
-pub const UNKNOWN_CALLER: &str = "stranger";
+pub const UNKNOWN_CALLER: &str = "other";
 /// The caller label of an unauthenticated caller.
 pub const NO_CALLER: &str = "none";
 
@@ -58,7 +58,7 @@ struct Inner {
     denials: Family<DenialLabels, Counter>,
     handshakes: Family<HandshakeLabels, Counter>,
     retries: Family<ClientLabels, Counter>,
-    ejected_instances: Family<ClientLabels, Gauge>,
+    ejected_endpoints: Family<ClientLabels, Gauge>,
 }
 
 /// A label value that is known once the contracts are loaded.
@@ -125,7 +125,7 @@ impl Metrics {
         let denials = Family::<DenialLabels, Counter>::default();
         let handshakes = Family::<HandshakeLabels, Counter>::default();
         let retries = Family::<ClientLabels, Counter>::default();
-        let ejected_instances = Family::<ClientLabels, Gauge>::default();
+        let ejected_endpoints = Family::<ClientLabels, Gauge>::default();
 
         let mut registry = Registry::default();
         registry.register("drystone_calls", "Completed calls, by caller and gRPC code", calls.clone());
@@ -138,9 +138,9 @@ impl Metrics {
         registry.register("drystone_handshakes_refused", "TLS handshakes that were refused", handshakes.clone());
         registry.register("drystone_client_retries", "Retries of calls to a service", retries.clone());
         registry.register(
-            "drystone_client_instances_out",
+            "drystone_client_ejected_endpoints",
             "Instances of a service that are ejected because of failures",
-            ejected_instances.clone(),
+            ejected_endpoints.clone(),
         );
 
         let (registry, callers) = (Mutex::new(registry), caller_labels(contracts));
@@ -154,7 +154,7 @@ impl Metrics {
             denials,
             handshakes,
             retries,
-            ejected_instances,
+            ejected_endpoints,
         }))
     }
 
@@ -180,10 +180,10 @@ impl Metrics {
         self.0.handshakes.get_or_create(&labels).inc();
     }
 
-    /// The retries of calls from `caller` to `service`, and its ejected instances.
+    /// The retries of calls from `caller` to `service`, and its ejected endpoints.
     pub(crate) fn client(&self, caller: &'static str, service: &str) -> (Counter, Gauge) {
         let labels = ClientLabels { caller, service: service.to_owned() };
-        (self.0.retries.get_or_create_owned(&labels), self.0.ejected_instances.get_or_create_owned(&labels))
+        (self.0.retries.get_or_create_owned(&labels), self.0.ejected_endpoints.get_or_create_owned(&labels))
     }
 
     /// Registers further metrics. Names have the prefix `drystone_`, but not the suffix `_total`, which the format adds to
@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn a_caller_that_no_contract_lists_has_the_label_stranger() {
+    fn a_caller_that_no_contract_lists_has_the_label_other() {
         let metrics = metrics();
         metrics.method(GET_ME).observe(metrics.caller(Some("mallory")), Code::PermissionDenied, Duration::ZERO);
         metrics.method(GET_ME).denied("caller", metrics.caller(Some("mallory")));
@@ -334,8 +334,8 @@ mod tests {
         let rendered = metrics.render();
         assert!(!rendered.contains("mallory"), "{rendered}");
         for line in [
-            r#"drystone_calls_total{service="user",method="GetMe",caller="stranger",code="PERMISSION_DENIED"} 1"#,
-            r#"drystone_denials_total{service="user",method="GetMe",caller="stranger",part="caller"} 1"#,
+            r#"drystone_calls_total{service="user",method="GetMe",caller="other",code="PERMISSION_DENIED"} 1"#,
+            r#"drystone_denials_total{service="user",method="GetMe",caller="other",part="caller"} 1"#,
             r#"drystone_denials_total{service="user",method="GetMe",caller="none",part="caller"} 1"#,
         ] {
             assert!(has_line(&metrics, line), "{line}\n{rendered}");

@@ -88,7 +88,7 @@ async fn an_instance_that_vanishes_is_called_no_more_and_comes_back() {
                 && component.detail.starts_with(&format!("1 of 2 instances serve; {address}: "))
         })
         .await;
-    assert!((fleet.metric("drystone_client_instances_out") - 1.0).abs() < 0.1);
+    assert!((fleet.metric("drystone_client_ejected_endpoints") - 1.0).abs() < 0.1);
     for _ in 0..50 {
         fleet.write().await.unwrap();
     }

@@ -185,7 +185,9 @@ async fn tls_is_as_the_url_asks_for_it() {
         );
     }
     let error = refusal(with("localhost", "sslmode=verify-full&sslrootcert=/nowhere.pem")).await;
-    assert!(error.to_string().starts_with("the file of `sslrootcert` in notes.database.url, /nowhere.pem, cannot be read"));
+    assert!(
+        error.to_string().starts_with("the file of `sslrootcert` in notes.database.url, /nowhere.pem, cannot be read")
+    );
 }
 
 #[tokio::test]

@@ -16,13 +16,13 @@ use super::Transport;
 use crate::{
     backoff::Backoff,
     call::Call,
-    client::{Channel, Instance, Instances},
+    client::{Channel, Endpoint, Endpoints},
     token::RevocationView,
 };
 
 /// A stream without a message for this long is closed; the server sends a heartbeat every 2 s.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
-/// The bounds of the backoff between streams. At most the time until a recovered instance is called again: a revoking call
+/// The bounds of the backoff between streams. At most the time until a recovered endpoint is called again: a revoking call
 /// there waits only for the connected watchers.
 const MIN_BACKOFF: Duration = Duration::from_millis(50);
 const MAX_BACKOFF: Duration = Duration::from_millis(250);
@@ -30,18 +30,18 @@ const MAX_BACKOFF: Duration = Duration::from_millis(250);
 /// Applies revocations, and acknowledges each afterwards: when a revoking call has the acknowledgement, its tokens are
 /// rejected here.
 ///
-/// Every instance of the session service is watched. Each streams all revocations, so the view is up to date as long as
-/// one is connected; but an instance that revokes waits only for its own watchers.
-pub(crate) async fn watch_revocations(instances: Arc<Instances>, view: RevocationView, stop: CancellationToken) {
-    let mut current = instances.watch();
-    let mut followed: Vec<Arc<Instance>> = Vec::new();
+/// Every endpoint of the session service is watched. Each streams all revocations, so the view is up to date as long as
+/// one is connected; but an endpoint that revokes waits only for its own watchers.
+pub(crate) async fn watch_revocations(endpoints: Arc<Endpoints>, view: RevocationView, stop: CancellationToken) {
+    let mut current = endpoints.watch();
+    let mut followed: Vec<Arc<Endpoint>> = Vec::new();
     // Aborts its tasks on drop.
     let mut followers = JoinSet::new();
     loop {
         let all = current.borrow_and_update().clone();
-        for instance in all.iter().filter(|instance| !followed.iter().any(|other| Arc::ptr_eq(other, instance))) {
-            let client = SessionServiceClient::new(Channel::to(instances.service().clone(), instance.clone()));
-            let (gone, view) = (instance.gone().clone(), view.clone());
+        for endpoint in all.iter().filter(|endpoint| !followed.iter().any(|other| Arc::ptr_eq(other, endpoint))) {
+            let client = SessionServiceClient::new(Channel::to(endpoints.service().clone(), endpoint.clone()));
+            let (gone, view) = (endpoint.removed().clone(), view.clone());
             followers.spawn(async move { gone.run_until_cancelled(follow(client, view)).await });
         }
         followed = all.to_vec();
@@ -52,7 +52,7 @@ pub(crate) async fn watch_revocations(instances: Arc<Instances>, view: Revocatio
     }
 }
 
-/// Follows one instance. After a disconnect it resumes at its cursor.
+/// Follows one endpoint. After a disconnect it resumes at its cursor.
 async fn follow<T: Transport>(client: SessionServiceClient<T>, view: RevocationView) {
     let follower = Follower { client, view, cursor: 0, backoff: Backoff::new(MIN_BACKOFF, MAX_BACKOFF) };
     follower.follow(IDLE_TIMEOUT).await;
@@ -74,7 +74,7 @@ impl<T: Transport> Follower<T> {
                 Err(error) => error,
             };
             let delay = self.backoff.failed();
-            // While another instance is connected, no revocation is missed.
+            // While another endpoint is connected, no revocation is missed.
             if self.backoff.is_lasting() && !self.view.is_fresh() {
                 tracing::warn!(code = ?error.code(), error = error.message(), cursor = self.cursor, "revocations are not received");
             }

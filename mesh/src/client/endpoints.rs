@@ -1,7 +1,7 @@
-//! The instances of one service: which there are, and which of them takes the next call.
+//! The endpoints of one service, and load balancing between them.
 //!
-//! Of two that are drawn at random the one that is less busy takes it (the power of two choices): nearly as good as
-//! asking all of them, and nobody is overrun for having been the best a moment ago.
+//! Of two endpoints drawn at random, the less loaded one takes a call (power of two choices). That is nearly as good as
+//! comparing all, and does not overload the one that was best at the last measurement.
 
 use std::{
     fmt,
@@ -17,7 +17,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::retry::budget::TpsBudget;
 
 use super::{
-    instance::{Condition, Instance, SendError},
+    endpoint::{Condition, Endpoint, SendError},
     probe,
 };
 use crate::{
@@ -27,49 +27,48 @@ use crate::{
 };
 
 /// How long a call waits for the first address of a service.
-const FIRST_ADDRESS: Duration = Duration::from_secs(1);
+const FIRST_ADDRESS_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How many calls may be sent again: as a share of all, and so many a second that a quiet service has some as well. It is
-/// kept over this time.
+/// The retry budget: a share of all calls plus a minimum per second, over a window.
 const RETRY_RATIO: f32 = 0.2;
 const MIN_RETRIES_PER_SECOND: u32 = 10;
 const RETRY_WINDOW: Duration = Duration::from_secs(10);
 
-/// The instances of one service, as one workload calls them.
-pub(crate) struct Instances {
+/// The endpoints of one service, as called by one workload.
+pub(crate) struct Endpoints {
     service: Arc<str>,
     expected: SpiffeId,
     identity: Identity,
     pub(super) contracts: Contracts,
     clock: Clock,
-    current: watch::Sender<Arc<[Arc<Instance>]>>,
-    /// Why there are none, where an address cannot be found.
+    current: watch::Sender<Arc<[Arc<Endpoint>]>>,
+    /// Why no address is known.
     missing: Mutex<Option<Arc<str>>>,
     pub(super) budget: TpsBudget,
     pub(super) retries: Counter,
-    out: Gauge,
+    ejected: Gauge,
     component: OnceLock<Component>,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
 
-/// What the instances of a service are watched with.
+/// The dependencies of the endpoints of a service.
 pub(super) struct EndpointContext {
     pub(super) identity: Identity,
-    /// What may be sent again.
+    /// The contracts, for retries.
     pub(super) contracts: Contracts,
     pub(super) clock: Clock,
-    /// Counts calls that were sent again.
+    /// Counts retries.
     pub(super) retries: Counter,
-    /// How many instances are not called for now.
-    pub(super) out: Gauge,
+    /// The number of ejected endpoints.
+    pub(super) ejected: Gauge,
     pub(super) tasks: TaskTracker,
     pub(super) stop: CancellationToken,
 }
 
-impl Instances {
+impl Endpoints {
     pub(super) fn new(service: &str, expected: SpiffeId, context: EndpointContext) -> Arc<Self> {
-        let EndpointContext { identity, contracts, clock, retries, out, tasks, stop } = context;
+        let EndpointContext { identity, contracts, clock, retries, ejected, tasks, stop } = context;
         Arc::new(Self {
             service: service.into(),
             expected,
@@ -80,7 +79,7 @@ impl Instances {
             missing: Mutex::default(),
             budget: TpsBudget::new(RETRY_WINDOW, MIN_RETRIES_PER_SECOND, RETRY_RATIO),
             retries,
-            out,
+            ejected,
             component: OnceLock::new(),
             tasks,
             stop,
@@ -92,91 +91,92 @@ impl Instances {
         &self.service
     }
 
-    /// Which there are, from now on.
-    pub(crate) fn watch(&self) -> watch::Receiver<Arc<[Arc<Instance>]>> {
+    /// Watches the set of endpoints.
+    pub(crate) fn watch(&self) -> watch::Receiver<Arc<[Arc<Endpoint>]>> {
         self.current.subscribe()
     }
 
-    /// Reports how the instances are, from now on.
+    /// Reports the health of the endpoints to this component.
     pub(super) fn report_to(&self, component: Component) {
         let _ = self.component.set(component);
         self.report();
     }
 
-    /// There are these, and no others. Those that were there before keep their connections.
+    /// Replaces the set of endpoints. Endpoints that stay keep their connections.
     pub(super) fn set(self: &Arc<Self>, addresses: &[SocketAddr]) {
         let before = self.current.borrow().clone();
-        let kept = before.iter().filter(|instance| addresses.contains(&instance.address()));
-        let mut all: Vec<Arc<Instance>> = kept.cloned().collect();
+        let kept = before.iter().filter(|endpoint| addresses.contains(&endpoint.address()));
+        let mut all: Vec<Arc<Endpoint>> = kept.cloned().collect();
         for &address in addresses {
-            if all.iter().all(|instance| instance.address() != address) {
+            if all.iter().all(|endpoint| endpoint.address() != address) {
                 all.push(self.begin(address));
             }
         }
-        for left in before.iter().filter(|instance| !addresses.contains(&instance.address())) {
-            left.gone().cancel();
+        for left in before.iter().filter(|endpoint| !addresses.contains(&endpoint.address())) {
+            left.removed().cancel();
         }
         *self.missing.lock().unwrap_or_else(PoisonError::into_inner) = None;
         self.current.send_replace(all.into());
         self.report();
     }
 
-    /// None is known, and this is why.
+    /// Records why no address is known.
     pub(super) fn set_missing(&self, why: String) {
         *self.missing.lock().unwrap_or_else(PoisonError::into_inner) = Some(why.into());
         self.report();
     }
 
-    fn begin(self: &Arc<Self>, address: SocketAddr) -> Arc<Instance> {
-        let gone = self.stop.child_token();
+    fn begin(self: &Arc<Self>, address: SocketAddr) -> Arc<Endpoint> {
+        let removed = self.stop.child_token();
         let (identity, expected, clock) = (self.identity.clone(), self.expected.clone(), self.clock.clone());
-        let instance = Arc::new(Instance::new(identity, expected, address, clock, gone.clone()));
-        let probing = probe::run(self.clone(), instance.clone());
-        self.tasks.spawn(async move { gone.run_until_cancelled(probing).await });
-        instance
+        let endpoint = Arc::new(Endpoint::new(identity, expected, address, clock, removed.clone()));
+        let probing = probe::run(self.clone(), endpoint.clone());
+        self.tasks.spawn(async move { removed.run_until_cancelled(probing).await });
+        endpoint
     }
 
-    /// The instance for a call that some have been tried for already.
-    pub(super) async fn pick(&self, tried: &[Arc<Instance>]) -> Result<Arc<Instance>, SendError> {
-        if let Some(instance) = choose(&self.current.borrow(), tried) {
-            return Ok(instance);
+    /// Picks the endpoint for a call, after these have been tried.
+    pub(super) async fn pick(&self, tried: &[Arc<Endpoint>]) -> Result<Arc<Endpoint>, SendError> {
+        if let Some(endpoint) = choose(&self.current.borrow(), tried) {
+            return Ok(endpoint);
         }
         let mut current = self.current.subscribe();
-        let first = tokio::time::timeout(FIRST_ADDRESS, current.wait_for(|instances| !instances.is_empty())).await;
+        let first =
+            tokio::time::timeout(FIRST_ADDRESS_TIMEOUT, current.wait_for(|endpoints| !endpoints.is_empty())).await;
         let found = match first {
-            Ok(Ok(instances)) => choose(&instances, tried),
+            Ok(Ok(endpoints)) => choose(&endpoints, tried),
             Ok(Err(_)) | Err(_) => None,
         };
         found.ok_or_else(|| {
             let why = self.missing.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            let why = why.unwrap_or_else(|| "no address of it has been found yet".into());
+            let why = why.unwrap_or_else(|| "its address has not been resolved yet".into());
             SendError { may_have_run: false, source: (*why).into() }
         })
     }
 
-    /// Whether there is an instance that is not out.
+    /// Whether an endpoint is not ejected.
     pub(super) fn has_any(&self) -> bool {
         self.has_another(&[])
     }
 
-    /// Whether there is one that is not out beside those that have been tried.
-    pub(super) fn has_another(&self, tried: &[Arc<Instance>]) -> bool {
-        self.current.borrow().iter().any(|instance| !instance.breaker.is_open() && !is_among(tried, instance))
+    /// Whether an endpoint is neither ejected nor tried.
+    pub(super) fn has_another(&self, tried: &[Arc<Endpoint>]) -> bool {
+        self.current.borrow().iter().any(|endpoint| !endpoint.breaker.is_open() && !is_among(tried, endpoint))
     }
 
-    /// Says how all of them are.
+    /// Reports the health of the endpoints.
     pub(super) fn report(&self) {
-        let instances = self.current.borrow().clone();
-        let out = instances.iter().filter(|instance| instance.breaker.is_open()).count();
-        self.out.set(i64::try_from(out).unwrap_or(i64::MAX));
+        let endpoints = self.current.borrow().clone();
+        let ejected = endpoints.iter().filter(|endpoint| endpoint.breaker.is_open()).count();
+        self.ejected.set(i64::try_from(ejected).unwrap_or(i64::MAX));
         let Some(component) = self.component.get() else { return };
-        if instances.is_empty() {
+        if endpoints.is_empty() {
             if let Some(why) = &*self.missing.lock().unwrap_or_else(PoisonError::into_inner) {
                 component.down(&**why);
             }
             return;
         }
-        let conditions: Vec<_> = instances.iter().map(|instance| (instance.address(), instance.condition())).collect();
+        let conditions: Vec<_> = endpoints.iter().map(|endpoint| (endpoint.address(), endpoint.condition())).collect();
         match summary(&conditions) {
             Summary::Unknown => {}
             Summary::Up => component.up(),
@@ -186,36 +186,36 @@ impl Instances {
     }
 }
 
-/// The better of two drawn at random, of the best kind that there is: not out and not tried yet; not out; not tried. The
-/// last one is never out.
-fn choose(instances: &[Arc<Instance>], tried: &[Arc<Instance>]) -> Option<Arc<Instance>> {
-    // All that most services have, and nothing to choose.
-    if let [only] = instances {
+/// The better of two drawn at random from the best available group: neither ejected nor tried; not ejected; not tried; any.
+/// The last endpoint is never ejected.
+fn choose(endpoints: &[Arc<Endpoint>], tried: &[Arc<Endpoint>]) -> Option<Arc<Endpoint>> {
+    // The common case.
+    if let [only] = endpoints {
         return Some(only.clone());
     }
-    let is_in = |instance: &&Arc<Instance>| !instance.breaker.is_open();
-    let is_fresh = |instance: &&Arc<Instance>| !is_among(tried, instance);
-    let all = || instances.iter();
-    the_better_of_two(all().filter(is_in).filter(is_fresh))
-        .or_else(|| the_better_of_two(all().filter(is_in)))
+    let is_admitted = |endpoint: &&Arc<Endpoint>| !endpoint.breaker.is_open();
+    let is_fresh = |endpoint: &&Arc<Endpoint>| !is_among(tried, endpoint);
+    let all = || endpoints.iter();
+    the_better_of_two(all().filter(is_admitted).filter(is_fresh))
+        .or_else(|| the_better_of_two(all().filter(is_admitted)))
         .or_else(|| the_better_of_two(all().filter(is_fresh)))
         .or_else(|| the_better_of_two(all()))
         .cloned()
 }
 
-fn is_among(instances: &[Arc<Instance>], instance: &Arc<Instance>) -> bool {
-    instances.iter().any(|other| Arc::ptr_eq(other, instance))
+fn is_among(endpoints: &[Arc<Endpoint>], endpoint: &Arc<Endpoint>) -> bool {
+    endpoints.iter().any(|other| Arc::ptr_eq(other, endpoint))
 }
 
-fn the_better_of_two<'a>(candidates: impl Iterator<Item = &'a Arc<Instance>>) -> Option<&'a Arc<Instance>> {
+fn the_better_of_two<'a>(candidates: impl Iterator<Item = &'a Arc<Endpoint>>) -> Option<&'a Arc<Endpoint>> {
     let (first, second) = draw_two(candidates)?;
     let Some(second) = second else { return Some(first) };
-    // Either way round, so that of two that are as good as each other not always the same is taken.
+    // In random order, so that equal endpoints share the calls.
     let (one, other) = if fastrand::bool() { (first, second) } else { (second, first) };
     Some(if other.cost() < one.cost() { other } else { one })
 }
 
-/// Two of however many, each as likely as any other.
+/// Draws two at random, each with equal probability (reservoir sampling).
 fn draw_two<T>(mut candidates: impl Iterator<Item = T>) -> Option<(T, Option<T>)> {
     let mut first = candidates.next()?;
     let mut second = candidates.next();
@@ -229,7 +229,7 @@ fn draw_two<T>(mut candidates: impl Iterator<Item = T>) -> Option<(T, Option<T>)
     Some((first, second))
 }
 
-/// What the conditions of all instances come to.
+/// The health of all endpoints together.
 #[derive(Debug, PartialEq, Eq)]
 enum Summary {
     Unknown,
@@ -240,24 +240,24 @@ enum Summary {
 
 fn summary(conditions: &[(SocketAddr, Condition)]) -> Summary {
     let serving = conditions.iter().filter(|(_, condition)| *condition == Condition::Serving).count();
-    let trouble = conditions.iter().find_map(|(address, condition)| match condition {
-        Condition::Ailing(detail) | Condition::Away(detail) => Some((address, detail)),
+    let last_error = conditions.iter().find_map(|(address, condition)| match condition {
+        Condition::NotServing(detail) | Condition::Unreachable(detail) => Some((address, detail)),
         Condition::Unknown | Condition::Serving => None,
     });
-    let Some((address, detail)) = trouble else {
+    let Some((address, detail)) = last_error else {
         return if serving == conditions.len() { Summary::Up } else { Summary::Unknown };
     };
     let detail = match conditions.len() {
         1 => format!("{address}: {detail}"),
         all => format!("{serving} of {all} instances serve; {address}: {detail}"),
     };
-    let answers = |(_, condition): &(SocketAddr, Condition)| !matches!(condition, Condition::Away(_));
+    let answers = |(_, condition): &(SocketAddr, Condition)| !matches!(condition, Condition::Unreachable(_));
     if conditions.iter().any(answers) { Summary::Degraded(detail) } else { Summary::Down(detail) }
 }
 
-impl fmt::Debug for Instances {
+impl fmt::Debug for Endpoints {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Instances").field("service", &self.service).finish_non_exhaustive()
+        f.debug_struct("Endpoints").field("service", &self.service).finish_non_exhaustive()
     }
 }
 
@@ -269,30 +269,33 @@ mod tests {
         (1..).zip(conditions).map(|(port, condition)| (SocketAddr::from(([127, 0, 0, 1], port)), condition)).collect()
     }
 
-    fn away() -> Condition {
-        Condition::Away("connection refused".to_owned())
+    fn unreachable() -> Condition {
+        Condition::Unreachable("connection refused".to_owned())
     }
 
     #[test]
-    fn of_one_instance_it_is_said_what_it_says() {
+    fn a_single_endpoint_is_reported_with_its_own_detail() {
         assert_eq!(summary(&conditions([Condition::Unknown])), Summary::Unknown);
         assert_eq!(summary(&conditions([Condition::Serving])), Summary::Up);
-        assert_eq!(summary(&conditions([away()])), Summary::Down("127.0.0.1:1: connection refused".to_owned()));
-        let ailing = Condition::Ailing("answers NOT_SERVING".to_owned());
-        assert_eq!(summary(&conditions([ailing])), Summary::Degraded("127.0.0.1:1: answers NOT_SERVING".to_owned()));
+        assert_eq!(summary(&conditions([unreachable()])), Summary::Down("127.0.0.1:1: connection refused".to_owned()));
+        let not_serving = Condition::NotServing("answers NOT_SERVING".to_owned());
+        assert_eq!(
+            summary(&conditions([not_serving])),
+            Summary::Degraded("127.0.0.1:1: answers NOT_SERVING".to_owned())
+        );
     }
 
     #[test]
-    fn with_one_of_several_away_it_is_said_which() {
+    fn an_unreachable_endpoint_is_reported_by_its_address() {
         let detail = "1 of 2 instances serve; 127.0.0.1:2: connection refused".to_owned();
-        assert_eq!(summary(&conditions([Condition::Serving, away()])), Summary::Degraded(detail));
+        assert_eq!(summary(&conditions([Condition::Serving, unreachable()])), Summary::Degraded(detail));
         let detail = "0 of 2 instances serve; 127.0.0.1:1: connection refused".to_owned();
-        assert_eq!(summary(&conditions([away(), away()])), Summary::Down(detail));
+        assert_eq!(summary(&conditions([unreachable(), unreachable()])), Summary::Down(detail));
         assert_eq!(summary(&conditions([Condition::Serving, Condition::Unknown])), Summary::Unknown);
     }
 
     #[test]
-    fn each_of_many_is_drawn_as_often_as_any_other() {
+    fn each_endpoint_is_drawn_with_equal_probability() {
         let mut drawn = [0_u32; 5];
         for _ in 0..10_000 {
             let (first, second) = draw_two(0..5_usize).unwrap();

@@ -1,4 +1,4 @@
-//! One running instance of a service: how to reach it, how busy it is, and whether it is called at all.
+//! One endpoint of a service: its connection, load, breaker and health.
 
 use std::{
     error::Error as StdError,
@@ -24,51 +24,51 @@ use crate::{
     identity::{Identity, SpiffeId},
 };
 
-/// A call that is cancelled after so long without an answer counts as a failure of the instance.
+/// A call cancelled after this time without a response counts as a failure of the endpoint.
 const UNRESPONSIVE_AFTER: Duration = Duration::from_secs(1);
 
-/// One running instance of a service.
+/// One endpoint of a service.
 #[derive(Debug)]
-pub(crate) struct Instance {
+pub(crate) struct Endpoint {
     address: SocketAddr,
     connection: Connection,
     load: Load,
     pub(super) breaker: Breaker,
     condition: Mutex<Condition>,
-    /// Why it was not reached the last time.
-    trouble: Mutex<String>,
-    /// Cancelled when nobody names the instance any more.
-    gone: CancellationToken,
+    /// The last connection error.
+    last_error: Mutex<String>,
+    /// Cancelled when discovery removes the endpoint.
+    removed: CancellationToken,
 }
 
-/// What an instance said when it was last asked how it is.
+/// The result of the last health check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Condition {
-    /// It has not been asked yet.
+    /// No health check yet.
     Unknown,
-    /// It serves.
+    /// It answered SERVING.
     Serving,
-    /// It answers, and does not serve.
-    Ailing(String),
-    /// It does not answer.
-    Away(String),
+    /// It answered, and not SERVING.
+    NotServing(String),
+    /// It did not answer.
+    Unreachable(String),
 }
 
-/// A call that was not answered.
+/// A call without a response.
 #[derive(Debug)]
 pub(super) struct SendError {
-    /// Whether the instance may have begun with it.
+    /// Whether the server may have started it.
     pub(super) may_have_run: bool,
     pub(super) source: Box<dyn StdError + Send + Sync>,
 }
 
-impl Instance {
+impl Endpoint {
     pub(super) fn new(
         identity: Identity,
         expected: SpiffeId,
         address: SocketAddr,
         clock: Clock,
-        gone: CancellationToken,
+        removed: CancellationToken,
     ) -> Self {
         Self {
             address,
@@ -76,22 +76,22 @@ impl Instance {
             load: Load::new(),
             breaker: Breaker::default(),
             condition: Mutex::new(Condition::Unknown),
-            trouble: Mutex::default(),
-            gone,
+            last_error: Mutex::default(),
+            removed,
         }
     }
 
-    /// Where it is.
+    /// Its address.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Ends when nobody names the instance any more.
-    pub(crate) fn gone(&self) -> &CancellationToken {
-        &self.gone
+    /// Cancelled when discovery removes the endpoint.
+    pub(crate) fn removed(&self) -> &CancellationToken {
+        &self.removed
     }
 
-    /// What one call more would wait for.
+    /// The expected wait of one more call.
     pub(super) fn cost(&self) -> f64 {
         self.load.cost()
     }
@@ -100,24 +100,24 @@ impl Instance {
         lock(&self.condition).clone()
     }
 
-    /// Takes down how it is; answers how it was.
+    /// Replaces the condition, and returns the previous one.
     pub(super) fn set_condition(&self, condition: Condition) -> Condition {
         std::mem::replace(&mut *lock(&self.condition), condition)
     }
 
-    /// Why it was not reached the last time, for an operator: callers are told no more than that it is away.
-    pub(super) fn trouble(&self) -> String {
-        lock(&self.trouble).clone()
+    /// The last connection error, for operators: callers only learn that the service is unavailable.
+    pub(super) fn last_error(&self) -> String {
+        lock(&self.last_error).clone()
     }
 
-    /// Waits until the connection to the instance ends.
+    /// Waits until the connection to the endpoint ends.
     pub(super) async fn disconnected(&self) {
         self.connection.closed().await;
     }
 
-    /// Sends a request, and waits for the head of the answer. What comes of it counts for or against the instance.
+    /// Sends a request and waits for the response head. The outcome is recorded in the breaker.
     pub(super) async fn call(&self, request: Request<Payload>) -> Result<Response<Incoming>, SendError> {
-        let answer = self.ask(request).await?;
+        let answer = self.send(request).await?;
         if has_code(&answer, Code::Unavailable) {
             self.breaker.failed();
         } else {
@@ -126,22 +126,22 @@ impl Instance {
         Ok(answer)
     }
 
-    /// The same for health checks and the like: that they are answered says nothing of other calls.
-    pub(super) async fn ask(&self, request: Request<Payload>) -> Result<Response<Incoming>, SendError> {
-        let in_flight = self.load.take_on();
+    /// Sends a request without recording a response in the breaker: an answered health check says nothing about other calls.
+    pub(super) async fn send(&self, request: Request<Payload>) -> Result<Response<Incoming>, SendError> {
+        let in_flight = self.load.start_call();
         let mut sender = self.connection.sender().await.map_err(|error| {
             self.breaker.trip();
-            *lock(&self.trouble) = error.to_string();
+            *lock(&self.last_error) = error.to_string();
             SendError { may_have_run: false, source: error.into() }
         })?;
-        // Connecting is not what an answer takes.
-        let mut exchange = Exchange { instance: self, in_flight, begun: Instant::now(), is_over: false };
+        // The time to connect is not part of the response time.
+        let mut pending = PendingCall { endpoint: self, in_flight, started: Instant::now(), is_over: false };
         let outcome = sender.try_send_request(request).await;
-        exchange.is_over = true;
+        pending.is_over = true;
         outcome.map_err(|error| {
             let error = SendError::from(error);
-            *lock(&self.trouble) = Chain(&*error.source).to_string();
-            // A connection that is let go in order says nothing of the instance: others may stand already.
+            *lock(&self.last_error) = Chain(&*error.source).to_string();
+            // A connection that was closed gracefully says nothing about the endpoint.
             if error.may_have_run {
                 self.breaker.trip();
             }
@@ -154,40 +154,40 @@ fn lock<T>(value: &Mutex<T>) -> MutexGuard<'_, T> {
     value.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Whether an answer is a refusal with this code. One that came with a message has its code after that.
+/// Whether a response is an error with this code and without a message (trailers-only).
 pub(super) fn has_code<B>(response: &Response<B>, code: Code) -> bool {
     Status::from_header_map(response.headers()).is_some_and(|status| status.code() == code)
 }
 
-/// A request that is on its way.
-struct Exchange<'a> {
-    instance: &'a Instance,
+/// A request without a response yet.
+struct PendingCall<'a> {
+    endpoint: &'a Endpoint,
     in_flight: InFlight<'a>,
-    begun: Instant,
+    started: Instant,
     is_over: bool,
 }
 
-impl Drop for Exchange<'_> {
+impl Drop for PendingCall<'_> {
     fn drop(&mut self) {
-        let time = self.begun.elapsed();
-        self.in_flight.took(time);
+        let time = self.started.elapsed();
+        self.in_flight.observe_response(time);
         if !self.is_over && time >= UNRESPONSIVE_AFTER {
-            self.instance.breaker.failed();
+            self.endpoint.breaker.failed();
         }
     }
 }
 
 impl From<TrySendError<Request<Payload>>> for SendError {
     fn from(error: TrySendError<Request<Payload>>) -> Self {
-        let was_kept = error.message().is_some();
+        let was_not_sent = error.message().is_some();
         let source = error.into_error();
-        Self { may_have_run: !was_kept && !was_refused_unseen(&source), source: source.into() }
+        Self { may_have_run: !was_not_sent && !was_rejected_unprocessed(&source), source: source.into() }
     }
 }
 
-/// Whether the other side has said that it did not begin with the request: by a GOAWAY that leaves it out, or by refusing
-/// the stream (RFC 9113, sections 6.8 and 8.7).
-fn was_refused_unseen(error: &(dyn StdError + 'static)) -> bool {
+/// Whether the server did not process the request: it sent a GOAWAY with a lower stream id, or refused the stream
+/// (RFC 9113, sections 6.8 and 8.7).
+fn was_rejected_unprocessed(error: &(dyn StdError + 'static)) -> bool {
     let mut source = Some(error);
     while let Some(error) = source {
         if let Some(error) = error.downcast_ref::<h2::Error>() {
