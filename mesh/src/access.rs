@@ -1,8 +1,7 @@
-//! Who may call what: the rules of the contracts, applied to a call.
+//! Access rules: authorization of calls by the contracts.
 //!
-//! A rule is a [`Method`] of the contracts that the process knows. This module answers two
-//! questions about a call: may this workload make it ([`admit_caller`]), and may it be made for this user
-//! ([`admit_user`]). Everything that is not allowed is denied.
+//! A rule is a [`Method`] of the process' contracts. [`authorize_caller`] decides whether a workload may make a call,
+//! [`authorize_user`] whether it may be made for a user. What no rule allows is denied.
 
 use std::{collections::HashMap, fmt, sync::Arc};
 
@@ -18,7 +17,7 @@ use crate::{
     token::Principal,
 };
 
-/// The RPCs of the services that are no contract's and that every server offers.
+/// The RPCs of the services that every server offers without a contract.
 fn built_in() -> [Method; 5] {
     let everybody = [ANY].into_iter().chain(NON_SERVING_WORKLOADS).map(str::to_owned).collect::<Vec<_>>();
     let operator = vec!["operator".to_owned()];
@@ -48,36 +47,36 @@ fn built_in_method(path: &str, callers: Vec<String>, streaming: bool) -> Method 
     }
 }
 
-/// The rules of one server, by the path of the RPC. What is not among them is denied.
+/// The rules of one server, by the path of the RPC. Other paths are denied.
 pub type RuleTable = HashMap<Arc<str>, Arc<Method>>;
 
-/// Every rule of these gRPC services (`package.Service`).
+/// The rules of these gRPC services (`package.Service`).
 pub fn rules_of(contracts: &Contracts, services: &[&str]) -> RuleTable {
     let own = contracts.methods().iter().cloned().chain(built_in().into_iter().map(Arc::new));
     own.filter(|method| services.contains(&method.service())).map(|method| (method.path.clone(), method)).collect()
 }
 
-/// A call that is not let in: which part of its rule it failed, and what the caller is told.
+/// A denied call: the part of the rule that denied it, and the error for the caller.
 #[derive(Debug)]
 pub struct Denial {
-    /// The part of the rule, as logs and metrics name it.
+    /// The part of the rule.
     pub part: Part,
-    /// The answer.
+    /// The error for the caller.
     pub error: Error,
 }
 
 /// The parts of a rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Part {
-    /// The path is in no rule.
+    /// No rule has the path.
     Method,
-    /// Who calls.
+    /// The calling workload.
     Caller,
-    /// For whom: the access token.
+    /// The user: the access token.
     Subject,
-    /// What the user must hold.
+    /// The permission of the user.
     Permission,
-    /// How long ago the user may have signed in.
+    /// The age of the user's sign-in.
     MaxAuthAge,
 }
 
@@ -102,7 +101,7 @@ impl fmt::Display for Part {
 }
 
 impl Denial {
-    /// A call that failed `part`.
+    /// A call denied by `part`.
     pub fn new(part: Part, error: Error) -> Self {
         Self { part, error }
     }
@@ -115,8 +114,8 @@ pub fn unknown_method() -> Denial {
     Denial::new(Part::Method, Error::new(Reason::MethodUnknown, text))
 }
 
-/// Lets a workload in if the rule lists it, it is of our own trust domain, and its certificate has not ended.
-pub fn admit_caller(rule: &Method, caller: &Svid, domain: &TrustDomain, now: Timestamp) -> Result<(), Denial> {
+/// Authorizes a workload: the rule lists it, it is in the own trust domain, and its certificate has not expired.
+pub fn authorize_caller(rule: &Method, caller: &Svid, domain: &TrustDomain, now: Timestamp) -> Result<(), Denial> {
     let deny = |reason, text: String| Err(Denial::new(Part::Caller, Error::new(reason, text)));
     if caller.has_expired(now) {
         return deny(
@@ -133,8 +132,8 @@ pub fn admit_caller(rule: &Method, caller: &Svid, domain: &TrustDomain, now: Tim
     )
 }
 
-/// Lets a call in for a user whose token has been verified, if they hold what the rule asks for.
-pub fn admit_user(rule: &Method, principal: &Principal, now: Timestamp) -> Result<(), Denial> {
+/// Authorizes a user with a verified token: permission and age of the sign-in.
+pub fn authorize_user(rule: &Method, principal: &Principal, now: Timestamp) -> Result<(), Denial> {
     if let Some(permission) = &rule.permission
         && !principal.has_permission(permission)
     {
@@ -150,7 +149,7 @@ pub fn admit_user(rule: &Method, principal: &Principal, now: Timestamp) -> Resul
     Ok(())
 }
 
-/// The caller's workload name, if it is one of our trust domain.
+/// The caller's workload name, if it is in the own trust domain.
 #[must_use]
 pub fn workload<'a>(id: &'a SpiffeId, domain: &TrustDomain) -> Option<&'a str> {
     (id.trust_domain() == domain).then(|| id.workload()).flatten()
@@ -189,7 +188,7 @@ mod tests {
 
     fn admits(id: &str) -> Option<Reason> {
         let domain = "drystone.local".parse().unwrap();
-        admit_caller(&rule(), &caller(id), &domain, Clock::system().now()).err().map(|denial| denial.error.reason())
+        authorize_caller(&rule(), &caller(id), &domain, Clock::system().now()).err().map(|denial| denial.error.reason())
     }
 
     fn principal(permissions: &[&str], signed_in_ago: Duration) -> Principal {
@@ -208,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn the_rule_lists_who_may_call_and_outside_stands_for_the_front_doors() {
+    fn the_rule_lists_callers_and_outside_means_the_entry_points() {
         for allowed in ["auth", "edge", "ingress"] {
             assert_eq!(admits(&format!("spiffe://drystone.local/service/{allowed}")), None, "{allowed}");
         }
@@ -219,10 +218,10 @@ mod tests {
     }
 
     #[test]
-    fn any_stands_for_every_workload_but_those_that_must_be_listed() {
+    fn any_means_every_workload_except_those_that_must_be_listed() {
         let rule = Method { callers: vec!["any".to_owned()], ..rule() };
         let domain = "drystone.local".parse().unwrap();
-        let denied = |id: &str| admit_caller(&rule, &caller(id), &domain, Clock::system().now()).is_err();
+        let denied = |id: &str| authorize_caller(&rule, &caller(id), &domain, Clock::system().now()).is_err();
         for allowed in ["auth", "session", "orders", "a-new-service"] {
             assert!(!denied(&format!("spiffe://drystone.local/service/{allowed}")), "{allowed}");
         }
@@ -235,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_counts_only_in_its_place_and_in_our_trust_domain() {
+    fn a_workload_name_counts_only_in_its_path_and_trust_domain() {
         for id in [
             "spiffe://other.example/service/auth",
             "spiffe://drystone.local/auth",
@@ -246,33 +245,33 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_that_ends_during_a_connection_ends_its_calls() {
+    fn an_expired_certificate_is_denied_on_an_open_connection() {
         let caller = caller("spiffe://drystone.local/service/auth");
         let domain = "drystone.local".parse().unwrap();
-        let denial = admit_caller(&rule(), &caller, &domain, caller.not_after).unwrap_err();
+        let denial = authorize_caller(&rule(), &caller, &domain, caller.not_after).unwrap_err();
         assert_eq!((denial.part, denial.error.reason()), (Part::Caller, Reason::CallerExpired));
     }
 
     #[test]
-    fn the_user_must_hold_the_permission() {
+    fn the_user_needs_the_permission() {
         let now = Clock::system().now();
-        assert!(admit_user(&rule(), &principal(&["stones:lay"], Duration::ZERO), now).is_ok());
+        assert!(authorize_user(&rule(), &principal(&["stones:lay"], Duration::ZERO), now).is_ok());
         for held in [&[][..], &["stones:lift"], &["stones:lay2"]] {
-            let denial = admit_user(&rule(), &principal(held, Duration::ZERO), now).unwrap_err();
+            let denial = authorize_user(&rule(), &principal(held, Duration::ZERO), now).unwrap_err();
             assert_eq!((denial.part, denial.error.reason()), (Part::Permission, Reason::PermissionMissing));
         }
     }
 
     #[test]
-    fn the_sign_in_must_be_recent_where_the_rule_says_so() {
+    fn max_auth_age_requires_a_recent_sign_in() {
         let now = Clock::system().now();
-        assert!(admit_user(&rule(), &principal(&["stones:lay"], Duration::from_secs(299)), now).is_ok());
-        let denial = admit_user(&rule(), &principal(&["stones:lay"], Duration::from_secs(302)), now).unwrap_err();
+        assert!(authorize_user(&rule(), &principal(&["stones:lay"], Duration::from_secs(299)), now).is_ok());
+        let denial = authorize_user(&rule(), &principal(&["stones:lay"], Duration::from_secs(302)), now).unwrap_err();
         assert_eq!((denial.part, denial.error.reason()), (Part::MaxAuthAge, Reason::ReauthenticationRequired));
     }
 
     #[test]
-    fn a_server_has_rules_for_what_it_serves_and_for_nothing_else() {
+    fn a_server_has_rules_only_for_its_services() {
         let rules =
             rules_of(&drystone::contracts().unwrap(), &["drystone.user.v1.UserService", "grpc.health.v1.Health"]);
         assert!(rules.contains_key("/drystone.user.v1.UserService/GetMe"));

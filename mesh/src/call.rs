@@ -1,7 +1,7 @@
-//! One call, as the handler sees it: who makes it, for whom, and how long there is.
+//! The context of a call: caller, user, deadline, request id and trace.
 //!
-//! The server stack puts a [`Call`] into the request's extensions. A handler takes it out with [`Call::of`] and
-//! makes its own calls with [`Call::request`], which hands on the deadline, the request id and the trace.
+//! The server stack adds a [`Call`] to the request's extensions. A handler reads it with [`Call::of`] and makes its own
+//! calls with [`Call::request`], which propagates the deadline, the request id and the trace.
 
 use std::{sync::Arc, time::Instant};
 
@@ -16,46 +16,46 @@ use crate::{
     token::Principal,
 };
 
-/// The metadata keys that calls carry beside gRPC's own.
+/// The metadata keys of calls.
 pub mod header {
     use http::HeaderName;
 
-    /// Names one request through every service that it passes.
+    /// Identifies a request in every service that it reaches.
     pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-    /// The address that an outside client called from; believed only from a front door.
+    /// The address of an outside client; trusted only from an entry point.
     pub const CLIENT_ADDRESS: HeaderName = HeaderName::from_static("x-drystone-client-address");
-    /// The `user-agent` of an outside client; believed only from a front door.
+    /// The `user-agent` of an outside client; trusted only from an entry point.
     pub const CLIENT_AGENT: HeaderName = HeaderName::from_static("x-drystone-client-agent");
     /// W3C Trace Context.
     pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-    /// How long the caller waits, as gRPC writes it.
+    /// The caller's timeout, in the format of gRPC.
     pub const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 }
 
-/// What is known of a call. Cheap to clone.
+/// The context of a call. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Call(Arc<Parts>);
+pub struct Call(Arc<CallFields>);
 
-/// What a call is made of. Fields that nobody outside the mesh may forge are filled by the server stack alone.
+/// The fields of a [`Call`]. Only the server stack fills those that a client must not forge.
 #[derive(Debug)]
-pub struct Parts {
-    /// The request id, safe to log and to hand on.
+pub struct CallFields {
+    /// The request id, safe to log and to propagate.
     pub request_id: HeaderValue,
-    /// The place in the trace.
+    /// The trace context.
     pub trace: TraceContext,
-    /// When the caller stops waiting.
+    /// The deadline.
     pub deadline: Option<Instant>,
-    /// The workload that calls; absent only for a call that starts here.
+    /// The calling workload; `None` for a call that originates in this process.
     pub caller: Option<SpiffeId>,
-    /// The end user, where the rule asks for one.
+    /// The end user, if the rule requires one.
     pub principal: Option<Arc<Principal>>,
-    /// The `authorization` value that proved the end user, to be handed on.
+    /// The `authorization` value of the end user, to be propagated.
     pub authorization: Option<HeaderValue>,
-    /// What a front door says of the client outside.
+    /// The outside client, as reported by an entry point.
     pub client: Client,
 }
 
-/// The client outside, as a front door saw it. Empty where none said.
+/// An outside client, as reported by an entry point. Empty if none reported it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Client {
     /// The IP address.
@@ -65,16 +65,16 @@ pub struct Client {
 }
 
 impl Call {
-    /// A call of these parts.
+    /// A call with these fields.
     #[must_use]
-    pub fn new(parts: Parts) -> Self {
-        Self(Arc::new(parts))
+    pub fn new(fields: CallFields) -> Self {
+        Self(Arc::new(fields))
     }
 
-    /// A call that starts here, for work that no request asked for.
+    /// A call that originates in this process, for background work.
     #[must_use]
     pub fn background(deadline: Option<Instant>) -> Self {
-        Self::new(Parts {
+        Self::new(CallFields {
             request_id: new_request_id(),
             trace: TraceContext::new_root(),
             deadline,
@@ -85,7 +85,7 @@ impl Call {
         })
     }
 
-    /// The call that a request belongs to.
+    /// The call of a request.
     ///
     /// # Errors
     /// `INTERNAL` if the request did not come through the server stack.
@@ -94,32 +94,32 @@ impl Call {
             .ok_or_else(|| Error::internal("the request did not pass the server stack"))
     }
 
-    /// The call that these extensions carry.
+    /// The call in these extensions.
     #[must_use]
     pub fn from_extensions(extensions: &Extensions) -> Option<Self> {
         extensions.get::<Self>().cloned()
     }
 
-    /// All that is known.
+    /// All fields.
     #[must_use]
-    pub fn parts(&self) -> &Parts {
+    pub fn fields(&self) -> &CallFields {
         &self.0
     }
 
-    /// The end user for whom the call is made.
+    /// The end user of the call.
     ///
     /// # Errors
-    /// `TOKEN_MISSING` if the rule did not ask for one: a handler that needs a user has a rule that says so.
+    /// `TOKEN_MISSING` if the rule requires no user.
     pub fn principal(&self) -> Result<&Principal> {
         self.0.principal.as_deref().ok_or_else(|| Error::new(Reason::TokenMissing, "the call needs an access token"))
     }
 
-    /// A request of this call to another service, in the service's own name.
+    /// A request to another service within this call, without the user's token.
     pub fn request<T>(&self, message: T) -> Request<T> {
         self.outgoing(message, OnBehalf::Service)
     }
 
-    /// A request of this call to another service, in the user's name: their token goes along.
+    /// A request to another service within this call, with the user's token.
     pub fn request_for_user<T>(&self, message: T) -> Request<T> {
         self.outgoing(message, OnBehalf::User)
     }
@@ -131,20 +131,20 @@ impl Call {
     }
 }
 
-/// Notes that the call at hand concerns this user, for its log lines and its audit record. The server stack does so
-/// for whoever a token proves; a handler that finds out by other means, as sign-in does, says it here.
+/// Records the user of the current call for its log lines and audit record. The server stack does so for the user of a
+/// token; a handler that identifies the user otherwise, such as sign-in, calls this.
 pub fn record_user(user_id: Uuid) {
     tracing::Span::current().record("user", tracing::field::display(user_id));
 }
 
-/// What the client stack needs to know of an outgoing request.
+/// What the client needs to know about an outgoing request.
 #[derive(Debug, Clone)]
 pub(crate) struct Outgoing {
     pub(crate) call: Call,
     pub(crate) on_behalf: OnBehalf,
 }
 
-/// In whose name a service calls another.
+/// Whether a request carries the user's token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum OnBehalf {
     Service,
@@ -159,7 +159,7 @@ pub fn new_request_id() -> HeaderValue {
     HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static("none"))
 }
 
-/// A request id that came along, if it is one that is safe to log: 1 to 64 characters of `A-Z a-z 0-9 - _ .`
+/// Whether a received request id is safe to log: 1 to 64 characters of `A-Z a-z 0-9 - _ .`
 #[must_use]
 pub fn valid_request_id(value: &HeaderValue) -> bool {
     let bytes = value.as_bytes();

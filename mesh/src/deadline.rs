@@ -1,4 +1,4 @@
-//! How long a call may take: `grpc-timeout` read and written strictly.
+//! Deadlines: strict parsing and formatting of `grpc-timeout`, and the bounds of policies.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use crate::{
     error::{Error, Reason, Result},
 };
 
-/// Reads `grpc-timeout`: 1 to 8 digits and a unit, as the gRPC protocol over HTTP/2 has it.
+/// Parses `grpc-timeout`: 1 to 8 digits and a unit (gRPC over HTTP/2).
 ///
 /// # Errors
 /// `MALFORMED_TIMEOUT` for anything else, a second header included.
@@ -43,22 +43,22 @@ fn parse(value: &[u8]) -> Option<Duration> {
     }
 }
 
-/// How long a unary call may take: what its caller asked for, else what its contract says, else the server's `default`;
-/// and at most what the contract says, else the server's `max`.
+/// The timeout of a unary call: that of the caller, else the policy's default, else `default`; bounded by the policy's
+/// maximum, else by `max`.
 #[must_use]
 pub fn of_call(policy: Policy, asked: Option<Duration>, default: Duration, max: Duration) -> Duration {
     let asked = asked.unwrap_or_else(|| policy.default.unwrap_or(default));
     asked.min(policy.max.unwrap_or(max))
 }
 
-/// How long a stream may take: without end, unless its caller or its contract says so.
+/// The timeout of a stream: none unless the caller or the policy sets one.
 #[must_use]
 pub fn of_stream(policy: Policy, asked: Option<Duration>) -> Option<Duration> {
     let asked = asked.or(policy.default);
     policy.max.map_or(asked, |max| Some(asked.map_or(max, |asked| asked.min(max))))
 }
 
-/// Writes `grpc-timeout`, rounded down, in the finest unit whose 8 digits suffice.
+/// Formats `grpc-timeout`, rounded down, in the finest unit that fits into 8 digits.
 #[must_use]
 pub fn format_timeout(timeout: Duration) -> HeaderValue {
     let units = [(timeout.as_micros(), 'u'), (timeout.as_millis(), 'm'), (u128::from(timeout.as_secs()), 'S')];
@@ -66,24 +66,24 @@ pub fn format_timeout(timeout: Duration) -> HeaderValue {
     HeaderValue::try_from(format!("{amount}{unit}")).unwrap_or(HeaderValue::from_static("99999999S"))
 }
 
-/// The failure of a call whose time is up.
+/// The error of a call after its deadline.
 #[must_use]
 pub fn exceeded() -> Error {
     Error::new(Reason::DeadlineExceeded, "the deadline passed before the work was done")
 }
 
-/// What is left until `deadline`; `None` if it has passed.
+/// The time until `deadline`; `None` if it has passed.
 #[must_use]
 pub fn remaining(deadline: Instant) -> Option<Duration> {
     deadline.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())
 }
 
-/// What is kept back of a deadline that is handed on, so that there is time to answer with what came of it.
+/// The margin subtracted from a propagated deadline, so that the caller can still answer after the callee's timeout.
 const MARGIN: Duration = Duration::from_millis(5);
 
-/// What a call is told that is made within `deadline`, as `grpc-timeout`; `None` if there is no time for it.
+/// The `grpc-timeout` of a call within `deadline`; `None` if no time is left.
 #[must_use]
-pub fn hand_on(deadline: Instant) -> Option<HeaderValue> {
+pub fn propagate(deadline: Instant) -> Option<HeaderValue> {
     remaining(deadline)?.checked_sub(MARGIN).map(format_timeout)
 }
 
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn the_contract_says_how_long_a_call_may_take() {
+    fn the_policy_bounds_the_deadline() {
         let seconds = Duration::from_secs;
         let policy = |default: Option<u64>, max: Option<u64>| Policy {
             default: default.map(Duration::from_secs),
@@ -112,7 +112,7 @@ mod tests {
             (policy(Some(2), Some(5)), Some(9), 5, Some(5)),
             (policy(None, Some(5)), None, 5, Some(5)),
             (policy(Some(2), None), Some(90), 60, Some(90)),
-            // Longer than what servers allow where nothing is said.
+            // Longer than the server's own maximum.
             (policy(Some(90), Some(120)), None, 90, Some(90)),
         ] {
             let asked = asked.map(seconds);
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn every_unit_is_read() {
+    fn every_unit_is_parsed() {
         assert_eq!(timeout("2H").unwrap(), Some(Duration::from_hours(2)));
         assert_eq!(timeout("3M").unwrap(), Some(Duration::from_mins(3)));
         assert_eq!(timeout("99999999S").unwrap(), Some(Duration::from_secs(99_999_999)));
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_else_is_refused() {
+    fn invalid_timeouts_are_rejected() {
         for bad in ["", "S", "1", "123456789S", "-1S", "+1S", "1.5S", "1s", " 1S", "1S ", "1 S", "0x1S", "1SS"] {
             assert_eq!(timeout(bad).unwrap_err().reason(), Reason::MalformedTimeout, "{bad:?}");
         }
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read_back_no_longer_than_it_was() {
+    fn a_formatted_timeout_is_never_longer() {
         for given in [Duration::from_micros(1), Duration::from_millis(1500), Duration::from_hours(9600)] {
             let mut headers = HeaderMap::new();
             headers.insert(header::GRPC_TIMEOUT, format_timeout(given));

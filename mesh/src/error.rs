@@ -1,7 +1,7 @@
-//! How a call fails: one error type, one closed set of reasons, one way onto the wire.
+//! Errors of calls, with a closed set of reasons, and their conversion to gRPC statuses.
 //!
-//! Domain code names a [`Reason`]; the reason decides the gRPC code and the HTTP status. What went wrong inside
-//! travels as `source`: the log gets the chain, the caller gets the reason and the request id.
+//! Domain code names a [`Reason`], which determines the gRPC code and the HTTP status. The internal cause is the `source`: it
+//! is logged with its chain, while the caller receives the reason and the request id.
 
 use std::{borrow::Cow, collections::HashMap, error::Error as StdError, fmt, time::Duration};
 
@@ -9,13 +9,13 @@ pub use drystone::Reason;
 use tonic::Status;
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
-/// The result of an RPC's own work.
+/// The result of an RPC.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Anything that can stand behind an error.
+/// The cause of an error.
 pub type Source = Box<dyn StdError + Send + Sync>;
 
-/// A refused or failed call.
+/// A rejected or failed call.
 #[derive(Debug)]
 pub struct Error(Box<Inner>);
 
@@ -29,12 +29,12 @@ struct Inner {
 }
 
 impl Error {
-    /// A failure for this reason; the message says what happened and what to do, and is shown to the caller.
+    /// An error with this reason. The message says what happened and what to do, and is shown to the caller.
     pub fn new(reason: Reason, message: impl Into<Cow<'static, str>>) -> Self {
         Self(Box::new(Inner { reason, message: message.into(), fields: Vec::new(), retry_after: None, source: None }))
     }
 
-    /// Something went wrong inside. The caller learns no more than that.
+    /// An internal error. Its cause is not shown to the caller.
     pub fn internal(source: impl Into<Source>) -> Self {
         Self::new(Reason::Internal, "something went wrong on our side; the log has it under this request id")
             .caused_by(source)
@@ -47,7 +47,7 @@ impl Error {
             .caused_by(source)
     }
 
-    /// A field of the request that is not as it should be.
+    /// An invalid field of the request.
     pub fn invalid_field(field: impl Into<String>, description: impl Into<String>) -> Self {
         let (field, description) = (field.into(), description.into());
         let mut error = Self::new(Reason::InvalidRequest, format!("{field}: {description}"));
@@ -55,21 +55,21 @@ impl Error {
         error
     }
 
-    /// Adds what went wrong underneath, for the log.
+    /// Adds the cause, for the log.
     #[must_use]
     pub fn caused_by(mut self, source: impl Into<Source>) -> Self {
         self.0.source = Some(source.into());
         self
     }
 
-    /// Adds when it is worth trying again.
+    /// Adds a retry delay.
     #[must_use]
     pub fn retry_after(mut self, delay: Duration) -> Self {
         self.0.retry_after = Some(delay);
         self
     }
 
-    /// Why.
+    /// The reason.
     #[must_use]
     pub fn reason(&self) -> Reason {
         self.0.reason
@@ -88,7 +88,7 @@ impl StdError for Error {
     }
 }
 
-/// The way onto the wire. A failure that has a source is logged here, once, with its whole chain.
+/// The conversion to a status. A cause is logged here, once, with its chain.
 impl From<Error> for Status {
     fn from(error: Error) -> Self {
         let Inner { reason, message, fields, retry_after, source } = *error.0;
@@ -113,12 +113,11 @@ impl From<Error> for Status {
     }
 }
 
-/// The failure of a call to another service, as seen by the one who made it: its reason if it gave one that the
-/// user may hear, else that the service is away.
+/// The error of a call to another service: its reason, if the user may see it, else UNAVAILABLE or INTERNAL.
 impl From<Status> for Error {
     fn from(status: Status) -> Self {
         match reason_of(&status) {
-            // It is our own certificate that has expired, and soon to be replaced.
+            // The own certificate has expired and will be renewed.
             Some(Reason::CallerExpired) => Self::unavailable("an upstream service", status),
             Some(Reason::CallerNotAllowed | Reason::CallerUnidentified | Reason::MethodUnknown) => {
                 Self::internal(status)
@@ -141,27 +140,26 @@ impl From<Status> for Error {
     }
 }
 
-/// The reason that a status of ours carries.
+/// The reason of a status from Drystone.
 #[must_use]
 pub fn reason_of(status: &Status) -> Option<Reason> {
     let info = status.get_details_error_info()?;
     if info.domain == Reason::DOMAIN { Reason::from_name(&info.reason) } else { None }
 }
 
-/// Shows an error and all that stands behind it, on one line. A cause that the error before it has told is not told
-/// again.
+/// Displays an error and its causes on one line. A cause that is part of the previous text is not repeated.
 pub struct Chain<'a>(pub &'a (dyn StdError + 'static));
 
 impl fmt::Display for Chain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut told = self.0.to_string();
-        f.write_str(&told)?;
+        let mut shown = self.0.to_string();
+        f.write_str(&shown)?;
         let mut next = self.0.source();
         while let Some(error) = next {
             let text = error.to_string();
-            if !told.contains(&text) {
+            if !shown.contains(&text) {
                 write!(f, ": {text}")?;
-                told = text;
+                shown = text;
             }
             next = error.source();
         }
@@ -181,20 +179,20 @@ mod tests {
 
     #[derive(Debug, thiserror::Error)]
     #[error("{text}")]
-    struct Told {
+    struct NestedError {
         text: &'static str,
-        source: Option<Box<Told>>,
+        source: Option<Box<NestedError>>,
     }
 
     #[test]
-    fn each_cause_is_told_once() {
-        let told = |text, source| Told { text, source };
-        let cause = || Some(Box::new(told("no such file", None)));
-        let chain = |error: &Told| Chain(error).to_string();
-        assert_eq!(chain(&told("the key cannot be read", cause())), "the key cannot be read: no such file");
-        let error = told("the key cannot be read: no such file; check the path", cause());
+    fn each_cause_is_shown_once() {
+        let nested = |text, source| NestedError { text, source };
+        let cause = || Some(Box::new(nested("no such file", None)));
+        let chain = |error: &NestedError| Chain(error).to_string();
+        assert_eq!(chain(&nested("the key cannot be read", cause())), "the key cannot be read: no such file");
+        let error = nested("the key cannot be read: no such file; check the path", cause());
         assert_eq!(chain(&error), "the key cannot be read: no such file; check the path");
-        let error = told("it does not start", Some(Box::new(error)));
+        let error = nested("it does not start", Some(Box::new(error)));
         assert_eq!(chain(&error), "it does not start: the key cannot be read: no such file; check the path");
     }
 
@@ -223,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_of_ours_that_has_expired_makes_us_unavailable() {
+    fn an_expired_own_certificate_is_unavailable() {
         let status = Status::from(Error::new(Reason::CallerExpired, "the certificate has expired"));
         let handed_on = Status::from(Error::from(status));
         assert_eq!(reason_of(&handed_on), Some(Reason::Unavailable));

@@ -1,7 +1,7 @@
-//! What is up, and what that means for the whole.
+//! The health of a process and its components.
 //!
-//! Each part of a process reports itself through a [`Component`]. A part that is [`Kind::Vital`] takes the whole down
-//! with it; without an [`Kind::Optional`] one the process goes on, degraded.
+//! Each part of a process reports through a [`Component`]. If a [`Kind::Vital`] component is down, the process is down; if a
+//! [`Kind::Optional`] one is, the process is degraded.
 
 mod probe;
 
@@ -16,10 +16,10 @@ use tokio::sync::watch;
 pub use self::probe::{ProbeIntervals, probe};
 use crate::clock::{Clock, Timestamp};
 
-/// Why a component is down that has not reported yet.
+/// The detail of a component that has not reported yet.
 const STARTING: &str = "starting";
 
-/// The health of a process. Clones are the same health.
+/// The health of a process. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Health(Arc<Inner>);
 
@@ -28,7 +28,7 @@ struct Inner {
     clock: Clock,
     components: Mutex<BTreeMap<String, Known>>,
     status: watch::Sender<Status>,
-    /// Told whenever a component reports, whether or not that changes the whole.
+    /// Notified by every report, also if the overall status does not change.
     changes: watch::Sender<()>,
 }
 
@@ -40,76 +40,76 @@ struct Known {
     since: Timestamp,
 }
 
-/// What a component means to the whole.
+/// The importance of a component.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// Nothing works without it.
+    /// The process does not work without it.
     Vital,
-    /// The rest works without it.
+    /// The process works without it, degraded.
     Optional,
 }
 
-/// How one component is.
+/// The state of a component.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
-    /// It works.
+    /// Working.
     Up,
-    /// It works in part.
+    /// Partly working.
     Degraded,
-    /// It does not work.
+    /// Not working.
     Down,
 }
 
-/// How the whole is.
+/// The status of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
-    /// Everything works.
+    /// All components are up.
     Ok,
-    /// The most important things work.
+    /// No vital component is down.
     Degraded,
     /// A vital component is down.
     Down,
 }
 
-/// How the whole is, and each of its components.
+/// The status of a process and its components.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Report {
-    /// The whole.
+    /// The overall status.
     pub status: Status,
     /// The components by name.
     pub components: BTreeMap<String, ComponentReport>,
 }
 
-/// How one component is, and since when.
+/// The state of a component.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ComponentReport {
-    /// How it is.
+    /// The state.
     pub state: State,
-    /// Why; empty where there is nothing to say.
+    /// The cause; empty if there is none.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub detail: String,
-    /// When it came to be so.
+    /// The time of the last change of state.
     pub since: Timestamp,
 }
 
 impl Health {
-    /// The health of a process without components: it is well.
+    /// The health of a process without components: ok.
     #[must_use]
     pub fn new() -> Self {
         Self::with_clock(Clock::system())
     }
 
-    /// The same, with times from this clock.
+    /// The same, with this clock.
     #[must_use]
     pub fn with_clock(clock: Clock) -> Self {
         let (status, changes) = (watch::Sender::new(Status::Ok), watch::Sender::new(()));
         Self(Arc::new(Inner { clock, components: Mutex::default(), status, changes }))
     }
 
-    /// Adds a component, which is down until it says otherwise. One of the same name is replaced.
-    #[must_use = "the component stays down until it is told to be up"]
+    /// Adds a component, which is down until its first report. It replaces one with the same name.
+    #[must_use = "the component stays down until it reports"]
     pub fn component(&self, name: impl Into<String>, kind: Kind) -> Component {
         let name = name.into();
         let known = Known { kind, state: State::Down, detail: STARTING.to_owned(), since: self.0.clock.now() };
@@ -117,13 +117,13 @@ impl Health {
         Component { health: self.clone(), name }
     }
 
-    /// How the whole is.
+    /// The status of a process.
     #[must_use]
     pub fn status(&self) -> Status {
         *self.0.status.borrow()
     }
 
-    /// Whether every vital component works, at least in part.
+    /// Whether no vital component is down.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         self.status() != Status::Down
@@ -137,14 +137,14 @@ impl Health {
         of_prefix.any(|(_, known)| known.kind == Kind::Vital && known.state == State::Down)
     }
 
-    /// How the component of this name is, if there is one.
+    /// The state of the component with this name.
     #[must_use]
     pub fn state(&self, name: &str) -> Option<State> {
         let components = self.0.components.lock().unwrap_or_else(PoisonError::into_inner);
         components.get(name).map(|known| known.state)
     }
 
-    /// How everything is.
+    /// A report of all components.
     #[must_use]
     pub fn report(&self) -> Report {
         let known = self.0.components.lock().unwrap_or_else(PoisonError::into_inner);
@@ -157,13 +157,13 @@ impl Health {
         Report { status: overall(&known), components }
     }
 
-    /// How the whole is, from now on.
+    /// Watches the overall status.
     #[must_use]
     pub fn watch(&self) -> watch::Receiver<Status> {
         self.0.status.subscribe()
     }
 
-    /// Changes with every report of a component, from now on.
+    /// Notifies of every report of a component.
     #[must_use]
     pub fn changes(&self) -> watch::Receiver<()> {
         self.0.changes.subscribe()
@@ -172,9 +172,9 @@ impl Health {
     fn change(&self, edit: impl FnOnce(&mut BTreeMap<String, Known>)) {
         let mut components = self.0.components.lock().unwrap_or_else(PoisonError::into_inner);
         edit(&mut components);
-        // Told under the lock, so that the last change is the last to be told.
+        // Notified under the lock, so that notifications are in the order of changes.
         let status = overall(&components);
-        self.0.status.send_if_modified(|told| std::mem::replace(told, status) != status);
+        self.0.status.send_if_modified(|current| std::mem::replace(current, status) != status);
         self.0.changes.send_replace(());
     }
 }
@@ -185,7 +185,7 @@ impl Default for Health {
     }
 }
 
-/// One part of a process, and its way to say how it is. Clones are the same component.
+/// Reports the state of one part of a process. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Component {
     health: Health,
@@ -193,17 +193,17 @@ pub struct Component {
 }
 
 impl Component {
-    /// It works.
+    /// Working.
     pub fn up(&self) {
         self.set(State::Up, String::new());
     }
 
-    /// It works in part; `detail` says what does not.
+    /// Reports that it works in part; `detail` says what does not.
     pub fn degraded(&self, detail: impl Into<String>) {
         self.set(State::Degraded, detail.into());
     }
 
-    /// It does not work; `detail` says why.
+    /// Reports that it does not work; `detail` says why.
     pub fn down(&self, detail: impl Into<String>) {
         self.set(State::Down, detail.into());
     }
@@ -214,7 +214,7 @@ impl Component {
             let Some(known) = components.get_mut(&self.name) else { return };
             if known.state != state {
                 match state {
-                    // What has not been down in earnest has not come back either.
+                    // The first report after the start is not a recovery.
                     State::Up if known.detail == STARTING => tracing::debug!(component = self.name, "component is up"),
                     State::Up => tracing::info!(component = self.name, "component is up"),
                     State::Degraded => tracing::warn!(component = self.name, detail, "component is degraded"),
@@ -245,7 +245,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_component_is_down_until_it_says_otherwise() {
+    fn a_component_is_down_until_its_first_report() {
         let health = Health::new();
         assert!(health.is_ready());
         let store = health.component("store", Kind::Vital);
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn without_an_optional_component_the_whole_is_degraded_and_ready() {
+    fn an_optional_component_that_is_down_degrades_a_ready_process() {
         let health = Health::new();
         health.component("store", Kind::Vital).up();
         health.component("property", Kind::Optional).down("connection refused");
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn a_degraded_vital_component_leaves_the_whole_ready() {
+    fn a_degraded_vital_component_leaves_the_process_ready() {
         let health = Health::new();
         health.component("store", Kind::Vital).degraded("slow");
         assert_eq!(health.status(), Status::Degraded);
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn since_is_when_the_state_changed_and_not_when_it_was_last_told() {
+    fn since_is_when_the_state_changed_and_not_when_it_was_last_nested() {
         let clock = Clock::manual(Timestamp::default());
         let health = Health::with_clock(clock.clone());
         let store = health.component("store", Kind::Vital);
@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_watcher_hears_of_every_turn() {
+    async fn a_watcher_receives_every_change() {
         let health = Health::new();
         let mut watch = health.watch();
         let store = health.component("store", Kind::Vital);
@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn the_report_reads_as_promised() {
+    fn the_report_has_the_documented_format() {
         let health = Health::with_clock(Clock::manual(Timestamp::default()));
         health.component("property", Kind::Optional).down("connection refused");
         health.component("store", Kind::Vital).up();

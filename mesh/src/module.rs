@@ -1,5 +1,4 @@
-//! What a service crate exports, so that a binary can run it beside others: [`Service`] says what it is, and [`Module`] is
-//! the same for any service.
+//! What a service crate exports: [`Service`] describes a service, and [`Module`] is its type-erased form in a binary.
 //!
 //! ```
 //! use drystone_mesh::{
@@ -24,8 +23,8 @@
 //! assert_eq!(module.name(), "orders");
 //! ```
 //!
-//! A service with migrations finds its database, opened and up to date, in its context (`drystone_store::ContextExt`).
-//! Its section has the key `listen`, the section `[NAME.database]`, and the keys of [`Service::Config`].
+//! A service with migrations finds its migrated database in its context (`drystone_store::ContextExt`). Its configuration has
+//! the key `listen`, the section `[NAME.database]`, and the keys of [`Service::Config`].
 
 mod context;
 mod migration;
@@ -53,28 +52,27 @@ pub type StartError = Box<dyn StdError + Send + Sync>;
 
 type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
-/// A service, as its crate describes it.
+/// The description of a service by its crate.
 pub trait Service: Send + Sync + 'static {
     /// The workload's name, as in its SPIFFE ID and its contract, and the name of its section of the configuration.
     const NAME: &'static str;
 
-    /// The contract that its crate has compiled in; `None` if it is that of Drystone itself.
+    /// The contract of its crate; `None` for Drystone's own contract.
     const CONTRACT: Option<&'static EncodedContract> = None;
 
-    /// Its schema, step by step. A service that has none has no database.
+    /// Its migrations. A service without migrations has no database.
     const MIGRATIONS: &'static [Migration] = &[];
 
-    /// Where it stands in the order of stopping.
+    /// When it is stopped.
     const STAGE: Stage = Stage::Service;
 
-    /// The port of its default address; `None` for the next of those from 50051 on.
+    /// The port of its default address; `None` for the next one from 50051.
     const PORT: Option<u16> = None;
 
-    /// The keys of its section of the configuration, beside those that every service has. It refuses
-    /// unknown keys (`#[serde(default, deny_unknown_fields)]`). [`NoConfig`] has none.
+    /// Its own keys in its section of the configuration, with `#[serde(default, deny_unknown_fields)]`. [`NoConfig`] has none.
     type Config: Clone + Default + Serialize + DeserializeOwned + Send + Sync + 'static;
 
-    /// What types cannot say of the values.
+    /// Checks what types cannot express.
     ///
     /// # Errors
     /// A sentence that names the key and says what to write.
@@ -82,7 +80,7 @@ pub trait Service: Send + Sync + 'static {
         Ok(())
     }
 
-    /// Whether it uses its database, as it is configured.
+    /// Whether it uses its database with this configuration.
     #[must_use]
     fn needs_database(_config: &Self::Config) -> bool {
         !Self::MIGRATIONS.is_empty()
@@ -94,32 +92,32 @@ pub trait Service: Send + Sync + 'static {
         None
     }
 
-    /// Puts it together: what can go wrong before it serves goes wrong here.
+    /// Creates the server. Errors before serving are returned from here.
     fn start(context: Context<Self::Config>) -> impl Future<Output = Result<Started, StartError>> + Send;
 }
 
-/// The configuration of a service that has no keys of its own.
+/// The configuration of a service without keys of its own.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NoConfig {}
 
-/// When a part is stopped: what faces the outside first, so that nothing new comes in.
+/// The order of stopping: entry points first, so that no new requests arrive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
     /// An entry point, such as the edge.
     Front,
-    /// A service behind it.
+    /// Any other service.
     Service,
 }
 
-/// A service that is put together and has served nobody yet.
+/// A service that is ready to serve.
 pub struct Started(Run);
 
-/// What serves on a listener until it is told to stop.
+/// Serves on a listener until a stop.
 type Run = Box<dyn FnOnce(TcpListener, CancellationToken) -> BoxFuture<io::Result<()>> + Send>;
 
 impl Started {
-    /// What serves on a listener until it is told to stop.
+    /// Serves on a listener until a stop.
     pub fn new<F>(run: impl FnOnce(TcpListener, CancellationToken) -> F + Send + 'static) -> Self
     where
         F: Future<Output = io::Result<()>> + Send + 'static,
@@ -127,10 +125,10 @@ impl Started {
         Self(Box::new(|listener, stop| Box::pin(run(listener, stop))))
     }
 
-    /// Serves until `stop`, and lets what runs come to its end.
+    /// Serves until `stop`, then drains.
     ///
     /// # Errors
-    /// The listener's own failure.
+    /// The listener failed.
     pub async fn run(self, listener: TcpListener, stop: CancellationToken) -> io::Result<()> {
         (self.0)(listener, stop).await
     }
@@ -148,12 +146,12 @@ impl fmt::Debug for Started {
     }
 }
 
-/// Any [`Service`], as a binary holds it.
+/// A type-erased [`Service`].
 #[derive(Debug, Clone, Copy)]
 pub struct Module(&'static Table);
 
-/// What a [`Service`] says of itself, with its configuration behind a pointer.
-#[expect(clippy::type_complexity, reason = "each type is used once, by the function that it is of")]
+/// The functions of a [`Service`], with its configuration type erased.
+#[expect(clippy::type_complexity, reason = "each type is used once, by its function")]
 struct Table {
     name: &'static str,
     migrations: &'static [Migration],
@@ -173,7 +171,7 @@ impl fmt::Debug for Table {
     }
 }
 
-/// A module's own part of its section of the configuration.
+/// The own configuration of a module.
 #[derive(Clone)]
 pub struct Section {
     values: Arc<dyn Any + Send + Sync>,
@@ -181,13 +179,13 @@ pub struct Section {
 }
 
 impl Section {
-    /// The values, as the service's own type.
+    /// The values, as the service's type.
     #[must_use]
     pub fn values<C: 'static>(&self) -> Option<&C> {
         self.values.downcast_ref()
     }
 
-    /// The values as a table, secrets masked.
+    /// The values as a table, with secrets masked.
     #[must_use]
     pub fn shown(&self) -> &Dict {
         &self.shown
@@ -220,7 +218,7 @@ impl<S: Service> TableOf<S> {
         start: |context| {
             Box::pin(async {
                 let config = context.config.values::<S::Config>().cloned();
-                let config = config.ok_or("the section is that of another service; this is a fault of the program")?;
+                let config = config.ok_or("the section belongs to another service; this is a bug")?;
                 S::start(context.map_config(|_| config)).await
             })
         },
@@ -240,7 +238,7 @@ impl Module {
         self.0.name
     }
 
-    /// Its schema, step by step.
+    /// Its migrations.
     #[must_use]
     pub const fn migrations(&self) -> &'static [Migration] {
         self.0.migrations
@@ -252,13 +250,13 @@ impl Module {
         self.0.stage
     }
 
-    /// The port of its default address, if it asks for one.
+    /// The port of its default address, if it has a fixed one.
     #[must_use]
     pub const fn port(&self) -> Option<u16> {
         self.0.port
     }
 
-    /// The contract that comes with it.
+    /// Its contract.
     #[must_use]
     pub const fn contract(&self) -> Option<&'static EncodedContract> {
         self.0.contract
@@ -267,12 +265,12 @@ impl Module {
     /// The defaults of its own keys.
     ///
     /// # Errors
-    /// They are no table, which is a fault of the program.
+    /// They are not a table, which is a bug.
     pub fn defaults(&self) -> Result<Dict, ConfigError> {
         (self.0.defaults)()
     }
 
-    /// Reads its own keys: those of its section for which `is_own` holds.
+    /// Reads its own keys: those of its section that `is_own` selects.
     ///
     /// # Errors
     /// A key is unknown, or a value is not valid.
@@ -280,7 +278,7 @@ impl Module {
         (self.0.read)(layers, is_own)
     }
 
-    /// Whether it uses its database, as it is configured.
+    /// Whether it uses its database with this configuration.
     #[must_use]
     pub fn needs_database(&self, section: &Section) -> bool {
         (self.0.needs_database)(section)
@@ -292,10 +290,10 @@ impl Module {
         (self.0.needs_redis)(section)
     }
 
-    /// Puts it together.
+    /// Creates the server.
     ///
     /// # Errors
-    /// What keeps it from starting, in one sentence.
+    /// Why it cannot start, in one sentence.
     pub async fn start(&self, context: Context<Section>) -> Result<Started, StartError> {
         (self.0.start)(context).await
     }

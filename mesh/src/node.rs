@@ -1,4 +1,4 @@
-//! One service's share of the mesh: who it is, whom it can call, and how it checks tokens.
+//! A node: the identity of one service, its outgoing calls and its token verification.
 
 use std::time::Duration;
 
@@ -20,67 +20,67 @@ use crate::{
     token::{KeySet, RevocationView, TokenVerifier, TokenVerifierConfig, watch_keys, watch_revocations},
 };
 
-/// The end of the name of the component that says whether a node can check tokens.
+/// The suffix of the health component that reports whether a node can verify tokens.
 pub const TOKEN_CHECKS: &str = " token checks";
 
-/// What a service stands on. Clones are the same node.
+/// What a service needs from the mesh. Clones share the node.
 #[derive(Clone)]
 pub struct Node {
     /// The workload name.
     pub name: &'static str,
-    /// Its certificate, key and roots.
+    /// The certificate, key and roots.
     pub identity: Identity,
     /// The contracts of the mesh.
     pub contracts: Contracts,
-    /// How often the RPCs that name a limit may be called.
+    /// The rate limits of RPCs by class.
     pub limits: ClassLimits,
-    /// Its time.
+    /// The source of time.
     pub clock: Clock,
-    /// Where it counts.
+    /// Receives metrics.
     pub metrics: Metrics,
-    /// Where it says how it is.
+    /// Receives the health of components.
     pub health: Health,
-    /// How it calls others.
+    /// Opens channels to other services.
     pub dialer: Dialer,
-    /// How it checks access tokens.
+    /// Verifies access tokens.
     pub verifier: TokenVerifier,
-    /// Ends its background work.
+    /// Stops background tasks.
     pub stop: CancellationToken,
-    /// Its background work.
+    /// Tracks background tasks.
     pub tasks: TaskTracker,
 }
 
-/// What a node is made of.
+/// The dependencies of a [`Node`].
 pub struct NodeConfig {
     /// The workload name.
     pub name: &'static str,
-    /// Its certificate, key and roots.
+    /// The certificate, key and roots.
     pub identity: Identity,
     /// The contracts of the mesh.
     pub contracts: Contracts,
-    /// How often the RPCs that name a limit may be called.
+    /// The rate limits of RPCs by class.
     pub limits: ClassLimits,
-    /// Its time.
+    /// The source of time.
     pub clock: Clock,
-    /// Where it counts.
+    /// Receives metrics.
     pub metrics: Metrics,
-    /// Where it says how it is.
+    /// Receives the health of components.
     pub health: Health,
-    /// Where the others are.
+    /// The addresses of other services.
     pub peers: Peers,
-    /// Which tokens it accepts.
+    /// The accepted tokens.
     pub tokens: TokenVerifierConfig,
-    /// Its background work.
+    /// Tracks background tasks.
     pub tasks: TaskTracker,
-    /// Ends its background work.
+    /// Stops background tasks.
     pub stop: CancellationToken,
 }
 
 impl Node {
-    /// A node whose view of keys and revocations is kept up to date in the background until its `stop`.
+    /// Creates a node, and keeps its keys and revocations up to date in the background until `stop`.
     ///
     /// # Errors
-    /// [`DialError`] if it is not known where keys or revocations come from.
+    /// [`DialError`] if the service of keys or revocations has no address.
     pub fn start(config: NodeConfig) -> Result<Self, DialError> {
         let NodeConfig { name, identity, contracts, limits, clock, metrics, health, peers, tokens, tasks, stop } =
             config;
@@ -101,12 +101,12 @@ impl Node {
         let served_by = |service| contracts.workload_of(service).ok_or(DialError::UnknownService(service));
         let key_service = served_by(key_service_server::SERVICE_NAME)?;
         let revocation_service = served_by(session_service_server::SERVICE_NAME)?;
-        // Tokens that were issued keep working while either is unavailable, so neither is vital.
+        // Optional: issued tokens work while either is unavailable.
         let key_client = KeyServiceClient::new(dialer.dependency(key_service, Kind::Optional)?);
         dialer.dependency(revocation_service, Kind::Optional)?;
         tasks.spawn(watch_keys(key_client, keys.clone(), stop.clone()));
         tasks.spawn(watch_revocations(dialer.endpoints(revocation_service)?, revocations.clone(), stop.clone()));
-        // Not vital either: services that wait for each other's readiness would wait for ever.
+        // Optional: services that wait for each other's readiness would wait forever.
         let component = health.component(format!("{name}{TOKEN_CHECKS}"), Kind::Optional);
         tasks.spawn(report_token_checks(keys, revocations, component, stop.clone()));
 
@@ -114,7 +114,7 @@ impl Node {
     }
 }
 
-/// Reports whether tokens can be checked: with keys at all, and with news of what has been revoked.
+/// Reports whether tokens can be verified: keys and revocations have been received, and revocations are fresh.
 async fn report_token_checks(keys: KeySet, revocations: RevocationView, component: Component, stop: CancellationToken) {
     loop {
         let pause = if !keys.is_loaded() {
@@ -127,7 +127,7 @@ async fn report_token_checks(keys: KeySet, revocations: RevocationView, componen
             component.up();
             Duration::from_secs(2)
         } else {
-            component.degraded("nothing has been heard of revocations for a while");
+            component.degraded("no message about revocations has been received for 10 s");
             Duration::from_secs(1)
         };
         tokio::select! {

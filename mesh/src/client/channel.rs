@@ -94,7 +94,7 @@ impl Service<Request<Body>> for Channel {
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         let outgoing = request.extensions_mut().remove::<Outgoing>();
-        let deadline = outgoing.as_ref().and_then(|outgoing| outgoing.call.parts().deadline);
+        let deadline = outgoing.as_ref().and_then(|outgoing| outgoing.call.fields().deadline);
         if let Err(error) = apply_metadata(&mut request, &self.service, outgoing.as_ref()) {
             return Box::pin(async move { Ok(Status::from(error).into_http()) });
         }
@@ -138,22 +138,23 @@ fn apply_metadata(request: &mut Request<Body>, service: &str, outgoing: Option<&
 
 /// Adds the metadata of the call.
 fn apply_call_metadata(request: &mut Request<Body>, call: &Call, on_behalf: OnBehalf) -> Result<(), Error> {
-    let parts = call.parts();
+    let fields = call.fields();
     let headers = request.headers_mut();
-    headers.insert(header::REQUEST_ID, parts.request_id.clone());
-    headers.insert(header::TRACEPARENT, parts.trace.header());
-    if let Some(deadline) = parts.deadline {
-        headers.insert(header::GRPC_TIMEOUT, deadline::hand_on(deadline).ok_or_else(deadline::exceeded)?);
+    headers.insert(header::REQUEST_ID, fields.request_id.clone());
+    headers.insert(header::TRACEPARENT, fields.trace.header());
+    if let Some(deadline) = fields.deadline {
+        headers.insert(header::GRPC_TIMEOUT, deadline::propagate(deadline).ok_or_else(deadline::exceeded)?);
     }
     if on_behalf == OnBehalf::User
-        && let Some(authorization) = &parts.authorization
+        && let Some(authorization) = &fields.authorization
     {
         let mut authorization = authorization.clone();
         // Keeps the token out of HPACK's dynamic table and of `Debug`.
         authorization.set_sensitive(true);
         headers.insert(AUTHORIZATION, authorization);
     }
-    for (name, said) in [(header::CLIENT_ADDRESS, &parts.client.address), (header::CLIENT_AGENT, &parts.client.agent)] {
+    for (name, said) in [(header::CLIENT_ADDRESS, &fields.client.address), (header::CLIENT_AGENT, &fields.client.agent)]
+    {
         if let Ok(value) = said.parse()
             && !said.is_empty()
         {

@@ -68,7 +68,7 @@ pub(super) async fn call(
                         && endpoints.budget.withdraw()
                 }
             };
-        let time = deadline.map(deadline::hand_on);
+        let time = deadline.map(deadline::propagate);
         if !again || time == Some(None) {
             return outcome;
         }

@@ -1,4 +1,4 @@
-//! What a service is started with.
+//! The start context of a service.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -23,23 +23,23 @@ use crate::{
 
 use super::StartError;
 
-/// What one service is started with.
+/// The start context of one service.
 pub struct Context<C> {
     /// The workload's name.
     pub name: &'static str,
-    /// Its own keys of its section of the configuration.
+    /// The service's own configuration.
     pub config: C,
-    /// Its certificate, key and roots.
+    /// The certificate, key and roots.
     pub identity: Identity,
-    /// What the binary has opened for it, by type, such as its database.
+    /// Resources opened by the binary, by type, such as the database.
     pub resources: Extensions,
-    /// What it shares with the other services of the process.
+    /// Shared with other services of the process.
     pub shared: Arc<Shared>,
-    /// Its background work, which is waited for after it has been stopped.
+    /// Tracks background tasks, which are awaited after the stop.
     pub tasks: TaskTracker,
-    /// Ends its background work.
+    /// Stops background tasks.
     pub stop: CancellationToken,
-    /// Tells it to stop serving; background work goes on until `stop`.
+    /// Stops serving; background tasks continue until `stop`.
     pub stop_serving: CancellationToken,
 }
 
@@ -47,42 +47,42 @@ pub struct Context<C> {
 pub struct Shared {
     /// The contracts of the mesh.
     pub contracts: Contracts,
-    /// The `iss` of access tokens: where clients reach the mesh.
+    /// The `iss` of access tokens.
     pub issuer: String,
-    /// Which tokens are accepted.
+    /// The accepted tokens.
     pub tokens: TokenVerifierConfig,
-    /// Where every service is.
+    /// The addresses of all services.
     pub peers: Peers,
-    /// The time.
+    /// The source of time.
     pub clock: Clock,
-    /// Where to count.
+    /// Receives metrics.
     pub metrics: Metrics,
-    /// Where to say how one is.
+    /// Receives the health of components.
     pub health: Health,
-    /// How many calls a minute each limit allows, by its name in the contracts, and `default` for requests to the edge.
+    /// Calls per minute by class of limit, and `default` for requests to the edge.
     pub limits_per_minute: BTreeMap<String, u32>,
-    /// What counts attempts.
+    /// Rate limits.
     pub limits: SharedLimits,
 }
 
-/// What counts attempts for all services of a process, opened by the first that counts.
+/// The rate limits of a process, opened on first use.
 pub struct SharedLimits {
     open: Box<dyn Fn() -> Result<LimiterFactory, StartError> + Send + Sync>,
     opened: OnceLock<LimiterFactory>,
 }
 
 impl SharedLimits {
-    /// Opened so when it is first asked for.
+    /// Opens the store of limits with `open` on first use.
     pub fn new(open: impl Fn() -> Result<LimiterFactory, StartError> + Send + Sync + 'static) -> Self {
         Self { open: Box::new(open), opened: OnceLock::new() }
     }
 }
 
 impl<C> Context<C> {
-    /// The service's node: it calls others, and checks tokens with keys and revocations that are kept up to date.
+    /// Creates the service's node, which keeps keys and revocations up to date.
     ///
     /// # Errors
-    /// It is not known where the auth or the session service is, or what counts attempts cannot be used.
+    /// The auth or session service has no address, or the store of limits is misconfigured.
     pub fn node(&self) -> Result<Node, StartError> {
         let Shared { contracts, tokens, peers, clock, metrics, health, .. } = &*self.shared;
         Ok(Node::start(NodeConfig {
@@ -100,7 +100,7 @@ impl<C> Context<C> {
         })?)
     }
 
-    /// Calls to other services, for one that checks no tokens itself.
+    /// Calls to other services, for a service that verifies no tokens.
     #[must_use]
     pub fn dialer(&self) -> Dialer {
         let Shared { contracts, clock, peers, health, metrics, .. } = &*self.shared;
@@ -117,11 +117,11 @@ impl<C> Context<C> {
         })
     }
 
-    /// What counts attempts, for all of the process. While a shared store is unavailable, a stricter limit of the process
-    /// applies, so that the store is not vital to a service that counts there.
+    /// The rate limits of the process. While a shared store is unavailable, a stricter local limit applies, so the store is
+    /// optional.
     ///
     /// # Errors
-    /// The store is not configured as it has to be.
+    /// The store is misconfigured.
     pub fn limits(&self) -> Result<LimiterFactory, StartError> {
         let SharedLimits { open, opened } = &self.shared.limits;
         if let Some(limits) = opened.get() {
@@ -135,7 +135,7 @@ impl<C> Context<C> {
         Ok(opened.get_or_init(|| limits).clone())
     }
 
-    /// The limits that the RPCs of this service count for.
+    /// The rate limits of this service's RPCs.
     fn class_limits(&self) -> Result<ClassLimits, StartError> {
         let Shared { contracts, limits_per_minute, .. } = &*self.shared;
         let own = contracts.methods().iter().filter(|method| *method.workload == *self.name);
@@ -153,7 +153,7 @@ impl<C> Context<C> {
         Ok(ClassLimits::new(&self.limits()?, limits))
     }
 
-    /// The same with another configuration.
+    /// Replaces the configuration.
     #[must_use]
     pub fn map_config<D>(self, map: impl FnOnce(C) -> D) -> Context<D> {
         let Self { name, config, identity, resources, shared, tasks, stop, stop_serving } = self;

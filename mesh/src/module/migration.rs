@@ -1,11 +1,11 @@
 //! The schema of a service, as its crate declares it.
 
-/// One step of a schema. Once released it is never edited: the next change is the next step.
+/// One migration of a schema. A released migration is never edited; the next change is a new one.
 #[derive(Debug, Clone, Copy)]
 pub struct Migration {
-    /// Its place in the order, from 1.
+    /// Its version, from 1.
     pub version: i64,
-    /// What it is about.
+    /// Its name.
     pub name: &'static str,
     /// Its statements for SQLite.
     pub sqlite: &'static str,

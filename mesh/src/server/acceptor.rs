@@ -68,13 +68,13 @@ pub struct RefusedHandshake {
     /// Who tried.
     pub remote: SocketAddr,
     /// Why, out of a closed set.
-    pub why: Refusal,
+    pub why: HandshakeFailure,
     /// What exactly was wrong, for the log.
     pub source: io::Error,
 }
 
 impl RefusedHandshake {
-    /// The name under which it is counted; see [`Refusal::label`].
+    /// The name under which it is counted; see [`HandshakeFailure::label`].
     #[must_use]
     pub fn reason(&self) -> &'static str {
         self.why.label()
@@ -89,7 +89,7 @@ impl fmt::Display for RefusedHandshake {
 
 /// Why a handshake came to nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Refusal {
+pub enum HandshakeFailure {
     /// The peer showed no certificate.
     NoCertificate,
     /// No root of ours vouches for the certificate.
@@ -112,7 +112,7 @@ pub enum Refusal {
     Closed,
 }
 
-impl Refusal {
+impl HandshakeFailure {
     /// The name under which it is counted.
     #[must_use]
     pub fn label(self) -> &'static str {
@@ -247,7 +247,7 @@ impl Handshaker {
                 let _ = self.proven.send(Connection { stream, peer, _permit: permit }).await;
             }
             Err(source) => {
-                (self.refused)(RefusedHandshake { remote, why: Refusal::of(&source), source });
+                (self.refused)(RefusedHandshake { remote, why: HandshakeFailure::of(&source), source });
                 if let Some(socket) = socket {
                     linger(socket).await;
                 }

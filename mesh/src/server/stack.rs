@@ -1,7 +1,7 @@
-//! The way of a call through a server, from the wire to the RPC.
+//! The layer stack of a server: every check of a call, from the HTTP request to the RPC.
 //!
-//! Read [`Stack::serve`] for the outside (what is seen of a call) and [`Stack::admit`] for the inside (what a
-//! call has to pass): each step is one statement, in order, with the reason why it stands there.
+//! [`Stack::serve`] observes a call (trace, metrics, logs, audit); [`Stack::authorize`] has its checks, one statement each, in
+//! order, with the reason for their position.
 
 use std::{
     collections::HashMap,
@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     access::{self, Denial, Part, RuleTable},
-    call::{self, Call, Client, Parts, header},
+    call::{self, Call, CallFields, Client, header},
     clock::Clock,
     deadline,
     error::{Error, Reason},
@@ -38,7 +38,7 @@ use crate::{
     token::{Principal, TokenVerifier},
 };
 
-/// Everything that a call passes on its way in.
+/// The checks and observers of every call.
 pub(super) struct Stack {
     methods: HashMap<Arc<str>, Arc<Entry>>,
     unknown: MethodMetrics,
@@ -54,7 +54,7 @@ pub(super) struct Stack {
     tasks: TaskTracker,
 }
 
-/// One RPC: its rule, who answers it, and where its figures go.
+/// One RPC: its rule, its service and its metrics.
 pub(super) struct Entry {
     pub(super) rule: Arc<Method>,
     service: Arc<dyn Rpc>,
@@ -62,22 +62,22 @@ pub(super) struct Entry {
     limit: Option<Limit>,
 }
 
-/// The other end of a connection, looked at once.
+/// The peer of a connection, identified once per connection.
 pub(super) struct Peer {
     info: PeerInfo,
     label: CallerLabel,
     front_door: bool,
 }
 
-/// A call that has been let in.
-struct Admitted {
+/// A call that passed all checks.
+struct AuthorizedCall {
     call: Call,
     deadline: Option<Instant>,
     permit: OwnedSemaphorePermit,
 }
 
-/// What is known of a call before anything is decided.
-struct Arrival<'a> {
+/// A received call before its checks.
+struct IncomingCall<'a> {
     peer: &'a Peer,
     request_id: HeaderValue,
     trace: TraceContext,
@@ -112,21 +112,21 @@ impl Stack {
         }
     }
 
-    /// Looks at the other end of a new connection.
+    /// Identifies the peer of a new connection.
     pub(super) fn peer(&self, info: PeerInfo) -> Peer {
         let workload = access::workload(&info.svid.id, &self.domain);
         let front_door = workload.is_some_and(|name| ENTRY_POINTS.contains(&name));
         Peer { label: self.metrics.caller(workload), front_door, info }
     }
 
-    /// Ends the streams that would otherwise go on for ever, so that a server can stop.
+    /// Ends all streams, so that the server can stop.
     pub(super) fn stop_streams(&self) {
         self.streams.cancel();
     }
 
-    /// Serves one call, and sees to it that it is counted, logged and audited however it ends.
+    /// Serves one call, which is counted, logged and audited however it ends.
     pub(super) async fn serve(&self, peer: &Peer, request: Request<Incoming>) -> Response<ResponseBody> {
-        let arrival = Arrival::of(peer, request.headers());
+        let arrival = IncomingCall::of(peer, request.headers());
         let path = request.uri().path();
         let request_id = arrival.request_id.to_str().unwrap_or_default();
         let user = tracing::field::Empty;
@@ -151,13 +151,13 @@ impl Stack {
             return response.map(ResponseBody::from);
         };
 
-        let admitted = match span.in_scope(|| self.admit(&entry.rule, &arrival, request.headers())) {
-            // How often it may be called comes last: a call that is refused for another reason does not count.
+        let admitted = match span.in_scope(|| self.authorize(&entry.rule, &arrival, request.headers())) {
+            // The rate limit is last: a call denied for another reason does not count.
             Ok(admitted) => match &entry.limit {
                 None => Ok(admitted),
-                Some(limit) => match limit::check_client(limit, &admitted.call.parts().client).await {
+                Some(limit) => match limit::check_client(limit, &admitted.call.fields().client).await {
                     Ok(()) => Ok(admitted),
-                    Err(error) => Err(Refusal::Failed(error)),
+                    Err(error) => Err(Rejection::Failed(error)),
                 },
             },
             refused => refused,
@@ -166,8 +166,8 @@ impl Stack {
             Ok(admitted) => admitted,
             Err(refusal) => {
                 let response = span.in_scope(|| match refusal {
-                    Refusal::Denied(denial) => arrival.refuse(&entry.metrics, denial),
-                    Refusal::Failed(error) => Status::from(error).into_http(),
+                    Rejection::Denied(denial) => arrival.refuse(&entry.metrics, denial),
+                    Rejection::Failed(error) => Status::from(error).into_http(),
                 });
                 let client = arrival.client(request.headers());
                 arrival.completion(entry, client.address, span, None).headers(&response);
@@ -176,35 +176,40 @@ impl Stack {
             }
         };
 
-        let Admitted { call, deadline, permit } = admitted;
-        let client = call.parts().client.address.clone();
+        let AuthorizedCall { call, deadline, permit } = admitted;
+        let client = call.fields().client.address.clone();
         let mut completion = arrival.completion(entry, client, span.clone(), Some(permit));
         let mut response = self.run(entry, call, deadline, request).instrument(span).await;
         if entry.rule.server_streaming {
-            // A stream may last for days: it gives its place back.
+            // A stream may last for days: it releases its permit.
             completion.permit = None;
             response = response.map(|body| response::stream(body, deadline, self.streams.clone()));
         }
         completion.watch(response)
     }
 
-    /// Lets a call in, or says why not. The cheapest and most certain refusals come first.
-    fn admit(&self, rule: &Method, arrival: &Arrival<'_>, headers: &HeaderMap) -> Result<Admitted, Refusal> {
+    /// Checks a call. The cheapest checks come first.
+    fn authorize(
+        &self,
+        rule: &Method,
+        arrival: &IncomingCall<'_>,
+        headers: &HeaderMap,
+    ) -> Result<AuthorizedCall, Rejection> {
         let now = self.clock.now();
-        // Who calls comes before all else: a workload that may not call learns nothing more.
-        access::admit_caller(rule, &arrival.peer.info.svid, &self.domain, now)?;
-        // A deadline that cannot be read would be one that is not kept.
+        // The caller first: a workload that may not call learns nothing else.
+        access::authorize_caller(rule, &arrival.peer.info.svid, &self.domain, now)?;
+        // A malformed deadline could not be enforced.
         let deadline = self.deadline(rule, arrival, headers)?;
-        // Room comes before work: checking a token is work.
+        // Load before the token, whose verification is expensive.
         let permit = self.in_flight.clone().try_acquire_owned().map_err(|_| overloaded())?;
-        // Whom it is for, and what they hold.
+        // The user and their permissions.
         let (principal, authorization) = self.subject(rule, headers)?;
         if let Some(principal) = &principal {
             call::record_user(principal.user_id);
-            access::admit_user(rule, principal, now)?;
+            access::authorize_user(rule, principal, now)?;
         }
 
-        let call = Call::new(Parts {
+        let call = Call::new(CallFields {
             request_id: arrival.request_id.clone(),
             trace: arrival.trace,
             deadline,
@@ -213,10 +218,10 @@ impl Stack {
             authorization,
             client: arrival.client(headers),
         });
-        Ok(Admitted { call, deadline, permit })
+        Ok(AuthorizedCall { call, deadline, permit })
     }
 
-    /// Calls the RPC, within its time. A handler that panics fails one call, not the connection.
+    /// Calls the RPC within its deadline. A panicking handler fails its own call only.
     async fn run(
         &self,
         entry: &Entry,
@@ -244,7 +249,7 @@ impl Stack {
         }
     }
 
-    /// Takes what is left of a request that is refused.
+    /// Drains the body of a denied request.
     fn discard(&self, request: Request<Incoming>) {
         let body = request.into_body();
         if !body.is_end_stream() {
@@ -252,7 +257,12 @@ impl Stack {
         }
     }
 
-    fn deadline(&self, rule: &Method, arrival: &Arrival<'_>, headers: &HeaderMap) -> Result<Option<Instant>, Refusal> {
+    fn deadline(
+        &self,
+        rule: &Method,
+        arrival: &IncomingCall<'_>,
+        headers: &HeaderMap,
+    ) -> Result<Option<Instant>, Rejection> {
         let asked = deadline::parse_timeout(headers)?;
         let policy = rule.policy.deadline;
         let timeout = if rule.is_streaming() {
@@ -267,11 +277,11 @@ impl Stack {
         &self,
         rule: &Method,
         headers: &HeaderMap,
-    ) -> Result<(Option<Arc<Principal>>, Option<HeaderValue>), Refusal> {
+    ) -> Result<(Option<Arc<Principal>>, Option<HeaderValue>), Rejection> {
         if rule.subject == Subject::None {
             return Ok((None, None));
         }
-        let deny = |error: Error| Refusal::Denied(Denial::new(Part::Subject, error));
+        let deny = |error: Error| Rejection::Denied(Denial::new(Part::Subject, error));
         let value = authorization(headers).map_err(deny)?;
         let token = bearer(value).map_err(deny)?;
         let principal = self.verifier.verify(token).map_err(|error| deny(error.into()))?;
@@ -279,7 +289,7 @@ impl Stack {
     }
 }
 
-impl<'a> Arrival<'a> {
+impl<'a> IncomingCall<'a> {
     fn of(peer: &'a Peer, headers: &HeaderMap) -> Self {
         let given = headers.get(header::REQUEST_ID).filter(|id| call::valid_request_id(id));
         let trace = headers.get(header::TRACEPARENT).and_then(TraceContext::parse);
@@ -291,7 +301,7 @@ impl<'a> Arrival<'a> {
         }
     }
 
-    /// What a front door says of the client outside; nobody else is believed.
+    /// The outside client, as reported by an entry point; other callers are not trusted with it.
     fn client(&self, headers: &HeaderMap) -> Client {
         let said = |name| {
             let value = headers.get(name).filter(|_| self.peer.front_door);
@@ -300,7 +310,7 @@ impl<'a> Arrival<'a> {
         Client { address: said(header::CLIENT_ADDRESS), agent: said(header::CLIENT_AGENT) }
     }
 
-    /// What records the call when it ends.
+    /// Records the call when it ends.
     fn completion(
         &self,
         entry: &Arc<Entry>,
@@ -312,34 +322,34 @@ impl<'a> Arrival<'a> {
         Completion { entry, caller, started: self.started, client, remote, span, permit, is_recorded: false }
     }
 
-    /// Refuses a request that is not one of gRPC.
+    /// Rejects a request that is not gRPC.
     fn refuse_form(&self, error: Error) -> Response<Body> {
-        warn!(reason = error.reason().name(), remote = %self.peer.info.remote, "call refused, it is not gRPC");
+        warn!(reason = error.reason().name(), remote = %self.peer.info.remote, "request rejected, not gRPC");
         request::refuse(error)
     }
 
     fn refuse(&self, metrics: &MethodMetrics, denial: Denial) -> Response<Body> {
         metrics.denied(denial.part.name(), self.peer.label);
-        // Caller, method and request id stand in the span.
+        // The span has caller, method and request id.
         let (rule, reason) = (denial.part.name(), denial.error.reason().name());
         warn!(rule, reason, remote = %self.peer.info.remote, "call denied");
         Status::from(denial.error).into_http()
     }
 }
 
-/// Why a call was not let in: by its rule, or by its own form.
-enum Refusal {
+/// Why a call was rejected: denied by its rule, or malformed.
+enum Rejection {
     Denied(Denial),
     Failed(Error),
 }
 
-impl From<Denial> for Refusal {
+impl From<Denial> for Rejection {
     fn from(denial: Denial) -> Self {
         Self::Denied(denial)
     }
 }
 
-impl From<Error> for Refusal {
+impl From<Error> for Rejection {
     fn from(error: Error) -> Self {
         Self::Failed(error)
     }
@@ -364,8 +374,8 @@ fn authorization(headers: &HeaderMap) -> Result<&HeaderValue, Error> {
     Ok(value)
 }
 
-/// The token of a `Bearer` credential: the scheme, read without regard to case, one or more spaces, and a token without
-/// any (RFC 6750, section 2.1; RFC 9110, section 11.4).
+/// The token of a `Bearer` credential: the scheme, case-insensitive, one or more spaces, and a token without spaces (RFC
+/// 6750, section 2.1; RFC 9110, section 11.4).
 fn bearer(value: &HeaderValue) -> Result<&str, Error> {
     let malformed = || Error::new(Reason::TokenInvalid, "send the access token as `authorization: Bearer TOKEN`");
     let text = value.to_str().map_err(|_| malformed())?;
@@ -380,7 +390,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bearer_token_stands_after_one_or_more_spaces() {
+    fn a_bearer_token_follows_one_or_more_spaces() {
         let token = |text| bearer(&HeaderValue::from_static(text)).ok().map(str::to_owned);
         for valid in ["Bearer a.b.c", "bearer a.b.c", "BEARER  a.b.c", "Bearer     a.b.c"] {
             assert_eq!(token(valid).as_deref(), Some("a.b.c"), "{valid:?}");

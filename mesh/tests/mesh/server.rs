@@ -17,7 +17,7 @@ use drystone::{
     user::v1::ProvisionUserRequest,
 };
 use drystone_mesh::{
-    call::{Call, Client, Parts, new_request_id},
+    call::{Call, CallFields, Client, new_request_id},
     error::{Reason, reason_of},
     server::ServerLimits,
     telemetry::TraceContext,
@@ -33,7 +33,7 @@ fn refusal<T: std::fmt::Debug>(answer: Result<T, Status>) -> (Code, Option<Reaso
 }
 
 fn call_with(deadline: Option<Duration>, client: Client) -> Call {
-    Call::new(Parts {
+    Call::new(CallFields {
         request_id: new_request_id(),
         trace: TraceContext::new_root(),
         deadline: deadline.map(|left| Instant::now() + left),
@@ -50,8 +50,8 @@ async fn deadline_request_id_and_trace_are_handed_on() {
     let call = call_with(Some(Duration::from_secs(2)), Client::default());
     let answer = world.client("auth").look_up_for_sign_in(call.request(order("describe"))).await.unwrap();
     let seen = answer.into_inner().roles;
-    assert_eq!(seen[0], call.parts().request_id.to_str().unwrap());
-    assert_eq!(seen[1], call.parts().trace.trace_id().to_string());
+    assert_eq!(seen[0], call.fields().request_id.to_str().unwrap());
+    assert_eq!(seen[1], call.fields().trace.trace_id().to_string());
     let left: u64 = seen[2].parse().unwrap();
     assert!(left > 0 && left < 2_000_000, "{left} us");
     assert_eq!(seen[3], "spiffe://drystone.local/service/auth");

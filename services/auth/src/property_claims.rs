@@ -49,7 +49,7 @@ impl PropertyClaims {
     ) -> BTreeMap<String, String> {
         claims.unwrap_or_else(|NoClaims(cause)| {
             self.without.inc();
-            warn!(request_id = ?call.parts().request_id, cause, "token made without property claims");
+            warn!(request_id = ?call.fields().request_id, cause, "token made without property claims");
             BTreeMap::new()
         })
     }

@@ -67,7 +67,7 @@ impl Registration {
         }
         let form = PasswordForm::Opaque;
         let password = new.password.in_form(form).clone();
-        let password_hash = self.hashing.hash(password, call.parts().deadline).await?;
+        let password_hash = self.hashing.hash(password, call.fields().deadline).await?;
         let now = self.clock.now();
         let credential = Credential {
             user_id: id::v7_at(now),
@@ -107,7 +107,7 @@ impl Registration {
     /// an account that it belongs to.
     async fn resume(&self, call: &Call, new: NewAccount, earlier: Credential) -> Result<User, Error> {
         let password = new.password.in_form(earlier.form).clone();
-        let verdict = self.hashing.verify(password, earlier.password_hash, call.parts().deadline).await?;
+        let verdict = self.hashing.verify(password, earlier.password_hash, call.fields().deadline).await?;
         if !verdict.is_right() {
             return Err(Error::RequestIdReused);
         }

@@ -97,7 +97,7 @@ impl SignIn {
             (&credential.password_hash, credential.form)
         });
         let password = password.in_form(form).clone();
-        let verdict = self.hashing.verify(password, hash.clone(), call.parts().deadline).await?;
+        let verdict = self.hashing.verify(password, hash.clone(), call.fields().deadline).await?;
         if verdict.is_right() { Ok(verdict) } else { Err(Error::InvalidCredentials) }
     }
 

@@ -148,7 +148,7 @@ impl Upstreams for Clients {
     }
 
     async fn start_session(&self, call: &Call, user_id: Uuid) -> Result<SessionState, Error> {
-        let client = &call.parts().client;
+        let client = &call.fields().client;
         let request = call.request(StartSessionRequest {
             user_id: user_id.to_string(),
             // As long as the contract lets them be.

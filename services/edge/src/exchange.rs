@@ -158,7 +158,7 @@ impl<C: Backend> Exchange<C> {
             Subject::User => call.request_for_user(message),
             Subject::None => call.request(message),
         };
-        let latest = call.parts().deadline.unwrap_or_else(|| Instant::now() + self.deadline);
+        let latest = call.fields().deadline.unwrap_or_else(|| Instant::now() + self.deadline);
         let calling = forward::call(channel, route, request);
         let message =
             tokio::time::timeout_at(latest.into(), calling).await.map_err(|_elapsed| deadline::exceeded())??;

@@ -55,7 +55,7 @@ impl Echo {
         let (refused, refusals) = mpsc::unbounded_channel();
         let (known, peers) = mpsc::unbounded_channel();
         let stop = CancellationToken::new();
-        let report = move |refusal| drop(refused.send(refusal));
+        let report = move |failure| drop(refused.send(failure));
         let mut connections = accept_peers(listener, identity.clone(), limits, report, stop.clone());
         let ended = tokio::spawn(async move {
             while let Some(connection) = connections.next().await {
@@ -68,7 +68,7 @@ impl Echo {
         Self { address, identity, peers, refusals, stop, ended, _files: files }
     }
 
-    async fn refusal(&mut self) -> Refusal {
+    async fn failure(&mut self) -> HandshakeFailure {
         soon(self.refusals.recv()).await.unwrap().why
     }
 
@@ -216,7 +216,7 @@ async fn a_client_without_a_certificate_is_refused_and_can_read_why() {
     let mut server = Echo::start(&ca).await;
     // Under TLS 1.3 the client's end looks fine at first.
     let mut stream = dial(server.address, dialling_blindly(None)).await.unwrap();
-    assert_eq!(server.refusal().await, Refusal::NoCertificate);
+    assert_eq!(server.failure().await, HandshakeFailure::NoCertificate);
     // It speaks before it hears. Were the socket closed by now, it would meet a reset and never see the alert.
     for _ in 0..3 {
         stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
@@ -233,17 +233,17 @@ async fn each_unbelievable_certificate_is_refused_for_its_own_cause() {
     let other_ca = TestCa::new("drystone.test");
     let other_domain = TestCa::new("other.test");
     let cases = [
-        (other_ca.leaf("edge", |_| {}), Refusal::UnknownIssuer),
-        (other_domain.leaf("edge", |_| {}), Refusal::UntrustedDomain),
-        (ca.leaf_in_domain(&other_domain.domain, "edge", |_| {}), Refusal::UntrustedDomain),
-        (ca.leaf("edge", expired), Refusal::OutOfTime),
-        (ca.leaf("edge", |params| params.subject_alt_names.clear()), Refusal::NoSvid),
-        (ca.leaf("edge", |params| params.extended_key_usages.clear()), Refusal::NoSvid),
+        (other_ca.leaf("edge", |_| {}), HandshakeFailure::UnknownIssuer),
+        (other_domain.leaf("edge", |_| {}), HandshakeFailure::UntrustedDomain),
+        (ca.leaf_in_domain(&other_domain.domain, "edge", |_| {}), HandshakeFailure::UntrustedDomain),
+        (ca.leaf("edge", expired), HandshakeFailure::OutOfTime),
+        (ca.leaf("edge", |params| params.subject_alt_names.clear()), HandshakeFailure::NoSvid),
+        (ca.leaf("edge", |params| params.extended_key_usages.clear()), HandshakeFailure::NoSvid),
     ];
     for (leaf, expected) in cases {
         let error = call(server.address, dialling_blindly(Some(&leaf))).await.unwrap_err();
         assert!(matches!(tls_error(&error), rustls::Error::AlertReceived(_)), "{expected:?}: {error}");
-        assert_eq!(server.refusal().await, expected);
+        assert_eq!(server.failure().await, expected);
     }
     assert!(server.peers.try_recv().is_err(), "nobody was let in");
 }
@@ -263,19 +263,19 @@ async fn only_tls_1_3_and_http_2_are_spoken() {
         .unwrap();
     let error = call(server.address, old).await.unwrap_err();
     assert_eq!(*tls_error(&error), rustls::Error::AlertReceived(AlertDescription::ProtocolVersion));
-    assert_eq!(server.refusal().await, Refusal::Protocol);
+    assert_eq!(server.failure().await, HandshakeFailure::Protocol);
 
     let mut other = dialling_blindly(Some(&leaf));
     other.alpn_protocols = vec![b"http/1.1".to_vec()];
     call(server.address, other).await.unwrap_err();
-    assert_eq!(server.refusal().await, Refusal::Protocol);
+    assert_eq!(server.failure().await, HandshakeFailure::Protocol);
 
     let mut plain = TcpStream::connect(server.address).await.unwrap();
     plain.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
-    assert_eq!(server.refusal().await, Refusal::Protocol);
+    assert_eq!(server.failure().await, HandshakeFailure::Protocol);
 
     drop(TcpStream::connect(server.address).await.unwrap());
-    assert_eq!(server.refusal().await, Refusal::Closed);
+    assert_eq!(server.failure().await, HandshakeFailure::Closed);
 }
 
 #[tokio::test]
@@ -291,7 +291,7 @@ async fn a_client_refuses_a_server_that_is_not_the_one_it_dialled() {
     };
     let found = SpiffeId::for_workload(&ca.domain, "auth").unwrap();
     assert_eq!(cause.0.downcast_ref(), Some(&VerifyError::UnexpectedWorkload { expected: session, found }));
-    assert_eq!(server.refusal().await, Refusal::Distrusted);
+    assert_eq!(server.failure().await, HandshakeFailure::Distrusted);
 }
 
 #[tokio::test]
@@ -300,7 +300,7 @@ async fn a_client_refuses_a_server_of_another_ca() {
     let mut server = Echo::start(&stranger).await;
     let error = call(server.address, dialling_auth(&ca, "edge")).await.unwrap_err();
     assert_eq!(*tls_error(&error), rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer));
-    assert_eq!(server.refusal().await, Refusal::Distrusted);
+    assert_eq!(server.failure().await, HandshakeFailure::Distrusted);
 }
 
 #[tokio::test]
@@ -374,7 +374,7 @@ async fn a_handshake_that_takes_too_long_gives_its_turn_back() {
     let mut server = Echo::with_limits(&ca, limits).await;
     let mut silent = TcpStream::connect(server.address).await.unwrap();
     call(server.address, dialling_auth(&ca, "edge")).await.unwrap();
-    assert_eq!(server.refusal().await, Refusal::Timeout);
+    assert_eq!(server.failure().await, HandshakeFailure::Timeout);
     assert_eq!(soon(silent.read(&mut [0])).await.unwrap_or_default(), 0, "the silent one is cut off");
 }
 
@@ -475,5 +475,5 @@ async fn roots_rotate_without_a_failed_connection() {
 
     // The old root has lost its say.
     call(server.address, dialling_blindly(Some(&old.leaf("edge", |_| {})))).await.unwrap_err();
-    assert_eq!(server.refusal().await, Refusal::UnknownIssuer);
+    assert_eq!(server.failure().await, HandshakeFailure::UnknownIssuer);
 }

@@ -108,14 +108,14 @@ impl KeyService for Obedient {
 
 /// What a handler sees of a call: request id, trace id, microseconds left, caller, client's address.
 fn describe(call: &Call) -> Vec<String> {
-    let parts = call.parts();
-    let left = parts.deadline.map(|deadline| deadline.saturating_duration_since(std::time::Instant::now()));
+    let fields = call.fields();
+    let left = fields.deadline.map(|deadline| deadline.saturating_duration_since(std::time::Instant::now()));
     vec![
-        parts.request_id.to_str().unwrap_or_default().to_owned(),
-        parts.trace.trace_id().to_string(),
+        fields.request_id.to_str().unwrap_or_default().to_owned(),
+        fields.trace.trace_id().to_string(),
         left.unwrap_or_default().as_micros().to_string(),
-        parts.caller.as_ref().map(ToString::to_string).unwrap_or_default(),
-        parts.client.address.clone(),
+        fields.caller.as_ref().map(ToString::to_string).unwrap_or_default(),
+        fields.client.address.clone(),
     ]
 }
 

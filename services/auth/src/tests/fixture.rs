@@ -10,7 +10,7 @@ use drystone::{
     user::v1::User,
 };
 use drystone_mesh::{
-    call::{Call, Client, Parts, new_request_id},
+    call::{Call, CallFields, Client, new_request_id},
     clock::Clock,
     limit::LimiterFactory,
     telemetry::{Metrics, TraceContext},
@@ -182,7 +182,7 @@ fn from_outside<T>(message: T, principal: Option<Arc<Principal>>) -> Request<T> 
 /// A call of a client at this address; nothing for one that comes through no front door.
 fn from_address<T>(address: &str, message: T, principal: Option<Arc<Principal>>) -> Request<T> {
     let mut request = Request::new(message);
-    request.extensions_mut().insert(Call::new(Parts {
+    request.extensions_mut().insert(Call::new(CallFields {
         request_id: new_request_id(),
         trace: TraceContext::new_root(),
         deadline: Some(std::time::Instant::now() + Duration::from_secs(20)),

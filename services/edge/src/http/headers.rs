@@ -5,7 +5,7 @@ use std::{net::IpAddr, time::Instant};
 
 use drystone::contract::{Deadline, Subject};
 use drystone_mesh::{
-    call::{self, Call, Client, Parts, header},
+    call::{self, Call, CallFields, Client, header},
     deadline,
     error::{Error, Reason, Result},
     telemetry::TraceContext,
@@ -51,7 +51,7 @@ pub(crate) fn call(request: &ClientRequest<'_>, subject: Subject, time: Deadline
     let latest = time.max.map(|max| now + max);
     let deadline = requested.or_else(|| time.default.map(|default| now + default));
     let trace = headers.get(header::TRACEPARENT).and_then(TraceContext::parse);
-    Ok(Call::new(Parts {
+    Ok(Call::new(CallFields {
         request_id: request.request_id.clone(),
         trace: trace.map_or_else(TraceContext::new_root, |trace| trace.child()),
         deadline: [deadline, latest].into_iter().flatten().min(),
@@ -113,16 +113,16 @@ mod tests {
             Subject::User,
         )
         .unwrap();
-        let parts = call.parts();
-        assert_eq!(parts.client, Client { address: "127.0.0.1".to_owned(), agent: "curl/8".to_owned() });
-        assert!(parts.caller.is_none() && parts.principal.is_none());
-        assert_eq!(parts.authorization.as_ref().unwrap(), "Bearer token");
+        let fields = call.fields();
+        assert_eq!(fields.client, Client { address: "127.0.0.1".to_owned(), agent: "curl/8".to_owned() });
+        assert!(fields.caller.is_none() && fields.principal.is_none());
+        assert_eq!(fields.authorization.as_ref().unwrap(), "Bearer token");
     }
 
     #[test]
     fn a_token_is_passed_on_only_where_a_user_is_required() {
         let call = call_of(&headers(&[("authorization", "Bearer token")]), Subject::None).unwrap();
-        assert_eq!(call.parts().authorization, None);
+        assert_eq!(call.fields().authorization, None);
     }
 
     #[test]
@@ -141,9 +141,9 @@ mod tests {
             ("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
         ]);
         let call = call_of(&own, Subject::None).unwrap();
-        assert_eq!(call.parts().request_id, "abc-123");
-        assert_eq!(call.parts().trace.trace_id().to_string(), "4bf92f3577b34da6a3ce929d0e0e4736");
-        assert_ne!(call.parts().trace.header(), own["traceparent"]);
+        assert_eq!(call.fields().request_id, "abc-123");
+        assert_eq!(call.fields().trace.trace_id().to_string(), "4bf92f3577b34da6a3ce929d0e0e4736");
+        assert_ne!(call.fields().trace.header(), own["traceparent"]);
 
         for invalid in ["", "a b", &"a".repeat(65), "a\"b"] {
             assert_ne!(request_id(&headers(&[("x-request-id", invalid)])), invalid);
@@ -154,7 +154,7 @@ mod tests {
     fn the_earlier_deadline_applies() {
         let left = |lines: &[(&'static str, &str)]| {
             let call = call_of(&headers(lines), Subject::None).unwrap();
-            call.parts().deadline.unwrap() - Instant::now()
+            call.fields().deadline.unwrap() - Instant::now()
         };
         assert!(left(&[]) > Duration::from_secs(9));
         assert!(left(&[("grpc-timeout", "500m")]) <= Duration::from_millis(500));

@@ -10,7 +10,7 @@ use drystone::{
     },
 };
 use drystone_mesh::{
-    call::{self, Call, Client, Parts},
+    call::{self, Call, CallFields, Client},
     clock::Clock,
     error::reason_of,
     telemetry::TraceContext,
@@ -85,7 +85,7 @@ fn as_user<T>(user_id: Uuid, message: T) -> Request<T> {
         properties: BTreeMap::new(),
     };
     let mut request = Request::new(message);
-    request.extensions_mut().insert(Call::new(Parts {
+    request.extensions_mut().insert(Call::new(CallFields {
         request_id: call::new_request_id(),
         trace: TraceContext::new_root(),
         deadline: None,

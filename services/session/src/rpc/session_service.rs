@@ -90,7 +90,7 @@ impl SessionService for Service {
         &self,
         request: Request<Streaming<WatchRevocationsRequest>>,
     ) -> Result<Response<watch::Answers>, Status> {
-        let caller = Call::from_extensions(request.extensions()).and_then(|call| call.parts().caller.clone());
+        let caller = Call::from_extensions(request.extensions()).and_then(|call| call.fields().caller.clone());
         watch::watch(self, caller, request.into_inner()).await.map(Response::new)
     }
 }

@@ -18,7 +18,7 @@ use drystone::session::v1::{
     WatchRevocationsResponse, revocation::Scope, session_service_client::SessionServiceClient,
 };
 use drystone_mesh::{
-    call::{Call, Client, Parts, new_request_id},
+    call::{Call, CallFields, Client, new_request_id},
     clock::Clock,
     config::ConfigDuration,
     error::{Reason, reason_of},
@@ -184,7 +184,7 @@ fn into_call(mut request: Request<()>) -> Result<Request<()>, Status> {
             properties: [].into(),
         })
     });
-    let call = Call::new(Parts {
+    let call = Call::new(CallFields {
         request_id: new_request_id(),
         trace: TraceContext::new_root(),
         deadline: None,

@@ -13,7 +13,7 @@ use drystone::{
     },
 };
 use drystone_mesh::{
-    call::{self, Call, Client, Parts},
+    call::{self, Call, CallFields, Client},
     clock::Clock,
     error::reason_of,
     telemetry::TraceContext,
@@ -76,7 +76,7 @@ fn create(id: Uuid, email: &str) -> ProvisionUserRequest {
 /// A request that passed the server stack: of this user, or of nobody.
 fn request_of<T>(principal: Option<Principal>, message: T) -> Request<T> {
     let mut request = Request::new(message);
-    request.extensions_mut().insert(Call::new(Parts {
+    request.extensions_mut().insert(Call::new(CallFields {
         request_id: call::new_request_id(),
         trace: TraceContext::new_root(),
         deadline: None,
