@@ -26,14 +26,14 @@ pub struct Health(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     clock: Clock,
-    components: Mutex<BTreeMap<String, Known>>,
+    components: Mutex<BTreeMap<String, Entry>>,
     status: watch::Sender<Status>,
     /// Notified by every report, also if the overall status does not change.
     changes: watch::Sender<()>,
 }
 
 #[derive(Debug)]
-struct Known {
+struct Entry {
     kind: Kind,
     state: State,
     detail: String,
@@ -112,8 +112,8 @@ impl Health {
     #[must_use = "the component stays down until it reports"]
     pub fn component(&self, name: impl Into<String>, kind: Kind) -> Component {
         let name = name.into();
-        let known = Known { kind, state: State::Down, detail: STARTING.to_owned(), since: self.0.clock.now() };
-        self.change(|components| drop(components.insert(name.clone(), known)));
+        let entry = Entry { kind, state: State::Down, detail: STARTING.to_owned(), since: self.0.clock.now() };
+        self.change(|components| drop(components.insert(name.clone(), entry)));
         Component { health: self.clone(), name }
     }
 
@@ -134,27 +134,27 @@ impl Health {
     pub fn is_down(&self, prefix: &str) -> bool {
         let components = self.0.components.lock().unwrap_or_else(PoisonError::into_inner);
         let mut of_prefix = components.iter().filter(|(name, _)| name.starts_with(prefix));
-        of_prefix.any(|(_, known)| known.kind == Kind::Vital && known.state == State::Down)
+        of_prefix.any(|(_, entry)| entry.kind == Kind::Vital && entry.state == State::Down)
     }
 
     /// The state of the component with this name.
     #[must_use]
     pub fn state(&self, name: &str) -> Option<State> {
         let components = self.0.components.lock().unwrap_or_else(PoisonError::into_inner);
-        components.get(name).map(|known| known.state)
+        components.get(name).map(|entry| entry.state)
     }
 
     /// A report of all components.
     #[must_use]
     pub fn report(&self) -> Report {
-        let known = self.0.components.lock().unwrap_or_else(PoisonError::into_inner);
-        let components = known
+        let entry = self.0.components.lock().unwrap_or_else(PoisonError::into_inner);
+        let components = entry
             .iter()
-            .map(|(name, Known { state, detail, since, .. })| {
+            .map(|(name, Entry { state, detail, since, .. })| {
                 (name.clone(), ComponentReport { state: *state, detail: detail.clone(), since: *since })
             })
             .collect();
-        Report { status: overall(&known), components }
+        Report { status: overall(&entry), components }
     }
 
     /// Watches the overall status.
@@ -169,7 +169,7 @@ impl Health {
         self.0.changes.subscribe()
     }
 
-    fn change(&self, edit: impl FnOnce(&mut BTreeMap<String, Known>)) {
+    fn change(&self, edit: impl FnOnce(&mut BTreeMap<String, Entry>)) {
         let mut components = self.0.components.lock().unwrap_or_else(PoisonError::into_inner);
         edit(&mut components);
         // Notified under the lock, so that notifications are in the order of changes.
@@ -211,27 +211,27 @@ impl Component {
     fn set(&self, state: State, detail: String) {
         let now = self.health.0.clock.now();
         self.health.change(|components| {
-            let Some(known) = components.get_mut(&self.name) else { return };
-            if known.state != state {
+            let Some(entry) = components.get_mut(&self.name) else { return };
+            if entry.state != state {
                 match state {
                     // The first report after the start is not a recovery.
-                    State::Up if known.detail == STARTING => tracing::debug!(component = self.name, "component is up"),
+                    State::Up if entry.detail == STARTING => tracing::debug!(component = self.name, "component is up"),
                     State::Up => tracing::info!(component = self.name, "component is up"),
                     State::Degraded => tracing::warn!(component = self.name, detail, "component is degraded"),
                     State::Down => tracing::warn!(component = self.name, detail, "component is down"),
                 }
-                (known.state, known.since) = (state, now);
+                (entry.state, entry.since) = (state, now);
             }
-            known.detail = detail;
+            entry.detail = detail;
         });
     }
 }
 
-fn overall(components: &BTreeMap<String, Known>) -> Status {
-    let is_down = |known: &Known| known.kind == Kind::Vital && known.state == State::Down;
+fn overall(components: &BTreeMap<String, Entry>) -> Status {
+    let is_down = |entry: &Entry| entry.kind == Kind::Vital && entry.state == State::Down;
     if components.values().any(is_down) {
         Status::Down
-    } else if components.values().any(|known| known.state != State::Up) {
+    } else if components.values().any(|entry| entry.state != State::Up) {
         Status::Degraded
     } else {
         Status::Ok

@@ -1,8 +1,7 @@
-//! The accept loop: TCP in, proven peers out.
+//! The acceptor: accepts TCP connections and performs TLS handshakes.
 //!
-//! It is our own because tonic's cannot change certificates, and handles no more than it can: handshakes are bounded
-//! in number and time and run beside each other, connections are bounded in number, and the peer's identity is read
-//! once and travels with the connection.
+//! tonic's acceptor cannot replace certificates and has no bounds. Here, concurrent handshakes are bounded in number and
+//! time, connections in number, and the peer's identity is parsed once per connection.
 
 use std::{
     fmt, io,
@@ -31,28 +30,28 @@ use crate::{
     identity::{Identity, Svid, VerifyError},
 };
 
-/// How long a refused peer may take to read the alert.
+/// How long the acceptor lingers, so that a rejected peer can read the alert.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
-/// How many bytes are still read from it.
+/// How many bytes it reads meanwhile.
 const MAX_LINGER_BYTES: u64 = 64 << 10;
 
-/// Who is at the other end of a connection. It stands in the extensions of each request.
+/// The peer of a connection, in the extensions of each request.
 #[derive(Debug, Clone)]
 pub struct PeerInfo {
-    /// What the peer's certificate says.
+    /// The peer's SVID.
     pub svid: Arc<Svid>,
-    /// Where the peer calls from.
+    /// The peer's address.
     pub remote: SocketAddr,
 }
 
-/// How much an acceptor takes on.
+/// The bounds of an acceptor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AcceptLimits {
-    /// Handshakes at a time; more wait in the kernel's queue.
+    /// Concurrent handshakes; more connections wait in the kernel's queue.
     pub handshakes: usize,
-    /// The longest that one handshake may take.
+    /// The timeout of a handshake.
     pub handshake_time: Duration,
-    /// Connections at a time, handshakes included; more wait in the kernel's queue.
+    /// Open connections, handshakes included; more wait in the kernel's queue.
     pub connections: usize,
 }
 
@@ -62,19 +61,19 @@ impl Default for AcceptLimits {
     }
 }
 
-/// A handshake that came to nothing.
+/// A failed handshake.
 #[derive(Debug)]
 pub struct RefusedHandshake {
-    /// Who tried.
+    /// The peer's address.
     pub remote: SocketAddr,
-    /// Why, out of a closed set.
+    /// The kind of failure, from a closed set.
     pub why: HandshakeFailure,
-    /// What exactly was wrong, for the log.
+    /// The cause, for the log.
     pub source: io::Error,
 }
 
 impl RefusedHandshake {
-    /// The name under which it is counted; see [`HandshakeFailure::label`].
+    /// The label in metrics; see [`HandshakeFailure::label`].
     #[must_use]
     pub fn reason(&self) -> &'static str {
         self.why.label()
@@ -87,33 +86,33 @@ impl fmt::Display for RefusedHandshake {
     }
 }
 
-/// Why a handshake came to nothing.
+/// The kinds of failed handshakes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum HandshakeFailure {
-    /// The peer showed no certificate.
+    /// The peer sent no certificate.
     NoCertificate,
-    /// No root of ours vouches for the certificate.
+    /// No trusted root issued the certificate.
     UnknownIssuer,
-    /// The certificate belongs to a trust domain that is not ours.
+    /// The certificate is from an untrusted trust domain.
     UntrustedDomain,
-    /// The certificate's time is over, or has not begun.
+    /// The certificate has expired or is not valid yet.
     OutOfTime,
-    /// The certificate breaks the profile.
+    /// The certificate violates the X.509-SVID profile.
     NoSvid,
-    /// The certificate cannot be believed for another cause.
+    /// The certificate is invalid for another cause.
     BadCertificate,
-    /// The peer does not speak TLS 1.3 and HTTP/2, or no TLS at all.
+    /// The peer does not support TLS 1.3 and HTTP/2.
     Protocol,
-    /// The peer does not believe us.
+    /// The peer rejected the server's certificate.
     Distrusted,
-    /// The peer took too long.
+    /// The handshake timed out.
     Timeout,
-    /// The peer went away.
+    /// The peer disconnected.
     Closed,
 }
 
 impl HandshakeFailure {
-    /// The name under which it is counted.
+    /// The label in metrics.
     #[must_use]
     pub fn label(self) -> &'static str {
         match self {
@@ -137,7 +136,7 @@ impl HandshakeFailure {
         match error {
             rustls::Error::NoCertificatesPresented => Self::NoCertificate,
             rustls::Error::InvalidCertificate(error) => Self::of_certificate(error),
-            rustls::Error::AlertReceived(alert) if speaks_of_our_certificate(*alert) => Self::Distrusted,
+            rustls::Error::AlertReceived(alert) if is_about_own_certificate(*alert) => Self::Distrusted,
             _ => Self::Protocol,
         }
     }
@@ -156,7 +155,7 @@ impl HandshakeFailure {
     }
 }
 
-fn speaks_of_our_certificate(alert: AlertDescription) -> bool {
+fn is_about_own_certificate(alert: AlertDescription) -> bool {
     matches!(
         alert,
         AlertDescription::BadCertificate
@@ -169,19 +168,19 @@ fn speaks_of_our_certificate(alert: AlertDescription) -> bool {
     )
 }
 
-/// A connection whose peer is proven.
+/// A connection with an authenticated peer.
 #[derive(Debug)]
 pub struct Connection {
     stream: TlsStream<TcpStream>,
     peer: PeerInfo,
-    /// The connection's share of [`AcceptLimits::connections`], given back when it ends.
+    /// The permit of [`AcceptLimits::connections`], released when the connection ends.
     _permit: Option<OwnedSemaphorePermit>,
 }
 
-/// Accepts connections until `stop`, each with the identity that is published when it arrives.
+/// Accepts connections until `stop`, each with the identity that is current when it arrives.
 ///
-/// The stream ends after `stop`; handshakes that are under way then are dropped, connections that were handed out go
-/// on. `refused` hears of each handshake that came to nothing.
+/// The stream ends after `stop`: pending handshakes are dropped, returned connections stay open. `refused` receives each
+/// failed handshake.
 pub fn accept_peers(
     listener: TcpListener,
     identity: Identity,
@@ -189,7 +188,7 @@ pub fn accept_peers(
     refused: impl Fn(RefusedHandshake) + Send + Sync + 'static,
     stop: CancellationToken,
 ) -> impl Stream<Item = io::Result<Connection>> + Send + Unpin + 'static {
-    // One place: whoever takes the connections sets the pace.
+    // Capacity 1: the consumer applies backpressure.
     let (proven, connections) = mpsc::channel(1);
     let handshaker = Arc::new(Handshaker { identity, time: limits.handshake_time, refused: Box::new(refused), proven });
     tokio::spawn(run(listener, limits, handshaker, stop));
@@ -201,7 +200,7 @@ pub fn accept_peers(
 async fn run(listener: TcpListener, limits: AcceptLimits, handshaker: Arc<Handshaker>, stop: CancellationToken) {
     let turns = Arc::new(Semaphore::new(limits.handshakes.min(Semaphore::MAX_PERMITS)));
     let places = Arc::new(Semaphore::new(limits.connections.min(Semaphore::MAX_PERMITS)));
-    // Dropped at the end, and the handshakes with it.
+    // Aborts pending handshakes when dropped.
     let mut under_way = JoinSet::new();
     let ended = async {
         tokio::select! {
@@ -232,18 +231,18 @@ struct Handshaker {
 }
 
 impl Handshaker {
-    /// One handshake from start to end. `turn` is held as long as it lasts, the permit as long as the connection does.
+    /// One handshake. `turn` is held during the handshake, the permit during the connection.
     async fn serve(
         self: Arc<Self>,
         Accepted { stream: socket, remote, permit }: Accepted,
         turn: Option<OwnedSemaphorePermit>,
     ) {
-        let (outcome, socket) = self.shake_hands(socket).await;
+        let (outcome, socket) = self.handshake(socket).await;
         drop(turn);
         match outcome {
             Ok((stream, svid)) => {
                 let peer = PeerInfo { svid: Arc::new(svid), remote };
-                // Nobody takes connections any more: the server is at its end.
+                // The consumer has ended: the server stops.
                 let _ = self.proven.send(Connection { stream, peer, _permit: permit }).await;
             }
             Err(source) => {
@@ -255,9 +254,9 @@ impl Handshaker {
         }
     }
 
-    /// The peer, or what was wrong and, where there may be an alert to read, the socket.
-    async fn shake_hands(&self, socket: TcpStream) -> (io::Result<(TlsStream<TcpStream>, Svid)>, Option<TcpStream>) {
-        // Without it, small answers wait for the peer's acknowledgement of the one before.
+    /// Performs the handshake. On failure, also returns the socket if there may be an alert to read.
+    async fn handshake(&self, socket: TcpStream) -> (io::Result<(TlsStream<TcpStream>, Svid)>, Option<TcpStream>) {
+        // With Nagle's algorithm, small frames would wait for delayed acknowledgements.
         if let Err(error) = socket.set_nodelay(true) {
             return (Err(error), None);
         }
@@ -279,8 +278,8 @@ fn peer_of(stream: &TlsStream<TcpStream>) -> io::Result<Svid> {
     Svid::parse(leaf).map_err(|error| io::Error::other(rustls::Error::from(VerifyError::from(error))))
 }
 
-/// Reads what the peer has still sent, for a moment. Under TLS 1.3 a client speaks before it learns that it is refused,
-/// and a socket that is closed with unread bytes takes the alert that says why down with it.
+/// Reads what the peer has sent, with bounds. Under TLS 1.3 a client sends data before it receives the alert, and closing a
+/// socket with unread data resets it, so that the alert would be lost.
 async fn linger(mut socket: TcpStream) {
     let drained = async {
         socket.shutdown().await?;
@@ -290,7 +289,7 @@ async fn linger(mut socket: TcpStream) {
 }
 
 impl Connection {
-    /// Who is at the other end.
+    /// The peer.
     #[must_use]
     pub fn peer(&self) -> PeerInfo {
         self.peer.clone()

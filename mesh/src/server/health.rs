@@ -1,7 +1,7 @@
 //! The health service of a server (`grpc.health.v1`).
 //!
-//! It is our own on the types of tonic-health, whose service ends a watch of an unknown service with NOT_FOUND, where
-//! the protocol asks for SERVICE_UNKNOWN and a stream that stays open.
+//! It uses the types of tonic-health. The service of tonic-health ends a watch of an unknown service with NOT_FOUND, where
+//! the protocol requires SERVICE_UNKNOWN and a stream that stays open.
 
 mod list;
 
@@ -23,31 +23,31 @@ use crate::{
     node::{Node, TOKEN_CHECKS},
 };
 
-/// The longest service name that is looked up, in bytes.
+/// The maximum length of a service name, in bytes.
 const MAX_NAME_LENGTH: usize = 512;
 
-/// Reports for every service of one server, and for the server as a whole, whose name is empty. Clones report together.
+/// The health of every service of one server, and of the server itself under the empty name. Clones share it.
 #[derive(Clone)]
 pub(super) struct Reporter {
     statuses: Arc<watch::Sender<Statuses>>,
     components: Health,
-    /// What the names of this node's components start with.
+    /// The prefix of the names of this node's components.
     prefix: String,
-    /// The name of the component that says whether the node can check tokens.
+    /// The name of the component that reports whether the node can verify tokens.
     token_checks: String,
 }
 
-/// What a server says of its services. They all share its state.
+/// The health of a server's services, which all share its state.
 #[derive(Debug)]
 struct Statuses {
     names: Vec<&'static str>,
     is_serving: bool,
-    /// Whether the server has said NOT_SERVING for good.
+    /// Whether the server is stopping: NOT_SERVING is final.
     is_stopping: bool,
 }
 
 impl Reporter {
-    /// A reporter for these services, and the service that answers for it.
+    /// A reporter for these services, and its gRPC service.
     pub(super) fn new(node: &Node, mut names: Vec<&'static str>) -> (Self, WithList) {
         names.push("");
         let prefix = format!("{} ", node.name);
@@ -59,15 +59,15 @@ impl Reporter {
         (reporter, WithList::new(HealthServer::new(api.clone()), api))
     }
 
-    /// Says NOT_SERVING while something vital of the node is down, such as its database, and until it has been able to
-    /// check tokens: it refuses most calls until then, and whoever has a choice is to call another instance.
+    /// Reports NOT_SERVING while a vital component of the node is down, such as its database, and until it can verify tokens:
+    /// it rejects most calls until then, and clients should call another instance.
     pub(super) async fn follow(self) {
         let mut changes = self.components.changes();
         loop {
-            // Before the reading, so that what changes during it is seen.
+            // Before reading, so that a concurrent change is not missed.
             changes.mark_unchanged();
             self.set(self.can_serve());
-            // The sender lives in `components`.
+            // The sender is kept alive by `components`.
             if changes.changed().await.is_err() {
                 return;
             }
@@ -79,7 +79,7 @@ impl Reporter {
         can_check && !self.components.is_down(&self.prefix)
     }
 
-    /// Says NOT_SERVING for good.
+    /// Reports NOT_SERVING from now on.
     pub(super) fn stop(&self) {
         self.statuses.send_modify(|statuses| {
             statuses.is_stopping = true;
@@ -96,7 +96,7 @@ impl Reporter {
 }
 
 impl Statuses {
-    /// `None` for a service that is not known.
+    /// `None` for an unknown service.
     fn of(&self, name: &str) -> Option<ServingStatus> {
         let status = if self.is_serving { ServingStatus::Serving } else { ServingStatus::NotServing };
         self.names.contains(&name).then_some(status)
@@ -127,18 +127,18 @@ impl HealthApi for Api {
     }
 }
 
-/// The state of a service now, and after each change. One that is not known may become so.
+/// The status of a service now, and after each change. An unknown service can become known.
 fn watch_of(
     statuses: watch::Receiver<Statuses>,
     name: String,
 ) -> impl Stream<Item = Result<HealthCheckResponse, Status>> + Send {
-    stream::unfold((statuses, name, None), |(mut statuses, name, told)| async move {
+    stream::unfold((statuses, name, None), |(mut statuses, name, last)| async move {
         loop {
             let status = statuses.borrow_and_update().of(&name).unwrap_or(ServingStatus::ServiceUnknown);
-            if told != Some(status) {
+            if last != Some(status) {
                 return Some((Ok(response(status)), (statuses, name, Some(status))));
             }
-            // The server has ended.
+            // The server has stopped.
             statuses.changed().await.ok()?;
         }
     })
@@ -167,7 +167,7 @@ mod tests {
         let (sender, receiver) = channel();
         let mut stream = Box::pin(watch_of(receiver, "acme.v1.Known".to_owned()));
         assert_eq!(next(&mut stream).await, ServingStatus::Serving);
-        // Something else has changed.
+        // An unrelated change.
         sender.send_modify(|statuses| statuses.names.push("acme.v1.Other"));
         assert!(futures_util::poll!(stream.next()).is_pending());
         sender.send_modify(|statuses| statuses.is_serving = false);

@@ -1,7 +1,7 @@
-//! Reflection, as grpcurl and others ask for it: the contracts as they are, custom options and comments included.
+//! gRPC server reflection: the encoded contracts, with custom options and comments.
 //!
-//! It is our own on the types of tonic-reflection, whose service ends the stream where something is not found, knows no
-//! extensions, and holds every contract decoded, once for each version of the protocol.
+//! It uses the types of tonic-reflection. The service of tonic-reflection ends the stream if something is not found, does not
+//! support extensions, and keeps every contract decoded for each version of the protocol.
 
 mod descriptor;
 mod index;
@@ -25,10 +25,10 @@ use crate::error::Error;
 
 type Services = HashMap<&'static str, Arc<dyn Rpc>>;
 
-/// The longest request that is answered, in bytes: it is sent back with the answer.
+/// The maximum size of a request, in bytes: the response contains it.
 const MAX_REQUEST_LENGTH: usize = 4096;
 
-/// The contracts of the mesh, and those of the services that every server has.
+/// The contracts of the mesh, and of the services that every server has.
 pub(super) fn contracts(contracts: &Contracts) -> Result<Index, Error> {
     let own = contracts.contracts().iter().map(|contract| match contract.static_descriptor_set() {
         Some(set) => Bytes::from_static(set),
@@ -36,7 +36,7 @@ pub(super) fn contracts(contracts: &Contracts) -> Result<Index, Error> {
     });
     let built_in = [
         tonic_health::pb::FILE_DESCRIPTOR_SET,
-        // So that tools can show the details of a refusal.
+        // So that tools can decode error details.
         tonic_types::pb::FILE_DESCRIPTOR_SET,
         pb::v1::FILE_DESCRIPTOR_SET,
         pb::v1alpha::FILE_DESCRIPTOR_SET,
@@ -44,7 +44,7 @@ pub(super) fn contracts(contracts: &Contracts) -> Result<Index, Error> {
     Index::new(own.chain(built_in.map(Bytes::from_static))).map_err(Error::internal)
 }
 
-/// The reflection services of a server that serves these services, by name: v1, and v1alpha for older tools.
+/// The reflection services of a server with these services: v1, and v1alpha for older tools.
 pub(super) fn services(index: Arc<Index>, served: impl IntoIterator<Item = &'static str>) -> Services {
     use pb::{
         v1::server_reflection_server::ServerReflectionServer as V1,
@@ -71,9 +71,9 @@ struct Reflection {
     served: Arc<[&'static str]>,
 }
 
-/// What is asked, in either version of the protocol.
+/// A request of either version of the protocol.
 #[derive(Debug)]
-enum Question<'a> {
+enum ReflectionRequest<'a> {
     File(&'a str),
     Symbol(&'a str),
     Extension { message: &'a str, number: i32 },
@@ -81,7 +81,7 @@ enum Question<'a> {
     Services,
 }
 
-/// What is answered.
+/// A response.
 #[derive(Debug, PartialEq)]
 enum Answer {
     Files(Vec<Bytes>),
@@ -90,35 +90,35 @@ enum Answer {
     Failed(Code, &'static str),
 }
 
-/// One stream of questions and answers.
-struct Conversation {
+/// One reflection stream.
+struct ReflectionStream {
     reflection: Reflection,
-    /// The names of the files that have been sent.
+    /// The names of the files already sent on the stream.
     sent: HashSet<Arc<str>>,
 }
 
-impl Conversation {
-    fn answer(&mut self, question: &Question<'_>) -> Answer {
+impl ReflectionStream {
+    fn answer(&mut self, question: &ReflectionRequest<'_>) -> Answer {
         let Self { reflection: Reflection { index, served }, sent } = self;
         let (found, missing) = match *question {
-            Question::File(name) => (index.file(name), "there is no file of this name"),
-            Question::Symbol(name) => (index.file_with_symbol(name), "there is no symbol of this name"),
-            Question::Extension { message, number } => {
+            ReflectionRequest::File(name) => (index.file(name), "there is no file of this name"),
+            ReflectionRequest::Symbol(name) => (index.file_with_symbol(name), "there is no symbol of this name"),
+            ReflectionRequest::Extension { message, number } => {
                 (index.file_with_extension(message, number), "the message has no extension of this number")
             }
-            Question::ExtensionNumbers(message) => {
+            ReflectionRequest::ExtensionNumbers(message) => {
                 return match index.extension_numbers(message) {
                     Some(numbers) => Answer::ExtensionNumbers { message: message.to_owned(), numbers },
                     None => Answer::Failed(Code::NotFound, "there is no message of this name"),
                 };
             }
-            Question::Services => return Answer::Services(served.clone()),
+            ReflectionRequest::Services => return Answer::Services(served.clone()),
         };
         found.map_or(Answer::Failed(Code::NotFound, missing), |file| Answer::Files(index.with_dependencies(file, sent)))
     }
 }
 
-/// The two versions of the protocol are the same but for their package.
+/// Implements a version of the protocol: the two differ only in their package.
 macro_rules! version {
     ($version:ident) => {
         mod $version {
@@ -140,13 +140,11 @@ macro_rules! version {
                     &self,
                     request: Request<Streaming<ServerReflectionRequest>>,
                 ) -> Result<Response<Self::ServerReflectionInfoStream>, Status> {
-                    let conversation = Conversation { reflection: self.clone(), sent: HashSet::new() };
-                    let answers = stream::unfold(Some((request.into_inner(), conversation)), |state| async move {
-                        let (mut requests, mut conversation) = state?;
+                    let stream = ReflectionStream { reflection: self.clone(), sent: HashSet::new() };
+                    let answers = stream::unfold(Some((request.into_inner(), stream)), |state| async move {
+                        let (mut requests, mut stream) = state?;
                         match requests.message().await.transpose()? {
-                            Ok(request) => {
-                                Some((Ok(answer(&mut conversation, request)), Some((requests, conversation))))
-                            }
+                            Ok(request) => Some((Ok(answer(&mut stream, request)), Some((requests, stream)))),
                             Err(status) => Some((Err(status), None)),
                         }
                     });
@@ -155,7 +153,7 @@ macro_rules! version {
             }
 
             pub(super) fn answer(
-                conversation: &mut Conversation,
+                stream: &mut ReflectionStream,
                 request: ServerReflectionRequest,
             ) -> ServerReflectionResponse {
                 if request.encoded_len() > MAX_REQUEST_LENGTH {
@@ -163,7 +161,7 @@ macro_rules! version {
                     return ServerReflectionResponse { message_response: Some(too_long.into()), ..Default::default() };
                 }
                 let answer = match &request.message_request {
-                    Some(asked) => conversation.answer(&asked.into()),
+                    Some(asked) => stream.answer(&asked.into()),
                     None => {
                         Answer::Failed(Code::InvalidArgument, "the request asks for nothing; set `message_request`")
                     }
@@ -175,7 +173,7 @@ macro_rules! version {
                 }
             }
 
-            impl<'a> From<&'a MessageRequest> for Question<'a> {
+            impl<'a> From<&'a MessageRequest> for ReflectionRequest<'a> {
                 fn from(request: &'a MessageRequest) -> Self {
                     match request {
                         MessageRequest::FileByFilename(name) => Self::File(name),
@@ -222,34 +220,34 @@ version!(v1alpha);
 mod tests {
     use super::*;
 
-    fn conversation() -> Conversation {
+    fn stream() -> ReflectionStream {
         let index = Arc::new(contracts(&drystone::contracts().unwrap()).unwrap());
         let reflection = Reflection { index, served: ["acme.v1.Orders"].into() };
-        Conversation { reflection, sent: HashSet::new() }
+        ReflectionStream { reflection, sent: HashSet::new() }
     }
 
     #[test]
-    fn what_is_not_found_is_an_error_in_the_answer() {
-        let mut conversation = conversation();
+    fn an_unknown_symbol_is_an_error_response() {
+        let mut stream = stream();
         for question in [
-            Question::File("no/such.proto"),
-            Question::Symbol("no.Such"),
-            Question::Extension { message: "google.protobuf.MethodOptions", number: 1 },
-            Question::ExtensionNumbers("no.Such"),
+            ReflectionRequest::File("no/such.proto"),
+            ReflectionRequest::Symbol("no.Such"),
+            ReflectionRequest::Extension { message: "google.protobuf.MethodOptions", number: 1 },
+            ReflectionRequest::ExtensionNumbers("no.Such"),
         ] {
-            let answer = conversation.answer(&question);
+            let answer = stream.answer(&question);
             assert!(matches!(answer, Answer::Failed(Code::NotFound, _)), "{question:?}: {answer:?}");
         }
     }
 
     #[test]
-    fn the_services_that_are_served_are_listed() {
+    fn served_services_are_listed() {
         let services: Arc<[&str]> = ["acme.v1.Orders"].into();
-        assert_eq!(conversation().answer(&Question::Services), Answer::Services(services));
+        assert_eq!(stream().answer(&ReflectionRequest::Services), Answer::Services(services));
     }
 
     #[test]
-    fn a_request_is_sent_back_unless_it_is_too_long() {
+    fn the_response_contains_the_request_within_its_bound() {
         use pb::v1::{
             ServerReflectionRequest, server_reflection_request::MessageRequest,
             server_reflection_response::MessageResponse,
@@ -259,11 +257,11 @@ mod tests {
             host: "host".to_owned(),
             message_request: Some(MessageRequest::FileByFilename("x".repeat(length))),
         };
-        let answer = v1::answer(&mut conversation(), request(1000));
+        let answer = v1::answer(&mut stream(), request(1000));
         assert_eq!((answer.valid_host.as_str(), answer.original_request), ("host", Some(request(1000))));
-        let answer = v1::answer(&mut conversation(), request(MAX_REQUEST_LENGTH));
+        let answer = v1::answer(&mut stream(), request(MAX_REQUEST_LENGTH));
         assert!(answer.encoded_len() < 100, "{answer:?}");
-        let answer = v1::answer(&mut conversation(), ServerReflectionRequest::default());
+        let answer = v1::answer(&mut stream(), ServerReflectionRequest::default());
         let Some(MessageResponse::ErrorResponse(error)) = answer.message_response else { panic!("{answer:?}") };
         assert_eq!(error.error_code, i32::from(Code::InvalidArgument));
     }

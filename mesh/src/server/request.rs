@@ -1,5 +1,5 @@
-//! The form of a request, as the gRPC protocol over HTTP/2 has it: method, content type, and how many messages of
-//! which size its body holds. Neither hyper nor tonic checks these; tonic serves any method and content type.
+//! Checks of gRPC over HTTP/2: method, content type, and the number and size of messages. Neither hyper nor tonic checks
+//! them; tonic serves any method and content type.
 
 use std::{
     pin::Pin,
@@ -25,8 +25,8 @@ const GRPC: &str = "application/grpc";
 /// The length of the prefix of each message: a flag, and the message's length in four bytes.
 const PREFIX_LENGTH: usize = 5;
 
-/// Checks the HTTP method and the content type. They come before anything else: who does not speak gRPC cannot read
-/// any other refusal, since it goes with status 200.
+/// Checks the HTTP method and the content type. This is the first check: a client that does not use gRPC cannot read any
+/// other error, which has HTTP status 200.
 pub(super) fn check(method: &Method, headers: &HeaderMap) -> Result<(), Error> {
     if method != Method::POST {
         return Err(Error::new(Reason::MethodNotAllowed, "gRPC requests are sent with POST"));
@@ -50,9 +50,8 @@ fn is_grpc(content_type: &HeaderValue) -> bool {
     name.eq_ignore_ascii_case(GRPC) && (format.is_empty() || format.eq_ignore_ascii_case("+proto"))
 }
 
-/// The answer to a request that [`check`] refuses: an HTTP status that other clients than those of gRPC understand as
-/// well, and the gRPC status beside it.
-pub(super) fn refuse(error: Error) -> Response<Body> {
+/// The response to a request that [`check`] rejects: an HTTP status for clients that do not use gRPC, and the gRPC status.
+pub(super) fn reject(error: Error) -> Response<Body> {
     let reason = error.reason();
     let (name, value) = match reason {
         Reason::MethodNotAllowed => (ALLOW, "POST"),
@@ -64,15 +63,14 @@ pub(super) fn refuse(error: Error) -> Response<Body> {
     response
 }
 
-/// How much of a refused request is still read, in bytes. More than the first message of most calls.
+/// How much of a rejected request is drained, in bytes: more than the first message of most calls.
 const MAX_DISCARDED: usize = 64 << 10;
 
-/// How long a refused request is still read.
+/// How long a rejected request is drained.
 const DISCARD_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Reads what its client still sends of a request that has been refused. A stream that is ended before its client has
-/// ended it is reset, and HTTP/2 ends the connection, with the calls of others on it, after 1,024 frames on streams that
-/// were reset. Whoever sends more than the bounds is reset.
+/// Drains the body of a rejected request, within bounds. Otherwise the stream is reset, and h2 closes a connection, with the
+/// calls of other clients on it, after 1,024 frames for reset streams.
 pub(super) async fn discard(mut body: Incoming) {
     let read = async {
         let mut left = MAX_DISCARDED;
@@ -82,15 +80,14 @@ pub(super) async fn discard(mut body: Incoming) {
             left = rest;
         }
     };
-    // Out of time or not, the body goes now.
+    // Whether drained or timed out, the body is dropped now.
     let _ = tokio::time::timeout(DISCARD_TIMEOUT, read).await;
 }
 
-/// The longest `grpc-encoding` that is looked at, in bytes. No encoding has a longer name.
+/// The maximum length of `grpc-encoding`, in bytes. No encoding has a longer name.
 const MAX_ENCODING_LENGTH: usize = 32;
 
-/// Shortens a `grpc-encoding` that names nothing: tonic quotes it in its refusal, which may then be larger than the
-/// caller takes.
+/// Replaces an overlong `grpc-encoding`: tonic quotes it in its status, which could exceed the caller's header limit.
 pub(super) fn bound_encoding(headers: &mut HeaderMap) {
     if let Some(encoding) = headers.get_mut("grpc-encoding")
         && encoding.len() > MAX_ENCODING_LENGTH
@@ -99,20 +96,20 @@ pub(super) fn bound_encoding(headers: &mut HeaderMap) {
     }
 }
 
-/// The body of a request, held to the number and the size of messages that its RPC takes. tonic takes the first of
-/// several messages for a unary RPC, answers INTERNAL where there is none, and OUT_OF_RANGE where one is too large.
+/// The body of a request, with checks of the number and size of messages. tonic uses the first of several messages of a unary
+/// RPC, answers INTERNAL if there is none, and OUT_OF_RANGE if one is too large.
 pub(super) struct Messages<B> {
     body: B,
-    /// Whether the RPC takes exactly one message.
+    /// Whether the RPC has exactly one request message.
     single: bool,
-    /// The longest message that is taken, in bytes.
+    /// The maximum size of a message, in bytes.
     max_length: usize,
     prefix: [u8; PREFIX_LENGTH],
-    /// How much of the current message's prefix has come.
+    /// The received bytes of the current message's prefix.
     prefix_read: usize,
-    /// How much of the current message is still to come.
+    /// The missing bytes of the current message.
     remaining: usize,
-    /// Whether a message has begun.
+    /// Whether a message has started.
     any: bool,
     failed: bool,
 }
@@ -184,7 +181,7 @@ where
     }
 
     fn is_end_stream(&self) -> bool {
-        // A missing message is an error that is still to be told.
+        // A missing message is an error that has not been returned yet.
         self.failed || (self.body.is_end_stream() && (self.any || !self.single))
     }
 
@@ -222,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn other_content_types_are_refused() {
+    fn other_content_types_are_rejected() {
         for value in [
             "",
             "application/json",
@@ -250,7 +247,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_unary_rpc_takes_exactly_one_message() {
+    async fn a_unary_rpc_requires_exactly_one_message() {
         assert_eq!(read(&[b"\0\0\0\0\x03abc"], true).await, Ok(8));
         assert_eq!(read(&[b"\0", b"\0\0\0\x03", b"a", b"bc"], true).await, Ok(8));
         assert_eq!(read(&[b"\0\0\0\0\0"], true).await, Ok(5));
@@ -260,13 +257,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_stream_takes_any_number_of_messages() {
+    async fn a_stream_accepts_any_number_of_messages() {
         assert_eq!(read(&[], false).await, Ok(0));
         assert_eq!(read(&[b"\0\0\0\0\x01a\0\0\0\0\0", b"\0\0\0\0\x02bc"], false).await, Ok(18));
     }
 
     #[tokio::test]
-    async fn a_message_that_is_too_long_is_refused_before_it_has_come() {
+    async fn an_oversized_message_is_rejected_before_it_is_received() {
         assert_eq!(read(&[b"\0\0\0\0\x08"], true).await, Ok(5));
         assert_eq!(read(&[b"\0\0\0\0\x09"], true).await, Err(Code::ResourceExhausted));
         assert_eq!(read(&[b"\0\0\0\0\x01a\0\xff\xff\xff\xff"], false).await, Err(Code::ResourceExhausted));

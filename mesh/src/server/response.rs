@@ -1,5 +1,4 @@
-//! What happens to a response on its way out: it keeps its deadline, its call is counted among those in flight until its
-//! end, and is recorded once.
+//! Responses: the deadline of streams, and recording each call once when its response ends.
 
 use std::{
     net::SocketAddr,
@@ -24,14 +23,14 @@ use crate::{
     telemetry::CallerLabel,
 };
 
-/// The body of a response as hyper gets it. Nothing is boxed between tonic's body and it.
+/// The body of a response, as passed to hyper without further boxing.
 pub(super) struct ResponseBody {
     body: Body,
     completion: Option<Completion>,
 }
 
 impl From<Body> for ResponseBody {
-    /// A body that nothing is recorded of.
+    /// A body without a record.
     fn from(body: Body) -> Self {
         Self { body, completion: None }
     }
@@ -64,28 +63,28 @@ impl http_body::Body for ResponseBody {
     }
 }
 
-/// Records once how a call ended, whichever way that becomes known: in the headers of a response without body, in its
-/// trailers, or by the caller's disconnect.
+/// Records the outcome of a call once: from the headers of a response without body, from its trailers, or from the caller's
+/// disconnect.
 pub(super) struct Completion {
     pub(super) entry: Arc<Entry>,
     pub(super) caller: CallerLabel,
     pub(super) started: Instant,
-    /// The address of the client outside, as an entry point said it.
+    /// The address of the outside client, as reported by an entry point.
     pub(super) client: String,
     pub(super) remote: SocketAddr,
     pub(super) span: Span,
-    /// The call's place among those in flight.
+    /// The permit of a call in flight.
     pub(super) permit: Option<OwnedSemaphorePermit>,
     pub(super) is_recorded: bool,
 }
 
 impl Completion {
-    /// Records the code that is in a response's headers.
+    /// Records the code in the headers of a response.
     pub(super) fn headers<B>(mut self, response: &Response<B>) {
         self.record(code_of(response.headers()).unwrap_or(Code::Ok));
     }
 
-    /// Watches a response until its end.
+    /// Records the code when the response ends.
     pub(super) fn watch(mut self, response: Response<Body>) -> Response<ResponseBody> {
         if let Some(code) = code_of(response.headers()) {
             self.record(code);
@@ -94,7 +93,7 @@ impl Completion {
         response.map(|body| ResponseBody { body, completion: Some(self) })
     }
 
-    /// Counts the call, and writes its audit record: who called for whom is in the span.
+    /// Counts the call and writes its audit record. The span has caller and user.
     fn record(&mut self, code: Code) {
         if std::mem::replace(&mut self.is_recorded, true) {
             return;
@@ -119,7 +118,7 @@ impl Drop for Completion {
 
 /// The body of a streaming response, which ends at its deadline and when the server stops.
 pub(super) fn stream(body: Body, deadline: Option<Instant>, stop: CancellationToken) -> Body {
-    // A stream whose frames are all there cannot be late.
+    // A complete body cannot exceed its deadline.
     if body.is_end_stream() {
         return body;
     }

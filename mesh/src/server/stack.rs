@@ -325,7 +325,7 @@ impl<'a> IncomingCall<'a> {
     /// Rejects a request that is not gRPC.
     fn refuse_form(&self, error: Error) -> Response<Body> {
         warn!(reason = error.reason().name(), remote = %self.peer.info.remote, "request rejected, not gRPC");
-        request::refuse(error)
+        request::reject(error)
     }
 
     fn refuse(&self, metrics: &MethodMetrics, denial: Denial) -> Response<Body> {

@@ -72,7 +72,7 @@ fn refused(make: impl Fn(&GoodToken) -> Vec<BadToken>, by: &[TokenError]) {
 }
 
 #[test]
-fn the_good_token_is_accepted_and_says_whom_it_is_for() {
+fn a_valid_token_is_accepted_with_its_principal() {
     let Setting { verifier, good } = setting();
     let principal = verifier.verify(&good.token()).expect("the good token");
     assert_eq!(principal.user_id.to_string(), good.claims["sub"]);
@@ -87,7 +87,7 @@ fn the_good_token_is_accepted_and_says_whom_it_is_for() {
 }
 
 #[test]
-fn the_table_is_long_and_names_each_entry_once() {
+fn the_table_of_bad_tokens_has_no_duplicate_names() {
     let tokens = bad_tokens::bad_tokens(&setting().good);
     let mut names = HashSet::new();
     for bad in &tokens {
@@ -98,30 +98,30 @@ fn the_table_is_long_and_names_each_entry_once() {
 }
 
 #[test]
-fn a_token_of_a_wrong_shape_is_refused() {
+fn a_token_of_invalid_shape_is_rejected() {
     refused(bad_tokens::bad_shapes, &[TokenError::TooLong, TokenError::Segments, TokenError::Encoding]);
 }
 
 #[test]
-fn a_token_with_a_wrong_header_is_refused() {
+fn a_token_with_an_invalid_header_is_rejected() {
     use TokenError::{Algorithm, Header, Type, UnknownKey};
     refused(bad_tokens::bad_headers, &[Header, Type, UnknownKey, Algorithm]);
 }
 
 #[test]
-fn a_token_that_we_did_not_sign_is_refused() {
+fn a_token_with_an_invalid_signature_is_rejected() {
     refused(bad_tokens::bad_signatures, &[TokenError::Signature]);
 }
 
 #[test]
-fn a_token_with_wrong_claims_is_refused() {
+fn a_token_with_invalid_claims_is_rejected() {
     use TokenError::{Audience, Claims, Expired, Issuer, Lifetime, NotYetValid};
     refused(bad_tokens::bad_claims, &[Claims, Issuer, Audience, Lifetime, NotYetValid, Expired]);
 }
 
 /// These cannot be sent in an HTTP header, or would be mended on the way.
 #[test]
-fn a_token_with_white_space_or_other_letters_around_it_is_refused() {
+fn a_token_with_surrounding_characters_is_rejected() {
     let Setting { verifier, good } = setting();
     let token = good.token();
     for extra in [" ", "\n", "\r\n", "\t", "\0", "\u{feff}", "\u{200b}", "é", "Bearer "] {
@@ -137,7 +137,7 @@ fn a_token_with_white_space_or_other_letters_around_it_is_refused() {
 
 /// The verifier remembers the good token all the while.
 #[test]
-fn a_good_token_with_any_one_character_changed_or_its_end_cut_off_is_refused() {
+fn a_token_with_one_changed_character_or_truncated_is_rejected() {
     let Setting { verifier, good } = setting();
     let token = good.token();
     verifier.verify(&token).expect("the good token");
@@ -153,17 +153,17 @@ fn a_good_token_with_any_one_character_changed_or_its_end_cut_off_is_refused() {
 
 proptest! {
     #[test]
-    fn no_text_verifies_or_panics(text in ".{0,200}") {
+    fn no_random_text_verifies_or_panics(text in ".{0,200}") {
         prop_assert!(setting().verifier.verify(&text).is_err());
     }
 
     #[test]
-    fn no_text_like_a_token_verifies_or_panics(text in "[A-Za-z0-9_-]{0,80}\\.[A-Za-z0-9_-]{0,80}\\.[A-Za-z0-9_-]{86}") {
+    fn no_token_like_text_verifies_or_panics(text in "[A-Za-z0-9_-]{0,80}\\.[A-Za-z0-9_-]{0,80}\\.[A-Za-z0-9_-]{86}") {
         prop_assert!(setting().verifier.verify(&text).is_err());
     }
 
     #[test]
-    fn no_bytes_under_a_good_header_verify_or_panic(payload: Vec<u8>, signature: Vec<u8>) {
+    fn no_bytes_after_a_valid_header_verify_or_panic(payload: Vec<u8>, signature: Vec<u8>) {
         let Setting { verifier, good } = setting();
         let token = good.token();
         let (header, _) = token.split_once('.').expect("a header");

@@ -1,7 +1,5 @@
-//! Calls to a service with several instances, over real sockets and real mutual TLS: who takes them, and what becomes of
-//! them when an instance stops, vanishes, refuses or says nothing.
+//! Load balancing, ejection and retries over several endpoints, with real sockets and mutual TLS.
 
-// A test fails by panicking, and its support does too.
 mod support;
 
 use std::{
@@ -13,7 +11,7 @@ use drystone::user::v1::{
     LookUpForSignInRequest, look_up_for_sign_in_request::Key, user_service_client::UserServiceClient,
 };
 use drystone_mesh::{call::Call, error::reason_of, health::State};
-use support::{BOUND, Fleet, Mood, is_away};
+use support::{BOUND, Behaviour, Fleet, is_unavailable};
 use tokio::time::timeout;
 use tonic::Code;
 
@@ -21,7 +19,7 @@ fn is_up(component: &drystone_mesh::health::ComponentReport) -> bool {
     component.state == State::Up
 }
 
-/// Who answered how many of so many calls.
+/// The number of calls answered by each instance.
 async fn answers(fleet: &Fleet, calls: usize) -> BTreeMap<String, usize> {
     let mut answers = BTreeMap::new();
     for _ in 0..calls {
@@ -31,7 +29,7 @@ async fn answers(fleet: &Fleet, calls: usize) -> BTreeMap<String, usize> {
 }
 
 #[tokio::test]
-async fn calls_are_spread_over_all_instances() {
+async fn calls_are_balanced_over_all_endpoints() {
     let fleet = Fleet::new(["one", "two", "three"]).await;
     let mut answers = BTreeMap::<String, usize>::new();
     let rounds = (0..30).map(|_| async {
@@ -48,7 +46,7 @@ async fn calls_are_spread_over_all_instances() {
 }
 
 #[tokio::test]
-async fn an_instance_that_stops_costs_no_call_of_whatever_kind() {
+async fn a_stopping_endpoint_fails_no_call() {
     let mut fleet = Fleet::new(["one", "two"]).await;
     fleet.until_reported(is_up).await;
     let mut stopping = fleet.instances.remove(0);
@@ -65,7 +63,7 @@ async fn an_instance_that_stops_costs_no_call_of_whatever_kind() {
         failed
     };
     let stop = async {
-        while stopping.handlers.begun() < 100 {
+        while stopping.handlers.started() < 100 {
             tokio::task::yield_now().await;
         }
         stopping.stop().await;
@@ -76,10 +74,10 @@ async fn an_instance_that_stops_costs_no_call_of_whatever_kind() {
 }
 
 #[tokio::test]
-async fn an_instance_that_vanishes_is_called_no_more_and_comes_back() {
+async fn an_unreachable_endpoint_is_ejected_and_recovers() {
     let mut fleet = Fleet::new(["one", "two"]).await;
     fleet.until_reported(is_up).await;
-    fleet.instances[0].slam();
+    fleet.instances[0].close();
     assert_eq!(answers(&fleet, 50).await, BTreeMap::from([("two".to_owned(), 50)]), "what can be repeated is");
     let address = fleet.instances[0].address;
     fleet
@@ -100,54 +98,54 @@ async fn an_instance_that_vanishes_is_called_no_more_and_comes_back() {
 }
 
 #[tokio::test]
-async fn an_instance_that_disconnects_is_probed_at_once_without_a_call() {
+async fn a_disconnected_endpoint_is_probed_at_once_without_a_call() {
     // Less than the interval of probes.
     const SOON: Duration = Duration::from_secs(3);
     let mut fleet = Fleet::new(["one", "two"]).await;
     fleet.until_reported(is_up).await;
-    fleet.instances[0].slam();
+    fleet.instances[0].close();
     let ejected = fleet.until_reported(|component| component.state == State::Degraded);
     timeout(SOON, ejected).await.expect("no call was needed to eject the instance");
 }
 
 #[tokio::test]
-async fn a_call_that_may_have_begun_is_repeated_only_if_the_contract_allows_it() {
+async fn a_call_that_may_have_run_is_retried_only_if_it_is_idempotent() {
     let fleet = Fleet::new(["one", "two"]).await;
     fleet.until_reported(is_up).await;
-    let hang = || fleet.instances.iter().for_each(|instance| instance.handlers.set(Mood::Hang));
-    let begun = || fleet.instances.iter().map(|instance| instance.handlers.begun()).sum::<u32>();
+    let hang = || fleet.instances.iter().for_each(|instance| instance.handlers.set(Behaviour::Hang));
+    let started = || fleet.instances.iter().map(|instance| instance.handlers.started()).sum::<u32>();
 
     hang();
-    let (answer, ()) = tokio::join!(fleet.write(), cut_when_begun(&fleet));
-    assert!(is_away(&answer), "{answer:?}");
-    assert_eq!(begun(), 1, "it was not repeated");
+    let (answer, ()) = tokio::join!(fleet.write(), cut_when_started(&fleet));
+    assert!(is_unavailable(&answer), "{answer:?}");
+    assert_eq!(started(), 1, "it was not repeated");
 
     hang();
-    let (answer, ()) = tokio::join!(fleet.read(), cut_when_begun(&fleet));
+    let (answer, ()) = tokio::join!(fleet.read(), cut_when_started(&fleet));
     answer.unwrap();
-    assert_eq!(begun(), 3, "it was repeated once");
+    assert_eq!(started(), 3, "it was repeated once");
     assert!((fleet.metric("drystone_client_retries_total") - 1.0).abs() < 0.1);
 }
 
 /// Cuts the connections as soon as an instance hangs; whoever is asked afterwards answers.
-async fn cut_when_begun(fleet: &Fleet) {
+async fn cut_when_started(fleet: &Fleet) {
     let [one, two] = &fleet.instances[..] else { unreachable!() };
     tokio::select! {
         () = one.handlers.hanging.notified() => {}
         () = two.handlers.hanging.notified() => {}
     }
     for instance in [one, two] {
-        instance.handlers.set(Mood::Answer);
+        instance.handlers.set(Behaviour::Answer);
         instance.cut();
     }
 }
 
 #[tokio::test]
-async fn an_instance_that_refuses_everything_is_left_out() {
+async fn a_failing_endpoint_is_ejected() {
     let fleet = Fleet::new(["one", "two"]).await;
     fleet.until_reported(is_up).await;
-    fleet.instances[0].handlers.set(Mood::Refuse);
-    let refused = || fleet.instances[0].handlers.begun();
+    fleet.instances[0].handlers.set(Behaviour::Refuse);
+    let refused = || fleet.instances[0].handlers.started();
     while refused() == 0 {
         let batch = futures_util::future::join_all((0..8).map(|_| fleet.read())).await;
         assert!(batch.iter().all(Result::is_ok), "the other one is asked: {batch:?}");
@@ -157,47 +155,47 @@ async fn an_instance_that_refuses_everything_is_left_out() {
     let more = refused() - noticed;
     assert!(more <= 10, "{more} of 200 calls went to an instance that refuses");
 
-    fleet.instances[0].handlers.set(Mood::Answer);
+    fleet.instances[0].handlers.set(Behaviour::Answer);
     let both = async { while answers(&fleet, 20).await.len() < 2 {} };
     timeout(BOUND, both).await.unwrap();
 }
 
 #[tokio::test]
-async fn the_last_instance_is_never_out() {
+async fn the_last_endpoint_is_never_ejected() {
     let fleet = Fleet::new(["one", "two"]).await;
     fleet.until_reported(is_up).await;
     for instance in &fleet.instances {
-        instance.handlers.set(Mood::Refuse);
+        instance.handlers.set(Behaviour::Refuse);
     }
     for _ in 0..50 {
-        assert!(is_away(&fleet.write().await));
+        assert!(is_unavailable(&fleet.write().await));
     }
     for instance in &fleet.instances {
-        instance.handlers.set(Mood::Answer);
+        instance.handlers.set(Behaviour::Answer);
     }
     fleet.write().await.unwrap();
 }
 
 #[tokio::test]
-async fn when_everything_fails_few_calls_are_repeated() {
+async fn the_retry_budget_limits_retries_when_everything_fails() {
     let fleet = Fleet::new(["one", "two"]).await;
     fleet.until_reported(is_up).await;
     for instance in &fleet.instances {
-        instance.handlers.set(Mood::Refuse);
+        instance.handlers.set(Behaviour::Refuse);
     }
     for _ in 0..1000 {
         assert_eq!(fleet.read().await.unwrap_err().code(), Code::Unavailable);
     }
-    let begun: u32 = fleet.instances.iter().map(|instance| instance.handlers.begun()).sum();
+    let started: u32 = fleet.instances.iter().map(|instance| instance.handlers.started()).sum();
     // A fifth of all, and ten a second over ten seconds.
-    assert!((1000..=1300).contains(&begun), "1000 calls were sent {begun} times");
+    assert!((1000..=1300).contains(&started), "1000 calls were sent {started} times");
 }
 
 #[tokio::test]
-async fn the_answer_of_an_instance_is_handed_on_as_it_is() {
+async fn a_status_is_returned_unchanged() {
     let fleet = Fleet::new(["one", "two"]).await;
     for instance in &fleet.instances {
-        instance.handlers.set(Mood::Refuse);
+        instance.handlers.set(Behaviour::Refuse);
     }
     let status = fleet.read().await.unwrap_err();
     assert_eq!(reason_of(&status), Some(drystone_mesh::error::Reason::Unavailable));
@@ -205,10 +203,10 @@ async fn the_answer_of_an_instance_is_handed_on_as_it_is() {
 }
 
 #[tokio::test]
-async fn an_instance_that_says_nothing_is_shunned() {
+async fn an_unresponsive_endpoint_receives_fewer_calls() {
     let fleet = Fleet::new(["one", "two"]).await;
     fleet.until_reported(is_up).await;
-    fleet.instances[0].handlers.set(Mood::Hang);
+    fleet.instances[0].handlers.set(Behaviour::Hang);
     let mut given_up = 0;
     for _ in 0..200 {
         let call = Call::background(Some(Instant::now() + Duration::from_millis(500)));
@@ -222,7 +220,7 @@ async fn an_instance_that_says_nothing_is_shunned() {
 }
 
 #[tokio::test]
-async fn a_connection_that_is_let_go_is_made_again_without_a_word() {
+async fn a_gracefully_closed_connection_is_reopened_without_a_failed_call() {
     let fleet = Fleet::new(["one"]).await;
     fleet.until_reported(is_up).await;
     for _ in 0..5 {
@@ -233,7 +231,7 @@ async fn a_connection_that_is_let_go_is_made_again_without_a_word() {
 }
 
 #[tokio::test]
-async fn a_new_certificate_is_shown_from_the_next_call_on() {
+async fn a_new_certificate_is_used_from_the_next_call() {
     let fleet = Fleet::new(["one"]).await;
     fleet.until_reported(is_up).await;
     for made in 1..4 {
@@ -245,18 +243,18 @@ async fn a_new_certificate_is_shown_from_the_next_call_on() {
 }
 
 #[tokio::test]
-async fn a_name_is_looked_up() {
+async fn a_name_is_resolved() {
     let mut fleet = Fleet::new(["one"]).await;
-    fleet.tell_of(format!("localhost:{}", fleet.instances[0].address.port()));
+    fleet.call_at(format!("localhost:{}", fleet.instances[0].address.port()));
     assert_eq!(fleet.read().await.unwrap(), "one", "the first call waits for the address");
     fleet.until_reported(is_up).await;
 }
 
 #[tokio::test]
-async fn a_name_that_nobody_knows_is_said_to_be_so() {
+async fn an_unresolvable_name_is_reported() {
     let mut fleet = Fleet::new(["one"]).await;
-    fleet.tell_of("no-such-host.invalid:50052".to_owned());
+    fleet.call_at("no-such-host.invalid:50052".to_owned());
     let status = fleet.read().await.unwrap_err();
     assert_eq!(status.code(), Code::Unavailable);
-    fleet.until_reported(|component| component.detail.contains("`no-such-host.invalid` cannot be looked up")).await;
+    fleet.until_reported(|component| component.detail.contains("`no-such-host.invalid` cannot be resolved")).await;
 }

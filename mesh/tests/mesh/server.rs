@@ -1,6 +1,5 @@
 //! The server and the client stack against each other, over real sockets and real mutual TLS.
 
-// A test fails by panicking, and its support does too.
 mod expiry;
 mod form;
 mod health;
@@ -22,7 +21,7 @@ use drystone_mesh::{
     server::ServerLimits,
     telemetry::TraceContext,
 };
-use support::{World, order};
+use support::{TestServer, order};
 use tonic::{Code, Request, Status};
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 use tonic_types::StatusExt;
@@ -45,10 +44,10 @@ fn call_with(deadline: Option<Duration>, client: Client) -> Call {
 }
 
 #[tokio::test]
-async fn deadline_request_id_and_trace_are_handed_on() {
-    let world = World::new().await;
+async fn deadline_request_id_and_trace_are_propagated() {
+    let server = TestServer::new().await;
     let call = call_with(Some(Duration::from_secs(2)), Client::default());
-    let answer = world.client("auth").look_up_for_sign_in(call.request(order("describe"))).await.unwrap();
+    let answer = server.client("auth").look_up_for_sign_in(call.request(order("describe"))).await.unwrap();
     let seen = answer.into_inner().roles;
     assert_eq!(seen[0], call.fields().request_id.to_str().unwrap());
     assert_eq!(seen[1], call.fields().trace.trace_id().to_string());
@@ -58,32 +57,32 @@ async fn deadline_request_id_and_trace_are_handed_on() {
 }
 
 #[tokio::test]
-async fn a_client_is_believed_of_a_front_door_alone() {
-    let world = World::new().await;
+async fn client_metadata_is_trusted_only_from_entry_points() {
+    let server = TestServer::new().await;
     let client = Client { address: "192.0.2.1".to_owned(), agent: "test".to_owned() };
     let call = call_with(None, client);
-    let seen = world.client("auth").look_up_for_sign_in(call.request(order("describe"))).await.unwrap();
-    assert_eq!(seen.into_inner().roles[4], "", "auth is no front door");
+    let seen = server.client("auth").look_up_for_sign_in(call.request(order("describe"))).await.unwrap();
+    assert_eq!(seen.into_inner().roles[4], "", "auth is no front proxy");
 }
 
 #[tokio::test]
-async fn a_handler_that_takes_too_long_is_answered_deadline_exceeded() {
-    let world = World::new().await;
+async fn a_slow_handler_is_answered_deadline_exceeded() {
+    let server = TestServer::new().await;
     // Without a `Call` the client stack keeps no time of its own: what answers is the server.
     let mut request = Request::new(order("wait"));
     request.metadata_mut().insert("grpc-timeout", "150m".parse().unwrap());
-    let (code, _) = refusal(world.client("auth").look_up_for_sign_in(request).await);
+    let (code, _) = refusal(server.client("auth").look_up_for_sign_in(request).await);
     assert_eq!(code, Code::DeadlineExceeded);
 
     let call = call_with(Some(Duration::from_millis(150)), Client::default());
-    let answer = world.client("auth").look_up_for_sign_in(call.request(order("wait"))).await;
+    let answer = server.client("auth").look_up_for_sign_in(call.request(order("wait"))).await;
     assert_eq!(refusal(answer), (Code::DeadlineExceeded, Some(Reason::DeadlineExceeded)));
 }
 
 #[tokio::test]
-async fn the_deadline_policy_of_a_contract_overrides_the_defaults_of_the_server() {
-    let world = World::new().await;
-    let mut client = KeyServiceClient::new(world.channel("edge", "user"));
+async fn the_deadline_policy_overrides_the_server_defaults() {
+    let server = TestServer::new().await;
+    let mut client = KeyServiceClient::new(server.channel("edge", "user"));
     // The contract of GetDiscovery: 5 s where the caller asks for nothing, and never more than 10 s. The server allows more.
     let defaults = ServerLimits::default();
     assert!(defaults.default_deadline > Duration::from_secs(5) && defaults.max_deadline > Duration::from_secs(10));
@@ -101,15 +100,15 @@ async fn the_deadline_policy_of_a_contract_overrides_the_defaults_of_the_server(
 }
 
 #[tokio::test]
-async fn a_call_whose_time_is_up_is_not_sent() {
-    let world = World::new().await;
+async fn a_call_after_its_deadline_is_not_sent() {
+    let server = TestServer::new().await;
     let call = call_with(Some(Duration::ZERO), Client::default());
-    let mut client = world.client("auth");
+    let mut client = server.client("auth");
     let answer = client.look_up_for_sign_in(call.request(order("describe"))).await;
     assert_eq!(refusal(answer), (Code::DeadlineExceeded, Some(Reason::DeadlineExceeded)));
     // One that is sent is counted, so that a count of one says that the first was not.
     client.look_up_for_sign_in(order("describe")).await.unwrap();
-    let metrics = world.metrics.render();
+    let metrics = server.metrics.render();
     let calls =
         metrics.lines().filter(|line| line.starts_with("drystone_calls_total") && line.contains("LookUpForSignIn"));
     let calls: Vec<&str> = calls.collect();
@@ -117,57 +116,57 @@ async fn a_call_whose_time_is_up_is_not_sent() {
 }
 
 #[tokio::test]
-async fn a_malformed_timeout_is_refused() {
-    let world = World::new().await;
+async fn a_malformed_timeout_is_rejected() {
+    let server = TestServer::new().await;
     let mut request = Request::new(order("describe"));
     request.metadata_mut().insert("grpc-timeout", "1 fortnight".parse().unwrap());
-    let answer = world.client("auth").look_up_for_sign_in(request).await;
+    let answer = server.client("auth").look_up_for_sign_in(request).await;
     assert_eq!(refusal(answer), (Code::InvalidArgument, Some(Reason::MalformedTimeout)));
 }
 
 #[tokio::test]
-async fn a_handler_that_panics_fails_its_call_alone() {
-    let world = World::new().await;
-    let mut client = world.client("auth");
+async fn a_panicking_handler_fails_only_its_call() {
+    let server = TestServer::new().await;
+    let mut client = server.client("auth");
     let panicked = client.look_up_for_sign_in(order("panic")).await.unwrap_err();
     assert_eq!((panicked.code(), reason_of(&panicked)), (Code::Internal, Some(Reason::Internal)));
-    assert!(!panicked.message().contains("as ordered"), "what went wrong inside stays inside");
+    assert!(!panicked.message().contains("as requested"), "what went wrong inside stays inside");
     client.look_up_for_sign_in(order("describe")).await.unwrap();
 }
 
 #[tokio::test]
-async fn more_calls_than_there_is_room_for_are_told_to_come_back() {
-    let world = World::with(|limits| ServerLimits { in_flight: 1, ..limits }).await;
-    let mut client = world.client("auth");
+async fn calls_over_the_limit_are_answered_overloaded_with_a_retry_delay() {
+    let server = TestServer::with(|limits| ServerLimits { in_flight: 1, ..limits }).await;
+    let mut client = server.client("auth");
     let mut first = client.clone();
     let first = tokio::spawn(async move { first.look_up_for_sign_in(order("wait")).await });
-    world.handlers.waiting.notified().await;
+    server.handlers.waiting.notified().await;
 
     let status = client.look_up_for_sign_in(order("describe")).await.unwrap_err();
     assert_eq!((status.code(), reason_of(&status)), (Code::ResourceExhausted, Some(Reason::Overloaded)));
     assert!(status.get_details_retry_info().and_then(|info| info.retry_delay).is_some());
 
-    world.handlers.go_on.notify_one();
+    server.handlers.release.notify_one();
     first.await.unwrap().unwrap();
     client.look_up_for_sign_in(order("describe")).await.unwrap();
 }
 
 #[tokio::test]
-async fn a_path_without_a_rule_is_denied_whoever_asks() {
-    let world = World::new().await;
-    let mut stranger = tonic::client::Grpc::new(world.channel("operator", "user"));
+async fn a_path_without_a_rule_is_denied_for_every_caller() {
+    let server = TestServer::new().await;
+    let mut stranger = tonic::client::Grpc::new(server.channel("operator", "user"));
     stranger.ready().await.unwrap();
     let path = http::uri::PathAndQuery::from_static("/drystone.user.v1.UserService/DropEverything");
     let codec = tonic_prost::ProstCodec::<(), ()>::default();
     let answer = stranger.unary(Request::new(()), path, codec).await;
     assert_eq!(refusal(answer), (Code::Unimplemented, Some(Reason::MethodUnknown)));
-    assert!(world.metrics.render().contains("part=\"method\""), "{}", world.metrics.render());
+    assert!(server.metrics.render().contains("part=\"method\""), "{}", server.metrics.render());
 }
 
 #[tokio::test]
-async fn a_message_that_breaks_its_contract_never_reaches_the_handler() {
-    let world = World::new().await;
-    let status = world.client("auth").provision_user(ProvisionUserRequest::default()).await.unwrap_err();
+async fn an_invalid_message_never_reaches_the_handler() {
+    let server = TestServer::new().await;
+    let status = server.client("auth").provision_user(ProvisionUserRequest::default()).await.unwrap_err();
     assert_eq!((status.code(), reason_of(&status)), (Code::InvalidArgument, Some(Reason::InvalidRequest)));
     let violations = status.get_details_bad_request().unwrap().field_violations;
     let fields: Vec<&str> = violations.iter().map(|violation| violation.field.as_str()).collect();
@@ -176,31 +175,31 @@ async fn a_message_that_breaks_its_contract_never_reaches_the_handler() {
 
 /// A service of a newer release may answer values that an older contract does not allow.
 #[tokio::test]
-async fn a_client_receives_a_response_that_breaks_the_contract() {
-    let world = World::new().await;
+async fn a_client_accepts_a_response_that_violates_the_contract() {
+    let server = TestServer::new().await;
     let request = ProvisionUserRequest {
         user_id: uuid::Uuid::now_v7().to_string(),
         email: "ada@example.com".to_owned(),
         display_name: "x".repeat(101),
     };
-    let user = world.client("auth").provision_user(request).await.unwrap().into_inner();
+    let user = server.client("auth").provision_user(request).await.unwrap().into_inner();
     assert_eq!(user.display_name, "x".repeat(202), "the contract allows 200 characters");
 }
 
 #[tokio::test]
 async fn a_service_with_another_identity_is_not_called() {
-    let world = World::new().await;
+    let server = TestServer::new().await;
     // Whoever is there holds a good certificate of our own mesh, for the workload `user`.
-    let mut impostor = HealthClient::new(world.channel("auth", "session"));
+    let mut impostor = HealthClient::new(server.channel("auth", "session"));
     assert_eq!(refusal(impostor.check(HealthCheckRequest::default()).await).0, Code::Unavailable);
 }
 
 #[tokio::test]
-async fn a_service_that_cannot_be_reached_is_said_to_be_unavailable() {
-    let world = World::new().await;
-    let channel = world.channel("auth", "user");
-    world.stop.cancel();
-    world.running.await.unwrap().unwrap();
+async fn an_unreachable_service_is_unavailable() {
+    let server = TestServer::new().await;
+    let channel = server.channel("auth", "user");
+    server.stop.cancel();
+    server.running.await.unwrap().unwrap();
     let mut client = drystone::user::v1::user_service_client::UserServiceClient::new(channel);
     let status = client.look_up_for_sign_in(order("describe")).await.unwrap_err();
     assert_eq!(status.code(), Code::Unavailable);
@@ -208,16 +207,16 @@ async fn a_service_that_cannot_be_reached_is_said_to_be_unavailable() {
 }
 
 #[tokio::test]
-async fn a_server_that_stops_lets_running_calls_end_and_ends_streams() {
-    let world = World::new().await;
-    let mut client = world.client("auth");
+async fn a_stopping_server_completes_calls_and_ends_streams() {
+    let server = TestServer::new().await;
+    let mut client = server.client("auth");
     let running = tokio::spawn(async move { client.look_up_for_sign_in(order("wait")).await });
-    world.handlers.waiting.notified().await;
-    let mut watch = HealthClient::new(world.channel("edge", "user"));
+    server.handlers.waiting.notified().await;
+    let mut watch = HealthClient::new(server.channel("edge", "user"));
     let mut states = watch.watch(HealthCheckRequest::default()).await.unwrap().into_inner();
     assert_eq!(states.message().await.unwrap().unwrap().status(), ServingStatus::Serving);
 
-    world.stop.cancel();
+    server.stop.cancel();
     loop {
         match states.message().await {
             Ok(Some(state)) => assert_eq!(state.status(), ServingStatus::NotServing),
@@ -228,9 +227,9 @@ async fn a_server_that_stops_lets_running_calls_end_and_ends_streams() {
             }
         }
     }
-    assert!(TcpStream::connect(world.address).is_err(), "nothing new is accepted");
-    assert!(!world.running.is_finished(), "a running call is waited for");
-    world.handlers.go_on.notify_one();
+    assert!(TcpStream::connect(server.address).is_err(), "nothing new is accepted");
+    assert!(!server.running.is_finished(), "a running call is waited for");
+    server.handlers.release.notify_one();
     running.await.unwrap().unwrap();
-    world.running.await.unwrap().unwrap();
+    server.running.await.unwrap().unwrap();
 }

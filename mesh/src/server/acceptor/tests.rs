@@ -211,7 +211,7 @@ async fn a_connection_carries_its_peers_identity() {
 }
 
 #[tokio::test]
-async fn a_client_without_a_certificate_is_refused_and_can_read_why() {
+async fn a_client_without_a_certificate_is_rejected_and_receives_the_alert() {
     let ca = TestCa::new("drystone.test");
     let mut server = Echo::start(&ca).await;
     // Under TLS 1.3 the client's end looks fine at first.
@@ -227,7 +227,7 @@ async fn a_client_without_a_certificate_is_refused_and_can_read_why() {
 }
 
 #[tokio::test]
-async fn each_unbelievable_certificate_is_refused_for_its_own_cause() {
+async fn each_invalid_certificate_is_rejected_for_its_own_cause() {
     let ca = TestCa::new("drystone.test");
     let mut server = Echo::start(&ca).await;
     let other_ca = TestCa::new("drystone.test");
@@ -279,7 +279,7 @@ async fn only_tls_1_3_and_http_2_are_spoken() {
 }
 
 #[tokio::test]
-async fn a_client_refuses_a_server_that_is_not_the_one_it_dialled() {
+async fn a_client_rejects_a_server_with_another_spiffe_id() {
     let ca = TestCa::new("drystone.test");
     let mut server = Echo::start(&ca).await;
     let edge = identity(&ca.leaf("edge", |_| {}), &[&ca]);
@@ -295,7 +295,7 @@ async fn a_client_refuses_a_server_that_is_not_the_one_it_dialled() {
 }
 
 #[tokio::test]
-async fn a_client_refuses_a_server_of_another_ca() {
+async fn a_client_rejects_a_server_of_another_ca() {
     let (ca, stranger) = (TestCa::new("drystone.test"), TestCa::new("drystone.test"));
     let mut server = Echo::start(&stranger).await;
     let error = call(server.address, dialling_auth(&ca, "edge")).await.unwrap_err();
@@ -304,7 +304,7 @@ async fn a_client_refuses_a_server_of_another_ca() {
 }
 
 #[tokio::test]
-async fn there_are_no_tickets_and_no_resumption() {
+async fn no_session_tickets_are_issued_and_no_session_is_resumed() {
     let ca = TestCa::new("drystone.test");
     let server = Echo::start(&ca).await;
     let mut willing = dialling_blindly(Some(&ca.leaf("edge", |_| {})));
@@ -319,7 +319,7 @@ async fn there_are_no_tickets_and_no_resumption() {
 }
 
 #[tokio::test]
-async fn our_own_client_never_resumes_where_a_server_would() {
+async fn the_client_never_resumes_a_session() {
     let ca = TestCa::new("drystone.test");
     let mut config = (*identity(&ca.leaf("auth", |_| {}), &[&ca]).server_config()).clone();
     config.send_tls13_tickets = 2;
@@ -349,7 +349,7 @@ async fn our_own_client_never_resumes_where_a_server_would() {
 }
 
 #[tokio::test]
-async fn slow_handshakes_do_not_hold_up_others() {
+async fn slow_handshakes_do_not_delay_others() {
     let ca = TestCa::new("drystone.test");
     let limits = AcceptLimits { handshake_time: Duration::from_hours(1), ..AcceptLimits::default() };
     let server = Echo::with_limits(&ca, limits).await;
@@ -368,7 +368,7 @@ async fn slow_handshakes_do_not_hold_up_others() {
 }
 
 #[tokio::test]
-async fn a_handshake_that_takes_too_long_gives_its_turn_back() {
+async fn a_handshake_timeout_releases_its_permit() {
     let ca = TestCa::new("drystone.test");
     let limits = AcceptLimits { handshakes: 1, handshake_time: Duration::from_millis(200), ..AcceptLimits::default() };
     let mut server = Echo::with_limits(&ca, limits).await;
@@ -379,7 +379,7 @@ async fn a_handshake_that_takes_too_long_gives_its_turn_back() {
 }
 
 #[tokio::test]
-async fn connections_over_the_limit_wait_for_a_place() {
+async fn connections_over_the_limit_wait_for_a_permit() {
     let ca = TestCa::new("drystone.test");
     let mut server = Echo::with_limits(&ca, AcceptLimits { connections: 1, ..AcceptLimits::default() }).await;
     let first = call(server.address, dialling_auth(&ca, "edge")).await.unwrap();
@@ -393,7 +393,7 @@ async fn connections_over_the_limit_wait_for_a_place() {
 }
 
 #[tokio::test]
-async fn stopping_ends_the_accepting_and_leaves_connections_alone() {
+async fn a_stop_ends_accepting_and_keeps_connections() {
     let ca = TestCa::new("drystone.test");
     let server = Echo::start(&ca).await;
     let mut stream = call(server.address, dialling_auth(&ca, "edge")).await.unwrap();
@@ -406,7 +406,7 @@ async fn stopping_ends_the_accepting_and_leaves_connections_alone() {
 }
 
 #[tokio::test]
-async fn a_new_certificate_is_shown_at_once_and_old_connections_go_on() {
+async fn a_new_certificate_is_used_for_new_connections_and_old_ones_stay_open() {
     let ca = TestCa::new("drystone.test");
     let server = Echo::start(&ca).await;
     let dialling = dialling_auth(&ca, "edge");

@@ -1,4 +1,4 @@
-//! `grpc.health.v1.Health/List`, which the types of tonic-health do not have yet.
+//! `grpc.health.v1.Health/List`, which tonic-health does not have yet.
 
 use std::{
     collections::HashMap,
@@ -34,7 +34,7 @@ pub(super) struct ListResponse {
     pub(super) statuses: HashMap<String, HealthCheckResponse>,
 }
 
-/// The whole health service.
+/// The health service with `List`.
 #[derive(Debug, Clone)]
 pub(in crate::server) struct WithList {
     generated: HealthServer<Api>,

@@ -1,5 +1,5 @@
-//! As much of a file descriptor as reflection has to know. All else, such as options and comments, is skipped when it is
-//! decoded; what is served is the encoded file.
+//! The parts of a file descriptor that reflection needs. Options and comments are skipped while decoding; the encoded file is
+//! served.
 
 use std::collections::BTreeSet;
 
@@ -69,14 +69,14 @@ struct Service {
     methods: Vec<Named>,
 }
 
-/// Any descriptor of which the name is all that counts.
+/// A descriptor of which only the name is needed.
 #[derive(Clone, PartialEq, prost::Message)]
 struct Named {
     #[prost(string, tag = "1")]
     name: String,
 }
 
-/// What a symbol is.
+/// The kind of a symbol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Message,
@@ -87,7 +87,7 @@ pub(super) enum Kind {
 pub(super) type Extension = (String, i32);
 
 impl File {
-    /// What the symbol of this full name is, if the file declares it.
+    /// The kind of the symbol with this full name, if the file declares it.
     pub(super) fn kind_of(&self, symbol: &str) -> Option<Kind> {
         let path = match self.package.as_str() {
             "" => symbol,
@@ -108,7 +108,7 @@ impl File {
         kind_in(&path, &self.messages, &self.enums, &self.extensions)
     }
 
-    /// The extensions that the file declares, those within messages included.
+    /// The extensions declared in the file, including those in messages.
     pub(super) fn extensions(&self) -> BTreeSet<Extension> {
         let mut found = BTreeSet::new();
         let mut add = |extensions: &[Field]| {
@@ -130,7 +130,7 @@ fn kind_in(path: &[&str], messages: &[Message], enums: &[Enum], extensions: &[Fi
     if let Some(message) = messages.iter().find(|message| message.name == name) {
         return message.kind_of(rest);
     }
-    // The values of an enum are declared beside it, as in C++, not within it.
+    // Enum values are siblings of their enum, as in C++.
     let is_of_enum = |declared: &Enum| declared.name == name || has_name(&declared.values, name);
     let is_declared = enums.iter().any(is_of_enum) || extensions.iter().any(|field| field.name == name);
     (rest.is_empty() && is_declared).then_some(Kind::Other)

@@ -1,8 +1,7 @@
-//! Where to find what reflection is asked for.
+//! The index of files for reflection.
 //!
-//! It holds the encoded files and, of each, its name, its dependencies and its extensions. A symbol is looked for in the
-//! files of its package, which are decoded for that and dropped again: an operator asks now and then, and every process
-//! would hold the symbols all the time.
+//! It has the encoded files with their names, dependencies and extensions. A symbol is searched in the files of its package,
+//! which are decoded for each lookup: reflection is rare, and an index of symbols would cost memory in every process.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet, VecDeque},
@@ -22,37 +21,37 @@ const FILE: u32 = 1;
 
 /// The files of all contracts.
 ///
-/// Contracts may hold files of the same name, such as copies of well-known ones. The first file of a name is the one
-/// that is found by it; what a later one declares beyond that is found by symbol and by extension.
+/// Contracts can have files of the same name, such as copies of well-known types. A name finds the first file; additional
+/// declarations of later ones are found by symbol and by extension.
 #[derive(Debug)]
 pub(in crate::server) struct Index {
-    files: Vec<Known>,
+    files: Vec<IndexedFile>,
     by_name: HashMap<Arc<str>, usize>,
 }
 
 #[derive(Debug)]
-struct Known {
-    /// The set that it came with.
+struct IndexedFile {
+    /// The descriptor set of the file.
     set: usize,
     name: Arc<str>,
     package: String,
     dependencies: Vec<String>,
     extensions: BTreeSet<Extension>,
-    /// The `FileDescriptorProto` as it stands in the set.
+    /// The encoded `FileDescriptorProto`.
     encoded: Bytes,
 }
 
-/// Why a set cannot be read.
+/// A descriptor set that cannot be decoded.
 #[derive(Debug, thiserror::Error)]
 #[error("descriptor set {position} cannot be read: {source}")]
 pub(in crate::server) struct Malformed {
-    /// Its place in the list, from 1.
+    /// Its position in the list, from 1.
     position: usize,
     source: DecodeError,
 }
 
 impl Index {
-    /// The files of these encoded `FileDescriptorSet`s. It keeps slices of them, and copies nothing.
+    /// Indexes the files of these encoded `FileDescriptorSet`s. It keeps slices of them, without copying.
     pub(in crate::server) fn new(sets: impl IntoIterator<Item = Bytes>) -> Result<Self, Malformed> {
         let mut index = Self { files: Vec::new(), by_name: HashMap::new() };
         for (position, set) in (1..).zip(sets) {
@@ -69,7 +68,7 @@ impl Index {
                 continue;
             }
             let length = usize::try_from(decode_varint(&mut rest)?).unwrap_or(usize::MAX);
-            // Where the file is cut short, decoding what is there says so.
+            // A truncated file fails to decode.
             let encoded = rest.split_to(length.min(rest.len()));
             let file =
                 File::decode(if encoded.len() == length { encoded.clone() } else { Bytes::from_static(b"\x0a") })?;
@@ -88,10 +87,10 @@ impl Index {
         }
         let name: Arc<str> = name.into();
         self.by_name.entry(name.clone()).or_insert(self.files.len());
-        self.files.push(Known { set, name, package, dependencies, extensions, encoded });
+        self.files.push(IndexedFile { set, name, package, dependencies, extensions, encoded });
     }
 
-    /// The file of this name.
+    /// The file with this name.
     pub(super) fn file(&self, name: &str) -> Option<usize> {
         self.by_name.get(name).copied()
     }
@@ -117,13 +116,13 @@ impl Index {
         is_known.then(|| numbers.into_iter().collect())
     }
 
-    /// A file and all that it depends on, but for dependencies that have been `sent`.
+    /// A file and its transitive dependencies, except those already `sent`.
     pub(super) fn with_dependencies(&self, file: usize, sent: &mut HashSet<Arc<str>>) -> Vec<Bytes> {
         let mut found = Vec::new();
         let mut due = VecDeque::from([file]);
         while let Some(file) = due.pop_front() {
-            let Known { set, name, dependencies, encoded, .. } = &self.files[file];
-            // What was asked for is sent in any case.
+            let IndexedFile { set, name, dependencies, encoded, .. } = &self.files[file];
+            // The requested file is always sent.
             if sent.insert(name.clone()) || found.is_empty() {
                 found.push(encoded.clone());
                 due.extend(dependencies.iter().filter_map(|dependency| self.dependency(*set, dependency)));
@@ -132,14 +131,14 @@ impl Index {
         found
     }
 
-    /// The file of this name that came with the same set, or else the first.
+    /// The file with this name in the same set, or else the first.
     fn dependency(&self, set: usize, name: &str) -> Option<usize> {
         let own = self.files.iter().position(|file| file.set == set && *file.name == *name);
         own.or_else(|| self.file(name))
     }
 
     fn declarations(&self, symbol: &str) -> impl Iterator<Item = (usize, Kind)> {
-        let in_package = move |(_, file): &(usize, &Known)| symbol.starts_with(file.package.as_str());
+        let in_package = move |(_, file): &(usize, &IndexedFile)| symbol.starts_with(file.package.as_str());
         self.files.iter().enumerate().filter(in_package).filter_map(move |(position, file)| {
             let kind = File::decode(file.encoded.clone()).ok()?.kind_of(symbol)?;
             Some((position, kind))

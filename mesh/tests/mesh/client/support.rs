@@ -1,4 +1,4 @@
-//! Several instances of one service, each behind a door that can be slammed, and a caller that knows them all.
+//! Several instances of a service behind TCP proxies that a test can close, and a caller of all of them.
 
 use std::{
     net::SocketAddr,
@@ -11,18 +11,12 @@ use std::{
 
 use drystone::contract::Contracts;
 use drystone::session::v1::{
-    ListSessionsRequest, ListSessionsResponse, RevokeAllSessionsRequest, RevokeAllSessionsResponse,
-    RevokeSessionRequest, RotateSessionRequest, RotateSessionResponse, StartSessionRequest, StartSessionResponse,
-    VoidTokensRequest, VoidTokensResponse, WatchRevocationsRequest, WatchRevocationsResponse,
-    session_service_client::SessionServiceClient,
-    session_service_server::{SessionService, SessionServiceServer},
+    RotateSessionRequest, RotateSessionResponse, session_service_client::SessionServiceClient,
+    session_service_server::SessionServiceServer,
 };
 use drystone::user::v1::{
-    GetMeRequest, GetUserRequest, ListUsersRequest, ListUsersResponse, LookUpForSignInRequest, LookUpForSignInResponse,
-    ProvisionUserRequest, SetUserRolesRequest, UpdateUserRequest, User,
-    look_up_for_sign_in_request::Key,
-    user_service_client::UserServiceClient,
-    user_service_server::{UserService, UserServiceServer},
+    LookUpForSignInRequest, LookUpForSignInResponse, look_up_for_sign_in_request::Key,
+    user_service_client::UserServiceClient, user_service_server::UserServiceServer,
 };
 use drystone_mesh::{
     client::{Channel, Dialer, DialerConfig, Peers},
@@ -36,6 +30,7 @@ use drystone_mesh::{
     telemetry::Metrics,
     token::{KeySet, RevocationView, TokenVerifier, TokenVerifierConfig},
 };
+use drystone_tests::PartialService;
 use tempfile::TempDir;
 use tokio::{
     io::copy_bidirectional,
@@ -43,47 +38,46 @@ use tokio::{
     sync::Notify,
     task::{AbortHandle, JoinHandle},
 };
-use tokio_stream::Empty;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tonic::{Code, Request, Response, Status, Streaming};
+use tonic::{Code, Request, Response, Status};
 use uuid::Uuid;
 
 pub const BOUND: Duration = Duration::from_secs(20);
 
 /// What an instance does with a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mood {
+pub enum Behaviour {
     Answer,
     Refuse,
-    /// Says that it has begun, and then nothing more.
+    /// Says that it has started, and then nothing more.
     Hang,
 }
 
 /// An instance's handlers.
 pub struct Handlers {
     name: &'static str,
-    mood: Mutex<Mood>,
-    /// Calls that have begun.
-    begun: AtomicU32,
+    behaviour: Mutex<Behaviour>,
+    /// The number of started calls.
+    started: AtomicU32,
     pub hanging: Notify,
 }
 
 impl Handlers {
-    pub fn set(&self, mood: Mood) {
-        *self.mood.lock().unwrap() = mood;
+    pub fn set(&self, behaviour: Behaviour) {
+        *self.behaviour.lock().unwrap() = behaviour;
     }
 
-    pub fn begun(&self) -> u32 {
-        self.begun.load(Ordering::Relaxed)
+    pub fn started(&self) -> u32 {
+        self.started.load(Ordering::Relaxed)
     }
 
     async fn handle(&self) -> Result<(), Status> {
-        self.begun.fetch_add(1, Ordering::Relaxed);
-        let mood = *self.mood.lock().unwrap();
-        match mood {
-            Mood::Answer => Ok(()),
-            Mood::Refuse => Err(Error::unavailable("the database", "as ordered").into()),
-            Mood::Hang => {
+        self.started.fetch_add(1, Ordering::Relaxed);
+        let behaviour = *self.behaviour.lock().unwrap();
+        match behaviour {
+            Behaviour::Answer => Ok(()),
+            Behaviour::Refuse => Err(Error::unavailable("the database", "as requested").into()),
+            Behaviour::Hang => {
                 self.hanging.notify_one();
                 std::future::pending().await
             }
@@ -91,13 +85,13 @@ impl Handlers {
     }
 }
 
-/// One instance, and the door in front of it.
+/// One instance, server a TCP proxy that the test can cut.
 pub struct Instance {
     pub handlers: Arc<Handlers>,
-    /// Where it is called: at the door.
+    /// The address of the proxy, where it is called.
     pub address: SocketAddr,
-    behind: SocketAddr,
-    door: Option<AbortHandle>,
+    server: SocketAddr,
+    proxy: Option<AbortHandle>,
     connections: Arc<Mutex<Vec<AbortHandle>>>,
     stop: CancellationToken,
     running: Option<JoinHandle<std::io::Result<()>>>,
@@ -110,56 +104,56 @@ impl Drop for Instance {
 }
 
 impl Instance {
-    /// Nobody is there any more, from one moment to the next.
-    pub fn slam(&mut self) {
-        self.door.take().unwrap().abort();
+    /// Closes the listener and all connections at once.
+    pub fn close(&mut self) {
+        self.proxy.take().unwrap().abort();
         for connection in self.connections.lock().unwrap().drain(..) {
             connection.abort();
         }
     }
 
-    /// How many connections there have been.
+    /// The number of accepted connections.
     pub fn connections(&self) -> usize {
         self.connections.lock().unwrap().len()
     }
 
-    /// What is under way is cut, and whoever comes is let in again.
+    /// Aborts all connections; new ones are accepted.
     pub fn cut(&self) {
         for connection in self.connections.lock().unwrap().drain(..) {
             connection.abort();
         }
     }
 
-    /// Somebody is there again, at the same address.
+    /// Listens again at the same address.
     pub async fn open(&mut self) {
         let listener = loop {
-            // The port is free as soon as the aborted task is gone.
+            // The port is free when the aborted task has ended.
             match TcpListener::bind(self.address).await {
                 Ok(listener) => break listener,
                 Err(_) => tokio::task::yield_now().await,
             }
         };
-        self.door = Some(door(listener, self.behind, self.connections.clone()));
+        self.proxy = Some(proxy(listener, self.server, self.connections.clone()));
     }
 
-    /// Stops as a service does that is told to.
+    /// Stops gracefully, as a service does after a signal.
     pub async fn stop(&mut self) {
         self.stop.cancel();
         self.running.take().unwrap().await.unwrap().unwrap();
-        self.slam();
+        self.close();
     }
 }
 
-fn door(listener: TcpListener, behind: SocketAddr, connections: Arc<Mutex<Vec<AbortHandle>>>) -> AbortHandle {
+fn proxy(listener: TcpListener, server: SocketAddr, connections: Arc<Mutex<Vec<AbortHandle>>>) -> AbortHandle {
     let accepting = async move {
         loop {
-            let Ok((mut outside, _)) = listener.accept().await else { return };
+            let Ok((mut client, _)) = listener.accept().await else { return };
             let connection = tokio::spawn(async move {
-                // A server that has stopped is reached no more, as if there were no door.
-                let Ok(mut inside) = TcpStream::connect(behind).await else { return };
+                // A stopped server is unreachable, as without a proxy.
+                let Ok(mut inside) = TcpStream::connect(server).await else { return };
                 inside.set_nodelay(true).unwrap();
-                outside.set_nodelay(true).unwrap();
-                let _ = copy_bidirectional(&mut outside, &mut inside).await;
+                client.set_nodelay(true).unwrap();
+                let _ = copy_bidirectional(&mut client, &mut inside).await;
             });
             connections.lock().unwrap().push(connection.abort_handle());
         }
@@ -167,7 +161,7 @@ fn door(listener: TcpListener, behind: SocketAddr, connections: Arc<Mutex<Vec<Ab
     tokio::spawn(accepting).abort_handle()
 }
 
-/// Some instances of `user`, and a caller.
+/// Instances of `user`, and a caller.
 pub struct Fleet {
     pub instances: Vec<Instance>,
     pub health: Health,
@@ -197,19 +191,19 @@ impl Fleet {
         Self { instances, health, metrics, channel, stop, caller, authority, _folder: folder }
     }
 
-    /// Gives the caller a new certificate in the place of its own.
+    /// Replaces the caller's certificate.
     pub fn renew_caller(&self) {
         self.caller.replace(&self.authority.issue("auth").unwrap()).unwrap();
     }
 
-    /// Tells the caller of this place instead.
-    pub fn tell_of(&mut self, place: String) {
+    /// Calls this address instead.
+    pub fn call_at(&mut self, place: String) {
         self.health = Health::new();
         let dialer = dialer("auth", self.caller.clone(), vec![place], &self.health, &self.metrics, &self.stop);
         self.channel = dialer.dependency("user", Kind::Optional).unwrap();
     }
 
-    /// Reads; may be sent again. Answers who answered.
+    /// An idempotent call. Returns the name of the instance.
     pub async fn read(&self) -> Result<String, Status> {
         let request = LookUpForSignInRequest { key: Some(Key::Email("ada@example.com".to_owned())) };
         UserServiceClient::new(self.channel.clone())
@@ -218,13 +212,13 @@ impl Fleet {
             .map(|answer| answer.into_inner().roles.swap_remove(0))
     }
 
-    /// Writes; may not be sent again once it has begun.
+    /// A call that is not idempotent.
     pub async fn write(&self) -> Result<(), Status> {
         let request = RotateSessionRequest { session_id: Uuid::now_v7().to_string(), counter: 1 };
         SessionServiceClient::new(self.channel.clone()).rotate_session(request).await.map(drop)
     }
 
-    /// Waits until the health report says this of `user`.
+    /// Waits until the health report of `user` matches.
     pub async fn until_reported(&self, what: impl Fn(&drystone_mesh::health::ComponentReport) -> bool) {
         let reported = async {
             while !what(&self.health.report().components["auth -> user"]) {
@@ -248,7 +242,7 @@ impl Drop for Fleet {
     }
 }
 
-pub fn is_away(answer: &Result<(), Status>) -> bool {
+pub fn is_unavailable(answer: &Result<(), Status>) -> bool {
     answer.as_ref().is_err_and(|status| status.code() == Code::Unavailable)
 }
 
@@ -291,100 +285,45 @@ async fn instance(name: &'static str, identity: Identity) -> Instance {
         stop: stop.clone(),
         tasks: TaskTracker::new(),
     };
-    let handlers =
-        Arc::new(Handlers { name, mood: Mutex::new(Mood::Answer), begun: AtomicU32::new(0), hanging: Notify::new() });
+    let handlers = Arc::new(Handlers {
+        name,
+        behaviour: Mutex::new(Behaviour::Answer),
+        started: AtomicU32::new(0),
+        hanging: Notify::new(),
+    });
     let server = Server::new(&node)
         .unwrap()
         .limits(ServerLimits { drain: Duration::from_secs(5), ..ServerLimits::default() })
-        .add_service(UserServiceServer::from_arc(handlers.clone()))
-        .add_service(SessionServiceServer::from_arc(handlers.clone()));
+        .add_service(user_service(handlers.clone()))
+        .add_service(session_service(handlers.clone()));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let behind = listener.local_addr().unwrap();
+    let server_address = listener.local_addr().unwrap();
     let running = tokio::spawn(server.run(listener, stop.clone()));
-    let outside = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let (address, connections) = (outside.local_addr().unwrap(), Arc::default());
-    let door = Some(door(outside, behind, Arc::clone(&connections)));
-    Instance { handlers, address, behind, door, connections, stop, running: Some(running) }
+    let proxied = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (address, connections) = (proxied.local_addr().unwrap(), Arc::default());
+    let proxy = Some(proxy(proxied, server_address, Arc::clone(&connections)));
+    Instance { handlers, address, server: server_address, proxy, connections, stop, running: Some(running) }
 }
 
-#[tonic::async_trait]
-impl UserService for Handlers {
-    async fn look_up_for_sign_in(
-        &self,
-        _: Request<LookUpForSignInRequest>,
-    ) -> Result<Response<LookUpForSignInResponse>, Status> {
-        self.handle().await?;
-        let roles = vec![self.name.to_owned()];
-        Ok(Response::new(LookUpForSignInResponse { user_id: String::new(), roles, permissions: Vec::new() }))
-    }
-
-    async fn set_user_roles(&self, _: Request<SetUserRolesRequest>) -> Result<Response<User>, Status> {
-        Err(Status::unimplemented(""))
-    }
-
-    async fn provision_user(&self, _: Request<ProvisionUserRequest>) -> Result<Response<User>, Status> {
-        Err(Status::unimplemented(""))
-    }
-
-    async fn get_me(&self, _: Request<GetMeRequest>) -> Result<Response<User>, Status> {
-        Err(Status::unimplemented(""))
-    }
-
-    async fn get_user(&self, _: Request<GetUserRequest>) -> Result<Response<User>, Status> {
-        Err(Status::unimplemented(""))
-    }
-
-    async fn update_user(&self, _: Request<UpdateUserRequest>) -> Result<Response<User>, Status> {
-        Err(Status::unimplemented(""))
-    }
-
-    async fn list_users(&self, _: Request<ListUsersRequest>) -> Result<Response<ListUsersResponse>, Status> {
-        Err(Status::unimplemented(""))
-    }
+fn user_service(handlers: Arc<Handlers>) -> PartialService<UserServiceServer<()>> {
+    PartialService::new().unary("LookUpForSignIn", move |_: Request<LookUpForSignInRequest>| {
+        let handlers = Arc::clone(&handlers);
+        async move {
+            handlers.handle().await?;
+            let roles = vec![handlers.name.to_owned()];
+            Ok(Response::new(LookUpForSignInResponse { user_id: String::new(), roles, permissions: Vec::new() }))
+        }
+    })
 }
 
-/// Beside its own contract an instance serves one that has a call which may not be repeated.
-#[tonic::async_trait]
-impl SessionService for Handlers {
-    type WatchRevocationsStream = Empty<Result<WatchRevocationsResponse, Status>>;
-
-    async fn rotate_session(
-        &self,
-        _: Request<RotateSessionRequest>,
-    ) -> Result<Response<RotateSessionResponse>, Status> {
-        self.handle().await?;
-        Ok(Response::new(RotateSessionResponse::default()))
-    }
-
-    async fn watch_revocations(
-        &self,
-        _: Request<Streaming<WatchRevocationsRequest>>,
-    ) -> Result<Response<Self::WatchRevocationsStream>, Status> {
-        Err(Status::unimplemented(""))
-    }
-
-    async fn start_session(&self, _: Request<StartSessionRequest>) -> Result<Response<StartSessionResponse>, Status> {
-        Err(Status::unimplemented(""))
-    }
-
-    async fn list_sessions(&self, _: Request<ListSessionsRequest>) -> Result<Response<ListSessionsResponse>, Status> {
-        Err(Status::unimplemented(""))
-    }
-
-    async fn revoke_session(&self, _: Request<RevokeSessionRequest>) -> Result<Response<()>, Status> {
-        Err(Status::unimplemented(""))
-    }
-
-    async fn revoke_all_sessions(
-        &self,
-        _: Request<RevokeAllSessionsRequest>,
-    ) -> Result<Response<RevokeAllSessionsResponse>, Status> {
-        Err(Status::unimplemented(""))
-    }
-
-    async fn void_tokens(&self, _: Request<VoidTokensRequest>) -> Result<Response<VoidTokensResponse>, Status> {
-        Err(Status::unimplemented(""))
-    }
+fn session_service(handlers: Arc<Handlers>) -> PartialService<SessionServiceServer<()>> {
+    PartialService::new().unary("RotateSession", move |_: Request<RotateSessionRequest>| {
+        let handlers = Arc::clone(&handlers);
+        async move {
+            handlers.handle().await?;
+            Ok(Response::new(RotateSessionResponse::default()))
+        }
+    })
 }
 
 fn contracts() -> Contracts {

@@ -10,7 +10,7 @@ use drystone_mesh::{
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
-use super::{World, order};
+use super::{TestServer, order};
 
 const HOUR: Duration = Duration::from_hours(1);
 
@@ -19,14 +19,14 @@ fn in_an_hour() -> Timestamp {
 }
 
 /// The identity of `auth`, with a certificate that ends then.
-fn caller(world: &World, not_after: Timestamp) -> Identity {
+fn caller(server: &TestServer, not_after: Timestamp) -> Identity {
     let options = IssueOptions { not_after: Some(not_after), ..IssueOptions::new("auth") };
-    Identity::load(&world.authority.issue_with(&options).unwrap()).unwrap()
+    Identity::load(&server.authority.issue_with(&options).unwrap()).unwrap()
 }
 
 /// How many look-ups the server has counted.
-fn look_ups(world: &World) -> f64 {
-    let text = world.metrics.render();
+fn look_ups(server: &TestServer) -> f64 {
+    let text = server.metrics.render();
     let counts =
         text.lines().filter(|line| line.starts_with("drystone_calls_total") && line.contains("LookUpForSignIn"));
     counts.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
@@ -43,39 +43,39 @@ fn assert_unavailable(status: Status) {
 }
 
 #[tokio::test]
-async fn a_server_certificate_that_ends_during_a_connection_ends_its_calls() {
-    let world = World::build(|limits| limits, Clock::system(), Some(in_an_hour())).await;
+async fn an_expired_server_certificate_fails_calls_on_an_open_connection() {
+    let server = TestServer::build(|limits| limits, Clock::system(), Some(in_an_hour())).await;
     let clock = Clock::manual(Clock::system().now());
-    let mut client = world.client_with(world.identity("auth"), clock.clone());
+    let mut client = server.client_with(server.identity("auth"), clock.clone());
     client.look_up_for_sign_in(order("describe")).await.unwrap();
     clock.advance(2 * HOUR);
     assert_unavailable(client.look_up_for_sign_in(order("describe")).await.unwrap_err());
-    assert!((look_ups(&world) - 1.0).abs() < 0.1, "the second was not sent");
+    assert!((look_ups(&server) - 1.0).abs() < 0.1, "the second was not sent");
 
-    world.own.replace(&world.authority.issue("user").unwrap()).unwrap();
+    server.own.replace(&server.authority.issue("user").unwrap()).unwrap();
     client.look_up_for_sign_in(order("describe")).await.unwrap();
 }
 
 #[tokio::test]
-async fn with_an_expired_certificate_of_our_own_nothing_is_sent() {
-    let world = World::new().await;
+async fn nothing_is_sent_with_an_expired_own_certificate() {
+    let server = TestServer::new().await;
     let clock = Clock::manual(Clock::system().now());
-    let identity = caller(&world, in_an_hour());
-    let mut client = world.client_with(identity.clone(), clock.clone());
+    let identity = caller(&server, in_an_hour());
+    let mut client = server.client_with(identity.clone(), clock.clone());
     client.look_up_for_sign_in(order("describe")).await.unwrap();
     clock.advance(2 * HOUR);
     assert_unavailable(client.look_up_for_sign_in(order("describe")).await.unwrap_err());
-    assert!((look_ups(&world) - 1.0).abs() < 0.1, "the second was not sent");
+    assert!((look_ups(&server) - 1.0).abs() < 0.1, "the second was not sent");
 
-    identity.replace(&world.authority.issue("auth").unwrap()).unwrap();
+    identity.replace(&server.authority.issue("auth").unwrap()).unwrap();
     client.look_up_for_sign_in(order("describe")).await.unwrap();
 }
 
 #[tokio::test]
-async fn a_refusal_of_our_expired_certificate_is_not_handed_to_our_own_caller() {
+async fn a_rejected_own_certificate_is_unavailable_for_the_caller() {
     // The server's clock is ahead of ours.
-    let world = World::build(|limits| limits, Clock::manual(Clock::system().now() + 2 * HOUR), None).await;
-    let mut client = world.client_with(caller(&world, in_an_hour()), Clock::system());
+    let server = TestServer::build(|limits| limits, Clock::manual(Clock::system().now() + 2 * HOUR), None).await;
+    let mut client = server.client_with(caller(&server, in_an_hour()), Clock::system());
     assert_unavailable(client.look_up_for_sign_in(order("describe")).await.unwrap_err());
-    assert!((look_ups(&world) - 1.0).abs() < 0.1, "the server has refused it");
+    assert!((look_ups(&server) - 1.0).abs() < 0.1, "the server has refused it");
 }

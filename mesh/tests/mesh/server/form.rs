@@ -14,20 +14,20 @@ use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use super::{World, order};
+use super::{TestServer, order};
 
 const LOOK_UP: &str = "/drystone.user.v1.UserService/LookUpForSignIn";
 
-async fn tls(world: &World) -> TlsStream<TcpStream> {
-    let identity: Identity = world.identity("auth");
+async fn tls(server: &TestServer) -> TlsStream<TcpStream> {
+    let identity: Identity = server.identity("auth");
     let config: Arc<_> = identity.client_config(&"spiffe://drystone.local/service/user".parse().unwrap()).unwrap();
-    let stream = TcpStream::connect(world.address).await.unwrap();
+    let stream = TcpStream::connect(server.address).await.unwrap();
     TlsConnector::from(config).connect(ServerName::try_from("user").unwrap(), stream).await.unwrap()
 }
 
 /// Sends whatever it is told to, as the workload `auth`.
-async fn connect(world: &World) -> SendRequest<Full<Bytes>> {
-    let stream = TokioIo::new(tls(world).await);
+async fn connect(server: &TestServer) -> SendRequest<Full<Bytes>> {
+    let stream = TokioIo::new(tls(server).await);
     let (sender, connection) = http2::handshake(TokioExecutor::new(), stream).await.unwrap();
     tokio::spawn(connection);
     sender
@@ -73,8 +73,8 @@ fn code(headers: &HeaderMap) -> &str {
 }
 
 /// How many calls have been counted with this method label and code.
-fn counted(world: &World, method: &str, code: &str) -> f64 {
-    let text = world.metrics.render();
+fn counted(server: &TestServer, method: &str, code: &str) -> f64 {
+    let text = server.metrics.render();
     let is_it = |line: &&str| {
         line.starts_with("drystone_calls_total")
             && line.contains(&format!("method=\"{method}\""))
@@ -85,8 +85,8 @@ fn counted(world: &World, method: &str, code: &str) -> f64 {
 
 #[tokio::test]
 async fn a_content_type_other_than_grpc_is_answered_415_and_not_executed() {
-    let world = World::new().await;
-    let mut sender = connect(&world).await;
+    let server = TestServer::new().await;
+    let mut sender = connect(&server).await;
     let refused: [&[(&str, &str)]; 5] = [
         &[],
         &[("content-type", "application/json")],
@@ -99,8 +99,8 @@ async fn a_content_type_other_than_grpc_is_answered_415_and_not_executed() {
         assert_eq!(status, StatusCode::UNSUPPORTED_MEDIA_TYPE, "{headers:?}");
         assert_eq!((code(&answer), &answer["accept"]), ("3", &http::HeaderValue::from_static("application/grpc")));
     }
-    assert!((counted(&world, "LookUpForSignIn", "INVALID_ARGUMENT") - 5.0).abs() < 0.1, "{}", world.metrics.render());
-    assert!(counted(&world, "LookUpForSignIn", "OK") < 0.1, "none was executed");
+    assert!((counted(&server, "LookUpForSignIn", "INVALID_ARGUMENT") - 5.0).abs() < 0.1, "{}", server.metrics.render());
+    assert!(counted(&server, "LookUpForSignIn", "OK") < 0.1, "none was executed");
 
     let json: &[_] = &[("content-type", "application/json")];
     let (status, _) = send(&mut sender, request(Method::POST, "/no.Such/Rpc", json, framed())).await;
@@ -115,8 +115,8 @@ async fn a_content_type_other_than_grpc_is_answered_415_and_not_executed() {
 
 #[tokio::test]
 async fn a_method_other_than_post_is_answered_405() {
-    let world = World::new().await;
-    let mut sender = connect(&world).await;
+    let server = TestServer::new().await;
+    let mut sender = connect(&server).await;
     for method in [Method::GET, Method::PUT, Method::DELETE, Method::OPTIONS, Method::HEAD] {
         let headers: &[_] = &[("content-type", "application/grpc")];
         let body = if method == Method::PUT { framed() } else { Vec::new() };
@@ -124,13 +124,13 @@ async fn a_method_other_than_post_is_answered_405() {
         assert_eq!(status, StatusCode::METHOD_NOT_ALLOWED, "{method}");
         assert_eq!(&answer["allow"], "POST", "{method}");
     }
-    assert!((counted(&world, "LookUpForSignIn", "UNIMPLEMENTED") - 5.0).abs() < 0.1, "{}", world.metrics.render());
+    assert!((counted(&server, "LookUpForSignIn", "UNIMPLEMENTED") - 5.0).abs() < 0.1, "{}", server.metrics.render());
 }
 
 #[tokio::test]
 async fn the_status_codes_of_malformed_requests_are_those_of_the_grpc_specification() {
-    let world = World::new().await;
-    let mut sender = connect(&world).await;
+    let server = TestServer::new().await;
+    let mut sender = connect(&server).await;
     let mut several = framed();
     several.extend(framed());
     let too_long = [0, 0, 0x40, 0, 1].to_vec();
@@ -161,9 +161,9 @@ async fn the_status_codes_of_malformed_requests_are_those_of_the_grpc_specificat
 
 /// Where resets count against the connection, calls of others end with it.
 #[tokio::test]
-async fn a_request_that_is_refused_before_it_has_come_is_not_reset() {
-    let world = World::new().await;
-    let (mut sender, connection) = h2::client::handshake(tls(&world).await).await.unwrap();
+async fn a_request_rejected_before_its_body_is_not_reset() {
+    let server = TestServer::new().await;
+    let (mut sender, connection) = h2::client::handshake(tls(&server).await).await.unwrap();
     let mut connection = connection;
     let mut ping = connection.ping_pong().unwrap();
     tokio::spawn(connection);

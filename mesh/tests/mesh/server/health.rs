@@ -9,7 +9,7 @@ use tonic_health::pb::{
     HealthCheckRequest, HealthCheckResponse, health_check_response::ServingStatus, health_client::HealthClient,
 };
 
-use super::{World, refusal};
+use super::{TestServer, refusal};
 
 const KNOWN: &str = "drystone.user.v1.UserService";
 const KEYS: &str = "drystone.auth.v1.KeyService";
@@ -24,8 +24,8 @@ async fn next(states: &mut Streaming<HealthCheckResponse>) -> ServingStatus {
 
 #[tokio::test]
 async fn a_check_of_an_unknown_service_is_not_found() {
-    let world = World::new().await;
-    let mut client = HealthClient::new(world.channel("edge", "user"));
+    let server = TestServer::new().await;
+    let mut client = HealthClient::new(server.channel("edge", "user"));
     for known in ["", KNOWN] {
         assert_eq!(client.check(of(known)).await.unwrap().into_inner().status(), ServingStatus::Serving, "{known}");
     }
@@ -35,16 +35,16 @@ async fn a_check_of_an_unknown_service_is_not_found() {
 }
 
 #[tokio::test]
-async fn a_watch_of_an_unknown_service_says_so_and_stays_open() {
-    let world = World::new().await;
-    let mut client = HealthClient::new(world.channel("edge", "user"));
+async fn a_watch_of_an_unknown_service_reports_service_unknown_and_stays_open() {
+    let server = TestServer::new().await;
+    let mut client = HealthClient::new(server.channel("edge", "user"));
     let mut unknown = client.watch(of("acme.v1.Orders")).await.unwrap().into_inner();
     assert_eq!(next(&mut unknown).await, ServingStatus::ServiceUnknown);
 
     // What changes for the others does not concern it.
     let mut known = client.watch(of(KNOWN)).await.unwrap().into_inner();
     assert_eq!(next(&mut known).await, ServingStatus::Serving);
-    let store = world.health.component("user store", Kind::Vital);
+    let store = server.health.component("user store", Kind::Vital);
     assert_eq!(next(&mut known).await, ServingStatus::NotServing);
     assert!(unknown.message().now_or_never().is_none(), "it is still open");
 
@@ -58,15 +58,15 @@ async fn a_watch_of_an_unknown_service_says_so_and_stays_open() {
 }
 
 #[tokio::test]
-async fn a_list_holds_every_service() {
+async fn list_has_every_service() {
     #[derive(Clone, PartialEq, prost::Message)]
     struct ListResponse {
         #[prost(map = "string, message", tag = "1")]
         statuses: HashMap<String, HealthCheckResponse>,
     }
 
-    let world = World::new().await;
-    let mut client = tonic::client::Grpc::new(world.channel("edge", "user"));
+    let server = TestServer::new().await;
+    let mut client = tonic::client::Grpc::new(server.channel("edge", "user"));
     client.ready().await.unwrap();
     let path = http::uri::PathAndQuery::from_static("/grpc.health.v1.Health/List");
     let codec = tonic_prost::ProstCodec::<(), ListResponse>::default();

@@ -10,15 +10,15 @@ use tonic_reflection::pb::v1::{
     server_reflection_response::MessageResponse as Answer,
 };
 
-use super::World;
+use super::TestServer;
 
 /// The answers to these questions on one stream, which has to end with the last of them.
-async fn ask(world: &World, questions: Vec<Option<Ask>>) -> Vec<Answer> {
+async fn ask(server: &TestServer, questions: Vec<Option<Ask>>) -> Vec<Answer> {
     let requests: Vec<_> = questions
         .into_iter()
         .map(|message_request| ServerReflectionRequest { host: "user".to_owned(), message_request })
         .collect();
-    let mut client = ServerReflectionClient::new(world.channel("operator", "user"));
+    let mut client = ServerReflectionClient::new(server.channel("operator", "user"));
     let stream = client.server_reflection_info(tokio_stream::iter(requests.clone())).await;
     let mut stream = stream.unwrap().into_inner();
     let mut answers = Vec::new();
@@ -54,11 +54,11 @@ fn files(answer: &Answer) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn what_is_not_found_is_answered_and_the_stream_goes_on() {
-    let world = World::new().await;
+async fn an_unknown_symbol_is_answered_and_the_stream_continues() {
+    let server = TestServer::new().await;
     let unknown = "no.Such".to_owned();
     let answers = ask(
-        &world,
+        &server,
         vec![
             Some(Ask::FileByFilename(unknown.clone())),
             Some(Ask::FileContainingSymbol(unknown.clone())),
@@ -77,11 +77,11 @@ async fn what_is_not_found_is_answered_and_the_stream_goes_on() {
 }
 
 #[tokio::test]
-async fn files_come_with_their_dependencies_and_once() {
-    let world = World::new().await;
+async fn files_are_sent_with_their_dependencies_once() {
+    let server = TestServer::new().await;
     let symbol = |name: &str| Some(Ask::FileContainingSymbol(name.to_owned()));
     let answers =
-        ask(&world, vec![symbol("drystone.user.v1.UserService"), symbol("drystone.session.v1.SessionService")]).await;
+        ask(&server, vec![symbol("drystone.user.v1.UserService"), symbol("drystone.session.v1.SessionService")]).await;
     let (first, second) = (files(&answers[0]), files(&answers[1]));
     assert!(first.contains(&"google/protobuf/descriptor.proto".to_owned()), "{first:?}");
     let all: BTreeSet<&String> = first.iter().chain(&second).collect();
@@ -90,27 +90,27 @@ async fn files_come_with_their_dependencies_and_once() {
 
 #[tokio::test]
 async fn custom_options_are_found() {
-    let world = World::new().await;
+    let server = TestServer::new().await;
     for (options, ours) in [
         ("google.protobuf.MethodOptions", &[50701, 50703][..]),
         ("google.protobuf.ServiceOptions", &[50702, 50704, 50705]),
     ] {
-        let answers = ask(&world, vec![Some(Ask::AllExtensionNumbersOfType(options.to_owned()))]).await;
+        let answers = ask(&server, vec![Some(Ask::AllExtensionNumbersOfType(options.to_owned()))]).await;
         let Answer::AllExtensionNumbersResponse(numbers) = &answers[0] else { panic!("{answers:?}") };
         assert_eq!(numbers.base_type_name, options);
         for number in ours {
             assert!(numbers.extension_number.contains(number), "{number}: {numbers:?}");
             // On a stream of its own: a file is sent once on each.
-            let answers = ask(&world, vec![Some(extension(options, *number))]).await;
+            let answers = ask(&server, vec![Some(extension(options, *number))]).await;
             assert!(files(&answers[0])[0].starts_with("drystone/access/v1/"), "{number}: {answers:?}");
         }
     }
 }
 
 #[tokio::test]
-async fn what_the_server_serves_is_listed_and_nothing_else() {
-    let world = World::new().await;
-    let answers = ask(&world, vec![Some(Ask::ListServices(String::new()))]).await;
+async fn only_served_services_are_listed() {
+    let server = TestServer::new().await;
+    let answers = ask(&server, vec![Some(Ask::ListServices(String::new()))]).await;
     let Answer::ListServicesResponse(list) = &answers[0] else { panic!("{answers:?}") };
     let names: Vec<&str> = list.service.iter().map(|service| service.name.as_str()).collect();
     let expected = [

@@ -1,17 +1,12 @@
-//! A server of the mesh with handlers that do as they are told, and callers of every kind.
+//! A server with handlers that follow commands, and callers of every kind.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use drystone::auth::v1::{
-    AuthorizationServerMetadata, GetDiscoveryRequest, GetJwksRequest, JwkSet,
-    key_service_server::{KeyService, KeyServiceServer},
-};
+use drystone::auth::v1::{AuthorizationServerMetadata, GetDiscoveryRequest, key_service_server::KeyServiceServer};
 use drystone::contract::Contracts;
 use drystone::user::v1::{
-    GetMeRequest, GetUserRequest, ListUsersRequest, ListUsersResponse, LookUpForSignInRequest, LookUpForSignInResponse,
-    ProvisionUserRequest, SetUserRolesRequest, UpdateUserRequest, User,
-    user_service_client::UserServiceClient,
-    user_service_server::{UserService, UserServiceServer},
+    LookUpForSignInRequest, LookUpForSignInResponse, ProvisionUserRequest, User, look_up_for_sign_in_request::Key,
+    user_service_client::UserServiceClient, user_service_server::UserServiceServer,
 };
 use drystone_mesh::{
     call::Call,
@@ -25,88 +20,65 @@ use drystone_mesh::{
     telemetry::Metrics,
     token::{KeySet, RevocationView, TokenVerifier, TokenVerifierConfig},
 };
+use drystone_tests::PartialService;
 use tempfile::TempDir;
 use tokio::{net::TcpListener, sync::Notify, task::JoinHandle};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Request, Response, Status};
 
-/// Looks accounts up by e-mail address, and takes the address for an order.
-pub struct Obedient {
-    /// Calls that have begun to wait.
+/// A fake account lookup that takes the e-mail address as a command.
+pub struct CommandHandlers {
+    /// Notified when a call waits.
     pub waiting: Notify,
-    /// Lets them go on.
-    pub go_on: Notify,
+    /// Releases waiting calls.
+    pub release: Notify,
 }
 
-#[tonic::async_trait]
-impl UserService for Obedient {
-    async fn look_up_for_sign_in(
+impl CommandHandlers {
+    async fn look_up(
         &self,
         request: Request<LookUpForSignInRequest>,
     ) -> Result<Response<LookUpForSignInResponse>, Status> {
-        use drystone::user::v1::look_up_for_sign_in_request::Key;
-
         let call = Call::of(&request)?;
-        let order = match request.into_inner().key {
-            Some(Key::Email(order)) => order,
+        let command = match request.into_inner().key {
+            Some(Key::Email(command)) => command,
             _ => String::new(),
         };
-        let said = match order.as_str() {
+        let roles = match command.as_str() {
             "wait" => {
                 self.waiting.notify_one();
-                self.go_on.notified().await;
+                self.release.notified().await;
                 Vec::new()
             }
-            "panic" => panic!("as ordered"),
+            "panic" => panic!("as requested"),
             _ => describe(&call),
         };
-        Ok(Response::new(LookUpForSignInResponse { user_id: String::new(), roles: said, permissions: Vec::new() }))
-    }
-
-    /// Answers the name twice over, so that a valid request can have a response that breaks the contract.
-    async fn provision_user(&self, request: Request<ProvisionUserRequest>) -> Result<Response<User>, Status> {
-        let display_name = request.into_inner().display_name.repeat(2);
-        Ok(Response::new(User { display_name, ..User::default() }))
-    }
-
-    async fn get_me(&self, _: Request<GetMeRequest>) -> Result<Response<User>, Status> {
-        Err(Status::unimplemented(""))
-    }
-
-    async fn get_user(&self, _: Request<GetUserRequest>) -> Result<Response<User>, Status> {
-        Err(Status::unimplemented(""))
-    }
-
-    async fn update_user(&self, _: Request<UpdateUserRequest>) -> Result<Response<User>, Status> {
-        Err(Status::unimplemented(""))
-    }
-
-    async fn list_users(&self, _: Request<ListUsersRequest>) -> Result<Response<ListUsersResponse>, Status> {
-        Err(Status::unimplemented(""))
-    }
-
-    async fn set_user_roles(&self, _: Request<SetUserRolesRequest>) -> Result<Response<User>, Status> {
-        Err(Status::unimplemented(""))
+        Ok(Response::new(LookUpForSignInResponse { user_id: String::new(), roles, permissions: Vec::new() }))
     }
 }
 
-/// Answers how much time a call has, in microseconds, instead of an issuer: the contract bounds it by a policy.
-#[tonic::async_trait]
-impl KeyService for Obedient {
-    async fn get_jwks(&self, _: Request<GetJwksRequest>) -> Result<Response<JwkSet>, Status> {
-        Err(Status::unimplemented(""))
-    }
+fn user_service(handlers: Arc<CommandHandlers>) -> PartialService<UserServiceServer<()>> {
+    PartialService::new()
+        .unary("LookUpForSignIn", move |request: Request<LookUpForSignInRequest>| {
+            let handlers = Arc::clone(&handlers);
+            async move { handlers.look_up(request).await }
+        })
+        // Returns the name twice, so that a valid request can have a response that violates the contract.
+        .unary("ProvisionUser", |request: Request<ProvisionUserRequest>| async {
+            let display_name = request.into_inner().display_name.repeat(2);
+            Ok(Response::new(User { display_name, ..User::default() }))
+        })
+}
 
-    async fn get_discovery(
-        &self,
-        request: Request<GetDiscoveryRequest>,
-    ) -> Result<Response<AuthorizationServerMetadata>, Status> {
+/// Returns the remaining time of a call in microseconds as the issuer: the contract has a deadline policy.
+fn key_service() -> PartialService<KeyServiceServer<()>> {
+    PartialService::new().unary("GetDiscovery", |request: Request<GetDiscoveryRequest>| async move {
         let issuer = describe(&Call::of(&request)?).swap_remove(2);
         Ok(Response::new(AuthorizationServerMetadata { issuer, ..AuthorizationServerMetadata::default() }))
-    }
+    })
 }
 
-/// What a handler sees of a call: request id, trace id, microseconds left, caller, client's address.
+/// The call in a handler: request id, trace id, remaining microseconds, caller, client address.
 fn describe(call: &Call) -> Vec<String> {
     let fields = call.fields();
     let left = fields.deadline.map(|deadline| deadline.saturating_duration_since(std::time::Instant::now()));
@@ -119,22 +91,22 @@ fn describe(call: &Call) -> Vec<String> {
     ]
 }
 
-/// A server that runs, and what is needed to call it.
-pub struct World {
+/// A running server, and what is needed to call it.
+pub struct TestServer {
     pub authority: Authority,
     /// The server's identity.
     pub own: Identity,
     pub address: SocketAddr,
     pub metrics: Metrics,
     pub health: Health,
-    pub handlers: Arc<Obedient>,
+    pub handlers: Arc<CommandHandlers>,
     pub stop: CancellationToken,
     pub running: JoinHandle<std::io::Result<()>>,
     tasks: TaskTracker,
     _folder: TempDir,
 }
 
-impl World {
+impl TestServer {
     pub async fn new() -> Self {
         Self::with(|limits| limits).await
     }
@@ -154,7 +126,7 @@ impl World {
         let domain: TrustDomain = "drystone.local".parse().unwrap();
         let authority = Authority::open_or_create(folder.path(), &domain, Clock::system()).unwrap();
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
-        let handlers = Arc::new(Obedient { waiting: Notify::new(), go_on: Notify::new() });
+        let handlers = Arc::new(CommandHandlers { waiting: Notify::new(), release: Notify::new() });
         let options = IssueOptions { not_after, ..IssueOptions::new("user") };
         let own = Identity::load(&authority.issue_with(&options).unwrap()).unwrap();
         let node = node(own.clone(), clock, Peers::new(), &stop, &tasks);
@@ -164,8 +136,8 @@ impl World {
         let server = Server::new(&node)
             .unwrap()
             .limits(bounds(ServerLimits { drain: Duration::from_secs(5), ..ServerLimits::default() }))
-            .add_service(UserServiceServer::from_arc(handlers.clone()))
-            .add_service(KeyServiceServer::from_arc(handlers.clone()));
+            .add_service(user_service(handlers.clone()))
+            .add_service(key_service());
         let running = tokio::spawn(server.run(listener, stop.clone()));
         Self { authority, own, address, metrics, health, handlers, stop, running, tasks, _folder: folder }
     }

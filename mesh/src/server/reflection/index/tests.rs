@@ -87,7 +87,7 @@ fn symbols_of_every_kind_are_found() {
 }
 
 #[test]
-fn custom_options_are_found_by_the_message_that_they_extend() {
+fn custom_options_are_found_by_the_extended_message() {
     let index = contracts();
     let numbers = index.extension_numbers("google.protobuf.MethodOptions").unwrap();
     assert!(numbers.contains(&50701) && numbers.contains(&72_295_728), "{numbers:?}");
@@ -97,7 +97,7 @@ fn custom_options_are_found_by_the_message_that_they_extend() {
 }
 
 #[test]
-fn a_file_comes_with_what_it_depends_on_and_nothing_comes_twice() {
+fn a_file_is_returned_with_its_dependencies_once() {
     let index = contracts();
     let mut sent = HashSet::new();
     let user = index.file_with_symbol("drystone.user.v1.UserService").unwrap();
@@ -114,7 +114,7 @@ fn a_file_comes_with_what_it_depends_on_and_nothing_comes_twice() {
 }
 
 #[test]
-fn of_files_with_one_name_the_first_is_found_by_it_and_each_by_its_symbols() {
+fn a_duplicate_file_name_finds_the_first_file_and_symbols_find_each() {
     let ours =
         set(vec![file("common.proto", "common", &[], &["A"]), file("ours.proto", "ours", &["common.proto"], &[])]);
     let theirs = set(vec![
@@ -132,7 +132,7 @@ fn of_files_with_one_name_the_first_is_found_by_it_and_each_by_its_symbols() {
 }
 
 #[test]
-fn what_is_no_set_is_refused() {
+fn an_invalid_descriptor_set_is_rejected() {
     for bytes in [&b"\x0a"[..], b"\x0a\x05abc", b"\x0a\x02\x0a\x05", b"\xff"] {
         let error = Index::new([Bytes::new(), Bytes::from_static(bytes)]).unwrap_err();
         assert_eq!(error.position, 2, "{bytes:?}");
