@@ -5,8 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Files of other repositories, and files that exist only in a working mesh.
-const ELSEWHERE: [&str; 3] = ["buf/", "certs/dev/", "transport/"];
+/// Prefixes of paths in other repositories, and of files that a mesh creates.
+const IGNORED_PREFIXES: [&str; 3] = ["buf/", "certs/dev/", "transport/"];
 
 /// The root of the repository.
 fn root() -> PathBuf {
@@ -37,8 +37,9 @@ fn paths(text: &str) -> impl Iterator<Item = &str> {
     let is_path = |path: &&str| {
         let is_plain = path.bytes().all(|byte| byte.is_ascii_lowercase() || b"0123456789_-./".contains(&byte));
         let file = path.rsplit('/').next().unwrap_or_default();
-        let is_ours = !path.starts_with(['/', '.', '-']) && !ELSEWHERE.iter().any(|start| path.starts_with(start));
-        is_plain && is_ours && path.contains('/') && file.contains('.')
+        let is_checked =
+            !path.starts_with(['/', '.', '-']) && !IGNORED_PREFIXES.iter().any(|start| path.starts_with(start));
+        is_plain && is_checked && path.contains('/') && file.contains('.')
     };
     text.split('`').skip(1).step_by(2).filter(is_path)
 }
@@ -52,11 +53,11 @@ fn links_and_paths_in_documents_lead_to_files() {
     let mut missing = Vec::new();
     for document in &documents {
         let (text, directory) = (fs::read_to_string(document).unwrap(), document.parent().unwrap());
-        // Code blocks would upset the pairs of backticks.
+        // Without code blocks, whose fences break the pairing of backticks.
         let prose: String = text.split("```").step_by(2).collect();
         let of_links = links(&prose).filter(|target| !directory.join(target).exists());
         missing.extend(of_links.map(|target| format!("{}: link to {target}", document.display())));
-        // The tutorial speaks of the files of its own service.
+        // The tutorial names files of the generated service.
         if document.ends_with("tutorial.md") {
             continue;
         }

@@ -9,7 +9,7 @@ use uuid::Uuid;
 const MIN_PORT: u16 = 10_000;
 const PORT_COUNT: u16 = 20_000;
 
-/// An address of this machine that nobody listens on.
+/// A free address on the loopback interface.
 pub(crate) fn free_address() -> SocketAddr {
     loop {
         let [.., high, low] = Uuid::now_v7().into_bytes();

@@ -373,7 +373,7 @@ impl PostgresProcess {
     }
 
     fn end(&self, signal: &str) {
-        let mut running = self.running.lock().expect("nobody panics while stopping");
+        let mut running = self.running.lock().expect("the lock is not poisoned");
         let Some((mut server, mut watchdog)) = running.take() else { return };
         watchdog.cancel();
         let status = Command::new("kill").arg(format!("-{signal}")).arg(server.id().to_string()).status();
