@@ -1,4 +1,4 @@
-//! Where a database is, as a configuration says it: the path of an SQLite file, or the URL of a PostgreSQL database.
+//! The address of a database in the configuration: the path of an SQLite file, or the URL of a PostgreSQL database.
 
 use std::{
     fmt,
@@ -10,58 +10,58 @@ use url::Url;
 
 use drystone_mesh::config::Secret;
 
-/// What may stand behind the `?` of a URL. The first ones mean what they mean to libpq.
+/// The supported query parameters of a URL. Those up to `application_name` have the meaning that libpq gives them.
 const PARAMETERS: [&str; 6] =
     ["sslmode", "sslrootcert", "sslcert", "sslkey", "application_name", "statement-cache-capacity"];
 
-/// `allow` is left out: it would try without TLS first, and sqlx does not go on from there.
+/// `allow` is not supported: sqlx would try without TLS first, and then not retry with TLS.
 const SSL_MODES: [&str; 5] = ["disable", "prefer", "require", "verify-ca", "verify-full"];
 
-/// What stands in the place of a password.
+/// Replaces the password in displayed URLs.
 const MASK: &str = "(secret)";
 
-/// Where a database is.
+/// The address of a database.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub enum Address {
-    /// An SQLite file; a relative path starts at the data directory.
+    /// An SQLite file; a relative path is resolved against the data directory.
     File(PathBuf),
     /// A PostgreSQL database.
     Server(ServerUrl),
 }
 
-/// The URL of a PostgreSQL database: `postgres://USER:PASSWORD@HOST:PORT/DATABASE?sslmode=verify-full`. It never shows
-/// its password.
+/// The URL of a PostgreSQL database: `postgres://USER:PASSWORD@HOST:PORT/DATABASE?sslmode=verify-full`. Its password is
+/// never displayed.
 #[derive(Clone)]
 pub struct ServerUrl {
     /// Without the password.
     url: Url,
-    /// Percent-decoding is left to sqlx, so that it is kept as it was written.
+    /// Still percent-encoded: sqlx decodes it.
     password: Secret,
 }
 
-/// A text that is no address of a database. It repeats nothing that could be a password.
+/// Why an address is invalid. The messages contain nothing that could be a password.
 #[derive(Debug, thiserror::Error)]
 pub enum AddressError {
-    /// A URL that cannot be read.
-    #[error("this is no URL ({0}); write postgres://USER@HOST:5432/DATABASE")]
+    /// The URL cannot be parsed.
+    #[error("the URL is invalid ({0}); write postgres://USER@HOST:5432/DATABASE")]
     Url(#[from] url::ParseError),
-    /// A URL of something else.
-    #[error("a database is a file or a URL that begins with postgres://, not with {0}://")]
+    /// The scheme is not that of PostgreSQL.
+    #[error("the scheme {0}:// is not supported; write a file name or a URL that begins with postgres://")]
     Scheme(String),
-    /// A URL without something that it needs.
-    #[error("the URL of the database names no {0}; write postgres://USER@HOST:5432/DATABASE")]
+    /// The URL lacks a required part.
+    #[error("the database URL has no {0}; write postgres://USER@HOST:5432/DATABASE")]
     Incomplete(&'static str),
-    /// A parameter that means nothing here.
-    #[error("`{0}` is no parameter of a database's URL; use {list}", list = PARAMETERS.join(", "))]
+    /// The query parameter is not supported.
+    #[error("the parameter `{0}` is not supported in the URL of a database; use {list}", list = PARAMETERS.join(", "))]
     Parameter(String),
-    /// A value of `sslmode` that there is not.
-    #[error("`sslmode` has to be one of {list}", list = SSL_MODES.join(", "))]
+    /// The value of `sslmode` is not supported.
+    #[error("`sslmode` must be one of {list}", list = SSL_MODES.join(", "))]
     SslMode,
 }
 
 impl Address {
-    /// The address of this file.
+    /// The address of an SQLite file.
     #[must_use]
     pub fn file(path: impl Into<PathBuf>) -> Self {
         Self::File(path.into())
@@ -89,10 +89,10 @@ impl Serialize for Address {
 }
 
 impl ServerUrl {
-    /// Reads a URL.
+    /// Parses a URL.
     ///
     /// # Errors
-    /// What is wrong with it, without the password.
+    /// See [`AddressError`].
     pub fn parse(text: &str) -> Result<Self, AddressError> {
         let mut url = Url::parse(text)?;
         if !["postgres", "postgresql"].contains(&url.scheme()) {
@@ -121,17 +121,17 @@ impl ServerUrl {
         Ok(Self { url, password })
     }
 
-    /// The whole URL, as sqlx reads it.
+    /// The complete URL, for sqlx.
     pub(super) fn with_password(&self) -> Url {
         let mut url = self.url.clone();
         if !self.password.is_empty() {
-            // A URL with a host takes a password.
+            // A URL with a host accepts a password.
             let _ = url.set_password(Some(self.password.expose()));
         }
         url
     }
 
-    /// The files that the URL names, each with the parameter that does.
+    /// The files that the URL names, each with its parameter.
     pub(super) fn files(&self) -> Vec<(String, PathBuf)> {
         let is_file = |key: &str| ["sslrootcert", "sslcert", "sslkey"].contains(&key);
         let pairs = self.url.query_pairs().filter(|(key, _)| is_file(key));
@@ -155,7 +155,7 @@ impl PartialEq for ServerUrl {
 
 impl Eq for ServerUrl {}
 
-/// Without password and parameters: what an operator needs to recognise it.
+/// Without password and parameters.
 impl fmt::Display for ServerUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut url = self.url.clone();
@@ -182,40 +182,43 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_url_is_a_file() {
+    fn an_address_without_a_scheme_is_a_file() {
         for path in ["auth.db", "/var/lib/drystone/auth.db", "C:\\data\\auth.db"] {
             assert_eq!(Address::try_from(path.to_owned()).unwrap(), Address::file(path));
         }
     }
 
     #[test]
-    fn a_password_is_kept_and_never_shown() {
+    fn a_password_is_used_and_never_displayed() {
         let url = server("postgres://ada:s%40cret@db.internal:5433/mesh?sslmode=verify-full");
         assert_eq!(url.with_password().as_str(), "postgres://ada:s%40cret@db.internal:5433/mesh?sslmode=verify-full");
         assert_eq!(url.to_string(), "postgres://ada@db.internal:5433/mesh");
-        let shown = toml::Value::try_from(Address::Server(url.clone())).unwrap().to_string();
-        for shown in [shown, format!("{url:?}")] {
-            assert!(shown.contains("ada:(secret)@db.internal:5433/mesh?sslmode=verify-full"), "{shown}");
+        let serialized = toml::Value::try_from(Address::Server(url.clone())).unwrap().to_string();
+        for displayed in [serialized, format!("{url:?}")] {
+            assert!(displayed.contains("ada:(secret)@db.internal:5433/mesh?sslmode=verify-full"), "{displayed}");
         }
     }
 
     #[test]
-    fn a_url_without_a_password_shows_none() {
+    fn a_url_without_a_password_is_displayed_without_a_mask() {
         assert_eq!(format!("{:?}", server("postgresql://ada@[::1]/mesh")), "postgresql://ada@[::1]/mesh");
     }
 
     #[test]
-    fn what_is_wrong_with_a_url_is_one_sentence_without_its_password() {
+    fn an_invalid_url_is_rejected_without_its_password() {
         for (text, part) in [
-            ("mysql://ada:hidden@db/mesh", "begins with postgres://, not with mysql://"),
-            ("postgres://ada:hidden@db", "names no database"),
-            ("postgres://ada:hidden@db/", "names no database"),
-            ("postgres://ada:hidden@db/a/b", "names no database"),
-            ("postgres:///mesh", "names no host"),
-            ("postgres://db/mesh", "names no user"),
-            ("postgres://ada:hidden@db:port/mesh", "this is no URL (invalid port number)"),
-            ("postgres://ada@db/mesh?password=hidden", "`password` is no parameter of a database's URL; use sslmode,"),
-            ("postgres://ada@db/mesh?sslmode=allow", "`sslmode` has to be one of disable, prefer, require,"),
+            ("mysql://ada:hidden@db/mesh", "the scheme mysql:// is not supported"),
+            ("postgres://ada:hidden@db", "has no database"),
+            ("postgres://ada:hidden@db/", "has no database"),
+            ("postgres://ada:hidden@db/a/b", "has no database"),
+            ("postgres:///mesh", "has no host"),
+            ("postgres://db/mesh", "has no user"),
+            ("postgres://ada:hidden@db:port/mesh", "the URL is invalid (invalid port number)"),
+            (
+                "postgres://ada@db/mesh?password=hidden",
+                "the parameter `password` is not supported in the URL of a database; use sslmode,",
+            ),
+            ("postgres://ada@db/mesh?sslmode=allow", "`sslmode` must be one of disable, prefer, require,"),
         ] {
             let error = Address::try_from(text.to_owned()).unwrap_err().to_string();
             assert!(error.contains(part), "{text}: {error}");

@@ -8,7 +8,7 @@ use std::{
 use drystone_mesh::config::ConfigDuration;
 use serde::{Deserialize, Serialize};
 
-use super::{Address, Location, location::Server};
+use super::{Address, Location, location::PostgresLocation};
 
 /// The upper bound of `connections`.
 const MAX_CONNECTIONS: u32 = 1000;
@@ -105,7 +105,7 @@ impl DatabaseConfig {
     pub fn location(&self, service: &'static str, data_dir: &Path) -> Location {
         match &self.url {
             Address::File(path) => Location::File(data_dir.join(path)),
-            Address::Server(url) => Location::Server(Server {
+            Address::Server(url) => Location::Server(PostgresLocation {
                 service,
                 url: url.clone(),
                 password_file: self.password_file.clone(),

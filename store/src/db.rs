@@ -1,4 +1,4 @@
-//! One service's database, on either engine.
+//! The database of a service, on SQLite or PostgreSQL.
 
 use std::{error::Error as StdError, time::Duration};
 
@@ -7,30 +7,30 @@ use sqlx::SqlitePool;
 
 use super::{
     Failure, Location, Migration, OpenError, Transaction, failure, migration, postgres,
-    postgres::{Postgres, PostgresPool},
-    sqlite::{self, Sqlite},
+    postgres::{PostgresDb, PostgresPool},
+    sqlite::{self, SqliteDb},
 };
 
-/// How often a transaction is retried that failed with a conflict.
+/// How many times a transaction is retried after a conflict.
 const MAX_RETRIES: u32 = 5;
 
 /// The bounds of the backoff between retries.
 const MIN_BACKOFF: Duration = Duration::from_millis(10);
 const MAX_BACKOFF: Duration = Duration::from_millis(200);
 
-/// One of two: what there is of SQLite, or what there is of PostgreSQL.
+/// A value for SQLite or for PostgreSQL.
 #[derive(Debug, Clone)]
 pub enum Either<S, P> {
-    /// Of SQLite.
+    /// For SQLite.
     Sqlite(S),
-    /// Of PostgreSQL.
+    /// For PostgreSQL.
     Postgres(P),
 }
 
-/// Does the same on either engine, each statement bound natively.
+/// Runs the same statements on either engine, with native parameter binding.
 ///
-/// `$on` is what statements run on: [`Db::reader`], [`Db::writer`] or [`Transaction::connection`]. The body is compiled
-/// once for each engine.
+/// `$on` is the executor: [`Db::reader`], [`Db::writer`] or [`Transaction::connection`]. The body is compiled once per
+/// engine.
 ///
 /// ```
 /// # use drystone_store::{Db, run};
@@ -51,30 +51,30 @@ macro_rules! run {
 
 /// A database. Clones share its connections.
 ///
-/// A caller with an open transaction must write through that transaction alone: on SQLite, which has one writer, a second
-/// one would wait for the first.
+/// A caller with an open transaction must write through that transaction only: SQLite has one writer, so a second
+/// transaction would wait for the first.
 ///
-/// On PostgreSQL transactions are `READ COMMITTED`: each statement sees what was committed before it, and a statement
-/// that meets a row which another transaction is changing waits for that one and then looks at the row again. On SQLite
-/// transactions come one after the other. SQL has to be right on both: what was read is written only where a condition
-/// of the writing statement says that it is still so.
+/// On PostgreSQL the isolation level is `READ COMMITTED`: each statement sees what was committed before it, and a
+/// statement that finds a row locked by another transaction waits for that transaction and then re-evaluates its
+/// condition. On SQLite transactions are serialized. SQL must be correct on both: a write that depends on an earlier
+/// read repeats the condition in its `WHERE` clause.
 #[derive(Debug, Clone)]
-pub struct Db(Either<Sqlite, Postgres>);
+pub struct Db(Either<SqliteDb, PostgresDb>);
 
 impl Db {
-    /// Opens a database and brings its schema up to date. A file is created if need be, and its directory too, readable
-    /// by its owner alone.
+    /// Opens a database and migrates its schema. A missing file and its directory are created, accessible to their
+    /// owner only.
     ///
     /// # Errors
-    /// A sentence that names the database and says what to do: see [`OpenError`].
-    pub async fn open(place: impl Into<Location>, migrations: &'static [Migration]) -> Result<Self, OpenError> {
-        Ok(Self(match place.into() {
+    /// See [`OpenError`].
+    pub async fn open(location: impl Into<Location>, migrations: &'static [Migration]) -> Result<Self, OpenError> {
+        Ok(Self(match location.into() {
             Location::File(path) => Either::Sqlite(sqlite::open(&path, migrations).await?),
             Location::Server(server) => Either::Postgres(postgres::open(server, migrations).await?),
         }))
     }
 
-    /// What to read on. SQLite refuses to write there.
+    /// The executor for reads. On SQLite its connections are read-only.
     #[must_use]
     pub fn reader(&self) -> Either<&SqlitePool, PostgresPool> {
         match &self.0 {
@@ -83,10 +83,10 @@ impl Db {
         }
     }
 
-    /// What to write on, a single statement. More than one belong in [`Db::begin`].
+    /// The executor for a single write. Several statements belong in a transaction: see [`Db::begin`].
     ///
-    /// A statement with `RETURNING` is to be read with `fetch_all`: `fetch_one` and `fetch_optional` stop at the first
-    /// row, and then sqlx drops the error of a commit that fails, on a full disk for one.
+    /// Read the rows of a statement with `RETURNING` with `fetch_all`: `fetch_one` and `fetch_optional` stop at the
+    /// first row, and then sqlx discards the error of a failed commit, for example on a full disk.
     #[must_use]
     pub fn writer(&self) -> Either<&SqlitePool, PostgresPool> {
         match &self.0 {
@@ -98,14 +98,15 @@ impl Db {
     /// Begins a transaction that may write. It is rolled back when it is dropped without `commit`.
     pub async fn begin(&self) -> sqlx::Result<Transaction> {
         Ok(Transaction(match &self.0 {
-            // Taking the lock at once means that what is read inside is still so when it is written.
+            // Takes the write lock at once, so that no other write comes between a read and a write of this
+            // transaction.
             Either::Sqlite(sqlite) => Either::Sqlite(sqlite.writer.begin_with("BEGIN IMMEDIATE").await?),
             Either::Postgres(postgres) => Either::Postgres(postgres.pool().begin().await?),
         }))
     }
 
-    /// Begins a transaction that excludes every other one of this kind, in all processes: for what no condition of
-    /// a statement can guard. On SQLite every transaction is of this kind.
+    /// Begins a transaction that excludes every other exclusive transaction, in all processes: for invariants that no
+    /// `WHERE` clause can enforce. On SQLite every transaction is exclusive.
     pub async fn begin_exclusive(&self) -> sqlx::Result<Transaction> {
         let mut transaction = self.begin().await?;
         if let Either::Postgres(connection) = transaction.connection() {
@@ -116,11 +117,10 @@ impl Db {
         Ok(transaction)
     }
 
-    /// Runs a whole transaction, and retries it after a conflict with another one: a serialization failure or a deadlock,
-    /// which PostgreSQL ends by rolling back. Nothing of it has been done then, and it must have had no effect but
-    /// those in the database.
+    /// Runs a transaction, and retries it after a serialization failure or a deadlock, which PostgreSQL resolves by
+    /// rolling it back. It must have no side effects outside the database.
     ///
-    /// A lost connection is not retried: whether the transaction was committed is not known.
+    /// It is not retried after a lost connection, since it may have been committed.
     pub async fn retry<T, E, F>(&self, transaction: impl Fn() -> F + Send) -> Result<T, E>
     where
         E: StdError + Send + 'static,
@@ -129,18 +129,18 @@ impl Db {
         let mut backoff = Backoff::new(MIN_BACKOFF, MAX_BACKOFF);
         for _ in 0..MAX_RETRIES {
             match transaction().await {
-                Err(error) if failure::among_sources(&error) == Some(Failure::Conflict) => {
-                    tracing::debug!(cause = %error, "transaction failed with a conflict, retried");
+                Err(error) if failure::find_in_sources(&error) == Some(Failure::Conflict) => {
+                    tracing::debug!(cause = %error, "transaction conflict, retrying");
                 }
                 outcome => return outcome,
             }
-            // Two that conflicted must not meet again in step.
+            // With jitter, so that the transactions do not conflict again.
             tokio::time::sleep(backoff.failed()).await;
         }
         transaction().await
     }
 
-    /// Proves that the database answers.
+    /// Checks that the database responds.
     pub async fn ping(&self) -> sqlx::Result<()> {
         match &self.0 {
             Either::Sqlite(sqlite) => migration::version_in_file(&sqlite.readers).await.map(drop),
@@ -148,7 +148,7 @@ impl Db {
         }
     }
 
-    /// Closes all connections, after the work that is under way.
+    /// Closes all connections, after the statements in progress.
     pub async fn close(&self) {
         match &self.0 {
             Either::Sqlite(sqlite) => sqlite.close().await,

@@ -1,4 +1,4 @@
-//! What a failure of a database means, whichever it is.
+//! Classification of database errors, for both engines.
 
 use std::{error::Error as StdError, time::Duration};
 
@@ -6,24 +6,24 @@ use sqlx::{error::DatabaseError, postgres::PgDatabaseError, sqlite::SqliteError}
 
 use drystone_mesh::error::{Error as MeshError, Reason};
 
-/// Room on a full disk is made by people.
-const RETRY_WHEN_FULL: Duration = Duration::from_secs(30);
+/// When a client may retry on a full disk, where an operator must free space.
+const RETRY_AFTER_FULL: Duration = Duration::from_secs(30);
 
-/// What a failure of a database means.
+/// The kind of a database error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Failure {
-    /// The database cannot be reached, or has no time. Whether a write was done is not known.
+    /// The database cannot be reached, or is overloaded. A write may have been applied.
     Unavailable,
-    /// Its disk is full. Nothing was written.
+    /// The disk is full. Nothing was written.
     Full,
-    /// It lost a race that only another try can win. Nothing was written.
+    /// A conflict with another transaction, which a retry resolves. Nothing was written.
     Conflict,
-    /// Anything else: a fault of the program or of the data.
+    /// Anything else: a bug, or invalid data.
     Other,
 }
 
 impl Failure {
-    /// What this error means.
+    /// Classifies an error.
     #[must_use]
     pub fn of(error: &sqlx::Error) -> Self {
         match error {
@@ -33,12 +33,12 @@ impl Failure {
             | sqlx::Error::Io(_)
             | sqlx::Error::Tls(_)
             | sqlx::Error::BeginFailed => Self::Unavailable,
-            sqlx::Error::Database(error) => Self::of_answer(error.as_ref()),
+            sqlx::Error::Database(error) => Self::of_database_error(error.as_ref()),
             _ => Self::Other,
         }
     }
 
-    fn of_answer(error: &dyn DatabaseError) -> Self {
+    fn of_database_error(error: &dyn DatabaseError) -> Self {
         let code = error.code().unwrap_or_default();
         if error.try_downcast_ref::<PgDatabaseError>().is_some() {
             of_sqlstate(&code)
@@ -57,10 +57,10 @@ fn of_sqlstate(code: &str) -> Failure {
         "40001" | "40P01" => Failure::Conflict,
         // disk_full
         "53100" => Failure::Full,
-        // query_canceled (the time limit), lock_not_available, idle_in_transaction_session_timeout,
-        // read_only_sql_transaction (a standby that has not taken over yet), invalid_catalog_name
+        // query_canceled (statement_timeout), lock_not_available, idle_in_transaction_session_timeout,
+        // read_only_sql_transaction (a standby before its promotion), invalid_catalog_name
         "57014" | "55P03" | "25P03" | "25006" | "3D000" => Failure::Unavailable,
-        // Connection exceptions, a login refused, resources short, shut down by its operator.
+        // Connection exceptions, invalid authorization, insufficient resources, operator intervention.
         _ if ["08", "28", "53", "57"].iter().any(|class| code.starts_with(class)) => Failure::Unavailable,
         _ => Failure::Other,
     }
@@ -73,7 +73,7 @@ fn of_result_code(extended: i32) -> Failure {
     const IOERR: i32 = 10;
     const FULL: i32 = 13;
     const CANTOPEN: i32 = 14;
-    // The index of the write-ahead log could not grow.
+    // The shared-memory file of the write-ahead log could not be extended.
     const IOERR_SHMSIZE: i32 = IOERR | (19 << 8);
 
     match (extended, extended & 0xff) {
@@ -83,8 +83,8 @@ fn of_result_code(extended: i32) -> Failure {
     }
 }
 
-/// The failure of a database among the sources of an error, if there is one.
-pub(super) fn among_sources(error: &(dyn StdError + 'static)) -> Option<Failure> {
+/// Classifies the database error among an error and its sources, if there is one.
+pub(super) fn find_in_sources(error: &(dyn StdError + 'static)) -> Option<Failure> {
     let mut next = Some(error);
     while let Some(error) = next {
         if let Some(error) = error.downcast_ref::<sqlx::Error>() {
@@ -95,12 +95,12 @@ pub(super) fn among_sources(error: &(dyn StdError + 'static)) -> Option<Failure>
     None
 }
 
-/// A failure of a database, on its way to a caller. Functions of a store that have no failures of their own answer with it.
+/// A database error. Store functions without other errors return it.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
 pub struct Error(#[from] sqlx::Error);
 
-/// What a function of a store answers that has no failures of its own.
+/// The result of a store function without other errors.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl From<Error> for MeshError {
@@ -115,16 +115,16 @@ impl From<Error> for tonic::Status {
     }
 }
 
-/// What a caller hears of a failure of a database.
+/// The error for the caller of a service, for a database error.
 #[must_use]
 pub fn to_mesh_error(error: sqlx::Error) -> MeshError {
     match Failure::of(&error) {
         Failure::Unavailable | Failure::Conflict => MeshError::unavailable("the database", error),
         Failure::Full => MeshError::new(
             Reason::DatabaseFull,
-            "database full: nothing was written; try again when its operator has made room",
+            "database full: nothing was written; retry after the operator has freed disk space",
         )
-        .retry_after(RETRY_WHEN_FULL)
+        .retry_after(RETRY_AFTER_FULL)
         .caused_by(error),
         Failure::Other => MeshError::internal(error),
     }
@@ -137,7 +137,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_lost_connection_is_no_fault_of_ours() {
+    fn a_lost_connection_is_unavailable_and_not_internal() {
         for error in [
             sqlx::Error::PoolTimedOut,
             sqlx::Error::PoolClosed,
@@ -151,8 +151,8 @@ mod tests {
     }
 
     #[test]
-    fn each_sqlstate_means_something() {
-        for (code, meaning) in [
+    fn sqlstates_are_classified() {
+        for (code, expected) in [
             ("40001", Failure::Conflict),
             ("40P01", Failure::Conflict),
             ("53100", Failure::Full),
@@ -165,13 +165,13 @@ mod tests {
             ("23505", Failure::Other),
             ("42P01", Failure::Other),
         ] {
-            assert_eq!(of_sqlstate(code), meaning, "{code}");
+            assert_eq!(of_sqlstate(code), expected, "{code}");
         }
     }
 
     #[test]
-    fn each_result_code_means_something() {
-        for (code, meaning) in [
+    fn sqlite_result_codes_are_classified() {
+        for (code, expected) in [
             (13, Failure::Full),
             (4874, Failure::Full),
             (5, Failure::Unavailable),
@@ -179,16 +179,16 @@ mod tests {
             (778, Failure::Unavailable),
             (2067, Failure::Other),
         ] {
-            assert_eq!(of_result_code(code), meaning, "{code}");
+            assert_eq!(of_result_code(code), expected, "{code}");
         }
     }
 
     #[test]
-    fn a_failure_is_found_among_the_sources_of_an_error() {
+    fn a_database_error_is_found_among_the_sources() {
         #[derive(Debug, thiserror::Error)]
         #[error("the store failed")]
-        struct Outer(#[source] sqlx::Error);
-        assert_eq!(among_sources(&Outer(sqlx::Error::PoolTimedOut)), Some(Failure::Unavailable));
-        assert_eq!(among_sources(&io::Error::other("else")), None);
+        struct StoreFailed(#[source] sqlx::Error);
+        assert_eq!(find_in_sources(&StoreFailed(sqlx::Error::PoolTimedOut)), Some(Failure::Unavailable));
+        assert_eq!(find_in_sources(&io::Error::other("other")), None);
     }
 }

@@ -1,10 +1,10 @@
-//! The file of an SQLite database, for its owner alone.
+//! The file of an SQLite database, accessible to its owner only.
 
 use std::{fs, io, path::Path};
 
 use super::OpenError;
 
-/// Makes the directory and the file where they are missing. SQLite gives its side files the mode of the main one.
+/// Creates the directory and the file if they are missing. SQLite gives its auxiliary files the mode of this one.
 pub(super) fn prepare(path: &Path) -> Result<(), OpenError> {
     if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
         create_directory(directory).map_err(|error| unwritable(directory, &error))?;

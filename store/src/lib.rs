@@ -1,8 +1,8 @@
-//! What services with data need: SQL on two engines, migrations, Redis, and limits that are counted there.
+//! Storage for services: SQL on two engines, migrations, Redis, and rate limits in Redis.
 //!
 //! A service owns one database: an SQLite file, or a schema in a PostgreSQL database. It keeps its migrations in
 //! `migrations/{postgres,sqlite}/0001_name.sql`, lists them as [`Migration`]s, and opens its [`Location`] with
-//! [`Db::open`], which brings it up to date:
+//! [`Db::open`], which applies the missing ones:
 //!
 //! ```
 //! use drystone_store::{Db, Migration, run};
@@ -21,20 +21,20 @@
 //! # }
 //! ```
 //!
-//! Queries have one text for both engines, which [`run!`] binds natively on each. Only the schemas differ:
+//! Queries are the same SQL for both engines, and [`run!`] binds their parameters natively. Only the schemas differ:
 //!
 //! | value | Rust | SQLite | PostgreSQL |
 //! |---|---|---|---|
 //! | an id | [`uuid::Uuid`] | `BLOB` | `UUID` |
-//! | a moment, in microseconds ([`drystone_mesh::time`]) | `i64` | `INTEGER` | `BIGINT` |
+//! | a timestamp, in microseconds ([`drystone_mesh::time`]) | `i64` | `INTEGER` | `BIGINT` |
 //! | a number | `i64` | `INTEGER` | `BIGINT` |
 //! | a text | `&str`, `String` | `TEXT` | `TEXT` |
 //! | bytes | `&[u8]`, `Vec<u8>` | `BLOB` | `BYTEA` |
-//! | a document | `sqlx::types::Json` | `TEXT` | `JSONB` |
+//! | JSON | `sqlx::types::Json` | `TEXT` | `JSONB` |
 //!
-//! Short-lived data with many writes may be kept in [`redis`] instead.
+//! Short-lived data with frequent writes can be stored in [`redis`] instead.
 //!
-//! A service finds its database in its context: `use drystone_store::ContextExt`, then `context.database()`.
+//! A service gets its database from its context: `use drystone_store::ContextExt`, then `context.database()`.
 
 mod address;
 mod config;
@@ -59,7 +59,7 @@ pub use config::{DatabaseConfig, PoolConfig};
 pub use context::ContextExt;
 pub use db::{Db, Either};
 pub use failure::{Error, Failure, Result, to_mesh_error};
-pub use location::{Location, Server};
+pub use location::{Location, PostgresLocation};
 pub use migration::{SchemaState, schema_state};
 pub use open_error::OpenError;
 pub use postgres::PostgresPool;

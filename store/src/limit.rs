@@ -1,4 +1,4 @@
-//! Limits of all processes together, counted in Redis.
+//! Rate limits shared by all processes, counted in Redis.
 
 use std::{
     sync::{Arc, LazyLock},
@@ -17,15 +17,15 @@ use crate::redis::{self, Redis, Script};
 
 static GCRA: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("limit/gcra.lua")));
 
-/// How many refusals are cached. One that is evicted costs a round trip.
+/// The maximum number of cached refusals. An evicted one costs a round trip.
 const MAX_CACHED_REFUSALS: usize = 1024;
 
-/// Where the limits of all processes with one Redis are counted.
+/// Rate limits shared by all processes that use the same Redis.
 #[derive(Debug, Clone)]
 pub struct RedisLimits(Redis);
 
 impl RedisLimits {
-    /// Counts in this Redis.
+    /// Rate limits in this Redis.
     #[must_use]
     pub fn new(redis: Redis) -> Self {
         Self(redis)
@@ -42,46 +42,46 @@ impl LimitStore for RedisLimits {
     }
 }
 
-/// One limit of all processes with one Redis. The time is that of Redis, so that their clocks may differ. Keys expire by
-/// themselves, each when its state is that of one that was never used.
+/// One rate limit shared by all processes that use the same Redis. It uses the clock of Redis, so the clocks of the
+/// processes may differ. A key expires when its state equals that of an unused key.
 ///
-/// Each attempt is a round trip, unless Redis has just said that the key has to wait: until then the answer is known,
-/// since nothing that others do makes it come sooner. So a flood with one key does not become a flood for Redis: each
-/// process asks about twice in an interval, whatever comes.
+/// Each attempt is a round trip, unless Redis has refused the key before: until the time it reported, every attempt is
+/// refused locally, since attempts of other processes can only postpone it. So a flood of attempts with one key does
+/// not reach Redis: each process sends about two commands per interval.
 #[derive(Debug)]
 pub struct RedisLimiter {
     redis: Redis,
     name: String,
     rate: Rate,
-    /// Until when a key was told to wait.
+    /// Until when attempts with a key are refused.
     refused: Cache<Key, Instant>,
 }
 
 impl RedisLimiter {
-    /// A limiter of this rate. The name tells its keys from those of other limits.
+    /// A limiter with this rate. The name distinguishes its keys from those of other limits.
     #[must_use]
     pub fn new(redis: Redis, name: impl Into<String>, rate: Rate) -> Self {
         Self { redis, name: name.into(), rate, refused: Cache::new(MAX_CACHED_REFUSALS) }
     }
 
-    /// How long the key has to wait by an earlier answer of Redis.
-    fn known_wait(&self, key: Key) -> Option<Duration> {
+    /// The remaining wait of a key that Redis has refused.
+    fn cached_wait(&self, key: Key) -> Option<Duration> {
         let wait = self.refused.get(&key)?.saturating_duration_since(Instant::now());
         (!wait.is_zero()).then_some(wait)
     }
 
-    async fn count(&self, key: Key) -> Result<Decision, LimiterUnavailable> {
-        if let Some(wait) = self.known_wait(key) {
+    async fn acquire(&self, key: Key) -> Result<Decision, LimiterUnavailable> {
+        if let Some(wait) = self.cached_wait(key) {
             return Ok(Decision::RetryAfter(wait));
         }
         let mut script = GCRA.prepare_invoke();
         script.key(format!("{}limit:{{{}:{key}}}", self.redis.prefix(), self.name));
         script.arg(self.rate.interval.as_micros().to_string()).arg(self.rate.burst.get());
-        let early: u64 = self.redis.run(&script).await?;
-        if early == 0 {
+        let wait_micros: u64 = self.redis.run(&script).await?;
+        if wait_micros == 0 {
             return Ok(Decision::Allow);
         }
-        let wait = Duration::from_micros(early);
+        let wait = Duration::from_micros(wait_micros);
         self.refused.insert(key, Instant::now() + wait);
         Ok(Decision::RetryAfter(wait))
     }
@@ -89,7 +89,7 @@ impl RedisLimiter {
 
 impl RateLimiter for RedisLimiter {
     fn check(&self, key: Key) -> BoxFuture<'_, Result<Decision, LimiterUnavailable>> {
-        Box::pin(self.count(key))
+        Box::pin(self.acquire(key))
     }
 }
 

@@ -15,12 +15,12 @@ pub enum Location {
     /// An SQLite file.
     File(PathBuf),
     /// A PostgreSQL database.
-    Server(Server),
+    Server(PostgresLocation),
 }
 
 /// A PostgreSQL database, and the service whose schema is meant.
 #[derive(Debug, Clone)]
-pub struct Server {
+pub struct PostgresLocation {
     pub(super) service: &'static str,
     pub(super) url: ServerUrl,
     pub(super) password_file: Option<PathBuf>,
@@ -34,7 +34,7 @@ impl Location {
     /// The URL is not valid.
     pub fn server(service: &'static str, url: &str) -> Result<Self, AddressError> {
         let url = ServerUrl::parse(url)?;
-        Ok(Self::Server(Server { service, url, password_file: None, pool: PoolConfig::default() }))
+        Ok(Self::Server(PostgresLocation { service, url, password_file: None, pool: PoolConfig::default() }))
     }
 }
 
@@ -53,7 +53,7 @@ impl fmt::Display for Location {
     }
 }
 
-impl Server {
+impl PostgresLocation {
     /// The schema of the service. The prefix keeps it apart from what others put into the same database, and `user`
     /// from a word that SQL keeps for itself.
     pub(super) fn schema(&self) -> String {
@@ -64,7 +64,7 @@ impl Server {
     pub(super) fn options(&self) -> Result<PgConnectOptions, OpenError> {
         for (parameter, path) in self.url.files() {
             fs::File::open(&path).map_err(|error| OpenError::Unreadable {
-                what: format!("the file of `{parameter}` in {}.database.url", self.service),
+                setting: format!("the file of `{parameter}` in {}.database.url", self.service),
                 path,
                 cause: error.to_string(),
             })?;
@@ -80,7 +80,7 @@ impl Server {
         })?;
         if let Some(path) = &self.password_file {
             let password = fs::read_to_string(path).map_err(|error| OpenError::Unreadable {
-                what: format!("{}.database.password_file", self.service),
+                setting: format!("{}.database.password_file", self.service),
                 path: path.clone(),
                 cause: error.to_string(),
             })?;

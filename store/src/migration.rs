@@ -1,4 +1,4 @@
-//! Bringing a schema up to date, one numbered step after the other.
+//! Migrates schemas, in the order of the versions.
 
 use std::path::Path;
 
@@ -11,29 +11,29 @@ use sqlx::{
 
 use drystone_mesh::module::Migration;
 
-use super::{Location, OpenError, location::Server, postgres, sqlite::Sqlite};
+use super::{Location, OpenError, location::PostgresLocation, postgres, sqlite::SqliteDb};
 
-/// How far a schema is.
+/// The state of a schema.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SchemaState {
-    /// The version that it has; 0 if there is nothing yet.
+    /// The version that is applied; 0 if there is none.
     pub applied: i64,
-    /// The newest version that this program has.
+    /// The newest version that this program knows.
     pub known: i64,
 }
 
-/// What was applied: versions and checksums, in order.
+/// The applied migrations: versions and checksums, in order.
 type Applied = Vec<(i64, Vec<u8>)>;
 
-/// How far the schema of a database is. Nothing is changed, and nothing created.
+/// Reads the state of a database's schema, without changing or creating anything.
 ///
 /// # Errors
 /// As [`Db::open`](super::Db::open).
-pub async fn schema_state(place: &Location, migrations: &'static [Migration]) -> Result<SchemaState, OpenError> {
-    let applied = match place {
+pub async fn schema_state(location: &Location, migrations: &'static [Migration]) -> Result<SchemaState, OpenError> {
+    let applied = match location {
         Location::File(path) => {
             let applied = applied_in_file(path).await.map_err(|error| OpenError::of_file(path, &error))?;
-            check(place, &applied, migrations, |migration| migration.sqlite)?;
+            check(location, &applied, migrations, |migration| migration.sqlite)?;
             applied
         }
         Location::Server(server) => {
@@ -41,24 +41,24 @@ pub async fn schema_state(place: &Location, migrations: &'static [Migration]) ->
             let applied = applied_on_server(&mut connection, server).await;
             let _ = connection.close().await;
             let applied = applied.map_err(|error| OpenError::of_server(server, &error))?;
-            check(place, &applied, migrations, |migration| migration.postgres)?;
+            check(location, &applied, migrations, |migration| migration.postgres)?;
             applied
         }
     };
     Ok(SchemaState { applied: newest(&applied), known: known(migrations) })
 }
 
-/// Applies the steps that are missing, all or none.
+/// Applies the missing migrations, all or none.
 pub(super) async fn run_on_file(
-    sqlite: &Sqlite,
+    sqlite: &SqliteDb,
     path: &Path,
     migrations: &'static [Migration],
 ) -> Result<(), OpenError> {
-    let sql = |error| OpenError::of_file(path, &error);
-    let place = Location::from(path);
+    let open_error = |error| OpenError::of_file(path, &error);
+    let location = Location::from(path);
 
-    // No other process can write meanwhile.
-    let mut transaction = sqlite.writer.begin_with("BEGIN IMMEDIATE").await.map_err(sql)?;
+    // Excludes other writers.
+    let mut transaction = sqlite.writer.begin_with("BEGIN IMMEDIATE").await.map_err(open_error)?;
     sqlx::raw_sql(
         "CREATE TABLE IF NOT EXISTS schema_migration (
              version BIGINT PRIMARY KEY,
@@ -69,12 +69,12 @@ pub(super) async fn run_on_file(
     )
     .execute(&mut *transaction)
     .await
-    .map_err(sql)?;
-    let applied: Applied = sqlx::query_as(APPLIED).fetch_all(&mut *transaction).await.map_err(sql)?;
-    check(&place, &applied, migrations, |migration| migration.sqlite)?;
+    .map_err(open_error)?;
+    let applied: Applied = sqlx::query_as(APPLIED).fetch_all(&mut *transaction).await.map_err(open_error)?;
+    check(&location, &applied, migrations, |migration| migration.sqlite)?;
 
     for migration in missing(&applied, migrations) {
-        sqlx::raw_sql(migration.sqlite).execute(&mut *transaction).await.map_err(sql)?;
+        sqlx::raw_sql(migration.sqlite).execute(&mut *transaction).await.map_err(open_error)?;
         sqlx::query(INSERT)
             .bind(migration.version)
             .bind(migration.name)
@@ -82,59 +82,59 @@ pub(super) async fn run_on_file(
             .bind(Utc::now().timestamp_micros())
             .execute(&mut *transaction)
             .await
-            .map_err(sql)?;
-        tracing::info!(database = %place, version = migration.version, name = migration.name, "migrated");
+            .map_err(open_error)?;
+        tracing::info!(database = %location, version = migration.version, name = migration.name, "migrated");
     }
-    transaction.commit().await.map_err(sql)
+    transaction.commit().await.map_err(open_error)
 }
 
-/// Applies the steps that are missing, all or none. Of several instances one does, while the others wait.
+/// Applies the missing migrations, all or none. Concurrent instances wait for the one that does.
 pub(super) async fn run_on_server(
     connection: &mut PgConnection,
-    server: &Server,
+    server: &PostgresLocation,
     migrations: &'static [Migration],
 ) -> Result<(), OpenError> {
-    let sql = |error| OpenError::of_server(server, &error);
-    let place = Location::Server(server.clone());
-    let by_text = |migration: &Migration| migration.postgres;
+    let open_error = |error| OpenError::of_server(server, &error);
+    let location = Location::Server(server.clone());
+    let sql_of = |migration: &Migration| migration.postgres;
 
-    // Where nothing is missing, nothing but reading is asked of the user that the service runs as.
-    let applied = applied_on_server(connection, server).await.map_err(sql)?;
-    check(&place, &applied, migrations, by_text)?;
+    // If no migration is missing, the database user needs no privilege beyond reading.
+    let applied = applied_on_server(connection, server).await.map_err(open_error)?;
+    check(&location, &applied, migrations, sql_of)?;
     if missing(&applied, migrations).next().is_none() {
         return Ok(());
     }
 
-    let mut transaction = connection.begin().await.map_err(sql)?;
-    // Another instance may take long, and so may a step.
+    let mut transaction = connection.begin().await.map_err(open_error)?;
+    // A migration may take long, and so may waiting for another instance.
     sqlx::raw_sql("SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0")
         .execute(&mut *transaction)
         .await
-        .map_err(sql)?;
+        .map_err(open_error)?;
     let lock = format!("drystone migrate {}", server.schema());
     let is_first: bool = sqlx::query_scalar("SELECT pg_try_advisory_xact_lock(hashtextextended($1, 0))")
         .bind(&lock)
         .fetch_one(&mut *transaction)
         .await
-        .map_err(sql)?;
+        .map_err(open_error)?;
     if !is_first {
-        tracing::info!(database = %place, schema = server.schema(), "waiting for another instance that migrates");
+        tracing::info!(database = %location, schema = server.schema(), "waiting for another instance to migrate");
         sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))")
             .bind(&lock)
             .execute(&mut *transaction)
             .await
-            .map_err(sql)?;
+            .map_err(open_error)?;
     }
 
-    // The user may be allowed to use a schema that somebody made for it, and not to make one.
-    if !exists(&mut transaction, &server.schema()).await.map_err(sql)? {
+    // The user may have the privilege to use an existing schema, but not to create one.
+    if !schema_exists(&mut transaction, &server.schema()).await.map_err(open_error)? {
         sqlx::raw_sql(AssertSqlSafe(format!("CREATE SCHEMA \"{}\"", server.schema())))
             .execute(&mut *transaction)
             .await
-            .map_err(sql)?;
+            .map_err(open_error)?;
     }
-    let applied = applied_on_server(&mut transaction, server).await.map_err(sql)?;
-    check(&place, &applied, migrations, by_text)?;
+    let applied = applied_on_server(&mut transaction, server).await.map_err(open_error)?;
+    check(&location, &applied, migrations, sql_of)?;
     if applied.is_empty() {
         sqlx::raw_sql(
             "CREATE TABLE IF NOT EXISTS schema_migration (
@@ -146,10 +146,10 @@ pub(super) async fn run_on_server(
         )
         .execute(&mut *transaction)
         .await
-        .map_err(sql)?;
+        .map_err(open_error)?;
     }
     for migration in missing(&applied, migrations) {
-        sqlx::raw_sql(migration.postgres).execute(&mut *transaction).await.map_err(sql)?;
+        sqlx::raw_sql(migration.postgres).execute(&mut *transaction).await.map_err(open_error)?;
         sqlx::query(INSERT)
             .bind(migration.version)
             .bind(migration.name)
@@ -157,11 +157,11 @@ pub(super) async fn run_on_server(
             .bind(Utc::now().timestamp_micros())
             .execute(&mut *transaction)
             .await
-            .map_err(sql)?;
+            .map_err(open_error)?;
         let (version, name) = (migration.version, migration.name);
-        tracing::info!(database = %place, schema = server.schema(), version, name, "migrated");
+        tracing::info!(database = %location, schema = server.schema(), version, name, "migrated");
     }
-    transaction.commit().await.map_err(sql)
+    transaction.commit().await.map_err(open_error)
 }
 
 const APPLIED: &str = "SELECT version, checksum FROM schema_migration ORDER BY version";
@@ -170,17 +170,17 @@ const INSERT: &str = "INSERT INTO schema_migration (version, name, checksum, app
 
 const VERSION: &str = "SELECT COALESCE(MAX(version), 0) FROM schema_migration";
 
-/// The version that the schema of a file has.
+/// The schema version of a file.
 pub(super) async fn version_in_file(executor: impl SqliteExecutor<'_>) -> sqlx::Result<i64> {
     sqlx::query_scalar(VERSION).fetch_one(executor).await
 }
 
-/// The version that the schema on a server has.
+/// The schema version on a server.
 pub(super) async fn version_on_server(executor: impl PgExecutor<'_>) -> sqlx::Result<i64> {
     sqlx::query_scalar(VERSION).fetch_one(executor).await
 }
 
-/// What was applied to a file, which need not be there.
+/// The migrations applied to a file, which need not exist.
 async fn applied_in_file(path: &Path) -> sqlx::Result<Applied> {
     if !path.exists() {
         return Ok(Applied::new());
@@ -195,9 +195,9 @@ async fn applied_in_file(path: &Path) -> sqlx::Result<Applied> {
     Ok(applied)
 }
 
-/// What was applied on a server, where there need not even be a schema.
-async fn applied_on_server(connection: &mut PgConnection, server: &Server) -> sqlx::Result<Applied> {
-    let is_there: bool = sqlx::query_scalar(
+/// The migrations applied on a server, where the schema need not exist.
+async fn applied_on_server(connection: &mut PgConnection, server: &PostgresLocation) -> sqlx::Result<Applied> {
+    let exists: bool = sqlx::query_scalar(
         "SELECT EXISTS (
              SELECT 1
              FROM pg_catalog.pg_tables
@@ -207,37 +207,41 @@ async fn applied_on_server(connection: &mut PgConnection, server: &Server) -> sq
     .bind(server.schema())
     .fetch_one(&mut *connection)
     .await?;
-    if is_there { sqlx::query_as(APPLIED).fetch_all(connection).await } else { Ok(Applied::new()) }
+    if exists { sqlx::query_as(APPLIED).fetch_all(connection).await } else { Ok(Applied::new()) }
 }
 
-async fn exists(connection: &mut PgConnection, schema: &str) -> sqlx::Result<bool> {
+async fn schema_exists(connection: &mut PgConnection, schema: &str) -> sqlx::Result<bool> {
     sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM pg_catalog.pg_namespace WHERE nspname = $1)")
         .bind(schema)
         .fetch_one(connection)
         .await
 }
 
-/// Proves that what was applied is a beginning of what this program knows.
+/// Checks that the applied migrations are a prefix of the known ones, with equal checksums.
 fn check(
-    place: &Location,
+    location: &Location,
     applied: &Applied,
     migrations: &'static [Migration],
-    text: impl Fn(&Migration) -> &'static str,
+    sql_of: impl Fn(&Migration) -> &'static str,
 ) -> Result<(), OpenError> {
     debug_assert!(
         migrations.windows(2).all(|pair| pair[0].version < pair[1].version),
-        "migrations are in the order of their versions"
+        "migrations must be sorted by version"
     );
-    for (version, its_checksum) in applied {
+    for (version, applied_checksum) in applied {
         let Some(migration) = migrations.iter().find(|migration| migration.version == *version) else {
-            return Err(OpenError::Newer {
-                database: place.to_string(),
+            return Err(OpenError::SchemaTooNew {
+                database: location.to_string(),
                 found: newest(applied),
                 known: known(migrations),
             });
         };
-        if checksum(text(migration)) != *its_checksum {
-            return Err(OpenError::Changed { database: place.to_string(), version: *version, name: migration.name });
+        if checksum(sql_of(migration)) != *applied_checksum {
+            return Err(OpenError::MigrationChanged {
+                database: location.to_string(),
+                version: *version,
+                name: migration.name,
+            });
         }
     }
     Ok(())
@@ -256,6 +260,6 @@ fn known(migrations: &[Migration]) -> i64 {
     migrations.last().map_or(0, |migration| migration.version)
 }
 
-fn checksum(text: &str) -> Vec<u8> {
-    digest::digest(&digest::SHA256, text.as_bytes()).as_ref().to_vec()
+fn checksum(sql: &str) -> Vec<u8> {
+    digest::digest(&digest::SHA256, sql.as_bytes()).as_ref().to_vec()
 }

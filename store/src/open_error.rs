@@ -2,9 +2,9 @@
 
 use std::{io, path::Path, path::PathBuf};
 
-use super::location::Server;
+use super::location::PostgresLocation;
 
-/// Why a database could not be opened. Each is one sentence that says what to do, its cause included.
+/// Why a database cannot be opened. Each message is one sentence with the cause and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The directory or the file cannot be created or written.
@@ -12,141 +12,145 @@ pub enum OpenError {
     Unwritable {
         /// The directory or the file.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the operating system.
         cause: String,
     },
-    /// The schema was written by a newer release.
+    /// The schema was migrated by a newer release.
     #[error(
         "the database {database} has schema version {found}, but this program knows only up to {known}: start the newer \
-         release that wrote it, or restore a backup from before the upgrade"
+         release that migrated it, or restore a backup from before the upgrade"
     )]
-    Newer {
+    SchemaTooNew {
         /// The file or the URL.
         database: String,
-        /// The version that it has.
+        /// The applied version.
         found: i64,
-        /// The newest version that this program has.
+        /// The newest version that this program knows.
         known: i64,
     },
-    /// A step of the schema is not the one that was applied.
+    /// The checksum of a migration differs from the applied one.
     #[error(
-        "the database {database} was made with another text of migration {version} ({name}): start the release that \
-         wrote it, or restore a backup that fits this one"
+        "migration {version} ({name}) differs from the one applied to the database {database}: start the release that \
+         applied it, or restore a backup that matches this one"
     )]
-    Changed {
+    MigrationChanged {
         /// The file or the URL.
         database: String,
-        /// The step's version.
+        /// The version of the migration.
         version: i64,
-        /// The step's name, as this program has it.
+        /// The name of the migration in this program.
         name: &'static str,
     },
-    /// The file is no SQLite database, or damaged.
+    /// The file is damaged, or not an SQLite database.
     #[error(
-        "{} is damaged or no SQLite database ({cause}): restore it from a backup, or move it away to start with an empty one",
+        "{} is damaged or not an SQLite database ({cause}): restore it from a backup, or move it to start with an empty one",
         path.display()
     )]
     Damaged {
         /// The file.
         path: PathBuf,
-        /// What SQLite says.
+        /// The error of SQLite.
         cause: String,
     },
-    /// The server does not answer, or not now. This alone passes by itself.
-    #[error("the database {database} does not answer ({cause}): start its server, or correct `{service}.database.url`")]
+    /// The server does not respond. This is the only temporary error.
+    #[error(
+        "the database {database} does not respond ({cause}): start its server, or correct `{service}.database.url`"
+    )]
     Unavailable {
         /// The URL.
         database: String,
-        /// The service, as its section is called.
+        /// The service, which is the name of its section.
         service: &'static str,
-        /// What was heard instead.
+        /// The error of the connection or the server.
         cause: String,
     },
-    /// The server does not let us in.
+    /// The server rejects the login.
     #[error(
-        "the database {database} refuses the login ({cause}): correct user and password in `{service}.database.url` or \
-         `{service}.database.password_file`, or let the user in on the server"
+        "the database {database} rejects the login ({cause}): correct user and password in `{service}.database.url` or \
+         `{service}.database.password_file`, or allow the user on the server"
     )]
-    Refused {
+    LoginRejected {
         /// The URL.
         database: String,
-        /// The service, as its section is called.
+        /// The service, which is the name of its section.
         service: &'static str,
-        /// What the server says.
+        /// The error of the server.
         cause: String,
     },
-    /// The server has no such database.
-    #[error("there is no database {database} ({cause}): create it on the server, or correct `{service}.database.url`")]
-    Missing {
-        /// The URL.
-        database: String,
-        /// The service, as its section is called.
-        service: &'static str,
-        /// What the server says.
-        cause: String,
-    },
-    /// The user may not make or use the schema.
+    /// The database does not exist.
     #[error(
-        "the user of the database {database} may not do what this takes ({cause}): let it create schemas there \
-         (GRANT CREATE ON DATABASE), or run `drystone migrate up` as a user that may and give it the tables of `{schema}`"
+        "the database {database} does not exist ({cause}): create it on the server, or correct `{service}.database.url`"
     )]
-    NotAllowed {
+    DatabaseMissing {
         /// The URL.
         database: String,
-        /// The service's schema.
+        /// The service, which is the name of its section.
+        service: &'static str,
+        /// The error of the server.
+        cause: String,
+    },
+    /// The user lacks privileges on the schema.
+    #[error(
+        "the user of the database {database} lacks privileges ({cause}): let it create schemas (GRANT CREATE ON DATABASE), \
+         or run `drystone migrate up` as a user that can, and grant it access to the tables of `{schema}`"
+    )]
+    InsufficientPrivilege {
+        /// The URL.
+        database: String,
+        /// The schema of the service.
         schema: String,
-        /// What the server says.
+        /// The error of the server.
         cause: String,
     },
-    /// There is no TLS as it was asked for.
+    /// TLS as required by the URL cannot be established.
     #[error(
-        "no TLS with the database {database} as `sslmode` asks for it ({cause}): let the server show a certificate of its \
-         host name, and name its root with `sslrootcert` in `{service}.database.url`"
+        "TLS with the database {database} failed as `sslmode` requires it ({cause}): configure a certificate for the host name \
+         on the server, and name its root with `sslrootcert` in `{service}.database.url`"
     )]
     Tls {
         /// The URL.
         database: String,
-        /// The service, as its section is called.
+        /// The service, which is the name of its section.
         service: &'static str,
-        /// What is wrong.
+        /// The TLS error.
         cause: String,
     },
-    /// The server is older than what we know to work.
+    /// The version of the server is not supported.
     #[error("the server of the database {database} is PostgreSQL {found}: use 15 or newer")]
-    TooOld {
+    ServerTooOld {
         /// The URL.
         database: String,
         /// Its major version.
         found: u32,
     },
     /// A file that the configuration names cannot be read.
-    #[error("{what}, {}, cannot be read ({cause}): put it there, and let this user read it", path.display())]
+    #[error("{setting}, {}, cannot be read ({cause}): create it, and make it readable for this user", path.display())]
     Unreadable {
-        /// The key that names it.
-        what: String,
+        /// The configuration key that names it.
+        setting: String,
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the operating system.
         cause: String,
     },
-    /// Something else went wrong.
-    #[error("the database {database} cannot be opened ({cause}): see to the cause and start again")]
+    /// Any other error.
+    #[error("the database {database} cannot be opened ({cause}): fix the cause and start again")]
     Failed {
         /// The file or the URL.
         database: String,
-        /// What it says.
+        /// The error of the database.
         cause: String,
     },
 }
 
 impl OpenError {
-    /// Whether it may pass without anybody correcting anything.
+    /// Whether a retry may succeed without a change of the configuration.
     #[must_use]
     pub fn is_temporary(&self) -> bool {
         matches!(self, Self::Unavailable { .. })
     }
 
-    /// What an error of SQLite at the opening of a file means.
+    /// Classifies an error of SQLite on opening a file.
     pub(super) fn of_file(path: &Path, error: &sqlx::Error) -> Self {
         const READONLY: i32 = 8;
         const CORRUPT: i32 = 11;
@@ -161,12 +165,12 @@ impl OpenError {
         }
     }
 
-    /// What an error of PostgreSQL at the opening of a database means.
-    pub(super) fn of_server(server: &Server, error: &sqlx::Error) -> Self {
+    /// Classifies an error of PostgreSQL on opening a database.
+    pub(super) fn of_server(server: &PostgresLocation, error: &sqlx::Error) -> Self {
         let (database, service) = (server.url.to_string(), server.service);
         match error {
             sqlx::Error::Tls(cause) => Self::Tls { database, service, cause: cause.to_string() },
-            // What a handshake fails for arrives as an error of input and output.
+            // A failed TLS handshake is reported as an I/O error.
             sqlx::Error::Io(error) => match tls_error(error) {
                 Some(error) => Self::Tls { database, service, cause: error.to_string() },
                 None => Self::Unavailable { database, service, cause: error.to_string() },
@@ -174,9 +178,9 @@ impl OpenError {
             sqlx::Error::Database(error) => {
                 let (code, cause) = (error.code().unwrap_or_default(), error.message().to_owned());
                 match &*code {
-                    "3D000" => Self::Missing { database, service, cause },
-                    "42501" => Self::NotAllowed { database, schema: server.schema(), cause },
-                    _ if code.starts_with("28") => Self::Refused { database, service, cause },
+                    "3D000" => Self::DatabaseMissing { database, service, cause },
+                    "42501" => Self::InsufficientPrivilege { database, schema: server.schema(), cause },
+                    _ if code.starts_with("28") => Self::LoginRejected { database, service, cause },
                     _ if ["08", "53", "57"].iter().any(|class| code.starts_with(class)) => {
                         Self::Unavailable { database, service, cause }
                     }
@@ -188,7 +192,7 @@ impl OpenError {
     }
 }
 
-/// SQLite's result code without its extension.
+/// The primary result code of SQLite, without the extension.
 fn primary_code(error: &sqlx::Error) -> Option<i32> {
     let extended: i32 = error.as_database_error()?.code()?.parse().ok()?;
     Some(extended & 0xff)

@@ -1,4 +1,4 @@
-//! Health of a database.
+//! The health probe of a database.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use super::Db;
 
 const INTERVALS: ProbeIntervals = ProbeIntervals { up: Duration::from_secs(5), down: Duration::from_millis(500) };
 
-/// Pings the database and reports its health, until `stop`.
+/// Pings the database periodically and reports its health, until `stop`.
 pub async fn probe(db: Db, component: Component, stop: CancellationToken) {
     run_probe(|| db.ping(), component, INTERVALS, stop).await;
 }

@@ -1,25 +1,25 @@
-//! Redis: one connection that reconnects by itself, a time limit for each command, and a circuit breaker, so that calls fail at
-//! once while Redis is unavailable.
+//! Redis: one shared connection that reconnects, a timeout for each command, and a circuit breaker, so that commands
+//! fail at once while Redis is unavailable.
 //!
-//! | file | holds |
+//! | file | contents |
 //! |---|---|
 //! | `config.rs` | the section `[redis]` |
-//! | `password.rs` | the password, where a file holds it |
-//! | `servers.rs` | where Redis is, and how it is reached: a single server or a Cluster |
+//! | `password.rs` | reads the password file |
+//! | `servers.rs` | connects to a single server or a Cluster |
 //! | `circuit.rs` | the circuit breaker |
-//! | `failure.rs` | how a command fails |
-//! | `probe.rs` | health |
+//! | `command_error.rs` | errors of commands |
+//! | `probe.rs` | the health probe |
 //!
-//! A service sends a [`Script`] with [`Redis::run`], and any other command with [`Redis::query`]. Scripts travel as
-//! their hash; a Redis that does not know one (it was restarted, or flushed) is told it, and asked again. Commands that
-//! block have a connection of their own: [`Redis::dedicated`].
+//! A service runs a [`Script`] with [`Redis::run`], and any other command with [`Redis::query`]. Scripts are sent with
+//! `EVALSHA`, and loaded first if Redis does not have them (after a restart or a flush). Blocking commands need a
+//! connection of their own: [`Redis::dedicated`].
 //!
-//! Keys begin with [`Redis::prefix`]. Those that one script touches share a hash tag, `{tag}`, so that they are in one
-//! slot of a Cluster.
+//! Keys begin with [`Redis::prefix`]. All keys of a script share a hash tag, `{tag}`, so that they are in one slot of a
+//! Cluster.
 
 mod circuit;
+mod command_error;
 mod config;
-mod failure;
 mod password;
 mod probe;
 mod servers;
@@ -31,50 +31,49 @@ use std::{
 };
 
 pub use ::redis::{Cmd, FromRedisValue, Script, ScriptInvocation, cmd};
-use tokio::time::timeout as within;
+use tokio::time::timeout;
 
 use self::{
-    circuit::Circuit,
-    servers::{Link, Servers},
+    circuit::CircuitBreaker,
+    servers::{RedisConnection, Servers},
 };
-pub use self::{config::Config, failure::Failure, probe::probe, servers::RedisOpenError};
+pub use self::{command_error::CommandError, config::Config, probe::probe, servers::RedisOpenError};
 
-/// How much longer than its own time limit a blocking command may take.
+/// Added to the timeout of a blocking command, for the round trip.
 const BLOCKING_MARGIN: Duration = Duration::from_secs(1);
 
-/// A Redis. Clones share its connection and its breaker.
+/// A Redis. Clones share the connection and the circuit breaker.
 #[derive(Clone)]
 pub struct Redis(Arc<Inner>);
 
 struct Inner {
     servers: Servers,
     prefix: String,
-    /// How long a command may take.
-    limit: Duration,
-    circuit: Circuit,
+    command_timeout: Duration,
+    circuit: CircuitBreaker,
 }
 
 impl Redis {
-    /// A Redis that is connected to in the background, and for as long as there is a clone of this. It need not be
-    /// there yet. To be called within a Tokio runtime.
+    /// Connects in the background, and reconnects for as long as a clone of this exists. Redis need not be available
+    /// yet. Must be called within a Tokio runtime.
     ///
     /// # Errors
-    /// The configuration cannot be used: see [`RedisOpenError`].
+    /// The configuration is invalid: see [`RedisOpenError`].
     pub fn open(config: &Config) -> Result<Self, RedisOpenError> {
         let servers = Servers::new(config)?;
-        let (prefix, limit) = (config.prefix.clone(), config.timeout.duration());
-        let this = Self(Arc::new(Inner { servers, prefix, limit, circuit: Circuit::open() }));
+        let (prefix, command_timeout) = (config.prefix.clone(), config.timeout.duration());
+        let this = Self(Arc::new(Inner { servers, prefix, command_timeout, circuit: CircuitBreaker::open() }));
         tokio::spawn(circuit::reconnect(Arc::downgrade(&this.0)));
         Ok(this)
     }
 
-    /// What every key begins with.
+    /// The prefix of every key.
     #[must_use]
     pub fn prefix(&self) -> &str {
         &self.0.prefix
     }
 
-    /// Waits until Redis has answered.
+    /// Waits until Redis is connected.
     pub async fn ready(&self) {
         self.0.circuit.closed().await;
     }
@@ -82,74 +81,77 @@ impl Redis {
     /// Runs a script.
     ///
     /// # Errors
-    /// See [`Failure`]. After a time-out it is not known whether the script has run.
-    pub async fn run<T: FromRedisValue>(&self, script: &ScriptInvocation<'_>) -> Result<T, Failure> {
-        let mut link = self.0.circuit.link()?;
-        let outcome = within(self.0.limit, link.run(script)).await;
+    /// See [`CommandError`]. After a timeout the script may have been executed.
+    pub async fn run<T: FromRedisValue>(&self, script: &ScriptInvocation<'_>) -> Result<T, CommandError> {
+        let mut connection = self.0.circuit.connection()?;
+        let outcome = timeout(self.0.command_timeout, connection.run(script)).await;
         self.record(outcome)
     }
 
     /// Sends a command that does not block.
     ///
     /// # Errors
-    /// See [`Failure`]. After a time-out it is not known whether the command has run.
-    pub async fn query<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, Failure> {
-        let mut link = self.0.circuit.link()?;
-        let outcome = within(self.0.limit, link.query(command)).await;
+    /// See [`CommandError`]. After a timeout the command may have been executed.
+    pub async fn query<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, CommandError> {
+        let mut connection = self.0.circuit.connection()?;
+        let outcome = timeout(self.0.command_timeout, connection.query(command)).await;
         self.record(outcome)
     }
 
-    /// Proves that Redis answers.
+    /// Checks that Redis responds.
     ///
     /// # Errors
-    /// See [`Failure`].
-    pub async fn ping(&self) -> Result<(), Failure> {
+    /// See [`CommandError`].
+    pub async fn ping(&self) -> Result<(), CommandError> {
         self.query::<()>(&cmd("PING")).await
     }
 
-    /// A connection of one's own, for commands that block for up to `timeout`. It does not reconnect by itself: after a
-    /// failure, ask for another.
+    /// Opens a separate connection, for commands that block for up to `block_timeout`. It does not reconnect: open
+    /// another one after an error.
     ///
     /// # Errors
-    /// See [`Failure`].
-    pub async fn dedicated(&self, timeout: Duration) -> Result<Dedicated, Failure> {
-        // While Redis is known to be unavailable, no connection is attempted.
-        drop(self.0.circuit.link()?);
-        let link = self.0.servers.connect_for(timeout + BLOCKING_MARGIN).await?;
-        Ok(Dedicated { link })
+    /// See [`CommandError`].
+    pub async fn dedicated(&self, block_timeout: Duration) -> Result<DedicatedConnection, CommandError> {
+        // Fails at once while the circuit is open.
+        drop(self.0.circuit.connection()?);
+        let connection = self.0.servers.connect_dedicated(block_timeout + BLOCKING_MARGIN).await?;
+        Ok(DedicatedConnection { connection })
     }
 
-    fn record<T>(&self, outcome: Result<::redis::RedisResult<T>, tokio::time::error::Elapsed>) -> Result<T, Failure> {
-        let failure = match outcome {
-            Ok(Ok(answer)) => {
+    fn record<T>(
+        &self,
+        outcome: Result<::redis::RedisResult<T>, tokio::time::error::Elapsed>,
+    ) -> Result<T, CommandError> {
+        let error = match outcome {
+            Ok(Ok(reply)) => {
                 self.0.circuit.succeeded();
-                return Ok(answer);
+                return Ok(reply);
             }
-            Ok(Err(error)) => Failure::from(error),
-            Err(_) => Failure::TimedOut(self.0.limit),
+            Ok(Err(error)) => CommandError::from(error),
+            Err(_) => CommandError::TimedOut(self.0.command_timeout),
         };
-        if !failure.is_unavailable() {
-            // It has answered, with an error.
+        if !error.is_unavailable() {
+            // Redis has responded, with an error.
             self.0.circuit.succeeded();
-        } else if self.0.circuit.failed(&failure) {
+        } else if self.0.circuit.failed(&error) {
             tokio::spawn(circuit::reconnect(Arc::downgrade(&self.0)));
         }
-        Err(failure)
+        Err(error)
     }
 }
 
-/// The Redis of a process, opened by the first service that uses it. Clones are the same Redis.
+/// The Redis of a process, opened by the first service that uses it. Clones share it.
 #[derive(Debug, Clone)]
 pub struct SharedRedis(Arc<(Config, OnceLock<Redis>)>);
 
 impl SharedRedis {
-    /// The Redis of this configuration, not opened yet.
+    /// The Redis with this configuration, not opened yet.
     #[must_use]
     pub fn new(config: Config) -> Self {
         Self(Arc::new((config, OnceLock::new())))
     }
 
-    /// The Redis.
+    /// Returns the Redis, and opens it on first use.
     ///
     /// # Errors
     /// As [`Redis::open`].
@@ -169,24 +171,24 @@ impl fmt::Debug for Redis {
     }
 }
 
-/// A connection for commands that block.
-pub struct Dedicated {
-    link: Link,
+/// A separate connection for blocking commands.
+pub struct DedicatedConnection {
+    connection: RedisConnection,
 }
 
-impl Dedicated {
+impl DedicatedConnection {
     /// Sends a command.
     ///
     /// # Errors
-    /// See [`Failure`].
-    pub async fn query<T: FromRedisValue>(&mut self, command: &Cmd) -> Result<T, Failure> {
-        Ok(self.link.query(command).await?)
+    /// See [`CommandError`].
+    pub async fn query<T: FromRedisValue>(&mut self, command: &Cmd) -> Result<T, CommandError> {
+        Ok(self.connection.query(command).await?)
     }
 }
 
-impl fmt::Debug for Dedicated {
+impl fmt::Debug for DedicatedConnection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Dedicated").finish_non_exhaustive()
+        f.debug_struct("DedicatedConnection").finish_non_exhaustive()
     }
 }
 

@@ -1,4 +1,4 @@
-//! SQLite: a file, many readers, one writer.
+//! SQLite: a file with a pool of readers and one writer.
 
 use std::{path::Path, time::Duration};
 
@@ -9,22 +9,22 @@ use sqlx::{
 
 use super::{Migration, OpenError, file, migration};
 
-/// The most connections that read at once. Each has a thread of its own, and they open as they are needed.
+/// The maximum number of reading connections. Each has its own thread, and is opened on demand.
 const MAX_READERS: u32 = 4;
 
-/// How long a statement waits for another process that writes, and a caller for a connection.
+/// How long a statement waits for a writer in another process, and a caller for a connection.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// SQLite lets one connection write at a time. There is one writer here, so that writers queue in order and without
-/// `SQLITE_BUSY`, and readers never wait for them (WAL).
+/// An SQLite database. SQLite has one writer at a time, so there is one writing connection: writers queue in order,
+/// without `SQLITE_BUSY`. Readers never wait for them, because of the write-ahead log.
 #[derive(Debug, Clone)]
-pub(super) struct Sqlite {
+pub(super) struct SqliteDb {
     pub(super) readers: SqlitePool,
     pub(super) writer: SqlitePool,
 }
 
-/// Opens the file, creates it and its directory if need be, and brings its schema up to date.
-pub(super) async fn open(path: &Path, migrations: &'static [Migration]) -> Result<Sqlite, OpenError> {
+/// Opens the file, creates it and its directory if they are missing, and migrates its schema.
+pub(super) async fn open(path: &Path, migrations: &'static [Migration]) -> Result<SqliteDb, OpenError> {
     file::prepare(path)?;
     let options = SqliteConnectOptions::new()
         .filename(path)
@@ -33,7 +33,7 @@ pub(super) async fn open(path: &Path, migrations: &'static [Migration]) -> Resul
         .foreign_keys(true)
         .busy_timeout(BUSY_TIMEOUT);
 
-    // Connections are never recycled: they are threads of this process, with no network in between.
+    // Connections are never recycled: they are local, so they cannot become stale.
     let pool = || {
         SqlitePoolOptions::new()
             .acquire_timeout(BUSY_TIMEOUT)
@@ -43,18 +43,18 @@ pub(super) async fn open(path: &Path, migrations: &'static [Migration]) -> Resul
     };
     let writer = pool()
         .max_connections(1)
-        // On a full disk SQLite rolls back by itself. sqlx then assumes that the connection is in a transaction for ever, and
-        // refuses to begin another one on it.
+        // On a full disk SQLite rolls back implicitly. sqlx does not notice, and could not begin another transaction on
+        // that connection.
         .after_release(|connection, _| {
-            let is_free = !connection.is_in_transaction();
-            Box::pin(async move { Ok(is_free) })
+            let is_reusable = !connection.is_in_transaction();
+            Box::pin(async move { Ok(is_reusable) })
         })
         .connect_with(options.clone())
         .await
         .map_err(|error| OpenError::of_file(path, &error))?;
     let readers = pool().max_connections(MAX_READERS).connect_lazy_with(options.pragma("query_only", "ON"));
 
-    let sqlite = Sqlite { readers, writer };
+    let sqlite = SqliteDb { readers, writer };
     if let Err(error) = migration::run_on_file(&sqlite, path, migrations).await {
         sqlite.close().await;
         return Err(error);
@@ -62,7 +62,7 @@ pub(super) async fn open(path: &Path, migrations: &'static [Migration]) -> Resul
     Ok(sqlite)
 }
 
-impl Sqlite {
+impl SqliteDb {
     pub(super) async fn close(&self) {
         self.readers.close().await;
         self.writer.close().await;

@@ -1,4 +1,4 @@
-//! What a database promises at its opening and after: on both engines, and on each.
+//! Tests of opening and using a database: on both engines, and on each.
 
 mod either;
 mod postgres;

@@ -9,7 +9,7 @@ use super::{Either, postgres::PostgresTransaction};
 pub struct Transaction(pub(super) Either<sqlx::Transaction<'static, Sqlite>, PostgresTransaction>);
 
 impl Transaction {
-    /// What its statements run on, for [`run!`](super::run).
+    /// The executor for its statements, for [`run!`](super::run).
     pub fn connection(&mut self) -> Either<&mut SqliteConnection, &mut PgConnection> {
         match &mut self.0 {
             Either::Sqlite(transaction) => Either::Sqlite(&mut *transaction),
@@ -17,7 +17,7 @@ impl Transaction {
         }
     }
 
-    /// Makes what was done last.
+    /// Commits the transaction.
     pub async fn commit(self) -> sqlx::Result<()> {
         match self.0 {
             Either::Sqlite(transaction) => transaction.commit().await,

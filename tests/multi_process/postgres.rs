@@ -175,7 +175,7 @@ async fn a_refused_postgres_login_is_reported_in_one_line() {
     assert_eq!(ended.status.code(), Some(1), "{ended:?}");
     assert_eq!(ended.stderr.trim_end().lines().count(), 1, "{}", ended.stderr);
     assert!(
-        ended.stderr.contains("refuses the login") && ended.stderr.contains("`auth.database.url`"),
+        ended.stderr.contains("rejects the login") && ended.stderr.contains("`auth.database.url`"),
         "{}",
         ended.stderr
     );

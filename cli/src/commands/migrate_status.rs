@@ -47,8 +47,10 @@ fn cells(state: Result<SchemaState, OpenError>, faults: &mut Vec<String>) -> [St
         }
         Err(error) => {
             let cells = match &error {
-                OpenError::Newer { found, known, .. } => (found.to_string(), known.to_string(), "newer".to_owned()),
-                OpenError::Changed { .. } => (UNKNOWN.to_owned(), UNKNOWN.to_owned(), "changed".to_owned()),
+                OpenError::SchemaTooNew { found, known, .. } => {
+                    (found.to_string(), known.to_string(), "newer".to_owned())
+                }
+                OpenError::MigrationChanged { .. } => (UNKNOWN.to_owned(), UNKNOWN.to_owned(), "changed".to_owned()),
                 _ => (UNKNOWN.to_owned(), UNKNOWN.to_owned(), "unreachable".to_owned()),
             };
             let fault = error.to_string();

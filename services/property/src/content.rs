@@ -1,4 +1,4 @@
-//! What an owner says of a property. All texts are kept in NFC; what they may not have in them, and why: see
+//! The content of a property. All text is normalized to NFC; for the characters that are rejected, see
 //! [`drystone_mesh::text`].
 
 use std::collections::BTreeMap;
@@ -9,15 +9,15 @@ use drystone_mesh::{
     text::{LineMode, TextError, is_blank, normalize},
 };
 
-// The longest texts, in code points of their normal form. The contract says the same of what is sent.
+// Maximum lengths in code points after normalization. The contract has the same limits for requests.
 const MAX_DESCRIPTION_LENGTH: usize = 2000;
 const MAX_LABEL_KEY_LENGTH: usize = 63;
 const MAX_LABEL_VALUE_LENGTH: usize = 256;
 
-/// What an owner says of a property.
+/// The content of a property, written by its owner.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Content {
-    /// The name that is shown.
+    /// The display name.
     pub display_name: DisplayName,
     /// The description; may be empty.
     pub description: Description,
@@ -25,42 +25,42 @@ pub struct Content {
     pub labels: Labels,
 }
 
-/// What is to be said of a property from now on; what is `None` stays.
+/// A partial update of a content: a field that is `None` is not changed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Change {
-    /// Another name.
+pub struct ContentUpdate {
+    /// The new display name.
     pub display_name: Option<DisplayName>,
-    /// Another description.
+    /// The new description.
     pub description: Option<Description>,
-    /// Other labels, in place of all that are there.
+    /// The new labels, which replace all existing ones.
     pub labels: Option<Labels>,
 }
 
-/// A description: a text of any number of lines.
+/// A description, which may have several lines.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Description(String);
 
-/// Labels of the owner's own making, sorted by their keys.
+/// Labels chosen by the owner, sorted by key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Labels(BTreeMap<String, String>);
 
-/// Why labels are refused.
+/// Why labels are invalid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum LabelsError {
-    /// A key or a value is refused by itself.
+    /// A key or a value is invalid.
     #[error(transparent)]
     Text(#[from] TextError),
-    /// Two keys are spelled differently and have the same normal form.
-    #[error("must not have two keys that are the same text")]
+    /// Two keys have the same normal form.
+    #[error("must not have two keys with the same normal form")]
     DuplicateKey,
 }
 
 impl Content {
-    /// A hash that two contents share if, and only if, they are the same.
+    /// A SHA-256 hash, to compare contents.
     #[must_use]
     pub fn fingerprint(&self) -> [u8; 32] {
         let mut context = Context::new(&SHA256);
-        // Each text goes in behind its length, so that no two contents run together into the same bytes.
+        // Length-prefixed, so that different contents are never hashed as the same bytes.
         let mut add = |text: &str| {
             context.update(&text.len().to_be_bytes());
             context.update(text.as_bytes());
@@ -78,7 +78,7 @@ impl Content {
 }
 
 impl Description {
-    /// Parses a description, which may be empty and may have many lines.
+    /// Parses a description, which may be empty and may have several lines.
     ///
     /// # Errors
     /// See [`TextError`].
@@ -87,7 +87,7 @@ impl Description {
     }
 
     /// A description that was parsed before it was stored.
-    pub(crate) fn stored(text: String) -> Self {
+    pub(crate) fn from_stored(text: String) -> Self {
         Self(text)
     }
 
@@ -105,7 +105,7 @@ impl Description {
 }
 
 impl Labels {
-    /// Parses labels, which may be none: each key has something to see, and each value stays on its line.
+    /// Parses labels, possibly none. A key must not be blank, and keys and values must not contain line breaks.
     ///
     /// # Errors
     /// See [`LabelsError`].
@@ -125,11 +125,11 @@ impl Labels {
     }
 
     /// Labels that were parsed before they were stored.
-    pub(crate) fn stored(labels: BTreeMap<String, String>) -> Self {
+    pub(crate) fn from_stored(labels: BTreeMap<String, String>) -> Self {
         Self(labels)
     }
 
-    /// The labels, sorted by their keys.
+    /// The labels, sorted by key.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(key, value)| (key.as_str(), value.as_str()))
     }
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn a_description_has_lines_and_no_other_control_characters() {
+    fn a_description_may_have_line_breaks_and_no_other_control_characters() {
         assert!(Description::parse("").is_ok());
         assert!(Description::parse("one\r\n\ttwo\n").is_ok());
         assert_eq!(Description::parse("one\u{1b}[31m"), Err(TextError::Control));
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn labels_stay_on_their_line() {
+    fn labels_must_not_contain_line_breaks() {
         for (key, value) in [("colour\n", "red"), ("colour", "red\u{0}"), ("colour", "red\u{2028}")] {
             assert_eq!(labels(&[(key, value)]), Err(TextError::Control.into()), "{key:?} {value:?}");
         }
@@ -192,14 +192,14 @@ mod tests {
     }
 
     #[test]
-    fn two_keys_that_are_the_same_text_are_refused() {
+    fn two_keys_with_the_same_normal_form_are_rejected() {
         assert_eq!(labels(&[("caf\u{e9}", "one"), ("cafe\u{301}", "two")]), Err(LabelsError::DuplicateKey));
         let parsed = labels(&[("cafe\u{301}", "one")]).unwrap();
         assert_eq!(parsed.iter().collect::<Vec<_>>(), [("caf\u{e9}", "one")]);
     }
 
     #[test]
-    fn contents_share_a_fingerprint_only_if_they_are_the_same() {
+    fn contents_have_the_same_fingerprint_only_if_they_are_equal() {
         let all = [
             content("ab", "c", &[]),
             content("a", "bc", &[]),
@@ -207,9 +207,9 @@ mod tests {
             content("ab", "c", &[("d", "e"), ("f", "g")]),
             content("ab", "c", &[("d", "e"), ("f", "h")]),
         ];
-        for (place, one) in all.iter().enumerate() {
-            for (other_place, other) in all.iter().enumerate() {
-                assert_eq!(one.fingerprint() == other.fingerprint(), place == other_place);
+        for (index, one) in all.iter().enumerate() {
+            for (other_index, other) in all.iter().enumerate() {
+                assert_eq!(one.fingerprint() == other.fingerprint(), index == other_index);
             }
         }
         let reordered = content("ab", "c", &[("f", "g"), ("d", "e")]);

@@ -1,4 +1,4 @@
-//! How this service fails, each failure with its reason.
+//! The errors of this service, and the reason of each.
 
 use drystone_mesh::{
     error::{Error as MeshError, Reason},
@@ -6,20 +6,20 @@ use drystone_mesh::{
 };
 use tonic::Status;
 
-/// A failure of the property service.
+/// An error of the property service.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// No such property, or somebody else's.
-    #[error("there is no such property, or it is not yours")]
+    /// No such property, or a property of another user.
+    #[error("there is no such property, or you do not own it")]
     NotFound,
-    /// The request id made another property.
-    #[error("this request id was used for a property with other content; make a new id")]
+    /// The request id was used for a property with other content.
+    #[error("this request id was used for a property with other content; generate a new id")]
     RequestIdReused,
     /// The property has changed since its etag was read.
     #[error("the property has changed since its etag was read")]
     Stale,
     /// The store failed.
-    #[error("the store of properties failed")]
+    #[error("the property store failed")]
     Store(#[from] sqlx::Error),
 }
 

@@ -1,31 +1,32 @@
-//! Properties: the things that users own. This service says which user has which relation to which property.
+//! Properties that users own. This service stores them, and the relations between users and properties.
 //!
-//! It knows users by their ids alone. A caller that is signing somebody in learns from it what goes into the token
-//! of that user; everybody else sees their own properties, and of those of others not even that they are there.
+//! It refers to users by their ids only. A service that signs a user in gets from it the property claims for the token;
+//! every other caller can read only their own properties, and cannot tell whether others exist.
 //!
-//! | room | holds |
+//! | module | contents |
 //! |---|---|
 //! | [`rpc`](crate::Service) | the RPCs: convert, call the domain, convert back |
-//! | [`Property`], [`DisplayName`], [`Description`], [`Labels`] | what a property is made of, and which values are valid |
-//! | [`Relation`], [`Claim`] | what a user can be to a property |
-//! | [`PropertyStore`] | where properties are kept; all SQL is in `store.rs` |
-//! | [`Error`] | how this service fails, and the reason that the caller hears |
+//! | [`Property`], [`DisplayName`], [`Description`], [`Labels`] | the fields of a property, and their valid values |
+//! | [`Relation`], [`Claim`] | the relations between a user and a property |
+//! | [`PropertyStore`] | the store of properties; all SQL is in `store.rs` |
+//! | [`Error`] | the errors of this service, and the reason of each |
 //!
 //! # How to add an RPC
 //!
-//! Say, `ArchiveProperty`:
+//! For example, `ArchiveProperty`:
 //!
 //! 1. **Contract.** In `proto/drystone/property/v1/property.proto` write the RPC, its two messages and a comment for
 //!    each. Give it a rule (who may call, for whom, with what permission), its idempotency, the valid values of its
-//!    fields and, if it is meant for the outside, its REST path. Then `cargo check`: the build says what is missing.
-//! 2. **Domain.** Write what is true of properties, whoever asks, in a file named for what it is. Raw strings become
-//!    types here ([`Labels::parse`]). A new failure is a variant of [`Error`] with its reason beside it.
-//! 3. **Store.** Add a method with its SQL to [`PropertyStore`], and to `tests/property/store.rs` what it promises on both engines. Each method takes the owner: somebody else's property is not found. New columns are a new file
-//!    in `migrations/`, one for each engine, listed in [`MIGRATIONS`]; a file that has been released is never edited.
-//! 4. **Handler.** The compiler now asks for the method in `rpc/property_service.rs`. It takes the message apart,
-//!    takes the owner from the call's principal, calls the store, and puts the answer together.
-//! 5. **Tests.** `tests/property/rpc.rs` calls the handler as a given user. Who may call at all is proven for every RPC in the
-//!    contract by the access matrix in `tests/`, without a line of yours; so is the REST path by the edge.
+//!    fields and, if it is public, its REST path. Then `cargo check`: the build says what is missing.
+//! 2. **Domain.** Write the rules of properties that hold for every caller in a file named for its subject. Raw strings
+//!    become types here ([`Labels::parse`]). A new error is a variant of [`Error`] with its reason beside it.
+//! 3. **Store.** Add a method with its SQL to [`PropertyStore`], and its promises to `tests/property/store.rs`, which
+//!    runs on both engines. Each method takes the owner: the property of another user is not found. New columns are a
+//!    new file in `migrations/`, one per engine, listed in [`MIGRATIONS`]; a released file is never edited.
+//! 4. **Handler.** The compiler now asks for the method in `rpc/property_service.rs`. It parses the message, takes the
+//!    owner from the principal of the call, calls the store, and builds the response.
+//! 5. **Tests.** `tests/property/rpc.rs` calls the handler as a given user. The access matrix in `tests/` covers
+//!    authorization for every RPC in the contract without further code; the tests of the edge cover the REST path.
 
 mod content;
 mod error;
@@ -41,7 +42,7 @@ use drystone::property::v1::property_service_server::PropertyServiceServer;
 use drystone_mesh::{clock::Clock, module::Module};
 
 pub use crate::{
-    content::{Change, Content, Description, Labels, LabelsError},
+    content::{Content, ContentUpdate, Description, Labels, LabelsError},
     error::Error,
     property::{NewProperty, Property},
     relation::{Claim, Relation},
@@ -53,11 +54,11 @@ pub use drystone_mesh::display_name::DisplayName;
 /// The workload's name, as in its SPIFFE ID.
 pub const NAME: &str = "property";
 
-/// What the service needs of the world.
+/// The dependencies of the service.
 pub struct Deps {
-    /// Where the properties are.
+    /// The store of properties.
     pub store: PropertyStore,
-    /// The time.
+    /// The source of time.
     pub clock: Clock,
 }
 
@@ -68,13 +69,13 @@ pub struct Service {
 }
 
 impl Service {
-    /// The service over these.
+    /// Creates the service.
     #[must_use]
     pub fn new(Deps { store, clock }: Deps) -> Self {
         Self { store, clock }
     }
 
-    /// The service as a server takes it.
+    /// The tonic server of this service.
     #[must_use]
     pub fn into_server(self) -> PropertyServiceServer<Self> {
         PropertyServiceServer::new(self)
@@ -87,7 +88,7 @@ impl fmt::Debug for Service {
     }
 }
 
-/// The service as a part of a binary.
+/// The service as a module of a binary.
 #[must_use]
 pub const fn module() -> Module {
     Module::of::<Service>()

@@ -1,4 +1,4 @@
-//! The service as a part of a binary.
+//! The service as a module of a binary.
 
 use drystone_mesh::{
     module::{Context, NoConfig, Service as Module, StartError, Started},

@@ -1,4 +1,4 @@
-//! What a property is.
+//! Properties.
 
 use drystone_mesh::clock::Timestamp;
 use uuid::Uuid;
@@ -12,9 +12,9 @@ pub struct Property {
     pub id: Uuid,
     /// The user who owns it.
     pub owner_id: Uuid,
-    /// What the owner says of it.
+    /// Its content.
     pub content: Content,
-    /// Counts the changes; the etag is made of it.
+    /// Incremented with each change; the etag is derived from it.
     pub version: i64,
     /// When it was created.
     pub created_at: Timestamp,
@@ -22,15 +22,15 @@ pub struct Property {
     pub updated_at: Timestamp,
 }
 
-/// A property that is to be.
+/// A property to create.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewProperty {
-    /// Its id, a UUID of version 7; not used if the request was answered before.
+    /// Its id, a UUID of version 7; not used if the request id created a property before.
     pub id: Uuid,
     /// The user who will own it.
     pub owner_id: Uuid,
-    /// What the client calls this creation, so that it can be repeated after a lost answer.
+    /// The idempotency key of the client, so that the creation can be retried.
     pub request_id: Option<Uuid>,
-    /// What the owner says of it.
+    /// Its content.
     pub content: Content,
 }

@@ -1,11 +1,11 @@
-//! What a user can be to a property.
+//! Relations between users and properties.
 
 use uuid::Uuid;
 
-/// What a user is to a property.
+/// The relation of a user to a property.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Relation {
-    /// It is theirs.
+    /// The user owns it.
     Owner,
 }
 
@@ -19,16 +19,16 @@ impl Relation {
     }
 }
 
-/// A user's relation to a property, as the user's token claims it.
+/// A user's relation to a property, as a claim in the user's token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Claim {
     /// The property.
     pub property_id: Uuid,
-    /// What the user is to it.
+    /// The relation of the user to it.
     pub relation: Relation,
 }
 
 impl Claim {
-    /// How many claims a token carries, at most: each costs some 50 bytes of every request.
+    /// The maximum number of claims in a token: each adds about 50 bytes to every request.
     pub const MAX: u32 = 64;
 }

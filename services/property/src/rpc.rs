@@ -1,4 +1,4 @@
-//! The RPCs, one file a gRPC service, and what their messages are made of.
+//! The RPCs, one file per gRPC service, and the conversions to their messages.
 
 mod property_service;
 

@@ -1,4 +1,4 @@
-//! Where properties are kept.
+//! The store of properties.
 
 use std::collections::BTreeMap;
 
@@ -11,9 +11,9 @@ use drystone_store::{Db, Migration, Transaction, run};
 use sqlx::types::Json;
 use uuid::Uuid;
 
-use crate::{Change, Claim, Content, Description, DisplayName, Error, Labels, NewProperty, Property, Relation};
+use crate::{Claim, Content, ContentUpdate, Description, DisplayName, Error, Labels, NewProperty, Property, Relation};
 
-/// The schema, step by step.
+/// The migrations of the schema.
 pub const MIGRATIONS: &[Migration] = &[Migration {
     version: 1,
     name: "property",
@@ -21,30 +21,31 @@ pub const MIGRATIONS: &[Migration] = &[Migration {
     postgres: include_str!("../migrations/postgres/0001_property.sql"),
 }];
 
-/// The columns of a property, in the order of [`Row`].
+/// The columns of a property, in the order of [`PropertyRow`].
 macro_rules! columns {
     () => {
         "id, owner_id, display_name, description, labels, version, created_at, updated_at"
     };
 }
 
-type Row = (Uuid, Uuid, String, String, Json<BTreeMap<String, String>>, i64, i64, i64);
+type PropertyRow = (Uuid, Uuid, String, String, Json<BTreeMap<String, String>>, i64, i64, i64);
 
-/// Where properties are kept. For a user who is not the owner, a property does not exist. What the store promises on both
-/// engines is in `tests/property/store.rs`.
+/// The store of properties. For users other than the owner, a property does not exist. `tests/property/store.rs` tests
+/// what it promises on both engines.
 #[derive(Debug, Clone)]
 pub struct PropertyStore {
     db: Db,
 }
 
 impl PropertyStore {
-    /// The store in a database that was opened with [`MIGRATIONS`].
+    /// A store in a database that was opened with [`MIGRATIONS`].
     #[must_use]
     pub fn new(db: Db) -> Self {
         Self { db }
     }
 
-    /// Adds a property. The request id with the same content again answers the property that it made, as it is now.
+    /// Creates a property. Idempotent: the same request id with the same content returns the property that it created,
+    /// as it is now.
     ///
     /// # Errors
     /// [`Error::RequestIdReused`] with other content; [`Error::NotFound`] if the property has been deleted since.
@@ -52,23 +53,27 @@ impl PropertyStore {
         self.db.retry(|| self.create_once(&new, now)).await
     }
 
-    /// The owner's property of this id.
+    /// The owner's property with this id.
     pub async fn find(&self, owner: Uuid, id: Uuid) -> Result<Option<Property>, Error> {
         let row = run!(self.db.reader(), |db| {
-            sqlx::query_as::<_, Row>(concat!("SELECT ", columns!(), " FROM property WHERE id = $1 AND owner_id = $2"))
-                .bind(id)
-                .bind(owner)
-                .fetch_optional(db)
-                .await?
+            sqlx::query_as::<_, PropertyRow>(concat!(
+                "SELECT ",
+                columns!(),
+                " FROM property WHERE id = $1 AND owner_id = $2"
+            ))
+            .bind(id)
+            .bind(owner)
+            .fetch_optional(db)
+            .await?
         });
-        Ok(row.map(read))
+        Ok(row.map(read_property))
     }
 
-    /// The owner's properties of a page and one more, if there is one; oldest first.
+    /// The owner's properties of a page, oldest first, plus one more if there is a next page.
     pub async fn list(&self, owner: Uuid, page: &Page) -> Result<Vec<Property>, Error> {
-        // Every id of version 7 is greater than the nil one.
+        // The nil UUID is less than every UUID of version 7.
         let rows = run!(self.db.reader(), |db| {
-            sqlx::query_as::<_, Row>(concat!(
+            sqlx::query_as::<_, PropertyRow>(concat!(
                 "SELECT ",
                 columns!(),
                 " FROM property WHERE owner_id = $1 AND id > $2 ORDER BY id LIMIT $3"
@@ -79,25 +84,25 @@ impl PropertyStore {
             .fetch_all(db)
             .await?
         });
-        Ok(rows.into_iter().map(read).collect())
+        Ok(rows.into_iter().map(read_property).collect())
     }
 
-    /// Changes a property, if it is still at this version. One that is as it is to be stays so, version and all.
+    /// Updates a property, if it is at this version. If nothing changes, the version does not change.
     ///
     /// # Errors
-    /// [`Error::Stale`] if it is not.
+    /// [`Error::Stale`] if it is at another version.
     pub async fn update(
         &self,
         owner: Uuid,
         id: Uuid,
-        change: &Change,
+        update: &ContentUpdate,
         version: Option<i64>,
         now: Timestamp,
     ) -> Result<Option<Property>, Error> {
-        self.db.retry(|| self.update_once(owner, id, change, version, now)).await
+        self.db.retry(|| self.update_once(owner, id, update, version, now)).await
     }
 
-    /// Deletes a property, if it is still at this version. Answers whether it was there.
+    /// Deletes a property, if it is at this version. Returns whether it existed.
     ///
     /// # Errors
     /// [`Error::Stale`] if it is at another version.
@@ -105,7 +110,7 @@ impl PropertyStore {
         self.db.retry(|| self.delete_once(owner, id, version)).await
     }
 
-    /// A user's relations to properties, newest property first: at most so many.
+    /// At most `limit` relations of a user to properties, newest property first.
     pub async fn claims(&self, user: Uuid, limit: u32) -> Result<Vec<Claim>, Error> {
         let ids = run!(self.db.reader(), |db| {
             sqlx::query_scalar::<_, Uuid>(
@@ -128,12 +133,12 @@ impl PropertyStore {
 impl PropertyStore {
     async fn create_once(&self, new: &NewProperty, now: Timestamp) -> Result<Property, Error> {
         let mut transaction = self.db.begin().await?;
-        if let Some(made) = claim_request(&mut transaction, new, now).await? {
-            let property = find(&mut transaction, new.owner_id, made).await?;
+        if let Some(created) = claim_request_id(&mut transaction, new, now).await? {
+            let property = find(&mut transaction, new.owner_id, created).await?;
             return property.ok_or(Error::NotFound);
         }
         let row = run!(transaction.connection(), |connection| {
-            sqlx::query_as::<_, Row>(concat!(
+            sqlx::query_as::<_, PropertyRow>(concat!(
                 "INSERT INTO property
                      (id, owner_id, display_name, description, labels, version, created_at, updated_at)
                  VALUES ($1, $2, $3, $4, $5, 1, $6, $6)
@@ -150,20 +155,20 @@ impl PropertyStore {
             .await?
         });
         transaction.commit().await?;
-        Ok(read(row))
+        Ok(read_property(row))
     }
 
     async fn update_once(
         &self,
         owner: Uuid,
         id: Uuid,
-        change: &Change,
+        update: &ContentUpdate,
         version: Option<i64>,
         now: Timestamp,
     ) -> Result<Option<Property>, Error> {
         let mut transaction = self.db.begin().await?;
         let updated = run!(transaction.connection(), |connection| {
-            sqlx::query_as::<_, Row>(concat!(
+            sqlx::query_as::<_, PropertyRow>(concat!(
                 "UPDATE property
                  SET display_name = COALESCE($3, display_name),
                      description = COALESCE($4, description),
@@ -186,9 +191,9 @@ impl PropertyStore {
             ))
             .bind(id)
             .bind(owner)
-            .bind(change.display_name.as_ref().map(DisplayName::as_str))
-            .bind(change.description.as_ref().map(Description::as_str))
-            .bind(change.labels.as_ref().map(Labels::as_map).map(Json))
+            .bind(update.display_name.as_ref().map(DisplayName::as_str))
+            .bind(update.description.as_ref().map(Description::as_str))
+            .bind(update.labels.as_ref().map(Labels::as_map).map(Json))
             .bind(to_micros(now))
             .bind(version)
             .fetch_optional(connection)
@@ -196,7 +201,7 @@ impl PropertyStore {
         });
         if let Some(row) = updated {
             transaction.commit().await?;
-            return Ok(Some(read(row)));
+            return Ok(Some(read_property(row)));
         }
         match find(&mut transaction, owner, id).await? {
             Some(_) => Err(Error::Stale),
@@ -229,8 +234,8 @@ impl PropertyStore {
     }
 }
 
-/// Writes down what this request is about to make; answers what it has made before, if it has.
-async fn claim_request(
+/// Records the property that this request id creates. Returns the property that it has created before, if there is one.
+async fn claim_request_id(
     transaction: &mut Transaction,
     new: &NewProperty,
     now: Timestamp,
@@ -255,7 +260,7 @@ async fn claim_request(
     if claimed > 0 {
         return Ok(None);
     }
-    let (made, its_fingerprint) = run!(transaction.connection(), |connection| {
+    let (created, recorded_fingerprint) = run!(transaction.connection(), |connection| {
         sqlx::query_as::<_, (Uuid, Vec<u8>)>(
             "SELECT property_id, fingerprint
              FROM creation
@@ -266,29 +271,35 @@ async fn claim_request(
         .fetch_one(connection)
         .await?
     });
-    if its_fingerprint == fingerprint { Ok(Some(made)) } else { Err(Error::RequestIdReused) }
+    if recorded_fingerprint == fingerprint { Ok(Some(created)) } else { Err(Error::RequestIdReused) }
 }
 
-/// The owner's property, as this transaction sees it.
+/// The owner's property, read in this transaction.
 async fn find(transaction: &mut Transaction, owner: Uuid, id: Uuid) -> Result<Option<Property>, Error> {
     let row = run!(transaction.connection(), |connection| {
-        sqlx::query_as::<_, Row>(concat!("SELECT ", columns!(), " FROM property WHERE id = $1 AND owner_id = $2"))
-            .bind(id)
-            .bind(owner)
-            .fetch_optional(connection)
-            .await?
+        sqlx::query_as::<_, PropertyRow>(concat!(
+            "SELECT ",
+            columns!(),
+            " FROM property WHERE id = $1 AND owner_id = $2"
+        ))
+        .bind(id)
+        .bind(owner)
+        .fetch_optional(connection)
+        .await?
     });
-    Ok(row.map(read))
+    Ok(row.map(read_property))
 }
 
-fn read((id, owner_id, display_name, description, labels, version, created_at, updated_at): Row) -> Property {
+fn read_property(
+    (id, owner_id, display_name, description, labels, version, created_at, updated_at): PropertyRow,
+) -> Property {
     Property {
         id,
         owner_id,
         content: Content {
             display_name: DisplayName::from_stored(display_name),
-            description: Description::stored(description),
-            labels: Labels::stored(labels.0),
+            description: Description::from_stored(description),
+            labels: Labels::from_stored(labels.0),
         },
         version,
         created_at: from_micros(created_at),

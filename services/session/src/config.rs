@@ -8,30 +8,30 @@ use serde::{Deserialize, Serialize};
 /// The longest lifetime that can be configured.
 const MAX_LIFETIME: ConfigDuration = ConfigDuration::days(3650);
 
-/// Watchers take silence of 10 s for a broken connection; a sign of life has to come well before.
-const SLOWEST_HEARTBEAT: ConfigDuration = ConfigDuration::seconds(5);
+/// Watchers close a connection that is silent for 10 s: heartbeats must be well below that.
+const MAX_HEARTBEAT_INTERVAL: ConfigDuration = ConfigDuration::seconds(5);
 
-/// How the session service runs.
+/// The configuration of the session service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// What sessions and revocations are kept in.
+    /// The store of sessions and revocations.
     pub store: StoreKind,
-    /// How long a session lives without a refresh.
+    /// How long a session lasts without a refresh.
     pub idle_timeout: ConfigDuration,
-    /// How long a session lives in any case.
+    /// The maximum lifetime of a session.
     pub lifetime: ConfigDuration,
-    /// How long after a refresh the token that was traded in may come again, for an answer that was lost.
+    /// How long after a rotation the previous refresh token is still accepted, in case the response was lost.
     pub rotation_grace: ConfigDuration,
-    /// How long an access token can live at most, by any service's configuration: a revocation is kept that long.
+    /// The maximum lifetime of an access token in any service's configuration: revocations are kept that long.
     pub token_lifetime_max: ConfigDuration,
-    /// How long a revoking call waits for each watcher to say that it has applied the revocation.
+    /// How long a revoking call waits for the watchers to acknowledge the revocation.
     pub acknowledgement_timeout: ConfigDuration,
-    /// How often a watcher gets a sign of life.
+    /// The interval between heartbeats to a watcher.
     pub heartbeat: ConfigDuration,
 }
 
-/// What sessions and revocations are kept in.
+/// The kind of store for sessions and revocations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum StoreKind {
@@ -56,10 +56,10 @@ impl Default for Config {
 }
 
 impl Config {
-    /// What types cannot say of the values.
+    /// Validates what the types cannot express.
     ///
     /// # Errors
-    /// A sentence that names the key and says what to write.
+    /// A sentence that names the key and the valid values.
     pub fn check(&self) -> Result<(), String> {
         for (key, value, example) in [
             ("idle_timeout", self.idle_timeout, "14d"),
@@ -83,8 +83,8 @@ impl Config {
                 self.idle_timeout
             ));
         }
-        if self.heartbeat > SLOWEST_HEARTBEAT {
-            return Err(format!("session.heartbeat must be at most {SLOWEST_HEARTBEAT}"));
+        if self.heartbeat > MAX_HEARTBEAT_INTERVAL {
+            return Err(format!("session.heartbeat must be at most {MAX_HEARTBEAT_INTERVAL}"));
         }
         Ok(())
     }
@@ -100,22 +100,23 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_work_is_refused_by_its_key() {
-        let refused = |change: fn(&mut Config)| {
+    fn an_invalid_value_is_rejected_with_its_key() {
+        let rejected = |change: fn(&mut Config)| {
             let mut config = Config::default();
             change(&mut config);
             config.check().unwrap_err()
         };
-        assert!(refused(|config| config.idle_timeout = ConfigDuration::seconds(0)).contains("session.idle_timeout"));
+        assert!(rejected(|config| config.idle_timeout = ConfigDuration::seconds(0)).contains("session.idle_timeout"));
         assert!(
-            refused(|config| config.idle_timeout = ConfigDuration::days(91)).contains("session.lifetime, which is 90d")
+            rejected(|config| config.idle_timeout = ConfigDuration::days(91))
+                .contains("session.lifetime, which is 90d")
         );
-        assert!(refused(|config| config.lifetime = ConfigDuration::days(9999)).contains("session.lifetime"));
-        assert!(refused(|config| config.rotation_grace = ConfigDuration::days(14)).contains("session.rotation_grace"));
+        assert!(rejected(|config| config.lifetime = ConfigDuration::days(9999)).contains("session.lifetime"));
+        assert!(rejected(|config| config.rotation_grace = ConfigDuration::days(14)).contains("session.rotation_grace"));
         assert!(
-            refused(|config| config.token_lifetime_max = ConfigDuration::seconds(0))
+            rejected(|config| config.token_lifetime_max = ConfigDuration::seconds(0))
                 .contains("session.token_lifetime_max")
         );
-        assert!(refused(|config| config.heartbeat = ConfigDuration::seconds(6)).contains("session.heartbeat"));
+        assert!(rejected(|config| config.heartbeat = ConfigDuration::seconds(6)).contains("session.heartbeat"));
     }
 }

@@ -1,4 +1,4 @@
-//! How this service fails, each failure with its reason.
+//! The errors of this service, and the reason of each.
 
 use drystone_mesh::error::{Error as MeshError, Reason};
 use tokio::task::JoinError;
@@ -6,26 +6,26 @@ use tonic::Status;
 
 use crate::store::StoreError;
 
-/// A failure of the session service.
+/// An error of the session service.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The session has expired, was ended, or never was.
-    #[error("the session is over; sign in again")]
+    /// The session has expired, was ended, or never existed.
+    #[error("the session has expired or was ended; sign in again")]
     Ended,
-    /// A refresh token came a second time.
-    #[error("this refresh token was used before, so that the session has been ended to be safe; sign in again")]
+    /// A refresh token was used a second time.
+    #[error("this refresh token was used before, so the session was ended for safety; sign in again")]
     Reused,
     /// A refresh token that was never issued.
     #[error("this refresh token was never issued; sign in again")]
     NeverIssued,
-    /// No such session, or somebody else's.
-    #[error("you have no such session; list your sessions to see which there are")]
+    /// No such session, or a session of another user.
+    #[error("you have no such session; list your sessions to see the active ones")]
     NotFound,
     /// The store failed.
-    #[error("the store of sessions failed")]
+    #[error("the session store failed")]
     Store(#[from] StoreError),
-    /// Work that had to be done to its end was not.
-    #[error("the work was interrupted")]
+    /// A task that must run to completion did not.
+    #[error("the operation was interrupted")]
     Interrupted(#[from] JoinError),
 }
 

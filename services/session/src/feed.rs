@@ -1,10 +1,11 @@
-//! What one watcher is told: all that is still of use, then whatever comes, and signs of life in between.
+//! The stream to one watcher: a snapshot of the revocations that still matter, then new ones, with heartbeats in
+//! between.
 //!
-//! A feed reads the store from its cursor, whether the watcher is new, has been away, or is up to date. So there is
-//! no difference between a snapshot and what follows it, and nothing can fall between them.
+//! A feed reads the store from its cursor, whether the watcher is new, has reconnected, or is up to date. So a snapshot
+//! and the revocations after it are the same thing, and none can be missed between them.
 //!
-//! While the store is away a watcher hears nothing, not even a sign of life, so that it knows of its own blindness. It
-//! stays connected all the same: who revokes something as soon as the store is back waits for it as ever.
+//! While the store is unavailable a watcher receives nothing, not even heartbeats, so that it notices that it is out of
+//! date. It stays connected: a call that revokes once the store has recovered waits for it as usual.
 
 use std::{mem, sync::Arc, time::Duration};
 
@@ -21,130 +22,142 @@ use crate::{
     store::{SessionStore, StoreError},
 };
 
-/// How many revocations one message holds at most.
-const BATCH: u32 = 1000;
+/// The maximum number of revocations in one message.
+const MAX_BATCH_SIZE: u32 = 1000;
 
-/// What a feed is made of.
+/// The dependencies of every feed.
 #[derive(Clone)]
-pub(crate) struct Source {
+pub(crate) struct FeedContext {
     pub(crate) store: Arc<dyn SessionStore>,
     pub(crate) hub: Hub,
     pub(crate) clock: Clock,
-    pub(crate) heartbeat: Duration,
+    pub(crate) heartbeat_interval: Duration,
     pub(crate) stop: CancellationToken,
 }
 
-/// What a watcher is told at once.
+/// One message to a watcher.
 #[derive(Debug)]
 pub(crate) struct Batch {
-    /// What is new; empty in a sign of life.
+    /// The new revocations; empty in a heartbeat.
     pub(crate) revocations: Vec<Revocation>,
-    /// Where that ends.
+    /// The cursor after them.
     pub(crate) cursor: u64,
 }
 
-/// Why a feed breaks off: the watcher did not acknowledge in time.
+/// The watcher was evicted: it did not acknowledge in time.
 #[derive(Debug)]
-pub(crate) struct Dismissed;
+pub(crate) struct Evicted;
 
-/// What one watcher is told.
+/// The stream to one watcher.
 pub(crate) struct Feed {
-    source: Source,
+    context: FeedContext,
     subscription: Subscription,
     heartbeat: Interval,
     cursor: u64,
-    /// Whether the store may hold something that has not been read.
-    read_due: bool,
-    /// Whether the watcher is to hear something even if nothing is new.
-    sign_due: bool,
-    /// Whether the store could not be read the last time.
-    blind: bool,
+    /// Whether the store may hold revocations that have not been read.
+    is_read_due: bool,
+    /// Whether a message is due even without new revocations.
+    is_heartbeat_due: bool,
+    /// Whether the last read of the store failed.
+    has_read_failed: bool,
 }
 
 impl Feed {
-    /// A feed for a watcher that has applied everything up to `cursor`; its first batch comes at once.
-    pub(crate) fn open(source: Source, place: WatcherSlot, cursor: u64) -> Self {
-        let subscription = source.hub.subscribe(place, cursor);
-        let mut heartbeat = interval_at(Instant::now() + source.heartbeat, source.heartbeat);
+    /// A feed for a watcher that has applied every revocation up to `cursor`; its first batch is due at once.
+    pub(crate) fn open(context: FeedContext, slot: WatcherSlot, cursor: u64) -> Self {
+        let subscription = context.hub.subscribe(slot, cursor);
+        let period = context.heartbeat_interval;
+        let mut heartbeat = interval_at(Instant::now() + period, period);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self { source, subscription, heartbeat, cursor, read_due: true, sign_due: true, blind: false }
+        Self {
+            context,
+            subscription,
+            heartbeat,
+            cursor,
+            is_read_due: true,
+            is_heartbeat_due: true,
+            has_read_failed: false,
+        }
     }
 
-    /// What takes the watcher's acknowledgements.
+    /// The receiver of the watcher's acknowledgements.
     pub(crate) fn acknowledger(&self) -> Acknowledger {
         self.subscription.acknowledger()
     }
 
-    /// Waits for what is to be told next; `None` when the service stops.
-    pub(crate) async fn next(&mut self) -> Option<Result<Batch, Dismissed>> {
+    /// Waits for the next batch; `None` when the service stops.
+    pub(crate) async fn next(&mut self) -> Option<Result<Batch, Evicted>> {
         loop {
-            if mem::take(&mut self.read_due) {
+            if mem::take(&mut self.is_read_due) {
                 match self.read().await {
-                    Err(error) => self.lose_sight(&error),
+                    Err(error) => self.record_read_failure(&error),
                     Ok(revocations) => {
-                        self.blind = false;
+                        self.has_read_failed = false;
                         if !revocations.is_empty() {
                             return Some(Ok(self.batch(revocations)));
                         }
                     }
                 }
             }
-            if self.sign_due && !self.blind {
+            if self.is_heartbeat_due && !self.has_read_failed {
                 return Some(Ok(self.batch(Vec::new())));
             }
             select! {
                 biased;
-                () = self.source.stop.cancelled() => return None,
+                () = self.context.stop.cancelled() => return None,
                 event = self.subscription.next() => match event {
-                    Event::News => self.read_due = true,
-                    Event::Dismissed => return Some(Err(Dismissed)),
+                    Event::NewRevocations => self.is_read_due = true,
+                    Event::Evicted => return Some(Err(Evicted)),
                 },
-                // The store is read as well: another process may have written there, or a call that was broken off.
+                // The store is read as well: another process may have written there, or a call that was cancelled.
                 _ = self.heartbeat.tick() => {
-                    self.read_due = true;
-                    self.sign_due = true;
+                    self.is_read_due = true;
+                    self.is_heartbeat_due = true;
                 }
             }
         }
     }
 
     async fn read(&mut self) -> Result<Vec<Revocation>, StoreError> {
-        // Before the reading, so that what comes during it is news.
+        // Before the read, so that what is announced during it causes another one.
         self.subscription.mark_read();
-        let store = &self.source.store;
-        let now = self.source.clock.now();
-        let mut revocations = store.revocations_after(self.cursor, BATCH, now).await?;
+        let store = &self.context.store;
+        let now = self.context.clock.now();
+        let mut revocations = store.revocations_after(self.cursor, MAX_BATCH_SIZE, now).await?;
         if revocations.is_empty() {
             let newest = store.newest_revocation().await?;
-            // A cursor from beyond the end is that of a store whose history was lost.
+            // A cursor beyond the newest revocation belongs to a history that the store has lost.
             if self.cursor > newest {
-                tracing::warn!(cursor = self.cursor, "the store has lost revocations, a watcher starts over");
+                tracing::warn!(
+                    cursor = self.cursor,
+                    "the store has lost revocations, a watcher starts from a new snapshot"
+                );
                 self.cursor = 0;
-                self.subscription.start_over();
-                self.sign_due = true;
+                self.subscription.reset_acknowledged();
+                self.is_heartbeat_due = true;
             }
-            // Once more, for what has come between the two questions.
-            revocations = store.revocations_after(self.cursor, BATCH, now).await?;
+            // Again, for revocations that were added between the two queries.
+            revocations = store.revocations_after(self.cursor, MAX_BATCH_SIZE, now).await?;
             if revocations.is_empty() && self.cursor < newest {
-                // What stands up to there has expired: whoever waits for it need not wait for this watcher.
+                // Everything up to there has expired: no call needs to wait for this watcher because of it.
                 self.cursor = newest;
-                self.sign_due = true;
+                self.is_heartbeat_due = true;
             }
         }
-        self.read_due = revocations.len() == BATCH as usize;
+        self.is_read_due = revocations.len() == MAX_BATCH_SIZE as usize;
         Ok(revocations)
     }
 
-    /// What is due stays so until the store can be read again.
-    fn lose_sight(&mut self, error: &StoreError) {
-        if !self.blind {
-            tracing::warn!(cause = %Chain(error), "revocations cannot be read, a watcher hears nothing");
+    /// A due heartbeat stays due until the store can be read again.
+    fn record_read_failure(&mut self, error: &StoreError) {
+        if !self.has_read_failed {
+            tracing::warn!(cause = %Chain(error), "revocations cannot be read, heartbeats to a watcher are suspended");
         }
-        self.blind = true;
+        self.has_read_failed = true;
     }
 
     fn batch(&mut self, revocations: Vec<Revocation>) -> Batch {
-        self.sign_due = false;
+        self.is_heartbeat_due = false;
         self.cursor = revocations.last().map_or(self.cursor, |revocation| revocation.seq);
         Batch { revocations, cursor: self.cursor }
     }

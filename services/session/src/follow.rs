@@ -1,4 +1,4 @@
-//! Follows what other instances of this service revoke, for the watchers of this one.
+//! Announces revocations made by other instances of this service to the watchers of this one.
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,8 +12,8 @@ use crate::{hub::Hub, store::SessionStore};
 const MIN_BACKOFF: Duration = Duration::from_millis(50);
 const MAX_BACKOFF: Duration = Duration::from_secs(1);
 
-/// Announces what comes into the store until `stop`. What is missed while the store is away is found by the first look
-/// at it afterwards.
+/// Announces new revocations in the store until `stop`. Those added while the store was unavailable are announced by
+/// the first query that succeeds.
 pub(crate) async fn run(store: Arc<dyn SessionStore>, hub: Hub, stop: CancellationToken) {
     stop.run_until_cancelled(follow(store.as_ref(), &hub)).await;
 }
@@ -21,10 +21,10 @@ pub(crate) async fn run(store: Arc<dyn SessionStore>, hub: Hub, stop: Cancellati
 async fn follow(store: &dyn SessionStore, hub: &Hub) {
     let (mut newest, mut backoff) = (0, Backoff::new(MIN_BACKOFF, MAX_BACKOFF));
     loop {
-        match store.news(newest).await {
-            Ok(number) => {
-                hub.announce(number);
-                newest = number;
+        match store.wait_for_revocation(newest).await {
+            Ok(seq) => {
+                hub.announce(seq);
+                newest = seq;
                 backoff.succeeded();
             }
             Err(error) => {

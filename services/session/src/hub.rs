@@ -1,8 +1,8 @@
-//! Who watches revocations, and how far each has got.
+//! The watchers of revocations, and what each has acknowledged.
 //!
-//! The revocations themselves are in the store alone. The hub tells watchers that there is something new to read
-//! there, and tells a revoking call when all of them have applied it. One that acknowledges slowly delays one call by
-//! the time it has, and is not waited for again until it has caught up.
+//! The revocations themselves are only in the store. The hub notifies watchers of new revocations to read there, and
+//! lets a revoking call wait until all watchers have acknowledged. A watcher that acknowledges slowly delays one call
+//! by the acknowledgement timeout, and is then not waited for until it has caught up.
 
 use std::{
     collections::HashMap,
@@ -20,17 +20,17 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 
 use crate::metrics::SessionMetrics;
 
-/// How many watchers one workload may have at once, all its instances together.
+/// The maximum number of watchers of one workload, over all its instances.
 pub(crate) const MAX_WATCHERS_PER_WORKLOAD: usize = 64;
 
-/// How many watchers there may be at once.
+/// The maximum number of watchers in total.
 pub(crate) const MAX_WATCHERS: usize = 1024;
 
-/// A watcher that lags and has not acknowledged anything for so many times as long as a revoking call waits is dropped.
-/// One that is connected acknowledges each heartbeat.
+/// A lagging watcher is evicted if it has acknowledged nothing for this many acknowledgement timeouts. A connected one
+/// acknowledges each heartbeat.
 const LAG_TIMEOUTS: u32 = 40;
 
-/// Who watches revocations. Clones are the same hub.
+/// The watchers of revocations. Clones share them.
 #[derive(Debug, Clone)]
 pub(crate) struct Hub(Arc<Inner>);
 
@@ -39,8 +39,8 @@ struct Inner {
     /// The number of the newest revocation that was announced.
     newest: watch::Sender<u64>,
     watchers: Mutex<Watchers>,
-    /// Rung when a watcher has acknowledged or left.
-    moved: Notify,
+    /// Notified when a watcher acknowledges or is removed.
+    progress: Notify,
     metrics: SessionMetrics,
 }
 
@@ -48,32 +48,32 @@ struct Inner {
 struct Watchers {
     last_id: u64,
     by_id: HashMap<u64, Watcher>,
-    /// How many places each workload has taken. `None` stands for callers without an identity, which there are in tests.
-    places: HashMap<Option<SpiffeId>, usize>,
+    /// The number of slots that each workload uses. `None`: callers without an identity, which only tests have.
+    slots: HashMap<Option<SpiffeId>, usize>,
 }
 
 #[derive(Debug)]
 struct Watcher {
+    /// The number of the newest revocation that it has applied.
     acknowledged: u64,
-    /// How often it has acknowledged at all.
-    answers: u64,
-    /// When it last did.
-    answered_at: Instant,
-    /// Whether it has kept a revoking call waiting for too long, and has not caught up since.
-    lags: bool,
-    dismissed: CancellationToken,
+    /// The number of acknowledgements received.
+    ack_count: u64,
+    last_ack_at: Instant,
+    /// Whether it has exceeded an acknowledgement timeout, and has not caught up since.
+    is_lagging: bool,
+    evicted: CancellationToken,
 }
 
-/// There are too many watchers already.
+/// The limit of watchers is reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TooManyWatchers {
-    /// The workload has as many as it may have.
+    /// The limit of the workload.
     OfWorkload,
-    /// There are as many as there may be.
+    /// The limit in total.
     InTotal,
 }
 
-/// A watcher's share of what there may be, given back when this is dropped.
+/// A slot for one watcher. It is freed when this is dropped.
 #[derive(Debug)]
 pub(crate) struct WatcherSlot {
     hub: Hub,
@@ -83,153 +83,163 @@ pub(crate) struct WatcherSlot {
 impl Drop for WatcherSlot {
     fn drop(&mut self) {
         let mut watchers = self.hub.lock();
-        if let Some(taken) = watchers.places.get_mut(&self.workload) {
-            *taken -= 1;
-            if *taken == 0 {
-                watchers.places.remove(&self.workload);
+        if let Some(used) = watchers.slots.get_mut(&self.workload) {
+            *used -= 1;
+            if *used == 0 {
+                watchers.slots.remove(&self.workload);
             }
         }
     }
 }
 
-/// A watcher that had not got far enough when somebody began to wait for it.
+/// A watcher that had not acknowledged a revocation when a call began to wait for it.
 struct Lagging {
     id: u64,
-    answers: u64,
+    /// The number of acknowledgements received by then.
+    ack_count: u64,
 }
 
 impl Hub {
     pub(crate) fn new(metrics: SessionMetrics) -> Self {
         let (newest, _) = watch::channel(0);
-        Self(Arc::new(Inner { newest, watchers: Mutex::default(), moved: Notify::new(), metrics }))
+        Self(Arc::new(Inner { newest, watchers: Mutex::default(), progress: Notify::new(), metrics }))
     }
 
-    /// Tells every watcher that the store has revocations up to here.
+    /// Notifies every watcher that the store has revocations up to this number.
     pub(crate) fn announce(&self, seq: u64) {
         self.0.newest.send_if_modified(|newest| {
-            let is_news = seq > *newest;
+            let is_newer = seq > *newest;
             *newest = seq.max(*newest);
-            is_news
+            is_newer
         });
     }
 
-    /// Takes a place for a watcher of this workload.
+    /// Reserves a slot for a watcher of this workload.
     pub(crate) fn reserve(&self, workload: Option<SpiffeId>) -> Result<WatcherSlot, TooManyWatchers> {
         let mut watchers = self.lock();
-        if watchers.places.values().sum::<usize>() >= MAX_WATCHERS {
+        if watchers.slots.values().sum::<usize>() >= MAX_WATCHERS {
             return Err(TooManyWatchers::InTotal);
         }
-        let taken = watchers.places.entry(workload.clone()).or_default();
-        if *taken >= MAX_WATCHERS_PER_WORKLOAD {
+        let used = watchers.slots.entry(workload.clone()).or_default();
+        if *used >= MAX_WATCHERS_PER_WORKLOAD {
             return Err(TooManyWatchers::OfWorkload);
         }
-        *taken += 1;
+        *used += 1;
         Ok(WatcherSlot { hub: self.clone(), workload })
     }
 
-    /// Adds a watcher that has applied everything up to here.
-    pub(crate) fn subscribe(&self, place: WatcherSlot, acknowledged: u64) -> Subscription {
-        let dismissed = CancellationToken::new();
+    /// Adds a watcher that has applied every revocation up to `acknowledged`.
+    pub(crate) fn subscribe(&self, slot: WatcherSlot, acknowledged: u64) -> Subscription {
+        let evicted = CancellationToken::new();
         let mut watchers = self.lock();
         watchers.last_id += 1;
         let id = watchers.last_id;
-        let answered_at = Instant::now();
-        let watcher = Watcher { acknowledged, answers: 0, answered_at, lags: false, dismissed: dismissed.clone() };
+        let watcher = Watcher {
+            acknowledged,
+            ack_count: 0,
+            last_ack_at: Instant::now(),
+            is_lagging: false,
+            evicted: evicted.clone(),
+        };
         watchers.by_id.insert(id, watcher);
         self.0.metrics.watchers.inc();
-        Subscription { hub: self.clone(), id, newest: self.0.newest.subscribe(), dismissed, _place: place }
+        Subscription { hub: self.clone(), id, newest: self.0.newest.subscribe(), evicted, _slot: slot }
     }
 
-    /// Waits until every watcher that does not lag has acknowledged everything up to here, but no longer than
-    /// `patience`. A watcher that has acknowledged nothing in all that time is dropped, so that it notices and comes back
-    /// for what it missed. One that has acknowledged something lags from then on, until it has caught up.
-    pub(crate) async fn wait_for_acks(&self, seq: u64, patience: Duration) {
-        self.evict_unresponsive(seq, Instant::now(), patience * LAG_TIMEOUTS);
-        let behind = self.behind(seq);
-        let settled = async {
+    /// Waits until every watcher that is not lagging has acknowledged `seq`, for at most `ack_timeout`. A watcher that
+    /// has acknowledged nothing in that time is evicted, so that it reconnects and reads what it missed. One that has
+    /// acknowledged something is lagging from then on, until it has caught up.
+    pub(crate) async fn wait_for_acks(&self, seq: u64, ack_timeout: Duration) {
+        self.evict_unresponsive(seq, Instant::now(), ack_timeout * LAG_TIMEOUTS);
+        let lagging = self.lagging(seq);
+        let all_acknowledged = async {
             loop {
-                let moved = self.0.moved.notified();
-                tokio::pin!(moved);
-                // From here on a ring is not missed.
-                moved.as_mut().enable();
-                if self.have_reached(&behind, seq) {
+                let progress = self.0.progress.notified();
+                tokio::pin!(progress);
+                // Enabled before the check, so that no notification is missed.
+                progress.as_mut().enable();
+                if self.have_acknowledged(&lagging, seq) {
                     return;
                 }
-                moved.await;
+                progress.await;
             }
         };
-        if timeout(patience, settled).await.is_err() {
-            self.give_up_on(&behind, seq);
+        if timeout(ack_timeout, all_acknowledged).await.is_err() {
+            self.evict_or_mark_lagging(&lagging, seq);
         }
     }
 
-    fn behind(&self, seq: u64) -> Vec<Lagging> {
+    fn lagging(&self, seq: u64) -> Vec<Lagging> {
         let watchers = self.lock();
-        let behind = watchers.by_id.iter().filter(|(_, watcher)| watcher.acknowledged < seq && !watcher.lags);
-        behind.map(|(id, watcher)| Lagging { id: *id, answers: watcher.answers }).collect()
+        let lagging = watchers.by_id.iter().filter(|(_, watcher)| watcher.acknowledged < seq && !watcher.is_lagging);
+        lagging.map(|(id, watcher)| Lagging { id: *id, ack_count: watcher.ack_count }).collect()
     }
 
-    fn have_reached(&self, behind: &[Lagging], seq: u64) -> bool {
+    fn have_acknowledged(&self, lagging: &[Lagging], seq: u64) -> bool {
         let watchers = self.lock();
-        behind.iter().all(|Lagging { id, .. }| watchers.by_id.get(id).is_none_or(|watcher| watcher.acknowledged >= seq))
+        lagging
+            .iter()
+            .all(|Lagging { id, .. }| watchers.by_id.get(id).is_none_or(|watcher| watcher.acknowledged >= seq))
     }
 
-    /// One that is still reading a long way up to here has acknowledged something: it stays, and is not waited for.
-    fn give_up_on(&self, behind: &[Lagging], seq: u64) {
+    /// A watcher that is still reading a long history has acknowledged parts of it: it stays connected.
+    fn evict_or_mark_lagging(&self, lagging: &[Lagging], seq: u64) {
         let mut watchers = self.lock();
-        for Lagging { id, answers } in behind {
+        for Lagging { id, ack_count } in lagging {
             let Some(watcher) = watchers.by_id.get_mut(id).filter(|watcher| watcher.acknowledged < seq) else {
                 continue;
             };
-            if watcher.answers == *answers {
-                self.dismiss(&mut watchers, *id, seq);
-            } else if !watcher.lags {
-                watcher.lags = true;
+            if watcher.ack_count == *ack_count {
+                self.evict(&mut watchers, *id, seq);
+            } else if !watcher.is_lagging {
+                watcher.is_lagging = true;
                 self.0.metrics.watchers_lagging.inc();
-                tracing::warn!(seq, acknowledged = watcher.acknowledged, "watcher of revocations lags");
+                tracing::warn!(seq, acknowledged = watcher.acknowledged, "revocation watcher is lagging");
             }
         }
     }
 
-    /// Those that lag are not waited for, so that it would not be noticed otherwise that they say nothing any more.
-    fn evict_unresponsive(&self, seq: u64, now: Instant, most: Duration) {
+    /// Evicts lagging watchers that have acknowledged nothing for `max_idle`. No call waits for them, so nothing else
+    /// would notice.
+    fn evict_unresponsive(&self, seq: u64, now: Instant, max_idle: Duration) {
         let mut watchers = self.lock();
-        let is_silent = |watcher: &Watcher| watcher.lags && now.duration_since(watcher.answered_at) >= most;
-        let silent: Vec<u64> =
-            watchers.by_id.iter().filter(|(_, watcher)| is_silent(watcher)).map(|(id, _)| *id).collect();
-        for id in silent {
-            self.dismiss(&mut watchers, id, seq);
+        let is_unresponsive =
+            |watcher: &Watcher| watcher.is_lagging && now.duration_since(watcher.last_ack_at) >= max_idle;
+        let unresponsive: Vec<u64> =
+            watchers.by_id.iter().filter(|(_, watcher)| is_unresponsive(watcher)).map(|(id, _)| *id).collect();
+        for id in unresponsive {
+            self.evict(&mut watchers, id, seq);
         }
     }
 
-    fn dismiss(&self, watchers: &mut Watchers, id: u64, seq: u64) {
+    fn evict(&self, watchers: &mut Watchers, id: u64, seq: u64) {
         self.remove(watchers, id);
-        self.0.metrics.watchers_dropped.inc();
-        tracing::warn!(seq, "watcher of revocations dropped, it did not acknowledge in time");
+        self.0.metrics.watchers_evicted.inc();
+        tracing::warn!(seq, "revocation watcher evicted, it did not acknowledge in time");
     }
 
     fn acknowledge(&self, id: u64, seq: u64) {
         let newest = *self.0.newest.borrow();
         if let Some(watcher) = self.lock().by_id.get_mut(&id) {
             watcher.acknowledged = watcher.acknowledged.max(seq);
-            watcher.answers += 1;
-            watcher.answered_at = Instant::now();
-            if watcher.lags && watcher.acknowledged >= newest {
-                watcher.lags = false;
+            watcher.ack_count += 1;
+            watcher.last_ack_at = Instant::now();
+            if watcher.is_lagging && watcher.acknowledged >= newest {
+                watcher.is_lagging = false;
                 self.0.metrics.watchers_lagging.dec();
             }
         }
-        self.0.moved.notify_waiters();
+        self.0.progress.notify_waiters();
     }
 
     fn remove(&self, watchers: &mut Watchers, id: u64) {
         if let Some(watcher) = watchers.by_id.remove(&id) {
-            watcher.dismissed.cancel();
+            watcher.evicted.cancel();
             self.0.metrics.watchers.dec();
-            if watcher.lags {
+            if watcher.is_lagging {
                 self.0.metrics.watchers_lagging.dec();
             }
-            self.0.moved.notify_waiters();
+            self.0.progress.notify_waiters();
         }
     }
 
@@ -238,52 +248,52 @@ impl Hub {
     }
 }
 
-/// A watcher's place in the hub; it leaves when this is dropped.
+/// A watcher's subscription. The watcher is removed when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Subscription {
     hub: Hub,
     id: u64,
     newest: watch::Receiver<u64>,
-    dismissed: CancellationToken,
-    _place: WatcherSlot,
+    evicted: CancellationToken,
+    _slot: WatcherSlot,
 }
 
-/// What a watcher can wait for.
+/// An event for a watcher.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Event {
-    /// The store has something new.
-    News,
-    /// The hub wants to have no more to do with this watcher.
-    Dismissed,
+    /// The store has new revocations.
+    NewRevocations,
+    /// The hub has removed the watcher.
+    Evicted,
 }
 
 impl Subscription {
-    /// Waits for something to happen that happened after the last [`Subscription::mark_read`].
+    /// Waits for an eviction, or for a revocation that is announced after the last [`Subscription::mark_read`].
     pub(crate) async fn next(&mut self) -> Event {
-        let Self { newest, dismissed, .. } = self;
+        let Self { newest, evicted, .. } = self;
         select! {
             biased;
-            () = dismissed.cancelled() => Event::Dismissed,
-            // The hub lives as long as its subscriptions, so that this cannot fail.
-            _ = newest.changed() => Event::News,
+            () = evicted.cancelled() => Event::Evicted,
+            // The hub outlives its subscriptions, so this cannot fail.
+            _ = newest.changed() => Event::NewRevocations,
         }
     }
 
-    /// What has been announced up to now is no news any more.
+    /// Marks all revocations that were announced up to now as read.
     pub(crate) fn mark_read(&mut self) {
         self.newest.mark_unchanged();
     }
 
-    /// What the watcher has acknowledged was said of another history.
-    pub(crate) fn start_over(&self) {
+    /// Resets what the watcher has acknowledged, since the store has lost that history.
+    pub(crate) fn reset_acknowledged(&self) {
         if let Some(watcher) = self.hub.lock().by_id.get_mut(&self.id) {
             watcher.acknowledged = 0;
         }
     }
 
-    /// What takes this watcher's acknowledgements.
+    /// The receiver of this watcher's acknowledgements.
     pub(crate) fn acknowledger(&self) -> Acknowledger {
-        Acknowledger { hub: self.hub.clone(), id: self.id, dismissed: self.dismissed.clone() }
+        Acknowledger { hub: self.hub.clone(), id: self.id, evicted: self.evicted.clone() }
     }
 }
 
@@ -293,28 +303,28 @@ impl Drop for Subscription {
     }
 }
 
-/// Takes the acknowledgements of one watcher.
+/// Receives the acknowledgements of one watcher.
 #[derive(Debug, Clone)]
 pub(crate) struct Acknowledger {
     hub: Hub,
     id: u64,
-    dismissed: CancellationToken,
+    evicted: CancellationToken,
 }
 
 impl Acknowledger {
-    /// The watcher has applied everything up to here.
+    /// Records that the watcher has applied every revocation up to `seq`.
     pub(crate) fn acknowledge(&self, seq: u64) {
         self.hub.acknowledge(self.id, seq);
     }
 
-    /// The watcher has gone, or can say nothing any more.
-    pub(crate) fn leave(&self) {
+    /// Removes the watcher, which can acknowledge nothing more.
+    pub(crate) fn remove(&self) {
         self.hub.remove(&mut self.hub.lock(), self.id);
     }
 
-    /// Waits until the watcher has left.
-    pub(crate) fn left(&self) -> WaitForCancellationFuture<'_> {
-        self.dismissed.cancelled()
+    /// Waits until the watcher is removed.
+    pub(crate) fn removed(&self) -> WaitForCancellationFuture<'_> {
+        self.evicted.cancelled()
     }
 }
 

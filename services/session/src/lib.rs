@@ -1,53 +1,54 @@
-//! Sessions: from sign-in to sign-out. This service owns them, and tells all others which tokens are void.
+//! Sessions, from sign-in to sign-out. This service owns them, and notifies all others of void tokens.
 //!
-//! A session is what a refresh token belongs to. It knows its user by id alone, and never sees a password or a token:
-//! auth makes the tokens, and moves the session's counter here when one is traded in.
+//! A session is one sign-in on one device, and every refresh token belongs to a session. It refers to its user by id only,
+//! and contains no password and no token: auth issues the tokens, and advances the counter of the session here when a
+//! refresh token is rotated.
 //!
-//! | room | holds |
+//! | module | contents |
 //! |---|---|
 //! | [`rpc`](crate::Service) | the RPCs: convert, call the domain, convert back |
-//! | [`Session`], [`Lifetimes`] | what a session is, and how long it lives |
-//! | [`Rotation`] | what becomes of a refresh token: a step on, a lost answer, a theft |
-//! | [`Revocation`] | what can be revoked |
-//! | `sessions` | what can be done with sessions: the store's transitions, and telling everybody |
-//! | `hub`, `feed` | who watches revocations, what each is told, and how far each has got |
-//! | [`SessionStore`], [`SqlStore`], [`RedisStore`] | where sessions and revocations are kept: all SQL is in `store/sql.rs`, all Redis in `store/redis/` |
-//! | `follow` | hears of what other instances of this service revoke |
-//! | `sweep` | forgets what has expired |
-//! | [`Error`] | how this service fails, and the reason that the caller hears |
+//! | [`Session`], [`Lifetimes`] | sessions and their lifetimes |
+//! | [`Rotation`] | the outcome of a refresh token: advanced, repeated, reused |
+//! | [`Revocation`] | revocations of sessions and tokens |
+//! | `sessions` | operations on sessions: the store's transitions, and the announcement of revocations |
+//! | `hub`, `feed` | the watchers of revocations: their streams, cursors and acknowledgements |
+//! | [`SessionStore`], [`SqlStore`], [`RedisStore`] | the stores: all SQL is in `store/sql.rs`, all Redis commands in `store/redis/` |
+//! | `follow` | announces revocations made by other instances of this service |
+//! | `sweep` | deletes what has expired |
+//! | [`Error`] | the errors of this service, and the reason of each |
 //! | [`Config`] | its section of the configuration |
 //!
 //! # How a revocation takes effect at once
 //!
-//! Services check tokens by themselves, and each watches this service. A revoking call writes to the store, in one
-//! transaction with the change that asks for it; wakes the feed of every watcher, which reads the store from its
-//! cursor on; and returns when each watcher has said that it has applied what it was sent. So whoever has the answer
-//! can rely on it. A watcher that says nothing for [`Config::acknowledgement_timeout`] is dropped. It comes back with
-//! the cursor that it had, and misses nothing: the store has everything for as long as a token could be affected. One
-//! that does acknowledge, but not all in that time, stays connected; later calls do not wait for it until it has caught
-//! up. A workload has a bounded number of watchers, and so has the service.
+//! Services verify tokens locally, and each watches this service. A revoking call writes the revocation to the store,
+//! in the transaction of the change that causes it; notifies the feed of every watcher, which reads the store from its
+//! cursor; and returns when each watcher has acknowledged that it has applied the revocation. So the client can rely on
+//! the response. A watcher that acknowledges nothing for [`Config::acknowledgement_timeout`] is evicted. It reconnects
+//! with its last cursor and misses nothing: the store keeps each revocation for as long as a token could be affected. A
+//! watcher that acknowledges, but not everything in that time, stays connected as lagging; later calls do not wait for
+//! it until it has caught up. The number of watchers is limited, for each workload and in total.
 //!
-//! Where several instances share a store, the call waits for the watchers of its own instance. Those of the others hear
-//! of it as soon as their instance does: at once over Redis, which tells it, else with their next sign of life.
+//! If several instances share a store, a call waits for the watchers of its own instance only. Those of the others are
+//! notified as soon as their instance is: at once with Redis, otherwise with the next heartbeat.
 //!
 //! # How to add an RPC
 //!
-//! Say, `RenameSession`:
+//! For example, `RenameSession`:
 //!
 //! 1. **Contract.** In `proto/drystone/session/v1/session.proto` write the RPC, its two messages and a comment for
 //!    each. Give it a rule (who may call, for whom), its idempotency, the valid values of its fields and, if it is
-//!    meant for the outside, its REST path. Then `cargo check`: the build says what is missing.
-//! 2. **Domain.** Write what is true of sessions, whoever asks, in a file named for what it is, and the deed in
-//!    `sessions.rs`. If it voids tokens, announce that and wait until it is settled, as its neighbours there do. A new
-//!    failure is a variant of [`Error`] with its reason beside it.
+//!    public, its REST path. Then `cargo check`: the build says what is missing.
+//! 2. **Domain.** Write the rules of sessions that hold for every caller in a file named for its subject, and the
+//!    operation in `sessions.rs`. If it voids tokens, announce the revocation and wait for the acknowledgements, as the
+//!    other operations do. A new error is a variant of [`Error`] with its reason beside it.
 //! 3. **Store.** Add the transition to [`SessionStore`] as one method, however many statements it takes, its SQL to
-//!    [`SqlStore`], its script to [`RedisStore`], and to `tests/session/store.rs` what every store must promise of it. New
-//!    columns are a new file in `migrations/`, one for each engine, listed in [`MIGRATIONS`]; a file that has been
-//!    released is never edited.
-//! 4. **Handler.** The compiler now asks for the method in `rpc/session_service.rs`. It takes the message apart, calls
-//!    the domain for the user of the call, and puts the answer together.
-//! 5. **Tests.** `tests/session/rpc.rs` calls it over a socket as a given user. Who may call at all is proven for every RPC in
-//!    the contract by the access matrix in `tests/`, without a line of yours; so is the REST path by the edge.
+//!    [`SqlStore`], its script to [`RedisStore`], and its promises to `tests/session/store.rs`, which runs on every
+//!    store. New columns are a new file in `migrations/`, one per engine, listed in [`MIGRATIONS`]; a released file is
+//!    never edited.
+//! 4. **Handler.** The compiler now asks for the method in `rpc/session_service.rs`. It parses the message, calls the
+//!    domain for the user of the call, and builds the response.
+//! 5. **Tests.** `tests/session/rpc.rs` calls it over a socket as a given user. The access matrix in `tests/` covers
+//!    authorization for every RPC in the contract without further code; the tests of the edge cover the REST path.
 
 mod config;
 mod error;
@@ -74,41 +75,41 @@ pub use crate::{
     config::{Config, StoreKind},
     error::Error,
     revocation::{Revocation, Scope},
-    rotation::{NotCurrent, Rotation},
-    session::{FIRST_COUNTER, Lifetimes, NewSession, Session, Shard},
-    store::{Ended, MIGRATIONS, RedisStore, SessionStore, SqlStore, StoreError, Swept},
+    rotation::{NonCurrentCounter, Rotation},
+    session::{FIRST_COUNTER, Lifetimes, NewSession, Session, UserShard},
+    store::{EndedSessions, MIGRATIONS, RedisStore, SessionStore, SqlStore, StoreError, Swept},
 };
-use crate::{feed::Source, hub::Hub, metrics::SessionMetrics, sessions::Sessions};
+use crate::{feed::FeedContext, hub::Hub, metrics::SessionMetrics, sessions::Sessions};
 
 /// The workload's name, as in its SPIFFE ID.
 pub const NAME: &str = "session";
 
-/// What the service needs of the world.
+/// The dependencies of the service.
 pub struct Deps {
     /// Its section of the configuration.
     pub config: Config,
-    /// Where sessions and revocations are.
+    /// The store of sessions and revocations.
     pub store: Arc<dyn SessionStore>,
-    /// The time.
+    /// The source of time.
     pub clock: Clock,
-    /// Where it counts.
+    /// The metrics registry.
     pub metrics: Metrics,
-    /// Its background work.
+    /// Tracks its background tasks.
     pub tasks: TaskTracker,
-    /// Ends its background work and the streams of its watchers. It has to come no later than the end of the server,
-    /// which waits for its streams.
+    /// Stops its background tasks and the streams of its watchers. It must be cancelled no later than the server, which
+    /// waits for its streams.
     pub stop: CancellationToken,
 }
 
 /// `drystone.session.v1.SessionService`.
 pub struct Service {
     sessions: Sessions,
-    feeds: Source,
+    feeds: FeedContext,
     tasks: TaskTracker,
 }
 
 impl Service {
-    /// The service over these. Begins its background work, so that it has to be called within a Tokio runtime.
+    /// Creates the service and spawns its background tasks, so it must be called within a Tokio runtime.
     #[must_use]
     pub fn new(deps: Deps) -> Self {
         let Deps { config, store, clock, metrics, tasks, stop } = deps;
@@ -117,25 +118,31 @@ impl Service {
         tasks.spawn(sweep::run(store.clone(), clock.clone(), metrics.clone(), stop.clone()));
         tasks.spawn(follow::run(store.clone(), hub.clone(), stop.clone()));
 
-        let heartbeat = config.heartbeat.duration();
-        // Watchers are there until the last revoking call is answered, so that it does not find that all have left.
-        let (revoking, feeds_stop) = (TaskTracker::new(), CancellationToken::new());
-        let (calls, end_feeds) = (revoking.clone(), feeds_stop.clone());
+        let heartbeat_interval = config.heartbeat.duration();
+        // Watchers stay connected until the last revoking call has returned: it waits for their acknowledgements.
+        let (revoking_calls, feeds_stop) = (TaskTracker::new(), CancellationToken::new());
+        let (calls, stop_feeds) = (revoking_calls.clone(), feeds_stop.clone());
         tasks.spawn(async move {
             stop.cancelled().await;
             calls.close();
             calls.wait().await;
-            end_feeds.cancel();
+            stop_feeds.cancel();
         });
-        let feeds =
-            Source { store: store.clone(), hub: hub.clone(), clock: clock.clone(), heartbeat, stop: feeds_stop };
-        let patience = config.acknowledgement_timeout.duration();
-        let rules = Lifetimes::from(&config);
-        let sessions = Sessions { store, hub, rules, patience, clock, metrics, tasks: tasks.clone(), revoking };
+        let feeds = FeedContext {
+            store: store.clone(),
+            hub: hub.clone(),
+            clock: clock.clone(),
+            heartbeat_interval,
+            stop: feeds_stop,
+        };
+        let ack_timeout = config.acknowledgement_timeout.duration();
+        let lifetimes = Lifetimes::from(&config);
+        let sessions =
+            Sessions { store, hub, lifetimes, ack_timeout, clock, metrics, tasks: tasks.clone(), revoking_calls };
         Self { sessions, feeds, tasks }
     }
 
-    /// The service as a server takes it.
+    /// The tonic server of this service.
     #[must_use]
     pub fn into_server(self) -> SessionServiceServer<Self> {
         SessionServiceServer::new(self)
@@ -148,7 +155,7 @@ impl fmt::Debug for Service {
     }
 }
 
-/// The service as a part of a binary.
+/// The service as a module of a binary.
 #[must_use]
 pub const fn module() -> Module {
     Module::of::<Service>()

@@ -1,50 +1,50 @@
-//! What this service counts.
+//! The metrics of this service.
 
 use drystone_mesh::telemetry::Metrics;
 use prometheus_client::metrics::{counter::Counter, family::Family, gauge::Gauge};
 
 /// One label with a value from a closed list.
-type Label = [(&'static str, &'static str); 1];
+type LabelPair = [(&'static str, &'static str); 1];
 
-/// What this service counts. Clones are the same counts.
+/// The metrics of this service. Clones share them.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct SessionMetrics {
     created: Counter,
-    ended: Family<Label, Counter>,
-    rotations: Family<Label, Counter>,
-    /// How many sessions are live.
-    pub(crate) live: Gauge,
-    /// How many watchers are connected.
+    ended: Family<LabelPair, Counter>,
+    rotations: Family<LabelPair, Counter>,
+    /// The number of active sessions.
+    pub(crate) active: Gauge,
+    /// The number of connected watchers.
     pub(crate) watchers: Gauge,
-    /// How many watchers have not caught up, and are not waited for.
+    /// The number of lagging watchers, which no call waits for.
     pub(crate) watchers_lagging: Gauge,
-    /// How many watchers were dropped because they did not acknowledge.
-    pub(crate) watchers_dropped: Counter,
+    /// The number of watchers evicted because they did not acknowledge in time.
+    pub(crate) watchers_evicted: Counter,
 }
 
 impl SessionMetrics {
-    /// Counts that are shown among these metrics.
+    /// Registers the metrics of this service in `metrics`.
     pub(crate) fn registered(metrics: &Metrics) -> Self {
         let counts = Self::default();
         metrics.register(|registry| {
-            registry.register("drystone_sessions_created", "Sessions that were made", counts.created.clone());
-            registry.register("drystone_sessions_ended", "Sessions that were ended, by cause", counts.ended.clone());
+            registry.register("drystone_sessions_created", "Sessions created", counts.created.clone());
+            registry.register("drystone_sessions_ended", "Sessions ended, by cause", counts.ended.clone());
             registry.register(
                 "drystone_session_rotations",
-                "Refresh tokens that were presented, by what became of them",
+                "Refresh tokens presented, by outcome",
                 counts.rotations.clone(),
             );
-            registry.register("drystone_sessions_live", "Sessions that are live", counts.live.clone());
-            registry.register("drystone_revocation_watchers", "Watchers that are connected", counts.watchers.clone());
+            registry.register("drystone_sessions_active", "Active sessions", counts.active.clone());
+            registry.register("drystone_revocation_watchers", "Connected watchers", counts.watchers.clone());
             registry.register(
                 "drystone_revocation_watchers_lagging",
-                "Watchers that acknowledge too slowly to be waited for",
+                "Watchers that are lagging, which revoking calls do not wait for",
                 counts.watchers_lagging.clone(),
             );
             registry.register(
                 "drystone_revocation_watchers_dropped",
-                "Watchers that were dropped because they did not acknowledge in time",
-                counts.watchers_dropped.clone(),
+                "Watchers evicted because they did not acknowledge in time",
+                counts.watchers_evicted.clone(),
             );
         });
         counts

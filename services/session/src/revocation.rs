@@ -1,29 +1,29 @@
-//! What can be revoked.
+//! Revocations of sessions and tokens.
 
 use drystone_mesh::clock::Timestamp;
 use uuid::Uuid;
 
-/// Something that has been revoked.
+/// A revocation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Revocation {
-    /// Its place in the order of all revocations, from 1: what watchers acknowledge and go on from.
+    /// Its sequence number among all revocations, from 1: the cursor that watchers acknowledge and continue from.
     pub seq: u64,
-    /// What is void.
+    /// The tokens that are void.
     pub scope: Scope,
-    /// When the last token that it concerns has ended by itself.
+    /// When the last token in its scope has expired, so that it can be deleted.
     pub forget_at: Timestamp,
 }
 
-/// What is void.
+/// The tokens that a revocation voids.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Scope {
     /// Every token of this session.
     Session(Uuid),
-    /// The tokens of one user that were made at or before a moment.
+    /// The tokens of one user that were issued at or before a timestamp.
     UserTokens {
-        /// Whose.
+        /// The user.
         user_id: Uuid,
-        /// The moment.
+        /// The timestamp.
         void_until: Timestamp,
     },
 }

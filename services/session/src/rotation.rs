@@ -1,61 +1,61 @@
-//! What becomes of a refresh token that is presented.
+//! Rotation of refresh tokens, and detection of their reuse.
 //!
-//! A refresh token carries its session's counter. The current counter moves the session one step on; the store does
-//! that in one atomic statement. What any other counter means is decided here.
+//! A refresh token carries its session's counter. The current counter advances the session; the store does that in one
+//! atomic statement. Any other counter is classified here.
 //!
-//! The counter before the current one is either a client whose answer was lost or a thief, and within a few seconds
-//! nobody can tell. It gets the *same* successor, so that a thief gains nothing that the next rotation does not
-//! bring to light. Anything older was certainly presented twice, and the session ends.
+//! The previous counter is presented either by a client that did not receive its response, or by an attacker, and
+//! within the grace period the two cannot be told apart. It gets the *same* successor, so that the next rotation
+//! exposes an attacker. Anything older was certainly presented twice, and the session ends (RFC 9700, section 4.14.2).
 
 use drystone_mesh::clock::Timestamp;
 
 use crate::session::{FIRST_COUNTER, Lifetimes, Session};
 
-/// What became of a refresh token.
+/// The outcome of presenting a refresh token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Rotation {
-    /// It was current. The session is one step on.
+    /// It was current. The session has advanced.
     Advanced(Session),
-    /// It was current a moment ago. The session stands where that one step took it.
+    /// It was the previous one, within the grace period. The session is unchanged.
     Repeated(Session),
-    /// It had been used. The session, as it was, has been ended, and `revocation` says so to all.
+    /// It was used before. The session has been ended and its tokens revoked.
     Reused {
-        /// The session as it was.
+        /// The session before it was ended.
         session: Session,
-        /// The number of the revocation.
+        /// The sequence number of the revocation.
         revocation: u64,
     },
-    /// No such token has ever been issued.
+    /// No such token was ever issued.
     NeverIssued,
-    /// The session has expired, was ended, or never was.
-    Over,
+    /// The session has expired, was ended, or never existed.
+    Ended,
 }
 
-/// What a counter means that is not the current one of a live session.
+/// The meaning of a counter that is not the current one of an active session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NotCurrent {
-    /// It was current a moment ago: answer as then.
+pub enum NonCurrentCounter {
+    /// The previous one, within the grace period: repeat the response.
     Repeat,
-    /// It was used before: end the session.
+    /// Used before: end the session.
     Reuse,
-    /// It has never been issued.
+    /// Never issued.
     NeverIssued,
     /// The session has expired.
-    Over,
+    Ended,
 }
 
 impl Lifetimes {
-    /// What this counter means, which is not the current one of the session, or the session is over.
+    /// Classifies a counter that is not the current one, or whose session has expired.
     #[must_use]
-    pub fn classify(&self, session: &Session, counter: u64, now: Timestamp) -> NotCurrent {
-        if !session.is_live(now) {
-            NotCurrent::Over
+    pub fn classify(&self, session: &Session, counter: u64, now: Timestamp) -> NonCurrentCounter {
+        if !session.is_active(now) {
+            NonCurrentCounter::Ended
         } else if counter < FIRST_COUNTER || counter >= session.counter {
-            NotCurrent::NeverIssued
+            NonCurrentCounter::NeverIssued
         } else if counter + 1 == session.counter && now <= session.last_seen_at + self.rotation_grace {
-            NotCurrent::Repeat
+            NonCurrentCounter::Repeat
         } else {
-            NotCurrent::Reuse
+            NonCurrentCounter::Reuse
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The RPCs, one file a gRPC service, and what their messages are made of.
+//! The RPCs, one file per gRPC service, and the conversions to their messages.
 
 mod session_service;
 mod watch;
@@ -12,8 +12,8 @@ use crate::{
     session::Session,
 };
 
-/// A session as clients see it; `current` is the session that the call belongs to.
-fn message_of(session: Session, current: Option<Uuid>) -> v1::Session {
+/// The message of a session; `current` is the session of the call.
+fn to_message(session: Session, current: Option<Uuid>) -> v1::Session {
     v1::Session {
         id: session.id.to_string(),
         user_id: session.user_id.to_string(),

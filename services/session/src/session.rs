@@ -1,4 +1,4 @@
-//! What a session is, and how long it lives.
+//! Sessions and their lifetimes.
 
 use std::fmt;
 
@@ -16,101 +16,101 @@ pub const FIRST_COUNTER: u64 = 1;
 pub struct Session {
     /// Its id.
     pub id: Uuid,
-    /// Whose it is.
+    /// The user who signed in.
     pub user_id: Uuid,
-    /// What the user signed in with.
+    /// The device or client of the sign-in.
     pub device: String,
-    /// Where the sign-in came from; empty if it is not known.
+    /// The client address of the sign-in; empty if unknown.
     pub address: String,
     /// When the user signed in.
     pub created_at: Timestamp,
-    /// When it was last refreshed; at first, when it was made.
+    /// When it was last refreshed; initially, when it was created.
     pub last_seen_at: Timestamp,
-    /// When it ends unless it is refreshed before. Never after `expires_at`.
+    /// When it expires unless it is refreshed. Never after `expires_at`.
     pub idle_expires_at: Timestamp,
-    /// When it ends in any case.
+    /// When it expires in any case.
     pub expires_at: Timestamp,
-    /// What the refresh token that is good now carries.
+    /// The counter of the current refresh token.
     pub counter: u64,
 }
 
-/// What is known of a sign-in.
+/// A sign-in that creates a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewSession {
-    /// Who signed in.
+    /// The user.
     pub user_id: Uuid,
-    /// With what.
+    /// The device or client.
     pub device: String,
-    /// From where.
+    /// The client address; empty if unknown.
     pub address: String,
 }
 
 impl Session {
-    /// Whether it has not expired. One that was ended is nowhere to be found.
+    /// Whether it has not expired. A session that was ended is deleted.
     #[must_use]
-    pub fn is_live(&self, now: Timestamp) -> bool {
+    pub fn is_active(&self, now: Timestamp) -> bool {
         now < self.idle_expires_at
     }
 }
 
-/// A part of all users, by which a store can divide them. A session's id tells its user's, so that sessions can be found
-/// by either.
+/// A partition of the users. A session's id contains its user's shard, so that a session can be located by its own id
+/// and by its user's.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Shard(u8);
+pub struct UserShard(u8);
 
-/// Which byte of a session's id tells the shard. In a UUID of version 7 it is random: those before it tell the time and
-/// count what comes at the same time.
+/// The byte of a session's id that contains the shard. In a UUID of version 7 (RFC 9562) it is random; timestamp and
+/// counter precede it.
 const SHARD_BYTE: usize = 12;
 
-impl Shard {
+impl UserShard {
     /// Every shard.
     pub fn all() -> impl Iterator<Item = Self> {
         (0..=u8::MAX).map(Self)
     }
 
-    /// A user's.
+    /// The shard of a user.
     #[must_use]
     pub fn of_user(user_id: Uuid) -> Self {
         Self(user_id.as_bytes().iter().fold(0, |shard, byte| shard ^ byte))
     }
 
-    /// That of a session's user.
+    /// The shard of a session, which is that of its user.
     #[must_use]
     pub fn of_session(id: Uuid) -> Self {
         Self(id.as_bytes()[SHARD_BYTE])
     }
 
-    /// The id of a new session of one of its users.
-    fn session_id(self) -> Uuid {
+    /// A new id for a session in this shard.
+    fn new_session_id(self) -> Uuid {
         let mut id = Uuid::now_v7().into_bytes();
         id[SHARD_BYTE] = self.0;
         Uuid::from_bytes(id)
     }
 }
 
-/// Two digits.
-impl fmt::Display for Shard {
+/// Two hexadecimal digits.
+impl fmt::Display for UserShard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:02x}", self.0)
     }
 }
 
-impl fmt::Debug for Shard {
+impl fmt::Debug for UserShard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Shard({self})")
+        write!(f, "UserShard({self})")
     }
 }
 
-/// How long things live.
+/// Lifetimes of sessions and tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lifetimes {
-    /// A session without a refresh.
+    /// How long a session lasts without a refresh.
     pub idle_timeout: TimeDelta,
-    /// A session in any case.
+    /// The maximum lifetime of a session.
     pub lifetime: TimeDelta,
-    /// A refresh token that has been traded in, for an answer that was lost.
+    /// How long after a rotation the previous refresh token is accepted.
     pub rotation_grace: TimeDelta,
-    /// An access token, and with it the memory of its revocation.
+    /// The maximum lifetime of an access token. Revocations are kept that long.
     pub token_lifetime_max: TimeDelta,
 }
 
@@ -120,7 +120,7 @@ impl Lifetimes {
     pub fn start(&self, new: NewSession, now: Timestamp) -> Session {
         let NewSession { user_id, device, address } = new;
         Session {
-            id: Shard::of_user(user_id).session_id(),
+            id: UserShard::of_user(user_id).new_session_id(),
             user_id,
             device,
             address,
@@ -132,7 +132,7 @@ impl Lifetimes {
         }
     }
 
-    /// When what is revoked now can be forgotten: the last token that it concerns has ended.
+    /// When a revocation made now can be deleted: all tokens in its scope have expired.
     #[must_use]
     pub fn forget_at(&self, now: Timestamp) -> Timestamp {
         now + self.token_lifetime_max
@@ -150,10 +150,10 @@ impl From<&Config> for Lifetimes {
     }
 }
 
-/// Bounded, so that no sum with a moment of ours leaves the calendar.
+/// Bounded, so that adding it to a timestamp cannot overflow.
 fn delta(span: ConfigDuration) -> TimeDelta {
-    let longest = TimeDelta::days(36_500);
-    TimeDelta::from_std(span.duration()).unwrap_or(longest).min(longest)
+    let max = TimeDelta::days(36_500);
+    TimeDelta::from_std(span.duration()).unwrap_or(max).min(max)
 }
 
 #[cfg(test)]
@@ -163,16 +163,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_session_tells_the_shard_of_its_user_and_stays_in_order() {
+    fn a_session_id_contains_the_shard_of_its_user_and_is_ordered_by_time() {
         let user = Uuid::now_v7();
-        let ids: Vec<Uuid> = (0..1000).map(|_| Shard::of_user(user).session_id()).collect();
+        let ids: Vec<Uuid> = (0..1000).map(|_| UserShard::of_user(user).new_session_id()).collect();
         assert!(ids.is_sorted_by(|one, other| one < other));
-        assert!(ids.iter().all(|id| id.get_version_num() == 7 && Shard::of_session(*id) == Shard::of_user(user)));
+        assert!(
+            ids.iter().all(|id| id.get_version_num() == 7 && UserShard::of_session(*id) == UserShard::of_user(user))
+        );
     }
 
     #[test]
-    fn users_are_spread_over_the_shards() {
-        let taken: HashSet<Shard> = (0..5000).map(|_| Shard::of_user(Uuid::now_v7())).collect();
-        assert!(taken.len() > 250, "{}", taken.len());
+    fn users_are_distributed_over_the_shards() {
+        let used: HashSet<UserShard> = (0..5000).map(|_| UserShard::of_user(Uuid::now_v7())).collect();
+        assert!(used.len() > 250, "{}", used.len());
     }
 }

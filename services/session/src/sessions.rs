@@ -1,4 +1,4 @@
-//! What can be done with sessions: the store's transitions, and telling everybody.
+//! Operations on sessions: transitions of the store, and the announcement of revocations.
 
 use std::{future::Future, sync::Arc, time::Duration};
 
@@ -13,38 +13,38 @@ use crate::{
     metrics::SessionMetrics,
     rotation::Rotation,
     session::{Lifetimes, NewSession, Session},
-    store::{Ended, SessionStore, StoreError},
+    store::{EndedSessions, SessionStore, StoreError},
 };
 
-/// All sessions. Clones are the same.
+/// Operations on sessions. Clones share their state.
 #[derive(Clone)]
 pub(crate) struct Sessions {
     pub(crate) store: Arc<dyn SessionStore>,
     pub(crate) hub: Hub,
-    pub(crate) rules: Lifetimes,
-    /// How long a revoking call waits for the watchers.
-    pub(crate) patience: Duration,
+    pub(crate) lifetimes: Lifetimes,
+    /// How long a revoking call waits for acknowledgements.
+    pub(crate) ack_timeout: Duration,
     pub(crate) clock: Clock,
     pub(crate) metrics: SessionMetrics,
     pub(crate) tasks: TaskTracker,
-    /// The calls that revoke something and have not been answered.
-    pub(crate) revoking: TaskTracker,
+    /// The revoking calls in progress.
+    pub(crate) revoking_calls: TaskTracker,
 }
 
 impl Sessions {
     pub(crate) async fn create(&self, new: NewSession) -> Result<Session, Error> {
-        let session = self.rules.start(new, self.clock.now());
+        let session = self.lifetimes.start(new, self.clock.now());
         self.store.insert(&session).await?;
         self.metrics.session_created();
         Ok(session)
     }
 
-    /// Trades a refresh token in: answers the session whose counter the next one carries.
+    /// Rotates a refresh token. Returns the session, with the counter of the next token.
     pub(crate) async fn rotate(&self, id: Uuid, counter: u64) -> Result<Session, Error> {
-        let (this, _answering) = (self.clone(), self.revoking.token());
+        let (this, _call) = (self.clone(), self.revoking_calls.token());
         let rotation = self
-            .to_its_end(async move {
-                let rotation = this.store.rotate(id, counter, &this.rules, this.clock.now()).await?;
+            .run_to_completion(async move {
+                let rotation = this.store.rotate(id, counter, &this.lifetimes, this.clock.now()).await?;
                 if let Rotation::Reused { revocation, .. } = &rotation {
                     this.hub.announce(*revocation);
                 }
@@ -55,7 +55,7 @@ impl Sessions {
         match rotation {
             Rotation::Advanced(session) | Rotation::Repeated(session) => Ok(session),
             Rotation::NeverIssued => Err(Error::NeverIssued),
-            Rotation::Over => Err(Error::Ended),
+            Rotation::Ended => Err(Error::Ended),
             Rotation::Reused { session, revocation } => {
                 let Session { id, user_id, counter: current, .. } = session;
                 tracing::warn!(
@@ -65,10 +65,10 @@ impl Sessions {
                     user = %user_id,
                     counter,
                     current,
-                    "session ended, a used refresh token came again"
+                    "session ended, a refresh token was reused"
                 );
                 self.metrics.sessions_ended("reuse", 1);
-                self.hub.wait_for_acks(revocation, self.patience).await;
+                self.hub.wait_for_acks(revocation, self.ack_timeout).await;
                 Err(Error::Reused)
             }
         }
@@ -80,68 +80,72 @@ impl Sessions {
 
     /// Ends one session of this user.
     pub(crate) async fn revoke(&self, user_id: Uuid, id: Uuid) -> Result<(), Error> {
-        let (this, _answering) = (self.clone(), self.revoking.token());
+        let (this, _call) = (self.clone(), self.revoking_calls.token());
         let ended = self
-            .to_its_end(async move {
-                let ended = this.store.end(user_id, id, &this.rules, this.clock.now()).await?;
-                this.announced(ended).await
+            .run_to_completion(async move {
+                let ended = this.store.end(user_id, id, &this.lifetimes, this.clock.now()).await?;
+                this.announce(ended).await
             })
             .await?;
         self.metrics.sessions_ended("revoked", ended.sessions);
-        self.hub.wait_for_acks(ended.revocation, self.patience).await;
+        self.hub.wait_for_acks(ended.revocation, self.ack_timeout).await;
         if ended.sessions == 0 { Err(Error::NotFound) } else { Ok(()) }
     }
 
-    /// Ends every session of this user but one. Answers how many.
+    /// Ends every session of this user, except for `keep`. Returns how many.
     pub(crate) async fn revoke_all(&self, user_id: Uuid, keep: Option<Uuid>) -> Result<u32, Error> {
-        let (this, _answering) = (self.clone(), self.revoking.token());
+        let (this, _call) = (self.clone(), self.revoking_calls.token());
         let ended = self
-            .to_its_end(async move {
-                let ended = this.store.end_all(user_id, keep, &this.rules, this.clock.now()).await?;
-                this.announced(ended).await
+            .run_to_completion(async move {
+                let ended = this.store.end_all(user_id, keep, &this.lifetimes, this.clock.now()).await?;
+                this.announce(ended).await
             })
             .await?;
         self.metrics.sessions_ended("revoked_all", ended.sessions);
-        self.hub.wait_for_acks(ended.revocation, self.patience).await;
+        self.hub.wait_for_acks(ended.revocation, self.ack_timeout).await;
         Ok(ended.sessions)
     }
 
-    /// Voids the access tokens that this user has now.
+    /// Voids the access tokens issued to this user so far.
     pub(crate) async fn void_tokens(&self, user_id: Uuid) -> Result<(), Error> {
-        let (this, _answering) = (self.clone(), self.revoking.token());
+        let (this, _call) = (self.clone(), self.revoking_calls.token());
         let revocation = self
-            .to_its_end(async move {
-                let revocation = this.store.void_tokens(user_id, &this.rules, this.clock.now()).await?;
+            .run_to_completion(async move {
+                let revocation = this.store.void_tokens(user_id, &this.lifetimes, this.clock.now()).await?;
                 this.hub.announce(revocation);
                 Ok(revocation)
             })
             .await?;
-        self.hub.wait_for_acks(revocation, self.patience).await;
+        self.hub.wait_for_acks(revocation, self.ack_timeout).await;
         Ok(())
     }
 
-    /// Tells the watchers what came of an ending. Where nothing was left to end, an earlier call may have ended it that
-    /// could not be answered, at another instance even: whoever asks again is to rely on the answer all the same.
-    async fn announced(&self, Ended { sessions, revocation }: Ended) -> Result<Announced, StoreError> {
+    /// Announces the revocation of ended sessions. If no session was left to end, an earlier call may have ended it and
+    /// failed before its response, even at another instance: a retry must be able to rely on its response all the same,
+    /// so it waits for the newest revocation.
+    async fn announce(
+        &self,
+        EndedSessions { sessions, revocation }: EndedSessions,
+    ) -> Result<AnnouncedEnd, StoreError> {
         let revocation = match revocation {
             Some(revocation) => revocation,
             None => self.store.newest_revocation().await?,
         };
         self.hub.announce(revocation);
-        Ok(Announced { sessions, revocation })
+        Ok(AnnouncedEnd { sessions, revocation })
     }
 
-    /// Does work that has to go on if the caller goes away: what has been revoked must be announced.
-    async fn to_its_end<T: Send + 'static>(
+    /// Runs a task that continues if the caller disconnects: a revocation in the store must be announced.
+    async fn run_to_completion<T: Send + 'static>(
         &self,
-        work: impl Future<Output = Result<T, StoreError>> + Send + 'static,
+        task: impl Future<Output = Result<T, StoreError>> + Send + 'static,
     ) -> Result<T, Error> {
-        Ok(self.tasks.spawn(work.in_current_span()).await??)
+        Ok(self.tasks.spawn(task.in_current_span()).await??)
     }
 }
 
-/// What an ending came to, and how far the watchers have to be to know of it.
-struct Announced {
+/// How many sessions were ended, and the revocation that watchers must acknowledge.
+struct AnnouncedEnd {
     sessions: u32,
     revocation: u64,
 }
@@ -152,7 +156,7 @@ fn outcome(rotation: &Rotation) -> &'static str {
         Rotation::Repeated(_) => "repeated",
         Rotation::Reused { .. } => "reused",
         Rotation::NeverIssued => "never_issued",
-        Rotation::Over => "over",
+        Rotation::Ended => "over",
     }
 }
 
@@ -185,48 +189,48 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_watcher_is_not_waited_for_on_account_of_what_has_expired() {
+    async fn no_call_waits_for_a_watcher_because_of_expired_revocations() {
         let (directory, stop) = (tempfile::tempdir().unwrap(), CancellationToken::new());
         let clock = Clock::manual(Clock::system().now());
         let service = service_at(&directory, &stop, clock.clone()).await;
         service.sessions.void_tokens(Uuid::now_v7()).await.unwrap();
         clock.advance(Duration::from_hours(24 * 30));
-        let place = service.feeds.hub.reserve(None).unwrap();
-        let mut feed = crate::feed::Feed::open(service.feeds.clone(), place, 0);
+        let slot = service.feeds.hub.reserve(None).unwrap();
+        let mut feed = crate::feed::Feed::open(service.feeds.clone(), slot, 0);
         let batch = feed.next().await.unwrap().unwrap();
         assert_eq!((batch.revocations.len(), batch.cursor), (0, 1));
         stop.cancel();
     }
 
     #[tokio::test]
-    async fn who_asks_again_for_what_another_instance_has_ended_can_rely_on_the_answer() {
+    async fn a_retry_after_another_instance_ended_the_session_waits_for_acknowledgements() {
         let (directory, stop) = (tempfile::tempdir().unwrap(), CancellationToken::new());
-        let Sessions { store, rules, clock, .. } = service(&directory, &stop).await.sessions;
+        let Sessions { store, lifetimes, clock, .. } = service(&directory, &stop).await.sessions;
         let sessions = service(&directory, &stop).await.sessions;
         let user_id = Uuid::now_v7();
         let new = NewSession { user_id, device: String::new(), address: String::new() };
-        let session = rules.start(new, clock.now());
+        let session = lifetimes.start(new, clock.now());
         store.insert(&session).await.unwrap();
-        // The other instance ended it, and went before it could tell its own watchers or ours.
-        let revocation = store.end(user_id, session.id, &rules, clock.now()).await.unwrap().revocation.unwrap();
+        // The other instance ended it, and stopped before it announced the revocation to any watcher.
+        let revocation = store.end(user_id, session.id, &lifetimes, clock.now()).await.unwrap().revocation.unwrap();
 
         let mut watcher = sessions.hub.subscribe(sessions.hub.reserve(None).unwrap(), 0);
-        let asking = tokio::spawn({
+        let retry = tokio::spawn({
             let sessions = sessions.clone();
             async move { sessions.revoke(user_id, session.id).await }
         });
-        assert_eq!(watcher.next().await, crate::hub::Event::News);
-        assert!(!asking.is_finished(), "the watcher has not acknowledged");
+        assert_eq!(watcher.next().await, crate::hub::Event::NewRevocations);
+        assert!(!retry.is_finished(), "the watcher has not acknowledged");
         watcher.acknowledger().acknowledge(revocation);
-        assert!(matches!(asking.await.unwrap(), Err(Error::NotFound)));
+        assert!(matches!(retry.await.unwrap(), Err(Error::NotFound)));
         stop.cancel();
     }
 
     #[tokio::test]
-    async fn watchers_are_kept_until_the_last_revoking_call_is_answered() {
+    async fn watchers_stay_connected_until_the_last_revoking_call_has_returned() {
         let (directory, stop) = (tempfile::tempdir().unwrap(), CancellationToken::new());
         let service = service(&directory, &stop).await;
-        let call = service.sessions.revoking.token();
+        let call = service.sessions.revoking_calls.token();
         stop.cancel();
         let feeds = &service.feeds.stop;
         assert!(tokio::time::timeout(Duration::from_millis(20), feeds.cancelled()).await.is_err());

@@ -1,4 +1,4 @@
-//! Where sessions and revocations are kept.
+//! The stores of sessions and revocations.
 
 mod redis;
 mod sql;
@@ -7,7 +7,7 @@ use std::future;
 
 use async_trait::async_trait;
 use drystone_mesh::{clock::Timestamp, page::Page};
-use drystone_store::redis::Failure;
+use drystone_store::redis::CommandError;
 use uuid::Uuid;
 
 pub use self::{
@@ -20,79 +20,91 @@ use crate::{
     session::{Lifetimes, Session},
 };
 
-/// Where sessions and revocations are kept. What every store promises is written down in `tests/session/store.rs`.
+/// A store of sessions and revocations. `tests/session/store.rs` tests what every store promises.
 ///
-/// Each method is one atomic transition: two calls at once end as if one had come after the other. Ending a session
-/// and revoking its tokens are one transition, so that neither is ever there without the other.
+/// Each method is one atomic transition: concurrent calls behave as if executed one after the other. Ending a session
+/// and revoking its tokens are one transition, so that neither exists without the other.
 #[async_trait]
 pub trait SessionStore: Send + Sync {
     /// Adds a session.
     async fn insert(&self, session: &Session) -> Result<(), StoreError>;
 
-    /// Presents the refresh token with this counter.
-    async fn rotate(&self, id: Uuid, counter: u64, rules: &Lifetimes, now: Timestamp) -> Result<Rotation, StoreError>;
+    /// Rotates the refresh token with this counter.
+    async fn rotate(
+        &self,
+        id: Uuid,
+        counter: u64,
+        lifetimes: &Lifetimes,
+        now: Timestamp,
+    ) -> Result<Rotation, StoreError>;
 
-    /// The live sessions of a page and one more, if there is one; newest first.
+    /// The active sessions of a page, newest first, plus one more if there is a next page.
     async fn list(&self, user_id: Uuid, page: &Page, now: Timestamp) -> Result<Vec<Session>, StoreError>;
 
-    /// Ends a session if it is this user's and live, and revokes its tokens.
-    async fn end(&self, user_id: Uuid, id: Uuid, rules: &Lifetimes, now: Timestamp) -> Result<Ended, StoreError>;
+    /// Ends a session if it is active and belongs to this user, and revokes its tokens.
+    async fn end(
+        &self,
+        user_id: Uuid,
+        id: Uuid,
+        lifetimes: &Lifetimes,
+        now: Timestamp,
+    ) -> Result<EndedSessions, StoreError>;
 
-    /// Ends every live session of this user but one, and revokes their tokens.
+    /// Ends every active session of this user except for `keep`, and revokes their tokens.
     async fn end_all(
         &self,
         user_id: Uuid,
         keep: Option<Uuid>,
-        rules: &Lifetimes,
+        lifetimes: &Lifetimes,
         now: Timestamp,
-    ) -> Result<Ended, StoreError>;
+    ) -> Result<EndedSessions, StoreError>;
 
-    /// Revokes the tokens that this user has now. Answers the number of the revocation.
-    async fn void_tokens(&self, user_id: Uuid, rules: &Lifetimes, now: Timestamp) -> Result<u64, StoreError>;
+    /// Revokes the access tokens issued to this user so far. Returns the sequence number of the revocation.
+    async fn void_tokens(&self, user_id: Uuid, lifetimes: &Lifetimes, now: Timestamp) -> Result<u64, StoreError>;
 
-    /// What was revoked after this number and is still of use, in order, at most so many.
+    /// At most `limit` revocations after `seq` that have not expired, in order.
     async fn revocations_after(&self, seq: u64, limit: u32, now: Timestamp) -> Result<Vec<Revocation>, StoreError>;
 
-    /// The number of the newest revocation; 0 if there never was one.
+    /// The sequence number of the newest revocation; 0 if there never was one.
     async fn newest_revocation(&self) -> Result<u64, StoreError>;
 
-    /// Forgets what has expired, apart from the newest revocation, whose number tells a cursor of this store from that
-    /// of another.
+    /// Deletes what has expired, except for the newest revocation: its number exposes a cursor of a lost history.
     async fn sweep(&self, now: Timestamp) -> Result<Swept, StoreError>;
 
-    /// Waits until something is revoked after this number by whichever instance of the service, or was; answers the
-    /// number of the newest such revocation that it knows of. A smaller number means that the store has lost some.
+    /// Waits for a revocation after this number, by any instance of the service. Returns the number of the newest one
+    /// found. A smaller number than `after` means that the store has lost revocations.
     ///
-    /// A store that cannot tell waits for ever: then watchers hear of the others' revocations with a sign of life.
-    async fn news(&self, after: u64) -> Result<u64, StoreError> {
+    /// A store without notifications never returns: watchers then receive other instances' revocations with the next
+    /// heartbeat.
+    async fn wait_for_revocation(&self, after: u64) -> Result<u64, StoreError> {
         let _ = after;
         future::pending().await
     }
 
-    /// How many sessions are live.
-    async fn count_live(&self, now: Timestamp) -> Result<u64, StoreError>;
+    /// The number of active sessions.
+    async fn count_active(&self, now: Timestamp) -> Result<u64, StoreError>;
 }
 
-/// What an ending came to.
+/// The outcome of ending sessions.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Ended {
-    /// How many sessions.
+pub struct EndedSessions {
+    /// How many sessions were ended.
     pub sessions: u32,
-    /// The greatest number of their revocations; `None` if nothing ended. It can be there although nothing ended, where
-    /// an earlier call had ended it and could not tell everybody.
+    /// The greatest sequence number of their revocations. It can be present although no session was ended, if an
+    /// earlier call ended it and did not complete.
     pub revocation: Option<u64>,
 }
 
-/// How much was forgotten.
+/// How much a sweep deleted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Swept {
     /// Expired sessions.
     pub sessions: u64,
-    /// Revocations of tokens that have ended by themselves.
+    /// Revocations of tokens that have expired.
     pub revocations: u64,
 }
 
-/// A failure of a store.
+/// An error of a store.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The database failed.
@@ -100,8 +112,8 @@ pub enum StoreError {
     Sql(#[from] sqlx::Error),
     /// Redis failed.
     #[error(transparent)]
-    Redis(#[from] Failure),
-    /// The store holds something that is none of ours.
-    #[error("the store holds {0}")]
+    Redis(#[from] CommandError),
+    /// The store contains data that cannot be decoded.
+    #[error("the store contains {0}")]
     Unreadable(&'static str),
 }

@@ -1,4 +1,4 @@
-//! Forgets what has expired, and counts what is left.
+//! Deletes expired sessions and revocations, and counts the active sessions.
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,20 +14,19 @@ use crate::{
     store::{SessionStore, StoreError},
 };
 
-/// How often.
-const PERIOD: Duration = Duration::from_secs(10);
+const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Sweeps until `stop`.
+/// Sweeps the store periodically until `stop`.
 pub(crate) async fn run(store: Arc<dyn SessionStore>, clock: Clock, metrics: SessionMetrics, stop: CancellationToken) {
-    let mut period = interval(PERIOD);
-    period.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut interval = interval(SWEEP_INTERVAL);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         select! {
             () = stop.cancelled() => return,
-            _ = period.tick() => {}
+            _ = interval.tick() => {}
         }
         if let Err(error) = sweep(store.as_ref(), &clock, &metrics).await {
-            tracing::warn!(%error, "what has expired could not be swept");
+            tracing::warn!(%error, "expired sessions could not be swept");
         }
     }
 }
@@ -36,9 +35,13 @@ async fn sweep(store: &dyn SessionStore, clock: &Clock, metrics: &SessionMetrics
     let now = clock.now();
     let swept = store.sweep(now).await?;
     if swept.sessions > 0 {
-        tracing::debug!(sessions = swept.sessions, revocations = swept.revocations, "swept");
+        tracing::debug!(
+            sessions = swept.sessions,
+            revocations = swept.revocations,
+            "expired sessions and revocations deleted"
+        );
         metrics.sessions_ended("expired", u32::try_from(swept.sessions).unwrap_or(u32::MAX));
     }
-    metrics.live.set(i64::try_from(store.count_live(now).await?).unwrap_or(i64::MAX));
+    metrics.active.set(i64::try_from(store.count_active(now).await?).unwrap_or(i64::MAX));
     Ok(())
 }

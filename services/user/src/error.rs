@@ -1,4 +1,4 @@
-//! How this service fails, each failure with its reason.
+//! The errors of this service, and the reason of each.
 
 use std::time::Duration;
 
@@ -8,29 +8,29 @@ use drystone_mesh::{
 };
 use tonic::Status;
 
-/// A failure of the user service.
+/// An error of the user service.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Another account has the address.
+    /// Another account has the e-mail address.
     #[error("another account has this e-mail address; sign in, or use a different one")]
     EmailTaken,
-    /// The id is that of an account with another address.
-    #[error("this user id belongs to an account with another e-mail address; make a new id")]
+    /// The id belongs to an account with another e-mail address.
+    #[error("this user id belongs to an account with another e-mail address; generate a new id")]
     IdTaken,
-    /// No such account, or none that the user may see.
-    #[error("there is no such account, or none that you may see")]
+    /// No such account, or one that the user may not read.
+    #[error("there is no such account, or you may not read it")]
     NotFound,
     /// The account has changed since its etag was read.
     #[error("the account has changed since its etag was read")]
     Stale,
-    /// The user may see the account, but not do this to it.
-    #[error("this needs the permission `{0}`")]
+    /// The user may read the account, but not change it.
+    #[error("this requires the permission `{0}`")]
     PermissionMissing(&'static str),
-    /// The roles were changed, but the tokens that carry the old ones may still work.
-    #[error("the roles are saved, but tokens with the old ones may work until they end; send the same call again")]
+    /// The roles were changed, but tokens with the previous roles may still be valid.
+    #[error("the roles are saved, but tokens with the previous roles may be valid until they expire; retry the call")]
     TokensNotVoided(#[source] Box<Status>),
     /// The store failed.
-    #[error("the store of accounts failed")]
+    #[error("the account store failed")]
     Store(#[from] sqlx::Error),
 }
 

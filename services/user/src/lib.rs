@@ -1,32 +1,33 @@
-//! Accounts: who the end users are. This service owns their addresses, names and roles.
+//! User accounts. This service owns their e-mail addresses, display names and roles.
 //!
-//! It never sees a password (auth does) and never a session (session does). A caller that is signing somebody in
-//! learns from it which account an address belongs to, and what that account may do.
+//! It never sees a password (auth does) or a session (session does). A service that signs a user in looks up here which
+//! account an e-mail address belongs to, and its roles and permissions.
 //!
-//! | room | holds |
+//! | module | contents |
 //! |---|---|
 //! | [`rpc`](crate::Service) | the RPCs: convert, call the domain, convert back |
-//! | [`Account`], [`Email`], [`DisplayName`] | what an account is made of, and which values are valid |
-//! | [`Role`], [`Roles`] | what roles there are, and which permissions each brings |
-//! | [`permission`] | who may see and change an account |
-//! | [`UserStore`] | where accounts are kept; all SQL is in `store.rs` |
-//! | [`Error`] | how this service fails, and the reason that the caller hears |
+//! | [`Account`], [`Email`], [`DisplayName`] | the fields of an account, and their valid values |
+//! | [`Role`], [`Roles`] | the roles, and the permissions of each |
+//! | [`permission`] | who may read and change an account |
+//! | [`UserStore`] | the store of accounts; all SQL is in `store.rs` |
+//! | [`Error`] | the errors of this service, and the reason of each |
 //!
 //! # How to add an RPC
 //!
-//! Say, `DeleteUser`:
+//! For example, `DeleteUser`:
 //!
 //! 1. **Contract.** In `proto/drystone/user/v1/user.proto` write the RPC, its two messages and a comment for each.
 //!    Give it a rule (who may call, for whom, with what permission), its idempotency, the valid values of its
-//!    fields and, if it is meant for the outside, its REST path. Then `cargo check`: the build says what is missing.
-//! 2. **Domain.** Write what is true of accounts, whoever asks, in a file named for what it is. Raw strings become
-//!    types here ([`Email::parse`]). A new failure is a variant of [`Error`] with its reason beside it.
-//! 3. **Store.** Add a method with its SQL to [`UserStore`], and to `tests/user/store.rs` what it promises on both engines. New columns are a new file for each engine in `migrations/`, listed in [`MIGRATIONS`]; a file
-//!    that has been released is never edited.
-//! 4. **Handler.** The compiler now asks for the method in `rpc/user_service.rs`. It takes the message apart, asks
-//!    [`permission`] if there is a user, calls the store, and puts the answer together.
-//! 5. **Tests.** `tests/user/rpc.rs` calls the handler as a given user. Who may call at all is proven for every RPC in the
-//!    contract by the access matrix in `tests/`, without a line of yours; so is the REST path by the edge.
+//!    fields and, if it is public, its REST path. Then `cargo check`: the build says what is missing.
+//! 2. **Domain.** Write the rules of accounts that hold for every caller in a file named for its subject. Raw strings
+//!    become types here ([`Email::parse`]). A new error is a variant of [`Error`] with its reason beside it.
+//! 3. **Store.** Add a method with its SQL to [`UserStore`], and its promises to `tests/user/store.rs`, which runs on
+//!    both engines. New columns are a new file for each engine in `migrations/`, listed in [`MIGRATIONS`]; a released
+//!    file is never edited.
+//! 4. **Handler.** The compiler now asks for the method in `rpc/user_service.rs`. It parses the message, checks
+//!    [`permission`] if there is a user, calls the store, and builds the response.
+//! 5. **Tests.** `tests/user/rpc.rs` calls the handler as a given user. The access matrix in `tests/` covers
+//!    authorization for every RPC in the contract without further code; the tests of the edge cover the REST path.
 
 mod account;
 mod error;
@@ -55,15 +56,15 @@ pub use drystone_mesh::{display_name::DisplayName, email::Email};
 /// The workload's name, as in its SPIFFE ID.
 pub const NAME: &str = "user";
 
-/// What the service needs of the world.
+/// The dependencies of the service.
 pub struct Deps {
-    /// Where the accounts are.
+    /// The store of accounts.
     pub store: UserStore,
-    /// Who voids the tokens of a user whose roles change.
+    /// The session service, which voids the tokens of a user whose roles change.
     pub sessions: SessionServiceClient<Channel>,
-    /// What there is to hold in this mesh.
+    /// The permissions that the contracts of the mesh declare.
     pub permissions: Permissions,
-    /// The time.
+    /// The source of time.
     pub clock: Clock,
 }
 
@@ -76,13 +77,13 @@ pub struct Service {
 }
 
 impl Service {
-    /// The service over these.
+    /// Creates the service.
     #[must_use]
     pub fn new(Deps { store, sessions, permissions, clock }: Deps) -> Self {
         Self { store, sessions, permissions, clock }
     }
 
-    /// The service as a server takes it.
+    /// The tonic server of this service.
     #[must_use]
     pub fn into_server(self) -> UserServiceServer<Self> {
         UserServiceServer::new(self)
@@ -95,7 +96,7 @@ impl fmt::Debug for Service {
     }
 }
 
-/// The service as a part of a binary.
+/// The service as a module of a binary.
 #[must_use]
 pub const fn module() -> Module {
     Module::of::<Service>()

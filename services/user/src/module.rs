@@ -1,4 +1,4 @@
-//! The service as a part of a binary.
+//! The service as a module of a binary.
 
 use drystone::session::v1::session_service_client::SessionServiceClient;
 use drystone_mesh::{

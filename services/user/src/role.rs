@@ -1,21 +1,21 @@
-//! Roles, and the permissions that each brings.
+//! Roles, and the permissions of each.
 
 use std::{collections::BTreeSet, fmt, str::FromStr, sync::Arc};
 
 use drystone::contract::Contracts;
 
-/// What an account is to the whole. The permissions follow from it, and only from it.
+/// A role of an account. Permissions are granted through roles only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Role {
-    /// Holds every permission that a service of the mesh declares.
+    /// Has every permission that the contracts declare.
     Admin,
-    /// Holds none.
+    /// Has no permission.
     Member,
 }
 
 impl Role {
-    /// Every role there is.
+    /// All roles.
     pub const ALL: [Self; 2] = [Self::Admin, Self::Member];
 
     /// The name, as in messages and tokens.
@@ -32,7 +32,7 @@ impl Role {
     }
 }
 
-/// There is no role of this name.
+/// The name is not that of a role.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("there is no role `{0}`")]
 pub struct UnknownRole(pub String);
@@ -55,7 +55,7 @@ impl Roles {
         Role::ALL.into_iter().filter(move |role| self.contains(*role))
     }
 
-    /// Whether this role is among them.
+    /// Whether the set contains this role.
     #[must_use]
     pub const fn contains(self, role: Role) -> bool {
         self.0 & role.bit() != 0
@@ -67,19 +67,19 @@ impl Roles {
         self.iter().map(|role| role.name().to_owned()).collect()
     }
 
-    /// Those of the declared permissions that the roles bring.
+    /// The declared permissions that the roles grant.
     #[must_use]
     pub fn permissions(self, declared: &Permissions) -> Vec<String> {
         if self.contains(Role::Admin) { declared.0.to_vec() } else { Vec::new() }
     }
 }
 
-/// The permissions that the contracts of the mesh declare, each once, sorted.
+/// The permissions that the contracts of the mesh declare, sorted, without duplicates.
 #[derive(Debug, Clone, Default)]
 pub struct Permissions(Arc<[String]>);
 
 impl Permissions {
-    /// Those that these contracts declare.
+    /// The permissions that these contracts declare.
     #[must_use]
     pub fn of(contracts: &Contracts) -> Self {
         let names: BTreeSet<_> = contracts.permissions().iter().map(|permission| permission.name.clone()).collect();
@@ -99,11 +99,11 @@ impl From<Role> for Roles {
     }
 }
 
-/// The names with single spaces between them, as OAuth writes scopes: how a store keeps them.
+/// The names separated by single spaces, like an OAuth `scope`: the format in the store.
 impl fmt::Display for Roles {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (place, role) in self.iter().enumerate() {
-            if place > 0 {
+        for (index, role) in self.iter().enumerate() {
+            if index > 0 {
                 f.write_str(" ")?;
             }
             f.write_str(role.name())?;
@@ -125,19 +125,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_admin_holds_what_the_contracts_declare() {
+    fn an_admin_has_every_declared_permission() {
         let contracts = drystone::contracts().unwrap();
         let declared = Permissions::of(&contracts);
-        let held = Roles::from(Role::Admin).permissions(&declared);
-        assert!(held.is_sorted() && held.len() == contracts.permissions().len(), "{held:?}");
-        assert!(contracts.permissions().iter().all(|permission| held.contains(&permission.name)), "{held:?}");
+        let granted = Roles::from(Role::Admin).permissions(&declared);
+        assert!(granted.is_sorted() && granted.len() == contracts.permissions().len(), "{granted:?}");
+        assert!(contracts.permissions().iter().all(|permission| granted.contains(&permission.name)), "{granted:?}");
         assert_eq!(Roles::from(Role::Member).permissions(&declared), [""; 0]);
         assert_eq!(Roles::default().permissions(&declared), [""; 0]);
         assert_eq!(Roles::from(Role::Admin).permissions(&Permissions::default()), [""; 0]);
     }
 
     #[test]
-    fn roles_come_back_as_they_were_written() {
+    fn roles_survive_a_round_trip_through_their_text() {
         for roles in [vec![], vec![Role::Member], vec![Role::Member, Role::Admin]] {
             let roles: Roles = roles.into_iter().collect();
             assert_eq!(roles.to_string().parse(), Ok(roles));
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn a_role_counts_once() {
+    fn a_role_is_contained_once() {
         let roles: Roles = [Role::Member, Role::Admin, Role::Member].into_iter().collect();
         assert_eq!(roles.names(), ["admin", "member"]);
     }

@@ -1,4 +1,4 @@
-//! Where accounts are kept.
+//! The store of accounts.
 
 use drystone_mesh::{
     clock::Timestamp,
@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::{Account, DisplayName, Email, Error, NewAccount, Roles};
 
-/// The schema, step by step.
+/// The migrations of the schema.
 pub const MIGRATIONS: &[Migration] = &[Migration {
     version: 1,
     name: "account",
@@ -18,29 +18,29 @@ pub const MIGRATIONS: &[Migration] = &[Migration {
     postgres: include_str!("../migrations/postgres/0001_account.sql"),
 }];
 
-/// The columns of an account, in the order of [`Row`].
+/// The columns of an account, in the order of [`AccountRow`].
 macro_rules! columns {
     () => {
         "id, email, display_name, roles, version, created_at, updated_at"
     };
 }
 
-type Row = (Uuid, String, String, String, i64, i64, i64);
+type AccountRow = (Uuid, String, String, String, i64, i64, i64);
 
-/// Where accounts are kept. What the store promises on both engines is in `tests/user/store.rs`.
+/// The store of accounts. `tests/user/store.rs` tests what it promises on both engines.
 #[derive(Debug, Clone)]
 pub struct UserStore {
     db: Db,
 }
 
 impl UserStore {
-    /// The store in a database that was opened with [`MIGRATIONS`].
+    /// A store in a database that was opened with [`MIGRATIONS`].
     #[must_use]
     pub fn new(db: Db) -> Self {
         Self { db }
     }
 
-    /// Adds an account. The id with the same address again answers the account that is there.
+    /// Creates an account. Idempotent: the same id with the same e-mail address returns the existing account.
     ///
     /// # Errors
     /// [`Error::EmailTaken`], [`Error::IdTaken`].
@@ -48,49 +48,54 @@ impl UserStore {
         self.db.retry(|| self.create_once(&new, now)).await
     }
 
-    /// The account of this id.
+    /// The account with this id.
     pub async fn find(&self, id: Uuid) -> Result<Option<Account>, Error> {
         run!(self.db.reader(), |db| {
-            sqlx::query_as::<_, Row>(concat!("SELECT ", columns!(), " FROM account WHERE id = $1"))
+            sqlx::query_as::<_, AccountRow>(concat!("SELECT ", columns!(), " FROM account WHERE id = $1"))
                 .bind(id)
                 .fetch_optional(db)
                 .await?
         })
-        .map(read)
+        .map(read_account)
         .transpose()
     }
 
-    /// The account of this address, in whatever case.
+    /// The account with this e-mail address, case-insensitive.
     pub async fn find_by_email(&self, email: &Email) -> Result<Option<Account>, Error> {
         run!(self.db.reader(), |db| {
-            sqlx::query_as::<_, Row>(concat!("SELECT ", columns!(), " FROM account WHERE email_key = $1"))
+            sqlx::query_as::<_, AccountRow>(concat!("SELECT ", columns!(), " FROM account WHERE email_key = $1"))
                 .bind(email.key())
                 .fetch_optional(db)
                 .await?
         })
-        .map(read)
+        .map(read_account)
         .transpose()
     }
 
-    /// The accounts of a page and one more, if there is one; oldest first.
+    /// The accounts of a page, oldest first, plus one more if there is a next page.
     pub async fn list(&self, page: &Page) -> Result<Vec<Account>, Error> {
-        // Every id of version 7 is greater than the nil one.
+        // The nil UUID is less than every UUID of version 7.
         run!(self.db.reader(), |db| {
-            sqlx::query_as::<_, Row>(concat!("SELECT ", columns!(), " FROM account WHERE id > $1 ORDER BY id LIMIT $2"))
-                .bind(page.after.unwrap_or(Uuid::nil()))
-                .bind(page.limit())
-                .fetch_all(db)
-                .await?
+            sqlx::query_as::<_, AccountRow>(concat!(
+                "SELECT ",
+                columns!(),
+                " FROM account WHERE id > $1 ORDER BY id LIMIT $2"
+            ))
+            .bind(page.after.unwrap_or(Uuid::nil()))
+            .bind(page.limit())
+            .fetch_all(db)
+            .await?
         })
         .into_iter()
-        .map(read)
+        .map(read_account)
         .collect()
     }
 
-    /// Gives an account this name, if it is still at this version. An account that has it stays as it is, version and all.
+    /// Changes the display name, if the account is at this version. If the name is the same, the version does not
+    /// change.
     ///
     /// # Errors
-    /// [`Error::Stale`] if it is not.
+    /// [`Error::Stale`] if the account is at another version.
     pub async fn rename(
         &self,
         id: Uuid,
@@ -101,11 +106,11 @@ impl UserStore {
         self.db.retry(|| self.rename_once(id, name, version, now)).await
     }
 
-    /// Gives an account these roles and no others. An account that has them stays as it is, version and all.
+    /// Replaces the roles. If they are the same, the version does not change.
     pub async fn set_roles(&self, id: Uuid, roles: Roles, now: Timestamp) -> Result<Option<Account>, Error> {
-        // All rows, though there is at most one: a read that stops early would miss that the commit failed.
+        // `fetch_all` although there is at most one row: see `Db::writer`.
         let mut changed = run!(self.db.writer(), |db| {
-            sqlx::query_as::<_, Row>(concat!(
+            sqlx::query_as::<_, AccountRow>(concat!(
                 "UPDATE account
                  SET roles = $2,
                      version = CASE WHEN roles = $2 THEN version ELSE version + 1 END,
@@ -120,7 +125,7 @@ impl UserStore {
             .fetch_all(db)
             .await?
         });
-        changed.pop().map(read).transpose()
+        changed.pop().map(read_account).transpose()
     }
 }
 
@@ -130,7 +135,7 @@ impl UserStore {
         let mut transaction = self.db.begin().await?;
         let key = new.email.key();
         let created = run!(transaction.connection(), |connection| {
-            sqlx::query_as::<_, Row>(concat!(
+            sqlx::query_as::<_, AccountRow>(concat!(
                 "INSERT INTO account (id, email, email_key, display_name, roles, version, created_at, updated_at)
                  VALUES ($1, $2, $3, $4, $5, 1, $6, $6)
                  ON CONFLICT DO NOTHING
@@ -148,15 +153,15 @@ impl UserStore {
         });
         if let Some(row) = created {
             transaction.commit().await?;
-            return read(row);
+            return read_account(row);
         }
-        let there = run!(transaction.connection(), |connection| {
-            sqlx::query_as::<_, Row>(concat!("SELECT ", columns!(), " FROM account WHERE id = $1"))
+        let existing = run!(transaction.connection(), |connection| {
+            sqlx::query_as::<_, AccountRow>(concat!("SELECT ", columns!(), " FROM account WHERE id = $1"))
                 .bind(new.id)
                 .fetch_optional(connection)
                 .await?
         });
-        match there.map(read).transpose()? {
+        match existing.map(read_account).transpose()? {
             Some(account) if account.email.key() == key => Ok(account),
             Some(_) => Err(Error::IdTaken),
             None => Err(Error::EmailTaken),
@@ -172,7 +177,7 @@ impl UserStore {
     ) -> Result<Option<Account>, Error> {
         let mut transaction = self.db.begin().await?;
         let renamed = run!(transaction.connection(), |connection| {
-            sqlx::query_as::<_, Row>(concat!(
+            sqlx::query_as::<_, AccountRow>(concat!(
                 "UPDATE account
                  SET display_name = $2,
                      version = CASE WHEN display_name = $2 THEN version ELSE version + 1 END,
@@ -190,16 +195,18 @@ impl UserStore {
         });
         if let Some(row) = renamed {
             transaction.commit().await?;
-            return read(row).map(Some);
+            return read_account(row).map(Some);
         }
-        let there = run!(transaction.connection(), |connection| {
+        let exists = run!(transaction.connection(), |connection| {
             sqlx::query("SELECT 1 FROM account WHERE id = $1").bind(id).fetch_optional(connection).await?.is_some()
         });
-        if there { Err(Error::Stale) } else { Ok(None) }
+        if exists { Err(Error::Stale) } else { Ok(None) }
     }
 }
 
-fn read((id, email, display_name, roles, version, created_at, updated_at): Row) -> Result<Account, Error> {
+fn read_account(
+    (id, email, display_name, roles, version, created_at, updated_at): AccountRow,
+) -> Result<Account, Error> {
     Ok(Account {
         id,
         email: Email::from_stored(email),

@@ -1,13 +1,13 @@
--- Counts an attempt, unless it comes too early (GCRA, ITU-T I.371). Times are in microseconds, by the clock of Redis.
+-- Counts an attempt, unless it exceeds the rate (GCRA, ITU-T I.371). Times are in microseconds, by the clock of Redis.
 --
 -- KEYS: the key.
--- ARGV: the interval between two attempts, and how many may come at once.
--- Answers how much too early the attempt comes; 0 for one that may pass.
+-- ARGV: the interval between two attempts, and the burst size.
+-- Returns how long the attempt must wait; 0 if it passes.
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000000 + tonumber(time[2])
 local interval = tonumber(ARGV[1])
 local burst = interval * tonumber(ARGV[2])
--- When the next attempt would come if all came evenly.
+-- The theoretical arrival time of the next attempt.
 local due = tonumber(redis.call('GET', KEYS[1]) or now)
 if due < now then
   due = now

@@ -1,4 +1,4 @@
-//! What every limiter promises, in the process and in Redis; and what holds while Redis is unavailable.
+//! The contract of rate limiters, in the process and in Redis; and the fallback while Redis is unavailable.
 
 use std::num::NonZeroU32;
 
@@ -20,24 +20,24 @@ fn key(text: &str) -> Key {
     Key::text(text)
 }
 
-/// Two limiters that count together, as two instances of a service have them.
-type Pair<L> = [Arc<L>; 2];
+/// Two limiters with a shared count, as in two instances of a service.
+type LimiterPair<L> = [Arc<L>; 2];
 
-async fn in_process(rate: Rate) -> Pair<LocalLimiter> {
-    // A process has one limiter, which all its callers share.
+async fn in_process(rate: Rate) -> LimiterPair<LocalLimiter> {
+    // All callers in a process share one limiter.
     let limiter = Arc::new(LocalLimiter::new(rate));
     [limiter.clone(), limiter]
 }
 
-async fn in_redis(rate: Rate) -> Pair<RedisLimiter> {
+async fn in_redis(rate: Rate) -> LimiterPair<RedisLimiter> {
     let server = drystone_backends::Redis::shared();
-    let config = Config { url: server.url().to_owned().into(), prefix: server.prefix(), ..patient() };
+    let config = Config { url: server.url().to_owned().into(), prefix: server.prefix(), ..with_long_timeout() };
     [instance(&config, rate).await, instance(&config, rate).await]
 }
 
-async fn in_redis_cluster(rate: Rate) -> Pair<RedisLimiter> {
+async fn in_redis_cluster(rate: Rate) -> LimiterPair<RedisLimiter> {
     let server = RedisCluster::shared();
-    let config = Config { url: server.url().into(), cluster: true, prefix: server.prefix(), ..patient() };
+    let config = Config { url: server.url().into(), cluster: true, prefix: server.prefix(), ..with_long_timeout() };
     [instance(&config, rate).await, instance(&config, rate).await]
 }
 
@@ -47,8 +47,8 @@ async fn instance(config: &Config, rate: Rate) -> Arc<RedisLimiter> {
     Arc::new(RedisLimiter::new(redis, "test", rate))
 }
 
-/// What a test machine needs under load is no measure for a time limit.
-fn patient() -> Config {
+/// With a timeout that suits a test machine under load.
+fn with_long_timeout() -> Config {
     Config { timeout: ConfigDuration::seconds(5), ..Config::default() }
 }
 
@@ -56,8 +56,8 @@ macro_rules! suite {
     ($backend:ident) => {
         mod $backend {
             #[tokio::test]
-            async fn a_burst_passes_and_then_it_is_said_when_to_come_back() {
-                super::a_burst_passes_and_then_it_is_said_when_to_come_back(super::$backend).await;
+            async fn a_burst_passes_and_then_the_wait_is_reported() {
+                super::a_burst_passes_and_then_the_wait_is_reported(super::$backend).await;
             }
 
             #[tokio::test]
@@ -66,8 +66,8 @@ macro_rules! suite {
             }
 
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn no_more_pass_than_the_rate_allows_however_many_callers_retry() {
-                super::no_more_pass_than_the_rate_allows_however_many_callers_retry(super::$backend).await;
+            async fn concurrent_callers_do_not_exceed_the_rate() {
+                super::concurrent_callers_do_not_exceed_the_rate(super::$backend).await;
             }
         }
     };
@@ -77,31 +77,31 @@ suite!(in_process);
 suite!(in_redis);
 suite!(in_redis_cluster);
 
-async fn a_burst_passes_and_then_it_is_said_when_to_come_back<L: RateLimiter>(open: impl AsyncFnOnce(Rate) -> Pair<L>) {
+async fn a_burst_passes_and_then_the_wait_is_reported<L: RateLimiter>(open: impl AsyncFnOnce(Rate) -> LimiterPair<L>) {
     let interval = Duration::from_secs(2);
     let [limiter, other] = open(rate(3, interval)).await;
     let start = Instant::now();
     for _ in 0..3 {
         assert_eq!(limiter.check(key("key")).await.unwrap(), Decision::Allow);
     }
-    let asked = Instant::now();
+    let refused_at = Instant::now();
     let Decision::RetryAfter(wait) = other.check(key("key")).await.unwrap() else { panic!("the fourth passes") };
     assert!(wait <= interval && wait + start.elapsed() >= interval, "{wait:?}");
 
-    // Refused attempts do not count, so that it is true what was said.
-    let said = asked + wait;
+    // Refused attempts do not count, so the reported wait holds.
+    let expected = refused_at + wait;
     loop {
         match limiter.check(key("key")).await.unwrap() {
             Decision::Allow => break,
             Decision::RetryAfter(wait) => tokio::time::sleep(wait.min(Duration::from_millis(50))).await,
         }
     }
-    assert!(Instant::now() >= said.checked_sub(Duration::from_millis(5)).unwrap());
+    assert!(Instant::now() >= expected.checked_sub(Duration::from_millis(5)).unwrap());
     assert!(start.elapsed() < Duration::from_secs(30));
-    assert!(matches!(limiter.check(key("key")).await.unwrap(), Decision::RetryAfter(_)), "one in an interval");
+    assert!(matches!(limiter.check(key("key")).await.unwrap(), Decision::RetryAfter(_)), "one passes per interval");
 }
 
-async fn each_key_has_its_own_count<L: RateLimiter>(open: impl AsyncFnOnce(Rate) -> Pair<L>) {
+async fn each_key_has_its_own_count<L: RateLimiter>(open: impl AsyncFnOnce(Rate) -> LimiterPair<L>) {
     let [limiter, other] = open(rate(1, Duration::from_mins(10))).await;
     let clients = ["192.0.2.7", "192.0.2.8", "2001:db8:1:2::1", "2001:db8:1:3::1"].map(|text| text.parse().unwrap());
     let texts = ["a", "b", "a b", "{a}", "", "ключ", "192.0.2.7"].map(key);
@@ -111,10 +111,10 @@ async fn each_key_has_its_own_count<L: RateLimiter>(open: impl AsyncFnOnce(Rate)
     }
 }
 
-/// In any stretch of time `T`, at most `burst + T / interval` pass: here `T` runs from before the first attempt to after
-/// the last answer.
-async fn no_more_pass_than_the_rate_allows_however_many_callers_retry<L: RateLimiter + 'static>(
-    open: impl AsyncFnOnce(Rate) -> Pair<L>,
+/// In any period `T`, at most `burst + T / interval` attempts pass. Here `T` is from before the first attempt to after
+/// the last result.
+async fn concurrent_callers_do_not_exceed_the_rate<L: RateLimiter + 'static>(
+    open: impl AsyncFnOnce(Rate) -> LimiterPair<L>,
 ) {
     let allowed = rate(20, Duration::from_millis(50));
     let pair = open(allowed).await;
@@ -136,16 +136,16 @@ async fn no_more_pass_than_the_rate_allows_however_many_callers_retry<L: RateLim
     for task in tasks {
         passed += task.await.unwrap();
     }
-    let bound = f64::from(allowed.burst.get()) + start.elapsed().as_secs_f64() / allowed.interval.as_secs_f64();
-    assert!(f64::from(passed) <= bound, "{passed} passed, {bound} are allowed");
-    // At least the burst, and most of what came due: a caller that retries is not locked out.
+    let max = f64::from(allowed.burst.get()) + start.elapsed().as_secs_f64() / allowed.interval.as_secs_f64();
+    assert!(f64::from(passed) <= max, "{passed} passed, {max} are allowed");
+    // At least the burst and most of the later attempts: a caller that retries is not locked out.
     assert!(passed >= 30, "{passed} passed");
 }
 
 #[tokio::test]
-async fn a_stricter_limit_holds_while_redis_is_unavailable() {
+async fn a_stricter_local_limit_applies_while_redis_is_unavailable() {
     let mut server = drystone_backends::Redis::start();
-    let redis = Redis::open(&Config { url: server.url().to_owned().into(), ..patient() }).unwrap();
+    let redis = Redis::open(&Config { url: server.url().to_owned().into(), ..with_long_timeout() }).unwrap();
     redis.ready().await;
     let metrics = Metrics::default();
     let limit = LimiterFactory::shared(Arc::new(RedisLimits::new(redis.clone())), &metrics).limit("test", 10);
@@ -162,7 +162,7 @@ async fn a_stricter_limit_holds_while_redis_is_unavailable() {
     }
     server.stop();
     assert_eq!(passed("during").await, 5);
-    assert_eq!(passed("almost").await, 5, "each process counts anew, and for half");
+    assert_eq!(passed("almost").await, 5, "each process starts a new count with half the limit");
     assert!(
         metrics.render().contains(r#"drystone_rate_limit_fallbacks_total{limit="test"} 40"#),
         "{}",
@@ -175,9 +175,9 @@ async fn a_stricter_limit_holds_while_redis_is_unavailable() {
 }
 
 #[tokio::test]
-async fn a_flood_with_one_key_is_no_flood_for_redis() {
+async fn refused_attempts_with_one_key_are_not_sent_to_redis() {
     let server = drystone_backends::Redis::start();
-    let redis = Redis::open(&Config { url: server.url().to_owned().into(), ..patient() }).unwrap();
+    let redis = Redis::open(&Config { url: server.url().to_owned().into(), ..with_long_timeout() }).unwrap();
     redis.ready().await;
     let (interval, start) = (Duration::from_millis(100), Instant::now());
     let limiter = RedisLimiter::new(redis.clone(), "test", rate(5, interval));
@@ -189,10 +189,10 @@ async fn a_flood_with_one_key_is_no_flood_for_redis() {
         }
     }
     assert!(refused > 1000, "{refused} were refused");
-    // Each that passed, and one refusal after it.
-    let asked = scripts(&redis).await;
-    assert!(asked <= 2 * passed + 1, "{passed} passed, {refused} were refused, redis was asked {asked} times");
-    // Another key is asked for, and a caller that was told to wait passes afterwards.
+    // One command per passed attempt, and one refusal after it.
+    let sent = count_scripts(&redis).await;
+    assert!(sent <= 2 * passed + 1, "{passed} passed, {refused} were refused, {sent} scripts were sent");
+    // Another key is not affected, and the refused key passes after its wait.
     assert_eq!(limiter.check(key("another")).await.unwrap(), Decision::Allow);
     while let Decision::RetryAfter(wait) = limiter.check(key("key")).await.unwrap() {
         tokio::time::sleep(wait).await;
@@ -200,7 +200,7 @@ async fn a_flood_with_one_key_is_no_flood_for_redis() {
 }
 
 /// How many scripts this Redis has run.
-async fn scripts(redis: &Redis) -> u64 {
+async fn count_scripts(redis: &Redis) -> u64 {
     let info: String = redis.query(crate::redis::cmd("INFO").arg("commandstats")).await.unwrap();
     let line = info.lines().find_map(|line| line.strip_prefix("cmdstat_evalsha:calls=")).unwrap();
     line.split(',').next().unwrap().parse().unwrap()

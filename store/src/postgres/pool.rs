@@ -1,8 +1,9 @@
-//! Connections to PostgreSQL, kept warm between single statements.
+//! A pool of PostgreSQL connections that are reused without a test between single statements.
 //!
-//! sqlx's pool pings each connection that is returned. That is a second round trip for a statement that takes one, and
-//! halves the throughput of a service. Here a connection whose statement succeeded is kept as it is for the next one. After a
-//! second, and at once after any failure, sqlx gets it back, with its ping and its rules for old and idle ones.
+//! The pool of sqlx pings each connection that is returned. That is a second round trip per statement, and halves the
+//! throughput of a service. Here a connection whose statement succeeded is kept for the next statement. After
+//! [`MAX_UNTESTED_IDLE`], and at once after any error, it is returned to sqlx, which pings it and applies its limits on
+//! age and idle time.
 
 use std::{
     pin::pin,
@@ -26,50 +27,50 @@ use tokio::{
 
 use super::MAX_UNTESTED_IDLE;
 
-/// Runs single statements on any connection that is free. Clones are the same pool.
+/// Runs single statements on any free connection. Clones share the pool.
 #[derive(Debug, Clone)]
 pub struct PostgresPool(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
     pool: PgPool,
-    /// One for each connection: its holder finds a connection here, or sqlx may open one more.
+    /// One per connection: a holder takes an idle connection, or sqlx may open another one.
     permits: Arc<Semaphore>,
     max_connections: usize,
     /// How long a caller waits for a connection.
     acquire_timeout: Duration,
-    warm: Mutex<Warm>,
-    /// Notified when a connection is put there.
-    put: Notify,
-    /// When a caller last got a connection. While that happens, the pool does not hang.
-    taken_at: Mutex<Instant>,
+    idle: Mutex<IdleConnections>,
+    /// Notified when a connection is returned.
+    returned: Notify,
+    /// When a caller last got a connection, to detect a pool that hangs.
+    last_acquired_at: Mutex<Instant>,
 }
 
 #[derive(Debug, Default)]
-struct Warm {
-    /// In the order of use.
-    connections: Vec<Connection>,
-    /// How many acquires of sqlx are under way.
+struct IdleConnections {
+    /// The most recently used is last.
+    connections: Vec<PooledConnection>,
+    /// The number of acquires from sqlx in progress.
     acquiring: usize,
     is_closed: bool,
 }
 
-/// A connection that sqlx had tested at this moment.
+/// A connection, and when sqlx last tested it.
 #[derive(Debug)]
-struct Connection {
+struct PooledConnection {
     inner: PoolConnection<sqlx::Postgres>,
     tested_at: Instant,
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        let warm = self.warm.get_mut().unwrap_or_else(PoisonError::into_inner);
-        // sqlx would close them in a task, for which there may be no runtime any more.
-        warm.connections.drain(..).for_each(|connection| drop(connection.inner.leak()));
+        let idle = self.idle.get_mut().unwrap_or_else(PoisonError::into_inner);
+        // sqlx would close them in a task, but the runtime may have stopped.
+        idle.connections.drain(..).for_each(|connection| drop(connection.inner.leak()));
     }
 }
 
-/// A transaction, and the permit for its connection.
+/// A transaction, and the permit of its connection.
 #[derive(Debug)]
 pub struct PostgresTransaction {
     pub(crate) inner: sqlx::Transaction<'static, sqlx::Postgres>,
@@ -78,83 +79,90 @@ pub struct PostgresTransaction {
 }
 
 impl PostgresPool {
-    /// Over this pool, whose connections are used by nothing else.
+    /// A pool that uses all connections of this sqlx pool.
     pub(super) fn new(pool: PgPool, connections: u32, acquire_timeout: Duration) -> Self {
         let max_connections = connections as usize;
         let permits = Arc::new(Semaphore::new(max_connections));
-        let (put, taken_at) = (Notify::new(), Mutex::new(Instant::now()));
-        Self(Arc::new(Inner { pool, permits, max_connections, acquire_timeout, warm: Mutex::default(), put, taken_at }))
+        Self(Arc::new(Inner {
+            pool,
+            permits,
+            max_connections,
+            acquire_timeout,
+            idle: Mutex::default(),
+            returned: Notify::new(),
+            last_acquired_at: Mutex::new(Instant::now()),
+        }))
     }
 
     /// Begins a transaction.
     pub(crate) async fn begin(&self) -> sqlx::Result<PostgresTransaction> {
-        let (permit, connection) = self.take().await?;
-        // In a task, which goes on if the caller is dropped: a BEGIN that is cancelled leaves a transaction open of which
-        // sqlx does not know, and the next statements on that connection would be part of it.
-        let begun = tokio::spawn(async move {
+        let (permit, connection) = self.acquire().await?;
+        // In a task, which continues if the caller is dropped: a cancelled BEGIN leaves an open transaction that sqlx
+        // does not track, and the next statements on that connection would be part of it.
+        let transaction = tokio::spawn(async move {
             let inner = sqlx::Transaction::begin(connection.inner, None).await?;
             Ok(PostgresTransaction { inner, _permit: permit })
         });
-        begun.await.map_err(|_| sqlx::Error::WorkerCrashed)?
+        transaction.await.map_err(|_| sqlx::Error::WorkerCrashed)?
     }
 
-    /// How long no caller has got a connection.
-    pub(super) fn stuck_for(&self) -> Duration {
-        lock(&self.0.taken_at).elapsed()
+    /// The time since a caller last got a connection.
+    pub(super) fn time_since_acquire(&self) -> Duration {
+        lock(&self.0.last_acquired_at).elapsed()
     }
 
-    /// Returns idle connections to sqlx, so that its rules for them hold.
-    pub(super) fn sweep(&self) {
-        self.warm().connections.retain(|connection| connection.tested_at.elapsed() < MAX_UNTESTED_IDLE);
+    /// Returns idle connections to sqlx, so that it applies its limits to them.
+    pub(super) fn release_idle(&self) {
+        self.idle().connections.retain(|connection| connection.tested_at.elapsed() < MAX_UNTESTED_IDLE);
     }
 
-    /// The options of further connections.
+    /// Sets the options of new connections.
     pub(super) fn set_connect_options(&self, options: PgConnectOptions) {
         self.0.pool.set_connect_options(options);
     }
 
-    /// Refuses new statements, and waits for those under way.
+    /// Rejects new statements, and waits for those in progress.
     pub(crate) async fn close(&self) {
         self.stop();
         self.0.pool.close().await;
     }
 
-    /// Refuses new statements, and waits for nothing.
+    /// Rejects new statements, without waiting for those in progress.
     pub(super) fn abandon(&self) {
         self.stop();
-        // It is closed from here on, without waiting for its connections.
+        // Marks it as closed; the future would wait for its connections.
         drop(self.0.pool.close());
     }
 
     fn stop(&self) {
-        let mut warm = self.warm();
-        warm.is_closed = true;
-        warm.connections.clear();
+        let mut idle = self.idle();
+        idle.is_closed = true;
+        idle.connections.clear();
     }
 
-    async fn take(&self) -> sqlx::Result<(OwnedSemaphorePermit, Connection)> {
-        let taken = timeout(self.0.acquire_timeout, async {
+    async fn acquire(&self) -> sqlx::Result<(OwnedSemaphorePermit, PooledConnection)> {
+        let acquired = timeout(self.0.acquire_timeout, async {
             let permit = self.0.permits.clone().acquire_owned().await.map_err(|_| sqlx::Error::PoolClosed)?;
             Ok::<_, sqlx::Error>((permit, self.connection().await?))
         });
-        let taken = taken.await.map_err(|_| sqlx::Error::PoolTimedOut)??;
-        *lock(&self.0.taken_at) = Instant::now();
-        Ok(taken)
+        let acquired = acquired.await.map_err(|_| sqlx::Error::PoolTimedOut)??;
+        *lock(&self.0.last_acquired_at) = Instant::now();
+        Ok(acquired)
     }
 
-    /// Whichever comes first: a connection that is put back, or one more of sqlx, which may be at its maximum for a moment: a
-    /// statement whose caller was dropped holds its connection to its end.
-    async fn connection(&self) -> sqlx::Result<Connection> {
+    /// Waits for a returned connection or for a new one of sqlx, whichever is first. sqlx may be at its maximum
+    /// although there is a permit: a statement whose caller was dropped holds its connection until it completes.
+    async fn connection(&self) -> sqlx::Result<PooledConnection> {
         let mut acquiring = None;
         loop {
-            let mut put = pin!(self.0.put.notified());
-            // From here on, none that is put back is missed.
-            put.as_mut().enable();
-            if let Some(connection) = self.take_warm() {
+            let mut returned = pin!(self.0.returned.notified());
+            // Enabled before the check, so that no notification is missed.
+            returned.as_mut().enable();
+            if let Some(connection) = self.take_idle() {
                 return Ok(connection);
             }
             if acquiring.is_none() {
-                acquiring = self.acquire();
+                acquiring = self.acquire_from_sqlx();
             }
             let acquired = async {
                 match &mut acquiring {
@@ -164,52 +172,52 @@ impl PostgresPool {
             };
             tokio::select! {
                 connection = acquired => return connection,
-                () = put => {}
+                () = returned => {}
             }
         }
     }
 
-    fn take_warm(&self) -> Option<Connection> {
-        let connection = self.warm().connections.pop()?;
+    fn take_idle(&self) -> Option<PooledConnection> {
+        let connection = self.idle().connections.pop()?;
         (connection.tested_at.elapsed() < MAX_UNTESTED_IDLE).then_some(connection)
     }
 
-    /// Acquires one more of sqlx, unless as many acquires are under way as there may be connections.
+    /// Acquires a connection from sqlx, unless the number of acquires in progress is at the maximum.
     ///
-    /// In a task, which goes on when its caller finds another connection first: a connect that is cancelled starts again
+    /// In a task, which continues when its caller gets another connection first: a cancelled connect would start again
     /// with the next caller, and under load none would ever complete.
-    fn acquire(&self) -> Option<oneshot::Receiver<sqlx::Result<Connection>>> {
-        let mut warm = self.warm();
-        if warm.acquiring >= self.0.max_connections {
+    fn acquire_from_sqlx(&self) -> Option<oneshot::Receiver<sqlx::Result<PooledConnection>>> {
+        let mut idle = self.idle();
+        if idle.acquiring >= self.0.max_connections {
             return None;
         }
-        warm.acquiring += 1;
-        let (done, acquiring) = oneshot::channel();
+        idle.acquiring += 1;
+        let (sender, receiver) = oneshot::channel();
         let pool = self.clone();
         tokio::spawn(async move {
             let acquired = pool.0.pool.acquire().await;
-            pool.warm().acquiring -= 1;
-            let connection = acquired.map(|inner| Connection { inner, tested_at: Instant::now() });
-            if let Err(Ok(connection)) = done.send(connection) {
-                pool.put(connection);
+            pool.idle().acquiring -= 1;
+            let connection = acquired.map(|inner| PooledConnection { inner, tested_at: Instant::now() });
+            if let Err(Ok(connection)) = sender.send(connection) {
+                pool.release(connection);
             }
-            // A caller that could not acquire one may do so now.
-            pool.0.put.notify_one();
+            // A caller that was at the maximum may acquire one now.
+            pool.0.returned.notify_one();
         });
-        Some(acquiring)
+        Some(receiver)
     }
 
     /// Keeps a connection whose statement succeeded.
-    fn put(&self, connection: Connection) {
-        let mut warm = self.warm();
-        if !warm.is_closed && connection.tested_at.elapsed() < MAX_UNTESTED_IDLE {
-            warm.connections.push(connection);
-            self.0.put.notify_one();
+    fn release(&self, connection: PooledConnection) {
+        let mut idle = self.idle();
+        if !idle.is_closed && connection.tested_at.elapsed() < MAX_UNTESTED_IDLE {
+            idle.connections.push(connection);
+            self.0.returned.notify_one();
         }
     }
 
-    fn warm(&self) -> MutexGuard<'_, Warm> {
-        lock(&self.0.warm)
+    fn idle(&self) -> MutexGuard<'_, IdleConnections> {
+        lock(&self.0.idle)
     }
 }
 
@@ -217,8 +225,8 @@ fn lock<T>(value: &Mutex<T>) -> MutexGuard<'_, T> {
     value.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Rows are returned when all of them have come: the connection is free for the next statement as soon as the server is
-/// done, however slowly they are consumed. A service reads no more than a page at a time.
+/// All rows are buffered: the connection is released as soon as the server has sent them, however slowly the caller
+/// consumes them. A service reads at most one page at a time.
 impl<'c> Executor<'c> for PostgresPool {
     type Database = sqlx::Postgres;
 
@@ -228,9 +236,9 @@ impl<'c> Executor<'c> for PostgresPool {
         E: 'q + Execute<'q, Self::Database>,
     {
         let rows = async move {
-            let (_permit, mut connection) = self.take().await?;
+            let (_permit, mut connection) = self.acquire().await?;
             let rows: Vec<_> = connection.inner.fetch_many(query).try_collect().await?;
-            self.put(connection);
+            self.release(connection);
             Ok::<_, sqlx::Error>(stream::iter(rows.into_iter().map(Ok)))
         };
         stream::once(rows).try_flatten().boxed()
@@ -242,9 +250,9 @@ impl<'c> Executor<'c> for PostgresPool {
         E: 'q + Execute<'q, Self::Database>,
     {
         Box::pin(async move {
-            let (_permit, mut connection) = self.take().await?;
+            let (_permit, mut connection) = self.acquire().await?;
             let row = connection.inner.fetch_optional(query).await?;
-            self.put(connection);
+            self.release(connection);
             Ok(row)
         })
     }
@@ -254,9 +262,9 @@ impl<'c> Executor<'c> for PostgresPool {
         'c: 'e,
     {
         Box::pin(async move {
-            let (_permit, mut connection) = self.take().await?;
+            let (_permit, mut connection) = self.acquire().await?;
             let statement = connection.inner.prepare_with(sql, parameters).await?;
-            self.put(connection);
+            self.release(connection);
             Ok(statement)
         })
     }

@@ -1,8 +1,8 @@
 //! The circuit breaker of a Redis connection.
 //!
-//! While the circuit is closed, commands use the link. After [`FAILURE_THRESHOLD`] consecutive failures it opens: commands
-//! fail at once, and one task reconnects with backoff. A new connection that has answered becomes the link, and closes the
-//! circuit. So no caller waits to find out whether Redis has recovered, and a connection that hangs, or whose login has
+//! While the circuit is closed, commands share a connection. After [`FAILURE_THRESHOLD`] consecutive failures it opens:
+//! commands fail at once, and a task reconnects with backoff. A new connection that has responded closes the circuit.
+//! So no caller waits to probe whether Redis has recovered, and a connection that hangs, or whose credentials have
 //! become invalid, is replaced.
 
 use std::{
@@ -17,93 +17,96 @@ use arc_swap::ArcSwapOption;
 use drystone_mesh::backoff::Backoff;
 use tokio::{sync::watch, time::sleep};
 
-use super::{Failure, Inner, servers::Link};
+use super::{CommandError, Inner, servers::RedisConnection};
 
-/// How many consecutive failures open the circuit.
+/// The number of consecutive failures that opens the circuit.
 const FAILURE_THRESHOLD: u32 = 5;
 
-/// The bounds of the backoff between two attempts to connect.
+/// The bounds of the backoff between attempts to connect.
 const MIN_BACKOFF: Duration = Duration::from_millis(50);
 const MAX_BACKOFF: Duration = Duration::from_secs(1);
 
-/// The breaker.
-pub(super) struct Circuit {
-    link: ArcSwapOption<Link>,
-    /// Consecutive ones.
-    failures: AtomicU32,
+/// A circuit breaker with the connection that it protects.
+pub(super) struct CircuitBreaker {
+    connection: ArcSwapOption<RedisConnection>,
+    consecutive_failures: AtomicU32,
     /// Why the circuit is open; `None` while it is closed.
     cause: watch::Sender<Option<String>>,
 }
 
-impl Circuit {
-    /// An open circuit that has never been closed.
+impl CircuitBreaker {
+    /// An open circuit, not connected yet.
     pub(super) fn open() -> Self {
         let (cause, _) = watch::channel(Some("not connected yet".to_owned()));
-        Self { link: ArcSwapOption::empty(), failures: AtomicU32::new(0), cause }
+        Self { connection: ArcSwapOption::empty(), consecutive_failures: AtomicU32::new(0), cause }
     }
 
     /// The connection for a command.
-    pub(super) fn link(&self) -> Result<Link, Failure> {
-        let link = self.link.load();
-        link.as_deref().cloned().ok_or_else(|| Failure::Unavailable(self.cause.borrow().clone().unwrap_or_default()))
+    ///
+    /// # Errors
+    /// [`CommandError::Unavailable`] while the circuit is open.
+    pub(super) fn connection(&self) -> Result<RedisConnection, CommandError> {
+        let connection = self.connection.load();
+        let unavailable = || CommandError::Unavailable(self.cause.borrow().clone().unwrap_or_default());
+        connection.as_deref().cloned().ok_or_else(unavailable)
     }
 
     /// Waits until the circuit is closed.
     pub(super) async fn closed(&self) {
-        // The sender lives as long as this, so that the wait cannot fail.
+        // The sender is a field of this, so the wait cannot fail.
         let _ = self.cause.subscribe().wait_for(Option::is_none).await;
     }
 
-    /// Records that Redis has answered.
+    /// Records a response of Redis.
     pub(super) fn succeeded(&self) {
-        // Mostly it is 0, and then the cache line is not written, which other threads share.
-        if self.failures.load(Ordering::Relaxed) != 0 {
-            self.failures.store(0, Ordering::Relaxed);
+        // Usually it is 0. Not writing it avoids contention on the cache line.
+        if self.consecutive_failures.load(Ordering::Relaxed) != 0 {
+            self.consecutive_failures.store(0, Ordering::Relaxed);
         }
     }
 
-    /// Records that Redis has not answered, or cannot serve. Returns whether this opened the circuit; its caller then
-    /// starts [`reconnect`].
-    pub(super) fn failed(&self, failure: &Failure) -> bool {
-        let has_reached_threshold = self.failures.fetch_add(1, Ordering::Relaxed) + 1 == FAILURE_THRESHOLD;
-        if !has_reached_threshold || self.link.swap(None).is_none() {
+    /// Records that Redis did not respond or is unavailable. Returns whether this opened the circuit; the caller must
+    /// then spawn [`reconnect`].
+    pub(super) fn failed(&self, error: &CommandError) -> bool {
+        let has_reached_threshold = self.consecutive_failures.fetch_add(1, Ordering::Relaxed) + 1 == FAILURE_THRESHOLD;
+        if !has_reached_threshold || self.connection.swap(None).is_none() {
             return false;
         }
-        tracing::warn!(cause = %drystone_mesh::error::Chain(failure), "redis is unavailable");
-        self.cause.send_replace(Some(failure.to_string()));
+        tracing::warn!(cause = %drystone_mesh::error::Chain(error), "redis is unavailable");
+        self.cause.send_replace(Some(error.to_string()));
         true
     }
 
-    /// Why the circuit is open, from now on.
+    /// Subscribes to the cause of the open circuit.
     #[cfg(test)]
     pub(super) fn cause(&self) -> watch::Receiver<Option<String>> {
         self.cause.subscribe()
     }
 
-    fn close(&self, link: Link) {
-        self.failures.store(0, Ordering::Relaxed);
-        self.link.store(Some(link.into()));
+    fn close(&self, connection: RedisConnection) {
+        self.consecutive_failures.store(0, Ordering::Relaxed);
+        self.connection.store(Some(connection.into()));
         self.cause.send_replace(None);
     }
 }
 
-/// Connects with backoff until it succeeds, and closes the circuit; ends when no clone of the Redis is left.
+/// Connects with backoff until it succeeds, and closes the circuit. Returns early when no clone of the Redis is left.
 pub(super) async fn reconnect(redis: Weak<Inner>) {
     let mut backoff = Backoff::new(MIN_BACKOFF, MAX_BACKOFF);
-    let mut logged = String::new();
+    let mut logged_cause = String::new();
     loop {
         let Some(redis) = redis.upgrade() else { return };
-        match redis.servers.connect(redis.limit).await {
-            Ok(link) => {
-                tracing::info!("redis is connected");
-                return redis.circuit.close(link);
+        match redis.servers.connect(redis.command_timeout).await {
+            Ok(connection) => {
+                tracing::info!("connected to redis");
+                return redis.circuit.close(connection);
             }
             Err(error) => {
                 let cause = error.to_string();
-                // Each cause is logged once, not with each attempt.
-                if cause != logged {
-                    tracing::warn!(cause = cause, "redis cannot be reached");
-                    logged.clone_from(&cause);
+                // A cause is logged once, not for each attempt.
+                if cause != logged_cause {
+                    tracing::warn!(cause = cause, "cannot connect to redis");
+                    logged_cause.clone_from(&cause);
                 }
                 redis.circuit.cause.send_replace(Some(cause));
             }

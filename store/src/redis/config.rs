@@ -7,25 +7,25 @@ use serde::{Deserialize, Serialize};
 
 use super::servers::Servers;
 
-/// The longest time limit that can be configured.
+/// The longest configurable timeout.
 const MAX_TIMEOUT: ConfigDuration = ConfigDuration::seconds(5);
 
-/// Where Redis is.
+/// How to connect to Redis.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Its URL, `redis://USER:PASSWORD@HOST:PORT/DATABASE`, or `rediss://...` for TLS. Nodes of a Cluster are divided by
-    /// commas; one is enough, the others are asked for.
+    /// The URL, `redis://USER:PASSWORD@HOST:PORT/DATABASE`, or `rediss://...` for TLS. Nodes of a Cluster are separated
+    /// by commas; one is enough, the others are discovered.
     pub url: Secret,
-    /// A file with the password, where the URL holds none. It is read again for each connection.
+    /// A file with the password, if it is not in the URL. It is read for each new connection.
     pub password_file: Option<PathBuf>,
-    /// Whether it is a Cluster.
+    /// Whether this is a Redis Cluster.
     pub cluster: bool,
-    /// The roots that its certificate is checked against, as PEM; the system's, if there are none.
+    /// A PEM file with the root certificates for TLS; empty for those of the system.
     pub ca: PathBuf,
-    /// What every key begins with.
+    /// The prefix of every key.
     pub prefix: String,
-    /// How long a command may take.
+    /// The timeout of a command.
     pub timeout: ConfigDuration,
 }
 
@@ -43,13 +43,15 @@ impl Default for Config {
 }
 
 impl Config {
-    /// What types cannot say of the values.
+    /// Validates what the types cannot express.
     ///
     /// # Errors
-    /// A sentence that names the key and says what to write.
+    /// A sentence that names the key and the valid values.
     pub fn check(&self) -> Result<(), String> {
         if self.prefix.contains(['{', '}']) {
-            return Err("redis.prefix must not hold `{` or `}`, which mark what places a key in a Cluster".to_owned());
+            return Err(
+                "redis.prefix must not contain `{` or `}`, which delimit the hash tag of a key in a Cluster".to_owned()
+            );
         }
         if self.timeout.duration() == Duration::ZERO || self.timeout > MAX_TIMEOUT {
             return Err(format!("redis.timeout must be more than 0 and at most {MAX_TIMEOUT}, such as `50ms`"));
@@ -68,26 +70,26 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_work_is_refused_by_its_key_and_the_password_is_not_told() {
-        let refused = |change: fn(&mut Config)| {
+    fn an_invalid_value_is_rejected_with_its_key_and_without_the_password() {
+        let rejected = |change: fn(&mut Config)| {
             let mut config = Config::default();
             change(&mut config);
             config.check().unwrap_err()
         };
-        assert!(refused(|config| config.prefix = "a{b".to_owned()).contains("redis.prefix"));
-        assert!(refused(|config| config.timeout = ConfigDuration::seconds(0)).contains("redis.timeout"));
-        assert!(refused(|config| config.timeout = ConfigDuration::seconds(6)).contains("redis.timeout"));
+        assert!(rejected(|config| config.prefix = "a{b".to_owned()).contains("redis.prefix"));
+        assert!(rejected(|config| config.timeout = ConfigDuration::seconds(0)).contains("redis.timeout"));
+        assert!(rejected(|config| config.timeout = ConfigDuration::seconds(6)).contains("redis.timeout"));
         for url in ["localhost:6379", "http://:hunter2@localhost", "redis://:hunter2@", "redis://a,redis://b"] {
             let mut config = Config { url: url.to_owned().into(), ..Config::default() };
-            let refusal = config.check().unwrap_err();
-            assert!(refusal.contains("redis.url") && !refusal.contains("hunter2"), "{url}: {refusal}");
+            let error = config.check().unwrap_err();
+            assert!(error.contains("redis.url") && !error.contains("hunter2"), "{url}: {error}");
             config.cluster = true;
             assert_eq!(config.check().is_ok(), url == "redis://a,redis://b", "{url}");
         }
     }
 
     #[test]
-    fn a_password_stands_in_the_url_or_in_a_file() {
+    fn a_password_is_in_the_url_or_in_a_file_and_not_in_both() {
         let with_file = |url: &str| {
             let password_file = Some("password".into());
             Config { url: url.to_owned().into(), password_file, cluster: true, ..Config::default() }.check()
@@ -98,8 +100,8 @@ mod tests {
         for both in
             ["redis://:hunter2@a", "redis://ada:hunter2@a", "redis://a,redis://:hunter2@b", "unix:///a?pass=hunter2"]
         {
-            let refusal = with_file(both).unwrap_err();
-            assert!(refusal.contains("redis.password_file") && !refusal.contains("hunter2"), "{both}: {refusal}");
+            let error = with_file(both).unwrap_err();
+            assert!(error.contains("redis.password_file") && !error.contains("hunter2"), "{both}: {error}");
         }
     }
 }

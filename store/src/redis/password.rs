@@ -1,17 +1,17 @@
-//! The password, where a file holds it.
+//! Reads the password file.
 
 use std::{fs, path::Path};
 
 use super::RedisOpenError;
 use drystone_mesh::config::Secret;
 
-/// Reads the password: what is in the file, but for the line end that an editor leaves.
+/// Reads the password: the content of the file, without one trailing line break.
 ///
 /// # Errors
-/// The file cannot be read, or there is nothing in it.
+/// The file cannot be read, or is empty.
 pub(super) fn read(path: &Path) -> Result<Secret, RedisOpenError> {
     let mut text = fs::read_to_string(path).map_err(|error| RedisOpenError::Password(path.to_owned(), error))?;
-    // In place: a copy would outlive the secret.
+    // In place: a copy of the secret would stay in memory.
     if text.ends_with('\n') {
         text.pop();
         if text.ends_with('\r') {
@@ -26,7 +26,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_line_end_is_not_part_of_the_password() {
+    fn one_trailing_line_break_is_not_part_of_the_password() {
         let file = tempfile::NamedTempFile::new().unwrap();
         for (text, password) in
             [("right", "right"), ("right\n", "right"), ("right\r\n", "right"), ("right\n\n", "right\n"), (" r ", " r ")]
@@ -37,19 +37,19 @@ mod tests {
     }
 
     #[test]
-    fn a_file_without_a_password_is_named() {
+    fn an_empty_or_unreadable_password_file_is_rejected_with_its_path() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("password");
-        let refusal = read(&path).unwrap_err().to_string();
-        let named = format!("redis.password_file, {}, cannot be read", path.display());
-        assert!(refusal.starts_with(&named), "{refusal}");
+        let error = read(&path).unwrap_err().to_string();
+        let expected = format!("redis.password_file, {}, cannot be read", path.display());
+        assert!(error.starts_with(&expected), "{error}");
 
-        for nothing in ["", "\n"] {
-            fs::write(&path, nothing).unwrap();
-            let refusal = read(&path).unwrap_err().to_string();
-            assert!(refusal.ends_with("is empty; write the password of Redis there"), "{refusal}");
+        for empty in ["", "\n"] {
+            fs::write(&path, empty).unwrap();
+            let error = read(&path).unwrap_err().to_string();
+            assert!(error.ends_with("is empty; write the password of Redis to it"), "{error}");
         }
         fs::write(&path, b"\xff").unwrap();
-        assert!(read(&path).unwrap_err().to_string().starts_with(&named));
+        assert!(read(&path).unwrap_err().to_string().starts_with(&expected));
     }
 }

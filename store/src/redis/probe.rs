@@ -1,4 +1,4 @@
-//! Health of Redis.
+//! The health probe of Redis.
 
 use std::time::Duration;
 
@@ -9,9 +9,9 @@ use super::Redis;
 
 const INTERVALS: ProbeIntervals = ProbeIntervals { up: Duration::from_secs(2), down: Duration::from_millis(200) };
 
-/// Pings Redis and reports its health, until `stop`.
+/// Pings Redis periodically and reports its health, until `stop`.
 pub async fn probe(redis: Redis, component: Component, stop: CancellationToken) {
-    // At the start it is being connected to, which takes a moment.
+    // At startup, waits for the first connection for a short time, so that a probe does not fail because of it.
     tokio::select! {
         () = stop.cancelled() => return,
         () = redis.ready() => {}

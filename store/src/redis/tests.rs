@@ -1,4 +1,4 @@
-//! Against real servers, which come and go.
+//! Tests with real servers that are stopped, paused and restarted.
 
 use std::time::Instant;
 
@@ -12,52 +12,52 @@ use drystone_mesh::{
     identity::Authority,
 };
 
-/// How long anything may take before a test gives up.
-const BOUND: Duration = Duration::from_secs(30);
+/// The maximum duration of any step of a test.
+const TEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 fn config(server: &drystone_backends::Redis) -> Config {
     Config { url: server.url().to_owned().into(), prefix: server.prefix(), ..Config::default() }
 }
 
 async fn ready(redis: &Redis) {
-    timeout(BOUND, redis.ready()).await.expect("redis is connected in time");
+    timeout(TEST_TIMEOUT, redis.ready()).await.expect("redis is connected in time");
 }
 
-/// Asks until the breaker is open: from then on nothing is sent.
-async fn away(redis: &Redis) {
-    timeout(BOUND, async {
-        while !matches!(redis.ping().await, Err(Failure::Unavailable(_))) {
+/// Pings until the circuit is open: from then on nothing is sent.
+async fn wait_until_unavailable(redis: &Redis) {
+    timeout(TEST_TIMEOUT, async {
+        while !matches!(redis.ping().await, Err(CommandError::Unavailable(_))) {
             tokio::task::yield_now().await;
         }
     })
     .await
-    .expect("redis is found to be away in time");
+    .expect("the circuit opens in time");
 }
 
 #[tokio::test]
-async fn a_script_that_redis_does_not_know_is_told_and_run() {
+async fn a_script_that_is_not_loaded_is_loaded_and_run() {
     let server = drystone_backends::Redis::start();
     let redis = Redis::open(&config(&server)).unwrap();
     ready(&redis).await;
     let script = Script::new("return {KEYS[1], ARGV[1]}");
     for _ in 0..2 {
-        let answer: (String, u64) = redis.run(script.prepare_invoke().key("key").arg(7)).await.unwrap();
-        assert_eq!(answer, ("key".to_owned(), 7));
+        let reply: (String, u64) = redis.run(script.prepare_invoke().key("key").arg(7)).await.unwrap();
+        assert_eq!(reply, ("key".to_owned(), 7));
         redis.query::<()>(cmd("SCRIPT").arg("FLUSH")).await.unwrap();
     }
 }
 
 #[tokio::test]
-async fn a_redis_that_stops_is_unavailable_at_no_cost_and_comes_back_by_itself() {
+async fn commands_fail_at_once_while_redis_is_stopped_and_succeed_after_its_restart() {
     let mut server = drystone_backends::Redis::start();
     let redis = Redis::open(&config(&server)).unwrap();
     ready(&redis).await;
     for _ in 0..2 {
         server.stop();
-        away(&redis).await;
+        wait_until_unavailable(&redis).await;
         let start = Instant::now();
         for _ in 0..1000 {
-            assert!(matches!(redis.ping().await, Err(Failure::Unavailable(_))));
+            assert!(matches!(redis.ping().await, Err(CommandError::Unavailable(_))));
         }
         assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
         server.start_again();
@@ -67,28 +67,28 @@ async fn a_redis_that_stops_is_unavailable_at_no_cost_and_comes_back_by_itself()
 }
 
 #[tokio::test]
-async fn a_redis_that_hangs_costs_its_time_limit_and_then_nothing() {
+async fn a_hanging_redis_costs_one_timeout_until_the_circuit_opens() {
     let mut server = drystone_backends::Redis::start();
     let redis = Redis::open(&config(&server)).unwrap();
     ready(&redis).await;
     server.pause();
     let start = Instant::now();
-    assert!(matches!(redis.ping().await, Err(Failure::TimedOut(_) | Failure::Redis(_))));
+    assert!(matches!(redis.ping().await, Err(CommandError::TimedOut(_) | CommandError::Redis(_))));
     assert!(start.elapsed() >= Duration::from_millis(50), "{:?}", start.elapsed());
-    away(&redis).await;
+    wait_until_unavailable(&redis).await;
     server.resume();
     ready(&redis).await;
     redis.ping().await.unwrap();
 }
 
 #[tokio::test]
-async fn a_redis_need_not_be_there_at_the_start() {
+async fn redis_need_not_be_available_at_the_start() {
     let mut server = drystone_backends::Redis::start();
     server.stop();
     let redis = Redis::open(&config(&server)).unwrap();
-    let failure = redis.ping().await.unwrap_err();
-    assert!(matches!(failure, Failure::Unavailable(_)), "{failure}");
-    let error = Error::from(failure);
+    let error = redis.ping().await.unwrap_err();
+    assert!(matches!(error, CommandError::Unavailable(_)), "{error}");
+    let error = Error::from(error);
     assert_eq!(error.reason(), Reason::Unavailable);
     server.start_again();
     ready(&redis).await;
@@ -96,20 +96,20 @@ async fn a_redis_need_not_be_there_at_the_start() {
 }
 
 #[tokio::test]
-async fn a_refusal_is_no_absence() {
+async fn an_error_reply_does_not_open_the_circuit() {
     let server = drystone_backends::Redis::start();
     let redis = Redis::open(&config(&server)).unwrap();
     ready(&redis).await;
     for _ in 0..20 {
-        let failure = redis.query::<()>(&cmd("NONSENSE")).await.unwrap_err();
-        assert!(!failure.is_unavailable(), "{failure}");
-        assert_eq!(Error::from(failure).reason(), Reason::Internal);
+        let error = redis.query::<()>(&cmd("NONSENSE")).await.unwrap_err();
+        assert!(!error.is_unavailable(), "{error}");
+        assert_eq!(Error::from(error).reason(), Reason::Internal);
     }
     redis.ping().await.unwrap();
 }
 
 #[tokio::test]
-async fn a_wrong_password_is_said_and_not_told() {
+async fn a_wrong_password_is_reported_and_not_logged() {
     let server = drystone_backends::Redis::start();
     let redis = Redis::open(&config(&server)).unwrap();
     ready(&redis).await;
@@ -120,10 +120,11 @@ async fn a_wrong_password_is_said_and_not_told() {
         ..config(&server)
     };
     let wrong = Redis::open(&with("hunter2")).unwrap();
-    let mut trouble = wrong.0.circuit.cause();
-    let told = |trouble: &Option<String>| trouble.as_ref().is_some_and(|text| text.contains("uthentication"));
-    let told = timeout(BOUND, trouble.wait_for(told)).await.expect("it is told in time").unwrap().clone().unwrap();
-    assert!(!told.contains("hunter2"), "{told}");
+    let mut cause = wrong.0.circuit.cause();
+    let is_reported = |cause: &Option<String>| cause.as_ref().is_some_and(|text| text.contains("uthentication"));
+    let reported =
+        timeout(TEST_TIMEOUT, cause.wait_for(is_reported)).await.expect("reported in time").unwrap().clone().unwrap();
+    assert!(!reported.contains("hunter2"), "{reported}");
 
     let right = Redis::open(&with("right")).unwrap();
     ready(&right).await;
@@ -131,11 +132,11 @@ async fn a_wrong_password_is_said_and_not_told() {
 }
 
 #[tokio::test]
-async fn a_password_in_a_file_is_used_and_followed_when_it_changes() {
+async fn a_password_file_is_used_and_reloaded_when_it_changes() {
     let server = drystone_backends::Redis::start();
     let administrator = Redis::open(&config(&server)).unwrap();
     ready(&administrator).await;
-    // Whoever is logged in stays so.
+    // Connections that are authenticated stay so.
     let set = async |password: &str| {
         administrator.query::<()>(cmd("CONFIG").arg("SET").arg("requirepass").arg(password)).await.unwrap();
     };
@@ -154,41 +155,40 @@ async fn a_password_in_a_file_is_used_and_followed_when_it_changes() {
         .query::<()>(cmd("CLIENT").arg("KILL").arg("TYPE").arg("normal").arg("SKIPME").arg("yes"))
         .await
         .unwrap();
-    away(&redis).await;
+    wait_until_unavailable(&redis).await;
     std::fs::write(file.path(), "other\n").unwrap();
     ready(&redis).await;
     redis.ping().await.unwrap();
 
     std::fs::remove_file(file.path()).unwrap();
-    let refusal = Redis::open(&with_file).unwrap_err().to_string();
-    assert!(refusal.starts_with("redis.password_file"), "{refusal}");
+    let error = Redis::open(&with_file).unwrap_err().to_string();
+    assert!(error.starts_with("redis.password_file"), "{error}");
 }
 
 #[tokio::test]
-async fn tls_is_spoken_with_a_server_that_the_given_roots_prove() {
+async fn tls_requires_a_certificate_from_the_configured_root() {
     let directory = tempfile::tempdir().unwrap();
     let domain = "drystone.local".parse().unwrap();
     let authority = Authority::open_or_create(directory.path(), &domain, Clock::system()).unwrap();
     let files = authority.issue("redis").unwrap();
     let server = drystone_backends::Redis::start_with_tls(&files.certificate, &files.key);
 
-    let timeout_of_tests = ConfigDuration::seconds(5);
-    let known = Config { ca: authority.certificate(), timeout: timeout_of_tests, ..config(&server) };
-    let redis = Redis::open(&known).unwrap();
+    let trusted = Config { ca: authority.certificate(), timeout: ConfigDuration::seconds(5), ..config(&server) };
+    let redis = Redis::open(&trusted).unwrap();
     ready(&redis).await;
     redis.ping().await.unwrap();
 
-    let stranger = Redis::open(&config(&server)).unwrap();
-    let mut trouble = stranger.0.circuit.cause();
-    let told = |trouble: &Option<String>| trouble.as_ref().is_some_and(|text| text.contains("certificate"));
-    timeout(BOUND, trouble.wait_for(told)).await.expect("it is told in time").unwrap();
+    let untrusted = Redis::open(&config(&server)).unwrap();
+    let mut cause = untrusted.0.circuit.cause();
+    let is_reported = |cause: &Option<String>| cause.as_ref().is_some_and(|text| text.contains("certificate"));
+    timeout(TEST_TIMEOUT, cause.wait_for(is_reported)).await.expect("reported in time").unwrap();
 
     let missing = Config { ca: directory.path().join("missing.pem"), ..config(&server) };
     assert!(Redis::open(&missing).unwrap_err().to_string().starts_with("redis.ca"));
 }
 
 #[tokio::test]
-async fn a_cluster_is_reached_by_any_of_its_nodes() {
+async fn a_cluster_is_discovered_from_any_of_its_nodes() {
     let server = drystone_backends::RedisCluster::shared();
     let url = server.url().split(',').next().unwrap().to_owned();
     let timeout = ConfigDuration::seconds(5);
@@ -203,17 +203,17 @@ async fn a_cluster_is_reached_by_any_of_its_nodes() {
 }
 
 #[tokio::test]
-async fn nothing_is_left_running_when_the_last_clone_is_gone() {
+async fn reconnecting_stops_when_the_last_clone_is_dropped() {
     let mut server = drystone_backends::Redis::start();
     server.stop();
     let redis = Redis::open(&config(&server)).unwrap();
     let inner = Arc::downgrade(&redis.0);
     drop(redis);
-    timeout(BOUND, async {
+    timeout(TEST_TIMEOUT, async {
         while inner.upgrade().is_some() {
             tokio::task::yield_now().await;
         }
     })
     .await
-    .expect("the task that connects lets go");
+    .expect("the reconnecting task stops");
 }

@@ -1,4 +1,4 @@
-//! What holds on both engines, each in a module of its name.
+//! Tests that run on both engines, in one module each.
 
 use std::any::Any;
 
@@ -9,7 +9,7 @@ use super::{
     *,
 };
 
-/// Where there is no schema yet, and what has to stay for it to be there.
+/// An empty database, and a guard that keeps it.
 async fn sqlite() -> (Location, Box<dyn Any>) {
     let directory = tempfile::tempdir().unwrap();
     (Location::from(&directory.path().join("data").join("notes.db")), Box::new(directory))
@@ -20,12 +20,12 @@ async fn postgres() -> (Location, Box<dyn Any>) {
     (Location::server("notes", database.as_str()).unwrap(), Box::new(database))
 }
 
-async fn what_was_written_is_there_after_a_restart_and_a_migration(place: Location) {
-    let db = Db::open(place.clone(), FIRST).await.unwrap();
+async fn data_survives_a_restart_and_a_migration(location: Location) {
+    let db = Db::open(location.clone(), FIRST).await.unwrap();
     write(&db, 1, "stays").await.unwrap();
     db.close().await;
 
-    let db = Db::open(place, SECOND).await.unwrap();
+    let db = Db::open(location, SECOND).await.unwrap();
     assert_eq!(texts(&db).await, ["stays"]);
     let colour: String =
         run!(db.reader(), |db| { sqlx::query_scalar("SELECT colour FROM note").fetch_one(db).await.unwrap() });
@@ -33,41 +33,41 @@ async fn what_was_written_is_there_after_a_restart_and_a_migration(place: Locati
     db.ping().await.unwrap();
 }
 
-async fn a_newer_schema_is_refused_and_left_as_it_is(place: Location) {
-    Db::open(place.clone(), SECOND).await.unwrap().close().await;
+async fn a_newer_schema_is_rejected_and_left_unchanged(location: Location) {
+    Db::open(location.clone(), SECOND).await.unwrap().close().await;
 
-    let error = Db::open(place.clone(), FIRST).await.unwrap_err();
-    assert!(matches!(error, OpenError::Newer { found: 2, known: 1, .. }), "{error:?}");
-    let expected = format!("{place} has schema version 2, but this program knows only up to 1");
+    let error = Db::open(location.clone(), FIRST).await.unwrap_err();
+    assert!(matches!(error, OpenError::SchemaTooNew { found: 2, known: 1, .. }), "{error:?}");
+    let expected = format!("{location} has schema version 2, but this program knows only up to 1");
     assert!(error.to_string().contains(&expected), "{error}");
-    assert!(matches!(schema_state(&place, FIRST).await, Err(OpenError::Newer { .. })));
-    Db::open(place, SECOND).await.unwrap();
+    assert!(matches!(schema_state(&location, FIRST).await, Err(OpenError::SchemaTooNew { .. })));
+    Db::open(location, SECOND).await.unwrap();
 }
 
-async fn a_migration_that_was_edited_after_it_was_applied_is_refused(place: Location) {
-    Db::open(place.clone(), FIRST).await.unwrap().close().await;
-    let error = Db::open(place, EDITED).await.unwrap_err();
-    assert!(matches!(error, OpenError::Changed { version: 1, .. }), "{error:?}");
+async fn a_migration_that_was_edited_after_it_was_applied_is_rejected(location: Location) {
+    Db::open(location.clone(), FIRST).await.unwrap().close().await;
+    let error = Db::open(location, EDITED).await.unwrap_err();
+    assert!(matches!(error, OpenError::MigrationChanged { version: 1, .. }), "{error:?}");
 }
 
-async fn migrations_are_applied_all_or_none(place: Location) {
-    Db::open(place.clone(), FIRST).await.unwrap().close().await;
-    let error = Db::open(place.clone(), BROKEN).await.unwrap_err();
+async fn migrations_are_applied_all_or_none(location: Location) {
+    Db::open(location.clone(), FIRST).await.unwrap().close().await;
+    let error = Db::open(location.clone(), BROKEN).await.unwrap_err();
     assert!(matches!(error, OpenError::Failed { .. }), "{error:?}");
-    Db::open(place, FIRST).await.unwrap();
+    Db::open(location, FIRST).await.unwrap();
 }
 
-async fn the_state_of_a_schema_is_told_without_making_it(place: Location) {
+async fn the_schema_state_is_read_without_creating_the_schema(location: Location) {
     for _ in 0..2 {
-        assert_eq!(schema_state(&place, SECOND).await.unwrap(), SchemaState { applied: 0, known: 2 });
+        assert_eq!(schema_state(&location, SECOND).await.unwrap(), SchemaState { applied: 0, known: 2 });
     }
-    Db::open(place.clone(), FIRST).await.unwrap().close().await;
-    assert_eq!(schema_state(&place, SECOND).await.unwrap(), SchemaState { applied: 1, known: 2 });
-    assert_eq!(schema_state(&place, FIRST).await.unwrap(), SchemaState { applied: 1, known: 1 });
+    Db::open(location.clone(), FIRST).await.unwrap().close().await;
+    assert_eq!(schema_state(&location, SECOND).await.unwrap(), SchemaState { applied: 1, known: 2 });
+    assert_eq!(schema_state(&location, FIRST).await.unwrap(), SchemaState { applied: 1, known: 1 });
 }
 
-async fn programs_that_start_at_once_on_nothing_all_find_the_schema(place: Location) {
-    let starts: Vec<_> = (0..6).map(|_| tokio::spawn(Db::open(place.clone(), SECOND))).collect();
+async fn concurrent_starts_on_an_empty_database_create_the_schema_once(location: Location) {
+    let starts: Vec<_> = (0..6).map(|_| tokio::spawn(Db::open(location.clone(), SECOND))).collect();
     let mut dbs = Vec::new();
     for start in starts {
         dbs.push(start.await.unwrap().unwrap());
@@ -78,15 +78,15 @@ async fn programs_that_start_at_once_on_nothing_all_find_the_schema(place: Locat
     }
 }
 
-async fn references_are_held(place: Location) {
-    let db = Db::open(place, FIRST).await.unwrap();
+async fn foreign_keys_are_enforced(location: Location) {
+    let db = Db::open(location, FIRST).await.unwrap();
     let orphan =
         run!(db.writer(), |db| { sqlx::query("INSERT INTO mark (note_id) VALUES (7)").execute(db).await.map(drop) });
     assert!(orphan.is_err());
 }
 
-async fn a_transaction_that_is_dropped_leaves_nothing(place: Location) {
-    let db = Db::open(place, FIRST).await.unwrap();
+async fn a_dropped_transaction_is_rolled_back(location: Location) {
+    let db = Db::open(location, FIRST).await.unwrap();
     let mut transaction = db.begin().await.unwrap();
     run!(transaction.connection(), |connection| {
         sqlx::query("INSERT INTO note (id, text) VALUES (1, 'never')").execute(connection).await.unwrap();
@@ -96,8 +96,8 @@ async fn a_transaction_that_is_dropped_leaves_nothing(place: Location) {
     assert_eq!(texts(&db).await, ["kept"]);
 }
 
-async fn writers_queue_and_none_is_turned_away(place: Location) {
-    let db = Db::open(place, FIRST).await.unwrap();
+async fn concurrent_writers_queue_and_all_succeed(location: Location) {
+    let db = Db::open(location, FIRST).await.unwrap();
     let writers: Vec<_> = (0..64)
         .map(|id| {
             let db = db.clone();
@@ -110,8 +110,8 @@ async fn writers_queue_and_none_is_turned_away(place: Location) {
     assert_eq!(texts(&db).await.len(), 64);
 }
 
-async fn who_begins_alone_is_alone(place: Location) {
-    let db = Db::open(place, FIRST).await.unwrap();
+async fn exclusive_transactions_exclude_each_other(location: Location) {
+    let db = Db::open(location, FIRST).await.unwrap();
     let tasks: Vec<_> = (0..8)
         .map(|id| {
             let db = db.clone();
@@ -138,45 +138,45 @@ async fn who_begins_alone_is_alone(place: Location) {
     assert_eq!(texts(&db).await, ["the only one"]);
 }
 
-async fn what_fails_for_good_is_not_repeated(place: Location) {
-    let db = Db::open(place, FIRST).await.unwrap();
+async fn a_permanent_error_is_not_retried(location: Location) {
+    let db = Db::open(location, FIRST).await.unwrap();
     write(&db, 1, "there").await.unwrap();
-    let tries = std::sync::atomic::AtomicUsize::new(0);
+    let attempts = std::sync::atomic::AtomicUsize::new(0);
     let outcome: sqlx::Result<()> = db
         .retry(|| {
-            tries.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            attempts.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             write(&db, 1, "again")
         })
         .await;
     assert!(outcome.unwrap_err().as_database_error().unwrap().is_unique_violation());
-    assert_eq!(tries.into_inner(), 1);
+    assert_eq!(attempts.into_inner(), 1);
 }
 
 macro_rules! on_each {
-    ($backend:ident: $($promise:ident,)+) => {
+    ($backend:ident: $($test:ident,)+) => {
         mod $backend {
             $(
                 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-                async fn $promise() {
-                    let (place, _keep) = super::$backend().await;
-                    super::$promise(place).await;
+                async fn $test() {
+                    let (location, _guard) = super::$backend().await;
+                    super::$test(location).await;
                 }
             )+
         }
     };
     ($($backend:ident),+) => {
         $(on_each! { $backend:
-            what_was_written_is_there_after_a_restart_and_a_migration,
-            a_newer_schema_is_refused_and_left_as_it_is,
-            a_migration_that_was_edited_after_it_was_applied_is_refused,
+            data_survives_a_restart_and_a_migration,
+            a_newer_schema_is_rejected_and_left_unchanged,
+            a_migration_that_was_edited_after_it_was_applied_is_rejected,
             migrations_are_applied_all_or_none,
-            the_state_of_a_schema_is_told_without_making_it,
-            programs_that_start_at_once_on_nothing_all_find_the_schema,
-            references_are_held,
-            a_transaction_that_is_dropped_leaves_nothing,
-            writers_queue_and_none_is_turned_away,
-            who_begins_alone_is_alone,
-            what_fails_for_good_is_not_repeated,
+            the_schema_state_is_read_without_creating_the_schema,
+            concurrent_starts_on_an_empty_database_create_the_schema_once,
+            foreign_keys_are_enforced,
+            a_dropped_transaction_is_rolled_back,
+            concurrent_writers_queue_and_all_succeed,
+            exclusive_transactions_exclude_each_other,
+            a_permanent_error_is_not_retried,
         })+
     };
 }

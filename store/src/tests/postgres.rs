@@ -1,4 +1,4 @@
-//! What holds on PostgreSQL alone: the server and the way to it.
+//! Tests specific to PostgreSQL: the server, and the connections to it.
 
 use std::{
     path::Path,
@@ -22,7 +22,8 @@ use super::{
 };
 use drystone_mesh::{config::ConfigDuration, error::Reason};
 
-const BOUND: Duration = Duration::from_secs(20);
+/// The maximum duration of any step of a test.
+const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 
 fn notes(url: &Url) -> Location {
     Location::server("notes", url.as_str()).unwrap()
@@ -45,18 +46,19 @@ async fn database() -> Database {
     Postgres::shared().await.database().await
 }
 
-async fn refusal(place: Location) -> OpenError {
-    let error = Db::open(place, FIRST).await.unwrap_err();
+async fn open_error(location: Location) -> OpenError {
+    let error = Db::open(location, FIRST).await.unwrap_err();
     let text = error.to_string();
     assert!(!text.contains("throw-away@") && !text.contains('\n'), "{text}");
     error
 }
 
 #[tokio::test]
-async fn each_service_has_a_schema_of_its_own() {
+async fn each_service_has_its_own_schema() {
     let database = database().await;
-    let place = |service| Location::server(service, database.as_str()).unwrap();
-    let (one, other) = (Db::open(place("user"), FIRST).await.unwrap(), Db::open(place("auth"), SECOND).await.unwrap());
+    let location = |service| Location::server(service, database.as_str()).unwrap();
+    let (one, other) =
+        (Db::open(location("user"), FIRST).await.unwrap(), Db::open(location("auth"), SECOND).await.unwrap());
     write(&one, 1, "user's").await.unwrap();
     assert_eq!(texts(&other).await, [""; 0]);
     let schemas: Vec<String> =
@@ -68,7 +70,7 @@ async fn each_service_has_a_schema_of_its_own() {
 }
 
 #[tokio::test]
-async fn an_instance_waits_for_another_that_migrates() {
+async fn an_instance_waits_for_another_to_migrate() {
     let database = database().await;
     Db::open(notes(database.url()), FIRST).await.unwrap().close().await;
     let other = PgPool::connect(database.as_str()).await.unwrap();
@@ -78,9 +80,9 @@ async fn an_instance_waits_for_another_that_migrates() {
         .await
         .unwrap();
 
-    // A statement's time limit is no limit for this.
-    let patient = PoolConfig { statement_timeout: ConfigDuration::millis(100), ..PoolConfig::default() };
-    let start = tokio::spawn(Db::open(with(database.url(), &patient, None), SECOND));
+    // The wait is not subject to the statement timeout.
+    let pool_config = PoolConfig { statement_timeout: ConfigDuration::millis(100), ..PoolConfig::default() };
+    let start = tokio::spawn(Db::open(with(database.url(), &pool_config, None), SECOND));
     tokio::time::sleep(Duration::from_millis(400)).await;
     assert!(!start.is_finished());
     migrating.commit().await.unwrap();
@@ -88,30 +90,30 @@ async fn an_instance_waits_for_another_that_migrates() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_not_there_is_named_and_may_come() {
+async fn an_unreachable_server_is_a_temporary_error() {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
     drop(listener);
     for host in [format!("127.0.0.1:{port}"), "nowhere.invalid:5432".to_owned()] {
-        let error = refusal(notes(&format!("postgres://ada@{host}/mesh").parse().unwrap())).await;
+        let error = open_error(notes(&format!("postgres://ada@{host}/mesh").parse().unwrap())).await;
         assert!(matches!(error, OpenError::Unavailable { .. }) && error.is_temporary(), "{error:?}");
         let text = error.to_string();
-        assert!(text.starts_with(&format!("the database postgres://ada@{host}/mesh does not answer (")), "{text}");
+        assert!(text.starts_with(&format!("the database postgres://ada@{host}/mesh does not respond (")), "{text}");
         assert!(text.ends_with("start its server, or correct `notes.database.url`"), "{text}");
     }
 }
 
 #[tokio::test]
-async fn a_server_that_says_nothing_is_not_waited_for_without_a_bound() {
-    let mute = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-    let url = format!("postgres://ada@{}/mesh", mute.local_addr().unwrap()).parse().unwrap();
-    let hasty = PoolConfig { acquire_timeout: ConfigDuration::millis(200), ..PoolConfig::default() };
-    let error = refusal(with(&url, &hasty, None)).await;
-    assert!(error.to_string().contains("does not answer (nothing within 200ms)"), "{error}");
+async fn connecting_to_an_unresponsive_server_times_out() {
+    let unresponsive = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let url = format!("postgres://ada@{}/mesh", unresponsive.local_addr().unwrap()).parse().unwrap();
+    let pool_config = PoolConfig { acquire_timeout: ConfigDuration::millis(200), ..PoolConfig::default() };
+    let error = open_error(with(&url, &pool_config, None)).await;
+    assert!(error.to_string().contains("does not respond (no response within 200ms)"), "{error}");
 }
 
 #[tokio::test]
-async fn a_wrong_password_user_or_database_is_said_in_one_sentence() {
+async fn a_wrong_password_user_or_database_is_reported() {
     let server = Postgres::temporary().await;
     let database = server.database().await;
     let changed = |change: fn(&mut Url)| {
@@ -119,8 +121,8 @@ async fn a_wrong_password_user_or_database_is_said_in_one_sentence() {
         change(&mut url);
         notes(&url)
     };
-    let error = refusal(changed(|url| url.set_password(Some("hidden")).unwrap())).await;
-    assert!(matches!(error, OpenError::Refused { .. }) && !error.is_temporary(), "{error:?}");
+    let error = open_error(changed(|url| url.set_password(Some("hidden")).unwrap())).await;
+    assert!(matches!(error, OpenError::LoginRejected { .. }) && !error.is_temporary(), "{error:?}");
     let text = error.to_string();
     assert!(
         text.contains("password authentication failed") && text.contains("`notes.database.password_file`"),
@@ -128,15 +130,15 @@ async fn a_wrong_password_user_or_database_is_said_in_one_sentence() {
     );
     assert!(!text.contains("hidden"), "{text}");
 
-    let error = refusal(changed(|url| url.set_username("nobody").unwrap())).await;
-    assert!(matches!(error, OpenError::Refused { .. }), "{error:?}");
-    let error = refusal(changed(|url| url.set_path("nothing"))).await;
-    assert!(matches!(error, OpenError::Missing { .. }), "{error:?}");
+    let error = open_error(changed(|url| url.set_username("nobody").unwrap())).await;
+    assert!(matches!(error, OpenError::LoginRejected { .. }), "{error:?}");
+    let error = open_error(changed(|url| url.set_path("nothing"))).await;
+    assert!(matches!(error, OpenError::DatabaseMissing { .. }), "{error:?}");
     assert!(error.to_string().contains("create it on the server"), "{error}");
 }
 
 #[tokio::test]
-async fn a_password_may_come_from_a_file() {
+async fn a_password_can_be_read_from_a_file() {
     let database = database().await;
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("password");
@@ -146,14 +148,14 @@ async fn a_password_may_come_from_a_file() {
     Db::open(with(&url, &PoolConfig::default(), Some(&path)), FIRST).await.unwrap();
 
     std::fs::remove_file(&path).unwrap();
-    let error = refusal(with(&url, &PoolConfig::default(), Some(&path))).await;
+    let error = open_error(with(&url, &PoolConfig::default(), Some(&path))).await;
     assert!(
         error.to_string().starts_with(&format!("notes.database.password_file, {}, cannot be read", path.display()))
     );
 }
 
 #[tokio::test]
-async fn tls_is_as_the_url_asks_for_it() {
+async fn tls_follows_the_sslmode_of_the_url() {
     let server = Postgres::temporary().await;
     let database = server.database().await;
     let with = |host: &str, query: &str| {
@@ -176,7 +178,7 @@ async fn tls_is_as_the_url_asks_for_it() {
         ("127.0.0.1", format!("sslmode=verify-full&{root}"), "not valid for name"),
         ("localhost", "sslmode=verify-full".to_owned(), "UnknownIssuer"),
     ] {
-        let error = refusal(with(host, &query)).await;
+        let error = open_error(with(host, &query)).await;
         assert!(matches!(error, OpenError::Tls { .. }), "{error:?}");
         let text = error.to_string();
         assert!(
@@ -184,14 +186,14 @@ async fn tls_is_as_the_url_asks_for_it() {
             "{text}"
         );
     }
-    let error = refusal(with("localhost", "sslmode=verify-full&sslrootcert=/nowhere.pem")).await;
+    let error = open_error(with("localhost", "sslmode=verify-full&sslrootcert=/nowhere.pem")).await;
     assert!(
         error.to_string().starts_with("the file of `sslrootcert` in notes.database.url, /nowhere.pem, cannot be read")
     );
 }
 
 #[tokio::test]
-async fn a_server_without_tls_is_not_spoken_to_in_the_clear_where_tls_is_asked_for() {
+async fn nothing_is_sent_in_plaintext_to_a_server_without_tls_if_tls_is_required() {
     let plain = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let url = format!("postgres://ada:hidden@{}/mesh?sslmode=require", plain.local_addr().unwrap()).parse().unwrap();
     let server = tokio::spawn(async move {
@@ -203,22 +205,22 @@ async fn a_server_without_tls_is_not_spoken_to_in_the_clear_where_tls_is_asked_f
         client.read_to_end(&mut rest).await.unwrap();
         rest
     });
-    let error = refusal(notes(&url)).await;
+    let error = open_error(notes(&url)).await;
     assert!(matches!(error, OpenError::Tls { .. }), "{error:?}");
-    assert_eq!(server.await.unwrap(), b"", "nothing was said in the clear");
+    assert_eq!(server.await.unwrap(), b"", "nothing was sent in plaintext");
 }
 
 #[tokio::test]
-async fn a_user_who_may_only_read_and_write_runs_what_another_migrated() {
+async fn a_user_without_ddl_privileges_can_use_a_migrated_schema() {
     let server = Postgres::temporary().await;
     let database = server.database().await;
     server.execute_as_superuser("CREATE ROLE worker LOGIN PASSWORD 'throw-away'").await;
     let mut url = database.url().clone();
     url.set_username("worker").unwrap();
 
-    let error = refusal(notes(&url)).await;
-    assert!(matches!(error, OpenError::NotAllowed { .. }), "{error:?}");
-    assert!(error.to_string().contains("give it the tables of `drystone_notes`"), "{error}");
+    let error = open_error(notes(&url)).await;
+    assert!(matches!(error, OpenError::InsufficientPrivilege { .. }), "{error:?}");
+    assert!(error.to_string().contains("grant it access to the tables of `drystone_notes`"), "{error}");
 
     let db = Db::open(notes(database.url()), FIRST).await.unwrap();
     sqlx::raw_sql(
@@ -233,22 +235,22 @@ async fn a_user_who_may_only_read_and_write_runs_what_another_migrated() {
 }
 
 #[tokio::test]
-async fn of_two_that_wait_for_each_other_both_come_through() {
+async fn deadlocked_transactions_both_succeed_after_a_retry() {
     let database = database().await;
     let db = Db::open(notes(database.url()), FIRST).await.unwrap();
     for id in [1, 2] {
         write(&db, id, "").await.unwrap();
     }
-    let (tries, met) = (AtomicUsize::new(0), Barrier::new(2));
+    let (attempts, barrier) = (AtomicUsize::new(0), Barrier::new(2));
     let append = async |first: i64, second: i64| -> sqlx::Result<()> {
         let mut transaction = db.begin().await?;
         for id in [first, second] {
             run!(transaction.connection(), |connection| {
                 sqlx::query("UPDATE note SET text = text || 'x' WHERE id = $1").bind(id).execute(connection).await?;
             });
-            // Each holds its first row before it wants its second; a repetition finds nobody to meet.
-            if id == first && tries.fetch_add(1, Ordering::Relaxed) < 2 {
-                met.wait().await;
+            // Both hold their first row before they update the second. A retry does not wait.
+            if id == first && attempts.fetch_add(1, Ordering::Relaxed) < 2 {
+                barrier.wait().await;
             }
         }
         transaction.commit().await
@@ -257,24 +259,25 @@ async fn of_two_that_wait_for_each_other_both_come_through() {
     one.unwrap();
     other.unwrap();
     assert_eq!(texts(&db).await, ["xx", "xx"]);
-    assert!(tries.into_inner() > 2, "one of them had to go again");
+    assert!(attempts.into_inner() > 2, "one of them was retried");
 }
 
 #[tokio::test]
-async fn a_statement_that_takes_too_long_is_broken_off() {
+async fn a_statement_that_exceeds_its_timeout_is_cancelled() {
     let database = database().await;
-    let hasty = PoolConfig { statement_timeout: ConfigDuration::millis(100), ..PoolConfig::default() };
-    let db = Db::open(with(database.url(), &hasty, None), FIRST).await.unwrap();
+    let pool_config = PoolConfig { statement_timeout: ConfigDuration::millis(100), ..PoolConfig::default() };
+    let db = Db::open(with(database.url(), &pool_config, None), FIRST).await.unwrap();
     let error = sqlx::query("SELECT pg_sleep(60)").execute(pool(&db)).await.unwrap_err();
     assert_eq!(to_mesh_error(error).reason(), Reason::Unavailable);
     db.ping().await.unwrap();
 }
 
 #[tokio::test]
-async fn more_callers_than_connections_wait_their_turn_and_not_for_ever() {
+async fn acquiring_a_connection_from_an_exhausted_pool_times_out() {
     let database = database().await;
-    let narrow = PoolConfig { connections: 1, acquire_timeout: ConfigDuration::millis(300), ..PoolConfig::default() };
-    let db = Db::open(with(database.url(), &narrow, None), FIRST).await.unwrap();
+    let pool_config =
+        PoolConfig { connections: 1, acquire_timeout: ConfigDuration::millis(300), ..PoolConfig::default() };
+    let db = Db::open(with(database.url(), &pool_config, None), FIRST).await.unwrap();
     let held = db.begin().await.unwrap();
     let error = to_mesh_error(write(&db, 1, "late").await.unwrap_err());
     assert_eq!(error.reason(), Reason::Unavailable);
@@ -283,10 +286,10 @@ async fn more_callers_than_connections_wait_their_turn_and_not_for_ever() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_busy_pool_grows_to_its_size() {
+async fn a_busy_pool_grows_to_its_maximum_size() {
     let database = database().await;
-    let pool_of_four = PoolConfig { connections: 4, ..PoolConfig::default() };
-    let db = Db::open(with(database.url(), &pool_of_four, None), FIRST).await.unwrap();
+    let pool_config = PoolConfig { connections: 4, ..PoolConfig::default() };
+    let db = Db::open(with(database.url(), &pool_config, None), FIRST).await.unwrap();
     let watch = Db::open(notes(database.url()), FIRST).await.unwrap();
     sqlx::query("SELECT 1").execute(pool(&db)).await.unwrap();
     let mut callers = tokio::task::JoinSet::new();
@@ -294,28 +297,29 @@ async fn a_busy_pool_grows_to_its_size() {
         let pool = pool(&db);
         callers.spawn(async move {
             loop {
-                // It puts its connection back sooner than another one is made.
+                // It returns its connection before another one is opened.
                 sqlx::query("SELECT 1").execute(pool.clone()).await.unwrap();
             }
         });
     }
-    let others = "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()";
+    let other_connections =
+        "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()";
     let grown = async {
-        while sqlx::query_scalar::<_, i64>(others).fetch_one(pool(&watch)).await.unwrap() < 4 {
+        while sqlx::query_scalar::<_, i64>(other_connections).fetch_one(pool(&watch)).await.unwrap() < 4 {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(BOUND, grown).await.expect("there are as many connections as there may be");
+    tokio::time::timeout(TEST_TIMEOUT, grown).await.expect("the pool reaches its maximum size");
 }
 
 #[tokio::test]
-async fn a_caller_that_gives_up_leaves_the_only_connection_to_the_next() {
+async fn a_cancelled_statement_returns_its_connection() {
     let database = database().await;
-    let narrow = PoolConfig { connections: 1, ..PoolConfig::default() };
-    let db = Db::open(with(database.url(), &narrow, None), FIRST).await.unwrap();
+    let pool_config = PoolConfig { connections: 1, ..PoolConfig::default() };
+    let db = Db::open(with(database.url(), &pool_config, None), FIRST).await.unwrap();
     for round in 0..20 {
-        let given_up = sqlx::query("SELECT pg_sleep(0.05), 'nobody reads this'").execute(pool(&db));
-        assert!(tokio::time::timeout(Duration::from_millis(5), given_up).await.is_err());
+        let cancelled = sqlx::query("SELECT pg_sleep(0.05), 'unread'").execute(pool(&db));
+        assert!(tokio::time::timeout(Duration::from_millis(5), cancelled).await.is_err());
         let transaction = db.begin().await.unwrap();
         drop(transaction);
         sqlx::query("SELECT no_such_column").execute(pool(&db)).await.unwrap_err();
@@ -325,23 +329,23 @@ async fn a_caller_that_gives_up_leaves_the_only_connection_to_the_next() {
 }
 
 #[tokio::test]
-async fn a_caller_that_gives_up_while_a_transaction_begins_leaves_none_behind() {
+async fn a_cancelled_begin_leaves_no_open_transaction() {
     let database = database().await;
-    let narrow = PoolConfig { connections: 1, ..PoolConfig::default() };
-    let db = Db::open(with(database.url(), &narrow, None), FIRST).await.unwrap();
+    let pool_config = PoolConfig { connections: 1, ..PoolConfig::default() };
+    let db = Db::open(with(database.url(), &pool_config, None), FIRST).await.unwrap();
     let other = Db::open(notes(database.url()), FIRST).await.unwrap();
     for id in 0_i64..100 {
         let begin = tokio::time::timeout(Duration::from_micros(id.unsigned_abs() * 10), db.begin());
-        // It may have begun all the same.
+        // It may have completed.
         drop(begin.await);
         write(&db, id, "x").await.unwrap();
         let seen: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM note").fetch_one(pool(&other)).await.unwrap();
-        assert_eq!(seen, id + 1, "what was acknowledged is committed");
+        assert_eq!(seen, id + 1, "every acknowledged write is committed");
     }
 }
 
 #[tokio::test]
-async fn a_database_that_is_closed_leaves_no_connection_behind_and_takes_no_more_work() {
+async fn a_closed_database_has_no_connections_and_rejects_statements() {
     let database = database().await;
     let db = Db::open(notes(database.url()), FIRST).await.unwrap();
     let (late, watch) = (db.clone(), Db::open(notes(database.url()), FIRST).await.unwrap());
@@ -349,17 +353,18 @@ async fn a_database_that_is_closed_leaves_no_connection_behind_and_takes_no_more
     futures_util::future::join_all(writers).await.into_iter().for_each(Result::unwrap);
     db.close().await;
     assert!(matches!(write(&late, 99, "late").await, Err(sqlx::Error::PoolClosed)));
-    let others = "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()";
-    let gone = async {
-        while sqlx::query_scalar::<_, i64>(others).fetch_one(pool(&watch)).await.unwrap() > 0 {
+    let other_connections =
+        "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()";
+    let all_closed = async {
+        while sqlx::query_scalar::<_, i64>(other_connections).fetch_one(pool(&watch)).await.unwrap() > 0 {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(20), gone).await.expect("the server has seen them go");
+    tokio::time::timeout(Duration::from_secs(20), all_closed).await.expect("the server reports no connection");
 }
 
 #[tokio::test]
-async fn a_disk_that_is_full_is_told_as_that() {
+async fn a_full_disk_is_reported_as_resource_exhausted() {
     let database = database().await;
     let db = Db::open(notes(database.url()), FIRST).await.unwrap();
     let full = "DO $$ BEGIN RAISE EXCEPTION 'could not extend file' USING ERRCODE = 'disk_full'; END $$";
@@ -371,24 +376,24 @@ async fn a_disk_that_is_full_is_told_as_that() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_goes_and_comes_back_is_used_again() {
+async fn a_restarted_server_is_used_again() {
     let server = Postgres::temporary().await;
     let database = server.database().await;
-    let hasty = PoolConfig { acquire_timeout: ConfigDuration::millis(300), ..PoolConfig::default() };
-    let db = Db::open(with(database.url(), &hasty, None), FIRST).await.unwrap();
+    let pool_config = PoolConfig { acquire_timeout: ConfigDuration::millis(300), ..PoolConfig::default() };
+    let db = Db::open(with(database.url(), &pool_config, None), FIRST).await.unwrap();
     write(&db, 1, "before").await.unwrap();
     let mut transaction = db.begin().await.unwrap();
 
-    for (round, id) in [(true, 2), (false, 3)] {
-        if round {
+    for (is_graceful, id) in [(true, 2), (false, 3)] {
+        if is_graceful {
             server.stop();
         } else {
             server.kill();
         }
-        let cut = run!(transaction.connection(), |connection| {
+        let aborted = run!(transaction.connection(), |connection| {
             sqlx::query("INSERT INTO note (id, text) VALUES (99, 'lost')").execute(connection).await.map(drop)
         });
-        for error in [cut.unwrap_err(), write(&db, id, "while it is away").await.unwrap_err()] {
+        for error in [aborted.unwrap_err(), write(&db, id, "while it is stopped").await.unwrap_err()] {
             let status = tonic::Status::from(to_mesh_error(error));
             assert_eq!(status.code(), tonic::Code::Unavailable, "{status:?}");
             assert!(status.get_details_retry_info().unwrap().retry_delay.is_some());
@@ -399,7 +404,7 @@ async fn a_server_that_goes_and_comes_back_is_used_again() {
         let waiting = Instant::now();
         while let Err(error) = write(&db, id, "after").await {
             assert_eq!(Failure::of(&error), Failure::Unavailable, "{error}");
-            assert!(waiting.elapsed() < BOUND, "{error}");
+            assert!(waiting.elapsed() < TEST_TIMEOUT, "{error}");
         }
         db.ping().await.unwrap();
         transaction = db.begin().await.unwrap();
@@ -409,7 +414,7 @@ async fn a_server_that_goes_and_comes_back_is_used_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_password_that_is_changed_is_read_anew() {
+async fn a_changed_password_file_is_reloaded() {
     let server = Postgres::temporary().await;
     let database = server.database().await;
     server.execute_as_superuser("CREATE ROLE worker LOGIN SUPERUSER PASSWORD 'old'").await;
@@ -428,13 +433,13 @@ async fn a_password_that_is_changed_is_read_anew() {
         .await;
     let waiting = Instant::now();
     while let Err(error) = db.ping().await {
-        assert!(waiting.elapsed() < BOUND, "{error}");
+        assert!(waiting.elapsed() < TEST_TIMEOUT, "{error}");
     }
     write(&db, 1, "with the new one").await.unwrap();
 }
 
-/// Between the server and its client: passes bytes on until it is told to keep them.
-async fn relay(listener: TcpListener, server: String, mut is_open: tokio::sync::watch::Receiver<bool>) {
+/// A proxy between the client and the server. Forwards bytes while `is_open`.
+async fn proxy(listener: TcpListener, server: String, mut is_open: tokio::sync::watch::Receiver<bool>) {
     while let Ok((mut client, _)) = listener.accept().await {
         let mut is_open = is_open.clone();
         let server = server.clone();
@@ -463,7 +468,7 @@ async fn relay(listener: TcpListener, server: String, mut is_open: tokio::sync::
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn connections_into_silence_are_given_up() {
+async fn hanging_connections_are_replaced() {
     let database = database().await;
     let server = database.url().socket_addrs(|| None).unwrap()[0].to_string();
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
@@ -471,31 +476,32 @@ async fn connections_into_silence_are_given_up() {
     url.set_host(Some("127.0.0.1")).unwrap();
     url.set_port(Some(listener.local_addr().unwrap().port())).unwrap();
     let (open, is_open) = tokio::sync::watch::channel(true);
-    let first = tokio::spawn(relay(listener, server.clone(), is_open));
+    let first = tokio::spawn(proxy(listener, server.clone(), is_open));
 
-    let narrow = PoolConfig { connections: 2, acquire_timeout: ConfigDuration::millis(300), ..PoolConfig::default() };
-    let db = Db::open(with(&url, &narrow, None), FIRST).await.unwrap();
+    let pool_config =
+        PoolConfig { connections: 2, acquire_timeout: ConfigDuration::millis(300), ..PoolConfig::default() };
+    let db = Db::open(with(&url, &pool_config, None), FIRST).await.unwrap();
     let both = (db.begin().await.unwrap(), db.begin().await.unwrap());
     drop(both);
     write(&db, 1, "before").await.unwrap();
 
-    // The network swallows everything; callers give up, as their deadlines tell them to.
+    // The network drops everything, and callers time out.
     open.send(false).unwrap();
     for _ in 0..2 {
-        assert!(tokio::time::timeout(Duration::from_millis(200), write(&db, 2, "swallowed")).await.is_err());
+        assert!(tokio::time::timeout(Duration::from_millis(200), write(&db, 2, "dropped")).await.is_err());
     }
     assert!(db.ping().await.is_err());
 
-    // What was caught in it stays silent; whoever connects now gets through.
+    // The old connections stay silent; new ones work.
     let port = url.port().unwrap();
     first.abort();
     let _ = first.await;
-    let (_still, is_open) = tokio::sync::watch::channel(true);
+    let (_open, is_open) = tokio::sync::watch::channel(true);
     let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
-    tokio::spawn(relay(listener, server, is_open));
+    tokio::spawn(proxy(listener, server, is_open));
     let waiting = Instant::now();
     while db.ping().await.is_err() {
-        assert!(waiting.elapsed() < BOUND, "the connections into silence are still held");
+        assert!(waiting.elapsed() < TEST_TIMEOUT, "the hanging connections were not replaced");
     }
     write(&db, 3, "after").await.unwrap();
 }

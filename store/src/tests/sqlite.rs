@@ -1,4 +1,4 @@
-//! What holds on SQLite alone: the file.
+//! Tests specific to SQLite: the file.
 
 use std::{fs, path::PathBuf};
 
@@ -10,15 +10,15 @@ use super::{
 };
 use drystone_mesh::error::Reason;
 
-fn place() -> (TempDir, PathBuf) {
+fn database_path() -> (TempDir, PathBuf) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("data").join("notes.db");
     (directory, path)
 }
 
 #[tokio::test]
-async fn a_directory_that_cannot_be_written_is_named() {
-    let (directory, _) = place();
+async fn an_unwritable_directory_is_rejected_with_its_path() {
+    let (directory, _) = database_path();
     fs::write(directory.path().join("data"), "a file in the way").unwrap();
     let path = directory.path().join("data").join("notes.db");
 
@@ -30,43 +30,43 @@ async fn a_directory_that_cannot_be_written_is_named() {
 }
 
 #[tokio::test]
-async fn a_file_that_is_no_database_is_named_and_left_as_it_is() {
-    let (_directory, path) = place();
+async fn a_file_that_is_not_a_database_is_rejected_and_left_unchanged() {
+    let (_directory, path) = database_path();
     fs::create_dir_all(path.parent().unwrap()).unwrap();
-    let rubbish = "no database at all ".repeat(100);
-    fs::write(&path, &rubbish).unwrap();
+    let content = "not a database ".repeat(100);
+    fs::write(&path, &content).unwrap();
 
     let error = Db::open(&path, FIRST).await.unwrap_err();
     assert!(matches!(error, OpenError::Damaged { .. }), "{error:?}");
-    assert_eq!(fs::read_to_string(&path).unwrap(), rubbish);
+    assert_eq!(fs::read_to_string(&path).unwrap(), content);
 }
 
 #[cfg(unix)]
 #[tokio::test]
-async fn files_are_for_their_owner_alone() {
+async fn files_are_accessible_to_their_owner_only() {
     use std::os::unix::fs::PermissionsExt;
-    let (_directory, path) = place();
+    let (_directory, path) = database_path();
     let db = Db::open(&path, FIRST).await.unwrap();
     write(&db, 1, "private").await.unwrap();
 
     let files: Vec<_> = fs::read_dir(path.parent().unwrap()).unwrap().map(|entry| entry.unwrap()).collect();
-    assert!(files.len() > 1, "the write-ahead log is there too");
+    assert!(files.len() > 1, "the write-ahead log exists too");
     for file in files {
         assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600, "{:?}", file.path());
     }
 }
 
 #[tokio::test]
-async fn readers_refuse_to_write() {
-    let (_directory, path) = place();
+async fn readers_reject_writes() {
+    let (_directory, path) = database_path();
     let db = Db::open(&path, FIRST).await.unwrap();
     let deleted = run!(db.reader(), |db| sqlx::query("DELETE FROM note").execute(db).await.map(drop));
     assert!(deleted.is_err());
 }
 
 #[tokio::test]
-async fn a_full_database_says_so_and_goes_on_when_there_is_room() {
-    let (_directory, path) = place();
+async fn a_full_database_is_reported_and_usable_after_space_is_freed() {
+    let (_directory, path) = database_path();
     let db = Db::open(&path, FIRST).await.unwrap();
     let Either::Sqlite(writer) = db.writer() else { unreachable!() };
     sqlx::raw_sql("PRAGMA max_page_count = 10").execute(writer).await.unwrap();
@@ -84,8 +84,8 @@ async fn a_full_database_says_so_and_goes_on_when_there_is_room() {
 }
 
 #[tokio::test]
-async fn a_transaction_that_found_the_database_full_leaves_the_way_free_for_others() {
-    let (_directory, path) = place();
+async fn a_transaction_that_failed_on_a_full_database_does_not_block_the_next() {
+    let (_directory, path) = database_path();
     let db = Db::open(&path, FIRST).await.unwrap();
     let Either::Sqlite(writer) = db.writer() else { unreachable!() };
     let long = "x".repeat(100_000);

@@ -16,41 +16,41 @@ use drystone_mesh::{
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
-use crate::{Change, Claim, Content, Description, DisplayName, Error, Labels, NewProperty, Property, Service};
+use crate::{Claim, Content, ContentUpdate, Description, DisplayName, Error, Labels, NewProperty, Property, Service};
 
-/// The list that page tokens belong to.
+/// The list that page tokens are bound to.
 const LIST: &str = "properties";
 
 /// The fields of a property that can be changed.
-const CHANGEABLE: [&str; 3] = ["display_name", "description", "labels"];
+const MUTABLE_FIELDS: [&str; 3] = ["display_name", "description", "labels"];
 
-type Answer<T> = Result<Response<T>, Status>;
+type RpcResult<T> = Result<Response<T>, Status>;
 
 #[tonic::async_trait]
 impl PropertyService for Service {
-    async fn create_property(&self, request: Request<CreatePropertyRequest>) -> Answer<Message> {
+    async fn create_property(&self, request: Request<CreatePropertyRequest>) -> RpcResult<Message> {
         let call = Call::of(&request)?;
         let owner_id = call.principal()?.user_id;
         let CreatePropertyRequest { display_name, description, labels, request_id } = request.into_inner();
         let request_id = if request_id.is_empty() { None } else { Some(id::parse("request_id", &request_id)?) };
         let content = Content {
-            display_name: valid("display_name", DisplayName::parse(&display_name))?,
-            description: valid("description", Description::parse(&description))?,
-            labels: valid("labels", Labels::parse(labels))?,
+            display_name: validate("display_name", DisplayName::parse(&display_name))?,
+            description: validate("description", Description::parse(&description))?,
+            labels: validate("labels", Labels::parse(labels))?,
         };
         let new = NewProperty { id: Uuid::now_v7(), owner_id, request_id, content };
         let property = self.store.create(new, self.clock.now()).await?;
         Ok(Response::new(property.into()))
     }
 
-    async fn get_property(&self, request: Request<GetPropertyRequest>) -> Answer<Message> {
+    async fn get_property(&self, request: Request<GetPropertyRequest>) -> RpcResult<Message> {
         let call = Call::of(&request)?;
         let id = id::parse("id", &request.get_ref().id)?;
         let property = self.store.find(call.principal()?.user_id, id).await?.ok_or(Error::NotFound)?;
         Ok(Response::new(property.into()))
     }
 
-    async fn list_properties(&self, request: Request<ListPropertiesRequest>) -> Answer<ListPropertiesResponse> {
+    async fn list_properties(&self, request: Request<ListPropertiesRequest>) -> RpcResult<ListPropertiesResponse> {
         let call = Call::of(&request)?;
         let message = request.into_inner();
         let page = Page::parse(LIST, message.page_size, &message.page_token)?;
@@ -61,32 +61,32 @@ impl PropertyService for Service {
         Ok(Response::new(ListPropertiesResponse { properties, next_page_token }))
     }
 
-    async fn update_property(&self, request: Request<UpdatePropertyRequest>) -> Answer<Message> {
+    async fn update_property(&self, request: Request<UpdatePropertyRequest>) -> RpcResult<Message> {
         let call = Call::of(&request)?;
         let owner = call.principal()?.user_id;
         let UpdatePropertyRequest { property, update_mask } = request.into_inner();
         let property = property.unwrap_or_default();
         let id = id::parse("property.id", &property.id)?;
         let version = etag::parse(&property.etag)?;
-        let change = parse_change(property, &mask::paths(update_mask.as_ref(), &CHANGEABLE)?)?;
+        let update = parse_update(property, &mask::paths(update_mask.as_ref(), &MUTABLE_FIELDS)?)?;
         let property =
-            self.store.update(owner, id, &change, version, self.clock.now()).await?.ok_or(Error::NotFound)?;
+            self.store.update(owner, id, &update, version, self.clock.now()).await?.ok_or(Error::NotFound)?;
         Ok(Response::new(property.into()))
     }
 
-    async fn delete_property(&self, request: Request<DeletePropertyRequest>) -> Answer<()> {
+    async fn delete_property(&self, request: Request<DeletePropertyRequest>) -> RpcResult<()> {
         let call = Call::of(&request)?;
         let message = request.into_inner();
         let id = id::parse("id", &message.id)?;
         let version = etag::parse(&message.etag)?;
-        let was_there = self.store.delete(call.principal()?.user_id, id, version).await?;
-        if was_there { Ok(Response::new(())) } else { Err(Error::NotFound.into()) }
+        let was_deleted = self.store.delete(call.principal()?.user_id, id, version).await?;
+        if was_deleted { Ok(Response::new(())) } else { Err(Error::NotFound.into()) }
     }
 
     async fn list_property_claims(
         &self,
         request: Request<ListPropertyClaimsRequest>,
-    ) -> Answer<ListPropertyClaimsResponse> {
+    ) -> RpcResult<ListPropertyClaimsResponse> {
         let user = id::parse("user_id", &request.get_ref().user_id)?;
         call::record_user(user);
         let claims = self.store.claims(user, Claim::MAX).await?;
@@ -95,24 +95,24 @@ impl PropertyService for Service {
     }
 }
 
-/// The change that is wanted: of the fields that the mask names or, without a mask, of those that are set.
-fn parse_change(property: Message, wanted: &BTreeSet<&str>) -> Result<Change, MeshError> {
-    let is_wanted = |field: &str, is_set: bool| if wanted.is_empty() { is_set } else { wanted.contains(field) };
+/// Parses an update: of the fields in the mask or, without a mask, of the fields that are set.
+fn parse_update(property: Message, mask: &BTreeSet<&str>) -> Result<ContentUpdate, MeshError> {
+    let is_updated = |field: &str, is_set: bool| if mask.is_empty() { is_set } else { mask.contains(field) };
     let Message { display_name, description, labels, .. } = property;
-    let change = Change {
-        display_name: is_wanted("display_name", !display_name.is_empty())
-            .then(|| valid("property.display_name", DisplayName::parse(&display_name)))
+    let update = ContentUpdate {
+        display_name: is_updated("display_name", !display_name.is_empty())
+            .then(|| validate("property.display_name", DisplayName::parse(&display_name)))
             .transpose()?,
-        description: is_wanted("description", !description.is_empty())
-            .then(|| valid("property.description", Description::parse(&description)))
+        description: is_updated("description", !description.is_empty())
+            .then(|| validate("property.description", Description::parse(&description)))
             .transpose()?,
-        labels: is_wanted("labels", !labels.is_empty())
-            .then(|| valid("property.labels", Labels::parse(labels)))
+        labels: is_updated("labels", !labels.is_empty())
+            .then(|| validate("property.labels", Labels::parse(labels)))
             .transpose()?,
     };
-    if change == Change::default() { Err(mask::no_changes(&CHANGEABLE)) } else { Ok(change) }
+    if update == ContentUpdate::default() { Err(mask::no_changes(&MUTABLE_FIELDS)) } else { Ok(update) }
 }
 
-fn valid<T>(field: &'static str, parsed: Result<T, impl ToString>) -> Result<T, MeshError> {
+fn validate<T>(field: &'static str, parsed: Result<T, impl ToString>) -> Result<T, MeshError> {
     parsed.map_err(|error| MeshError::invalid_field(field, error.to_string()))
 }

@@ -1,15 +1,17 @@
-//! No query of the store reads a whole table on PostgreSQL: what the server has counted proves it.
+//! No query of the store scans a whole table on PostgreSQL: the server's statistics prove it.
 
 use drystone_backends::Postgres;
 use drystone_mesh::{clock::Clock, page::Page};
-use drystone_property::{Change, Content, Description, DisplayName, Labels, MIGRATIONS, NewProperty, PropertyStore};
+use drystone_property::{
+    Content, ContentUpdate, Description, DisplayName, Labels, MIGRATIONS, NewProperty, PropertyStore,
+};
 use drystone_store::{Db, Location};
 use uuid::Uuid;
 
-/// More often than a statement is planned anew: then PostgreSQL may keep one plan for all.
+/// More executions than PostgreSQL makes custom plans for (five), so that it may use a generic plan.
 const ROUNDS: usize = 8;
 
-const CROWD: &str = "
+const ROWS: &str = "
     INSERT INTO drystone_property.property
         (id, owner_id, display_name, description, labels, version, created_at, updated_at)
     SELECT gen_random_uuid(), gen_random_uuid(), 'One of many', 'By the river', '{}', 1, n, n
@@ -20,14 +22,14 @@ const CROWD: &str = "
     ANALYZE";
 
 #[tokio::test]
-async fn every_property_is_found_by_an_index() {
+async fn every_query_of_properties_uses_an_index() {
     let database = Postgres::shared().await.database().await;
-    let place = Location::server("property", database.as_str()).unwrap();
-    Db::open(place.clone(), MIGRATIONS).await.unwrap().close().await;
-    database.run(CROWD).await;
+    let location = Location::server("property", database.as_str()).unwrap();
+    Db::open(location.clone(), MIGRATIONS).await.unwrap().close().await;
+    database.run(ROWS).await;
     database.reset_scan_counts().await;
 
-    let db = Db::open(place, MIGRATIONS).await.unwrap();
+    let db = Db::open(location, MIGRATIONS).await.unwrap();
     let store = PropertyStore::new(db.clone());
     let now = Clock::system().now();
     for _ in 0..ROUNDS {
@@ -46,9 +48,10 @@ async fn every_property_is_found_by_an_index() {
         store.list(owner, &Page { size: 50, after: None }).await.unwrap();
         store.list(owner, &Page { size: 50, after: Some(id) }).await.unwrap();
         store.claims(owner, 64).await.unwrap();
-        let change = Change { display_name: Some(DisplayName::parse("Shed").unwrap()), ..Change::default() };
-        store.update(owner, id, &change, Some(1), now).await.unwrap().unwrap();
-        store.update(owner, id, &change, Some(1), now).await.unwrap_err();
+        let update =
+            ContentUpdate { display_name: Some(DisplayName::parse("Shed").unwrap()), ..ContentUpdate::default() };
+        store.update(owner, id, &update, Some(1), now).await.unwrap().unwrap();
+        store.update(owner, id, &update, Some(1), now).await.unwrap_err();
         store.delete(owner, id, Some(1)).await.unwrap_err();
         assert!(store.delete(owner, id, None).await.unwrap());
     }

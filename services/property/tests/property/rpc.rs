@@ -22,7 +22,7 @@ use tempfile::TempDir;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
-/// The service on an empty store, with a clock that stands still, and a user.
+/// The service with an empty store, a manual clock, and a user.
 struct Fixture {
     service: Service,
     clock: Clock,
@@ -40,24 +40,24 @@ impl Fixture {
     }
 
     async fn create(&self, message: CreatePropertyRequest) -> Result<Property, Reason> {
-        answer(self.service.create_property(as_user(self.ada, message)).await)
+        outcome(self.service.create_property(as_user(self.ada, message)).await)
     }
 
     async fn get(&self, by: Uuid, id: &str) -> Result<Property, Reason> {
         let request = as_user(by, GetPropertyRequest { id: id.to_owned() });
-        answer(self.service.get_property(request).await)
+        outcome(self.service.get_property(request).await)
     }
 
     async fn update(&self, by: Uuid, property: Property, mask: &[&str]) -> Result<Property, Reason> {
         let paths = mask.iter().map(ToString::to_string).collect();
         let update_mask = Some(prost_types::FieldMask { paths });
         let request = as_user(by, UpdatePropertyRequest { property: Some(property), update_mask });
-        answer(self.service.update_property(request).await)
+        outcome(self.service.update_property(request).await)
     }
 
     async fn delete(&self, by: Uuid, id: &str, etag: &str) -> Result<(), Reason> {
         let request = as_user(by, DeletePropertyRequest { id: id.to_owned(), etag: etag.to_owned() });
-        answer(self.service.delete_property(request).await).map(drop)
+        outcome(self.service.delete_property(request).await).map(drop)
     }
 }
 
@@ -70,7 +70,7 @@ fn barn() -> CreatePropertyRequest {
     }
 }
 
-/// A request of this user that passed the server stack.
+/// A request of this user after the server stack.
 fn as_user<T>(user_id: Uuid, message: T) -> Request<T> {
     let now = Clock::system().now();
     let principal = Principal {
@@ -97,13 +97,13 @@ fn as_user<T>(user_id: Uuid, message: T) -> Request<T> {
     request
 }
 
-/// What was answered, or the reason of the refusal.
-fn answer<T>(result: Result<Response<T>, Status>) -> Result<T, Reason> {
-    result.map(Response::into_inner).map_err(|status| reason_of(&status).expect("a refusal of ours has a reason"))
+/// The response, or the reason of the error.
+fn outcome<T>(result: Result<Response<T>, Status>) -> Result<T, Reason> {
+    result.map(Response::into_inner).map_err(|status| reason_of(&status).expect("every error has a reason"))
 }
 
 #[tokio::test]
-async fn a_property_belongs_to_whom_created_it() {
+async fn a_property_belongs_to_the_user_who_created_it() {
     let fixture = Fixture::new().await;
     let property = fixture.create(barn()).await.unwrap();
     assert_eq!(property.owner_id, fixture.ada.to_string());
@@ -115,7 +115,7 @@ async fn a_property_belongs_to_whom_created_it() {
 }
 
 #[tokio::test]
-async fn to_anybody_else_it_is_not_there() {
+async fn a_property_of_another_user_is_not_found() {
     let fixture = Fixture::new().await;
     let property = fixture.create(barn()).await.unwrap();
     let eve = Uuid::now_v7();
@@ -126,7 +126,7 @@ async fn to_anybody_else_it_is_not_there() {
 }
 
 #[tokio::test]
-async fn a_creation_with_a_request_id_is_safe_to_repeat_and_to_nothing_else() {
+async fn a_creation_with_a_request_id_is_idempotent() {
     let fixture = Fixture::new().await;
     let message = CreatePropertyRequest { request_id: Uuid::now_v7().to_string(), ..barn() };
     let property = fixture.create(message.clone()).await.unwrap();
@@ -136,7 +136,7 @@ async fn a_creation_with_a_request_id_is_safe_to_repeat_and_to_nothing_else() {
 }
 
 #[tokio::test]
-async fn a_property_that_breaks_the_rules_is_not_created() {
+async fn an_invalid_property_is_rejected() {
     let fixture = Fixture::new().await;
     for message in [
         CreatePropertyRequest { display_name: " ".to_owned(), ..barn() },
@@ -145,14 +145,14 @@ async fn a_property_that_breaks_the_rules_is_not_created() {
         CreatePropertyRequest { description: "\u{7}".to_owned(), ..barn() },
         CreatePropertyRequest { description: "one\u{202e}".to_owned(), ..barn() },
         CreatePropertyRequest { labels: [("kind".to_owned(), "a\nb".to_owned())].into(), ..barn() },
-        CreatePropertyRequest { request_id: "again".to_owned(), ..barn() },
+        CreatePropertyRequest { request_id: "invalid".to_owned(), ..barn() },
     ] {
         assert_eq!(fixture.create(message).await, Err(Reason::InvalidRequest));
     }
 }
 
 #[tokio::test]
-async fn a_mask_says_what_is_changed_and_what_is_emptied() {
+async fn an_update_mask_selects_the_fields_to_change_or_clear() {
     let fixture = Fixture::new().await;
     let property = fixture.create(barn()).await.unwrap();
     fixture.clock.advance(Duration::from_secs(1));
@@ -179,33 +179,33 @@ async fn without_a_mask_the_fields_that_are_set_are_changed() {
 }
 
 #[tokio::test]
-async fn a_change_that_breaks_the_rules_is_refused() {
+async fn an_invalid_update_is_rejected() {
     let fixture = Fixture::new().await;
     let property = fixture.create(barn()).await.unwrap();
-    let nameless = Property { display_name: String::new(), ..property.clone() };
-    let placeless = Property { id: String::new(), ..property.clone() };
-    let nothing = Property { id: property.id.clone(), ..Property::default() };
+    let without_name = Property { display_name: String::new(), ..property.clone() };
+    let without_id = Property { id: String::new(), ..property.clone() };
+    let without_changes = Property { id: property.id.clone(), ..Property::default() };
     for (wanted, mask) in [
         (property.clone(), vec!["owner_id"]),
         (property.clone(), vec!["labels.kind"]),
         (property.clone(), vec!["etag"]),
-        (nameless, vec!["display_name"]),
-        (placeless, vec![]),
-        (nothing, vec![]),
+        (without_name, vec!["display_name"]),
+        (without_id, vec![]),
+        (without_changes, vec![]),
     ] {
-        let refused = fixture.update(fixture.ada, wanted, &mask).await;
-        assert_eq!(refused, Err(Reason::InvalidRequest), "{mask:?}");
+        let result = fixture.update(fixture.ada, wanted, &mask).await;
+        assert_eq!(result, Err(Reason::InvalidRequest), "{mask:?}");
     }
     assert_eq!(fixture.get(fixture.ada, &property.id).await, Ok(property));
 }
 
 #[tokio::test]
-async fn what_comes_too_late_is_refused() {
+async fn a_stale_etag_is_rejected() {
     let fixture = Fixture::new().await;
     let property = fixture.create(barn()).await.unwrap();
     let wanted = Property { description: "On the hill".to_owned(), ..property.clone() };
     let changed = fixture.update(fixture.ada, wanted.clone(), &["description"]).await.unwrap();
-    // Not even what it holds already: whoever sends an etag has not seen it so.
+    // Even if the values are current: the client has read another version.
     let late = fixture.update(fixture.ada, wanted, &["description"]).await;
     assert_eq!(late, Err(Reason::StaleEtag));
     assert_eq!(fixture.delete(fixture.ada, &property.id, &property.etag).await, Err(Reason::StaleEtag));
@@ -215,7 +215,7 @@ async fn what_comes_too_late_is_refused() {
 }
 
 #[tokio::test]
-async fn pages_of_properties_follow_one_another_to_the_end() {
+async fn properties_are_listed_in_pages() {
     let fixture = Fixture::new().await;
     let mut expected = Vec::new();
     for _ in 0..7 {
@@ -223,7 +223,7 @@ async fn pages_of_properties_follow_one_another_to_the_end() {
     }
     let list = async |by: Uuid, page_token: String| {
         let request = as_user(by, ListPropertiesRequest { page_size: 3, page_token });
-        answer(fixture.service.list_properties(request).await)
+        outcome(fixture.service.list_properties(request).await)
     };
     let (mut seen, mut page_token) = (Vec::new(), String::new());
     loop {
@@ -234,17 +234,17 @@ async fn pages_of_properties_follow_one_another_to_the_end() {
             break;
         }
         if seen.len() == 3 {
-            // What comes now comes last.
+            // A property created during the listing is last.
             expected.push(fixture.create(barn()).await.unwrap());
         }
         assert!(list(Uuid::now_v7(), page_token.clone()).await.unwrap().properties.is_empty());
     }
     assert_eq!(seen, expected);
-    assert_eq!(list(fixture.ada, "strange".to_owned()).await, Err(Reason::InvalidPageToken));
+    assert_eq!(list(fixture.ada, "invalid".to_owned()).await, Err(Reason::InvalidPageToken));
 }
 
 #[tokio::test]
-async fn a_token_claims_the_newest_properties_and_not_too_many() {
+async fn property_claims_are_the_newest_and_limited() {
     let fixture = Fixture::new().await;
     let mut expected = Vec::new();
     for _ in 0..=Claim::MAX {
@@ -252,7 +252,7 @@ async fn a_token_claims_the_newest_properties_and_not_too_many() {
     }
     expected.pop();
     let request = Request::new(ListPropertyClaimsRequest { user_id: fixture.ada.to_string() });
-    let claims = answer(fixture.service.list_property_claims(request).await).unwrap().claims;
+    let claims = outcome(fixture.service.list_property_claims(request).await).unwrap().claims;
     assert!(claims.iter().all(|claim| claim.relation == "owner"));
     let ids: Vec<String> = claims.into_iter().map(|claim| claim.property_id).collect();
     assert_eq!(ids, expected);

@@ -1,43 +1,43 @@
-//! What every store of properties promises. A new backend joins with one line at the end.
+//! The contract of property stores: one suite, run on each engine.
 
 use std::{any::Any, collections::HashSet, time::Duration};
 
 use drystone_backends::Postgres;
 use drystone_mesh::{clock::Clock, page::Page};
 use drystone_property::{
-    Change, Claim, Content, Description, DisplayName, Error, Labels, MIGRATIONS, NewProperty, Property, PropertyStore,
-    Relation,
+    Claim, Content, ContentUpdate, Description, DisplayName, Error, Labels, MIGRATIONS, NewProperty, Property,
+    PropertyStore, Relation,
 };
 use drystone_store::{Db, Location};
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-/// A store with nothing in it, a clock that stands still, and somebody who owns things.
+/// An empty store, a manual clock, and a user who owns properties.
 struct Fixture {
     store: PropertyStore,
     clock: Clock,
     owner: Uuid,
-    /// The database goes when this does.
-    _keep: Box<dyn Any>,
+    /// Keeps the database.
+    _guard: Box<dyn Any>,
 }
 
 impl Fixture {
     async fn sqlite() -> Self {
         let directory = TempDir::new().unwrap();
         let db = Db::open(&directory.path().join("property.db"), MIGRATIONS).await.unwrap();
-        Self::on(db, directory)
+        Self::with_db(db, directory)
     }
 
     async fn postgres() -> Self {
         let database = Postgres::shared().await.database().await;
         let db = Db::open(Location::server("property", database.as_str()).unwrap(), MIGRATIONS).await.unwrap();
-        Self::on(db, database)
+        Self::with_db(db, database)
     }
 
-    fn on(db: Db, keep: impl Any) -> Self {
+    fn with_db(db: Db, guard: impl Any) -> Self {
         let clock = Clock::manual(Clock::system().now());
-        Self { store: PropertyStore::new(db), clock, owner: Uuid::now_v7(), _keep: Box::new(keep) }
+        Self { store: PropertyStore::new(db), clock, owner: Uuid::now_v7(), _guard: Box::new(guard) }
     }
 
     async fn create(&self, name: &str) -> Property {
@@ -58,11 +58,11 @@ fn labels(pairs: &[(&str, &str)]) -> Labels {
     Labels::parse(pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))).unwrap()
 }
 
-fn rename(name: &str) -> Change {
-    Change { display_name: Some(DisplayName::parse(name).unwrap()), ..Change::default() }
+fn rename(name: &str) -> ContentUpdate {
+    ContentUpdate { display_name: Some(DisplayName::parse(name).unwrap()), ..ContentUpdate::default() }
 }
 
-async fn a_property_is_found_as_it_was_created(fixture: Fixture) {
+async fn a_created_property_is_found_unchanged(fixture: Fixture) {
     let wanted = new(fixture.owner, "Barn");
     let now = fixture.clock.now();
     let created = fixture.store.create(wanted.clone(), now).await.unwrap();
@@ -71,7 +71,7 @@ async fn a_property_is_found_as_it_was_created(fixture: Fixture) {
     assert_eq!(fixture.store.find(fixture.owner, created.id).await.unwrap(), Some(created));
 }
 
-async fn what_is_not_there_is_none(fixture: Fixture) {
+async fn a_missing_property_is_none(fixture: Fixture) {
     let (store, owner, id, now) = (&fixture.store, fixture.owner, Uuid::now_v7(), fixture.clock.now());
     assert_eq!(store.find(owner, id).await.unwrap(), None);
     assert_eq!(store.update(owner, id, &rename("Barn"), None, now).await.unwrap(), None);
@@ -81,19 +81,19 @@ async fn what_is_not_there_is_none(fixture: Fixture) {
     assert_eq!(store.claims(owner, 64).await.unwrap(), []);
 }
 
-async fn to_whom_it_does_not_belong_a_property_is_not_there(fixture: Fixture) {
+async fn a_property_of_another_user_is_not_found(fixture: Fixture) {
     let barn = fixture.create("Barn").await;
-    let (store, stranger, now) = (&fixture.store, Uuid::now_v7(), fixture.clock.now());
-    assert_eq!(store.find(stranger, barn.id).await.unwrap(), None);
-    assert_eq!(store.update(stranger, barn.id, &rename("Mine"), None, now).await.unwrap(), None);
-    assert_eq!(store.update(stranger, barn.id, &rename("Mine"), Some(barn.version + 1), now).await.unwrap(), None);
-    assert!(!store.delete(stranger, barn.id, None).await.unwrap());
-    assert_eq!(store.list(stranger, &Page { size: 10, after: None }).await.unwrap(), []);
-    assert_eq!(store.claims(stranger, 64).await.unwrap(), []);
+    let (store, other_user, now) = (&fixture.store, Uuid::now_v7(), fixture.clock.now());
+    assert_eq!(store.find(other_user, barn.id).await.unwrap(), None);
+    assert_eq!(store.update(other_user, barn.id, &rename("Mine"), None, now).await.unwrap(), None);
+    assert_eq!(store.update(other_user, barn.id, &rename("Mine"), Some(barn.version + 1), now).await.unwrap(), None);
+    assert!(!store.delete(other_user, barn.id, None).await.unwrap());
+    assert_eq!(store.list(other_user, &Page { size: 10, after: None }).await.unwrap(), []);
+    assert_eq!(store.claims(other_user, 64).await.unwrap(), []);
     assert_eq!(store.find(fixture.owner, barn.id).await.unwrap(), Some(barn));
 }
 
-async fn a_repeated_request_answers_the_property_that_it_made(fixture: Fixture) {
+async fn a_retried_creation_returns_the_property_that_it_created(fixture: Fixture) {
     let request_id = Some(Uuid::now_v7());
     let create = |name: &str| {
         let new = NewProperty { request_id, ..new(fixture.owner, name) };
@@ -102,18 +102,18 @@ async fn a_repeated_request_answers_the_property_that_it_made(fixture: Fixture) 
     let barn = create("Barn").await.unwrap();
     assert_eq!(create("Barn").await.unwrap(), barn);
 
-    // What it is asked for decides, not what has become of it.
+    // The content of the request is compared, not the current content of the property.
     let change = rename("Shed");
     let shed = fixture.store.update(fixture.owner, barn.id, &change, None, fixture.clock.now()).await.unwrap().unwrap();
     assert_eq!(create("Barn").await.unwrap(), shed);
     assert!(matches!(create("Shed").await, Err(Error::RequestIdReused)));
 
     assert!(fixture.store.delete(fixture.owner, barn.id, None).await.unwrap());
-    assert!(matches!(create("Barn").await, Err(Error::NotFound)), "a late repetition brings nothing back");
+    assert!(matches!(create("Barn").await, Err(Error::NotFound)), "a late retry does not recreate the property");
     assert_eq!(fixture.store.list(fixture.owner, &Page { size: 10, after: None }).await.unwrap(), []);
 }
 
-async fn request_ids_are_each_owners_own_and_may_be_left_out(fixture: Fixture) {
+async fn request_ids_are_scoped_to_the_owner_and_optional(fixture: Fixture) {
     let request_id = Some(Uuid::now_v7());
     let mut ids = HashSet::new();
     for owner in [Uuid::now_v7(), Uuid::now_v7()] {
@@ -125,7 +125,7 @@ async fn request_ids_are_each_owners_own_and_may_be_left_out(fixture: Fixture) {
     assert_eq!(ids.len(), 4);
 }
 
-async fn of_many_repetitions_at_once_all_get_the_same_property(fixture: Fixture) {
+async fn concurrent_retries_return_the_same_property(fixture: Fixture) {
     let request_id = Some(Uuid::now_v7());
     let mut tasks = JoinSet::new();
     for _ in 0..16 {
@@ -138,11 +138,11 @@ async fn of_many_repetitions_at_once_all_get_the_same_property(fixture: Fixture)
     assert_eq!(fixture.store.list(fixture.owner, &Page { size: 10, after: None }).await.unwrap().len(), 1);
 }
 
-async fn a_change_touches_what_it_names_at_the_version_that_was_asked_for(fixture: Fixture) {
+async fn an_update_changes_only_its_fields_and_only_at_the_expected_version(fixture: Fixture) {
     let first = fixture.create("Barn").await;
     fixture.clock.advance(Duration::from_secs(1));
     let now = fixture.clock.now();
-    let update = |change: Change, version: Option<i64>| {
+    let update = |change: ContentUpdate, version: Option<i64>| {
         let (store, owner) = (fixture.store.clone(), fixture.owner);
         async move { store.update(owner, first.id, &change, version, now).await }
     };
@@ -156,7 +156,7 @@ async fn a_change_touches_what_it_names_at_the_version_that_was_asked_for(fixtur
     assert!(matches!(update(rename("Barn"), Some(first.version)).await, Err(Error::Stale)));
     assert_eq!(fixture.store.find(fixture.owner, first.id).await.unwrap(), Some(renamed));
 
-    let change = Change {
+    let change = ContentUpdate {
         display_name: None,
         description: Some(Description::parse("").unwrap()),
         labels: Some(labels(&[("a", "1"), ("b", "2")])),
@@ -166,9 +166,9 @@ async fn a_change_touches_what_it_names_at_the_version_that_was_asked_for(fixtur
     assert_eq!(changed.content, Content { display_name, description, labels: labels(&[("b", "2"), ("a", "1")]) });
 }
 
-async fn a_property_that_is_as_asked_for_stays_at_its_version(fixture: Fixture) {
+async fn an_update_without_changes_keeps_the_version(fixture: Fixture) {
     let created = fixture.create("Barn").await;
-    let labelled = Change { labels: Some(labels(&[("a", "1"), ("b", "2")])), ..Change::default() };
+    let labelled = ContentUpdate { labels: Some(labels(&[("a", "1"), ("b", "2")])), ..ContentUpdate::default() };
     let first = fixture.store.update(fixture.owner, created.id, &labelled, None, fixture.clock.now()).await;
     let first = first.unwrap().unwrap();
     assert_ne!(first.version, created.version);
@@ -176,7 +176,7 @@ async fn a_property_that_is_as_asked_for_stays_at_its_version(fixture: Fixture) 
     let now = fixture.clock.now();
     let same = |version| {
         let content = first.content.clone();
-        let all = Change {
+        let all = ContentUpdate {
             display_name: Some(content.display_name),
             description: Some(content.description),
             labels: Some(content.labels),
@@ -188,13 +188,13 @@ async fn a_property_that_is_as_asked_for_stays_at_its_version(fixture: Fixture) 
     assert_eq!(same(Some(first.version)).await.unwrap().as_ref(), Some(&first));
     assert!(matches!(same(Some(created.version)).await, Err(Error::Stale)));
 
-    // One field of several that differs is a change of the whole.
-    let change = Change { labels: Some(labels(&[("a", "1")])), ..rename("Barn") };
+    // One changed field of several increments the version.
+    let change = ContentUpdate { labels: Some(labels(&[("a", "1")])), ..rename("Barn") };
     let changed = fixture.store.update(fixture.owner, first.id, &change, None, now).await.unwrap().unwrap();
     assert_eq!((changed.version, changed.updated_at), (first.version + 1, now));
 }
 
-async fn of_many_changes_to_one_version_one_wins(fixture: Fixture) {
+async fn of_concurrent_updates_to_one_version_one_succeeds(fixture: Fixture) {
     let barn = fixture.create("Barn").await;
     let mut tasks = JoinSet::new();
     for number in 0..16 {
@@ -209,7 +209,7 @@ async fn of_many_changes_to_one_version_one_wins(fixture: Fixture) {
     assert_eq!(fixture.store.find(fixture.owner, barn.id).await.unwrap(), winner);
 }
 
-async fn a_property_is_deleted_once_and_at_the_version_that_was_asked_for(fixture: Fixture) {
+async fn a_property_is_deleted_once_and_only_at_the_expected_version(fixture: Fixture) {
     let barn = fixture.create("Barn").await;
     let delete = |version| fixture.store.delete(fixture.owner, barn.id, version);
     assert!(matches!(delete(Some(barn.version + 1)).await, Err(Error::Stale)));
@@ -218,7 +218,7 @@ async fn a_property_is_deleted_once_and_at_the_version_that_was_asked_for(fixtur
     assert_eq!(fixture.store.find(fixture.owner, barn.id).await.unwrap(), None);
 }
 
-async fn claims_come_newest_first_and_no_more_than_asked_for(fixture: Fixture) {
+async fn claims_are_newest_first_and_limited(fixture: Fixture) {
     let mut expected = Vec::new();
     for number in 0..5 {
         let property_id = fixture.create(&format!("Barn {number}")).await.id;
@@ -228,22 +228,22 @@ async fn claims_come_newest_first_and_no_more_than_asked_for(fixture: Fixture) {
     assert_eq!(fixture.store.claims(fixture.owner, 3).await.unwrap(), expected[..3]);
 }
 
-async fn pages_pass_every_property_once_oldest_first_while_others_come(fixture: Fixture) {
+async fn pages_contain_every_property_once_during_concurrent_creations(fixture: Fixture) {
     let mut expected = Vec::new();
     for number in 0..25 {
         expected.push(fixture.create(&format!("Barn {number}")).await.id);
     }
     let (store, clock, owner) = (fixture.store.clone(), fixture.clock.clone(), fixture.owner);
-    let newcomers = tokio::spawn(async move {
+    let concurrent = tokio::spawn(async move {
         for number in 25..50 {
             store.create(new(owner, &format!("Barn {number}")), clock.now()).await.unwrap();
-            store.create(new(Uuid::now_v7(), "Somebody else's"), clock.now()).await.unwrap();
+            store.create(new(Uuid::now_v7(), "Other"), clock.now()).await.unwrap();
         }
     });
     let (mut seen, mut after) = (Vec::new(), None);
     loop {
         let rows = fixture.store.list(owner, &Page { size: 4, after }).await.unwrap();
-        assert!(rows.len() <= 5, "a page and one row more, to know that there is more");
+        assert!(rows.len() <= 5, "a page plus one row, which shows that there is a next page");
         assert!(rows.iter().all(|property| property.owner_id == owner));
         seen.extend(rows.iter().take(4).map(|property| property.id));
         after = seen.last().copied();
@@ -251,37 +251,37 @@ async fn pages_pass_every_property_once_oldest_first_while_others_come(fixture: 
             break;
         }
     }
-    newcomers.await.unwrap();
+    concurrent.await.unwrap();
     assert_eq!(seen[..25], expected);
     assert!(seen.is_sorted());
     assert_eq!(seen.iter().collect::<HashSet<_>>().len(), seen.len());
 }
 
 macro_rules! contract {
-    ($backend:ident: $($promise:ident,)+) => {
+    ($backend:ident: $($test:ident,)+) => {
         mod $backend {
             $(
                 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-                async fn $promise() {
-                    super::$promise(super::Fixture::$backend().await).await;
+                async fn $test() {
+                    super::$test(super::Fixture::$backend().await).await;
                 }
             )+
         }
     };
     ($($backend:ident),+) => {
         $(contract! { $backend:
-            a_property_is_found_as_it_was_created,
-            what_is_not_there_is_none,
-            to_whom_it_does_not_belong_a_property_is_not_there,
-            a_repeated_request_answers_the_property_that_it_made,
-            request_ids_are_each_owners_own_and_may_be_left_out,
-            of_many_repetitions_at_once_all_get_the_same_property,
-            a_change_touches_what_it_names_at_the_version_that_was_asked_for,
-            a_property_that_is_as_asked_for_stays_at_its_version,
-            of_many_changes_to_one_version_one_wins,
-            a_property_is_deleted_once_and_at_the_version_that_was_asked_for,
-            claims_come_newest_first_and_no_more_than_asked_for,
-            pages_pass_every_property_once_oldest_first_while_others_come,
+            a_created_property_is_found_unchanged,
+            a_missing_property_is_none,
+            a_property_of_another_user_is_not_found,
+            a_retried_creation_returns_the_property_that_it_created,
+            request_ids_are_scoped_to_the_owner_and_optional,
+            concurrent_retries_return_the_same_property,
+            an_update_changes_only_its_fields_and_only_at_the_expected_version,
+            an_update_without_changes_keeps_the_version,
+            of_concurrent_updates_to_one_version_one_succeeds,
+            a_property_is_deleted_once_and_only_at_the_expected_version,
+            claims_are_newest_first_and_limited,
+            pages_contain_every_property_once_during_concurrent_creations,
         })+
     };
 }

@@ -12,10 +12,10 @@ use drystone_mesh::{
 };
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
-use super::{message_of, watch};
+use super::{to_message, watch};
 use crate::{Service, session::NewSession};
 
-/// What page tokens of this service are bound to.
+/// The list that page tokens are bound to.
 const LIST: &str = "sessions";
 
 #[async_trait]
@@ -30,7 +30,7 @@ impl SessionService for Service {
         let new = NewSession { user_id, device, address };
         let session = self.sessions.create(new).await?;
         let counter = session.counter;
-        Ok(Response::new(StartSessionResponse { session: Some(message_of(session, None)), counter }))
+        Ok(Response::new(StartSessionResponse { session: Some(to_message(session, None)), counter }))
     }
 
     async fn rotate_session(
@@ -41,7 +41,7 @@ impl SessionService for Service {
         let session = self.sessions.rotate(id::parse("session_id", &session_id)?, counter).await?;
         call::record_user(session.user_id);
         let counter = session.counter;
-        Ok(Response::new(RotateSessionResponse { session: Some(message_of(session, None)), counter }))
+        Ok(Response::new(RotateSessionResponse { session: Some(to_message(session, None)), counter }))
     }
 
     async fn list_sessions(
@@ -54,7 +54,7 @@ impl SessionService for Service {
         let page = Page::parse(LIST, page_size, &page_token)?;
         let sessions = self.sessions.list(user.user_id, &page).await?;
         let (sessions, next_page_token) = page::paginate(LIST, sessions, page.size, |session| session.id);
-        let sessions = sessions.into_iter().map(|session| message_of(session, Some(user.session_id))).collect();
+        let sessions = sessions.into_iter().map(|session| to_message(session, Some(user.session_id))).collect();
         Ok(Response::new(ListSessionsResponse { sessions, next_page_token }))
     }
 
@@ -84,12 +84,12 @@ impl SessionService for Service {
         Ok(Response::new(VoidTokensResponse {}))
     }
 
-    type WatchRevocationsStream = watch::Answers;
+    type WatchRevocationsStream = watch::ResponseStream;
 
     async fn watch_revocations(
         &self,
         request: Request<Streaming<WatchRevocationsRequest>>,
-    ) -> Result<Response<watch::Answers>, Status> {
+    ) -> Result<Response<watch::ResponseStream>, Status> {
         let caller = Call::from_extensions(request.extensions()).and_then(|call| call.fields().caller.clone());
         watch::watch(self, caller, request.into_inner()).await.map(Response::new)
     }

@@ -13,76 +13,79 @@ use tonic::{Status, Streaming};
 
 use crate::{
     Service,
-    feed::{Batch, Dismissed, Feed},
+    feed::{Batch, Evicted, Feed},
     hub::{Acknowledger, MAX_WATCHERS, MAX_WATCHERS_PER_WORKLOAD, TooManyWatchers},
 };
 
-/// What a watcher is answered.
-pub(crate) type Answers = Pin<Box<dyn Stream<Item = Result<WatchRevocationsResponse, Status>> + Send>>;
+/// The response stream to a watcher.
+pub(crate) type ResponseStream = Pin<Box<dyn Stream<Item = Result<WatchRevocationsResponse, Status>> + Send>>;
 
-/// How long a watcher has to say where to go on.
-const FIRST_WORD: Duration = Duration::from_secs(5);
+/// How long to wait for a watcher's first message, which contains its cursor.
+const FIRST_MESSAGE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// When it is worth trying again where there are too many watchers.
+/// When a watcher may retry after the limit of watchers was reached.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 
-/// Connects a watcher of the workload `caller` that says first where to go on.
+/// Connects a watcher of the workload `caller`. Its first message contains the cursor to continue from.
 pub(super) async fn watch(
     service: &Service,
     caller: Option<SpiffeId>,
-    mut words: Streaming<WatchRevocationsRequest>,
-) -> Result<Answers, Status> {
-    // Before anything is waited for, so that those who say nothing are counted as well.
-    let place = service.feeds.hub.reserve(caller).map_err(too_many)?;
-    let first = timeout(FIRST_WORD, words.message()).await.map_err(|_| silent())??.ok_or_else(silent)?;
-    let feed = Feed::open(service.feeds.clone(), place, first.cursor);
-    service.tasks.spawn(acknowledge(words, feed.acknowledger()));
+    mut requests: Streaming<WatchRevocationsRequest>,
+) -> Result<ResponseStream, Status> {
+    // Reserved before waiting, so that clients that send nothing count against the limit as well.
+    let slot = service.feeds.hub.reserve(caller).map_err(too_many_watchers)?;
+    let first = timeout(FIRST_MESSAGE_TIMEOUT, requests.message())
+        .await
+        .map_err(|_| missing_cursor())??
+        .ok_or_else(missing_cursor)?;
+    let feed = Feed::open(service.feeds.clone(), slot, first.cursor);
+    service.tasks.spawn(receive_acknowledgements(requests, feed.acknowledger()));
 
-    tracing::debug!(cursor = first.cursor, "watcher of revocations connected");
+    tracing::debug!(cursor = first.cursor, "revocation watcher connected");
     Ok(Box::pin(stream::unfold(Some(feed), |feed| async {
         let mut feed = feed?;
         match feed.next().await? {
             Ok(batch) => Some((Ok(batch.into()), Some(feed))),
-            Err(dismissed) => Some((Err(broken_off(dismissed)), None)),
+            Err(Evicted) => Some((Err(not_acknowledged()), None)),
         }
     })))
 }
 
-/// Hands on what the watcher acknowledges, until either side leaves.
-async fn acknowledge(mut words: Streaming<WatchRevocationsRequest>, acknowledger: Acknowledger) {
+/// Forwards the watcher's acknowledgements until either side closes the stream.
+async fn receive_acknowledgements(mut requests: Streaming<WatchRevocationsRequest>, acknowledger: Acknowledger) {
     loop {
         select! {
-            word = words.message() => match word {
-                Ok(Some(word)) => acknowledger.acknowledge(word.cursor),
-                // A watcher that can acknowledge nothing any more is not to be waited for.
-                Ok(None) | Err(_) => return acknowledger.leave(),
+            request = requests.message() => match request {
+                Ok(Some(request)) => acknowledger.acknowledge(request.cursor),
+                // No call should wait for a watcher that can acknowledge nothing more.
+                Ok(None) | Err(_) => return acknowledger.remove(),
             },
-            () = acknowledger.left() => return,
+            () = acknowledger.removed() => return,
         }
     }
 }
 
-fn silent() -> MeshError {
-    MeshError::invalid_field("cursor", "the first message has to say where to go on; send 0 to start")
+fn missing_cursor() -> MeshError {
+    MeshError::invalid_field("cursor", "the first message must contain the cursor to continue from; send 0 to start")
 }
 
-fn too_many(why: TooManyWatchers) -> MeshError {
-    let message = match why {
+fn too_many_watchers(limit: TooManyWatchers) -> MeshError {
+    let message = match limit {
         TooManyWatchers::OfWorkload => {
             format!(
-                "this workload has {MAX_WATCHERS_PER_WORKLOAD} watchers of revocations already; watch once in a process"
+                "this workload already has {MAX_WATCHERS_PER_WORKLOAD} revocation watchers; open one watch per process"
             )
         }
         TooManyWatchers::InTotal => {
-            format!("there are {MAX_WATCHERS} watchers of revocations already; try again shortly")
+            format!("there are already {MAX_WATCHERS} revocation watchers; try again shortly")
         }
     };
-    tracing::warn!(?why, "watcher of revocations refused");
+    tracing::warn!(?limit, "revocation watcher refused");
     MeshError::new(Reason::Overloaded, message).retry_after(RETRY_AFTER)
 }
 
-fn broken_off(_: Dismissed) -> Status {
-    let message = "what was sent was not acknowledged in time; connect again with the last cursor";
+fn not_acknowledged() -> Status {
+    let message = "revocations were not acknowledged in time; reconnect with the last cursor";
     MeshError::new(Reason::Unavailable, message).into()
 }
 

@@ -1,33 +1,33 @@
 //! Sessions and revocations in Redis.
 //!
-//! # Where things lie
+//! # Data layout
 //!
-//! Users are divided into shards, and a session's id tells its user's ([`Shard`]). So a session, its user's list of
-//! sessions and what the sweep needs lie in one slot of a Cluster, whether one comes with the session or with the user,
-//! and each transition is one script. The keys are listed in `keys.rs`.
+//! Users are partitioned into shards, and a session's id contains its user's ([`UserShard`]). So a session, its user's
+//! list of sessions and the sweep's index are in one slot of a Cluster, whether a call names the session or the user,
+//! and each transition is one script. `keys.rs` lists the keys.
 //!
-//! # What is atomic, and what happens in between
+//! # Atomicity
 //!
-//! The stream of revocations is one for all, so in a Cluster it lies in another slot than most sessions, and no script
-//! reaches both. An ending therefore goes in three steps, each of them atomic and safe to repeat:
+//! There is one stream of revocations, so in a Cluster it is in another slot than most sessions, and no script can
+//! access both. Sessions are therefore ended in three steps (a transactional outbox), each atomic and idempotent:
 //!
-//! 1. `end.lua` (or `end_all.lua`) deletes the session and notes in the shard's outbox that its tokens are void.
-//! 2. `publish.lua` adds the revocation to the stream, unless it is there already, and remembers its place.
-//! 3. The note is deleted.
+//! 1. `end.lua` (or `end_all.lua`) deletes the session and adds it to the shard's outbox.
+//! 2. `publish.lua` adds the revocation to the stream, unless it is there already, and stores its stream id.
+//! 3. The entry in the outbox is deleted.
 //!
-//! If the service or the connection dies before 1, nothing has happened. Between 1 and 2, the session is over and its
-//! tokens are not void yet; nobody has been told that they are. The same call again, or any other ending in that shard,
-//! finds the note and publishes it before it answers; otherwise the sweep of any instance does, within 10 seconds.
-//! Between 2 and 3 the note is published again, which finds the place of the first time. A rotation that finds its
-//! session gone sees to the notes of its shard as well.
+//! If the service or the connection fails before 1, nothing has happened. Between 1 and 2 the session has ended but its
+//! tokens are not void yet, and no response has claimed that they are. A retry of the call, or any other call that ends
+//! a session in that shard, finds the entry and publishes it before its response; otherwise the sweep of any instance
+//! does, within 10 seconds. Between 2 and 3 the entry is published again, which finds the stored stream id. A rotation
+//! that finds no session publishes the outbox of its shard as well.
 //!
-//! Presenting a used token is judged by [`Lifetimes::classify`] on the session as `rotate.lua` found it, and ended by
-//! `end.lua`: counters only grow, so that what was a reuse stays one.
+//! A reused token is classified by [`Lifetimes::classify`] on the session as `rotate.lua` read it, and the session
+//! ended by `end.lua`: counters only grow, so a reuse remains a reuse.
 //!
 //! # Time
 //!
-//! What is live is a question of the caller's clock, as in every store. Redis' own clock only removes what nobody would
-//! find any more, a while later, and numbers the revocations.
+//! Whether a session is active depends on the caller's clock, as in every store. The clock of Redis only deletes keys
+//! some time after they have expired, and numbers the revocations.
 
 mod keys;
 mod row;
@@ -37,7 +37,7 @@ use std::{collections::HashMap, sync::LazyLock, time::Duration};
 use async_trait::async_trait;
 use chrono::TimeDelta;
 use drystone_mesh::{clock::Timestamp, page::Page, time::to_micros};
-use drystone_store::redis::{Dedicated, Redis, Script, cmd};
+use drystone_store::redis::{DedicatedConnection, Redis, Script, cmd};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use redis::streams::{StreamRangeReply, StreamReadReply};
 use tokio::sync::Mutex;
@@ -45,13 +45,13 @@ use uuid::Uuid;
 
 use self::{
     keys::{Keys, text},
-    row::{Outbox, Row},
+    row::{Outbox, SessionFields},
 };
-use super::{Ended, SessionStore, StoreError, Swept};
+use super::{EndedSessions, SessionStore, StoreError, Swept};
 use crate::{
     revocation::Revocation,
-    rotation::{NotCurrent, Rotation},
-    session::{Lifetimes, Session, Shard},
+    rotation::{NonCurrentCounter, Rotation},
+    session::{Lifetimes, Session, UserShard},
 };
 
 macro_rules! script {
@@ -73,90 +73,99 @@ static NEWEST: LazyLock<Script> = LazyLock::new(|| script!("newest.lua"));
 static TRIM: LazyLock<Script> = LazyLock::new(|| script!("trim.lua"));
 static SWEEP: LazyLock<Script> = LazyLock::new(|| script!("sweep.lua"));
 
-/// How much longer than until its end Redis keeps a session: so much may clocks differ.
-const SLACK: TimeDelta = TimeDelta::minutes(5);
-/// How many sessions or revocations one script takes on: while it runs, Redis does nothing else.
-const BATCH: usize = 200;
-/// How many shards are visited at once.
-const VISITS: usize = 16;
-/// How long Redis holds back an answer to who waits for news.
-const WAIT: Duration = Duration::from_secs(1);
+/// How long Redis keeps a session after it has expired, since clocks may differ by that much.
+const CLOCK_SKEW_MARGIN: TimeDelta = TimeDelta::minutes(5);
+/// How many sessions or revocations one script processes: Redis executes nothing else meanwhile.
+const SCRIPT_BATCH_SIZE: usize = 200;
+/// How many shards are swept or counted concurrently.
+const MAX_CONCURRENT_SHARDS: usize = 16;
+/// How long a blocking read of the stream waits for an entry.
+const BLOCK_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Sessions and revocations in Redis.
 #[derive(Debug)]
 pub struct RedisStore {
     redis: Redis,
     keys: Keys,
-    /// The connection on which news are waited for.
-    tail: Mutex<Option<Dedicated>>,
+    /// The connection for blocking reads of the stream.
+    blocking: Mutex<Option<DedicatedConnection>>,
 }
 
 impl RedisStore {
-    /// The store in this Redis.
+    /// A store in this Redis.
     #[must_use]
     pub fn new(redis: Redis) -> Self {
-        Self { keys: Keys::of(&redis), redis, tail: Mutex::new(None) }
+        Self { keys: Keys::of(&redis), redis, blocking: Mutex::new(None) }
     }
 
-    /// Ends a session, whosever it is if no user is given. Answers it as it was, and what is to be published.
+    /// Ends a session; of any user, if none is given. Returns it as it was, and the outbox to publish.
     async fn end_one(
         &self,
         user_id: Option<Uuid>,
         id: Uuid,
-        rules: &Lifetimes,
+        lifetimes: &Lifetimes,
         now: Timestamp,
     ) -> Result<(Option<Session>, Outbox), StoreError> {
-        let shard = Shard::of_session(id);
+        let shard = UserShard::of_session(id);
         let mut script = END.prepare_invoke();
         script.key(self.keys.session(id)).key(self.keys.ends(shard)).key(self.keys.outbox(shard));
         script.arg(text(id)).arg(user_id.map(text).unwrap_or_default()).arg(to_micros(now));
-        script.arg(to_micros(rules.forget_at(now))).arg(self.keys.users(shard));
-        let (row, outbox): (Option<Row>, Outbox) = self.redis.run(&script).await?;
+        script.arg(to_micros(lifetimes.forget_at(now))).arg(self.keys.users(shard));
+        let (row, outbox): (Option<SessionFields>, Outbox) = self.redis.run(&script).await?;
         Ok((row.map(|row| row::session(id, row)).transpose()?, outbox))
     }
 
-    /// Adds what an outbox holds to the stream, and clears it. Answers the number of each.
-    async fn publish(&self, shard: Shard, outbox: Outbox, now: Timestamp) -> Result<HashMap<Uuid, u64>, StoreError> {
-        let mut numbers = HashMap::new();
-        for batch in outbox.chunks(BATCH) {
+    /// Adds the entries of an outbox to the stream, and clears it. Returns the sequence number of each revocation.
+    async fn publish(
+        &self,
+        shard: UserShard,
+        outbox: Outbox,
+        now: Timestamp,
+    ) -> Result<HashMap<Uuid, u64>, StoreError> {
+        let mut seqs = HashMap::new();
+        for batch in outbox.chunks(SCRIPT_BATCH_SIZE) {
             let ids = batch.iter().map(|(id, _)| row::uuid(id)).collect::<Result<Vec<_>, _>>()?;
             let last = batch.iter().map(|(_, forget_at)| *forget_at).max().unwrap_or_default();
             let mut script = PUBLISH.prepare_invoke();
             script.key(self.keys.stream());
-            script.arg(((last - to_micros(now)).max(0) / 1000) + SLACK.num_milliseconds());
+            script.arg(((last - to_micros(now)).max(0) / 1000) + CLOCK_SKEW_MARGIN.num_milliseconds());
             for (id, (text, forget_at)) in ids.iter().zip(batch) {
-                script.key(self.keys.place(*id)).arg(text).arg(forget_at);
+                script.key(self.keys.stream_id(*id)).arg(text).arg(forget_at);
             }
-            let places: Vec<String> = self.redis.run(&script).await?;
-            for (id, place) in ids.into_iter().zip(places) {
-                numbers.insert(id, row::seq(&place)?);
+            let stream_ids: Vec<String> = self.redis.run(&script).await?;
+            for (id, stream_id) in ids.into_iter().zip(stream_ids) {
+                seqs.insert(id, row::seq(&stream_id)?);
             }
             let mut clear = cmd("HDEL");
             clear.arg(self.keys.outbox(shard)).arg(batch.iter().map(|(id, _)| id).collect::<Vec<_>>());
             if let Err(error) = self.redis.query::<()>(&clear).await {
-                // What is published again is found to be published.
-                tracing::debug!(%error, "outbox of a shard not cleared");
+                // Publishing it again has no effect.
+                tracing::debug!(%error, "outbox of a shard was not cleared");
             }
         }
-        Ok(numbers)
+        Ok(seqs)
     }
 
-    /// Publishes what an earlier ending in this shard could not.
-    async fn publish_rest(&self, shard: Shard, now: Timestamp) -> Result<(), StoreError> {
+    /// Publishes the outbox that earlier calls in this shard left behind.
+    async fn publish_outbox(&self, shard: UserShard, now: Timestamp) -> Result<(), StoreError> {
         let outbox: Outbox = self.redis.query(cmd("HGETALL").arg(self.keys.outbox(shard))).await?;
         self.publish(shard, outbox, now).await.map(drop)
     }
 
-    async fn sweep_shard(&self, shard: Shard, now: Timestamp) -> Result<u64, StoreError> {
+    async fn sweep_shard(&self, shard: UserShard, now: Timestamp) -> Result<u64, StoreError> {
         let mut swept = 0;
         loop {
             let mut script = SWEEP.prepare_invoke();
             script.key(self.keys.ends(shard)).key(self.keys.outbox(shard));
-            script.arg(to_micros(now)).arg(BATCH).arg(self.keys.sessions(shard)).arg(self.keys.users(shard));
+            script
+                .arg(to_micros(now))
+                .arg(SCRIPT_BATCH_SIZE)
+                .arg(self.keys.sessions(shard))
+                .arg(self.keys.users(shard));
             let (sessions, outbox): (u64, Outbox) = self.redis.run(&script).await?;
             self.publish(shard, outbox, now).await?;
             swept += sessions;
-            if sessions < BATCH as u64 {
+            if sessions < SCRIPT_BATCH_SIZE as u64 {
                 return Ok(swept);
             }
         }
@@ -166,31 +175,36 @@ impl RedisStore {
         let mut trimmed = 0;
         loop {
             let mut script = TRIM.prepare_invoke();
-            let count: u64 = self.redis.run(script.key(self.keys.stream()).arg(to_micros(now)).arg(BATCH)).await?;
+            let count: u64 =
+                self.redis.run(script.key(self.keys.stream()).arg(to_micros(now)).arg(SCRIPT_BATCH_SIZE)).await?;
             trimmed += count;
-            if count < BATCH as u64 {
+            if count < SCRIPT_BATCH_SIZE as u64 {
                 return Ok(trimmed);
             }
         }
     }
 
-    /// Waits for what comes into the stream after this number, for a while.
-    async fn wait(&self, tail: &mut Option<Dedicated>, after: u64) -> Result<Option<u64>, StoreError> {
-        if tail.is_none() {
-            let connection = self.redis.dedicated(WAIT).await?;
+    /// Waits for an entry of the stream after this number, for at most [`BLOCK_TIMEOUT`].
+    async fn read_blocking(
+        &self,
+        blocking: &mut Option<DedicatedConnection>,
+        after: u64,
+    ) -> Result<Option<u64>, StoreError> {
+        if blocking.is_none() {
+            let connection = self.redis.dedicated(BLOCK_TIMEOUT).await?;
             let newest = self.newest_revocation().await?;
-            *tail = Some(connection);
+            *blocking = Some(connection);
             if newest < after {
-                tracing::warn!("redis has lost revocations; watchers start over with those that it has");
+                tracing::warn!("redis has lost revocations; watchers start from a new snapshot");
             }
             if newest != after {
                 return Ok(Some(newest));
             }
         }
-        let Some(connection) = tail else { return Ok(None) };
+        let Some(connection) = blocking else { return Ok(None) };
         let mut read = cmd("XREAD");
-        read.arg("COUNT").arg(BATCH).arg("BLOCK").arg(WAIT.as_millis().to_string());
-        read.arg("STREAMS").arg(self.keys.stream()).arg(row::place(after));
+        read.arg("COUNT").arg(SCRIPT_BATCH_SIZE).arg("BLOCK").arg(BLOCK_TIMEOUT.as_millis().to_string());
+        read.arg("STREAMS").arg(self.keys.stream()).arg(row::stream_id(after));
         let reply: Option<StreamReadReply> = connection.query(&read).await?;
         let last = reply.as_ref().and_then(|reply| reply.keys.first()).and_then(|key| key.ids.last());
         last.map(|entry| row::seq(&entry.id)).transpose()
@@ -200,44 +214,51 @@ impl RedisStore {
 #[async_trait]
 impl SessionStore for RedisStore {
     async fn insert(&self, session: &Session) -> Result<(), StoreError> {
-        let shard = Shard::of_session(session.id);
-        if shard != Shard::of_user(session.user_id) {
-            return Err(StoreError::Unreadable("a session whose id is not of its user's shard"));
+        let shard = UserShard::of_session(session.id);
+        if shard != UserShard::of_user(session.user_id) {
+            return Err(StoreError::Unreadable("a session whose id is not in its user's shard"));
         }
-        let kept = |until| row::milliseconds(until, session.created_at) + SLACK.num_milliseconds();
+        let ttl = |until| row::milliseconds(until, session.created_at) + CLOCK_SKEW_MARGIN.num_milliseconds();
         let mut script = INSERT.prepare_invoke();
         script.key(self.keys.session(session.id)).key(self.keys.user(session.user_id)).key(self.keys.ends(shard));
         script.arg(text(session.id)).arg(text(session.user_id)).arg(&session.device).arg(&session.address);
         script.arg(to_micros(session.created_at)).arg(to_micros(session.last_seen_at));
         script.arg(to_micros(session.idle_expires_at)).arg(to_micros(session.expires_at)).arg(session.counter);
-        script.arg(kept(session.idle_expires_at)).arg(kept(session.expires_at));
+        script.arg(ttl(session.idle_expires_at)).arg(ttl(session.expires_at));
         Ok(self.redis.run(&script).await?)
     }
 
-    async fn rotate(&self, id: Uuid, counter: u64, rules: &Lifetimes, now: Timestamp) -> Result<Rotation, StoreError> {
-        let shard = Shard::of_session(id);
+    async fn rotate(
+        &self,
+        id: Uuid,
+        counter: u64,
+        lifetimes: &Lifetimes,
+        now: Timestamp,
+    ) -> Result<Rotation, StoreError> {
+        let shard = UserShard::of_session(id);
         let mut script = ROTATE.prepare_invoke();
         script.key(self.keys.session(id)).key(self.keys.ends(shard));
-        script.arg(text(id)).arg(counter).arg(to_micros(now)).arg(to_micros(now + rules.idle_timeout));
-        let answer: Option<(bool, Row)> = self.redis.run(script.arg(SLACK.num_milliseconds())).await?;
-        let Some((has_moved, row)) = answer else {
-            self.publish_rest(shard, now).await?;
-            return Ok(Rotation::Over);
+        script.arg(text(id)).arg(counter).arg(to_micros(now)).arg(to_micros(now + lifetimes.idle_timeout));
+        let reply: Option<(bool, SessionFields)> =
+            self.redis.run(script.arg(CLOCK_SKEW_MARGIN.num_milliseconds())).await?;
+        let Some((has_advanced, row)) = reply else {
+            self.publish_outbox(shard, now).await?;
+            return Ok(Rotation::Ended);
         };
         let session = row::session(id, row)?;
-        if has_moved {
+        if has_advanced {
             return Ok(Rotation::Advanced(session));
         }
-        match rules.classify(&session, counter, now) {
-            NotCurrent::Repeat => Ok(Rotation::Repeated(session)),
-            NotCurrent::NeverIssued => Ok(Rotation::NeverIssued),
-            NotCurrent::Over => Ok(Rotation::Over),
-            NotCurrent::Reuse => {
-                let (session, outbox) = self.end_one(None, id, rules, now).await?;
-                let numbers = self.publish(shard, outbox, now).await?;
-                let reused = session.zip(numbers.get(&id).copied());
-                // Somebody else ended it in between.
-                Ok(reused.map_or(Rotation::Over, |(session, revocation)| Rotation::Reused { session, revocation }))
+        match lifetimes.classify(&session, counter, now) {
+            NonCurrentCounter::Repeat => Ok(Rotation::Repeated(session)),
+            NonCurrentCounter::NeverIssued => Ok(Rotation::NeverIssued),
+            NonCurrentCounter::Ended => Ok(Rotation::Ended),
+            NonCurrentCounter::Reuse => {
+                let (session, outbox) = self.end_one(None, id, lifetimes, now).await?;
+                let seqs = self.publish(shard, outbox, now).await?;
+                let reused = session.zip(seqs.get(&id).copied());
+                // Otherwise it was ended concurrently.
+                Ok(reused.map_or(Rotation::Ended, |(session, revocation)| Rotation::Reused { session, revocation }))
             }
         }
     }
@@ -245,42 +266,48 @@ impl SessionStore for RedisStore {
     async fn list(&self, user_id: Uuid, page: &Page, now: Timestamp) -> Result<Vec<Session>, StoreError> {
         let mut script = LIST.prepare_invoke();
         script.key(self.keys.user(user_id)).arg(page.after.map(text).unwrap_or_default()).arg(page.limit());
-        script.arg(to_micros(now)).arg(self.keys.sessions(Shard::of_user(user_id)));
-        let found: Vec<(String, Row)> = self.redis.run(&script).await?;
+        script.arg(to_micros(now)).arg(self.keys.sessions(UserShard::of_user(user_id)));
+        let found: Vec<(String, SessionFields)> = self.redis.run(&script).await?;
         found.into_iter().map(|(id, row)| row::session(row::uuid(id)?, row)).collect()
     }
 
-    async fn end(&self, user_id: Uuid, id: Uuid, rules: &Lifetimes, now: Timestamp) -> Result<Ended, StoreError> {
-        let (session, outbox) = self.end_one(Some(user_id), id, rules, now).await?;
-        let numbers = self.publish(Shard::of_session(id), outbox, now).await?;
-        Ok(Ended { sessions: session.is_some().into(), revocation: numbers.get(&id).copied() })
+    async fn end(
+        &self,
+        user_id: Uuid,
+        id: Uuid,
+        lifetimes: &Lifetimes,
+        now: Timestamp,
+    ) -> Result<EndedSessions, StoreError> {
+        let (session, outbox) = self.end_one(Some(user_id), id, lifetimes, now).await?;
+        let seqs = self.publish(UserShard::of_session(id), outbox, now).await?;
+        Ok(EndedSessions { sessions: session.is_some().into(), revocation: seqs.get(&id).copied() })
     }
 
     async fn end_all(
         &self,
         user_id: Uuid,
         keep: Option<Uuid>,
-        rules: &Lifetimes,
+        lifetimes: &Lifetimes,
         now: Timestamp,
-    ) -> Result<Ended, StoreError> {
-        let shard = Shard::of_user(user_id);
+    ) -> Result<EndedSessions, StoreError> {
+        let shard = UserShard::of_user(user_id);
         let mut script = END_ALL.prepare_invoke();
         script.key(self.keys.user(user_id)).key(self.keys.ends(shard)).key(self.keys.outbox(shard));
         script.arg(text(user_id)).arg(keep.map(text).unwrap_or_default()).arg(to_micros(now));
-        script.arg(to_micros(rules.forget_at(now))).arg(self.keys.sessions(shard));
+        script.arg(to_micros(lifetimes.forget_at(now))).arg(self.keys.sessions(shard));
         let (ended, outbox): (Vec<String>, Outbox) = self.redis.run(&script).await?;
-        let numbers = self.publish(shard, outbox, now).await?;
+        let seqs = self.publish(shard, outbox, now).await?;
         let ended = ended.into_iter().map(row::uuid).collect::<Result<Vec<_>, _>>()?;
-        let own = ended.iter().filter_map(|id| numbers.get(id)).max();
-        // If none is ended now, what an earlier call left behind is what there is to wait for.
-        let revocation = own.or_else(|| numbers.values().max()).copied();
-        Ok(Ended { sessions: u32::try_from(ended.len()).unwrap_or(u32::MAX), revocation })
+        let newest = ended.iter().filter_map(|id| seqs.get(id)).max();
+        // If none was ended now, the caller waits for what an earlier call left in the outbox.
+        let revocation = newest.or_else(|| seqs.values().max()).copied();
+        Ok(EndedSessions { sessions: u32::try_from(ended.len()).unwrap_or(u32::MAX), revocation })
     }
 
-    async fn void_tokens(&self, user_id: Uuid, rules: &Lifetimes, now: Timestamp) -> Result<u64, StoreError> {
+    async fn void_tokens(&self, user_id: Uuid, lifetimes: &Lifetimes, now: Timestamp) -> Result<u64, StoreError> {
         let mut add = cmd("XADD");
         add.arg(self.keys.stream()).arg("*").arg("user").arg(text(user_id)).arg("until").arg(to_micros(now));
-        add.arg("forget").arg(to_micros(rules.forget_at(now)));
+        add.arg("forget").arg(to_micros(lifetimes.forget_at(now)));
         row::seq(&self.redis.query::<String>(&add).await?)
     }
 
@@ -289,7 +316,7 @@ impl SessionStore for RedisStore {
         let (mut found, mut after) = (Vec::new(), seq);
         loop {
             let mut range = cmd("XRANGE");
-            range.arg(self.keys.stream()).arg(format!("({}", row::place(after))).arg("+").arg("COUNT").arg(limit);
+            range.arg(self.keys.stream()).arg(format!("({}", row::stream_id(after))).arg("+").arg("COUNT").arg(limit);
             let read: StreamRangeReply = self.redis.query(&range).await?;
             for entry in &read.ids {
                 let revocation = row::revocation(entry)?;
@@ -308,33 +335,34 @@ impl SessionStore for RedisStore {
     }
 
     async fn newest_revocation(&self) -> Result<u64, StoreError> {
-        let place: Option<String> = self.redis.run(NEWEST.prepare_invoke().key(self.keys.stream())).await?;
-        place.map_or(Ok(0), |place| row::seq(&place))
+        let stream_id: Option<String> = self.redis.run(NEWEST.prepare_invoke().key(self.keys.stream())).await?;
+        stream_id.map_or(Ok(0), |stream_id| row::seq(&stream_id))
     }
 
     async fn sweep(&self, now: Timestamp) -> Result<Swept, StoreError> {
-        let shards = stream::iter(Shard::all()).map(|shard| self.sweep_shard(shard, now));
-        let sessions = shards.buffer_unordered(VISITS).try_fold(0, async |sum, count| Ok(sum + count)).await?;
+        let shards = stream::iter(UserShard::all()).map(|shard| self.sweep_shard(shard, now));
+        let sessions =
+            shards.buffer_unordered(MAX_CONCURRENT_SHARDS).try_fold(0, async |sum, count| Ok(sum + count)).await?;
         Ok(Swept { sessions, revocations: self.trim(now).await? })
     }
 
-    async fn count_live(&self, now: Timestamp) -> Result<u64, StoreError> {
-        let counts = stream::iter(Shard::all()).map(async |shard| {
+    async fn count_active(&self, now: Timestamp) -> Result<u64, StoreError> {
+        let counts = stream::iter(UserShard::all()).map(async |shard| {
             let mut count = cmd("ZCOUNT");
             count.arg(self.keys.ends(shard)).arg(format!("({}", to_micros(now))).arg("+inf");
             Ok::<u64, StoreError>(self.redis.query(&count).await?)
         });
-        counts.buffer_unordered(VISITS).try_fold(0, async |sum, count| Ok(sum + count)).await
+        counts.buffer_unordered(MAX_CONCURRENT_SHARDS).try_fold(0, async |sum, count| Ok(sum + count)).await
     }
 
-    async fn news(&self, after: u64) -> Result<u64, StoreError> {
-        let mut tail = self.tail.lock().await;
+    async fn wait_for_revocation(&self, after: u64) -> Result<u64, StoreError> {
+        let mut blocking = self.blocking.lock().await;
         loop {
-            match self.wait(&mut tail, after).await {
+            match self.read_blocking(&mut blocking, after).await {
                 Ok(None) => {}
                 Ok(Some(newest)) => return Ok(newest),
                 Err(error) => {
-                    *tail = None;
+                    *blocking = None;
                     return Err(error);
                 }
             }

@@ -9,14 +9,14 @@ use drystone_mesh::{
 use drystone_store::{Db, Migration, Transaction, run};
 use uuid::Uuid;
 
-use super::{Ended, SessionStore, StoreError, Swept};
+use super::{EndedSessions, SessionStore, StoreError, Swept};
 use crate::{
     revocation::{Revocation, Scope},
-    rotation::{NotCurrent, Rotation},
+    rotation::{NonCurrentCounter, Rotation},
     session::{Lifetimes, Session},
 };
 
-/// The schema, step by step.
+/// The migrations of the schema.
 pub const MIGRATIONS: &[Migration] = &[Migration {
     version: 1,
     name: "session",
@@ -35,7 +35,7 @@ type SessionRow = (Uuid, Uuid, String, String, i64, i64, i64, i64, i64);
 
 type RevocationRow = (i64, Option<Uuid>, Option<Uuid>, Option<i64>, i64);
 
-/// How many rows one statement of a sweep deletes, so that no writer waits long behind it.
+/// How many rows one statement of a sweep deletes: bounded, so that writers do not wait long for it.
 const SWEEP_BATCH: i64 = 1000;
 
 /// Sessions and revocations in a SQL database.
@@ -45,7 +45,7 @@ pub struct SqlStore {
 }
 
 impl SqlStore {
-    /// The store in a database that was opened with [`MIGRATIONS`].
+    /// A store in a database that was opened with [`MIGRATIONS`].
     #[must_use]
     pub fn new(db: Db) -> Self {
         Self { db }
@@ -76,7 +76,13 @@ impl SessionStore for SqlStore {
         Ok(())
     }
 
-    async fn rotate(&self, id: Uuid, counter: u64, rules: &Lifetimes, now: Timestamp) -> Result<Rotation, StoreError> {
+    async fn rotate(
+        &self,
+        id: Uuid,
+        counter: u64,
+        lifetimes: &Lifetimes,
+        now: Timestamp,
+    ) -> Result<Rotation, StoreError> {
         let mut advanced = run!(self.db.writer(), |db| {
             sqlx::query_as::<_, SessionRow>(concat!(
                 "UPDATE session
@@ -90,7 +96,7 @@ impl SessionStore for SqlStore {
             .bind(id)
             .bind(to_column(counter))
             .bind(to_micros(now))
-            .bind(to_micros(now + rules.idle_timeout))
+            .bind(to_micros(now + lifetimes.idle_timeout))
             .fetch_all(db)
             .await?
         });
@@ -98,7 +104,7 @@ impl SessionStore for SqlStore {
             return Ok(Rotation::Advanced(read_session(row)));
         }
         loop {
-            let rotation = self.db.retry(|| self.rotate_not_current(id, counter, rules, now)).await?;
+            let rotation = self.db.retry(|| self.rotate_not_current(id, counter, lifetimes, now)).await?;
             if let Some(rotation) = rotation {
                 return Ok(rotation);
             }
@@ -106,7 +112,7 @@ impl SessionStore for SqlStore {
     }
 
     async fn list(&self, user_id: Uuid, page: &Page, now: Timestamp) -> Result<Vec<Session>, StoreError> {
-        // No id of version 7 is greater than the greatest of all.
+        // The maximum UUID is greater than every UUID of version 7.
         let rows = run!(self.db.reader(), |db| {
             sqlx::query_as::<_, SessionRow>(concat!(
                 "SELECT ",
@@ -126,21 +132,27 @@ impl SessionStore for SqlStore {
         Ok(rows.into_iter().map(read_session).collect())
     }
 
-    async fn end(&self, user_id: Uuid, id: Uuid, rules: &Lifetimes, now: Timestamp) -> Result<Ended, StoreError> {
-        self.db.retry(|| self.end_once(user_id, id, rules, now)).await
+    async fn end(
+        &self,
+        user_id: Uuid,
+        id: Uuid,
+        lifetimes: &Lifetimes,
+        now: Timestamp,
+    ) -> Result<EndedSessions, StoreError> {
+        self.db.retry(|| self.end_once(user_id, id, lifetimes, now)).await
     }
 
     async fn end_all(
         &self,
         user_id: Uuid,
         keep: Option<Uuid>,
-        rules: &Lifetimes,
+        lifetimes: &Lifetimes,
         now: Timestamp,
-    ) -> Result<Ended, StoreError> {
-        self.db.retry(|| self.end_all_once(user_id, keep, rules, now)).await
+    ) -> Result<EndedSessions, StoreError> {
+        self.db.retry(|| self.end_all_once(user_id, keep, lifetimes, now)).await
     }
 
-    async fn void_tokens(&self, user_id: Uuid, rules: &Lifetimes, now: Timestamp) -> Result<u64, StoreError> {
+    async fn void_tokens(&self, user_id: Uuid, lifetimes: &Lifetimes, now: Timestamp) -> Result<u64, StoreError> {
         let mut seq = run!(self.db.writer(), |db| {
             sqlx::query_scalar(
                 "INSERT INTO revocation (user_id, void_until, forget_at)
@@ -149,7 +161,7 @@ impl SessionStore for SqlStore {
             )
             .bind(user_id)
             .bind(to_micros(now))
-            .bind(to_micros(rules.forget_at(now)))
+            .bind(to_micros(lifetimes.forget_at(now)))
             .fetch_all(db)
             .await?
         });
@@ -221,7 +233,7 @@ impl SessionStore for SqlStore {
         }
     }
 
-    async fn count_live(&self, now: Timestamp) -> Result<u64, StoreError> {
+    async fn count_active(&self, now: Timestamp) -> Result<u64, StoreError> {
         let count = run!(self.db.reader(), |db| {
             sqlx::query_scalar("SELECT COUNT(*) FROM session WHERE idle_expires_at > $1")
                 .bind(to_micros(now))
@@ -232,14 +244,14 @@ impl SessionStore for SqlStore {
     }
 }
 
-/// Transactions that may be repeated as a whole.
+/// Transactions that may be retried as a whole.
 impl SqlStore {
-    /// What becomes of a counter that is not the current one of a live session; `None` if that changes meanwhile.
+    /// The outcome of a counter that is not the current one; `None` if the session was rotated concurrently.
     async fn rotate_not_current(
         &self,
         id: Uuid,
         counter: u64,
-        rules: &Lifetimes,
+        lifetimes: &Lifetimes,
         now: Timestamp,
     ) -> Result<Option<Rotation>, StoreError> {
         let mut transaction = self.db.begin().await?;
@@ -249,12 +261,12 @@ impl SqlStore {
                 .fetch_optional(connection)
                 .await?
         });
-        let Some(session) = row.map(read_session) else { return Ok(Some(Rotation::Over)) };
-        match rules.classify(&session, counter, now) {
-            NotCurrent::Repeat => Ok(Some(Rotation::Repeated(session))),
-            NotCurrent::NeverIssued => Ok(Some(Rotation::NeverIssued)),
-            NotCurrent::Over => Ok(Some(Rotation::Over)),
-            NotCurrent::Reuse => {
+        let Some(session) = row.map(read_session) else { return Ok(Some(Rotation::Ended)) };
+        match lifetimes.classify(&session, counter, now) {
+            NonCurrentCounter::Repeat => Ok(Some(Rotation::Repeated(session))),
+            NonCurrentCounter::NeverIssued => Ok(Some(Rotation::NeverIssued)),
+            NonCurrentCounter::Ended => Ok(Some(Rotation::Ended)),
+            NonCurrentCounter::Reuse => {
                 let ended = run!(transaction.connection(), |connection| {
                     sqlx::query("DELETE FROM session WHERE id = $1 AND counter = $2")
                         .bind(id)
@@ -266,14 +278,20 @@ impl SqlStore {
                 if ended == 0 {
                     return Ok(None);
                 }
-                let revocation = revoke_session(&mut transaction, id, rules.forget_at(now)).await?;
+                let revocation = revoke_session(&mut transaction, id, lifetimes.forget_at(now)).await?;
                 transaction.commit().await?;
                 Ok(Some(Rotation::Reused { session, revocation }))
             }
         }
     }
 
-    async fn end_once(&self, user_id: Uuid, id: Uuid, rules: &Lifetimes, now: Timestamp) -> Result<Ended, StoreError> {
+    async fn end_once(
+        &self,
+        user_id: Uuid,
+        id: Uuid,
+        lifetimes: &Lifetimes,
+        now: Timestamp,
+    ) -> Result<EndedSessions, StoreError> {
         let mut transaction = self.db.begin().await?;
         let ended = run!(transaction.connection(), |connection| {
             sqlx::query_scalar(
@@ -287,16 +305,16 @@ impl SqlStore {
             .fetch_all(connection)
             .await?
         });
-        revoke_sessions(transaction, ended, rules.forget_at(now)).await
+        revoke_sessions(transaction, ended, lifetimes.forget_at(now)).await
     }
 
     async fn end_all_once(
         &self,
         user_id: Uuid,
         keep: Option<Uuid>,
-        rules: &Lifetimes,
+        lifetimes: &Lifetimes,
         now: Timestamp,
-    ) -> Result<Ended, StoreError> {
+    ) -> Result<EndedSessions, StoreError> {
         let mut transaction = self.db.begin().await?;
         // No session has the nil id.
         let ended = run!(transaction.connection(), |connection| {
@@ -311,17 +329,17 @@ impl SqlStore {
             .fetch_all(connection)
             .await?
         });
-        revoke_sessions(transaction, ended, rules.forget_at(now)).await
+        revoke_sessions(transaction, ended, lifetimes.forget_at(now)).await
     }
 }
 
-/// Revokes the tokens of sessions that have been ended in this transaction, and commits it.
+/// Revokes the tokens of sessions that were ended in this transaction, and commits it.
 async fn revoke_sessions(
     mut transaction: Transaction,
     ended: Vec<Uuid>,
     forget_at: Timestamp,
-) -> Result<Ended, StoreError> {
-    let mut outcome = Ended::default();
+) -> Result<EndedSessions, StoreError> {
+    let mut outcome = EndedSessions::default();
     for id in ended {
         outcome.revocation = Some(revoke_session(&mut transaction, id, forget_at).await?);
         outcome.sessions += 1;
@@ -364,17 +382,17 @@ fn read_revocation((seq, session_id, user_id, void_until, forget_at): Revocation
     let scope = match (session_id, user_id, void_until) {
         (Some(id), None, None) => Scope::Session(id),
         (None, Some(user_id), Some(until)) => Scope::UserTokens { user_id, void_until: from_micros(until) },
-        _ => return Err(sqlx::Error::Decode(format!("revocation {seq} is of no known kind").into())),
+        _ => return Err(sqlx::Error::Decode(format!("revocation {seq} has an unknown scope").into())),
     };
     Ok(Revocation { seq: from_column(seq), scope, forget_at: from_micros(forget_at) })
 }
 
-/// Counts go into a column as they are. One that does not fit was never given out, and matches no row.
+/// A value that does not fit into the column was never issued, and matches no row.
 fn to_column(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 
-/// Counts in columns are never negative.
+/// Values in these columns are never negative.
 fn from_column(count: i64) -> u64 {
     u64::try_from(count).unwrap_or_default()
 }

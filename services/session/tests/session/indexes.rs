@@ -1,5 +1,5 @@
-//! No query of the store reads a whole table on PostgreSQL, but for the count of live sessions, which has to: what the
-//! server has counted proves it.
+//! No query of the store scans a whole table on PostgreSQL, except for the count of active sessions, which must: the
+//! server's statistics prove it.
 
 use chrono::TimeDelta;
 use drystone_backends::Postgres;
@@ -8,18 +8,18 @@ use drystone_session::{FIRST_COUNTER, Lifetimes, MIGRATIONS, NewSession, Session
 use drystone_store::{Db, Location};
 use uuid::Uuid;
 
-const RULES: Lifetimes = Lifetimes {
+const LIFETIMES: Lifetimes = Lifetimes {
     idle_timeout: TimeDelta::days(14),
     lifetime: TimeDelta::days(90),
     rotation_grace: TimeDelta::seconds(10),
     token_lifetime_max: TimeDelta::hours(1),
 };
 
-/// More often than a statement is planned anew: then PostgreSQL may keep one plan for all.
+/// More executions than PostgreSQL makes custom plans for (five), so that it may use a generic plan.
 const ROUNDS: usize = 8;
 
-/// Live until the end of time, apart from some that wait for the sweep.
-const CROWD: &str = "
+/// Sessions and revocations that never expire, except for some that the sweep deletes.
+const ROWS: &str = "
     SET search_path = drystone_session;
     INSERT INTO session
         (id, user_id, device, address, created_at, last_seen_at, idle_expires_at, expires_at, counter)
@@ -33,31 +33,32 @@ const CROWD: &str = "
     ANALYZE";
 
 #[tokio::test]
-async fn every_session_and_revocation_is_found_by_an_index() {
+async fn every_query_of_sessions_and_revocations_uses_an_index() {
     let database = Postgres::shared().await.database().await;
-    let place = Location::server("session", database.as_str()).unwrap();
-    Db::open(place.clone(), MIGRATIONS).await.unwrap().close().await;
-    database.run(CROWD).await;
+    let location = Location::server("session", database.as_str()).unwrap();
+    Db::open(location.clone(), MIGRATIONS).await.unwrap().close().await;
+    database.run(ROWS).await;
     database.reset_scan_counts().await;
 
-    let db = Db::open(place, MIGRATIONS).await.unwrap();
+    let db = Db::open(location, MIGRATIONS).await.unwrap();
     let store = SqlStore::new(db.clone());
     let now = Clock::system().now();
     for _ in 0..ROUNDS {
         let user = Uuid::now_v7();
         let mut sessions = Vec::new();
         for _ in 0..3 {
-            let session = RULES.start(NewSession { user_id: user, device: String::new(), address: String::new() }, now);
+            let session =
+                LIFETIMES.start(NewSession { user_id: user, device: String::new(), address: String::new() }, now);
             store.insert(&session).await.unwrap();
             sessions.push(session.id);
         }
         for counter in [FIRST_COUNTER, FIRST_COUNTER, FIRST_COUNTER + 1, FIRST_COUNTER] {
-            store.rotate(sessions[0], counter, &RULES, now).await.unwrap();
+            store.rotate(sessions[0], counter, &LIFETIMES, now).await.unwrap();
         }
         store.list(user, &Page { size: 50, after: None }, now).await.unwrap();
-        store.end(user, sessions[1], &RULES, now).await.unwrap();
-        store.end_all(user, None, &RULES, now).await.unwrap();
-        let newest = store.void_tokens(user, &RULES, now).await.unwrap();
+        store.end(user, sessions[1], &LIFETIMES, now).await.unwrap();
+        store.end_all(user, None, &LIFETIMES, now).await.unwrap();
+        let newest = store.void_tokens(user, &LIFETIMES, now).await.unwrap();
         assert_eq!(store.newest_revocation().await.unwrap(), newest);
         store.revocations_after(newest - 3, 1000, now).await.unwrap();
         store.sweep(now).await.unwrap();

@@ -1,5 +1,4 @@
-//! Two instances of the service over one Redis, whose connections are cut, which stops and starts, and which loses
-//! everything.
+//! Two instances of the service with one Redis: closed connections, restarts of Redis, and the loss of its data.
 
 use std::{
     collections::HashSet,
@@ -31,17 +30,17 @@ use tonic::{
 use tonic_types::StatusExt;
 use uuid::Uuid;
 
-/// How long anything may take before a test gives up.
-const BOUND: Duration = Duration::from_secs(30);
+/// The maximum duration of any step of a test.
+const TEST_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// One instance of the service, with a connection of its own to Redis.
-struct Instance {
+/// An instance of the service, with its own connection to Redis.
+struct SessionInstance {
     client: SessionServiceClient<Channel>,
     stop: CancellationToken,
     server: JoinHandle<()>,
 }
 
-impl Instance {
+impl SessionInstance {
     async fn start(server: &Server, prefix: &str, config: Config) -> Self {
         let redis = Redis::open(&redis_config(server, prefix)).unwrap();
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
@@ -69,13 +68,13 @@ impl Instance {
     async fn stop(self) {
         self.stop.cancel();
         drop(self.client);
-        timeout(BOUND, self.server).await.expect("the server ends").unwrap();
+        timeout(TEST_TIMEOUT, self.server).await.expect("the server stops").unwrap();
     }
 
     async fn sign_in(&self) -> Result<Session, Status> {
         let request = StartSessionRequest { user_id: Uuid::now_v7().to_string(), ..StartSessionRequest::default() };
-        let answer = self.client.clone().start_session(request).await?.into_inner();
-        Ok(answer.session.unwrap())
+        let response = self.client.clone().start_session(request).await?.into_inner();
+        Ok(response.session.unwrap())
     }
 
     async fn rotate(&self, session: &Session, counter: u64) -> Result<u64, Status> {
@@ -88,52 +87,54 @@ impl Instance {
         self.client.clone().void_tokens(request).await.map(drop)
     }
 
-    async fn watch(&self, cursor: u64) -> Result<Watch, Status> {
-        let (words, receiver) = mpsc::channel(16);
-        words.send(WatchRevocationsRequest { cursor }).await.unwrap();
-        let answer = self.client.clone().watch_revocations(ReceiverStream::new(receiver)).await?;
-        Ok(Watch { words, answers: answer.into_inner() })
+    async fn watch(&self, cursor: u64) -> Result<TestWatch, Status> {
+        let (requests, receiver) = mpsc::channel(16);
+        requests.send(WatchRevocationsRequest { cursor }).await.unwrap();
+        let response = self.client.clone().watch_revocations(ReceiverStream::new(receiver)).await?;
+        Ok(TestWatch { requests, responses: response.into_inner() })
     }
 
-    /// Follows as every service of the mesh does: from its cursor, again and again.
-    async fn follow(self: Arc<Self>, heard: mpsc::UnboundedSender<Heard>) {
+    /// Watches like every service of the mesh: reconnects with its cursor whenever the stream ends.
+    async fn watch_forever(self: Arc<Self>, events: mpsc::UnboundedSender<WatchEvent>) {
         let mut cursor = 0;
         loop {
             let Ok(mut watch) = self.watch(cursor).await else {
                 tokio::time::sleep(Duration::from_millis(20)).await;
                 continue;
             };
-            while let Ok(Some(answer)) = watch.answers.message().await {
-                if answer.cursor < cursor {
+            while let Ok(Some(response)) = watch.responses.message().await {
+                if response.cursor < cursor {
                     cursor = 0;
-                    if heard.send(Heard::StartOver).is_err() {
+                    if events.send(WatchEvent::Reset).is_err() {
                         return;
                     }
                     break;
                 }
-                cursor = answer.cursor;
-                if heard.send(Heard::Users(users(&answer))).is_err() {
+                cursor = response.cursor;
+                if events.send(WatchEvent::Users(users(&response))).is_err() {
                     return;
                 }
-                let _it_may_have_ended = watch.words.send(WatchRevocationsRequest { cursor }).await;
+                let _ignored_if_closed = watch.requests.send(WatchRevocationsRequest { cursor }).await;
             }
         }
     }
 }
 
-struct Watch {
-    words: mpsc::Sender<WatchRevocationsRequest>,
-    answers: Streaming<WatchRevocationsResponse>,
+struct TestWatch {
+    requests: mpsc::Sender<WatchRevocationsRequest>,
+    responses: Streaming<WatchRevocationsResponse>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
-enum Heard {
+enum WatchEvent {
+    /// Tokens of these users were voided.
     Users(Vec<Uuid>),
-    StartOver,
+    /// The service has lost the history of the cursor.
+    Reset,
 }
 
-fn users(answer: &WatchRevocationsResponse) -> Vec<Uuid> {
-    let scopes = answer.revocations.iter().map(|revocation| revocation.scope.as_ref().unwrap());
+fn users(response: &WatchRevocationsResponse) -> Vec<Uuid> {
+    let scopes = response.revocations.iter().map(|revocation| revocation.scope.as_ref().unwrap());
     let users = scopes.map(|scope| match scope {
         Scope::UserTokens(tokens) => tokens.user_id.parse().unwrap(),
         Scope::SessionId(id) => panic!("session {id} was not revoked"),
@@ -146,8 +147,8 @@ fn redis_config(server: &Server, prefix: &str) -> redis::Config {
     redis::Config { url, prefix: prefix.to_owned(), timeout: ConfigDuration::millis(500), ..redis::Config::default() }
 }
 
-/// With as few signs of life as may be: what comes sooner has come through Redis.
-fn quiet() -> Config {
+/// With the longest heartbeat interval: revocations received sooner were notified through Redis.
+fn rare_heartbeats() -> Config {
     Config {
         heartbeat: ConfigDuration::seconds(5),
         acknowledgement_timeout: ConfigDuration::millis(100),
@@ -155,8 +156,8 @@ fn quiet() -> Config {
     }
 }
 
-/// As a service has it, with more signs of life.
-fn lively() -> Config {
+/// With frequent heartbeats.
+fn frequent_heartbeats() -> Config {
     Config {
         heartbeat: ConfigDuration::millis(100),
         acknowledgement_timeout: ConfigDuration::millis(100),
@@ -165,23 +166,23 @@ fn lively() -> Config {
 }
 
 async fn until<T>(mut condition: impl AsyncFnMut() -> Option<T>) -> T {
-    let search = async {
+    let poll = async {
         loop {
-            if let Some(found) = condition().await {
-                return found;
+            if let Some(value) = condition().await {
+                return value;
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    timeout(BOUND, search).await.expect("it becomes so in time")
+    timeout(TEST_TIMEOUT, poll).await.expect("the condition holds in time")
 }
 
-/// Waits until the watcher has heard of all these users.
-async fn hears(heard: &mut mpsc::UnboundedReceiver<Heard>, mut users: HashSet<Uuid>) {
+/// Waits until the watcher has received revocations for all these users.
+async fn expect_revocations(events: &mut mpsc::UnboundedReceiver<WatchEvent>, mut users: HashSet<Uuid>) {
     while !users.is_empty() {
-        let news = timeout(BOUND, heard.recv()).await.unwrap_or_else(|_| panic!("not heard of {users:?}"));
-        if let Heard::Users(these) = news.expect("the watcher goes on") {
-            for user in these {
+        let event = timeout(TEST_TIMEOUT, events.recv()).await.unwrap_or_else(|_| panic!("not received: {users:?}"));
+        if let WatchEvent::Users(revoked) = event.expect("the watcher is running") {
+            for user in revoked {
                 users.remove(&user);
             }
         }
@@ -189,78 +190,78 @@ async fn hears(heard: &mut mpsc::UnboundedReceiver<Heard>, mut users: HashSet<Uu
 }
 
 #[tokio::test]
-async fn what_one_instance_revokes_reaches_watchers_of_the_other_at_once() {
+async fn a_revocation_is_pushed_to_the_watchers_of_another_instance_at_once() {
     let server = Server::shared();
     let prefix = server.prefix();
-    let one = Instance::start(server, &prefix, quiet()).await;
-    let other = Arc::new(Instance::start(server, &prefix, quiet()).await);
-    let (sender, mut heard) = mpsc::unbounded_channel();
-    let following = tokio::spawn(other.clone().follow(sender));
-    // It has heard what was there.
-    assert!(heard.recv().await.is_some());
+    let one = SessionInstance::start(server, &prefix, rare_heartbeats()).await;
+    let other = Arc::new(SessionInstance::start(server, &prefix, rare_heartbeats()).await);
+    let (sender, mut events) = mpsc::unbounded_channel();
+    let watching = tokio::spawn(other.clone().watch_forever(sender));
+    // The initial snapshot.
+    assert!(events.recv().await.is_some());
 
     let start = Instant::now();
     for _ in 0..20 {
         let user = Uuid::now_v7();
         one.void_tokens(user).await.unwrap();
-        hears(&mut heard, [user].into()).await;
+        expect_revocations(&mut events, [user].into()).await;
     }
-    assert!(start.elapsed() < Duration::from_secs(4), "twenty took {:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(4), "20 revocations took {:?}", start.elapsed());
 
-    // And a session that one made, the other moves.
+    // A session created at one instance can be rotated at the other.
     let session = one.sign_in().await.unwrap();
     assert_eq!(other.rotate(&session, 1).await.unwrap(), 2);
     assert_eq!(one.rotate(&session, 2).await.unwrap(), 3);
-    following.abort();
-    let _ = following.await;
+    watching.abort();
+    let _ = watching.await;
     one.stop().await;
     Arc::into_inner(other).unwrap().stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_is_lost_while_connections_are_cut() {
+async fn no_revocation_is_lost_while_connections_are_closed() {
     let server = Server::start();
     let prefix = server.prefix();
-    let one = Instance::start(&server, &prefix, lively()).await;
-    let other = Arc::new(Instance::start(&server, &prefix, lively()).await);
-    let (sender, mut heard) = mpsc::unbounded_channel();
-    let following = tokio::spawn(other.clone().follow(sender));
+    let one = SessionInstance::start(&server, &prefix, frequent_heartbeats()).await;
+    let other = Arc::new(SessionInstance::start(&server, &prefix, frequent_heartbeats()).await);
+    let (sender, mut events) = mpsc::unbounded_channel();
+    let watching = tokio::spawn(other.clone().watch_forever(sender));
 
-    let knife = Redis::open(&redis_config(&server, &prefix)).unwrap();
-    knife.ready().await;
+    let admin = Redis::open(&redis_config(&server, &prefix)).unwrap();
+    admin.ready().await;
     let mut revoked = HashSet::new();
-    let mut refused = 0;
+    let mut failed = 0;
     for round in 0..200 {
         let user = Uuid::now_v7();
         match one.void_tokens(user).await {
             Ok(()) => drop(revoked.insert(user)),
             Err(status) => {
                 assert_eq!(reason_of(&status), Some(Reason::Unavailable), "{status:?}");
-                refused += 1;
+                failed += 1;
             }
         }
         if round % 20 == 0 {
             let mut kill = cmd("CLIENT");
             kill.arg("KILL").arg("TYPE").arg("normal").arg("SKIPME").arg("yes");
-            knife.query::<u64>(&kill).await.unwrap();
+            admin.query::<u64>(&kill).await.unwrap();
         }
     }
-    assert!(revoked.len() > 100, "{refused} of 200 were refused");
-    hears(&mut heard, revoked).await;
-    following.abort();
-    let _ = following.await;
+    assert!(revoked.len() > 100, "{failed} of 200 failed");
+    expect_revocations(&mut events, revoked).await;
+    watching.abort();
+    let _ = watching.await;
     one.stop().await;
     Arc::into_inner(other).unwrap().stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_redis_that_stops_is_said_to_be_away_and_nothing_that_was_answered_is_lost() {
+async fn a_stopped_redis_is_reported_as_unavailable_and_no_acknowledged_write_is_lost() {
     let mut server = Server::start();
     let prefix = server.prefix();
-    let one = Instance::start(&server, &prefix, lively()).await;
-    let other = Arc::new(Instance::start(&server, &prefix, lively()).await);
-    let (sender, mut heard) = mpsc::unbounded_channel();
-    let following = tokio::spawn(other.clone().follow(sender));
+    let one = SessionInstance::start(&server, &prefix, frequent_heartbeats()).await;
+    let other = Arc::new(SessionInstance::start(&server, &prefix, frequent_heartbeats()).await);
+    let (sender, mut events) = mpsc::unbounded_channel();
+    let watching = tokio::spawn(other.clone().watch_forever(sender));
     let session = one.sign_in().await.unwrap();
     let mut counter = one.rotate(&session, 1).await.unwrap();
 
@@ -274,9 +275,9 @@ async fn a_redis_that_stops_is_said_to_be_away_and_nothing_that_was_answered_is_
         } else {
             server.stop();
         }
-        let refusal = until(async || one.rotate(&session, counter).await.err()).await;
-        assert_eq!(reason_of(&refusal), Some(Reason::Unavailable));
-        assert_eq!(refusal.get_details_retry_info().unwrap().retry_delay, Some(Duration::from_secs(1)));
+        let error = until(async || one.rotate(&session, counter).await.err()).await;
+        assert_eq!(reason_of(&error), Some(Reason::Unavailable));
+        assert_eq!(error.get_details_retry_info().unwrap().retry_delay, Some(Duration::from_secs(1)));
         let start = Instant::now();
         for _ in 0..20 {
             assert_eq!(reason_of(&one.sign_in().await.unwrap_err()), Some(Reason::Unavailable));
@@ -284,7 +285,7 @@ async fn a_redis_that_stops_is_said_to_be_away_and_nothing_that_was_answered_is_
         assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
 
         server.start_again();
-        // The one that was refused had not been traded in, so that it still can be.
+        // The rejected token was not rotated, so it is still valid.
         counter = until(async || one.rotate(&session, counter).await.ok()).await;
         let user = until(async || {
             let user = Uuid::now_v7();
@@ -293,43 +294,43 @@ async fn a_redis_that_stops_is_said_to_be_away_and_nothing_that_was_answered_is_
         revoked.insert(user.await);
     }
     assert_eq!(counter, 5);
-    hears(&mut heard, revoked).await;
-    following.abort();
-    let _ = following.await;
+    expect_revocations(&mut events, revoked).await;
+    watching.abort();
+    let _ = watching.await;
     one.stop().await;
     Arc::into_inner(other).unwrap().stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_redis_that_has_lost_everything_is_noticed_and_what_comes_after_is_heard() {
+async fn watchers_start_from_a_new_snapshot_after_redis_has_lost_its_data() {
     let mut server = Server::start();
     let prefix = server.prefix();
-    let one = Instance::start(&server, &prefix, lively()).await;
-    let other = Arc::new(Instance::start(&server, &prefix, lively()).await);
-    let (sender, mut heard) = mpsc::unbounded_channel();
-    let following = tokio::spawn(other.clone().follow(sender));
+    let one = SessionInstance::start(&server, &prefix, frequent_heartbeats()).await;
+    let other = Arc::new(SessionInstance::start(&server, &prefix, frequent_heartbeats()).await);
+    let (sender, mut events) = mpsc::unbounded_channel();
+    let watching = tokio::spawn(other.clone().watch_forever(sender));
     let session = one.sign_in().await.unwrap();
     let user = Uuid::now_v7();
     one.void_tokens(user).await.unwrap();
-    hears(&mut heard, [user].into()).await;
+    expect_revocations(&mut events, [user].into()).await;
 
     server.stop();
     server.start_empty();
-    let starts_over = async { while heard.recv().await.expect("the watcher goes on") != Heard::StartOver {} };
-    timeout(BOUND, starts_over).await.expect("the loss is noticed");
+    let reset = async { while events.recv().await.expect("the watcher is running") != WatchEvent::Reset {} };
+    timeout(TEST_TIMEOUT, reset).await.expect("the loss is detected");
 
-    let refusal = until(async || match one.rotate(&session, 1).await.unwrap_err() {
+    let error = until(async || match one.rotate(&session, 1).await.unwrap_err() {
         status if reason_of(&status) == Some(Reason::Unavailable) => None,
         status => Some(status),
     });
-    assert_eq!(reason_of(&refusal.await), Some(Reason::SessionEnded));
+    assert_eq!(reason_of(&error.await), Some(Reason::SessionEnded));
     let session = one.sign_in().await.unwrap();
     assert_eq!(other.rotate(&session, 1).await.unwrap(), 2);
     let user = Uuid::now_v7();
     one.void_tokens(user).await.unwrap();
-    hears(&mut heard, [user].into()).await;
-    following.abort();
-    let _ = following.await;
+    expect_revocations(&mut events, [user].into()).await;
+    watching.abort();
+    let _ = watching.await;
     one.stop().await;
     Arc::into_inner(other).unwrap().stop().await;
 }

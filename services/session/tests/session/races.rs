@@ -1,4 +1,4 @@
-//! Many who refresh one session at once, through two instances, on each backend.
+//! Concurrent rotations of one session, through two instances, on each store.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use drystone_store::{
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-const RULES: Lifetimes = Lifetimes {
+const LIFETIMES: Lifetimes = Lifetimes {
     idle_timeout: TimeDelta::days(14),
     lifetime: TimeDelta::days(90),
     rotation_grace: TimeDelta::seconds(10),
@@ -27,18 +27,18 @@ const ROUNDS: u64 = 300;
 
 type Store = Arc<dyn SessionStore>;
 
-/// Each round, all present the same token. One moves the session, all others get the same successor, and the session
-/// goes on from there.
-async fn race(instances: [Store; 2]) {
+/// In each round, all clients present the same token. One advances the session, all others get the same successor, and
+/// the next round uses it.
+async fn rotate_concurrently(instances: [Store; 2]) {
     let clock = Clock::system();
     let new = NewSession { user_id: Uuid::now_v7(), device: String::new(), address: String::new() };
-    let session = RULES.start(new, clock.now());
+    let session = LIFETIMES.start(new, clock.now());
     instances[0].insert(&session).await.unwrap();
     for counter in (0..ROUNDS).map(|round| FIRST_COUNTER + round) {
         let mut clients = JoinSet::new();
         for client in 0..CLIENTS {
             let (store, clock, id) = (instances[client % 2].clone(), clock.clone(), session.id);
-            clients.spawn(async move { store.rotate(id, counter, &RULES, clock.now()).await.unwrap() });
+            clients.spawn(async move { store.rotate(id, counter, &LIFETIMES, clock.now()).await.unwrap() });
         }
         let (mut advanced, mut repeated) = (0, 0);
         while let Some(rotation) = clients.join_next().await {
@@ -57,29 +57,29 @@ async fn race(instances: [Store; 2]) {
         }
         assert_eq!((advanced, repeated), (1, CLIENTS - 1), "round {counter}");
     }
-    assert_eq!(instances[1].newest_revocation().await.unwrap(), 0, "nobody was locked out");
+    assert_eq!(instances[1].newest_revocation().await.unwrap(), 0, "no session was revoked");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sqlite_gives_one_successor_to_all_who_refresh_at_once() {
+async fn concurrent_rotations_get_one_successor_on_sqlite() {
     let directory = tempfile::tempdir().unwrap();
     let db = Db::open(&directory.path().join("session.db"), MIGRATIONS).await.unwrap();
     let store: Store = Arc::new(SqlStore::new(db));
-    race([store.clone(), store]).await;
+    rotate_concurrently([store.clone(), store]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn postgres_gives_one_successor_to_all_who_refresh_at_once() {
+async fn concurrent_rotations_get_one_successor_on_postgres() {
     let database = Postgres::shared().await.database().await;
     let open = async || {
         let db = Db::open(Location::server("session", database.as_str()).unwrap(), MIGRATIONS).await.unwrap();
         Arc::new(SqlStore::new(db)) as Store
     };
-    race([open().await, open().await]).await;
+    rotate_concurrently([open().await, open().await]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn redis_gives_one_successor_to_all_who_refresh_at_once() {
+async fn concurrent_rotations_get_one_successor_on_redis() {
     let server = drystone_backends::Redis::shared();
     let url = server.url().to_owned().into();
     let config = Config { url, prefix: server.prefix(), timeout: ConfigDuration::seconds(5), ..Config::default() };
@@ -88,5 +88,5 @@ async fn redis_gives_one_successor_to_all_who_refresh_at_once() {
         redis.ready().await;
         Arc::new(RedisStore::new(redis)) as Store
     };
-    race([open().await, open().await]).await;
+    rotate_concurrently([open().await, open().await]).await;
 }

@@ -1,5 +1,4 @@
-//! What is true of the store in Redis alone: what is left after a crash at each point, what expires by itself, and what
-//! several instances have of it.
+//! The store in Redis: recovery after a crash at each step, expiry of keys, and notification between instances.
 
 use std::sync::Arc;
 
@@ -10,25 +9,25 @@ use drystone_mesh::{
     page::Page,
 };
 use drystone_session::{
-    Ended, Lifetimes, NewSession, RedisStore, Revocation, Rotation, Scope, Session, SessionStore, Shard,
+    EndedSessions, Lifetimes, NewSession, RedisStore, Revocation, Rotation, Scope, Session, SessionStore, UserShard,
 };
 use drystone_store::redis::{Config, FromRedisValue, Redis, cmd};
 use uuid::Uuid;
 
-const RULES: Lifetimes = Lifetimes {
+const LIFETIMES: Lifetimes = Lifetimes {
     idle_timeout: TimeDelta::days(14),
     lifetime: TimeDelta::days(90),
     rotation_grace: TimeDelta::seconds(10),
     token_lifetime_max: TimeDelta::hours(1),
 };
 
-/// A place in Redis of one's own, and stores there.
-struct Place {
+/// A key prefix in Redis, and stores that use it.
+struct Namespace {
     config: Config,
     redis: Redis,
 }
 
-impl Place {
+impl Namespace {
     async fn new() -> Self {
         let server = drystone_backends::Redis::shared();
         let url = server.url().to_owned().into();
@@ -41,7 +40,7 @@ impl Place {
         Arc::new(RedisStore::new(connect(&self.config).await))
     }
 
-    async fn ask<T: FromRedisValue>(&self, command: &str, key: &str, arguments: &[&str]) -> T {
+    async fn query<T: FromRedisValue>(&self, command: &str, key: &str, arguments: &[&str]) -> T {
         self.redis.query(cmd(command).arg(format!("{}{key}", self.config.prefix)).arg(arguments)).await.unwrap()
     }
 }
@@ -58,7 +57,7 @@ fn now() -> Timestamp {
 
 async fn add(store: &RedisStore, user_id: Uuid) -> Session {
     let new = NewSession { user_id, device: String::new(), address: String::new() };
-    let session = RULES.start(new, now());
+    let session = LIFETIMES.start(new, now());
     store.insert(&session).await.unwrap();
     session
 }
@@ -69,126 +68,130 @@ async fn revoked(store: &RedisStore) -> Vec<Scope> {
 }
 
 fn key_of(session: &Session) -> String {
-    format!("session:{{{}}}:{}", Shard::of_session(session.id), session.id.simple())
+    format!("session:{{{}}}:{}", UserShard::of_session(session.id), session.id.simple())
 }
 
-/// What `end.lua` leaves when the service dies before the revocation is in the stream.
-async fn die_after_the_end_of(place: &Place, session: &Session) {
-    let shard = Shard::of_session(session.id);
+/// Leaves what `end.lua` leaves if the service crashes before the revocation is published.
+async fn crash_before_publishing(namespace: &Namespace, session: &Session) {
+    let shard = UserShard::of_session(session.id);
     let (user, id) = (session.user_id.simple().to_string(), session.id.simple().to_string());
-    let _: u64 = place.ask("DEL", &key_of(session), &[]).await;
-    let _: u64 = place.ask("ZREM", &format!("user:{{{shard}}}:{user}"), &[&id]).await;
-    let _: u64 = place.ask("ZREM", &format!("ends:{{{shard}}}"), &[&format!("{user}{id}")]).await;
-    let forget_at = RULES.forget_at(now()).timestamp_micros().to_string();
-    let _: u64 = place.ask("HSET", &format!("outbox:{{{shard}}}"), &[&id, &forget_at]).await;
+    let _: u64 = namespace.query("DEL", &key_of(session), &[]).await;
+    let _: u64 = namespace.query("ZREM", &format!("user:{{{shard}}}:{user}"), &[&id]).await;
+    let _: u64 = namespace.query("ZREM", &format!("ends:{{{shard}}}"), &[&format!("{user}{id}")]).await;
+    let forget_at = LIFETIMES.forget_at(now()).timestamp_micros().to_string();
+    let _: u64 = namespace.query("HSET", &format!("outbox:{{{shard}}}"), &[&id, &forget_at]).await;
 }
 
 #[tokio::test]
-async fn an_ending_that_was_cut_off_is_told_by_the_next_sweep() {
-    let place = Place::new().await;
-    let store = place.store().await;
+async fn an_unpublished_revocation_is_published_by_the_next_sweep() {
+    let namespace = Namespace::new().await;
+    let store = namespace.store().await;
     let session = add(&store, Uuid::now_v7()).await;
-    die_after_the_end_of(&place, &session).await;
+    crash_before_publishing(&namespace, &session).await;
     assert!(revoked(&store).await.is_empty());
 
-    place.store().await.sweep(now()).await.unwrap();
+    namespace.store().await.sweep(now()).await.unwrap();
     assert_eq!(revoked(&store).await, [Scope::Session(session.id)]);
     store.sweep(now()).await.unwrap();
-    assert_eq!(revoked(&store).await.len(), 1, "once is enough");
+    assert_eq!(revoked(&store).await.len(), 1, "it is published once");
 }
 
 #[tokio::test]
-async fn an_ending_that_was_cut_off_is_told_before_anybody_hears_that_the_session_is_gone() {
-    let place = Place::new().await;
-    let store = place.store().await;
+async fn an_unpublished_revocation_is_published_before_a_call_reports_that_the_session_has_ended() {
+    let namespace = Namespace::new().await;
+    let store = namespace.store().await;
 
     let session = add(&store, Uuid::now_v7()).await;
-    die_after_the_end_of(&place, &session).await;
-    let again = store.end(session.user_id, session.id, &RULES, now()).await.unwrap();
-    assert_eq!(again.sessions, 0, "it has ended before");
-    assert_eq!(again.revocation, Some(store.newest_revocation().await.unwrap()), "there is something to wait for");
+    crash_before_publishing(&namespace, &session).await;
+    let again = store.end(session.user_id, session.id, &LIFETIMES, now()).await.unwrap();
+    assert_eq!(again.sessions, 0, "it had ended before");
+    assert_eq!(
+        again.revocation,
+        Some(store.newest_revocation().await.unwrap()),
+        "the caller waits for the published revocation"
+    );
 
     let session = add(&store, Uuid::now_v7()).await;
-    die_after_the_end_of(&place, &session).await;
-    let again = store.end_all(session.user_id, None, &RULES, now()).await.unwrap();
-    assert_eq!(again, Ended { sessions: 0, revocation: Some(store.newest_revocation().await.unwrap()) });
+    crash_before_publishing(&namespace, &session).await;
+    let again = store.end_all(session.user_id, None, &LIFETIMES, now()).await.unwrap();
+    assert_eq!(again, EndedSessions { sessions: 0, revocation: Some(store.newest_revocation().await.unwrap()) });
 
     let session = add(&store, Uuid::now_v7()).await;
-    die_after_the_end_of(&place, &session).await;
-    assert_eq!(store.rotate(session.id, 1, &RULES, now()).await.unwrap(), Rotation::Over);
+    crash_before_publishing(&namespace, &session).await;
+    assert_eq!(store.rotate(session.id, 1, &LIFETIMES, now()).await.unwrap(), Rotation::Ended);
     assert_eq!(revoked(&store).await.len(), 3);
 }
 
 #[tokio::test]
-async fn a_revocation_that_was_told_and_not_crossed_off_is_not_told_twice() {
-    let place = Place::new().await;
-    let store = place.store().await;
+async fn a_published_revocation_that_is_still_in_the_outbox_is_not_published_twice() {
+    let namespace = Namespace::new().await;
+    let store = namespace.store().await;
     let session = add(&store, Uuid::now_v7()).await;
-    let ended = store.end(session.user_id, session.id, &RULES, now()).await.unwrap();
-    die_after_the_end_of(&place, &session).await;
+    let ended = store.end(session.user_id, session.id, &LIFETIMES, now()).await.unwrap();
+    crash_before_publishing(&namespace, &session).await;
     store.sweep(now()).await.unwrap();
-    let again = store.end(session.user_id, session.id, &RULES, now()).await.unwrap();
-    assert_eq!(again.revocation, None, "it has been crossed off");
+    let again = store.end(session.user_id, session.id, &LIFETIMES, now()).await.unwrap();
+    assert_eq!(again.revocation, None, "it was deleted from the outbox");
     assert_eq!(revoked(&store).await.len(), 1);
     assert_eq!(store.newest_revocation().await.unwrap(), ended.revocation.unwrap());
 }
 
 #[tokio::test]
-async fn a_session_and_what_leads_to_it_expire_by_themselves() {
-    let place = Place::new().await;
-    let store = place.store().await;
+async fn the_keys_of_a_session_expire() {
+    let namespace = Namespace::new().await;
+    let store = namespace.store().await;
     let session = add(&store, Uuid::now_v7()).await;
-    let user = format!("user:{{{}}}:{}", Shard::of_user(session.user_id), session.user_id.simple());
-    let idle = RULES.idle_timeout.num_milliseconds();
-    let near = |rest: i64, end: i64| (end..end + 600_000).contains(&rest);
-    assert!(near(place.ask("PTTL", &key_of(&session), &[]).await, idle));
-    assert!(near(place.ask("PTTL", &user, &[]).await, RULES.lifetime.num_milliseconds()));
+    let user = format!("user:{{{}}}:{}", UserShard::of_user(session.user_id), session.user_id.simple());
+    let idle = LIFETIMES.idle_timeout.num_milliseconds();
+    let is_near = |ttl: i64, expected: i64| (expected..expected + 600_000).contains(&ttl);
+    assert!(is_near(namespace.query("PTTL", &key_of(&session), &[]).await, idle));
+    assert!(is_near(namespace.query("PTTL", &user, &[]).await, LIFETIMES.lifetime.num_milliseconds()));
 
-    // A rotation moves the end of the session, and no end of it leaves anything behind.
+    // A rotation extends the expiry, and ending the session deletes all its keys.
     let later = now() + TimeDelta::days(85);
-    assert_eq!(store.rotate(session.id, 1, &RULES, later).await.unwrap(), Rotation::Over);
-    let moved = store.rotate(session.id, 1, &RULES, now() + TimeDelta::days(7)).await.unwrap();
-    assert!(matches!(moved, Rotation::Advanced(_)));
-    assert!(near(place.ask("PTTL", &key_of(&session), &[]).await, idle));
-    store.end(session.user_id, session.id, &RULES, now()).await.unwrap();
-    for key in [key_of(&session), user, format!("ends:{{{}}}", Shard::of_session(session.id))] {
-        assert_eq!(place.ask::<u64>("EXISTS", &key, &[]).await, 0, "{key}");
+    assert_eq!(store.rotate(session.id, 1, &LIFETIMES, later).await.unwrap(), Rotation::Ended);
+    let rotation = store.rotate(session.id, 1, &LIFETIMES, now() + TimeDelta::days(7)).await.unwrap();
+    assert!(matches!(rotation, Rotation::Advanced(_)));
+    assert!(is_near(namespace.query("PTTL", &key_of(&session), &[]).await, idle));
+    store.end(session.user_id, session.id, &LIFETIMES, now()).await.unwrap();
+    for key in [key_of(&session), user, format!("ends:{{{}}}", UserShard::of_session(session.id))] {
+        assert_eq!(namespace.query::<u64>("EXISTS", &key, &[]).await, 0, "{key}");
     }
 }
 
 #[tokio::test]
-async fn a_session_that_redis_has_dropped_is_over_and_in_nobodys_way() {
-    let place = Place::new().await;
-    let store = place.store().await;
+async fn a_session_that_redis_has_evicted_counts_as_ended() {
+    let namespace = Namespace::new().await;
+    let store = namespace.store().await;
     let user = Uuid::now_v7();
-    let (dropped, kept) = (add(&store, user).await, add(&store, user).await);
-    let _: u64 = place.ask("DEL", &key_of(&dropped), &[]).await;
-    assert_eq!(store.rotate(dropped.id, 1, &RULES, now()).await.unwrap(), Rotation::Over);
+    let (evicted, kept) = (add(&store, user).await, add(&store, user).await);
+    let _: u64 = namespace.query("DEL", &key_of(&evicted), &[]).await;
+    assert_eq!(store.rotate(evicted.id, 1, &LIFETIMES, now()).await.unwrap(), Rotation::Ended);
     let page = Page { size: 1, after: None };
     assert_eq!(store.list(user, &page, now()).await.unwrap(), [kept]);
-    assert_eq!(store.end_all(user, None, &RULES, now()).await.unwrap().sessions, 1);
+    assert_eq!(store.end_all(user, None, &LIFETIMES, now()).await.unwrap().sessions, 1);
 }
 
 #[tokio::test]
-async fn what_one_instance_revokes_is_news_to_another() {
-    let place = Place::new().await;
-    let (one, other) = (place.store().await, place.store().await);
+async fn an_instance_is_notified_of_revocations_by_another() {
+    let namespace = Namespace::new().await;
+    let (one, other) = (namespace.store().await, namespace.store().await);
     let waiting = tokio::spawn({
         let other = other.clone();
-        async move { other.news(0).await.unwrap() }
+        async move { other.wait_for_revocation(0).await.unwrap() }
     });
-    let number = one.void_tokens(Uuid::now_v7(), &RULES, now()).await.unwrap();
-    assert_eq!(waiting.await.unwrap(), number);
-    // And the next, on the connection that stands.
-    let waiting = tokio::spawn(async move { other.news(number).await.unwrap() });
-    let next = one.void_tokens(Uuid::now_v7(), &RULES, now()).await.unwrap();
+    let seq = one.void_tokens(Uuid::now_v7(), &LIFETIMES, now()).await.unwrap();
+    assert_eq!(waiting.await.unwrap(), seq);
+    // And again, on the established connection.
+    let waiting = tokio::spawn(async move { other.wait_for_revocation(seq).await.unwrap() });
+    let next = one.void_tokens(Uuid::now_v7(), &LIFETIMES, now()).await.unwrap();
     assert_eq!(waiting.await.unwrap(), next);
 }
 
 #[tokio::test]
-async fn a_revocation_of_no_known_kind_is_said_and_not_passed_over() {
-    let place = Place::new().await;
-    let store = place.store().await;
-    let _: String = place.ask("XADD", "{revocations}", &["*", "forget", "1"]).await;
+async fn a_revocation_with_an_unknown_scope_is_an_error() {
+    let namespace = Namespace::new().await;
+    let store = namespace.store().await;
+    let _: String = namespace.query("XADD", "{revocations}", &["*", "forget", "1"]).await;
     assert!(store.revocations_after(0, 10, now()).await.is_err());
 }

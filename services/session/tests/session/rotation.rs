@@ -1,5 +1,5 @@
-//! Rotation against a model that remembers what a person would: which tokens were given out, which was traded in
-//! last and when, and when the session ends.
+//! Property tests of rotation against a model, which records the issued tokens, the time of the last rotation, and when
+//! the session ends.
 
 use chrono::{DateTime, TimeDelta};
 use drystone_backends::Postgres;
@@ -15,20 +15,20 @@ use proptest::prelude::*;
 use tokio::runtime::Runtime;
 use uuid::Uuid;
 
-const RULES: Lifetimes = Lifetimes {
+const LIFETIMES: Lifetimes = Lifetimes {
     idle_timeout: TimeDelta::seconds(60),
     lifetime: TimeDelta::seconds(300),
     rotation_grace: TimeDelta::seconds(10),
-    // Longer than any test of this takes, so that revocations can be counted.
+    // Longer than the simulated time of any test, so that no revocation expires before it is counted.
     token_lifetime_max: TimeDelta::days(1),
 };
 
-/// One thing that happens to a session.
+/// An operation on a session.
 #[derive(Debug, Clone)]
-enum Step {
-    /// Time passes.
+enum Operation {
+    /// Advances the clock by this many seconds.
     Wait(i64),
-    /// Somebody presents the token that is so many steps older than the newest; below 0, one that is not there yet.
+    /// Presents the token issued this many rotations before the newest; below 0, one that was never issued.
     Present(i64),
     /// The user signs out.
     End,
@@ -36,152 +36,154 @@ enum Step {
     Sweep,
 }
 
-fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let step = prop_oneof![
-        4 => prop_oneof![Just(0_i64), Just(1), 2..20_i64, 20..70_i64].prop_map(Step::Wait),
-        8 => prop_oneof![6 => Just(0_i64), 4 => Just(1), 1 => 2..4_i64, 1 => -2..0_i64].prop_map(Step::Present),
-        1 => Just(Step::End),
-        1 => Just(Step::Sweep),
+fn operations() -> impl Strategy<Value = Vec<Operation>> {
+    let operation = prop_oneof![
+        4 => prop_oneof![Just(0_i64), Just(1), 2..20_i64, 20..70_i64].prop_map(Operation::Wait),
+        8 => prop_oneof![6 => Just(0_i64), 4 => Just(1), 1 => 2..4_i64, 1 => -2..0_i64].prop_map(Operation::Present),
+        1 => Just(Operation::End),
+        1 => Just(Operation::Sweep),
     ];
-    prop::collection::vec(step, 1..40)
+    prop::collection::vec(operation, 1..40)
 }
 
-/// What a person would remember.
+/// The reference implementation.
 struct Model {
-    /// The tokens that were given out, oldest first.
-    given: Vec<u64>,
-    traded_in_at: Option<Timestamp>,
-    used_at: Timestamp,
-    born_at: Timestamp,
+    /// The issued tokens, oldest first.
+    issued: Vec<u64>,
+    rotated_at: Option<Timestamp>,
+    last_seen_at: Timestamp,
+    created_at: Timestamp,
     ended: bool,
     revocations: usize,
 }
 
-/// What a client is told.
+/// The outcome for the client.
 #[derive(Debug, PartialEq, Eq)]
-enum Answer {
+enum RotationOutcome {
     Next(u64),
     Reused,
     NeverIssued,
-    Over,
+    Ended,
 }
 
 impl Model {
-    fn over(&self, now: Timestamp) -> bool {
-        self.ended || now - self.used_at >= RULES.idle_timeout || now - self.born_at >= RULES.lifetime
+    fn has_ended(&self, now: Timestamp) -> bool {
+        self.ended || now - self.last_seen_at >= LIFETIMES.idle_timeout || now - self.created_at >= LIFETIMES.lifetime
     }
 
     fn newest(&self) -> u64 {
-        self.given[self.given.len() - 1]
+        self.issued[self.issued.len() - 1]
     }
 
-    fn present(&mut self, token: u64, now: Timestamp) -> Answer {
-        if self.over(now) {
-            return Answer::Over;
+    fn present(&mut self, token: u64, now: Timestamp) -> RotationOutcome {
+        if self.has_ended(now) {
+            return RotationOutcome::Ended;
         }
-        let Some(place) = self.given.iter().position(|given| *given == token) else { return Answer::NeverIssued };
-        let age = self.given.len() - 1 - place;
-        let answer_may_be_lost = self.traded_in_at.is_some_and(|at| now - at <= RULES.rotation_grace);
+        let Some(index) = self.issued.iter().position(|issued| *issued == token) else {
+            return RotationOutcome::NeverIssued;
+        };
+        let age = self.issued.len() - 1 - index;
+        let is_within_grace = self.rotated_at.is_some_and(|at| now - at <= LIFETIMES.rotation_grace);
         match age {
             0 => {
-                self.given.push(token + 1);
-                self.traded_in_at = Some(now);
-                self.used_at = now;
-                Answer::Next(token + 1)
+                self.issued.push(token + 1);
+                self.rotated_at = Some(now);
+                self.last_seen_at = now;
+                RotationOutcome::Next(token + 1)
             }
-            1 if answer_may_be_lost => Answer::Next(self.newest()),
+            1 if is_within_grace => RotationOutcome::Next(self.newest()),
             _ => {
                 self.ended = true;
                 self.revocations += 1;
-                Answer::Reused
+                RotationOutcome::Reused
             }
         }
     }
 
     fn end(&mut self, now: Timestamp) {
-        if !self.over(now) {
+        if !self.has_ended(now) {
             self.ended = true;
             self.revocations += 1;
         }
     }
 }
 
-fn answer(rotation: &Rotation) -> Answer {
+fn outcome(rotation: &Rotation) -> RotationOutcome {
     match rotation {
-        Rotation::Advanced(session) | Rotation::Repeated(session) => Answer::Next(session.counter),
-        Rotation::Reused { .. } => Answer::Reused,
-        Rotation::NeverIssued => Answer::NeverIssued,
-        Rotation::Over => Answer::Over,
+        Rotation::Advanced(session) | Rotation::Repeated(session) => RotationOutcome::Next(session.counter),
+        Rotation::Reused { .. } => RotationOutcome::Reused,
+        Rotation::NeverIssued => RotationOutcome::NeverIssued,
+        Rotation::Ended => RotationOutcome::Ended,
     }
 }
 
-async fn follow(store: &dyn SessionStore, steps: Vec<Step>) -> Result<(), TestCaseError> {
+async fn run(store: &dyn SessionStore, operations: Vec<Operation>) -> Result<(), TestCaseError> {
     let mut now = DateTime::from_timestamp_micros(1_700_000_000_000_000).unwrap();
     let new = NewSession { user_id: Uuid::now_v7(), device: String::new(), address: String::new() };
-    let session = RULES.start(new, now);
+    let session = LIFETIMES.start(new, now);
     store.insert(&session).await.unwrap();
     let before = store.newest_revocation().await.unwrap();
     let mut model = Model {
-        given: vec![FIRST_COUNTER],
-        traded_in_at: None,
-        used_at: now,
-        born_at: now,
+        issued: vec![FIRST_COUNTER],
+        rotated_at: None,
+        last_seen_at: now,
+        created_at: now,
         ended: false,
         revocations: 0,
     };
-    for step in steps {
-        match step {
-            Step::Wait(seconds) => now += TimeDelta::seconds(seconds),
-            Step::Present(age) => {
+    for operation in operations {
+        match operation {
+            Operation::Wait(seconds) => now += TimeDelta::seconds(seconds),
+            Operation::Present(age) => {
                 let Some(token) = model.newest().checked_add_signed(-age) else { continue };
-                let rotation = store.rotate(session.id, token, &RULES, now).await.unwrap();
-                prop_assert_eq!(answer(&rotation), model.present(token, now));
+                let rotation = store.rotate(session.id, token, &LIFETIMES, now).await.unwrap();
+                prop_assert_eq!(outcome(&rotation), model.present(token, now));
             }
-            Step::End => {
-                store.end(session.user_id, session.id, &RULES, now).await.unwrap();
+            Operation::End => {
+                store.end(session.user_id, session.id, &LIFETIMES, now).await.unwrap();
                 model.end(now);
             }
-            Step::Sweep => {
+            Operation::Sweep => {
                 store.sweep(now).await.unwrap();
             }
         }
         let listed = store.list(session.user_id, &Page { size: 9, after: None }, now).await.unwrap();
         let counters: Vec<u64> = listed.iter().map(|session| session.counter).collect();
-        let expected = if model.over(now) { vec![] } else { vec![model.newest()] };
+        let expected = if model.has_ended(now) { vec![] } else { vec![model.newest()] };
         prop_assert_eq!(counters, expected);
         let revocations = store.revocations_after(before, 100, now).await.unwrap().len();
-        prop_assert_eq!(revocations, model.revocations, "a session is revoked once, when it ends before its time");
+        prop_assert_eq!(revocations, model.revocations, "a session is revoked once, if it ends before it expires");
     }
     Ok(())
 }
 
-fn follows_the_model(runtime: &Runtime, store: &dyn SessionStore) {
-    proptest!(ProptestConfig::with_cases(100), |(steps in steps())| {
-        runtime.block_on(follow(store, steps))?;
+fn matches_the_model(runtime: &Runtime, store: &dyn SessionStore) {
+    proptest!(ProptestConfig::with_cases(100), |(operations in operations())| {
+        runtime.block_on(run(store, operations))?;
     });
 }
 
 #[test]
-fn sqlite_follows_the_model_whatever_happens() {
+fn rotation_on_sqlite_matches_the_model() {
     let directory = tempfile::tempdir().unwrap();
-    sql_follows_the_model(Location::from(&directory.path().join("session.db")));
+    sql_matches_the_model(Location::from(&directory.path().join("session.db")));
 }
 
 #[test]
-fn postgres_follows_the_model_whatever_happens() {
+fn rotation_on_postgres_matches_the_model() {
     let runtime = Runtime::new().unwrap();
     let database = runtime.block_on(async { Postgres::shared().await.database().await });
-    sql_follows_the_model(Location::server("session", database.as_str()).unwrap());
+    sql_matches_the_model(Location::server("session", database.as_str()).unwrap());
 }
 
-fn sql_follows_the_model(place: Location) {
+fn sql_matches_the_model(location: Location) {
     let runtime = Runtime::new().unwrap();
-    let db = runtime.block_on(Db::open(place, MIGRATIONS)).unwrap();
-    follows_the_model(&runtime, &SqlStore::new(db));
+    let db = runtime.block_on(Db::open(location, MIGRATIONS)).unwrap();
+    matches_the_model(&runtime, &SqlStore::new(db));
 }
 
 #[test]
-fn redis_follows_the_model_whatever_happens() {
+fn rotation_on_redis_matches_the_model() {
     let runtime = Runtime::new().unwrap();
     let server = drystone_backends::Redis::shared();
     let url = server.url().to_owned().into();
@@ -191,5 +193,5 @@ fn redis_follows_the_model_whatever_happens() {
         redis.ready().await;
         redis
     });
-    follows_the_model(&runtime, &RedisStore::new(redis));
+    matches_the_model(&runtime, &RedisStore::new(redis));
 }

@@ -1,5 +1,5 @@
-//! The service over a socket: the RPCs, and the watch of revocations. Who may call is not its affair: an interceptor
-//! stands in for the server stack, and makes a call of whatever user the test names.
+//! The service over a socket: the RPCs, and watching revocations. Authorization is not tested here: an interceptor
+//! replaces the server stack, and creates a call of the user that the test names.
 
 mod sessions;
 mod watch;
@@ -39,11 +39,11 @@ use tonic::{
 };
 use uuid::Uuid;
 
-/// How long anything may take before a test gives up.
-const BOUND: Duration = Duration::from_secs(10);
+/// The maximum duration of any step of a test.
+const TEST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A session service on a free port.
-struct Running {
+struct TestService {
     client: SessionServiceClient<Channel>,
     clock: Clock,
     metrics: Metrics,
@@ -53,7 +53,7 @@ struct Running {
     db: Db,
 }
 
-impl Running {
+impl TestService {
     async fn start(directory: &Path) -> Self {
         Self::start_with(directory, Config::default()).await
     }
@@ -82,13 +82,13 @@ impl Running {
         Self { client, clock, metrics, stop, tasks, server, db }
     }
 
-    /// Stops in the way a process does. Streams must end by themselves.
+    /// Shuts down like a process: streams must end without being aborted.
     async fn stop(self) {
         self.stop.cancel();
         self.tasks.close();
-        timeout(BOUND, self.tasks.wait()).await.expect("background work ends");
+        timeout(TEST_TIMEOUT, self.tasks.wait()).await.expect("background tasks end");
         drop(self.client);
-        timeout(BOUND, self.server).await.expect("the server ends").unwrap();
+        timeout(TEST_TIMEOUT, self.server).await.expect("the server stops").unwrap();
         self.db.close().await;
     }
 
@@ -98,9 +98,9 @@ impl Running {
             device: "curl/8.5.0".to_owned(),
             address: "192.0.2.7".to_owned(),
         };
-        let answer = self.client.clone().start_session(request).await.unwrap().into_inner();
-        assert_eq!(answer.counter, 1);
-        answer.session.unwrap()
+        let response = self.client.clone().start_session(request).await.unwrap().into_inner();
+        assert_eq!(response.counter, 1);
+        response.session.unwrap()
     }
 
     async fn rotate(&self, session: &Session, counter: u64) -> Result<RotateSessionResponse, Status> {
@@ -118,49 +118,49 @@ impl Running {
         self.client.clone().revoke_session(request).await.map(drop)
     }
 
-    async fn watch(&self, cursor: u64) -> Watcher {
+    async fn watch(&self, cursor: u64) -> TestWatcher {
         self.watch_as("auth", cursor).await.unwrap()
     }
 
     /// Watches as this workload.
-    async fn watch_as(&self, workload: &str, cursor: u64) -> Result<Watcher, Status> {
-        let (words, receiver) = mpsc::channel(16);
-        words.send(WatchRevocationsRequest { cursor }).await.unwrap();
+    async fn watch_as(&self, workload: &str, cursor: u64) -> Result<TestWatcher, Status> {
+        let (requests, receiver) = mpsc::channel(16);
+        requests.send(WatchRevocationsRequest { cursor }).await.unwrap();
         let mut request = Request::new(ReceiverStream::new(receiver));
         let caller = format!("spiffe://drystone.local/service/{workload}");
         request.metadata_mut().insert("test-caller", caller.parse().unwrap());
-        let answer = self.client.clone().watch_revocations(request).await?;
-        Ok(Watcher { words, answers: answer.into_inner() })
+        let response = self.client.clone().watch_revocations(request).await?;
+        Ok(TestWatcher { requests, responses: response.into_inner() })
     }
 }
 
-/// One end of a watch of revocations.
-struct Watcher {
-    words: mpsc::Sender<WatchRevocationsRequest>,
-    answers: Streaming<WatchRevocationsResponse>,
+/// The client of a revocation watch.
+struct TestWatcher {
+    requests: mpsc::Sender<WatchRevocationsRequest>,
+    responses: Streaming<WatchRevocationsResponse>,
 }
 
-impl Watcher {
+impl TestWatcher {
     async fn next(&mut self) -> Result<Option<WatchRevocationsResponse>, Status> {
-        timeout(BOUND, self.answers.message()).await.expect("an answer in time")
+        timeout(TEST_TIMEOUT, self.responses.message()).await.expect("a response in time")
     }
 
-    /// The next answer that holds revocations.
-    async fn news(&mut self) -> WatchRevocationsResponse {
+    /// The next response with revocations.
+    async fn next_revocations(&mut self) -> WatchRevocationsResponse {
         loop {
-            let answer = self.next().await.unwrap().expect("the stream goes on");
-            if !answer.revocations.is_empty() {
-                return answer;
+            let response = self.next().await.unwrap().expect("the stream is open");
+            if !response.revocations.is_empty() {
+                return response;
             }
         }
     }
 
     async fn acknowledge(&self, cursor: u64) {
-        self.words.send(WatchRevocationsRequest { cursor }).await.unwrap();
+        self.requests.send(WatchRevocationsRequest { cursor }).await.unwrap();
     }
 }
 
-/// A request in the name of this session's user.
+/// A request of this session.
 fn as_user<T>(session: &Session, message: T) -> Request<T> {
     let mut request = Request::new(message);
     request.metadata_mut().insert("test-user", session.user_id.parse().unwrap());
@@ -168,7 +168,7 @@ fn as_user<T>(session: &Session, message: T) -> Request<T> {
     request
 }
 
-#[expect(clippy::unnecessary_wraps, reason = "an interceptor may refuse")]
+#[expect(clippy::unnecessary_wraps, reason = "the signature of an interceptor")]
 fn into_call(mut request: Request<()>) -> Result<Request<()>, Status> {
     let id = |key| request.metadata().get(key).map(|id| Uuid::parse_str(id.to_str().unwrap()).unwrap());
     let principal = id("test-user").zip(id("test-session")).map(|(user_id, session_id)| {
@@ -201,13 +201,13 @@ fn directory() -> TempDir {
     tempfile::tempdir().unwrap()
 }
 
-fn patient(timeout: ConfigDuration) -> Config {
+fn with_ack_timeout(timeout: ConfigDuration) -> Config {
     Config { acknowledgement_timeout: timeout, ..Config::default() }
 }
 
 #[track_caller]
-fn assert_refused<T: std::fmt::Debug>(answer: Result<T, Status>, reason: Reason) {
-    assert_eq!(reason_of(&answer.unwrap_err()), Some(reason));
+fn assert_rejected<T: std::fmt::Debug>(result: Result<T, Status>, reason: Reason) {
+    assert_eq!(reason_of(&result.unwrap_err()), Some(reason));
 }
 
 fn session_ids(revocations: &[Revocation]) -> Vec<&str> {
@@ -215,7 +215,7 @@ fn session_ids(revocations: &[Revocation]) -> Vec<&str> {
         .iter()
         .map(|revocation| match revocation.scope.as_ref().unwrap() {
             Scope::SessionId(id) => id.as_str(),
-            Scope::UserTokens(_) => panic!("{revocation:?} is not of a session"),
+            Scope::UserTokens(_) => panic!("{revocation:?} does not revoke a session"),
         })
         .collect()
 }

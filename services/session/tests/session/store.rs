@@ -1,4 +1,4 @@
-//! What every store of sessions promises: one suite, run for each backend.
+//! The contract of session stores: one suite, run on each store.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -6,7 +6,7 @@ use chrono::{DateTime, TimeDelta};
 use drystone_backends::{Database, Postgres, RedisCluster};
 use drystone_mesh::{clock::Timestamp, config::ConfigDuration, page::Page};
 use drystone_session::{
-    Ended, FIRST_COUNTER, Lifetimes, MIGRATIONS, NewSession, RedisStore, Revocation, Rotation, Scope, Session,
+    EndedSessions, FIRST_COUNTER, Lifetimes, MIGRATIONS, NewSession, RedisStore, Revocation, Rotation, Scope, Session,
     SessionStore, SqlStore, Swept,
 };
 use drystone_store::{
@@ -16,7 +16,7 @@ use drystone_store::{
 use tempfile::TempDir;
 use uuid::Uuid;
 
-const RULES: Lifetimes = Lifetimes {
+const LIFETIMES: Lifetimes = Lifetimes {
     idle_timeout: TimeDelta::days(14),
     lifetime: TimeDelta::days(90),
     rotation_grace: TimeDelta::seconds(10),
@@ -39,13 +39,13 @@ fn all() -> Page {
 
 async fn add(store: &Store, user_id: Uuid, now: Timestamp) -> Session {
     let new = NewSession { user_id, device: "curl/8.5.0".to_owned(), address: "192.0.2.7".to_owned() };
-    let session = RULES.start(new, now);
+    let session = LIFETIMES.start(new, now);
     store.insert(&session).await.unwrap();
     session
 }
 
 async fn present(store: &Store, session: &Session, counter: u64, now: Timestamp) -> Rotation {
-    store.rotate(session.id, counter, &RULES, now).await.unwrap()
+    store.rotate(session.id, counter, &LIFETIMES, now).await.unwrap()
 }
 
 async fn sessions(store: &Store, user_id: Uuid, now: Timestamp) -> Vec<Session> {
@@ -59,19 +59,19 @@ async fn revocations(store: &Store, after: u64, now: Timestamp) -> Vec<Revocatio
 fn session_of(rotation: Rotation) -> Session {
     match rotation {
         Rotation::Advanced(session) | Rotation::Repeated(session) => session,
-        other => panic!("no session goes on after {other:?}"),
+        other => panic!("no session is left after {other:?}"),
     }
 }
 
-async fn a_session_is_read_as_it_was_written(store: Store) {
+async fn a_stored_session_is_read_back_unchanged(store: Store) {
     let user = Uuid::now_v7();
     let session = add(&store, user, start()).await;
     assert_eq!(session.counter, FIRST_COUNTER);
     assert_eq!(sessions(&store, user, start()).await, [session]);
-    assert_eq!(store.count_live(start()).await.unwrap(), 1);
+    assert_eq!(store.count_active(start()).await.unwrap(), 1);
 }
 
-async fn the_current_counter_moves_a_session_one_step(store: Store) {
+async fn the_current_counter_advances_the_session(store: Store) {
     let mut session = add(&store, Uuid::now_v7(), start()).await;
     for step in 1..5 {
         let now = start() + seconds(step * 3600);
@@ -79,7 +79,7 @@ async fn the_current_counter_moves_a_session_one_step(store: Store) {
         let expected = Session {
             counter: session.counter + 1,
             last_seen_at: now,
-            idle_expires_at: now + RULES.idle_timeout,
+            idle_expires_at: now + LIFETIMES.idle_timeout,
             ..session
         };
         assert_eq!(rotation, Rotation::Advanced(expected.clone()));
@@ -88,17 +88,17 @@ async fn the_current_counter_moves_a_session_one_step(store: Store) {
     assert!(revocations(&store, 0, start()).await.is_empty());
 }
 
-async fn a_rotation_moves_the_idle_end_but_never_past_the_absolute_one(store: Store) {
+async fn a_rotation_extends_the_idle_expiry_up_to_the_absolute_one(store: Store) {
     let mut session = add(&store, Uuid::now_v7(), start()).await;
     for week in 1..13 {
         session = session_of(present(&store, &session, session.counter, start() + TimeDelta::weeks(week)).await);
     }
     assert_eq!(session.idle_expires_at, session.expires_at);
-    assert_eq!(session.expires_at, start() + RULES.lifetime);
-    assert_eq!(present(&store, &session, session.counter, session.expires_at).await, Rotation::Over);
+    assert_eq!(session.expires_at, start() + LIFETIMES.lifetime);
+    assert_eq!(present(&store, &session, session.counter, session.expires_at).await, Rotation::Ended);
 }
 
-async fn the_last_counter_is_answered_the_same_within_the_grace(store: Store) {
+async fn the_previous_counter_gets_the_same_successor_within_the_grace_period(store: Store) {
     let session = add(&store, Uuid::now_v7(), start()).await;
     let next = session_of(present(&store, &session, FIRST_COUNTER, start()).await);
     for later in [0, 5, 10] {
@@ -109,10 +109,10 @@ async fn the_last_counter_is_answered_the_same_within_the_grace(store: Store) {
     assert!(matches!(rotation, Rotation::Advanced(_)), "{rotation:?}");
 }
 
-async fn the_last_counter_ends_the_session_after_the_grace(store: Store) {
+async fn the_previous_counter_ends_the_session_after_the_grace_period(store: Store) {
     let session = add(&store, Uuid::now_v7(), start()).await;
     let next = session_of(present(&store, &session, FIRST_COUNTER, start()).await);
-    let now = start() + RULES.rotation_grace + TimeDelta::microseconds(1);
+    let now = start() + LIFETIMES.rotation_grace + TimeDelta::microseconds(1);
     ends_by_reuse(&store, &next, FIRST_COUNTER, now).await;
 }
 
@@ -126,20 +126,23 @@ async fn an_older_counter_ends_the_session_at_once(store: Store) {
 
 async fn ends_by_reuse(store: &Store, session: &Session, counter: u64, now: Timestamp) {
     let rotation = present(store, session, counter, now).await;
-    let Rotation::Reused { session: was, revocation } = rotation else { panic!("{rotation:?}") };
-    assert_eq!(was, *session);
-    let expected =
-        Revocation { seq: revocation, scope: Scope::Session(session.id), forget_at: now + RULES.token_lifetime_max };
+    let Rotation::Reused { session: ended, revocation } = rotation else { panic!("{rotation:?}") };
+    assert_eq!(ended, *session);
+    let expected = Revocation {
+        seq: revocation,
+        scope: Scope::Session(session.id),
+        forget_at: now + LIFETIMES.token_lifetime_max,
+    };
     assert_eq!(revocations(store, 0, now).await, [expected]);
 
     for counter in [counter, session.counter] {
-        assert_eq!(present(store, session, counter, now).await, Rotation::Over);
+        assert_eq!(present(store, session, counter, now).await, Rotation::Ended);
     }
     assert!(sessions(store, session.user_id, now).await.is_empty());
     assert_eq!(revocations(store, 0, now).await.len(), 1);
 }
 
-async fn a_counter_from_the_future_changes_nothing(store: Store) {
+async fn a_counter_that_was_never_issued_changes_nothing(store: Store) {
     let session = add(&store, Uuid::now_v7(), start()).await;
     for counter in [FIRST_COUNTER + 1, i64::MAX as u64, i64::MAX as u64 + 1, u64::MAX, 0] {
         assert_eq!(present(&store, &session, counter, start()).await, Rotation::NeverIssued, "{counter}");
@@ -147,14 +150,14 @@ async fn a_counter_from_the_future_changes_nothing(store: Store) {
     assert_eq!(sessions(&store, session.user_id, start()).await, [session]);
 }
 
-async fn an_expired_or_unknown_session_is_over(store: Store) {
+async fn an_expired_or_unknown_session_has_ended(store: Store) {
     let session = add(&store, Uuid::now_v7(), start()).await;
     let just_before = session.idle_expires_at - TimeDelta::microseconds(1);
     for counter in [0, FIRST_COUNTER, FIRST_COUNTER + 1] {
-        assert_eq!(present(&store, &session, counter, session.idle_expires_at).await, Rotation::Over, "{counter}");
+        assert_eq!(present(&store, &session, counter, session.idle_expires_at).await, Rotation::Ended, "{counter}");
     }
     assert!(matches!(present(&store, &session, FIRST_COUNTER, just_before).await, Rotation::Advanced(_)));
-    assert_eq!(store.rotate(Uuid::now_v7(), FIRST_COUNTER, &RULES, start()).await.unwrap(), Rotation::Over);
+    assert_eq!(store.rotate(Uuid::now_v7(), FIRST_COUNTER, &LIFETIMES, start()).await.unwrap(), Rotation::Ended);
 }
 
 async fn concurrent_rotations_of_one_session_have_one_successor(store: Store) {
@@ -175,7 +178,7 @@ async fn concurrent_rotations_of_one_session_have_one_successor(store: Store) {
     assert_eq!(sessions(&store, session.user_id, start()).await[0].counter, FIRST_COUNTER + 1);
 }
 
-async fn a_used_counter_that_comes_many_times_at_once_revokes_once(store: Store) {
+async fn concurrent_reuse_of_a_counter_revokes_once(store: Store) {
     let mut session = add(&store, Uuid::now_v7(), start()).await;
     for _ in 0..2 {
         session = session_of(present(&store, &session, session.counter, start()).await);
@@ -190,14 +193,14 @@ async fn a_used_counter_that_comes_many_times_at_once_revokes_once(store: Store)
     for task in tasks {
         match task.await.unwrap() {
             Rotation::Reused { .. } => reused += 1,
-            other => assert_eq!(other, Rotation::Over),
+            other => assert_eq!(other, Rotation::Ended),
         }
     }
     assert_eq!(reused, 1);
     assert_eq!(revocations(&store, 0, start()).await.len(), 1);
 }
 
-async fn a_list_holds_the_live_sessions_of_one_user_newest_first_in_pages(store: Store) {
+async fn a_list_contains_the_active_sessions_of_one_user_newest_first_in_pages(store: Store) {
     let user = Uuid::now_v7();
     add(&store, user, start() - TimeDelta::days(15)).await;
     let mut expected = Vec::new();
@@ -208,7 +211,7 @@ async fn a_list_holds_the_live_sessions_of_one_user_newest_first_in_pages(store:
     assert_eq!(sessions(&store, user, start()).await, expected);
 
     let page = Page { size: 2, after: None };
-    assert_eq!(store.list(user, &page, start()).await.unwrap(), expected[..3], "one more than the page holds");
+    assert_eq!(store.list(user, &page, start()).await.unwrap(), expected[..3], "the page plus one session");
     let page = Page { size: 2, after: Some(expected[1].id) };
     assert_eq!(store.list(user, &page, start()).await.unwrap(), expected[2..]);
 }
@@ -217,35 +220,37 @@ async fn ending_a_session_revokes_its_tokens(store: Store) {
     let user = Uuid::now_v7();
     let (one, other) = (add(&store, user, start()).await, add(&store, user, start()).await);
     let now = start() + seconds(60);
-    let ended = store.end(user, one.id, &RULES, now).await.unwrap();
+    let ended = store.end(user, one.id, &LIFETIMES, now).await.unwrap();
     assert_eq!(ended.sessions, 1);
     let expected = Revocation {
         seq: ended.revocation.unwrap(),
         scope: Scope::Session(one.id),
-        forget_at: now + RULES.token_lifetime_max,
+        forget_at: now + LIFETIMES.token_lifetime_max,
     };
     assert_eq!(revocations(&store, 0, now).await, [expected]);
-    assert_eq!(present(&store, &one, one.counter, now).await, Rotation::Over);
+    assert_eq!(present(&store, &one, one.counter, now).await, Rotation::Ended);
     assert_eq!(sessions(&store, user, now).await, [other]);
 }
 
-async fn only_its_own_user_can_end_a_session(store: Store) {
+async fn a_session_can_only_be_ended_by_its_user(store: Store) {
     let session = add(&store, Uuid::now_v7(), start()).await;
-    let nothing = Ended::default();
-    assert_eq!(store.end(Uuid::now_v7(), session.id, &RULES, start()).await.unwrap(), nothing);
-    assert_eq!(store.end(session.user_id, Uuid::now_v7(), &RULES, start()).await.unwrap(), nothing);
-    assert_eq!(store.end_all(Uuid::now_v7(), None, &RULES, start()).await.unwrap(), nothing);
-    assert_eq!(store.end(session.user_id, session.id, &RULES, session.idle_expires_at).await.unwrap(), nothing);
+    let none_ended = EndedSessions::default();
+    assert_eq!(store.end(Uuid::now_v7(), session.id, &LIFETIMES, start()).await.unwrap(), none_ended);
+    assert_eq!(store.end(session.user_id, Uuid::now_v7(), &LIFETIMES, start()).await.unwrap(), none_ended);
+    assert_eq!(store.end_all(Uuid::now_v7(), None, &LIFETIMES, start()).await.unwrap(), none_ended);
+    assert_eq!(store.end(session.user_id, session.id, &LIFETIMES, session.idle_expires_at).await.unwrap(), none_ended);
     assert_eq!(sessions(&store, session.user_id, start()).await, [session]);
     assert!(revocations(&store, 0, start()).await.is_empty());
 }
 
-async fn a_session_ends_once_however_many_ask(store: Store) {
+async fn concurrent_calls_end_a_session_once(store: Store) {
     let session = add(&store, Uuid::now_v7(), start()).await;
     let tasks: Vec<_> = (0..16)
         .map(|_| {
             let store = store.clone();
-            tokio::spawn(async move { store.end(session.user_id, session.id, &RULES, start()).await.unwrap().sessions })
+            tokio::spawn(
+                async move { store.end(session.user_id, session.id, &LIFETIMES, start()).await.unwrap().sessions },
+            )
         })
         .collect();
     let mut ended = 0;
@@ -259,83 +264,83 @@ async fn a_session_ends_once_however_many_ask(store: Store) {
 async fn ending_all_sessions_can_keep_one(store: Store) {
     let user = Uuid::now_v7();
     let kept = add(&store, user, start()).await;
-    let stranger = add(&store, Uuid::now_v7(), start()).await;
+    let other_session = add(&store, Uuid::now_v7(), start()).await;
     let mut others = HashSet::new();
     for _ in 0..3 {
         others.insert(Scope::Session(add(&store, user, start()).await.id));
     }
-    let ended = store.end_all(user, Some(kept.id), &RULES, start()).await.unwrap();
+    let ended = store.end_all(user, Some(kept.id), &LIFETIMES, start()).await.unwrap();
     assert_eq!(ended.sessions, 3);
     let revoked = revocations(&store, 0, start()).await;
     assert_eq!(revoked.last().unwrap().seq, ended.revocation.unwrap());
     assert_eq!(revoked.into_iter().map(|revocation| revocation.scope).collect::<HashSet<_>>(), others);
     assert_eq!(sessions(&store, user, start()).await, [kept]);
 
-    assert_eq!(store.end_all(user, None, &RULES, start()).await.unwrap().sessions, 1);
-    assert_eq!(store.end_all(user, None, &RULES, start()).await.unwrap(), Ended::default());
-    assert_eq!(sessions(&store, stranger.user_id, start()).await, [stranger]);
+    assert_eq!(store.end_all(user, None, &LIFETIMES, start()).await.unwrap().sessions, 1);
+    assert_eq!(store.end_all(user, None, &LIFETIMES, start()).await.unwrap(), EndedSessions::default());
+    assert_eq!(sessions(&store, other_session.user_id, start()).await, [other_session]);
 }
 
-async fn voiding_tokens_leaves_the_sessions(store: Store) {
+async fn voiding_tokens_keeps_the_sessions(store: Store) {
     let session = add(&store, Uuid::now_v7(), start()).await;
     let now = start() + seconds(60);
-    let seq = store.void_tokens(session.user_id, &RULES, now).await.unwrap();
+    let seq = store.void_tokens(session.user_id, &LIFETIMES, now).await.unwrap();
     let scope = Scope::UserTokens { user_id: session.user_id, void_until: now };
-    let expected = Revocation { seq, scope, forget_at: now + RULES.token_lifetime_max };
+    let expected = Revocation { seq, scope, forget_at: now + LIFETIMES.token_lifetime_max };
     assert_eq!(revocations(&store, 0, now).await, [expected]);
     assert_eq!(sessions(&store, session.user_id, now).await, [session]);
 }
 
 async fn revocations_are_read_in_order_from_any_cursor_in_batches(store: Store) {
-    let mut numbers = Vec::new();
+    let mut seqs = Vec::new();
     for _ in 0..5 {
-        numbers.push(store.void_tokens(Uuid::now_v7(), &RULES, start()).await.unwrap());
+        seqs.push(store.void_tokens(Uuid::now_v7(), &LIFETIMES, start()).await.unwrap());
     }
-    assert!(numbers.is_sorted() && numbers[0] > 0);
-    assert_eq!(store.newest_revocation().await.unwrap(), numbers[4]);
-    let seqs = async |after, limit| {
+    assert!(seqs.is_sorted() && seqs[0] > 0);
+    assert_eq!(store.newest_revocation().await.unwrap(), seqs[4]);
+    let read = async |after, limit| {
         let found = store.revocations_after(after, limit, start()).await.unwrap();
         found.into_iter().map(|revocation| revocation.seq).collect::<Vec<_>>()
     };
-    assert_eq!(seqs(0, 1000).await, numbers);
-    assert_eq!(seqs(0, 2).await, numbers[..2]);
-    assert_eq!(seqs(numbers[1], 2).await, numbers[2..4]);
-    assert!(seqs(numbers[4], 2).await.is_empty());
-    assert!(seqs(u64::MAX, 2).await.is_empty());
+    assert_eq!(read(0, 1000).await, seqs);
+    assert_eq!(read(0, 2).await, seqs[..2]);
+    assert_eq!(read(seqs[1], 2).await, seqs[2..4]);
+    assert!(read(seqs[4], 2).await.is_empty());
+    assert!(read(u64::MAX, 2).await.is_empty());
 }
 
-async fn revocations_of_many_writers_are_all_there_once(store: Store) {
+async fn concurrent_revocations_are_each_stored_once(store: Store) {
     let tasks: Vec<_> = (0..64)
         .map(|_| {
             let store = store.clone();
-            tokio::spawn(async move { store.void_tokens(Uuid::now_v7(), &RULES, start()).await.unwrap() })
+            tokio::spawn(async move { store.void_tokens(Uuid::now_v7(), &LIFETIMES, start()).await.unwrap() })
         })
         .collect();
-    let mut numbers = Vec::new();
+    let mut seqs = Vec::new();
     for task in tasks {
-        numbers.push(task.await.unwrap());
+        seqs.push(task.await.unwrap());
     }
-    numbers.sort_unstable();
+    seqs.sort_unstable();
     let found: Vec<_> = revocations(&store, 0, start()).await.into_iter().map(|revocation| revocation.seq).collect();
-    assert_eq!(found, numbers);
+    assert_eq!(found, seqs);
 }
 
-async fn a_reader_behind_many_writers_misses_nothing(store: Store) {
+async fn a_reader_misses_no_concurrent_revocation(store: Store) {
     const WRITERS: usize = 8;
-    const EACH: usize = 25;
+    const REVOCATIONS_PER_WRITER: usize = 25;
     let writers: Vec<_> = (0..WRITERS)
         .map(|_| {
             let store = store.clone();
             tokio::spawn(async move {
-                for _ in 0..EACH {
+                for _ in 0..REVOCATIONS_PER_WRITER {
                     let session = add(&store, Uuid::now_v7(), start()).await;
-                    store.end(session.user_id, session.id, &RULES, start()).await.unwrap();
+                    store.end(session.user_id, session.id, &LIFETIMES, start()).await.unwrap();
                 }
             })
         })
         .collect();
     let (mut cursor, mut seen) = (0, 0);
-    while seen < WRITERS * EACH {
+    while seen < WRITERS * REVOCATIONS_PER_WRITER {
         let found = revocations(&store, cursor, start()).await;
         seen += found.len();
         cursor = found.last().map_or(cursor, |revocation| revocation.seq);
@@ -347,30 +352,30 @@ async fn a_reader_behind_many_writers_misses_nothing(store: Store) {
         writer.await.unwrap();
     }
     seen += revocations(&store, cursor, start()).await.len();
-    assert_eq!(seen, WRITERS * EACH, "a revocation became visible behind the cursor");
+    assert_eq!(seen, WRITERS * REVOCATIONS_PER_WRITER, "a revocation became visible before the cursor");
 }
 
-async fn what_has_expired_is_swept_and_nothing_else(store: Store) {
-    let now = start() + RULES.idle_timeout;
+async fn a_sweep_deletes_only_what_has_expired(store: Store) {
+    let now = start() + LIFETIMES.idle_timeout;
     let user = Uuid::now_v7();
     add(&store, user, start()).await;
-    let live = add(&store, user, start() + seconds(1)).await;
-    store.void_tokens(user, &RULES, now - RULES.token_lifetime_max).await.unwrap();
-    let kept = store.void_tokens(user, &RULES, now).await.unwrap();
-    assert_eq!(revocations(&store, 0, now).await.len(), 1, "what has expired is not read, swept or not");
+    let active = add(&store, user, start() + seconds(1)).await;
+    store.void_tokens(user, &LIFETIMES, now - LIFETIMES.token_lifetime_max).await.unwrap();
+    let kept = store.void_tokens(user, &LIFETIMES, now).await.unwrap();
+    assert_eq!(revocations(&store, 0, now).await.len(), 1, "an expired revocation is not returned, swept or not");
 
     assert_eq!(store.sweep(now).await.unwrap(), Swept { sessions: 1, revocations: 1 });
     assert_eq!(store.sweep(now).await.unwrap(), Swept::default());
-    assert_eq!(sessions(&store, user, now).await, [live]);
+    assert_eq!(sessions(&store, user, now).await, [active]);
     assert_eq!(revocations(&store, 0, now).await[0].seq, kept);
 }
 
-async fn a_number_is_never_used_twice_and_the_newest_is_remembered(store: Store) {
+async fn sequence_numbers_are_unique_and_the_newest_survives_a_sweep(store: Store) {
     let user = Uuid::now_v7();
-    let last = store.void_tokens(user, &RULES, start()).await.unwrap();
-    store.sweep(start() + RULES.token_lifetime_max).await.unwrap();
+    let last = store.void_tokens(user, &LIFETIMES, start()).await.unwrap();
+    store.sweep(start() + LIFETIMES.token_lifetime_max).await.unwrap();
     assert_eq!(store.newest_revocation().await.unwrap(), last);
-    assert!(store.void_tokens(user, &RULES, start()).await.unwrap() > last);
+    assert!(store.void_tokens(user, &LIFETIMES, start()).await.unwrap() > last);
 }
 
 async fn open_sqlite() -> (Store, TempDir) {
@@ -397,21 +402,21 @@ async fn open_redis_cluster() -> (Store, ()) {
     (redis_store(Config { url, cluster: true, prefix: server.prefix(), ..Config::default() }).await, ())
 }
 
-/// What a test machine needs under load is no measure for a time limit.
+/// With a timeout that suits a test machine under load.
 async fn redis_store(config: Config) -> Store {
     let redis = Redis::open(&Config { timeout: ConfigDuration::seconds(5), ..config }).unwrap();
     redis.ready().await;
     Arc::new(RedisStore::new(redis))
 }
 
-/// Runs every test of the suite on each backend. `$open` answers a store and whatever has to stay for it to live.
+/// Runs every test of the suite on each backend. `$open` returns the store, and a guard that keeps its database.
 macro_rules! suite {
     ($backend:ident, $open:path: $($test:ident,)+) => {
         mod $backend {
             $(
                 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
                 async fn $test() {
-                    let (store, _keep) = $open().await;
+                    let (store, _guard) = $open().await;
                     super::$test(store).await;
                 }
             )+
@@ -419,27 +424,27 @@ macro_rules! suite {
     };
     ($($backend:ident, $open:path;)+) => {
         $(suite! { $backend, $open:
-            a_session_is_read_as_it_was_written,
-            the_current_counter_moves_a_session_one_step,
-            a_rotation_moves_the_idle_end_but_never_past_the_absolute_one,
-            the_last_counter_is_answered_the_same_within_the_grace,
-            the_last_counter_ends_the_session_after_the_grace,
+            a_stored_session_is_read_back_unchanged,
+            the_current_counter_advances_the_session,
+            a_rotation_extends_the_idle_expiry_up_to_the_absolute_one,
+            the_previous_counter_gets_the_same_successor_within_the_grace_period,
+            the_previous_counter_ends_the_session_after_the_grace_period,
             an_older_counter_ends_the_session_at_once,
-            a_counter_from_the_future_changes_nothing,
-            an_expired_or_unknown_session_is_over,
+            a_counter_that_was_never_issued_changes_nothing,
+            an_expired_or_unknown_session_has_ended,
             concurrent_rotations_of_one_session_have_one_successor,
-            a_used_counter_that_comes_many_times_at_once_revokes_once,
-            a_list_holds_the_live_sessions_of_one_user_newest_first_in_pages,
+            concurrent_reuse_of_a_counter_revokes_once,
+            a_list_contains_the_active_sessions_of_one_user_newest_first_in_pages,
             ending_a_session_revokes_its_tokens,
-            only_its_own_user_can_end_a_session,
-            a_session_ends_once_however_many_ask,
+            a_session_can_only_be_ended_by_its_user,
+            concurrent_calls_end_a_session_once,
             ending_all_sessions_can_keep_one,
-            voiding_tokens_leaves_the_sessions,
+            voiding_tokens_keeps_the_sessions,
             revocations_are_read_in_order_from_any_cursor_in_batches,
-            revocations_of_many_writers_are_all_there_once,
-            a_reader_behind_many_writers_misses_nothing,
-            what_has_expired_is_swept_and_nothing_else,
-            a_number_is_never_used_twice_and_the_newest_is_remembered,
+            concurrent_revocations_are_each_stored_once,
+            a_reader_misses_no_concurrent_revocation,
+            a_sweep_deletes_only_what_has_expired,
+            sequence_numbers_are_unique_and_the_newest_survives_a_sweep,
         })+
     };
 }

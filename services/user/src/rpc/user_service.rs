@@ -18,20 +18,20 @@ use tonic::{Request, Response, Status};
 
 use crate::{Account, DisplayName, Email, Error, NewAccount, Role, Roles, Service, permission};
 
-/// The list that page tokens belong to.
+/// The list that page tokens are bound to.
 const LIST: &str = "users";
 
 /// The fields of an account that can be changed.
-const CHANGEABLE: [&str; 1] = ["display_name"];
+const MUTABLE_FIELDS: [&str; 1] = ["display_name"];
 
-type Answer<T> = Result<Response<T>, Status>;
+type RpcResult<T> = Result<Response<T>, Status>;
 
 #[tonic::async_trait]
 impl UserService for Service {
-    async fn provision_user(&self, request: Request<ProvisionUserRequest>) -> Answer<User> {
+    async fn provision_user(&self, request: Request<ProvisionUserRequest>) -> RpcResult<User> {
         let message = request.into_inner();
         let id = id::parse("user_id", &message.user_id)?;
-        // Lists are sorted by id and promise the oldest first.
+        // Lists are sorted by id, and their order must be that of creation.
         if id.get_version_num() != 7 {
             return Err(MeshError::invalid_field("user_id", "must be a UUID of version 7").into());
         }
@@ -43,9 +43,12 @@ impl UserService for Service {
         Ok(Response::new(account.into()))
     }
 
-    async fn look_up_for_sign_in(&self, request: Request<LookUpForSignInRequest>) -> Answer<LookUpForSignInResponse> {
+    async fn look_up_for_sign_in(
+        &self,
+        request: Request<LookUpForSignInRequest>,
+    ) -> RpcResult<LookUpForSignInResponse> {
         let found = match request.into_inner().key {
-            // What is no address is nobody's: whoever mistypes theirs is not told more than that.
+            // An invalid e-mail address gets the same response as an unknown one.
             Some(Key::Email(text)) => match Email::parse(&text) {
                 Ok(email) => self.store.find_by_email(&email).await?,
                 Err(_) => None,
@@ -62,13 +65,13 @@ impl UserService for Service {
         }))
     }
 
-    async fn get_me(&self, request: Request<GetMeRequest>) -> Answer<User> {
+    async fn get_me(&self, request: Request<GetMeRequest>) -> RpcResult<User> {
         let call = Call::of(&request)?;
         let account = self.store.find(call.principal()?.user_id).await?.ok_or(Error::NotFound)?;
         Ok(Response::new(account.into()))
     }
 
-    async fn get_user(&self, request: Request<GetUserRequest>) -> Answer<User> {
+    async fn get_user(&self, request: Request<GetUserRequest>) -> RpcResult<User> {
         let call = Call::of(&request)?;
         let id = id::parse("id", &request.get_ref().id)?;
         permission::may_read(call.principal()?, id)?;
@@ -76,15 +79,15 @@ impl UserService for Service {
         Ok(Response::new(account.into()))
     }
 
-    async fn update_user(&self, request: Request<UpdateUserRequest>) -> Answer<User> {
+    async fn update_user(&self, request: Request<UpdateUserRequest>) -> RpcResult<User> {
         let call = Call::of(&request)?;
         let UpdateUserRequest { user, update_mask } = request.into_inner();
         let user = user.unwrap_or_default();
         let id = id::parse("user.id", &user.id)?;
         permission::may_write(call.principal()?, id)?;
-        let wanted = mask::paths(update_mask.as_ref(), &CHANGEABLE)?;
+        let wanted = mask::paths(update_mask.as_ref(), &MUTABLE_FIELDS)?;
         if wanted.is_empty() && user.display_name.is_empty() {
-            return Err(mask::no_changes(&CHANGEABLE).into());
+            return Err(mask::no_changes(&MUTABLE_FIELDS).into());
         }
         let name = parse_name("user.display_name", &user.display_name)?;
         let version = etag::parse(&user.etag)?;
@@ -92,7 +95,7 @@ impl UserService for Service {
         Ok(Response::new(account.into()))
     }
 
-    async fn list_users(&self, request: Request<ListUsersRequest>) -> Answer<ListUsersResponse> {
+    async fn list_users(&self, request: Request<ListUsersRequest>) -> RpcResult<ListUsersResponse> {
         let message = request.into_inner();
         let page = Page::parse(LIST, message.page_size, &message.page_token)?;
         let accounts = self.store.list(&page).await?;
@@ -101,9 +104,9 @@ impl UserService for Service {
         Ok(Response::new(ListUsersResponse { users, next_page_token }))
     }
 
-    /// The roles are saved before tokens are voided: a token made in between carries the new ones already. Tokens
-    /// are voided even if the roles were as asked, since an earlier try may have failed half-way.
-    async fn set_user_roles(&self, request: Request<SetUserRolesRequest>) -> Answer<User> {
+    /// The roles are saved before tokens are voided: a token issued in between already has the new roles. Tokens are
+    /// voided even if the roles did not change, since an earlier call may have failed after saving them.
+    async fn set_user_roles(&self, request: Request<SetUserRolesRequest>) -> RpcResult<User> {
         let call = Call::of(&request)?;
         let message = request.into_inner();
         let id = id::parse("id", &message.id)?;

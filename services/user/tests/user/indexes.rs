@@ -1,4 +1,4 @@
-//! No query of the store reads a whole table on PostgreSQL: what the server has counted proves it.
+//! No query of the store scans a whole table on PostgreSQL: the server's statistics prove it.
 
 use drystone_backends::Postgres;
 use drystone_mesh::{clock::Clock, page::Page};
@@ -6,24 +6,24 @@ use drystone_store::{Db, Location};
 use drystone_user::{DisplayName, Email, MIGRATIONS, NewAccount, Role, Roles, UserStore};
 use uuid::Uuid;
 
-/// More often than a statement is planned anew: then PostgreSQL may keep one plan for all.
+/// More executions than PostgreSQL makes custom plans for (five), so that it may use a generic plan.
 const ROUNDS: usize = 8;
 
-const CROWD: &str = "
+const ROWS: &str = "
     INSERT INTO drystone_user.account (id, email, email_key, display_name, roles, version, created_at, updated_at)
     SELECT gen_random_uuid(), n || '@crowd.example', n || '@crowd.example', 'One of many', 'member', 1, n, n
     FROM generate_series(1, 20000) AS n;
     ANALYZE";
 
 #[tokio::test]
-async fn every_account_is_found_by_an_index() {
+async fn every_query_of_accounts_uses_an_index() {
     let database = Postgres::shared().await.database().await;
-    let place = Location::server("user", database.as_str()).unwrap();
-    Db::open(place.clone(), MIGRATIONS).await.unwrap().close().await;
-    database.run(CROWD).await;
+    let location = Location::server("user", database.as_str()).unwrap();
+    Db::open(location.clone(), MIGRATIONS).await.unwrap().close().await;
+    database.run(ROWS).await;
     database.reset_scan_counts().await;
 
-    let db = Db::open(place, MIGRATIONS).await.unwrap();
+    let db = Db::open(location, MIGRATIONS).await.unwrap();
     let store = UserStore::new(db.clone());
     let now = Clock::system().now();
     for round in 0..ROUNDS {

@@ -21,15 +21,15 @@ use drystone_mesh::{
 };
 use drystone_store::Db;
 use drystone_user::{Deps, MIGRATIONS, Permissions, Service, UserStore};
-use sessions::Sessions;
+use sessions::FakeSessionService;
 use tempfile::TempDir;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
-/// The service on an empty store, with a clock that stands still.
+/// The service with an empty store and a manual clock.
 struct Fixture {
     service: Service,
-    sessions: Sessions,
+    sessions: FakeSessionService,
     clock: Clock,
     _directory: TempDir,
 }
@@ -39,7 +39,7 @@ impl Fixture {
         let directory = TempDir::new().unwrap();
         let db = Db::open(&directory.path().join("user.db"), MIGRATIONS).await.unwrap();
         let clock = Clock::manual(Clock::system().now());
-        let sessions = Sessions::away();
+        let sessions = FakeSessionService::unavailable();
         let service = Service::new(Deps {
             permissions: Permissions::of(&drystone::contracts().unwrap()),
             store: UserStore::new(db),
@@ -55,17 +55,17 @@ impl Fixture {
     }
 
     async fn update(&self, by: Request<UpdateUserRequest>) -> Result<User, Reason> {
-        answer(self.service.update_user(by).await)
+        outcome(self.service.update_user(by).await)
     }
 
     async fn look_up(&self, key: Key) -> Result<LookUpForSignInResponse, Reason> {
-        answer(self.service.look_up_for_sign_in(Request::new(LookUpForSignInRequest { key: Some(key) })).await)
+        outcome(self.service.look_up_for_sign_in(Request::new(LookUpForSignInRequest { key: Some(key) })).await)
     }
 
     async fn set_roles(&self, id: &str, roles: &[&str]) -> Result<User, Reason> {
         let roles = roles.iter().map(ToString::to_string).collect();
         let request = request_of(None, SetUserRolesRequest { id: id.to_owned(), roles });
-        answer(self.service.set_user_roles(request).await)
+        outcome(self.service.set_user_roles(request).await)
     }
 }
 
@@ -73,7 +73,7 @@ fn create(id: Uuid, email: &str) -> ProvisionUserRequest {
     ProvisionUserRequest { user_id: id.to_string(), email: email.to_owned(), display_name: "Ada".to_owned() }
 }
 
-/// A request that passed the server stack: of this user, or of nobody.
+/// A request after the server stack: of this user, or without a user.
 fn request_of<T>(principal: Option<Principal>, message: T) -> Request<T> {
     let mut request = Request::new(message);
     request.extensions_mut().insert(Call::new(CallFields {
@@ -88,7 +88,7 @@ fn request_of<T>(principal: Option<Principal>, message: T) -> Request<T> {
     request
 }
 
-/// A request of the user with this id and these permissions.
+/// A request of a user with this id and these permissions.
 fn as_user<T>(id: &str, permissions: &[&str], message: T) -> Request<T> {
     let now = Clock::system().now();
     let principal = Principal {
@@ -111,13 +111,13 @@ fn rename(id: &str, name: &str, etag: &str, mask: &[&str]) -> UpdateUserRequest 
     UpdateUserRequest { user: Some(user), update_mask: Some(prost_types::FieldMask { paths }) }
 }
 
-/// What was answered, or the reason of the refusal.
-fn answer<T>(result: Result<Response<T>, Status>) -> Result<T, Reason> {
-    result.map(Response::into_inner).map_err(|status| reason_of(&status).expect("a refusal of ours has a reason"))
+/// The response, or the reason of the error.
+fn outcome<T>(result: Result<Response<T>, Status>) -> Result<T, Reason> {
+    result.map(Response::into_inner).map_err(|status| reason_of(&status).expect("every error has a reason"))
 }
 
 #[tokio::test]
-async fn an_account_is_created_with_the_role_of_a_member() {
+async fn an_account_is_created_with_the_role_member() {
     let fixture = Fixture::new().await;
     let user = fixture.create("Ada@Example.com").await;
     assert_eq!((user.email.as_str(), user.display_name.as_str()), ("Ada@Example.com", "Ada"));
@@ -128,19 +128,19 @@ async fn an_account_is_created_with_the_role_of_a_member() {
 }
 
 #[tokio::test]
-async fn creating_an_account_is_safe_to_repeat_and_to_nothing_else() {
+async fn creating_an_account_is_idempotent() {
     let fixture = Fixture::new().await;
     let user = fixture.create("ada@example.com").await;
-    let ask =
-        async |id: Uuid, email: &str| answer(fixture.service.provision_user(Request::new(create(id, email))).await);
+    let provision =
+        async |id: Uuid, email: &str| outcome(fixture.service.provision_user(Request::new(create(id, email))).await);
     let id: Uuid = user.id.parse().unwrap();
-    assert_eq!(ask(id, "ADA@example.com").await, Ok(user));
-    assert_eq!(ask(id, "eve@example.com").await, Err(Reason::RequestIdReused));
-    assert_eq!(ask(Uuid::now_v7(), "ADA@example.com").await, Err(Reason::EmailTaken));
+    assert_eq!(provision(id, "ADA@example.com").await, Ok(user));
+    assert_eq!(provision(id, "eve@example.com").await, Err(Reason::RequestIdReused));
+    assert_eq!(provision(Uuid::now_v7(), "ADA@example.com").await, Err(Reason::EmailTaken));
 }
 
 #[tokio::test]
-async fn an_account_that_breaks_the_rules_is_not_created() {
+async fn an_invalid_account_is_rejected() {
     let fixture = Fixture::new().await;
     let valid = create(Uuid::now_v7(), "ada@example.com");
     for request in [
@@ -151,12 +151,12 @@ async fn an_account_that_breaks_the_rules_is_not_created() {
         ProvisionUserRequest { display_name: "Ada\u{202e}".to_owned(), ..valid.clone() },
         ProvisionUserRequest { user_id: "ada".to_owned(), ..valid },
     ] {
-        assert_eq!(answer(fixture.service.provision_user(Request::new(request)).await), Err(Reason::InvalidRequest));
+        assert_eq!(outcome(fixture.service.provision_user(Request::new(request)).await), Err(Reason::InvalidRequest));
     }
 }
 
 #[tokio::test]
-async fn whoever_signs_in_is_found_by_address_in_any_case_and_by_id() {
+async fn a_user_is_looked_up_by_email_case_insensitively_and_by_id() {
     let fixture = Fixture::new().await;
     let user = fixture.create("Ada@example.com").await;
     let expected =
@@ -167,7 +167,7 @@ async fn whoever_signs_in_is_found_by_address_in_any_case_and_by_id() {
 }
 
 #[tokio::test]
-async fn an_unknown_address_and_what_is_none_are_answered_the_same() {
+async fn unknown_and_invalid_emails_get_the_same_response() {
     let fixture = Fixture::new().await;
     for text in ["eve@example.com", "eve", ""] {
         assert_eq!(fixture.look_up(Key::Email(text.to_owned())).await, Err(Reason::UserNotFound));
@@ -179,27 +179,27 @@ async fn an_unknown_address_and_what_is_none_are_answered_the_same() {
 async fn a_user_reads_their_own_account() {
     let fixture = Fixture::new().await;
     let user = fixture.create("ada@example.com").await;
-    let me = answer(fixture.service.get_me(as_user(&user.id, &[], GetMeRequest {})).await);
+    let me = outcome(fixture.service.get_me(as_user(&user.id, &[], GetMeRequest {})).await);
     assert_eq!(me.unwrap(), user);
-    let same = answer(fixture.service.get_user(as_user(&user.id, &[], GetUserRequest { id: user.id.clone() })).await);
+    let same = outcome(fixture.service.get_user(as_user(&user.id, &[], GetUserRequest { id: user.id.clone() })).await);
     assert_eq!(same.unwrap(), user);
 }
 
 #[tokio::test]
-async fn without_a_user_there_is_no_me() {
+async fn get_me_requires_a_user() {
     let fixture = Fixture::new().await;
-    let nobody = answer(fixture.service.get_me(request_of(None, GetMeRequest {})).await);
-    assert_eq!(nobody, Err(Reason::TokenMissing));
-    let gone = as_user(&Uuid::now_v7().to_string(), &[], GetMeRequest {});
-    assert_eq!(answer(fixture.service.get_me(gone).await), Err(Reason::UserNotFound));
+    let without_user = outcome(fixture.service.get_me(request_of(None, GetMeRequest {})).await);
+    assert_eq!(without_user, Err(Reason::TokenMissing));
+    let deleted = as_user(&Uuid::now_v7().to_string(), &[], GetMeRequest {});
+    assert_eq!(outcome(fixture.service.get_me(deleted).await), Err(Reason::UserNotFound));
 }
 
 #[tokio::test]
-async fn the_account_of_another_is_there_only_for_whom_may_read_all() {
+async fn the_account_of_another_user_is_found_only_with_users_read() {
     let fixture = Fixture::new().await;
     let (ada, eve) = (fixture.create("ada@example.com").await, fixture.create("eve@example.com").await);
     let read = async |permissions: &[&str], id: &str| {
-        answer(fixture.service.get_user(as_user(&eve.id, permissions, GetUserRequest { id: id.to_owned() })).await)
+        outcome(fixture.service.get_user(as_user(&eve.id, permissions, GetUserRequest { id: id.to_owned() })).await)
     };
     assert_eq!(read(&[], &ada.id).await, Err(Reason::UserNotFound));
     assert_eq!(read(&["users:read"], &ada.id).await.unwrap(), ada);
@@ -221,7 +221,7 @@ async fn a_user_changes_their_name_with_and_without_a_mask() {
 }
 
 #[tokio::test]
-async fn nothing_but_the_name_can_be_changed_and_not_to_nothing() {
+async fn only_the_name_can_be_changed_and_not_to_an_empty_one() {
     let fixture = Fixture::new().await;
     let user = fixture.create("ada@example.com").await;
     for (name, mask) in [
@@ -232,25 +232,25 @@ async fn nothing_but_the_name_can_be_changed_and_not_to_nothing() {
         ("", vec![]),
         (" ", vec![]),
     ] {
-        let refused = fixture.update(as_user(&user.id, &[], rename(&user.id, name, "", &mask))).await;
-        assert_eq!(refused, Err(Reason::InvalidRequest), "{name:?} {mask:?}");
+        let result = fixture.update(as_user(&user.id, &[], rename(&user.id, name, "", &mask))).await;
+        assert_eq!(result, Err(Reason::InvalidRequest), "{name:?} {mask:?}");
     }
-    let nameless = as_user(&user.id, &[], rename("", "Ada", "", &[]));
-    assert_eq!(fixture.update(nameless).await, Err(Reason::InvalidRequest));
+    let without_id = as_user(&user.id, &[], rename("", "Ada", "", &[]));
+    assert_eq!(fixture.update(without_id).await, Err(Reason::InvalidRequest));
 }
 
 #[tokio::test]
-async fn a_change_that_comes_too_late_is_refused() {
+async fn a_change_with_a_stale_etag_is_rejected() {
     let fixture = Fixture::new().await;
     let user = fixture.create("ada@example.com").await;
     let change = |etag: &str| as_user(&user.id, &[], rename(&user.id, "Countess", etag, &[]));
     assert!(fixture.update(change(&user.etag)).await.is_ok());
     assert_eq!(fixture.update(change(&user.etag)).await, Err(Reason::StaleEtag));
-    assert_eq!(fixture.update(change("none of ours")).await, Err(Reason::StaleEtag));
+    assert_eq!(fixture.update(change("invalid")).await, Err(Reason::StaleEtag));
 }
 
 #[tokio::test]
-async fn the_account_of_another_is_changed_only_by_whom_may_write_all() {
+async fn the_account_of_another_user_is_changed_only_with_users_write() {
     let fixture = Fixture::new().await;
     let (ada, eve) = (fixture.create("ada@example.com").await, fixture.create("eve@example.com").await);
     let change =
@@ -261,7 +261,7 @@ async fn the_account_of_another_is_changed_only_by_whom_may_write_all() {
 }
 
 #[tokio::test]
-async fn pages_of_accounts_follow_one_another_to_the_end() {
+async fn accounts_are_listed_in_pages() {
     let fixture = Fixture::new().await;
     let mut expected = Vec::new();
     for number in 0..7 {
@@ -270,23 +270,23 @@ async fn pages_of_accounts_follow_one_another_to_the_end() {
     let (mut seen, mut page_token) = (Vec::new(), String::new());
     loop {
         let request = ListUsersRequest { page_size: 3, page_token };
-        let page = answer(fixture.service.list_users(Request::new(request)).await).unwrap();
+        let page = outcome(fixture.service.list_users(Request::new(request)).await).unwrap();
         seen.extend(page.users);
         page_token = page.next_page_token;
         if page_token.is_empty() {
             break;
         }
-        // Whoever comes now comes last.
+        // An account created during the listing is last.
         expected.push(fixture.create(&format!("late{}@example.com", seen.len())).await);
     }
     assert_eq!(seen, expected);
 
-    let strange = ListUsersRequest { page_size: 3, page_token: "strange".to_owned() };
-    assert_eq!(answer(fixture.service.list_users(Request::new(strange)).await), Err(Reason::InvalidPageToken));
+    let invalid = ListUsersRequest { page_size: 3, page_token: "invalid".to_owned() };
+    assert_eq!(outcome(fixture.service.list_users(Request::new(invalid)).await), Err(Reason::InvalidPageToken));
 }
 
 #[tokio::test]
-async fn new_roles_void_the_tokens_that_carry_the_old_ones() {
+async fn changing_roles_voids_the_tokens_with_the_previous_roles() {
     let mut fixture = Fixture::new().await;
     fixture.sessions.start();
     let user = fixture.create("ada@example.com").await;
@@ -303,7 +303,7 @@ async fn new_roles_void_the_tokens_that_carry_the_old_ones() {
 }
 
 #[tokio::test]
-async fn a_change_of_roles_that_failed_half_way_is_finished_by_the_same_call() {
+async fn a_retry_completes_a_change_of_roles_that_failed_to_void_tokens() {
     let mut fixture = Fixture::new().await;
     let user = fixture.create("ada@example.com").await;
     assert_eq!(fixture.set_roles(&user.id, &["admin"]).await, Err(Reason::Unavailable));

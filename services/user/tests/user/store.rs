@@ -1,4 +1,4 @@
-//! What every store of accounts promises. A new backend joins with one line at the end.
+//! The contract of account stores: one suite, run on each engine.
 
 use std::{any::Any, collections::HashSet, time::Duration};
 
@@ -10,30 +10,30 @@ use tempfile::TempDir;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-/// A store with nothing in it, and a clock that stands still.
+/// An empty store and a manual clock.
 struct Fixture {
     store: UserStore,
     clock: Clock,
-    /// The database goes when this does.
-    _keep: Box<dyn Any>,
+    /// Keeps the database.
+    _guard: Box<dyn Any>,
 }
 
 impl Fixture {
     async fn sqlite() -> Self {
         let directory = TempDir::new().unwrap();
         let db = Db::open(&directory.path().join("user.db"), MIGRATIONS).await.unwrap();
-        Self::on(db, directory)
+        Self::with_db(db, directory)
     }
 
     async fn postgres() -> Self {
         let database = Postgres::shared().await.database().await;
         let db = Db::open(Location::server("user", database.as_str()).unwrap(), MIGRATIONS).await.unwrap();
-        Self::on(db, database)
+        Self::with_db(db, database)
     }
 
-    fn on(db: Db, keep: impl Any) -> Self {
+    fn with_db(db: Db, guard: impl Any) -> Self {
         let clock = Clock::manual(Clock::system().now());
-        Self { store: UserStore::new(db), clock, _keep: Box::new(keep) }
+        Self { store: UserStore::new(db), clock, _guard: Box::new(guard) }
     }
 
     async fn create(&self, email: &str) -> Account {
@@ -54,18 +54,18 @@ fn name(text: &str) -> DisplayName {
     DisplayName::parse(text).unwrap()
 }
 
-async fn an_account_is_found_by_its_id_and_by_its_address_in_any_case(fixture: Fixture) {
+async fn an_account_is_found_by_id_and_by_email_case_insensitively(fixture: Fixture) {
     let created = fixture.create("Ada@Example.com").await;
     assert_eq!(created.email.as_str(), "Ada@Example.com");
     assert_eq!(created.created_at, fixture.clock.now());
     assert_eq!(created.updated_at, fixture.clock.now());
 
     assert_eq!(fixture.store.find(created.id).await.unwrap().as_ref(), Some(&created));
-    let sought = Email::parse("aDA@eXAMPLE.COM").unwrap();
-    assert_eq!(fixture.store.find_by_email(&sought).await.unwrap(), Some(created));
+    let email = Email::parse("aDA@eXAMPLE.COM").unwrap();
+    assert_eq!(fixture.store.find_by_email(&email).await.unwrap(), Some(created));
 }
 
-async fn what_is_not_there_is_none(fixture: Fixture) {
+async fn a_missing_account_is_none(fixture: Fixture) {
     let (store, now) = (&fixture.store, fixture.clock.now());
     let id = Uuid::now_v7();
     assert_eq!(store.find(id).await.unwrap(), None);
@@ -75,27 +75,27 @@ async fn what_is_not_there_is_none(fixture: Fixture) {
     assert_eq!(store.set_roles(id, Roles::default(), now).await.unwrap(), None);
 }
 
-async fn creating_an_account_again_answers_the_one_that_is_there(fixture: Fixture) {
+async fn creating_an_account_is_idempotent(fixture: Fixture) {
     let first = fixture.create("ada@example.com").await;
     fixture.clock.advance(Duration::from_secs(1));
     let again = NewAccount { id: first.id, display_name: name("Somebody else"), ..new("ADA@example.com") };
     assert_eq!(fixture.store.create(again, fixture.clock.now()).await.unwrap(), first);
 }
 
-async fn an_id_is_given_to_one_address_only(fixture: Fixture) {
+async fn an_id_belongs_to_one_email_only(fixture: Fixture) {
     let first = fixture.create("ada@example.com").await;
     let other = NewAccount { id: first.id, ..new("eve@example.com") };
     assert!(matches!(fixture.store.create(other, fixture.clock.now()).await, Err(Error::IdTaken)));
     assert_eq!(fixture.store.find(first.id).await.unwrap(), Some(first));
 }
 
-async fn an_address_is_given_to_one_account_only_whatever_its_case(fixture: Fixture) {
+async fn an_email_belongs_to_one_account_only_case_insensitively(fixture: Fixture) {
     fixture.create("ada@example.com").await;
     let taken = fixture.store.create(new("ADA@EXAMPLE.COM"), fixture.clock.now()).await;
     assert!(matches!(taken, Err(Error::EmailTaken)));
 }
 
-async fn of_many_who_want_an_address_at_once_one_gets_it(fixture: Fixture) {
+async fn concurrent_creations_with_one_email_create_one_account(fixture: Fixture) {
     let mut tasks = JoinSet::new();
     for number in 0..16 {
         let (store, now) = (fixture.store.clone(), fixture.clock.now());
@@ -107,7 +107,7 @@ async fn of_many_who_want_an_address_at_once_one_gets_it(fixture: Fixture) {
     assert!(refused.iter().all(|result| matches!(result, Err(Error::EmailTaken))));
 }
 
-async fn of_many_repetitions_at_once_all_get_the_same_account(fixture: Fixture) {
+async fn concurrent_retries_return_the_same_account(fixture: Fixture) {
     let wanted = new("ada@example.com");
     let mut tasks = JoinSet::new();
     for _ in 0..16 {
@@ -117,7 +117,7 @@ async fn of_many_repetitions_at_once_all_get_the_same_account(fixture: Fixture) 
     assert!(tasks.join_all().await.into_iter().all(|id| id == wanted.id));
 }
 
-async fn a_name_changes_at_the_version_that_was_asked_for(fixture: Fixture) {
+async fn a_name_changes_only_at_the_expected_version(fixture: Fixture) {
     let first = fixture.create("ada@example.com").await;
     fixture.clock.advance(Duration::from_secs(1));
     let now = fixture.clock.now();
@@ -132,11 +132,11 @@ async fn a_name_changes_at_the_version_that_was_asked_for(fixture: Fixture) {
     assert!(matches!(late, Err(Error::Stale)));
     assert_eq!(fixture.store.find(first.id).await.unwrap(), Some(second));
 
-    let whatever = fixture.store.rename(first.id, &name("Ada"), None, now).await.unwrap().unwrap();
-    assert_eq!(whatever.display_name, name("Ada"));
+    let unconditional = fixture.store.rename(first.id, &name("Ada"), None, now).await.unwrap().unwrap();
+    assert_eq!(unconditional.display_name, name("Ada"));
 }
 
-async fn an_account_that_has_the_name_already_stays_at_its_version(fixture: Fixture) {
+async fn an_unchanged_name_keeps_the_version(fixture: Fixture) {
     let first = fixture.create("ada@example.com").await;
     fixture.clock.advance(Duration::from_secs(1));
     let now = fixture.clock.now();
@@ -148,7 +148,7 @@ async fn an_account_that_has_the_name_already_stays_at_its_version(fixture: Fixt
     assert!(matches!(late, Err(Error::Stale)));
 }
 
-async fn of_many_changes_to_one_version_one_wins(fixture: Fixture) {
+async fn of_concurrent_changes_to_one_version_one_succeeds(fixture: Fixture) {
     let account = fixture.create("ada@example.com").await;
     let mut tasks = JoinSet::new();
     for number in 0..16 {
@@ -163,7 +163,7 @@ async fn of_many_changes_to_one_version_one_wins(fixture: Fixture) {
     assert_eq!(fixture.store.find(account.id).await.unwrap(), winner);
 }
 
-async fn roles_are_replaced_and_count_as_a_change_only_if_they_differ(fixture: Fixture) {
+async fn roles_are_replaced_and_unchanged_roles_keep_the_version(fixture: Fixture) {
     let first = fixture.create("ada@example.com").await;
     fixture.clock.advance(Duration::from_secs(1));
     let now = fixture.clock.now();
@@ -181,13 +181,13 @@ async fn roles_are_replaced_and_count_as_a_change_only_if_they_differ(fixture: F
     assert_eq!(none.roles, Roles::default());
 }
 
-async fn pages_pass_every_account_once_oldest_first_while_others_come(fixture: Fixture) {
+async fn pages_contain_every_account_once_during_concurrent_creations(fixture: Fixture) {
     let mut expected = Vec::new();
     for number in 0..25 {
         expected.push(fixture.create(&format!("user{number}@example.com")).await.id);
     }
     let (store, clock) = (fixture.store.clone(), fixture.clock.clone());
-    let newcomers = tokio::spawn(async move {
+    let concurrent = tokio::spawn(async move {
         for number in 25..50 {
             store.create(new(&format!("user{number}@example.com")), clock.now()).await.unwrap();
         }
@@ -195,44 +195,44 @@ async fn pages_pass_every_account_once_oldest_first_while_others_come(fixture: F
     let (mut seen, mut after) = (Vec::new(), None);
     loop {
         let rows = fixture.store.list(&Page { size: 4, after }).await.unwrap();
-        assert!(rows.len() <= 5, "a page and one row more, to know that there is more");
+        assert!(rows.len() <= 5, "a page plus one row, which shows that there is a next page");
         seen.extend(rows.iter().take(4).map(|account| account.id));
         after = seen.last().copied();
         if rows.len() <= 4 {
             break;
         }
     }
-    newcomers.await.unwrap();
+    concurrent.await.unwrap();
     assert_eq!(seen[..25], expected);
     assert!(seen.is_sorted());
     assert_eq!(seen.iter().collect::<HashSet<_>>().len(), seen.len());
 }
 
 macro_rules! contract {
-    ($backend:ident: $($promise:ident,)+) => {
+    ($backend:ident: $($test:ident,)+) => {
         mod $backend {
             $(
                 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-                async fn $promise() {
-                    super::$promise(super::Fixture::$backend().await).await;
+                async fn $test() {
+                    super::$test(super::Fixture::$backend().await).await;
                 }
             )+
         }
     };
     ($($backend:ident),+) => {
         $(contract! { $backend:
-            an_account_is_found_by_its_id_and_by_its_address_in_any_case,
-            what_is_not_there_is_none,
-            creating_an_account_again_answers_the_one_that_is_there,
-            an_id_is_given_to_one_address_only,
-            an_address_is_given_to_one_account_only_whatever_its_case,
-            of_many_who_want_an_address_at_once_one_gets_it,
-            of_many_repetitions_at_once_all_get_the_same_account,
-            a_name_changes_at_the_version_that_was_asked_for,
-            an_account_that_has_the_name_already_stays_at_its_version,
-            of_many_changes_to_one_version_one_wins,
-            roles_are_replaced_and_count_as_a_change_only_if_they_differ,
-            pages_pass_every_account_once_oldest_first_while_others_come,
+            an_account_is_found_by_id_and_by_email_case_insensitively,
+            a_missing_account_is_none,
+            creating_an_account_is_idempotent,
+            an_id_belongs_to_one_email_only,
+            an_email_belongs_to_one_account_only_case_insensitively,
+            concurrent_creations_with_one_email_create_one_account,
+            concurrent_retries_return_the_same_account,
+            a_name_changes_only_at_the_expected_version,
+            an_unchanged_name_keeps_the_version,
+            of_concurrent_changes_to_one_version_one_succeeds,
+            roles_are_replaced_and_unchanged_roles_keep_the_version,
+            pages_contain_every_account_once_during_concurrent_creations,
         })+
     };
 }

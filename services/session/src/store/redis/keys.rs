@@ -1,22 +1,22 @@
-//! Which keys there are, and where they lie.
+//! The keys in Redis.
 //!
-//! | key | holds |
+//! | key | value |
 //! |---|---|
-//! | `session:{SHARD}:ID` | a session; expires by itself |
-//! | `user:{SHARD}:USER` | the ids of a user's sessions, in order; expires with the last of them |
-//! | `ends:{SHARD}` | when each session of the shard ends, for the sweep |
-//! | `outbox:{SHARD}` | sessions that were ended and whose revocation may not be in the stream yet |
+//! | `session:{SHARD}:ID` | a session; expires |
+//! | `user:{SHARD}:USER` | the ids of a user's sessions, in order; expires with the last session |
+//! | `ends:{SHARD}` | when each session of the shard expires, for the sweep |
+//! | `outbox:{SHARD}` | ended sessions whose revocation may not be in the stream yet |
 //! | `{revocations}` | the stream of all revocations |
-//! | `{revocations}:of:ID` | the place of a session's revocation in the stream; expires by itself |
+//! | `{revocations}:of:ID` | the stream id of a session's revocation; expires |
 //!
-//! What stands in braces places a key in a Cluster: all that one script touches has the same there.
+//! The part in braces is the hash tag, which determines the slot in a Cluster: all keys of one script share it.
 
 use drystone_store::redis::Redis;
 use uuid::Uuid;
 
-use crate::session::Shard;
+use crate::session::UserShard;
 
-/// All keys of the store.
+/// Builds the keys of the store.
 #[derive(Debug, Clone)]
 pub(super) struct Keys {
     prefix: String,
@@ -27,29 +27,29 @@ impl Keys {
         Self { prefix: redis.prefix().to_owned() }
     }
 
-    /// What keys of a shard's sessions begin with.
-    pub(super) fn sessions(&self, shard: Shard) -> String {
+    /// The prefix of the keys of a shard's sessions.
+    pub(super) fn sessions(&self, shard: UserShard) -> String {
         format!("{}session:{{{shard}}}:", self.prefix)
     }
 
     pub(super) fn session(&self, id: Uuid) -> String {
-        self.sessions(Shard::of_session(id)) + &text(id)
+        self.sessions(UserShard::of_session(id)) + &text(id)
     }
 
-    /// What keys of the sessions of a shard's users begin with.
-    pub(super) fn users(&self, shard: Shard) -> String {
+    /// The prefix of the keys of the session lists of a shard's users.
+    pub(super) fn users(&self, shard: UserShard) -> String {
         format!("{}user:{{{shard}}}:", self.prefix)
     }
 
     pub(super) fn user(&self, user_id: Uuid) -> String {
-        self.users(Shard::of_user(user_id)) + &text(user_id)
+        self.users(UserShard::of_user(user_id)) + &text(user_id)
     }
 
-    pub(super) fn ends(&self, shard: Shard) -> String {
+    pub(super) fn ends(&self, shard: UserShard) -> String {
         format!("{}ends:{{{shard}}}", self.prefix)
     }
 
-    pub(super) fn outbox(&self, shard: Shard) -> String {
+    pub(super) fn outbox(&self, shard: UserShard) -> String {
         format!("{}outbox:{{{shard}}}", self.prefix)
     }
 
@@ -57,12 +57,12 @@ impl Keys {
         format!("{}{{revocations}}", self.prefix)
     }
 
-    pub(super) fn place(&self, id: Uuid) -> String {
+    pub(super) fn stream_id(&self, id: Uuid) -> String {
         format!("{}{{revocations}}:of:{}", self.prefix, text(id))
     }
 }
 
-/// An id as keys and values have it: 32 digits, whose order is that of the ids.
+/// An id in keys and values: 32 hexadecimal digits, which sort like the ids.
 pub(super) fn text(id: Uuid) -> String {
     id.simple().to_string()
 }

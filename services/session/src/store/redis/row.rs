@@ -1,4 +1,4 @@
-//! What Redis answers, and what it means.
+//! Decodes the replies of Redis.
 
 use drystone_mesh::{
     clock::Timestamp,
@@ -14,14 +14,14 @@ use crate::{
     store::StoreError,
 };
 
-/// A session as Redis keeps it: the fields of `scripts/fields.lua`.
-pub(super) type Row = (String, String, String, i64, i64, i64, i64, u64);
+/// The fields of a session, in the order of `scripts/fields.lua`.
+pub(super) type SessionFields = (String, String, String, i64, i64, i64, i64, u64);
 
-/// What the outbox holds: sessions, and when the revocation of each can be forgotten.
+/// The entries of an outbox: the id of each session, and when its revocation can be deleted, in microseconds.
 pub(super) type Outbox = Vec<(String, i64)>;
 
-pub(super) fn session(id: Uuid, row: Row) -> Result<Session, StoreError> {
-    let (user_id, device, address, created, seen, idle, end, counter) = row;
+pub(super) fn session(id: Uuid, fields: SessionFields) -> Result<Session, StoreError> {
+    let (user_id, device, address, created, seen, idle, end, counter) = fields;
     Ok(Session {
         id,
         user_id: uuid(&user_id)?,
@@ -42,42 +42,43 @@ pub(super) fn revocation(entry: &StreamId) -> Result<Revocation, StoreError> {
         (None, Some(user), Some(until)) => {
             Scope::UserTokens { user_id: uuid::<String>(user)?, void_until: from_micros(until) }
         }
-        _ => return Err(StoreError::Unreadable("a revocation of no known kind")),
+        _ => return Err(StoreError::Unreadable("a revocation with an unknown scope")),
     };
-    let forget_at = field(entry, "forget")?.ok_or(StoreError::Unreadable("a revocation without an end"))?;
+    let forget_at = field(entry, "forget")?.ok_or(StoreError::Unreadable("a revocation without an expiry"))?;
     Ok(Revocation { seq, scope, forget_at: from_micros(forget_at) })
 }
 
 fn field<T: FromRedisValue>(entry: &StreamId, name: &str) -> Result<Option<T>, StoreError> {
     let value = entry.map.get(name).cloned().map(from_redis_value).transpose();
-    value.map_err(|_| StoreError::Unreadable("a revocation with a field that is none"))
+    value.map_err(|_| StoreError::Unreadable("a revocation with an invalid field"))
 }
 
 pub(super) fn uuid<T: AsRef<str>>(text: T) -> Result<Uuid, StoreError> {
-    Uuid::try_parse(text.as_ref()).map_err(|_| StoreError::Unreadable("an id that is none"))
+    Uuid::try_parse(text.as_ref()).map_err(|_| StoreError::Unreadable("an invalid id"))
 }
 
-/// How many of the bits of a number count the revocations of one millisecond.
-const SEQUENCE_BITS: u32 = 20;
-const SEQUENCE: u64 = (1 << SEQUENCE_BITS) - 1;
+/// How many bits of a sequence number count the entries of one millisecond.
+const COUNTER_BITS: u32 = 20;
+const COUNTER_MASK: u64 = (1 << COUNTER_BITS) - 1;
 
-/// The number of the entry at this place, `MILLISECONDS-COUNT`. It grows even over the loss of all data, so that what
-/// comes after is never taken for what was before.
-pub(super) fn seq(place: &str) -> Result<u64, StoreError> {
+/// The sequence number of the entry with this stream id, `MILLISECONDS-COUNT`. It grows even after the loss of all
+/// data, so that no number is used twice.
+pub(super) fn seq(stream_id: &str) -> Result<u64, StoreError> {
     let parse = || {
-        let (milliseconds, count) = place.split_once('-')?;
+        let (milliseconds, count) = stream_id.split_once('-')?;
         let (milliseconds, count) = (milliseconds.parse::<u64>().ok()?, count.parse::<u64>().ok()?);
-        (milliseconds < 1 << (64 - SEQUENCE_BITS) && count <= SEQUENCE).then_some(milliseconds << SEQUENCE_BITS | count)
+        (milliseconds < 1 << (64 - COUNTER_BITS) && count <= COUNTER_MASK)
+            .then_some(milliseconds << COUNTER_BITS | count)
     };
-    parse().ok_or(StoreError::Unreadable("a place in the stream that is none"))
+    parse().ok_or(StoreError::Unreadable("an invalid stream id"))
 }
 
-/// The place of the entry with this number.
-pub(super) fn place(seq: u64) -> String {
-    format!("{}-{}", seq >> SEQUENCE_BITS, seq & SEQUENCE)
+/// The stream id of the entry with this sequence number.
+pub(super) fn stream_id(seq: u64) -> String {
+    format!("{}-{}", seq >> COUNTER_BITS, seq & COUNTER_MASK)
 }
 
-/// How much later, in milliseconds, as Redis takes it.
+/// The time left until `until`, in milliseconds; at least 0.
 pub(super) fn milliseconds(until: Timestamp, now: Timestamp) -> i64 {
     (to_micros(until) - to_micros(now)).max(0) / 1000
 }
@@ -87,15 +88,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_in_the_order_of_their_places() {
-        let places = ["0-1", "1-0", "1700000000000-0", "1700000000000-1", "1700000000000-1048575", "1700000000001-0"];
-        let numbers: Vec<u64> = places.iter().map(|place| seq(place).unwrap()).collect();
-        assert!(numbers.is_sorted_by(|one, other| one < other), "{numbers:?}");
-        assert_eq!(numbers.into_iter().map(place).collect::<Vec<_>>(), places);
+    fn sequence_numbers_are_in_the_order_of_their_stream_ids() {
+        let stream_ids =
+            ["0-1", "1-0", "1700000000000-0", "1700000000000-1", "1700000000000-1048575", "1700000000001-0"];
+        let seqs: Vec<u64> = stream_ids.iter().map(|stream_id| seq(stream_id).unwrap()).collect();
+        assert!(seqs.is_sorted_by(|one, other| one < other), "{seqs:?}");
+        assert_eq!(seqs.into_iter().map(stream_id).collect::<Vec<_>>(), stream_ids);
     }
 
     #[test]
-    fn what_is_no_place_has_no_number() {
+    fn an_invalid_stream_id_is_rejected() {
         for text in ["", "1", "a-1", "1-a", "1-1048576", "99999999999999999-1"] {
             assert!(seq(text).is_err(), "{text}");
         }

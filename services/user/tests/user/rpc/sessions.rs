@@ -1,4 +1,4 @@
-//! A session service that only counts whose tokens it voids, behind mutual TLS as the real one.
+//! A fake session service with mutual TLS, which records whose tokens it voids.
 
 use std::{
     collections::HashMap,
@@ -25,11 +25,11 @@ use tokio::net::TcpSocket;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Request, Response, Status, Streaming, codegen::BoxStream, transport::Server};
 
-/// The session service as the user service sees it. It is away until it is started.
-pub struct Sessions {
-    /// What the user service calls it with.
+/// A fake session service. It is unavailable until it is started.
+pub struct FakeSessionService {
+    /// The client for the user service.
     pub client: SessionServiceClient<Channel>,
-    /// Whose tokens were voided, in order.
+    /// The users whose tokens were voided, in order.
     pub voided: Arc<Mutex<Vec<String>>>,
     authority: Authority,
     socket: Option<TcpSocket>,
@@ -37,14 +37,14 @@ pub struct Sessions {
     _directory: TempDir,
 }
 
-impl Sessions {
-    /// The service, still away.
-    pub fn away() -> Self {
+impl FakeSessionService {
+    /// A service that is not started.
+    pub fn unavailable() -> Self {
         let directory = TempDir::new().unwrap();
         let domain = "drystone.local".parse().unwrap();
         let authority = Authority::open_or_create(directory.path(), &domain, Clock::system()).unwrap();
         let identity = Identity::load(&authority.issue(drystone_user::NAME).unwrap()).unwrap();
-        // Bound, so that the port is ours, but not listening: whoever connects is refused.
+        // Bound to reserve the port, but not listening: connections are refused.
         let socket = TcpSocket::new_v4().unwrap();
         socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = socket.local_addr().unwrap();
@@ -64,30 +64,30 @@ impl Sessions {
         Self { client, voided: Arc::default(), authority, socket: Some(socket), stop, _directory: directory }
     }
 
-    /// Brings it up.
+    /// Starts the server.
     pub fn start(&mut self) {
         let identity = Identity::load(&self.authority.issue("session").unwrap()).unwrap();
         let listener = self.socket.take().expect("it starts once").listen(16).unwrap();
         let connections = accept_peers(listener, identity, AcceptLimits::default(), |_| {}, self.stop.clone());
-        let service = SessionServiceServer::new(Counting(self.voided.clone()));
+        let service = SessionServiceServer::new(VoidedTokens(self.voided.clone()));
         tokio::spawn(Server::builder().serve_with_incoming(service, connections));
     }
 }
 
-impl Drop for Sessions {
+impl Drop for FakeSessionService {
     fn drop(&mut self) {
         self.stop.cancel();
     }
 }
 
-struct Counting(Arc<Mutex<Vec<String>>>);
+struct VoidedTokens(Arc<Mutex<Vec<String>>>);
 
 fn unused<T>() -> Result<Response<T>, Status> {
-    Err(Status::unimplemented("not what these tests are about"))
+    Err(Status::unimplemented("not used by these tests"))
 }
 
 #[tonic::async_trait]
-impl SessionService for Counting {
+impl SessionService for VoidedTokens {
     type WatchRevocationsStream = BoxStream<WatchRevocationsResponse>;
 
     async fn void_tokens(&self, request: Request<VoidTokensRequest>) -> Result<Response<VoidTokensResponse>, Status> {

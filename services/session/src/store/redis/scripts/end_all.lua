@@ -1,13 +1,13 @@
--- Ends every live session of a user but one. That their tokens are void is noted in the same moment.
+-- Ends every active session of a user except for one. Adds them to the outbox atomically.
 --
--- KEYS: the user's sessions, the ends and the outbox of the shard.
--- ARGV: user, the id of the one to keep or nothing, now, when the revocations can be forgotten, what keys of sessions
---       begin with.
--- Answers the ids of those that were ended, and what the outbox holds.
+-- KEYS: the user's session list, the expiry index and the outbox of the shard.
+-- ARGV: user, the id of the session to keep or empty, now, when the revocations can be deleted, the key prefix of
+--       sessions.
+-- Returns the ids of the ended sessions, and the entries of the outbox.
 local ended = {}
 for _, id in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do
   if id ~= ARGV[2] then
-    -- The key of a session carries the tag of its user's sessions.
+    -- The key of a session has the same hash tag as its user's session list.
     local session = ARGV[5] .. id
     local idle = redis.call('HGET', session, 'idle')
     if idle and tonumber(ARGV[3]) < tonumber(idle) then

@@ -1,2 +1,2 @@
--- What a session is made of; it stands before each script that reads one.
+-- The fields of a session; prepended to each script that reads one.
 local FIELDS = {'user', 'device', 'address', 'created', 'seen', 'idle', 'end', 'counter'}

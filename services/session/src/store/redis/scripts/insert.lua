@@ -1,13 +1,13 @@
 -- Adds a session.
 --
--- KEYS: the session, its user's sessions, the ends of the shard.
--- ARGV: id, user, device, address, created, seen, idle end, end, counter, how long the session may be kept and how long
---       its user's sessions, both in milliseconds.
+-- KEYS: the session, its user's session list, the expiry index of the shard.
+-- ARGV: id, user, device, address, created, seen, idle expiry, expiry, counter, the time to live of the session and of
+--       the session list, both in milliseconds.
 redis.call('HSET', KEYS[1], 'user', ARGV[2], 'device', ARGV[3], 'address', ARGV[4], 'created', ARGV[5],
   'seen', ARGV[6], 'idle', ARGV[7], 'end', ARGV[8], 'counter', ARGV[9])
 redis.call('PEXPIRE', KEYS[1], ARGV[10])
 redis.call('ZADD', KEYS[2], 0, ARGV[1])
--- As long as the last of them.
+-- The list expires with the last of its sessions.
 if redis.call('PTTL', KEYS[2]) < tonumber(ARGV[11]) then
   redis.call('PEXPIRE', KEYS[2], ARGV[11])
 end

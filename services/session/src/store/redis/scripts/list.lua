@@ -1,8 +1,8 @@
--- The live sessions of a user, newest first.
+-- The active sessions of a user, newest first.
 --
--- KEYS: the user's sessions.
--- ARGV: the id after which to go on or nothing, how many at most, now, what keys of sessions begin with.
--- Answers pairs of an id and a session.
+-- KEYS: the user's session list.
+-- ARGV: the id to continue after or empty, the maximum number, now, the key prefix of sessions.
+-- Returns pairs of an id and a session.
 local found = {}
 local from = '+'
 if ARGV[1] ~= '' then
@@ -15,7 +15,7 @@ while #found < limit do
     break
   end
   for _, id in ipairs(ids) do
-    -- The key of a session carries the tag of its user's sessions.
+    -- The key of a session has the same hash tag as its user's session list.
     local session = redis.call('HMGET', ARGV[4] .. id, unpack(FIELDS))
     if session[1] and tonumber(ARGV[3]) < tonumber(session[6]) and #found < limit then
       found[#found + 1] = {id, session}

@@ -1,4 +1,4 @@
--- The place of the newest revocation there ever was in the stream, trimmed or not; nothing if there never was one.
+-- The stream id of the newest revocation ever added, trimmed or not; false if there never was one.
 --
 -- KEYS: the stream.
 if redis.call('EXISTS', KEYS[1]) == 0 then

@@ -1,8 +1,9 @@
--- Adds revocations of sessions to the stream, each once, however often it is told of.
+-- Adds revocations of sessions to the stream. Idempotent: each is added once.
 --
--- KEYS: the stream, then for each session what remembers its place there.
--- ARGV: how long to remember, in milliseconds; then for each session its id and when its revocation can be forgotten.
--- Answers the place of each.
+-- KEYS: the stream, then for each session the key of its stream id.
+-- ARGV: the time to live of these keys, in milliseconds; then for each session its id and when its revocation can be
+--       deleted.
+-- Returns the stream id of each.
 local places = {}
 for i = 2, #KEYS do
   local place = redis.call('GET', KEYS[i])

@@ -1,13 +1,13 @@
--- Moves a live session one step on if this is its counter.
+-- Advances an active session if this is its current counter.
 --
--- KEYS: the session, the ends of the shard.
--- ARGV: id, counter, now, idle end if it moves, how much longer than until its end a session is kept, in milliseconds.
--- Answers whether it has moved, and the session as it is now; nothing if there is none.
+-- KEYS: the session, the expiry index of the shard.
+-- ARGV: id, counter, now, the new idle expiry, how long a session is kept after its expiry, in milliseconds.
+-- Returns whether it was advanced, and the session as it is now; false if there is none.
 local session = redis.call('HMGET', KEYS[1], unpack(FIELDS))
 if not session[1] then
   return false
 end
--- Counters are compared as text: one that does not fit a number of Lua's was never given out.
+-- Compared as strings: a counter may exceed the integers that a Lua number can represent.
 if session[8] ~= ARGV[2] or tonumber(ARGV[3]) >= tonumber(session[6]) then
   return {0, session}
 end

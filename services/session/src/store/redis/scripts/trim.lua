@@ -1,8 +1,8 @@
--- Removes the oldest revocations as far as they can be forgotten. The stream remembers the place of the newest.
+-- Deletes the oldest revocations that have expired. The stream still reports the id of the newest.
 --
 -- KEYS: the stream.
--- ARGV: now, how many at most.
--- Answers how many.
+-- ARGV: now, the maximum number.
+-- Returns the number of deleted revocations.
 local keep = nil
 local entries = redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', ARGV[2])
 for _, entry in ipairs(entries) do

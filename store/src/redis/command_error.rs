@@ -1,33 +1,33 @@
-//! How a command fails.
+//! Errors of commands.
 
 use std::time::Duration;
 
 use ::redis::{ErrorKind, RedisError, ServerErrorKind};
 
-use drystone_mesh::error::Error;
+use drystone_mesh::error::Error as MeshError;
 
-/// How a command fails.
+/// Why a command failed.
 #[derive(Debug, thiserror::Error)]
-pub enum Failure {
-    /// Redis is known to be unavailable; nothing was sent.
+pub enum CommandError {
+    /// The circuit is open; nothing was sent.
     #[error("redis is unavailable: {0}")]
     Unavailable(String),
-    /// Redis did not answer in time. Whether the command was executed is not known.
-    #[error("redis did not answer within {0:?}")]
+    /// Redis did not respond in time. The command may have been executed.
+    #[error("redis did not respond within {0:?}")]
     TimedOut(Duration),
-    /// The connection failed, or Redis refused the command.
+    /// The connection failed, or Redis returned an error.
     #[error("redis failed: {0}")]
     Redis(RedisError),
 }
 
-impl From<RedisError> for Failure {
+impl From<RedisError> for CommandError {
     fn from(error: RedisError) -> Self {
         Self::Redis(error)
     }
 }
 
-impl Failure {
-    /// Whether Redis cannot be reached, or answers that it cannot serve now: this counts for the breaker.
+impl CommandError {
+    /// Whether Redis cannot be reached, or reports that it is unavailable. The circuit breaker counts these errors.
     #[must_use]
     pub fn is_unavailable(&self) -> bool {
         let Self::Redis(error) = self else { return true };
@@ -46,18 +46,18 @@ impl Failure {
         )
     }
 
-    /// Whether Redis has no memory or no disk left for the write.
+    /// Whether Redis rejected a write for lack of memory, disk space or replicas.
     fn is_full(&self) -> bool {
         matches!(self, Self::Redis(error) if matches!(error.code(), Some("OOM" | "MISCONF" | "NOREPLICAS")))
     }
 }
 
-impl From<Failure> for Error {
-    fn from(failure: Failure) -> Self {
-        if failure.is_unavailable() || failure.is_full() {
-            Self::unavailable("the store", failure)
+impl From<CommandError> for MeshError {
+    fn from(error: CommandError) -> Self {
+        if error.is_unavailable() || error.is_full() {
+            Self::unavailable("the store", error)
         } else {
-            Self::internal(failure)
+            Self::internal(error)
         }
     }
 }
