@@ -9,8 +9,9 @@ use std::{
 };
 
 use drystone::codec::ValidatingCodec;
+use tokio_stream::Stream;
 use tonic::{
-    Request, Response, Status,
+    Request, Response, Status, Streaming,
     body::Body,
     codec::Codec,
     codegen::BoxFuture,
@@ -49,6 +50,28 @@ impl<S: NamedService> PartialService<S> {
             Box::pin(async move {
                 let mut grpc = Grpc::new(ValidatingCodec::<Res, Req>::default());
                 Ok(grpc.unary(service_fn(handler), request).await)
+            })
+        });
+        self.handlers.insert(format!("/{}/{rpc}", S::NAME), handle);
+        self
+    }
+
+    /// Adds an RPC with streams of requests and responses.
+    #[must_use]
+    pub fn streaming<Req, Res, F, Fut, R>(mut self, rpc: &str, handler: F) -> Self
+    where
+        ValidatingCodec<Res, Req>: Codec<Encode = Res, Decode = Req> + Send,
+        Req: Send + 'static,
+        Res: Send + 'static,
+        F: Fn(Request<Streaming<Req>>) -> Fut + Clone + Send + Sync + 'static,
+        Fut: Future<Output = Result<Response<R>, Status>> + Send + 'static,
+        R: Stream<Item = Result<Res, Status>> + Send + 'static,
+    {
+        let handle: Handler = Arc::new(move |request| {
+            let handler = handler.clone();
+            Box::pin(async move {
+                let mut grpc = Grpc::new(ValidatingCodec::<Res, Req>::default());
+                Ok(grpc.streaming(service_fn(handler), request).await)
             })
         });
         self.handlers.insert(format!("/{}/{rpc}", S::NAME), handle);

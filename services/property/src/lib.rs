@@ -13,20 +13,21 @@
 //!
 //! # How to add an RPC
 //!
-//! For example, `ArchiveProperty`:
+//! For example `PinProperty`, which stores a new column. Paths are relative to this crate.
 //!
-//! 1. **Contract.** In `proto/drystone/property/v1/property.proto` write the RPC, its two messages and a comment for
-//!    each. Give it a rule (who may call, for whom, with what permission), its idempotency, the valid values of its
-//!    fields and, if it is public, its REST path. Then `cargo check`: the build says what is missing.
-//! 2. **Domain.** Write the rules of properties that hold for every caller in a file named for its subject. Raw strings
-//!    become types here ([`Labels::parse`]). A new error is a variant of [`Error`] with its reason beside it.
-//! 3. **Store.** Add a method with its SQL to [`PropertyStore`], and its promises to `tests/property/store.rs`, which
-//!    runs on both engines. Each method takes the owner: the property of another user is not found. New columns are a
-//!    new file in `migrations/`, one per engine, listed in [`MIGRATIONS`]; a released file is never edited.
-//! 4. **Handler.** The compiler now asks for the method in `rpc/property_service.rs`. It parses the message, takes the
-//!    owner from the principal of the call, calls the store, and builds the response.
-//! 5. **Tests.** `tests/property/rpc.rs` calls the handler as a given user. The access matrix in `tests/` covers
-//!    authorization for every RPC in the contract without further code; the tests of the edge cover the REST path.
+//! | file | what |
+//! |---|---|
+//! | `proto/drystone/property/v1/property.proto` (of the repository) | the RPC and its messages, with comments, rule, idempotency, valid values and REST path; `cargo check` reports what is missing |
+//! | `migrations/sqlite/NNNN_pin.sql`, `migrations/postgres/NNNN_pin.sql` | the column; a released file is never edited |
+//! | `src/store.rs` | the migration in [`MIGRATIONS`], and a method of [`PropertyStore`] with the SQL; each method takes the owner, so that the property of another user is not found |
+//! | a file in `src/` named for its subject | a rule that holds for every caller; raw strings become types here ([`Labels::parse`]) |
+//! | `src/error.rs` | a new failure, with its reason (`src/reason.rs` of the repository has them all) |
+//! | `src/rpc/property_service.rs` | the handler: parse the message, take the owner from the principal of the call, call the store, build the response |
+//! | `tests/property/store.rs`, `tests/property/indexes.rs` | the promises of the store on both engines; the query plan of a query on a growing table |
+//! | `tests/property/rpc.rs` | the handler, called as a given user |
+//!
+//! Only what the RPC needs of it applies. No other file changes: routes, reflection, metrics and the access matrix in
+//! `tests/access/matrix.rs` follow from the contract, and an addition does not touch the baseline in `proto/`.
 
 mod content;
 mod error;

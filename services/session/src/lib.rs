@@ -33,22 +33,21 @@
 //!
 //! # How to add an RPC
 //!
-//! For example, `RenameSession`:
+//! For example `PinSession`, which stores a new column. Paths are relative to this crate.
 //!
-//! 1. **Contract.** In `proto/drystone/session/v1/session.proto` write the RPC, its two messages and a comment for
-//!    each. Give it a rule (who may call, for whom), its idempotency, the valid values of its fields and, if it is
-//!    public, its REST path. Then `cargo check`: the build says what is missing.
-//! 2. **Domain.** Write the rules of sessions that hold for every caller in a file named for its subject, and the
-//!    operation in `sessions.rs`. If it voids tokens, announce the revocation and wait for the acknowledgements, as the
-//!    other operations do. A new error is a variant of [`Error`] with its reason beside it.
-//! 3. **Store.** Add the transition to [`SessionStore`] as one method, however many statements it takes, its SQL to
-//!    [`SqlStore`], its script to [`RedisStore`], and its promises to `tests/session/store.rs`, which runs on every
-//!    store. New columns are a new file in `migrations/`, one per engine, listed in [`MIGRATIONS`]; a released file is
-//!    never edited.
-//! 4. **Handler.** The compiler now asks for the method in `rpc/session_service.rs`. It parses the message, calls the
-//!    domain for the user of the call, and builds the response.
-//! 5. **Tests.** `tests/session/rpc.rs` calls it over a socket as a given user. The access matrix in `tests/` covers
-//!    authorization for every RPC in the contract without further code; the tests of the edge cover the REST path.
+//! | file | what |
+//! |---|---|
+//! | `proto/drystone/session/v1/session.proto` (of the repository) | the RPC and its messages, with comments, rule, idempotency, valid values and REST path; `cargo check` reports what is missing |
+//! | `migrations/sqlite/NNNN_pin.sql`, `migrations/postgres/NNNN_pin.sql` | the column; a released file is never edited |
+//! | `src/store.rs`, `src/store/sql.rs`, `src/store/redis.rs` | the migration in [`MIGRATIONS`], and the transition as one method of [`SessionStore`]: SQL in [`SqlStore`], a script in [`RedisStore`] |
+//! | `src/sessions.rs` | the operation; if it revokes tokens, it announces the revocation and waits for acknowledgements, as the others do |
+//! | `src/error.rs` | a new failure, with its reason (`src/reason.rs` of the repository has them all) |
+//! | `src/rpc/session_service.rs` | the handler: parse the message, call the operation for the user of the call, build the response |
+//! | `tests/session/store.rs`, `tests/session/indexes.rs` | the promises of every store; the query plan of a query on a growing table |
+//! | `tests/session/rpc.rs` | the RPC over a socket, as a given user |
+//!
+//! Only what the RPC needs of it applies. No other file changes: routes, reflection, metrics and the access matrix in
+//! `tests/access/matrix.rs` follow from the contract, and an addition does not touch the baseline in `proto/`.
 
 mod config;
 mod error;

@@ -2,10 +2,8 @@
 
 use std::sync::{Arc, Mutex};
 
-use drystone::auth::v1::{
-    AuthorizationServerMetadata, GetDiscoveryRequest, Jwk, JwkSet,
-    key_service_server::{KeyService, KeyServiceServer},
-};
+use drystone::auth::v1::{Jwk, JwkSet, key_service_server::KeyServiceServer};
+use drystone_tests::PartialService;
 use futures_util::FutureExt;
 use tokio::{sync::watch, task::JoinHandle};
 use tonic::{Request, Response};
@@ -24,29 +22,18 @@ struct FakeKeyService {
     requests: watch::Sender<u64>,
 }
 
-#[tonic::async_trait]
-impl KeyService for FakeKeyService {
-    async fn get_jwks(&self, _: Request<GetJwksRequest>) -> Result<Response<JwkSet>, Status> {
-        self.requests.send_modify(|count| *count += 1);
-        let keys = self.response.lock().unwrap().clone()?;
-        Ok(Response::new(JwkSet { keys }))
-    }
-
-    async fn get_discovery(
-        &self,
-        _: Request<GetDiscoveryRequest>,
-    ) -> Result<Response<AuthorizationServerMetadata>, Status> {
-        Err(Status::unimplemented(""))
-    }
-}
-
 impl FakeKeyService {
     fn new(response: Result<Vec<Jwk>, Status>) -> Self {
         Self { response: Arc::new(Mutex::new(response)), requests: watch::Sender::new(0) }
     }
 
-    fn client(&self) -> KeyServiceClient<KeyServiceServer<Self>> {
-        KeyServiceClient::new(KeyServiceServer::new(self.clone()))
+    fn client(&self) -> KeyServiceClient<PartialService<KeyServiceServer<()>>> {
+        let fake = self.clone();
+        KeyServiceClient::new(PartialService::new().unary("GetJwks", move |_: Request<GetJwksRequest>| {
+            fake.requests.send_modify(|count| *count += 1);
+            let response = fake.response.lock().unwrap().clone();
+            async move { Ok(Response::new(JwkSet { keys: response? })) }
+        }))
     }
 
     fn set_response(&self, response: Result<Vec<Jwk>, Status>) {

@@ -1,12 +1,9 @@
 //! The revocation watcher against a fake session service in the same process.
 
 use drystone::session::v1::{
-    ListSessionsRequest, ListSessionsResponse, Revocation, RevokeAllSessionsRequest, RevokeAllSessionsResponse,
-    RevokeSessionRequest, RotateSessionRequest, RotateSessionResponse, StartSessionRequest, StartSessionResponse,
-    VoidTokensRequest, VoidTokensResponse, WatchRevocationsResponse,
-    revocation::Scope,
-    session_service_server::{SessionService, SessionServiceServer},
+    Revocation, WatchRevocationsResponse, revocation::Scope, session_service_server::SessionServiceServer,
 };
+use drystone_tests::PartialService;
 use tokio::{sync::mpsc, task::JoinHandle};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Streaming};
@@ -20,8 +17,17 @@ use crate::token::{
 const SHORT: Duration = Duration::from_millis(1);
 const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Passes each opened stream to the test.
-struct FakeSessionService(mpsc::UnboundedSender<ServerStream>);
+/// A session service that passes each opened stream to the test.
+fn session_service(opened: mpsc::UnboundedSender<ServerStream>) -> PartialService<SessionServiceServer<()>> {
+    PartialService::new().streaming("WatchRevocations", move |request: Request<Streaming<WatchRevocationsRequest>>| {
+        let (responses, receiver) = mpsc::channel(4);
+        let sent = opened.send(ServerStream { requests: request.into_inner(), responses });
+        async move {
+            sent.map_err(|_| Status::unavailable("the test has ended"))?;
+            Ok(Response::new(ReceiverStream::new(receiver)))
+        }
+    })
+}
 
 /// The server's end of one stream.
 struct ServerStream {
@@ -49,7 +55,7 @@ struct Fixture {
 impl Fixture {
     fn new(idle_timeout: Duration) -> Self {
         let (opened, streams) = mpsc::unbounded_channel();
-        let client = SessionServiceClient::new(SessionServiceServer::new(FakeSessionService(opened)));
+        let client = SessionServiceClient::new(session_service(opened));
         let view = RevocationView::new(clock());
         let follower = Follower { client, view: view.clone(), cursor: 0, backoff: Backoff::new(SHORT, SHORT) };
         Self { streams, view, watch_task: tokio::spawn(follower.follow(idle_timeout)) }
@@ -148,49 +154,4 @@ async fn a_server_that_reads_no_acknowledgements_does_not_block() {
     }
     while stream.cursor().await < 500 {}
     assert_eq!(fixture.view.len(), 500);
-}
-
-#[tonic::async_trait]
-impl SessionService for FakeSessionService {
-    type WatchRevocationsStream = ReceiverStream<Result<WatchRevocationsResponse, Status>>;
-
-    async fn watch_revocations(
-        &self,
-        request: Request<Streaming<WatchRevocationsRequest>>,
-    ) -> Result<Response<Self::WatchRevocationsStream>, Status> {
-        let (responses, receiver) = mpsc::channel(4);
-        let stream = ServerStream { requests: request.into_inner(), responses };
-        self.0.send(stream).map_err(|_| Status::unavailable("the test has ended"))?;
-        Ok(Response::new(ReceiverStream::new(receiver)))
-    }
-
-    async fn start_session(&self, _: Request<StartSessionRequest>) -> Result<Response<StartSessionResponse>, Status> {
-        Err(Status::unimplemented(""))
-    }
-
-    async fn rotate_session(
-        &self,
-        _: Request<RotateSessionRequest>,
-    ) -> Result<Response<RotateSessionResponse>, Status> {
-        Err(Status::unimplemented(""))
-    }
-
-    async fn list_sessions(&self, _: Request<ListSessionsRequest>) -> Result<Response<ListSessionsResponse>, Status> {
-        Err(Status::unimplemented(""))
-    }
-
-    async fn revoke_session(&self, _: Request<RevokeSessionRequest>) -> Result<Response<()>, Status> {
-        Err(Status::unimplemented(""))
-    }
-
-    async fn revoke_all_sessions(
-        &self,
-        _: Request<RevokeAllSessionsRequest>,
-    ) -> Result<Response<RevokeAllSessionsResponse>, Status> {
-        Err(Status::unimplemented(""))
-    }
-
-    async fn void_tokens(&self, _: Request<VoidTokensRequest>) -> Result<Response<VoidTokensResponse>, Status> {
-        Err(Status::unimplemented(""))
-    }
 }

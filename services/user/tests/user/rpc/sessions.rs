@@ -6,11 +6,8 @@ use std::{
 };
 
 use drystone::session::v1::{
-    ListSessionsRequest, ListSessionsResponse, RevokeAllSessionsRequest, RevokeAllSessionsResponse,
-    RevokeSessionRequest, RotateSessionRequest, RotateSessionResponse, StartSessionRequest, StartSessionResponse,
-    VoidTokensRequest, VoidTokensResponse, WatchRevocationsRequest, WatchRevocationsResponse,
-    session_service_client::SessionServiceClient,
-    session_service_server::{SessionService, SessionServiceServer},
+    VoidTokensRequest, VoidTokensResponse, session_service_client::SessionServiceClient,
+    session_service_server::SessionServiceServer,
 };
 use drystone_mesh::{
     client::{Channel, Dialer, DialerConfig},
@@ -20,10 +17,11 @@ use drystone_mesh::{
     server::acceptor::{AcceptLimits, accept_peers},
     telemetry::Metrics,
 };
+use drystone_testing::PartialService;
 use tempfile::TempDir;
 use tokio::net::TcpSocket;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tonic::{Request, Response, Status, Streaming, codegen::BoxStream, transport::Server};
+use tonic::{Request, Response, transport::Server};
 
 /// A fake session service. It is unavailable until it is started.
 pub struct FakeSessionService {
@@ -69,7 +67,14 @@ impl FakeSessionService {
         let identity = Identity::load(&self.authority.issue("session").unwrap()).unwrap();
         let listener = self.socket.take().expect("it starts once").listen(16).unwrap();
         let connections = accept_peers(listener, identity, AcceptLimits::default(), |_| {}, self.stop.clone());
-        let service = SessionServiceServer::new(VoidedTokens(self.voided.clone()));
+        let voided = self.voided.clone();
+        let service = PartialService::<SessionServiceServer<()>>::new().unary(
+            "VoidTokens",
+            move |request: Request<VoidTokensRequest>| {
+                voided.lock().unwrap().push(request.into_inner().user_id);
+                async { Ok(Response::new(VoidTokensResponse {})) }
+            },
+        );
         tokio::spawn(Server::builder().serve_with_incoming(service, connections));
     }
 }
@@ -77,54 +82,5 @@ impl FakeSessionService {
 impl Drop for FakeSessionService {
     fn drop(&mut self) {
         self.stop.cancel();
-    }
-}
-
-struct VoidedTokens(Arc<Mutex<Vec<String>>>);
-
-fn unused<T>() -> Result<Response<T>, Status> {
-    Err(Status::unimplemented("not used by these tests"))
-}
-
-#[tonic::async_trait]
-impl SessionService for VoidedTokens {
-    type WatchRevocationsStream = BoxStream<WatchRevocationsResponse>;
-
-    async fn void_tokens(&self, request: Request<VoidTokensRequest>) -> Result<Response<VoidTokensResponse>, Status> {
-        self.0.lock().unwrap().push(request.into_inner().user_id);
-        Ok(Response::new(VoidTokensResponse {}))
-    }
-
-    async fn start_session(&self, _: Request<StartSessionRequest>) -> Result<Response<StartSessionResponse>, Status> {
-        unused()
-    }
-
-    async fn rotate_session(
-        &self,
-        _: Request<RotateSessionRequest>,
-    ) -> Result<Response<RotateSessionResponse>, Status> {
-        unused()
-    }
-
-    async fn list_sessions(&self, _: Request<ListSessionsRequest>) -> Result<Response<ListSessionsResponse>, Status> {
-        unused()
-    }
-
-    async fn revoke_session(&self, _: Request<RevokeSessionRequest>) -> Result<Response<()>, Status> {
-        unused()
-    }
-
-    async fn revoke_all_sessions(
-        &self,
-        _: Request<RevokeAllSessionsRequest>,
-    ) -> Result<Response<RevokeAllSessionsResponse>, Status> {
-        unused()
-    }
-
-    async fn watch_revocations(
-        &self,
-        _: Request<Streaming<WatchRevocationsRequest>>,
-    ) -> Result<Response<Self::WatchRevocationsStream>, Status> {
-        unused()
     }
 }
