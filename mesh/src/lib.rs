@@ -13,7 +13,7 @@
 //! | [`deadline`] | deadlines of calls |
 //! | [`limit`] | rate limits |
 //! | [`page`], [`etag`], [`mask`], [`id`], [`time`] | pagination, row versions, field masks, ids and timestamps in messages |
-//! | [`backoff`] | delays between retries |
+//! | [`backoff`], [`consecutive_failures`] | delays between retries, the failure count of circuit breakers |
 //! | [`email`], [`display_name`], [`text`] | validation of e-mail addresses, names and other free-form text |
 //! | [`telemetry`] | logs, metrics, trace context, the admin port |
 //! | [`health`] | the health of components |
@@ -33,6 +33,7 @@ pub mod call;
 pub mod client;
 pub mod clock;
 pub mod config;
+pub mod consecutive_failures;
 pub mod deadline;
 pub mod display_name;
 pub mod email;

@@ -1,20 +1,19 @@
 //! The circuit breaker of an endpoint.
 //!
-//! An unreachable endpoint is ejected at once, a failing one after [`FAILURE_THRESHOLD`] consecutive failures. It is
+//! An unreachable endpoint is ejected at once, a failing one after several [consecutive failures](ConsecutiveFailures). It is
 //! readmitted by a successful health check, so that no user's call is spent on probing. A denial is not a failure.
 
 use std::{
     sync::{
         Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU32, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
 };
 
 use tokio::sync::Notify;
 
-/// The consecutive failures that eject an endpoint.
-const FAILURE_THRESHOLD: u32 = 5;
+use crate::consecutive_failures::ConsecutiveFailures;
 
 /// The minimum ejection after consecutive failures, for an endpoint that answers health checks and no calls.
 const MIN_EJECTION_TIME: Duration = Duration::from_secs(1);
@@ -23,7 +22,7 @@ const MIN_EJECTION_TIME: Duration = Duration::from_secs(1);
 #[derive(Debug, Default)]
 pub(super) struct Breaker {
     is_open: AtomicBool,
-    consecutive_failures: AtomicU32,
+    failures: ConsecutiveFailures,
     /// The end of the minimum ejection.
     ejected_until: Mutex<Option<Instant>>,
     tripped: Notify,
@@ -37,15 +36,12 @@ impl Breaker {
 
     /// Records a successful call.
     pub(super) fn succeeded(&self) {
-        // The cache line is written only after a failure: reads are shared between cores.
-        if self.consecutive_failures.load(Ordering::Relaxed) != 0 {
-            self.consecutive_failures.store(0, Ordering::Relaxed);
-        }
+        self.failures.succeeded();
     }
 
     /// Records a failed call.
     pub(super) fn failed(&self) {
-        if self.consecutive_failures.fetch_add(1, Ordering::Relaxed) + 1 >= FAILURE_THRESHOLD {
+        if self.failures.failed() {
             *self.lock() = Some(Instant::now() + MIN_EJECTION_TIME);
             self.trip();
         }
@@ -69,7 +65,7 @@ impl Breaker {
             return false;
         }
         *ejected_until = None;
-        self.consecutive_failures.store(0, Ordering::Relaxed);
+        self.failures.succeeded();
         self.is_open.store(false, Ordering::Release);
         true
     }
@@ -92,6 +88,7 @@ impl Breaker {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::consecutive_failures::FAILURE_THRESHOLD;
 
     #[test]
     fn consecutive_failures_eject_an_endpoint_and_single_ones_do_not() {
@@ -104,11 +101,11 @@ mod tests {
         (0..FAILURE_THRESHOLD).for_each(|_| breaker.failed());
         assert!(breaker.is_open());
         assert!(breaker.remaining_ejection().is_some_and(|hold| hold <= MIN_EJECTION_TIME));
-        assert!(!breaker.close() && breaker.is_open(), "it is held out, whatever it says of itself");
+        assert!(!breaker.close() && breaker.is_open(), "the minimum ejection is not over");
         *breaker.lock() = Some(Instant::now());
         assert!(breaker.close() && !breaker.is_open());
         breaker.failed();
-        assert!(!breaker.is_open(), "it starts anew");
+        assert!(!breaker.is_open(), "the count restarts");
     }
 
     #[tokio::test]
@@ -118,6 +115,6 @@ mod tests {
         breaker.trip();
         breaker.tripped().await;
         assert!(tokio::time::timeout(Duration::from_millis(10), breaker.tripped()).await.is_err());
-        assert_eq!(breaker.remaining_ejection(), None, "who cannot be reached may come back at once");
+        assert_eq!(breaker.remaining_ejection(), None, "an unreachable endpoint has no minimum ejection");
     }
 }

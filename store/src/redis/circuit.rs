@@ -1,26 +1,17 @@
 //! The circuit breaker of a Redis connection.
 //!
-//! While the circuit is closed, commands share a connection. After [`FAILURE_THRESHOLD`] consecutive failures it opens:
+//! While the circuit is closed, commands share a connection. After several consecutive failures it opens:
 //! commands fail at once, and a task reconnects with backoff. A new connection that has responded closes the circuit.
 //! So no caller waits to probe whether Redis has recovered, and a connection that hangs, or whose credentials have
 //! become invalid, is replaced.
 
-use std::{
-    sync::{
-        Weak,
-        atomic::{AtomicU32, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Weak, time::Duration};
 
 use arc_swap::ArcSwapOption;
-use drystone_mesh::backoff::Backoff;
+use drystone_mesh::{backoff::Backoff, consecutive_failures::ConsecutiveFailures};
 use tokio::{sync::watch, time::sleep};
 
 use super::{CommandError, Inner, servers::RedisConnection};
-
-/// The number of consecutive failures that opens the circuit.
-const FAILURE_THRESHOLD: u32 = 5;
 
 /// The bounds of the backoff between attempts to connect.
 const MIN_BACKOFF: Duration = Duration::from_millis(50);
@@ -29,7 +20,7 @@ const MAX_BACKOFF: Duration = Duration::from_secs(1);
 /// A circuit breaker with the connection that it protects.
 pub(super) struct CircuitBreaker {
     connection: ArcSwapOption<RedisConnection>,
-    consecutive_failures: AtomicU32,
+    failures: ConsecutiveFailures,
     /// Why the circuit is open; `None` while it is closed.
     cause: watch::Sender<Option<String>>,
 }
@@ -38,7 +29,7 @@ impl CircuitBreaker {
     /// An open circuit, not connected yet.
     pub(super) fn open() -> Self {
         let (cause, _) = watch::channel(Some("not connected yet".to_owned()));
-        Self { connection: ArcSwapOption::empty(), consecutive_failures: AtomicU32::new(0), cause }
+        Self { connection: ArcSwapOption::empty(), failures: ConsecutiveFailures::default(), cause }
     }
 
     /// The connection for a command.
@@ -59,17 +50,13 @@ impl CircuitBreaker {
 
     /// Records a response of Redis.
     pub(super) fn succeeded(&self) {
-        // Usually it is 0. Not writing it avoids contention on the cache line.
-        if self.consecutive_failures.load(Ordering::Relaxed) != 0 {
-            self.consecutive_failures.store(0, Ordering::Relaxed);
-        }
+        self.failures.succeeded();
     }
 
     /// Records that Redis did not respond or is unavailable. Returns whether this opened the circuit; the caller must
     /// then spawn [`reconnect`].
     pub(super) fn failed(&self, error: &CommandError) -> bool {
-        let has_reached_threshold = self.consecutive_failures.fetch_add(1, Ordering::Relaxed) + 1 == FAILURE_THRESHOLD;
-        if !has_reached_threshold || self.connection.swap(None).is_none() {
+        if !self.failures.failed() || self.connection.swap(None).is_none() {
             return false;
         }
         tracing::warn!(cause = %drystone_mesh::error::Chain(error), "redis is unavailable");
@@ -84,7 +71,7 @@ impl CircuitBreaker {
     }
 
     fn close(&self, connection: RedisConnection) {
-        self.consecutive_failures.store(0, Ordering::Relaxed);
+        self.failures.succeeded();
         self.connection.store(Some(connection.into()));
         self.cause.send_replace(None);
     }
