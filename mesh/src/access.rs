@@ -107,7 +107,7 @@ impl Denial {
     }
 }
 
-/// The path that nobody has a rule for.
+/// The error of a path without a rule.
 #[must_use]
 pub fn unknown_method() -> Denial {
     let text = "no such RPC here; `grpcurl ... list` and `drystone access show` list what there is";

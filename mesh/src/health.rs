@@ -283,7 +283,7 @@ mod tests {
         clock.advance(Duration::from_secs(1));
         store.up();
         assert_eq!(health.report().components["store"].since, since);
-        store.down("gone");
+        store.down("disconnected");
         assert_eq!(health.report().components["store"].since, clock.now());
     }
 

@@ -57,7 +57,7 @@ fn every_health_check_command_is_valid() {
         let [unused] = free_addresses::<1>().map(|address| address.to_string());
         let ended = run_to_end(container_command(service, arguments).env("DRYSTONE_ADMIN__LISTEN", &unused));
         assert_eq!(ended.status.code(), Some(1), "{ended:?}");
-        assert!(ended.stderr.contains(&format!("nobody answers at http://{unused}")), "{}", ended.stderr);
+        assert!(ended.stderr.contains(&format!("no server answers at http://{unused}")), "{}", ended.stderr);
     }
 }
 

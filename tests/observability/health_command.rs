@@ -86,7 +86,7 @@ fn a_refused_connection_is_reported_with_advice() {
     let [address] = free_addresses::<1>();
     let ended = health(&["--url", &format!("http://{address}")]);
     let error = error_line(&ended, 1);
-    assert!(error.starts_with(&format!("nobody answers at http://{address}: ")), "{error}");
+    assert!(error.starts_with(&format!("no server answers at http://{address}: ")), "{error}");
     assert!(error.contains("start the process") && error.contains("admin.listen"), "{error}");
 }
 

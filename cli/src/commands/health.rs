@@ -96,7 +96,7 @@ impl Admin {
     async fn ask(&self) -> Result<Report> {
         let stream = TcpStream::connect(&self.0).await.map_err(|error| {
             anyhow!(
-                "nobody answers at {self}: {error}; start the process, or say with --url or `admin.listen` where its admin port is"
+                "no server answers at {self}: {error}; start the process, or say with --url or `admin.listen` where its admin port is"
             )
         })?;
         let not_admin_port =

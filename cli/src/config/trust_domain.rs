@@ -3,7 +3,7 @@
 use drystone_mesh::identity::TrustDomain;
 use serde::{Deserialize, Deserializer, Serializer, de};
 
-/// The trust domain of a mesh that is not told another.
+/// The default trust domain.
 const STANDARD: &str = "drystone.local";
 
 #[expect(clippy::expect_used, reason = "the test below proves it")]

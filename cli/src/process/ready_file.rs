@@ -1,4 +1,4 @@
-//! The ready file: where everything is, as JSON, for whoever started the mesh.
+//! The ready file: all addresses as JSON, for the process that started the mesh.
 
 use std::{
     collections::BTreeMap,
@@ -20,7 +20,7 @@ pub(crate) struct CertificatePaths {
     pub(crate) workloads: BTreeMap<String, IdentityFiles>,
 }
 
-/// Writes the file in one step, so that whoever finds it finds it whole.
+/// Writes the file atomically.
 pub(super) fn write(
     path: &Path,
     addresses: &BTreeMap<&'static str, SocketAddr>,

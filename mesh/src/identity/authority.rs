@@ -1,6 +1,6 @@
 //! The development CA: issues a certificate for every workload of a mesh on one machine.
 //!
-//! It is for development and tests. Its key is stored unencrypted beside the certificates, and anybody who can read it
+//! It is for development and tests. Its key is stored unencrypted beside the certificates, and any process that can read it
 //! can impersonate every workload. In production, SPIRE, cert-manager or your own CA issues the certificates; the profile
 //! is the same.
 

@@ -1,4 +1,4 @@
-//! All SQL: one text for SQLite and PostgreSQL. Each query names the owner, so that nobody reads another's rows.
+//! All SQL: one text for SQLite and PostgreSQL. Each query names the owner, so that no user reads another's rows.
 use drystone_mesh::page::Page;
 use drystone_store::{Db, Result, run};
 use uuid::Uuid;

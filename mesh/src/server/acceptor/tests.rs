@@ -1,5 +1,4 @@
-//! The acceptor over real sockets: who is let in, who is refused and why, and that neither a slow peer nor a change of
-//! certificates is felt by anybody else.
+//! The acceptor over real sockets: accepted and rejected peers, slow peers, and changes of certificates.
 
 use std::{future::Future, sync::Mutex};
 
@@ -217,7 +216,7 @@ async fn a_client_without_a_certificate_is_rejected_and_receives_the_alert() {
     // Under TLS 1.3 the client's end looks fine at first.
     let mut stream = dial(server.address, dialling_blindly(None)).await.unwrap();
     assert_eq!(server.failure().await, HandshakeFailure::NoCertificate);
-    // It speaks before it hears. Were the socket closed by now, it would meet a reset and never see the alert.
+    // The client sends before it reads. If the socket were closed by now, a reset would discard the alert.
     for _ in 0..3 {
         stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
         stream.flush().await.unwrap();
@@ -245,7 +244,7 @@ async fn each_invalid_certificate_is_rejected_for_its_own_cause() {
         assert!(matches!(tls_error(&error), rustls::Error::AlertReceived(_)), "{expected:?}: {error}");
         assert_eq!(server.failure().await, expected);
     }
-    assert!(server.peers.try_recv().is_err(), "nobody was let in");
+    assert!(server.peers.try_recv().is_err(), "no peer was accepted");
 }
 
 #[tokio::test]
@@ -296,8 +295,8 @@ async fn a_client_rejects_a_server_with_another_spiffe_id() {
 
 #[tokio::test]
 async fn a_client_rejects_a_server_of_another_ca() {
-    let (ca, stranger) = (TestCa::new("drystone.test"), TestCa::new("drystone.test"));
-    let mut server = Echo::start(&stranger).await;
+    let (ca, other_ca) = (TestCa::new("drystone.test"), TestCa::new("drystone.test"));
+    let mut server = Echo::start(&other_ca).await;
     let error = call(server.address, dialling_auth(&ca, "edge")).await.unwrap_err();
     assert_eq!(*tls_error(&error), rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer));
     assert_eq!(server.failure().await, HandshakeFailure::Distrusted);

@@ -18,7 +18,7 @@ use crate::{
 struct FetchSchedule {
     /// The time between regular fetches.
     interval: Duration,
-    /// The minimum time between fetches, however many tokens have an unknown `kid`: anybody can send those.
+    /// The minimum time between fetches, however many tokens have an unknown `kid`: any client can send those.
     min_interval: Duration,
     /// How long one fetch may take.
     timeout: Duration,

@@ -41,8 +41,8 @@ pub(crate) async fn watch_revocations(endpoints: Arc<Endpoints>, view: Revocatio
         let all = current.borrow_and_update().clone();
         for endpoint in all.iter().filter(|endpoint| !followed.iter().any(|other| Arc::ptr_eq(other, endpoint))) {
             let client = SessionServiceClient::new(Channel::to(endpoints.service().clone(), endpoint.clone()));
-            let (gone, view) = (endpoint.removed().clone(), view.clone());
-            followers.spawn(async move { gone.run_until_cancelled(follow(client, view)).await });
+            let (removed, view) = (endpoint.removed().clone(), view.clone());
+            followers.spawn(async move { removed.run_until_cancelled(follow(client, view)).await });
         }
         followed = all.to_vec();
         match stop.run_until_cancelled(current.changed()).await {
