@@ -39,7 +39,7 @@ enum Command {
     Access(Access),
     /// Export the contracts
     #[command(subcommand)]
-    Contract(Contract),
+    Contract(ContractCommand),
     /// Check or show the configuration
     #[command(subcommand)]
     Config(Config),
@@ -64,7 +64,7 @@ enum Access {
 }
 
 #[derive(Debug, Subcommand)]
-enum Contract {
+enum ContractCommand {
     /// Write the descriptor set: for grpcurl, buf, Envoy, and clients in any language
     Export(contract_export::Args),
 }
@@ -105,7 +105,7 @@ impl CommandLine {
             Command::Certs(args) => certs::run(app, &args),
             Command::Health(args) => health::run(app, &args),
             Command::Access(Access::Show(args)) => access_show::run(app, &args),
-            Command::Contract(Contract::Export(args)) => contract_export::run(app, &args),
+            Command::Contract(ContractCommand::Export(args)) => contract_export::run(app, &args),
             Command::Config(Config::Check(args)) => config_check::run(app, &args),
             Command::Config(Config::Show(args)) => config_show::run(app, &args),
             Command::Migrate(Migrate::Status(args)) => migrate_status::run(app, &args),

@@ -18,7 +18,7 @@ use drystone_store::redis;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use self::{
-    limits::{LimitStore, LimitsConfig},
+    limits::{LimitStoreKind, LimitsConfig},
     peer::PeerAddresses,
     service::ServiceConfig,
 };
@@ -80,7 +80,7 @@ pub(crate) struct MeshConfig {
     /// Logging.
     pub(crate) log: LogConfig,
     /// The HTTP port for probes and metrics.
-    pub(crate) admin: Admin,
+    pub(crate) admin: AdminConfig,
     /// The Redis server, if one is used.
     pub(crate) redis: redis::Config,
     /// Rate limits.
@@ -92,7 +92,7 @@ pub(crate) struct MeshConfig {
 /// The HTTP port for probes and metrics.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub(crate) struct Admin {
+pub(crate) struct AdminConfig {
     /// Where it listens for HTTP.
     pub(crate) listen: SocketAddr,
 }
@@ -106,7 +106,7 @@ impl Default for MeshConfig {
             issuer: None,
             contracts: Vec::new(),
             log: LogConfig::default(),
-            admin: Admin::default(),
+            admin: AdminConfig::default(),
             redis: redis::Config::default(),
             limits: LimitsConfig::default(),
             peers: BTreeMap::new(),
@@ -114,7 +114,7 @@ impl Default for MeshConfig {
     }
 }
 
-impl Default for Admin {
+impl Default for AdminConfig {
     fn default() -> Self {
         Self { listen: (Ipv4Addr::LOCALHOST, 8081).into() }
     }
@@ -219,7 +219,7 @@ impl Config {
             let key = service.module.needs_redis(&service.own)?;
             Some(format!("{}.{key}", service.module.name()))
         };
-        let of_limits = (self.mesh.limits.store == LimitStore::Redis).then(|| "limits.store".to_owned());
+        let of_limits = (self.mesh.limits.store == LimitStoreKind::Redis).then(|| "limits.store".to_owned());
         self.services.iter().find_map(of_service).or(of_limits)
     }
 

@@ -40,7 +40,7 @@ use tracing::{info, warn};
 
 pub(crate) use self::ready_file::CertificatePaths;
 use crate::{
-    config::{Config, LimitStore, ServiceConfig},
+    config::{Config, LimitStoreKind, ServiceConfig},
     output,
 };
 
@@ -168,8 +168,8 @@ fn shared(
     let (store, counted) = (config.mesh.limits.store, metrics.clone());
     let limits = SharedLimits::new(move || {
         Ok(match store {
-            LimitStore::Memory => LimiterFactory::in_process(&counted),
-            LimitStore::Redis => LimiterFactory::shared(Arc::new(RedisLimits::new(redis.get()?)), &counted),
+            LimitStoreKind::Memory => LimiterFactory::in_process(&counted),
+            LimitStoreKind::Redis => LimiterFactory::shared(Arc::new(RedisLimits::new(redis.get()?)), &counted),
         })
     });
     Shared {

@@ -26,14 +26,14 @@ pub struct Health(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     clock: Clock,
-    components: Mutex<BTreeMap<String, Entry>>,
+    components: Mutex<BTreeMap<String, ComponentEntry>>,
     status: watch::Sender<Status>,
     /// Notified by every report, also if the overall status does not change.
     changes: watch::Sender<()>,
 }
 
 #[derive(Debug)]
-struct Entry {
+struct ComponentEntry {
     kind: Kind,
     state: State,
     detail: String,
@@ -112,7 +112,7 @@ impl Health {
     #[must_use = "the component stays down until it reports"]
     pub fn component(&self, name: impl Into<String>, kind: Kind) -> Component {
         let name = name.into();
-        let entry = Entry { kind, state: State::Down, detail: STARTING.to_owned(), since: self.0.clock.now() };
+        let entry = ComponentEntry { kind, state: State::Down, detail: STARTING.to_owned(), since: self.0.clock.now() };
         self.change(|components| drop(components.insert(name.clone(), entry)));
         Component { health: self.clone(), name }
     }
@@ -150,7 +150,7 @@ impl Health {
         let entry = self.0.components.lock().unwrap_or_else(PoisonError::into_inner);
         let components = entry
             .iter()
-            .map(|(name, Entry { state, detail, since, .. })| {
+            .map(|(name, ComponentEntry { state, detail, since, .. })| {
                 (name.clone(), ComponentReport { state: *state, detail: detail.clone(), since: *since })
             })
             .collect();
@@ -169,7 +169,7 @@ impl Health {
         self.0.changes.subscribe()
     }
 
-    fn change(&self, edit: impl FnOnce(&mut BTreeMap<String, Entry>)) {
+    fn change(&self, edit: impl FnOnce(&mut BTreeMap<String, ComponentEntry>)) {
         let mut components = self.0.components.lock().unwrap_or_else(PoisonError::into_inner);
         edit(&mut components);
         // Notified under the lock, so that notifications are in the order of changes.
@@ -227,8 +227,8 @@ impl Component {
     }
 }
 
-fn overall(components: &BTreeMap<String, Entry>) -> Status {
-    let is_down = |entry: &Entry| entry.kind == Kind::Vital && entry.state == State::Down;
+fn overall(components: &BTreeMap<String, ComponentEntry>) -> Status {
+    let is_down = |entry: &ComponentEntry| entry.kind == Kind::Vital && entry.state == State::Down;
     if components.values().any(is_down) {
         Status::Down
     } else if components.values().any(|entry| entry.state != State::Up) {

@@ -148,11 +148,11 @@ impl fmt::Debug for Started {
 
 /// A type-erased [`Service`].
 #[derive(Debug, Clone, Copy)]
-pub struct Module(&'static Table);
+pub struct Module(&'static ModuleTable);
 
 /// The functions of a [`Service`], with its configuration type erased.
 #[expect(clippy::type_complexity, reason = "each type is used once, by its function")]
-struct Table {
+struct ModuleTable {
     name: &'static str,
     migrations: &'static [Migration],
     stage: Stage,
@@ -165,9 +165,9 @@ struct Table {
     start: fn(Context<Section>) -> BoxFuture<Result<Started, StartError>>,
 }
 
-impl fmt::Debug for Table {
+impl fmt::Debug for ModuleTable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Table").field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("ModuleTable").field("name", &self.name).finish_non_exhaustive()
     }
 }
 
@@ -198,10 +198,10 @@ impl fmt::Debug for Section {
     }
 }
 
-struct TableOf<S>(S);
+struct ModuleTableOf<S>(S);
 
-impl<S: Service> TableOf<S> {
-    const TABLE: Table = Table {
+impl<S: Service> ModuleTableOf<S> {
+    const TABLE: ModuleTable = ModuleTable {
         name: S::NAME,
         migrations: S::MIGRATIONS,
         stage: S::STAGE,
@@ -229,7 +229,7 @@ impl Module {
     /// This service as a module.
     #[must_use]
     pub const fn of<S: Service>() -> Self {
-        Self(&TableOf::<S>::TABLE)
+        Self(&ModuleTableOf::<S>::TABLE)
     }
 
     /// The workload's name.

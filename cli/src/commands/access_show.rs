@@ -43,7 +43,7 @@ pub(crate) fn run(app: &App, args: &Args) -> Result<()> {
 
 /// The rule of one RPC.
 #[derive(Debug, Serialize)]
-struct Rule<'c> {
+struct MethodRule<'c> {
     rpc: &'c str,
     workload: &'c str,
     callers: &'c [String],
@@ -56,13 +56,13 @@ struct Rule<'c> {
     rest: Vec<String>,
 }
 
-fn rules<'c>(contracts: &'c Contracts, wanted: &str) -> Vec<Rule<'c>> {
+fn rules<'c>(contracts: &'c Contracts, wanted: &str) -> Vec<MethodRule<'c>> {
     let wanted = wanted.to_lowercase();
     let methods = contracts.methods().iter().filter(|method| method.path.to_lowercase().contains(&wanted));
-    methods.map(|method| Rule::of(method)).collect()
+    methods.map(|method| MethodRule::of(method)).collect()
 }
 
-impl<'c> Rule<'c> {
+impl<'c> MethodRule<'c> {
     fn of(method: &'c Method) -> Self {
         Self {
             rpc: method.path.trim_start_matches('/'),
@@ -89,7 +89,7 @@ impl<'c> Rule<'c> {
     }
 }
 
-fn table(rules: &[Rule<'_>]) -> Table<7> {
+fn table(rules: &[MethodRule<'_>]) -> Table<7> {
     const NOTHING: &str = "-";
     let mut table = Table::new(["RPC", "CALLERS", "SUBJECT", "PERMISSION", "MAX AUTH AGE", "AUDIT", "REST"]);
     for rule in rules {

@@ -37,13 +37,13 @@ pub(crate) struct Args {
 
     /// Ask the admin port at URL, such as http://127.0.0.1:8081, instead of the one at `admin.listen`
     #[arg(long, value_name = "URL")]
-    url: Option<Admin>,
+    url: Option<AdminAddress>,
 }
 
 pub(crate) fn run(app: &App, args: &Args) -> Result<()> {
     let admin = match &args.url {
         Some(admin) => admin.clone(),
-        None => Admin::listening_on(Config::load(app, &args.config.sources())?.mesh.admin.listen),
+        None => AdminAddress::listening_on(Config::load(app, &args.config.sources())?.mesh.admin.listen),
     };
     // One thread is enough for a command that is repeated every few seconds.
     let runtime = Builder::new_current_thread().enable_all().build().context("the process cannot wait for answers")?;
@@ -60,9 +60,9 @@ pub(crate) fn run(app: &App, args: &Args) -> Result<()> {
 
 /// The address of an admin port: `HOST:PORT`.
 #[derive(Debug, Clone)]
-struct Admin(String);
+struct AdminAddress(String);
 
-impl FromStr for Admin {
+impl FromStr for AdminAddress {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -76,13 +76,13 @@ impl FromStr for Admin {
     }
 }
 
-impl std::fmt::Display for Admin {
+impl std::fmt::Display for AdminAddress {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "http://{}", self.0)
     }
 }
 
-impl Admin {
+impl AdminAddress {
     /// The admin port of a process with this listen address. A wildcard address becomes loopback.
     fn listening_on(listen: SocketAddr) -> Self {
         let loopback: IpAddr = match listen.ip() {
@@ -175,12 +175,12 @@ mod tests {
             ("http://[::1]:8081", "[::1]:8081"),
             ("http://auth", "auth:80"),
         ] {
-            assert_eq!(text.parse::<Admin>().unwrap().0, address);
+            assert_eq!(text.parse::<AdminAddress>().unwrap().0, address);
         }
         for invalid in
             ["", "127.0.0.1:8081", "https://auth:8081", "http://auth:8081/ready", "http://auth/?x", "http://"]
         {
-            assert!(invalid.parse::<Admin>().is_err(), "{invalid}");
+            assert!(invalid.parse::<AdminAddress>().is_err(), "{invalid}");
         }
     }
 
@@ -189,7 +189,7 @@ mod tests {
         for (listen, asked) in
             [("0.0.0.0:8081", "127.0.0.1:8081"), ("[::]:8081", "[::1]:8081"), ("10.1.2.3:8081", "10.1.2.3:8081")]
         {
-            assert_eq!(Admin::listening_on(listen.parse().unwrap()).0, asked);
+            assert_eq!(AdminAddress::listening_on(listen.parse().unwrap()).0, asked);
         }
     }
 }

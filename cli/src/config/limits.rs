@@ -17,7 +17,7 @@ const REQUESTS_PER_MINUTE: u32 = 6000;
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct LimitsConfig {
     /// Where attempts are counted.
-    pub(crate) store: LimitStore,
+    pub(crate) store: LimitStoreKind,
     /// Requests a minute to the edge from one address; 0 for no limit.
     pub(crate) requests_per_minute: u32,
     /// Sign-ins a minute from one address, and for one account; 0 for no limit.
@@ -31,7 +31,7 @@ pub(crate) struct LimitsConfig {
 /// Where attempts are counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum LimitStore {
+pub(crate) enum LimitStoreKind {
     /// In each process.
     Memory,
     /// In Redis, for all processes together.
@@ -41,7 +41,7 @@ pub(crate) enum LimitStore {
 impl Default for LimitsConfig {
     fn default() -> Self {
         Self {
-            store: LimitStore::Memory,
+            store: LimitStoreKind::Memory,
             requests_per_minute: REQUESTS_PER_MINUTE,
             sign_in_per_minute: 10,
             registration_per_minute: 5,

@@ -45,12 +45,12 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 #[derive(Clone, Debug)]
 pub struct Channel {
     service: Arc<str>,
-    target: Target,
+    target: CallTarget,
 }
 
 /// The destination of calls.
 #[derive(Clone, Debug)]
-enum Target {
+enum CallTarget {
     /// The best endpoint for each call.
     Any(Arc<Endpoints>),
     /// A given endpoint.
@@ -59,12 +59,12 @@ enum Target {
 
 impl Channel {
     pub(super) fn balanced(endpoints: Arc<Endpoints>) -> Self {
-        Self { service: endpoints.service().clone(), target: Target::Any(endpoints) }
+        Self { service: endpoints.service().clone(), target: CallTarget::Any(endpoints) }
     }
 
     /// A channel to one endpoint of a service.
     pub(crate) fn to(service: Arc<str>, endpoint: Arc<Endpoint>) -> Self {
-        Self { service, target: Target::One(endpoint) }
+        Self { service, target: CallTarget::One(endpoint) }
     }
 
     /// The workload name of the service.
@@ -73,7 +73,7 @@ impl Channel {
     }
 }
 
-impl Target {
+impl CallTarget {
     async fn call(&self, request: Request<Body>, deadline: Option<Instant>) -> Result<Response<Incoming>, SendError> {
         match self {
             Self::Any(endpoints) => retry::call(endpoints, request, deadline).await,

@@ -20,7 +20,7 @@ use tokio::{
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tonic::body::Body;
 
-use super::message::Message;
+use super::message::UnaryMessage;
 use crate::{
     clock::{Clock, Timestamp},
     error::{Chain, Source},
@@ -39,7 +39,7 @@ const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The body of a request: one message, which can be resent, or a stream.
-pub(super) type Payload = Either<Message, Body>;
+pub(super) type Payload = Either<UnaryMessage, Body>;
 
 /// Sends requests over a connection.
 pub(super) type Sender = http2::SendRequest<Payload>;
@@ -54,7 +54,7 @@ type Attempt = Shared<oneshot::Receiver<Result<Sender, NotConnected>>>;
 /// A connection to one address.
 pub(super) struct Connection {
     target: Arc<ConnectTarget>,
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<ConnectionState>>,
 }
 
 /// The peer of a connection, and the identity of the caller.
@@ -67,7 +67,7 @@ struct ConnectTarget {
     closed: Arc<Notify>,
 }
 
-enum State {
+enum ConnectionState {
     None,
     /// One caller has started connecting; the others wait for the same attempt.
     Connecting(Attempt),
@@ -96,7 +96,7 @@ enum Expired {
 impl Connection {
     pub(super) fn new(identity: Identity, expected: SpiffeId, address: SocketAddr, clock: Clock) -> Self {
         let target = Arc::new(ConnectTarget { identity, expected, address, clock, closed: Arc::default() });
-        Self { target, state: Arc::new(Mutex::new(State::None)) }
+        Self { target, state: Arc::new(Mutex::new(ConnectionState::None)) }
     }
 
     /// Waits until a connection ends. One that has ended since the last call of this counts.
@@ -109,20 +109,20 @@ impl Connection {
         let attempt = {
             let mut state = lock(&self.state);
             match &*state {
-                State::Connected(connected) if self.target.is_usable(connected) => {
+                ConnectionState::Connected(connected) if self.target.is_usable(connected) => {
                     return Ok(connected.sender.clone());
                 }
-                State::Connecting(attempt) => attempt.clone(),
-                State::None | State::Connected(_) => {
+                ConnectionState::Connecting(attempt) => attempt.clone(),
+                ConnectionState::None | ConnectionState::Connected(_) => {
                     let attempt = self.start_connecting();
-                    *state = State::Connecting(attempt.clone());
+                    *state = ConnectionState::Connecting(attempt.clone());
                     attempt
                 }
             }
         };
         attempt.await.unwrap_or_else(|_| {
             // The task ended without a result: it panicked, or the process is stopping.
-            *lock(&self.state) = State::None;
+            *lock(&self.state) = ConnectionState::None;
             Err(NotConnected("connecting was aborted".into()))
         })
     }
@@ -134,8 +134,8 @@ impl Connection {
         tokio::spawn(async move {
             let outcome = target.connect_in_time().await;
             *lock(&state) = match &outcome {
-                Ok(connected) => State::Connected(connected.clone()),
-                Err(_) => State::None,
+                Ok(connected) => ConnectionState::Connected(connected.clone()),
+                Err(_) => ConnectionState::None,
             };
             // All callers may have been cancelled.
             let _ = done.send(outcome.map(|connected| connected.sender));
@@ -144,7 +144,7 @@ impl Connection {
     }
 }
 
-fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+fn lock(state: &Mutex<ConnectionState>) -> MutexGuard<'_, ConnectionState> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -12,15 +12,15 @@ use http_body::{Body, Frame};
 /// One encoded message. Unlike `http_body_util::Full` it has no size hint, which would add a `content-length` that gRPC does
 /// not use. It reports its end, so that no empty frame is sent.
 #[derive(Debug, Clone)]
-pub(super) struct Message(Option<Bytes>);
+pub(super) struct UnaryMessage(Option<Bytes>);
 
-impl Message {
+impl UnaryMessage {
     pub(super) fn new(message: Bytes) -> Self {
         Self(Some(message))
     }
 }
 
-impl Body for Message {
+impl Body for UnaryMessage {
     type Data = Bytes;
     type Error = Infallible;
 

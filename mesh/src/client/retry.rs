@@ -19,7 +19,7 @@ use super::{
     connection::Payload,
     endpoint::{SendError, has_code},
     endpoints::Endpoints,
-    message::Message,
+    message::UnaryMessage,
 };
 use crate::{call::header, deadline};
 
@@ -47,7 +47,7 @@ pub(super) async fn call(
         return endpoint.call(Request::from_parts(head, Either::Right(body))).await;
     };
     let message = read(body).await.map_err(|status| SendError { may_have_run: false, source: status.into() })?;
-    let message = Message::new(message);
+    let message = UnaryMessage::new(message);
     if is_idempotent {
         endpoints.budget.deposit();
     }
@@ -103,7 +103,7 @@ async fn next(body: &mut Body) -> Result<Option<Bytes>, Status> {
     Ok(None)
 }
 
-fn copy(head: &Parts, message: &Message) -> Request<Payload> {
+fn copy(head: &Parts, message: &UnaryMessage) -> Request<Payload> {
     let mut request = Request::new(Either::Left(message.clone()));
     request.method_mut().clone_from(&head.method);
     request.uri_mut().clone_from(&head.uri);

@@ -97,8 +97,8 @@ impl<'de> Deserializer<'de> for ValueDeserializer<'de> {
                 (None, None) => visitor.visit_f64(number.as_f64().unwrap_or(f64::NAN)),
             },
             Value::String(text) => visitor.visit_borrowed_str(text),
-            Value::Array(values) => visitor.visit_seq(List(values.iter())),
-            Value::Object(table) => visitor.visit_map(Entries { rest: table.iter(), current: None }),
+            Value::Array(values) => visitor.visit_seq(ListAccess(values.iter())),
+            Value::Object(table) => visitor.visit_map(TableAccess { rest: table.iter(), current: None }),
         }
     }
 
@@ -129,9 +129,9 @@ impl<'de> Deserializer<'de> for ValueDeserializer<'de> {
     }
 }
 
-struct List<'a>(std::slice::Iter<'a, Value>);
+struct ListAccess<'a>(std::slice::Iter<'a, Value>);
 
-impl<'a> SeqAccess<'a> for List<'a> {
+impl<'a> SeqAccess<'a> for ListAccess<'a> {
     type Error = ValueError;
 
     fn next_element_seed<T: DeserializeSeed<'a>>(&mut self, seed: T) -> Result<Option<T::Value>, ValueError> {
@@ -139,12 +139,12 @@ impl<'a> SeqAccess<'a> for List<'a> {
     }
 }
 
-struct Entries<'a> {
+struct TableAccess<'a> {
     rest: map::Iter<'a>,
     current: Option<(&'a String, &'a Value)>,
 }
 
-impl<'a> MapAccess<'a> for Entries<'a> {
+impl<'a> MapAccess<'a> for TableAccess<'a> {
     type Error = ValueError;
 
     fn next_key_seed<K: DeserializeSeed<'a>>(&mut self, seed: K) -> Result<Option<K::Value>, ValueError> {

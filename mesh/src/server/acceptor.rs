@@ -170,7 +170,7 @@ fn is_about_own_certificate(alert: AlertDescription) -> bool {
 
 /// A connection with an authenticated peer.
 #[derive(Debug)]
-pub struct Connection {
+pub struct PeerConnection {
     stream: TlsStream<TcpStream>,
     peer: PeerInfo,
     /// The permit of [`AcceptLimits::connections`], released when the connection ends.
@@ -187,7 +187,7 @@ pub fn accept_peers(
     limits: AcceptLimits,
     refused: impl Fn(RefusedHandshake) + Send + Sync + 'static,
     stop: CancellationToken,
-) -> impl Stream<Item = io::Result<Connection>> + Send + Unpin + 'static {
+) -> impl Stream<Item = io::Result<PeerConnection>> + Send + Unpin + 'static {
     // Capacity 1: the consumer applies backpressure.
     let (proven, connections) = mpsc::channel(1);
     let handshaker = Arc::new(Handshaker { identity, time: limits.handshake_time, refused: Box::new(refused), proven });
@@ -227,7 +227,7 @@ struct Handshaker {
     identity: Identity,
     time: Duration,
     refused: Box<dyn Fn(RefusedHandshake) + Send + Sync>,
-    proven: mpsc::Sender<Connection>,
+    proven: mpsc::Sender<PeerConnection>,
 }
 
 impl Handshaker {
@@ -243,7 +243,7 @@ impl Handshaker {
             Ok((stream, svid)) => {
                 let peer = PeerInfo { svid: Arc::new(svid), remote };
                 // The consumer has ended: the server stops.
-                let _ = self.proven.send(Connection { stream, peer, _permit: permit }).await;
+                let _ = self.proven.send(PeerConnection { stream, peer, _permit: permit }).await;
             }
             Err(source) => {
                 (self.refused)(RefusedHandshake { remote, why: HandshakeFailure::of(&source), source });
@@ -288,7 +288,7 @@ async fn linger(mut socket: TcpStream) {
     let _ = timeout(LINGER_TIMEOUT, drained).await;
 }
 
-impl Connection {
+impl PeerConnection {
     /// The peer.
     #[must_use]
     pub fn peer(&self) -> PeerInfo {
@@ -300,7 +300,7 @@ impl Connection {
     }
 }
 
-impl Connected for Connection {
+impl Connected for PeerConnection {
     type ConnectInfo = PeerInfo;
 
     fn connect_info(&self) -> PeerInfo {
@@ -308,13 +308,13 @@ impl Connected for Connection {
     }
 }
 
-impl AsyncRead for Connection {
+impl AsyncRead for PeerConnection {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         self.stream().poll_read(context, buffer)
     }
 }
 
-impl AsyncWrite for Connection {
+impl AsyncWrite for PeerConnection {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         self.stream().poll_write(context, bytes)
     }

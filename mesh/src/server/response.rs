@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status, body::Body};
 use tracing::{Span, debug, info};
 
-use super::stack::Entry;
+use super::stack::RpcEntry;
 use crate::{
     body::TakeUntil,
     error::{Error, Reason},
@@ -66,7 +66,7 @@ impl http_body::Body for ResponseBody {
 /// Records the outcome of a call once: from the headers of a response without body, from its trailers, or from the caller's
 /// disconnect.
 pub(super) struct Completion {
-    pub(super) entry: Arc<Entry>,
+    pub(super) entry: Arc<RpcEntry>,
     pub(super) caller: CallerLabel,
     pub(super) started: Instant,
     /// The address of the outside client, as reported by an entry point.

@@ -40,7 +40,7 @@ use crate::{
 
 /// The checks and observers of every call.
 pub(super) struct Stack {
-    methods: HashMap<Arc<str>, Arc<Entry>>,
+    methods: HashMap<Arc<str>, Arc<RpcEntry>>,
     unknown: MethodMetrics,
     metrics: Metrics,
     verifier: TokenVerifier,
@@ -55,7 +55,7 @@ pub(super) struct Stack {
 }
 
 /// One RPC: its rule, its service and its metrics.
-pub(super) struct Entry {
+pub(super) struct RpcEntry {
     pub(super) rule: Arc<Method>,
     service: Arc<dyn Rpc>,
     pub(super) metrics: MethodMetrics,
@@ -94,7 +94,7 @@ impl Stack {
         let entry = |rule: Arc<Method>| {
             let service = services.get(rule.service())?.clone();
             let limit = rule.policy.limit.as_deref().map(|name| node.limits.of(name));
-            Some(Arc::new(Entry { metrics: node.metrics.method(&rule.path), service, limit, rule }))
+            Some(Arc::new(RpcEntry { metrics: node.metrics.method(&rule.path), service, limit, rule }))
         };
         Self {
             methods: rules.into_iter().filter_map(|(path, rule)| Some((path, entry(rule)?))).collect(),
@@ -224,12 +224,12 @@ impl Stack {
     /// Calls the RPC within its deadline. A panicking handler fails its own call only.
     async fn run(
         &self,
-        entry: &Entry,
+        entry: &RpcEntry,
         call: Call,
         deadline: Option<Instant>,
         request: Request<Incoming>,
     ) -> Response<Body> {
-        let Entry { rule, service, .. } = entry;
+        let RpcEntry { rule, service, .. } = entry;
         let single = !rule.client_streaming;
         let mut request = request.map(|body| Body::new(Messages::new(body, single, self.max_message)));
         request::bound_encoding(request.headers_mut());
@@ -313,7 +313,7 @@ impl<'a> IncomingCall<'a> {
     /// Records the call when it ends.
     fn completion(
         &self,
-        entry: &Arc<Entry>,
+        entry: &Arc<RpcEntry>,
         client: String,
         span: Span,
         permit: Option<OwnedSemaphorePermit>,

@@ -76,7 +76,7 @@ impl Echo {
     }
 }
 
-async fn echo(mut connection: Connection) -> io::Result<()> {
+async fn echo(mut connection: PeerConnection) -> io::Result<()> {
     let mut byte = [0];
     while connection.read(&mut byte).await? > 0 {
         connection.write_all(&byte).await?;

@@ -78,7 +78,7 @@ struct Named {
 
 /// The kind of a symbol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum SymbolKind {
     Message,
     Other,
 }
@@ -88,7 +88,7 @@ pub(super) type Extension = (String, i32);
 
 impl File {
     /// The kind of the symbol with this full name, if the file declares it.
-    pub(super) fn kind_of(&self, symbol: &str) -> Option<Kind> {
+    pub(super) fn kind_of(&self, symbol: &str) -> Option<SymbolKind> {
         let path = match self.package.as_str() {
             "" => symbol,
             package => symbol.strip_prefix(package)?.strip_prefix('.')?,
@@ -103,7 +103,7 @@ impl File {
             _ => false,
         };
         if is_service {
-            return Some(Kind::Other);
+            return Some(SymbolKind::Other);
         }
         kind_in(&path, &self.messages, &self.enums, &self.extensions)
     }
@@ -125,7 +125,7 @@ impl File {
     }
 }
 
-fn kind_in(path: &[&str], messages: &[Message], enums: &[Enum], extensions: &[Field]) -> Option<Kind> {
+fn kind_in(path: &[&str], messages: &[Message], enums: &[Enum], extensions: &[Field]) -> Option<SymbolKind> {
     let (&name, rest) = path.split_first()?;
     if let Some(message) = messages.iter().find(|message| message.name == name) {
         return message.kind_of(rest);
@@ -133,15 +133,15 @@ fn kind_in(path: &[&str], messages: &[Message], enums: &[Enum], extensions: &[Fi
     // Enum values are siblings of their enum, as in C++.
     let is_of_enum = |declared: &Enum| declared.name == name || has_name(&declared.values, name);
     let is_declared = enums.iter().any(is_of_enum) || extensions.iter().any(|field| field.name == name);
-    (rest.is_empty() && is_declared).then_some(Kind::Other)
+    (rest.is_empty() && is_declared).then_some(SymbolKind::Other)
 }
 
 impl Message {
-    fn kind_of(&self, path: &[&str]) -> Option<Kind> {
+    fn kind_of(&self, path: &[&str]) -> Option<SymbolKind> {
         match path {
-            [] => Some(Kind::Message),
+            [] => Some(SymbolKind::Message),
             [name] if self.fields.iter().any(|field| field.name == *name) || has_name(&self.oneofs, name) => {
-                Some(Kind::Other)
+                Some(SymbolKind::Other)
             }
             path => kind_in(path, &self.messages, &self.enums, &self.extensions),
         }

@@ -14,7 +14,7 @@ use prost::{
     encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field},
 };
 
-use super::descriptor::{Extension, File, Kind};
+use super::descriptor::{Extension, File, SymbolKind};
 
 /// `FileDescriptorSet.file`
 const FILE: u32 = 1;
@@ -112,7 +112,7 @@ impl Index {
         let extensions = self.files.iter().flat_map(|file| &file.extensions);
         let numbers: BTreeSet<i32> =
             extensions.filter(|(extended, _)| extended == message).map(|(_, number)| *number).collect();
-        let is_known = !numbers.is_empty() || self.declarations(message).any(|(_, kind)| kind == Kind::Message);
+        let is_known = !numbers.is_empty() || self.declarations(message).any(|(_, kind)| kind == SymbolKind::Message);
         is_known.then(|| numbers.into_iter().collect())
     }
 
@@ -137,7 +137,7 @@ impl Index {
         own.or_else(|| self.file(name))
     }
 
-    fn declarations(&self, symbol: &str) -> impl Iterator<Item = (usize, Kind)> {
+    fn declarations(&self, symbol: &str) -> impl Iterator<Item = (usize, SymbolKind)> {
         let in_package = move |(_, file): &(usize, &IndexedFile)| symbol.starts_with(file.package.as_str());
         self.files.iter().enumerate().filter(in_package).filter_map(move |(position, file)| {
             let kind = File::decode(file.encoded.clone()).ok()?.kind_of(symbol)?;
