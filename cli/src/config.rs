@@ -123,7 +123,7 @@ impl Default for AdminConfig {
 impl MeshConfig {
     /// Whether a setting of the mesh has this name. No service can have the same.
     pub(crate) fn has_setting(name: &str) -> bool {
-        name == "issuer" || config::defaults(&Self::default()).is_ok_and(|settings| settings.contains_key(name))
+        config::defaults(&Self::default()).is_ok_and(|settings| settings.contains_key(name))
     }
 }
 
@@ -171,7 +171,7 @@ impl Config {
         if let Some(name) = self.mesh.peers.keys().find(|name| !served.contains(*name)) {
             let known: Vec<&str> = served.iter().map(String::as_str).collect();
             return Err(ConfigError::new(format!(
-                "peers.{name} is no service of this mesh; remove it, name its contract in `contracts`, or use one of {}",
+                "peers.{name} is not a service of this mesh; remove it, name its contract in `contracts`, or use one of {}",
                 known.join(", ")
             )));
         }
@@ -241,14 +241,12 @@ impl Config {
         if let Some(key) = self.needs_redis()
             && self.mesh.redis.url.is_empty()
         {
-            return Err(format!(
-                "{key} is `redis`, so redis.url has to say where it is, such as `redis://127.0.0.1:6379`"
-            ));
+            return Err(format!("{key} is `redis`, so redis.url must be set, such as `redis://127.0.0.1:6379`"));
         }
         match &self.mesh.issuer {
             Some(issuer) if !is_issuer(issuer) => Err(
-                "issuer must be a URL of scheme and host alone, such as `https://id.example.org`: the metadata of an \
-                     issuer with a path would be looked for where the edge does not serve it"
+                "issuer must be a URL of scheme and host alone, such as `https://id.example.org`: the edge does not serve \
+                     the metadata of an issuer with a path"
                     .to_owned(),
             ),
             _ => Ok(()),

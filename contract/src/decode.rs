@@ -276,9 +276,9 @@ fn is_secret_in_oneof(field: &FieldDescriptor) -> bool {
         && field.containing_oneof().is_some_and(|oneof| !oneof.is_synthetic())
 }
 
-/// Names with a special meaning in rules, and names of workloads that serve no contract.
+/// Names with a special meaning in rules or as labels of metrics, and names of workloads that serve no contract.
 fn reserved() -> impl Iterator<Item = &'static str> {
-    NON_SERVING_WORKLOADS.into_iter().chain([OUTSIDE, ANY])
+    NON_SERVING_WORKLOADS.into_iter().chain([OUTSIDE, ANY, "other", "none"])
 }
 
 /// Whether this is a valid workload name, which is used in the SPIFFE ID, file names and metric labels.

@@ -44,7 +44,7 @@ pub async fn accept(listener: &TcpListener, permits: &Arc<Semaphore>) -> Accepte
     }
 }
 
-/// An error of one connection, which says nothing of the next.
+/// Whether the error concerns only one connection.
 fn is_of_the_peer(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)

@@ -19,12 +19,12 @@ use crate::{
 
 /// The RPCs of the services that every server offers without a contract.
 fn built_in() -> [Method; 5] {
-    let everybody = [ANY].into_iter().chain(NON_SERVING_WORKLOADS).map(str::to_owned).collect::<Vec<_>>();
+    let all_workloads = [ANY].into_iter().chain(NON_SERVING_WORKLOADS).map(str::to_owned).collect::<Vec<_>>();
     let operator = vec!["operator".to_owned()];
     [
-        built_in_method("/grpc.health.v1.Health/Check", everybody.clone(), false),
-        built_in_method("/grpc.health.v1.Health/Watch", everybody.clone(), true),
-        built_in_method("/grpc.health.v1.Health/List", everybody, false),
+        built_in_method("/grpc.health.v1.Health/Check", all_workloads.clone(), false),
+        built_in_method("/grpc.health.v1.Health/Watch", all_workloads.clone(), true),
+        built_in_method("/grpc.health.v1.Health/List", all_workloads, false),
         built_in_method("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", operator.clone(), true),
         built_in_method("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", operator, true),
     ]

@@ -15,7 +15,7 @@ mod value;
 
 use std::{
     ffi::OsString,
-    fmt::Display,
+    fmt::{self, Display},
     fs,
     path::{Path, PathBuf},
 };
@@ -33,14 +33,14 @@ pub use self::{
 pub use crate::telemetry::LogConfig;
 
 /// Where the values come from, beside the defaults.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct ConfigSources {
     file: Option<PathBuf>,
     environment: Vec<(OsString, OsString)>,
     flags: Vec<Flag>,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 struct Flag {
     name: &'static str,
     key: &'static str,
@@ -54,7 +54,7 @@ impl ConfigSources {
         Self::default()
     }
 
-    /// Reads this file, which has to be there.
+    /// Reads this file, which must exist.
     #[must_use]
     pub fn file(mut self, path: impl Into<PathBuf>) -> Self {
         self.file = Some(path.into());
@@ -116,10 +116,24 @@ fn file_layer(path: &Path) -> Result<ConfigLayer, ConfigError> {
 }
 
 /// The values of one source, with the name that errors show for it.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 struct ConfigLayer {
     name: String,
     values: Dict,
+}
+
+/// Without the values, which may be secrets.
+impl fmt::Debug for ConfigSources {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ConfigSources").field("file", &self.file).finish_non_exhaustive()
+    }
+}
+
+/// Without the values, which may be secrets.
+impl fmt::Debug for ConfigLayer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ConfigLayer").field("name", &self.name).finish_non_exhaustive()
+    }
 }
 
 impl ConfigLayer {

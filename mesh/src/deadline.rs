@@ -46,16 +46,16 @@ fn parse(value: &[u8]) -> Option<Duration> {
 /// The timeout of a unary call: that of the caller, else the policy's default, else `default`; bounded by the policy's
 /// maximum, else by `max`.
 #[must_use]
-pub fn of_call(policy: Policy, asked: Option<Duration>, default: Duration, max: Duration) -> Duration {
-    let asked = asked.unwrap_or_else(|| policy.default.unwrap_or(default));
-    asked.min(policy.max.unwrap_or(max))
+pub fn of_call(policy: Policy, requested: Option<Duration>, default: Duration, max: Duration) -> Duration {
+    let requested = requested.unwrap_or_else(|| policy.default.unwrap_or(default));
+    requested.min(policy.max.unwrap_or(max))
 }
 
 /// The timeout of a stream: none unless the caller or the policy sets one.
 #[must_use]
-pub fn of_stream(policy: Policy, asked: Option<Duration>) -> Option<Duration> {
-    let asked = asked.or(policy.default);
-    policy.max.map_or(asked, |max| Some(asked.map_or(max, |asked| asked.min(max))))
+pub fn of_stream(policy: Policy, requested: Option<Duration>) -> Option<Duration> {
+    let requested = requested.or(policy.default);
+    policy.max.map_or(requested, |max| Some(requested.map_or(max, |requested| requested.min(max))))
 }
 
 /// Formats `grpc-timeout`, rounded down, in the finest unit that fits into 8 digits.
@@ -104,7 +104,7 @@ mod tests {
             default: default.map(Duration::from_secs),
             max: max.map(Duration::from_secs),
         };
-        for (policy, asked, call, stream) in [
+        for (policy, requested, call, stream) in [
             (policy(None, None), None, 30, None),
             (policy(None, None), Some(90), 60, Some(90)),
             (policy(Some(2), Some(5)), None, 2, Some(2)),
@@ -115,9 +115,9 @@ mod tests {
             // Longer than the server's own maximum.
             (policy(Some(90), Some(120)), None, 90, Some(90)),
         ] {
-            let asked = asked.map(seconds);
-            assert_eq!(of_call(policy, asked, seconds(30), seconds(60)), seconds(call), "{policy:?} {asked:?}");
-            assert_eq!(of_stream(policy, asked), stream.map(seconds), "{policy:?} {asked:?}");
+            let requested = requested.map(seconds);
+            assert_eq!(of_call(policy, requested, seconds(30), seconds(60)), seconds(call), "{policy:?} {requested:?}");
+            assert_eq!(of_stream(policy, requested), stream.map(seconds), "{policy:?} {requested:?}");
         }
     }
 

@@ -113,7 +113,8 @@ impl From<Error> for Status {
     }
 }
 
-/// The error of a call to another service: its reason, if the user may see it, else UNAVAILABLE or INTERNAL.
+/// The error of a call to another service: its reason, if the user may see it, else DEADLINE_EXCEEDED, UNAVAILABLE or
+/// INTERNAL.
 impl From<Status> for Error {
     fn from(status: Status) -> Self {
         match reason_of(&status) {

@@ -72,10 +72,9 @@ impl TryFrom<String> for Address {
     type Error = AddressError;
 
     fn try_from(text: String) -> Result<Self, AddressError> {
-        match text.split_once("://") {
-            Some(_) => ServerUrl::parse(&text).map(Self::Server),
-            None => Ok(Self::File(text.into())),
-        }
+        // A URL with a typo is not taken for the path of a file, which would be shown with its password.
+        let is_url = text.contains("://") || text.starts_with("postgres:") || text.starts_with("postgresql:");
+        if is_url { ServerUrl::parse(&text).map(Self::Server) } else { Ok(Self::File(text.into())) }
     }
 }
 
@@ -212,6 +211,8 @@ mod tests {
             ("postgres://ada:hidden@db/", "has no database"),
             ("postgres://ada:hidden@db/a/b", "has no database"),
             ("postgres:///mesh", "has no host"),
+            ("postgres:/ada:hidden@db/mesh", "has no"),
+            ("postgresql:ada:hidden@db/mesh", "has no"),
             ("postgres://db/mesh", "has no user"),
             ("postgres://ada:hidden@db:port/mesh", "the URL is invalid (invalid port number)"),
             (

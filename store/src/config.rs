@@ -59,7 +59,7 @@ impl Default for PoolConfig {
 }
 
 impl DatabaseConfig {
-    /// The configuration of a service that says nothing of its database: an SQLite file of its name.
+    /// The default: an SQLite file with the name of the service.
     #[must_use]
     pub fn embedded(service: &str) -> Self {
         Self { url: Address::file(format!("{service}.db")), password_file: None, pool: PoolConfig::default() }

@@ -54,13 +54,13 @@ impl fmt::Display for Location {
 }
 
 impl PostgresLocation {
-    /// The schema of the service. The prefix keeps it apart from what others put into the same database, and `user`
+    /// The schema of the service. The prefix separates it from other schemas of the database, and `user`
     /// from a word that SQL keeps for itself.
     pub(super) fn schema(&self) -> String {
         format!("drystone_{}", self.service)
     }
 
-    /// How to connect. The password is read anew each time.
+    /// How to connect. The password file is read each time.
     pub(super) fn options(&self) -> Result<PgConnectOptions, OpenError> {
         for (parameter, path) in self.url.files() {
             fs::File::open(&path).map_err(|error| OpenError::Unreadable {

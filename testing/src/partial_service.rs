@@ -19,6 +19,8 @@ use tonic::{
 };
 use tower::{Service, service_fn};
 
+use crate::contracts;
+
 type Handler = Arc<dyn Fn(http::Request<Body>) -> BoxFuture<http::Response<Body>, Infallible> + Send + Sync>;
 
 /// A service with some of its RPCs; all others are answered UNIMPLEMENTED. Unlike an implementation of the generated trait,
@@ -45,6 +47,7 @@ impl<S: NamedService> PartialService<S> {
         F: Fn(Request<Req>) -> Fut + Clone + Send + Sync + 'static,
         Fut: Future<Output = Result<Response<Res>, Status>> + Send + 'static,
     {
+        let path = Self::path(rpc, false);
         let handle: Handler = Arc::new(move |request| {
             let handler = handler.clone();
             Box::pin(async move {
@@ -52,7 +55,7 @@ impl<S: NamedService> PartialService<S> {
                 Ok(grpc.unary(service_fn(handler), request).await)
             })
         });
-        self.handlers.insert(format!("/{}/{rpc}", S::NAME), handle);
+        self.handlers.insert(path, handle);
         self
     }
 
@@ -67,6 +70,7 @@ impl<S: NamedService> PartialService<S> {
         Fut: Future<Output = Result<Response<R>, Status>> + Send + 'static,
         R: Stream<Item = Result<Res, Status>> + Send + 'static,
     {
+        let path = Self::path(rpc, true);
         let handle: Handler = Arc::new(move |request| {
             let handler = handler.clone();
             Box::pin(async move {
@@ -74,8 +78,18 @@ impl<S: NamedService> PartialService<S> {
                 Ok(grpc.streaming(service_fn(handler), request).await)
             })
         });
-        self.handlers.insert(format!("/{}/{rpc}", S::NAME), handle);
+        self.handlers.insert(path, handle);
         self
+    }
+
+    /// The path of an RPC, which a contract of Drystone must have in this form.
+    fn path(rpc: &str, is_streaming: bool) -> String {
+        let path = format!("/{}/{rpc}", S::NAME);
+        if S::NAME.starts_with("drystone.") {
+            let method = contracts().method(&path).unwrap_or_else(|| panic!("no contract has {path}"));
+            assert_eq!(method.is_streaming(), is_streaming, "{path}");
+        }
+        path
     }
 }
 

@@ -96,7 +96,7 @@ impl AdminAddress {
     async fn ask(&self) -> Result<Report> {
         let stream = TcpStream::connect(&self.0).await.map_err(|error| {
             anyhow!(
-                "no server answers at {self}: {error}; start the process, or say with --url or `admin.listen` where its admin port is"
+                "no server answers at {self}: {error}; start the process, or set its admin port with --url or `admin.listen`"
             )
         })?;
         let not_admin_port =
@@ -141,25 +141,25 @@ struct Component {
 }
 
 impl Report {
-    fn ailing(&self) -> impl Iterator<Item = (&String, &Component)> {
+    fn not_ok(&self) -> impl Iterator<Item = (&String, &Component)> {
         self.components.iter().filter(|(_, component)| component.state != "up")
     }
 
     fn table(&self) -> Table<3> {
         let mut table = Table::new(["COMPONENT", "STATE", "DETAIL"]);
-        for (name, Component { state, detail }) in self.ailing() {
+        for (name, Component { state, detail }) in self.not_ok() {
             table.row([name.clone(), state.clone(), detail.clone()]);
         }
         table
     }
 
     fn sentence(&self) -> String {
-        let ailing = self.ailing().map(|(name, Component { state, detail })| match detail.as_str() {
+        let not_ok = self.not_ok().map(|(name, Component { state, detail })| match detail.as_str() {
             "" => format!("{name} is {state}"),
             detail => format!("{name} is {state} ({detail})"),
         });
-        let ailing: Vec<String> = ailing.collect();
-        format!("{}; it becomes ready by itself once these are up", ailing.join(", "))
+        let not_ok: Vec<String> = not_ok.collect();
+        format!("{}; it becomes ready by itself once these are up", not_ok.join(", "))
     }
 }
 

@@ -79,7 +79,7 @@ impl TryFrom<String> for PeerAddress {
         if is_address {
             Ok(Self(text))
         } else {
-            Err(format!("`{text}` is no address of a service; write HOST:PORT, such as auth.internal:50051"))
+            Err("it is not the address of a service; write HOST:PORT, such as auth.internal:50051".to_owned())
         }
     }
 }

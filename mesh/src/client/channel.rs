@@ -153,10 +153,11 @@ fn apply_call_metadata(request: &mut Request<Body>, call: &Call, on_behalf: OnBe
         authorization.set_sensitive(true);
         headers.insert(AUTHORIZATION, authorization);
     }
-    for (name, said) in [(header::CLIENT_ADDRESS, &fields.client.address), (header::CLIENT_AGENT, &fields.client.agent)]
+    for (name, reported) in
+        [(header::CLIENT_ADDRESS, &fields.client.address), (header::CLIENT_AGENT, &fields.client.agent)]
     {
-        if let Ok(value) = said.parse()
-            && !said.is_empty()
+        if let Ok(value) = reported.parse()
+            && !reported.is_empty()
         {
             headers.insert(name, value);
         }

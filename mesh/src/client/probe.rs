@@ -21,7 +21,7 @@ const PROBE_INTERVAL: Duration = Duration::from_secs(5);
 const EJECTED_PROBE_INTERVAL: Duration = Duration::from_millis(250);
 /// How long an endpoint that has not served yet may answer NOT_SERVING without a report: it may be starting.
 const STARTUP_GRACE: Duration = Duration::from_secs(3);
-/// The interval of health checks during the startup grace, and the minimum interval.
+/// The interval of health checks during the startup grace, and the minimum interval after a disconnect.
 const STARTUP_PROBE_INTERVAL: Duration = Duration::from_millis(50);
 /// The timeout of a health check.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);

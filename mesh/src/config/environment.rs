@@ -56,7 +56,7 @@ fn is_service_link(key: &str) -> bool {
 }
 
 /// Converts a variable to the type of its default. A string is used verbatim, even if it looks like a number; other types
-/// are parsed as a TOML value, or as a list of unquoted strings: `[a, b]`.
+/// are parsed as a TOML value, or as a list of unquoted strings: `[a, b]`. Anything else is a string.
 fn typed(text: &str, default: Option<&Value>) -> Value {
     if default.is_some_and(Value::is_string) {
         return text.into();

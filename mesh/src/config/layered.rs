@@ -1,6 +1,8 @@
 //! The values of all sources, from which each module extracts its own section: the modules of a process do not know
 //! each other.
 
+use std::fmt;
+
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -10,18 +12,24 @@ use super::{
 };
 
 /// The values of all sources in ascending precedence, the defaults first.
-#[derive(Debug)]
 pub struct LayeredConfig {
     layers: Vec<ConfigLayer>,
     merged: Dict,
     defaults: Dict,
 }
 
+/// Without the values, which may be secrets.
+impl fmt::Debug for LayeredConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LayeredConfig").field("layers", &self.layers).finish_non_exhaustive()
+    }
+}
+
 impl LayeredConfig {
     /// Reads the sources. The defaults name every key there is: sections, and the keys in them.
     ///
     /// # Errors
-    /// The file cannot be read or is no TOML, a variable is not valid, or a section is unknown.
+    /// The file cannot be read or is not TOML, a variable is not valid, or a section is unknown.
     pub fn read(sources: &ConfigSources, defaults: Dict) -> Result<Self, ConfigError> {
         let mut layers = vec![ConfigLayer { name: "the defaults".to_owned(), values: defaults.clone() }];
         if let Some(path) = &sources.file {

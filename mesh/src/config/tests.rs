@@ -249,6 +249,16 @@ fn a_secret_is_never_shown() {
     assert!(shown.contains("pepper = \"(secret)\""), "{shown}");
     assert!(!format!("{config:?}{shown}").contains("hunter2"));
     assert!(!file_error("[auth]\npepper = 4711").contains("4711"));
+    assert!(!file_error("[auth]\npepper = hunter2").contains("hunter2"));
+    let sources = ConfigSources::new().environment(variables([("DRYSTONE_AUTH__PEPPER", "hunter2")]));
+    let layers = LayeredConfig::read(&sources, defaults(&Config::default()).unwrap()).unwrap();
+    assert!(!format!("{sources:?}{layers:?}").contains("hunter2"));
+}
+
+#[test]
+fn a_number_that_json_cannot_express_is_not_an_unset_value() {
+    assert_eq!(load_file("issuer = nan").unwrap().issuer.as_deref(), Some("NaN"));
+    assert!(file_error("[auth]\nmemory_kib = inf").contains("`auth.memory_kib` in FILE must be u32, not a string"));
 }
 
 #[test]

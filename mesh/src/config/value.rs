@@ -7,7 +7,7 @@ use serde::{
     de::{self, DeserializeSeed, Expected, IntoDeserializer, MapAccess, SeqAccess, Unexpected, Visitor},
     forward_to_deserialize_any,
 };
-use serde_json::{Map, Value, map};
+use serde_json::{Map, Number, Value, map};
 
 /// A table of values by key.
 pub type Dict = Map<String, Value>;
@@ -69,7 +69,8 @@ pub(super) fn from_toml(value: toml::Value) -> Value {
     match value {
         toml::Value::String(text) => text.into(),
         toml::Value::Integer(number) => number.into(),
-        toml::Value::Float(number) => number.into(),
+        // `nan` and `inf` have no other form, and no key has such a value.
+        toml::Value::Float(number) => Number::from_f64(number).map_or_else(|| number.to_string().into(), Value::Number),
         toml::Value::Boolean(flag) => flag.into(),
         toml::Value::Datetime(time) => time.to_string().into(),
         toml::Value::Array(values) => values.into_iter().map(from_toml).collect::<Vec<_>>().into(),

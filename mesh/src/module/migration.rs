@@ -41,7 +41,7 @@ macro_rules! migration {
     };
 }
 
-/// The version that the number of a file stands for.
+/// The version in the number of a file name.
 #[doc(hidden)]
 #[must_use]
 pub const fn version(number: &str) -> i64 {

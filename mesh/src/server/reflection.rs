@@ -161,7 +161,7 @@ macro_rules! version {
                     return ServerReflectionResponse { message_response: Some(too_long.into()), ..Default::default() };
                 }
                 let answer = match &request.message_request {
-                    Some(asked) => stream.answer(&asked.into()),
+                    Some(requested) => stream.answer(&requested.into()),
                     None => {
                         Answer::Failed(Code::InvalidArgument, "the request asks for nothing; set `message_request`")
                     }

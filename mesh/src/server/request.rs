@@ -143,7 +143,7 @@ impl<B> Messages<B> {
                 self.remaining = usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX);
                 if self.remaining > self.max_length {
                     let (length, most) = (self.remaining, self.max_length);
-                    let text = format!("the message is {length} bytes long, and at most {most} are taken");
+                    let text = format!("the message is {length} bytes long, and at most {most} are accepted");
                     return Err(Status::resource_exhausted(text));
                 }
             }

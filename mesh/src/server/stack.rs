@@ -66,7 +66,7 @@ pub(super) struct RpcEntry {
 pub(super) struct Peer {
     info: PeerInfo,
     label: CallerLabel,
-    front_door: bool,
+    is_entry_point: bool,
 }
 
 /// A call that passed all checks.
@@ -115,8 +115,8 @@ impl Stack {
     /// Identifies the peer of a new connection.
     pub(super) fn peer(&self, info: PeerInfo) -> Peer {
         let workload = access::workload(&info.svid.id, &self.domain);
-        let front_door = workload.is_some_and(|name| ENTRY_POINTS.contains(&name));
-        Peer { label: self.metrics.caller(workload), front_door, info }
+        let is_entry_point = workload.is_some_and(|name| ENTRY_POINTS.contains(&name));
+        Peer { label: self.metrics.caller(workload), is_entry_point, info }
     }
 
     /// Ends all streams, so that the server can stop.
@@ -303,11 +303,11 @@ impl<'a> IncomingCall<'a> {
 
     /// The outside client, as reported by an entry point; other callers are not trusted with it.
     fn client(&self, headers: &HeaderMap) -> Client {
-        let said = |name| {
-            let value = headers.get(name).filter(|_| self.peer.front_door);
+        let reported = |name| {
+            let value = headers.get(name).filter(|_| self.peer.is_entry_point);
             value.and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()
         };
-        Client { address: said(header::CLIENT_ADDRESS), agent: said(header::CLIENT_AGENT) }
+        Client { address: reported(header::CLIENT_ADDRESS), agent: reported(header::CLIENT_AGENT) }
     }
 
     /// Records the call when it ends.

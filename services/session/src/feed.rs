@@ -130,7 +130,7 @@ impl Feed {
             if self.cursor > newest {
                 tracing::warn!(
                     cursor = self.cursor,
-                    "the store has lost revocations, a watcher starts from a new snapshot"
+                    "the store has lost revocations, a watcher starts from all revocations again"
                 );
                 self.cursor = 0;
                 self.subscription.reset_acknowledged();

@@ -42,7 +42,7 @@ impl SessionMetrics {
                 counts.watchers_lagging.clone(),
             );
             registry.register(
-                "drystone_revocation_watchers_dropped",
+                "drystone_revocation_watchers_evicted",
                 "Watchers evicted because they did not acknowledge in time",
                 counts.watchers_evicted.clone(),
             );

@@ -67,8 +67,8 @@ impl<C: Clone> RouteTable<C> {
     fn add(&mut self, method: Method, path: &Template, destination: Destination) -> Result<(), String> {
         let label = format!("{method} {path}");
         self.router.add(method, path, destination).map_err(|existing| match existing {
-            Destination::Health => format!("`{label}` is taken by the health of the edge"),
-            Destination::Route(index) => format!("`{label}` is taken by {}", self.routes[index].0.rpc.path),
+            Destination::Health => format!("`{label}` is used by the health of the edge"),
+            Destination::Route(index) => format!("`{label}` is used by {}", self.routes[index].0.rpc.path),
         })
     }
 

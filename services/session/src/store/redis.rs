@@ -195,7 +195,7 @@ impl RedisStore {
             let newest = self.newest_revocation().await?;
             *blocking = Some(connection);
             if newest < after {
-                tracing::warn!("redis has lost revocations; watchers start from a new snapshot");
+                tracing::warn!("redis has lost revocations; watchers start from all revocations again");
             }
             if newest != after {
                 return Ok(Some(newest));

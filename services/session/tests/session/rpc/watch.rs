@@ -31,7 +31,7 @@ async fn a_revoking_call_returns_when_every_watcher_has_acknowledged() {
 }
 
 #[tokio::test]
-async fn an_unresponsive_watcher_delays_one_call_and_is_told_to_reconnect() {
+async fn an_unresponsive_watcher_delays_one_call_and_is_asked_to_reconnect() {
     let directory = directory();
     let service = TestService::start_with(directory.path(), with_ack_timeout(ConfigDuration::millis(200))).await;
     let session = service.sign_in(Uuid::now_v7()).await;
@@ -43,7 +43,7 @@ async fn an_unresponsive_watcher_delays_one_call_and_is_told_to_reconnect() {
     let cursor = unresponsive.next_revocations().await.cursor;
     assert_rejected(unresponsive.next().await, Reason::Unavailable);
     assert!(service.metrics.render().contains("drystone_revocation_watchers 0"));
-    assert!(service.metrics.render().contains("drystone_revocation_watchers_dropped_total 1"));
+    assert!(service.metrics.render().contains("drystone_revocation_watchers_evicted_total 1"));
 
     let mut reconnected = service.watch(0).await;
     assert_eq!(reconnected.next_revocations().await.cursor, cursor, "it had acknowledged nothing, and misses nothing");
