@@ -12,7 +12,7 @@ use drystone_mesh::{
     client,
     config::{self, ConfigError, ConfigSources, LayeredConfig, LogConfig},
     identity::TrustDomain,
-    module::Stage,
+    module::ShutdownStage,
 };
 use drystone_store::redis;
 use serde::{Deserialize, Serialize};
@@ -202,7 +202,7 @@ impl Config {
     /// The address of each service: from `[peers]`, else the listen address of its section, so that services on one
     /// machine find each other.
     pub(crate) fn peers(&self) -> client::Peers {
-        let listens = self.services.iter().filter(|service| service.module.stage() == Stage::Service);
+        let listens = self.services.iter().filter(|service| service.module.shutdown_stage() == ShutdownStage::Service);
         let listens = listens.map(|service| (service.module.name().to_owned(), vec![service.listen.to_string()]));
         let named = self.mesh.peers.iter().map(|(name, addresses)| (name.clone(), addresses.to_strings()));
         listens.chain(named).collect()

@@ -27,7 +27,7 @@ use drystone_mesh::{
     health::{Health, State},
     identity::Identity,
     limit::LimiterFactory,
-    module::{Context, Module, Shared, SharedLimits, Stage},
+    module::{Context, Module, Shared, SharedLimits, ShutdownStage},
     node::TOKEN_CHECKS,
     telemetry::{Metrics, admin},
     token::TokenVerifierConfig,
@@ -63,7 +63,7 @@ pub(crate) struct Plan {
 }
 
 /// The stop tokens of each stage.
-struct Stops {
+struct ShutdownTokens {
     /// Stops the entry points first: no new requests.
     front: CancellationToken,
     /// Stops the other services.
@@ -100,7 +100,7 @@ pub(crate) async fn run(plan: Plan) -> Result<()> {
         let listener = listen(service.listen, &format!("{name}.listen")).await?;
         let address = listener.local_addr()?;
         // An explicit `[peers]` entry includes the instance of this process.
-        if service.module.stage() == Stage::Service && !config.names_peer(name) {
+        if service.module.shutdown_stage() == ShutdownStage::Service && !config.names_peer(name) {
             peers.insert(name.to_owned(), vec![address.to_string()]);
         }
         addresses.insert(name, address);
@@ -109,8 +109,11 @@ pub(crate) async fn run(plan: Plan) -> Result<()> {
     let admin_listener = listen(config.mesh.admin.listen, "admin.listen").await?;
     let admin_address = admin_listener.local_addr()?;
 
-    let stops =
-        Stops { front: CancellationToken::new(), services: CancellationToken::new(), rest: CancellationToken::new() };
+    let stops = ShutdownTokens {
+        front: CancellationToken::new(),
+        services: CancellationToken::new(),
+        rest: CancellationToken::new(),
+    };
     let redis = SharedRedis::new(config.mesh.redis.clone());
     let shared = Arc::new(shared(&config, contracts, peers, &addresses, redis.clone()));
     let mut tasks = RunningTasks::default();
@@ -199,9 +202,9 @@ struct Prepared {
 impl Prepared {
     /// Starts serving.
     fn start(self, tasks: &mut RunningTasks) {
-        let stage = match self.module.stage() {
-            Stage::Front => &mut tasks.front,
-            Stage::Service => &mut tasks.services,
+        let stage = match self.module.shutdown_stage() {
+            ShutdownStage::EntryPoint => &mut tasks.front,
+            ShutdownStage::Service => &mut tasks.services,
         };
         stage.spawn(named(self.module.name(), self.run));
     }
@@ -213,15 +216,15 @@ async fn prepare(
     config: &Config,
     shared: &Arc<Shared>,
     redis: SharedRedis,
-    stops: &Stops,
+    stops: &ShutdownTokens,
     identity: Identity,
     listener: TcpListener,
 ) -> Result<Prepared> {
     let module = service.module;
     let (tasks, stop) = (TaskTracker::new(), stops.rest.child_token());
-    let stop_serving = match module.stage() {
-        Stage::Front => stops.front.clone(),
-        Stage::Service => stops.services.clone(),
+    let stop_serving = match module.shutdown_stage() {
+        ShutdownStage::EntryPoint => stops.front.clone(),
+        ShutdownStage::Service => stops.services.clone(),
     };
     let mut resources = Extensions::new();
     if let Some(location) = service.location(&config.mesh.data_dir) {
@@ -274,7 +277,7 @@ impl RunningTasks {
 }
 
 /// Drains the entry points, then the services, then the admin port. A second signal ends the process at once.
-async fn finish(stops: &Stops, tasks: RunningTasks, signal: StopSignal) -> Result<()> {
+async fn finish(stops: &ShutdownTokens, tasks: RunningTasks, signal: StopSignal) -> Result<()> {
     info!(signal = signal.name(), "stopping; a second signal ends the process at once");
     let RunningTasks { front, services, rest } = tasks;
     let drain = async {

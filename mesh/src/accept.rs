@@ -1,4 +1,4 @@
-//! Accepting connections: bounded in number, and going on after a failure.
+//! Accepts TCP connections up to a limit, and retries after failures.
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -10,42 +10,42 @@ use tracing::{debug, warn};
 
 use crate::backoff::Backoff;
 
-/// The bounds of the backoff after a failing accept, such as for want of file handles.
+/// Backoff after a failed accept, such as when file descriptors run out.
 const MIN_BACKOFF: Duration = Duration::from_millis(5);
 const MAX_BACKOFF: Duration = Duration::from_secs(1);
 
-/// A connection that was accepted.
+/// An accepted connection.
 #[derive(Debug)]
 pub struct Accepted {
     /// The connection.
     pub stream: TcpStream,
     /// The address of the peer.
     pub remote: SocketAddr,
-    /// Its share of the bound, given back when it is dropped.
+    /// Counts the connection towards the limit until it is dropped.
     pub permit: Option<OwnedSemaphorePermit>,
 }
 
-/// The next connection, once one of `permits` is free; until then, connections wait in the kernel's queue. A failing accept
-/// is retried with backoff. Cancel safe.
+/// Waits for one of `permits`, then for the next connection; until then, connections wait in the kernel's queue. A failed
+/// accept is retried with backoff. Cancel safe.
 pub async fn accept(listener: &TcpListener, permits: &Arc<Semaphore>) -> Accepted {
-    // Never closed, so that there is always a permit.
+    // The semaphore is never closed.
     let permit = permits.clone().acquire_owned().await.ok();
     let mut backoff = Backoff::new(MIN_BACKOFF, MAX_BACKOFF);
     loop {
         match listener.accept().await {
             Ok((stream, remote)) => return Accepted { stream, remote, permit },
-            Err(error) if is_of_the_peer(&error) => debug!(%error, "connection ended before it was accepted"),
+            Err(error) if is_peer_error(&error) => debug!(%error, "connection closed before it was accepted"),
             Err(error) => {
                 let delay = backoff.failed();
-                warn!(%error, ?delay, "connection could not be accepted");
+                warn!(%error, ?delay, "accept failed");
                 tokio::time::sleep(delay).await;
             }
         }
     }
 }
 
-/// Whether the error concerns only one connection.
-fn is_of_the_peer(error: &io::Error) -> bool {
+/// Whether the error concerns one connection only, so that the next accept needs no delay.
+fn is_peer_error(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
 }
@@ -59,7 +59,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn no_more_connections_are_accepted_than_there_are_permits() {
+    async fn connections_over_the_permit_limit_wait() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let permits = Arc::new(Semaphore::new(1));

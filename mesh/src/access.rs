@@ -60,14 +60,14 @@ pub fn rules_of(contracts: &Contracts, services: &[&str]) -> RuleTable {
 #[derive(Debug)]
 pub struct Denial {
     /// The part of the rule.
-    pub part: Part,
+    pub part: RulePart,
     /// The error for the caller.
     pub error: Error,
 }
 
 /// The parts of a rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Part {
+pub enum RulePart {
     /// No rule has the path.
     Method,
     /// The calling workload.
@@ -80,7 +80,7 @@ pub enum Part {
     MaxAuthAge,
 }
 
-impl Part {
+impl RulePart {
     /// The name in logs and metrics.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -94,7 +94,7 @@ impl Part {
     }
 }
 
-impl fmt::Display for Part {
+impl fmt::Display for RulePart {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }
@@ -102,7 +102,7 @@ impl fmt::Display for Part {
 
 impl Denial {
     /// A call denied by `part`.
-    pub fn new(part: Part, error: Error) -> Self {
+    pub fn new(part: RulePart, error: Error) -> Self {
         Self { part, error }
     }
 }
@@ -111,12 +111,12 @@ impl Denial {
 #[must_use]
 pub fn unknown_method() -> Denial {
     let text = "no such RPC here; `grpcurl ... list` and `drystone access show` list what there is";
-    Denial::new(Part::Method, Error::new(Reason::MethodUnknown, text))
+    Denial::new(RulePart::Method, Error::new(Reason::MethodUnknown, text))
 }
 
 /// Authorizes a workload: the rule lists it, it is in the own trust domain, and its certificate has not expired.
 pub fn authorize_caller(rule: &Method, caller: &Svid, domain: &TrustDomain, now: Timestamp) -> Result<(), Denial> {
-    let deny = |reason, text: String| Err(Denial::new(Part::Caller, Error::new(reason, text)));
+    let deny = |reason, text: String| Err(Denial::new(RulePart::Caller, Error::new(reason, text)));
     if caller.has_expired(now) {
         return deny(
             Reason::CallerExpired,
@@ -138,13 +138,13 @@ pub fn authorize_user(rule: &Method, principal: &Principal, now: Timestamp) -> R
         && !principal.has_permission(permission)
     {
         let text = format!("the call needs the permission `{permission}`, which the signed-in user does not hold");
-        return Err(Denial::new(Part::Permission, Error::new(Reason::PermissionMissing, text)));
+        return Err(Denial::new(RulePart::Permission, Error::new(Reason::PermissionMissing, text)));
     }
     if let Some(limit) = rule.max_auth_age
         && (now - principal.auth_time).to_std().unwrap_or_default() > limit
     {
         let text = format!("the call needs a sign-in within the last {} s; sign in again", limit.as_secs());
-        return Err(Denial::new(Part::MaxAuthAge, Error::new(Reason::ReauthenticationRequired, text)));
+        return Err(Denial::new(RulePart::MaxAuthAge, Error::new(Reason::ReauthenticationRequired, text)));
     }
     Ok(())
 }
@@ -249,7 +249,7 @@ mod tests {
         let caller = caller("spiffe://drystone.local/service/auth");
         let domain = "drystone.local".parse().unwrap();
         let denial = authorize_caller(&rule(), &caller, &domain, caller.not_after).unwrap_err();
-        assert_eq!((denial.part, denial.error.reason()), (Part::Caller, Reason::CallerExpired));
+        assert_eq!((denial.part, denial.error.reason()), (RulePart::Caller, Reason::CallerExpired));
     }
 
     #[test]
@@ -258,7 +258,7 @@ mod tests {
         assert!(authorize_user(&rule(), &principal(&["stones:lay"], Duration::ZERO), now).is_ok());
         for held in [&[][..], &["stones:lift"], &["stones:lay2"]] {
             let denial = authorize_user(&rule(), &principal(held, Duration::ZERO), now).unwrap_err();
-            assert_eq!((denial.part, denial.error.reason()), (Part::Permission, Reason::PermissionMissing));
+            assert_eq!((denial.part, denial.error.reason()), (RulePart::Permission, Reason::PermissionMissing));
         }
     }
 
@@ -267,7 +267,7 @@ mod tests {
         let now = Clock::system().now();
         assert!(authorize_user(&rule(), &principal(&["stones:lay"], Duration::from_secs(299)), now).is_ok());
         let denial = authorize_user(&rule(), &principal(&["stones:lay"], Duration::from_secs(302)), now).unwrap_err();
-        assert_eq!((denial.part, denial.error.reason()), (Part::MaxAuthAge, Reason::ReauthenticationRequired));
+        assert_eq!((denial.part, denial.error.reason()), (RulePart::MaxAuthAge, Reason::ReauthenticationRequired));
     }
 
     #[test]

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-/// How many consecutive failures are worth a warning. A service that starts or restarts causes a few.
+/// Consecutive failures before a warning is logged. A service that starts or restarts causes a few.
 const WARN_THRESHOLD: u32 = 5;
 
-/// Exponential backoff with jitter: delays that double from `min` to `max`, each shortened by up to half at random, so that
-/// clients which lost the same server do not reconnect together.
+/// Exponential backoff with jitter: delays double from `min` to `max`, each shortened by up to half at random, so that
+/// clients of a failed server do not reconnect at the same time.
 #[derive(Debug)]
 pub struct Backoff {
     min: Duration,
@@ -15,14 +15,13 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// Delays between these two bounds.
+    /// A backoff with delays between `min` and `max`.
     #[must_use]
     pub fn new(min: Duration, max: Duration) -> Self {
         Self { min, max, failures: 0 }
     }
 
-    /// Records a success: the next delay is the shortest again. Returns whether it ends a [lasting](Self::is_lasting)
-    /// failure.
+    /// Records a success, which resets the delay. Returns whether it ends a [lasting](Self::is_lasting) failure.
     pub fn succeeded(&mut self) -> bool {
         let lasted = self.is_lasting();
         self.failures = 0;
@@ -36,7 +35,7 @@ impl Backoff {
         full.mul_f64(1.0 - fastrand::f64() / 2.0)
     }
 
-    /// Whether there have been so many consecutive failures that they are worth a warning.
+    /// Whether there have been enough consecutive failures to log a warning.
     #[must_use]
     pub fn is_lasting(&self) -> bool {
         self.failures >= WARN_THRESHOLD

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use drystone::contract::Deadline as Policy;
+use drystone::contract::Deadline as DeadlinePolicy;
 use http::{HeaderMap, HeaderValue};
 
 use crate::{
@@ -46,14 +46,14 @@ fn parse(value: &[u8]) -> Option<Duration> {
 /// The timeout of a unary call: that of the caller, else the policy's default, else `default`; bounded by the policy's
 /// maximum, else by `max`.
 #[must_use]
-pub fn of_call(policy: Policy, requested: Option<Duration>, default: Duration, max: Duration) -> Duration {
+pub fn for_unary(policy: DeadlinePolicy, requested: Option<Duration>, default: Duration, max: Duration) -> Duration {
     let requested = requested.unwrap_or_else(|| policy.default.unwrap_or(default));
     requested.min(policy.max.unwrap_or(max))
 }
 
 /// The timeout of a stream: none unless the caller or the policy sets one.
 #[must_use]
-pub fn of_stream(policy: Policy, requested: Option<Duration>) -> Option<Duration> {
+pub fn for_stream(policy: DeadlinePolicy, requested: Option<Duration>) -> Option<Duration> {
     let requested = requested.or(policy.default);
     policy.max.map_or(requested, |max| Some(requested.map_or(max, |requested| requested.min(max))))
 }
@@ -100,7 +100,7 @@ mod tests {
     #[test]
     fn the_policy_bounds_the_deadline() {
         let seconds = Duration::from_secs;
-        let policy = |default: Option<u64>, max: Option<u64>| Policy {
+        let policy = |default: Option<u64>, max: Option<u64>| DeadlinePolicy {
             default: default.map(Duration::from_secs),
             max: max.map(Duration::from_secs),
         };
@@ -116,8 +116,12 @@ mod tests {
             (policy(Some(90), Some(120)), None, 90, Some(90)),
         ] {
             let requested = requested.map(seconds);
-            assert_eq!(of_call(policy, requested, seconds(30), seconds(60)), seconds(call), "{policy:?} {requested:?}");
-            assert_eq!(of_stream(policy, requested), stream.map(seconds), "{policy:?} {requested:?}");
+            assert_eq!(
+                for_unary(policy, requested, seconds(30), seconds(60)),
+                seconds(call),
+                "{policy:?} {requested:?}"
+            );
+            assert_eq!(for_stream(policy, requested), stream.map(seconds), "{policy:?} {requested:?}");
         }
     }
 

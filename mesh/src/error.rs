@@ -13,7 +13,7 @@ use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// The cause of an error.
-pub type Source = Box<dyn StdError + Send + Sync>;
+pub type BoxError = Box<dyn StdError + Send + Sync>;
 
 /// A rejected or failed call.
 #[derive(Debug)]
@@ -25,7 +25,7 @@ struct Inner {
     message: Cow<'static, str>,
     fields: Vec<(String, String)>,
     retry_after: Option<Duration>,
-    source: Option<Source>,
+    source: Option<BoxError>,
 }
 
 impl Error {
@@ -35,13 +35,13 @@ impl Error {
     }
 
     /// An internal error. Its cause is not shown to the caller.
-    pub fn internal(source: impl Into<Source>) -> Self {
+    pub fn internal(source: impl Into<BoxError>) -> Self {
         Self::new(Reason::Internal, "something went wrong on our side; the log has it under this request id")
             .caused_by(source)
     }
 
     /// A service or store that the call needs is unavailable.
-    pub fn unavailable(what: &'static str, source: impl Into<Source>) -> Self {
+    pub fn unavailable(what: &'static str, source: impl Into<BoxError>) -> Self {
         Self::new(Reason::Unavailable, format!("{what} is unavailable; try again shortly"))
             .retry_after(Duration::from_secs(1))
             .caused_by(source)
@@ -57,7 +57,7 @@ impl Error {
 
     /// Adds the cause, for the log.
     #[must_use]
-    pub fn caused_by(mut self, source: impl Into<Source>) -> Self {
+    pub fn caused_by(mut self, source: impl Into<BoxError>) -> Self {
         self.0.source = Some(source.into());
         self
     }

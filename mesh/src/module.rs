@@ -64,7 +64,7 @@ pub trait Service: Send + Sync + 'static {
     const MIGRATIONS: &'static [Migration] = &[];
 
     /// When it is stopped.
-    const STAGE: Stage = Stage::Service;
+    const SHUTDOWN_STAGE: ShutdownStage = ShutdownStage::Service;
 
     /// The port of its default address; `None` for the next one from 50051.
     const PORT: Option<u16> = None;
@@ -103,9 +103,9 @@ pub struct NoConfig {}
 
 /// The order of stopping: entry points first, so that no new requests arrive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stage {
+pub enum ShutdownStage {
     /// An entry point, such as the edge.
-    Front,
+    EntryPoint,
     /// Any other service.
     Service,
 }
@@ -155,14 +155,14 @@ pub struct Module(&'static ModuleTable);
 struct ModuleTable {
     name: &'static str,
     migrations: &'static [Migration],
-    stage: Stage,
+    shutdown_stage: ShutdownStage,
     port: Option<u16>,
     contract: Option<&'static EncodedContract>,
     defaults: fn() -> Result<Dict, ConfigError>,
-    read: fn(&LayeredConfig, &dyn Fn(&str) -> bool) -> Result<Section, ConfigError>,
-    needs_database: fn(&Section) -> bool,
-    needs_redis: fn(&Section) -> Option<&'static str>,
-    start: fn(Context<Section>) -> BoxFuture<Result<Started, StartError>>,
+    read: fn(&LayeredConfig, &dyn Fn(&str) -> bool) -> Result<ModuleConfig, ConfigError>,
+    needs_database: fn(&ModuleConfig) -> bool,
+    needs_redis: fn(&ModuleConfig) -> Option<&'static str>,
+    start: fn(Context<ModuleConfig>) -> BoxFuture<Result<Started, StartError>>,
 }
 
 impl fmt::Debug for ModuleTable {
@@ -173,12 +173,12 @@ impl fmt::Debug for ModuleTable {
 
 /// The own configuration of a module.
 #[derive(Clone)]
-pub struct Section {
+pub struct ModuleConfig {
     values: Arc<dyn Any + Send + Sync>,
-    shown: Dict,
+    masked: Dict,
 }
 
-impl Section {
+impl ModuleConfig {
     /// The values, as the service's type.
     #[must_use]
     pub fn values<C: 'static>(&self) -> Option<&C> {
@@ -187,14 +187,14 @@ impl Section {
 
     /// The values as a table, with secrets masked.
     #[must_use]
-    pub fn shown(&self) -> &Dict {
-        &self.shown
+    pub fn masked(&self) -> &Dict {
+        &self.masked
     }
 }
 
-impl fmt::Debug for Section {
+impl fmt::Debug for ModuleConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Section").field("shown", &self.shown).finish_non_exhaustive()
+        f.debug_struct("ModuleConfig").field("masked", &self.masked).finish_non_exhaustive()
     }
 }
 
@@ -204,17 +204,17 @@ impl<S: Service> ModuleTableOf<S> {
     const TABLE: ModuleTable = ModuleTable {
         name: S::NAME,
         migrations: S::MIGRATIONS,
-        stage: S::STAGE,
+        shutdown_stage: S::SHUTDOWN_STAGE,
         port: S::PORT,
         contract: S::CONTRACT,
         defaults: || config::defaults(&S::Config::default()),
         read: |layers, is_own| {
             let values: S::Config = layers.extract_section(S::NAME, is_own)?;
             S::check(&values).map_err(ConfigError::new)?;
-            Ok(Section { shown: config::defaults(&values)?, values: Arc::new(values) })
+            Ok(ModuleConfig { masked: config::defaults(&values)?, values: Arc::new(values) })
         },
-        needs_database: |section| section.values().is_some_and(S::needs_database),
-        needs_redis: |section| section.values().and_then(S::needs_redis),
+        needs_database: |config| config.values().is_some_and(S::needs_database),
+        needs_redis: |config| config.values().and_then(S::needs_redis),
         start: |context| {
             Box::pin(async {
                 let config = context.config.values::<S::Config>().cloned();
@@ -246,8 +246,8 @@ impl Module {
 
     /// When it is stopped.
     #[must_use]
-    pub const fn stage(&self) -> Stage {
-        self.0.stage
+    pub const fn shutdown_stage(&self) -> ShutdownStage {
+        self.0.shutdown_stage
     }
 
     /// The port of its default address, if it has a fixed one.
@@ -274,27 +274,27 @@ impl Module {
     ///
     /// # Errors
     /// A key is unknown, or a value is not valid.
-    pub fn read(&self, layers: &LayeredConfig, is_own: &dyn Fn(&str) -> bool) -> Result<Section, ConfigError> {
+    pub fn read(&self, layers: &LayeredConfig, is_own: &dyn Fn(&str) -> bool) -> Result<ModuleConfig, ConfigError> {
         (self.0.read)(layers, is_own)
     }
 
     /// Whether it uses its database with this configuration.
     #[must_use]
-    pub fn needs_database(&self, section: &Section) -> bool {
-        (self.0.needs_database)(section)
+    pub fn needs_database(&self, config: &ModuleConfig) -> bool {
+        (self.0.needs_database)(config)
     }
 
     /// The key that makes it use Redis, if it does.
     #[must_use]
-    pub fn needs_redis(&self, section: &Section) -> Option<&'static str> {
-        (self.0.needs_redis)(section)
+    pub fn needs_redis(&self, config: &ModuleConfig) -> Option<&'static str> {
+        (self.0.needs_redis)(config)
     }
 
     /// Creates the server.
     ///
     /// # Errors
     /// Why it cannot start, in one sentence.
-    pub async fn start(&self, context: Context<Section>) -> Result<Started, StartError> {
+    pub async fn start(&self, context: Context<ModuleConfig>) -> Result<Started, StartError> {
         (self.0.start)(context).await
     }
 }

@@ -29,32 +29,32 @@ use tracing::{debug, info, warn};
 use self::{acceptor::AcceptLimits, stack::Stack};
 use crate::{access, error::Error, node::Node};
 
-/// The bounds of one server.
+/// The limits of one server.
 #[derive(Debug, Clone)]
 pub struct ServerLimits {
     /// Connections and handshakes.
     pub accept: AcceptLimits,
     /// Maximum calls in flight; more are answered OVERLOADED.
-    pub in_flight: usize,
+    pub max_in_flight: usize,
     /// Maximum size of a request message, in bytes. tonic's own limit of 4 MiB per service applies too.
-    pub max_message: usize,
+    pub max_message_size: usize,
     /// The default deadline of a unary call.
     pub default_deadline: Duration,
     /// The maximum deadline of a unary call.
     pub max_deadline: Duration,
     /// The time for running calls to complete after a stop.
-    pub drain: Duration,
+    pub drain_timeout: Duration,
 }
 
 impl Default for ServerLimits {
     fn default() -> Self {
         Self {
             accept: AcceptLimits::default(),
-            in_flight: 1024,
-            max_message: 4 << 20,
+            max_in_flight: 1024,
+            max_message_size: 4 << 20,
             default_deadline: Duration::from_secs(30),
             max_deadline: Duration::from_mins(1),
-            drain: Duration::from_secs(10),
+            drain_timeout: Duration::from_secs(10),
         }
     }
 }
@@ -63,9 +63,9 @@ impl Default for ServerLimits {
 pub struct Server {
     node: Node,
     limits: ServerLimits,
-    services: HashMap<&'static str, Arc<dyn Rpc>>,
-    /// The contracts for reflection.
-    contracts: reflection::Index,
+    services: HashMap<&'static str, Arc<dyn DynService>>,
+    /// The descriptors for reflection.
+    descriptors: reflection::DescriptorIndex,
 }
 
 impl Server {
@@ -74,8 +74,8 @@ impl Server {
     /// # Errors
     /// `INTERNAL` if the embedded descriptor set cannot be read.
     pub fn new(node: &Node) -> Result<Self, Error> {
-        let contracts = reflection::contracts(&node.contracts)?;
-        Ok(Self { node: node.clone(), limits: ServerLimits::default(), services: HashMap::new(), contracts })
+        let descriptors = reflection::descriptors(&node.contracts)?;
+        Ok(Self { node: node.clone(), limits: ServerLimits::default(), services: HashMap::new(), descriptors })
     }
 
     /// Adds a generated server.
@@ -88,25 +88,25 @@ impl Server {
         self
     }
 
-    /// Replaces the bounds.
+    /// Replaces the limits.
     #[must_use]
     pub fn limits(mut self, limits: ServerLimits) -> Self {
         self.limits = limits;
         self
     }
 
-    /// Serves until `stop`, then completes running calls within the drain limit.
+    /// Serves until `stop`, then completes running calls within the drain timeout.
     ///
     /// # Errors
     /// The listener failed.
     pub async fn run(mut self, listener: TcpListener, stop: CancellationToken) -> io::Result<()> {
         // Built-in services such as reflection are not reported by name.
-        let ours = self.services.keys().copied().filter(|name| !name.starts_with("grpc."));
-        let (health, health_service) = health::Reporter::new(&self.node, ours.collect());
+        let reported = self.services.keys().copied().filter(|name| !name.starts_with("grpc."));
+        let (health, health_service) = health::HealthReporter::new(&self.node, reported.collect());
         self = self.add_service(health_service);
         let served: Vec<&'static str> = self.services.keys().copied().collect();
-        self.services.extend(reflection::services(Arc::new(self.contracts), served));
-        let following = self.node.tasks.spawn(health.clone().follow());
+        self.services.extend(reflection::services(Arc::new(self.descriptors), served));
+        let health_task = self.node.tasks.spawn(health.clone().run());
 
         let names: Vec<&str> = self.services.keys().copied().collect();
         let stack = Arc::new(Stack::new(
@@ -119,13 +119,13 @@ impl Server {
         info!(service = self.node.name, %address, "serving");
 
         let (metrics, service) = (self.node.metrics.clone(), self.node.name);
-        let refused = move |refusal: acceptor::RefusedHandshake| {
+        let on_refused = move |refusal: acceptor::RefusedHandshake| {
             metrics.handshake_refused(service, refusal.reason());
             warn!(service, remote = %refusal.remote, reason = refusal.reason(), cause = %refusal, "handshake refused");
         };
         let accept_limits = self.limits.accept;
         let connections =
-            acceptor::accept_peers(listener, self.node.identity.clone(), accept_limits, refused, stop.clone());
+            acceptor::accept_peers(listener, self.node.identity.clone(), accept_limits, on_refused, stop.clone());
         tokio::pin!(connections);
 
         let graceful = GracefulShutdown::new();
@@ -146,11 +146,11 @@ impl Server {
         }
 
         // NOT_SERVING first, so that clients call other instances while running calls complete.
-        following.abort();
+        health_task.abort();
         health.stop();
         stack.stop_streams();
-        if tokio::time::timeout(self.limits.drain, graceful.shutdown()).await.is_err() {
-            warn!(service = self.node.name, "some calls did not complete within the drain limit and were aborted");
+        if tokio::time::timeout(self.limits.drain_timeout, graceful.shutdown()).await.is_err() {
+            warn!(service = self.node.name, "some calls did not complete within the drain timeout and were aborted");
         }
         info!(service = self.node.name, "stopped");
         Ok(())
@@ -200,11 +200,11 @@ impl<S> TonicService for S where
 }
 
 /// A type-erased service. A clone is a reference count, and the future is already boxed.
-pub(crate) trait Rpc: Send + Sync {
+pub(crate) trait DynService: Send + Sync {
     fn call(&self, request: Request<Body>) -> BoxFuture<Response<Body>, Infallible>;
 }
 
-impl<S: TonicService> Rpc for S {
+impl<S: TonicService> DynService for S {
     fn call(&self, request: Request<Body>) -> BoxFuture<Response<Body>, Infallible> {
         Service::call(&mut self.clone(), request)
     }

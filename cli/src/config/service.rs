@@ -7,7 +7,7 @@ use std::{
 
 use drystone_mesh::{
     config::{self, ConfigError, Dict, LayeredConfig},
-    module::{Module, Section},
+    module::{Module, ModuleConfig},
 };
 use drystone_store::{DatabaseConfig, Location};
 use serde::{Deserialize, Serialize};
@@ -24,7 +24,7 @@ pub(crate) struct ServiceConfig {
     pub(crate) listen: SocketAddr,
     database: Option<DatabaseConfig>,
     /// Its own keys.
-    pub(crate) own: Section,
+    pub(crate) own: ModuleConfig,
 }
 
 /// The key that every service has.
@@ -91,7 +91,7 @@ impl ServiceConfig {
         if let Some(database) = &self.database {
             keys.extend(config::defaults(&DatabaseSection { database: database.clone() })?);
         }
-        keys.extend(self.own.shown().clone());
+        keys.extend(self.own.masked().clone());
         Ok(keys)
     }
 }

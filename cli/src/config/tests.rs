@@ -59,9 +59,7 @@ fn peers_override_the_listen_addresses() {
     assert_eq!(peers["auth"], ["auth.internal:50051"]);
     assert_eq!(peers["user"], ["127.0.0.1:6000"]);
     assert_eq!(peers["session"], ["127.0.0.1:50053"]);
-    assert!(
-        fault([("DRYSTONE_PEERS__AUTH", "auth")]).contains("`peers.auth`")
-    );
+    assert!(fault([("DRYSTONE_PEERS__AUTH", "auth")]).contains("`peers.auth`"));
     let config = load([("DRYSTONE_PEERS__MAIL", "mail:1")]).unwrap();
     let unknown = config.contracts(&App::new()).unwrap_err().to_string();
     let contracts = load([]).unwrap().contracts(&App::new()).unwrap();
@@ -74,7 +72,10 @@ fn a_peer_can_have_several_instances() {
     let config = load([("DRYSTONE_PEERS__AUTH", r#"["auth-1:50051", "auth-2:50051", "auth-1:50051"]"#)]).unwrap();
     assert_eq!(config.peers()["auth"], ["auth-1:50051", "auth-2:50051"]);
     assert!(fault([("DRYSTONE_PEERS__AUTH", "[]")]).contains("a list of addresses must not be empty"));
-    assert!(fault([("DRYSTONE_PEERS__AUTH", r#"["auth-1:50051", "auth-2"]"#)]).contains("it is not the address of a service"));
+    assert!(
+        fault([("DRYSTONE_PEERS__AUTH", r#"["auth-1:50051", "auth-2"]"#)])
+            .contains("it is not the address of a service")
+    );
     assert!(fault([("DRYSTONE_PEERS__AUTH", "50051")]).contains("HOST:PORT, or a list of them"));
 }
 

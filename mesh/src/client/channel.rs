@@ -100,10 +100,10 @@ impl Service<Request<Body>> for Channel {
         }
         let Self { service, target } = self.clone();
         Box::pin(async move {
-            let answering = target.call(request, deadline);
+            let sending = target.call(request, deadline);
             let answer = match deadline {
-                Some(deadline) => tokio::time::timeout_at(deadline.into(), answering).await,
-                None => Ok(answering.await),
+                Some(deadline) => tokio::time::timeout_at(deadline.into(), sending).await,
+                None => Ok(sending.await),
             };
             Ok(match answer {
                 Ok(Ok(response)) if has_own_certificate_expired(&response) => {
@@ -153,11 +153,10 @@ fn apply_call_metadata(request: &mut Request<Body>, call: &Call, on_behalf: OnBe
         authorization.set_sensitive(true);
         headers.insert(AUTHORIZATION, authorization);
     }
-    for (name, reported) in
-        [(header::CLIENT_ADDRESS, &fields.client.address), (header::CLIENT_AGENT, &fields.client.agent)]
+    for (name, text) in [(header::CLIENT_ADDRESS, &fields.client.address), (header::CLIENT_AGENT, &fields.client.agent)]
     {
-        if let Ok(value) = reported.parse()
-            && !reported.is_empty()
+        if let Ok(value) = text.parse()
+            && !text.is_empty()
         {
             headers.insert(name, value);
         }

@@ -23,7 +23,7 @@ use tonic::body::Body;
 use super::message::UnaryMessage;
 use crate::{
     clock::{Clock, Timestamp},
-    error::{Chain, Source},
+    error::{BoxError, Chain},
     identity::{Identity, SpiffeId, Svid},
 };
 
@@ -164,7 +164,7 @@ impl ConnectTarget {
         }
     }
 
-    async fn connect(&self) -> Result<Connected, Source> {
+    async fn connect(&self) -> Result<Connected, BoxError> {
         // Read before the handshake: if the certificate is replaced meanwhile, the connection counts as outdated.
         let generation = self.identity.generation();
         let own = self.identity.svid();
@@ -209,7 +209,7 @@ impl ConnectTarget {
 }
 
 /// The identity in the peer's certificate.
-fn peer_of(stream: &TlsStream<TcpStream>) -> Result<Svid, Source> {
+fn peer_of(stream: &TlsStream<TcpStream>) -> Result<Svid, BoxError> {
     let leaf = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
     let leaf = leaf.ok_or(rustls::Error::NoCertificatesPresented)?;
     Ok(Svid::parse(leaf)?)

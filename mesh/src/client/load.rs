@@ -22,12 +22,12 @@ const MIN_RESPONSE_TIME: f64 = 1e-4;
 #[derive(Debug)]
 pub(super) struct Load {
     in_flight: AtomicUsize,
-    average: Mutex<Average>,
+    average: Mutex<PeakEwma>,
 }
 
 /// A moving average of response times.
 #[derive(Debug)]
-struct Average {
+struct PeakEwma {
     seconds: f64,
     /// The time of the last observation.
     measured: Instant,
@@ -37,7 +37,7 @@ struct Average {
 
 impl Load {
     pub(super) fn new() -> Self {
-        let average = Average::new(Instant::now());
+        let average = PeakEwma::new(Instant::now());
         Self { in_flight: AtomicUsize::new(0), average: Mutex::new(average) }
     }
 
@@ -64,12 +64,12 @@ impl Load {
         InFlight(self)
     }
 
-    fn average(&self) -> MutexGuard<'_, Average> {
+    fn average(&self) -> MutexGuard<'_, PeakEwma> {
         self.average.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Average {
+impl PeakEwma {
     fn new(now: Instant) -> Self {
         Self { seconds: 0.0, measured: now, waiting_since: now }
     }
@@ -118,7 +118,7 @@ mod tests {
     #[test]
     fn a_slow_response_counts_at_once_and_decays_slowly() {
         let start = Instant::now();
-        let mut average = Average::new(start);
+        let mut average = PeakEwma::new(start);
         average.observe(0.001, start);
         average.observe(0.1, start + MILLI);
         assert!((average.seconds - 0.1).abs() < 1e-9);
@@ -129,7 +129,7 @@ mod tests {
     #[test]
     fn after_the_decay_time_one_fast_response_outweighs_a_slow_one() {
         let start = Instant::now();
-        let mut average = Average::new(start);
+        let mut average = PeakEwma::new(start);
         average.observe(1.0, start);
         average.observe(0.001, start + 10 * DECAY);
         assert!(average.seconds < 0.002);

@@ -44,20 +44,20 @@ pub struct PeerInfo {
     pub remote: SocketAddr,
 }
 
-/// The bounds of an acceptor.
+/// The limits of an acceptor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AcceptLimits {
     /// Concurrent handshakes; more connections wait in the kernel's queue.
-    pub handshakes: usize,
+    pub max_handshakes: usize,
     /// The timeout of a handshake.
-    pub handshake_time: Duration,
+    pub handshake_timeout: Duration,
     /// Open connections, handshakes included; more wait in the kernel's queue.
-    pub connections: usize,
+    pub max_connections: usize,
 }
 
 impl Default for AcceptLimits {
     fn default() -> Self {
-        Self { handshakes: 256, handshake_time: Duration::from_secs(5), connections: 10_000 }
+        Self { max_handshakes: 256, handshake_timeout: Duration::from_secs(5), max_connections: 10_000 }
     }
 }
 
@@ -67,7 +67,7 @@ pub struct RefusedHandshake {
     /// The peer's address.
     pub remote: SocketAddr,
     /// The kind of failure, from a closed set.
-    pub why: HandshakeFailure,
+    pub cause: HandshakeFailure,
     /// The cause, for the log.
     pub source: io::Error,
 }
@@ -76,7 +76,7 @@ impl RefusedHandshake {
     /// The label in metrics; see [`HandshakeFailure::label`].
     #[must_use]
     pub fn reason(&self) -> &'static str {
-        self.why.label()
+        self.cause.label()
     }
 }
 
@@ -173,24 +173,29 @@ fn is_about_own_certificate(alert: AlertDescription) -> bool {
 pub struct PeerConnection {
     stream: TlsStream<TcpStream>,
     peer: PeerInfo,
-    /// The permit of [`AcceptLimits::connections`], released when the connection ends.
+    /// The permit of [`AcceptLimits::max_connections`], released when the connection ends.
     _permit: Option<OwnedSemaphorePermit>,
 }
 
 /// Accepts connections until `stop`, each with the identity that is current when it arrives.
 ///
-/// The stream ends after `stop`: pending handshakes are dropped, returned connections stay open. `refused` receives each
+/// The stream ends after `stop`: pending handshakes are dropped, returned connections stay open. `on_refused` receives each
 /// failed handshake.
 pub fn accept_peers(
     listener: TcpListener,
     identity: Identity,
     limits: AcceptLimits,
-    refused: impl Fn(RefusedHandshake) + Send + Sync + 'static,
+    on_refused: impl Fn(RefusedHandshake) + Send + Sync + 'static,
     stop: CancellationToken,
 ) -> impl Stream<Item = io::Result<PeerConnection>> + Send + Unpin + 'static {
     // Capacity 1: the consumer applies backpressure.
-    let (proven, connections) = mpsc::channel(1);
-    let handshaker = Arc::new(Handshaker { identity, time: limits.handshake_time, refused: Box::new(refused), proven });
+    let (accepted_tx, connections) = mpsc::channel(1);
+    let handshaker = Arc::new(Handshaker {
+        identity,
+        handshake_timeout: limits.handshake_timeout,
+        on_refused: Box::new(on_refused),
+        accepted_tx,
+    });
     tokio::spawn(run(listener, limits, handshaker, stop));
     Box::pin(stream::unfold(connections, async |mut connections| {
         connections.recv().await.map(|connection| (Ok(connection), connections))
@@ -198,57 +203,57 @@ pub fn accept_peers(
 }
 
 async fn run(listener: TcpListener, limits: AcceptLimits, handshaker: Arc<Handshaker>, stop: CancellationToken) {
-    let turns = Arc::new(Semaphore::new(limits.handshakes.min(Semaphore::MAX_PERMITS)));
-    let places = Arc::new(Semaphore::new(limits.connections.min(Semaphore::MAX_PERMITS)));
+    let handshake_permits = Arc::new(Semaphore::new(limits.max_handshakes.min(Semaphore::MAX_PERMITS)));
+    let connection_permits = Arc::new(Semaphore::new(limits.max_connections.min(Semaphore::MAX_PERMITS)));
     // Aborts pending handshakes when dropped.
-    let mut under_way = JoinSet::new();
+    let mut handshakes = JoinSet::new();
     let ended = async {
         tokio::select! {
             () = stop.cancelled() => {}
-            () = handshaker.proven.closed() => {}
+            () = handshaker.accepted_tx.closed() => {}
         }
     };
     tokio::pin!(ended);
     loop {
         let next = async {
             // Never closed, so that there is always a permit.
-            let turn = turns.clone().acquire_owned().await.ok();
-            (accept(&listener, &places).await, turn)
+            let handshake_permit = handshake_permits.clone().acquire_owned().await.ok();
+            (accept(&listener, &connection_permits).await, handshake_permit)
         };
         tokio::select! {
             () = &mut ended => return,
-            Some(_) = under_way.join_next() => {}
-            (accepted, turn) = next => drop(under_way.spawn(handshaker.clone().serve(accepted, turn))),
+            Some(_) = handshakes.join_next() => {}
+            (accepted, handshake_permit) = next => drop(handshakes.spawn(handshaker.clone().serve(accepted, handshake_permit))),
         }
     }
 }
 
 struct Handshaker {
     identity: Identity,
-    time: Duration,
-    refused: Box<dyn Fn(RefusedHandshake) + Send + Sync>,
-    proven: mpsc::Sender<PeerConnection>,
+    handshake_timeout: Duration,
+    on_refused: Box<dyn Fn(RefusedHandshake) + Send + Sync>,
+    accepted_tx: mpsc::Sender<PeerConnection>,
 }
 
 impl Handshaker {
-    /// One handshake. `turn` is held during the handshake, the permit during the connection.
+    /// One handshake. `handshake_permit` is held during the handshake, the permit during the connection.
     async fn serve(
         self: Arc<Self>,
         Accepted { stream: socket, remote, permit }: Accepted,
-        turn: Option<OwnedSemaphorePermit>,
+        handshake_permit: Option<OwnedSemaphorePermit>,
     ) {
         let (outcome, socket) = self.handshake(socket).await;
-        drop(turn);
+        drop(handshake_permit);
         match outcome {
             Ok((stream, svid)) => {
                 let peer = PeerInfo { svid: Arc::new(svid), remote };
                 // The consumer has ended: the server stops.
-                let _ = self.proven.send(PeerConnection { stream, peer, _permit: permit }).await;
+                let _ = self.accepted_tx.send(PeerConnection { stream, peer, _permit: permit }).await;
             }
             Err(source) => {
-                (self.refused)(RefusedHandshake { remote, why: HandshakeFailure::of(&source), source });
+                (self.on_refused)(RefusedHandshake { remote, cause: HandshakeFailure::of(&source), source });
                 if let Some(socket) = socket {
-                    linger(socket).await;
+                    lingering_close(socket).await;
                 }
             }
         }
@@ -261,8 +266,8 @@ impl Handshaker {
             return (Err(error), None);
         }
         let handshake = TlsAcceptor::from(self.identity.server_config()).accept(socket).into_fallible();
-        match timeout(self.time, handshake).await {
-            Err(_) => (Err(io::Error::new(io::ErrorKind::TimedOut, "the handshake took too long")), None),
+        match timeout(self.handshake_timeout, handshake).await {
+            Err(_) => (Err(io::Error::new(io::ErrorKind::TimedOut, "the handshake timed out")), None),
             Ok(Err((error, socket))) => (Err(error), Some(socket)),
             Ok(Ok(stream)) => match peer_of(&stream) {
                 Ok(svid) => (Ok((stream, svid)), None),
@@ -280,7 +285,7 @@ fn peer_of(stream: &TlsStream<TcpStream>) -> io::Result<Svid> {
 
 /// Reads what the peer has sent, with bounds. Under TLS 1.3 a client sends data before it receives the alert, and closing a
 /// socket with unread data resets it, so that the alert would be lost.
-async fn linger(mut socket: TcpStream) {
+async fn lingering_close(mut socket: TcpStream) {
     let drained = async {
         socket.shutdown().await?;
         tokio::io::copy(&mut (&mut socket).take(MAX_LINGER_BYTES), &mut tokio::io::sink()).await

@@ -16,7 +16,7 @@ use tonic_health::pb::{
     health_server::{Health as HealthApi, HealthServer},
 };
 
-use self::list::WithList;
+use self::list::HealthService;
 use crate::{
     error::Error,
     health::{Health, State},
@@ -28,7 +28,7 @@ const MAX_NAME_LENGTH: usize = 512;
 
 /// The health of every service of one server, and of the server itself under the empty name. Clones share it.
 #[derive(Clone)]
-pub(super) struct Reporter {
+pub(super) struct HealthReporter {
     statuses: Arc<watch::Sender<Statuses>>,
     components: Health,
     /// The prefix of the names of this node's components.
@@ -46,22 +46,22 @@ struct Statuses {
     is_stopping: bool,
 }
 
-impl Reporter {
+impl HealthReporter {
     /// A reporter for these services, and its gRPC service.
-    pub(super) fn new(node: &Node, mut names: Vec<&'static str>) -> (Self, WithList) {
+    pub(super) fn new(node: &Node, mut names: Vec<&'static str>) -> (Self, HealthService) {
         names.push("");
         let prefix = format!("{} ", node.name);
         let token_checks = format!("{}{TOKEN_CHECKS}", node.name);
         let (statuses, receiver) = watch::channel(Statuses { names, is_serving: false, is_stopping: false });
         let reporter = Self { statuses: Arc::new(statuses), components: node.health.clone(), prefix, token_checks };
         reporter.set(reporter.can_serve());
-        let api = Api(receiver);
-        (reporter, WithList::new(HealthServer::new(api.clone()), api))
+        let api = HealthHandler(receiver);
+        (reporter, HealthService::new(HealthServer::new(api.clone()), api))
     }
 
     /// Reports NOT_SERVING while a vital component of the node is down, such as its database, and until it can verify tokens:
     /// it rejects most calls until then, and clients should call another instance.
-    pub(super) async fn follow(self) {
+    pub(super) async fn run(self) {
         let mut changes = self.components.changes();
         loop {
             // Before reading, so that a concurrent change is not missed.
@@ -105,10 +105,10 @@ impl Statuses {
 
 /// `grpc.health.v1.Health`.
 #[derive(Debug, Clone)]
-pub(super) struct Api(watch::Receiver<Statuses>);
+pub(super) struct HealthHandler(watch::Receiver<Statuses>);
 
 #[tonic::async_trait]
-impl HealthApi for Api {
+impl HealthApi for HealthHandler {
     type WatchStream = Pin<Box<dyn Stream<Item = Result<HealthCheckResponse, Status>> + Send>>;
 
     async fn check(&self, request: Request<HealthCheckRequest>) -> Result<Response<HealthCheckResponse>, Status> {

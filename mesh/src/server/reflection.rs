@@ -19,17 +19,17 @@ use prost::Message as _;
 use tonic::{Code, Request, Response, Status, Streaming, server::NamedService};
 use tonic_reflection::pb;
 
-pub(super) use self::index::Index;
-use super::{Rpc, TonicService};
+pub(super) use self::index::DescriptorIndex;
+use super::{DynService, TonicService};
 use crate::error::Error;
 
-type Services = HashMap<&'static str, Arc<dyn Rpc>>;
+type Services = HashMap<&'static str, Arc<dyn DynService>>;
 
 /// The maximum size of a request, in bytes: the response contains it.
 const MAX_REQUEST_LENGTH: usize = 4096;
 
 /// The contracts of the mesh, and of the services that every server has.
-pub(super) fn contracts(contracts: &Contracts) -> Result<Index, Error> {
+pub(super) fn descriptors(contracts: &Contracts) -> Result<DescriptorIndex, Error> {
     let own = contracts.contracts().iter().map(|contract| match contract.static_descriptor_set() {
         Some(set) => Bytes::from_static(set),
         None => Bytes::copy_from_slice(contract.descriptor_set()),
@@ -41,11 +41,11 @@ pub(super) fn contracts(contracts: &Contracts) -> Result<Index, Error> {
         pb::v1::FILE_DESCRIPTOR_SET,
         pb::v1alpha::FILE_DESCRIPTOR_SET,
     ];
-    Index::new(own.chain(built_in.map(Bytes::from_static))).map_err(Error::internal)
+    DescriptorIndex::new(own.chain(built_in.map(Bytes::from_static))).map_err(Error::internal)
 }
 
 /// The reflection services of a server with these services: v1, and v1alpha for older tools.
-pub(super) fn services(index: Arc<Index>, served: impl IntoIterator<Item = &'static str>) -> Services {
+pub(super) fn services(index: Arc<DescriptorIndex>, served: impl IntoIterator<Item = &'static str>) -> Services {
     use pb::{
         v1::server_reflection_server::ServerReflectionServer as V1,
         v1alpha::server_reflection_server::ServerReflectionServer as V1Alpha,
@@ -59,14 +59,14 @@ pub(super) fn services(index: Arc<Index>, served: impl IntoIterator<Item = &'sta
     HashMap::from([named(V1::new(reflection.clone())), named(V1Alpha::new(reflection))])
 }
 
-fn named<S: TonicService + NamedService>(service: S) -> (&'static str, Arc<dyn Rpc>) {
+fn named<S: TonicService + NamedService>(service: S) -> (&'static str, Arc<dyn DynService>) {
     (S::NAME, Arc::new(service))
 }
 
 /// Both versions of `ServerReflection`. Clones share the contracts.
 #[derive(Debug, Clone)]
 struct Reflection {
-    index: Arc<Index>,
+    index: Arc<DescriptorIndex>,
     /// The services of this server.
     served: Arc<[&'static str]>,
 }
@@ -83,7 +83,7 @@ enum ReflectionRequest<'a> {
 
 /// A response.
 #[derive(Debug, PartialEq)]
-enum Answer {
+enum ReflectionResponse {
     Files(Vec<Bytes>),
     ExtensionNumbers { message: String, numbers: Vec<i32> },
     Services(Arc<[&'static str]>),
@@ -98,23 +98,25 @@ struct ReflectionStream {
 }
 
 impl ReflectionStream {
-    fn answer(&mut self, question: &ReflectionRequest<'_>) -> Answer {
+    fn answer(&mut self, request: &ReflectionRequest<'_>) -> ReflectionResponse {
         let Self { reflection: Reflection { index, served }, sent } = self;
-        let (found, missing) = match *question {
-            ReflectionRequest::File(name) => (index.file(name), "there is no file of this name"),
-            ReflectionRequest::Symbol(name) => (index.file_with_symbol(name), "there is no symbol of this name"),
+        let (found, missing) = match *request {
+            ReflectionRequest::File(name) => (index.file(name), "no file has this name"),
+            ReflectionRequest::Symbol(name) => (index.file_with_symbol(name), "no symbol has this name"),
             ReflectionRequest::Extension { message, number } => {
-                (index.file_with_extension(message, number), "the message has no extension of this number")
+                (index.file_with_extension(message, number), "the message has no extension with this number")
             }
             ReflectionRequest::ExtensionNumbers(message) => {
                 return match index.extension_numbers(message) {
-                    Some(numbers) => Answer::ExtensionNumbers { message: message.to_owned(), numbers },
-                    None => Answer::Failed(Code::NotFound, "there is no message of this name"),
+                    Some(numbers) => ReflectionResponse::ExtensionNumbers { message: message.to_owned(), numbers },
+                    None => ReflectionResponse::Failed(Code::NotFound, "no message has this name"),
                 };
             }
-            ReflectionRequest::Services => return Answer::Services(served.clone()),
+            ReflectionRequest::Services => return ReflectionResponse::Services(served.clone()),
         };
-        found.map_or(Answer::Failed(Code::NotFound, missing), |file| Answer::Files(index.with_dependencies(file, sent)))
+        found.map_or(ReflectionResponse::Failed(Code::NotFound, missing), |file| {
+            ReflectionResponse::Files(index.with_dependencies(file, sent))
+        })
     }
 }
 
@@ -157,14 +159,15 @@ macro_rules! version {
                 request: ServerReflectionRequest,
             ) -> ServerReflectionResponse {
                 if request.encoded_len() > MAX_REQUEST_LENGTH {
-                    let too_long = Answer::Failed(Code::InvalidArgument, "the request is too long");
+                    let too_long = ReflectionResponse::Failed(Code::InvalidArgument, "the request is too long");
                     return ServerReflectionResponse { message_response: Some(too_long.into()), ..Default::default() };
                 }
                 let answer = match &request.message_request {
-                    Some(requested) => stream.answer(&requested.into()),
-                    None => {
-                        Answer::Failed(Code::InvalidArgument, "the request asks for nothing; set `message_request`")
-                    }
+                    Some(request) => stream.answer(&request.into()),
+                    None => ReflectionResponse::Failed(
+                        Code::InvalidArgument,
+                        "the request asks for nothing; set `message_request`",
+                    ),
                 };
                 ServerReflectionResponse {
                     valid_host: request.host.clone(),
@@ -187,22 +190,22 @@ macro_rules! version {
                 }
             }
 
-            impl From<Answer> for MessageResponse {
-                fn from(answer: Answer) -> Self {
+            impl From<ReflectionResponse> for MessageResponse {
+                fn from(answer: ReflectionResponse) -> Self {
                     match answer {
-                        Answer::Files(files) => Self::FileDescriptorResponse(FileDescriptorResponse {
+                        ReflectionResponse::Files(files) => Self::FileDescriptorResponse(FileDescriptorResponse {
                             file_descriptor_proto: files.iter().map(|file| file.to_vec()).collect(),
                         }),
-                        Answer::ExtensionNumbers { message, numbers } => {
+                        ReflectionResponse::ExtensionNumbers { message, numbers } => {
                             Self::AllExtensionNumbersResponse(ExtensionNumberResponse {
                                 base_type_name: message,
                                 extension_number: numbers,
                             })
                         }
-                        Answer::Services(names) => Self::ListServicesResponse(ListServiceResponse {
+                        ReflectionResponse::Services(names) => Self::ListServicesResponse(ListServiceResponse {
                             service: names.iter().map(|&name| ServiceResponse { name: name.to_owned() }).collect(),
                         }),
-                        Answer::Failed(code, message) => Self::ErrorResponse(ErrorResponse {
+                        ReflectionResponse::Failed(code, message) => Self::ErrorResponse(ErrorResponse {
                             error_code: code.into(),
                             error_message: message.to_owned(),
                         }),
@@ -221,7 +224,7 @@ mod tests {
     use super::*;
 
     fn stream() -> ReflectionStream {
-        let index = Arc::new(contracts(&drystone::contracts().unwrap()).unwrap());
+        let index = Arc::new(descriptors(&drystone::contracts().unwrap()).unwrap());
         let reflection = Reflection { index, served: ["acme.v1.Orders"].into() };
         ReflectionStream { reflection, sent: HashSet::new() }
     }
@@ -229,21 +232,21 @@ mod tests {
     #[test]
     fn an_unknown_symbol_is_an_error_response() {
         let mut stream = stream();
-        for question in [
+        for request in [
             ReflectionRequest::File("no/such.proto"),
             ReflectionRequest::Symbol("no.Such"),
             ReflectionRequest::Extension { message: "google.protobuf.MethodOptions", number: 1 },
             ReflectionRequest::ExtensionNumbers("no.Such"),
         ] {
-            let answer = stream.answer(&question);
-            assert!(matches!(answer, Answer::Failed(Code::NotFound, _)), "{question:?}: {answer:?}");
+            let answer = stream.answer(&request);
+            assert!(matches!(answer, ReflectionResponse::Failed(Code::NotFound, _)), "{request:?}: {answer:?}");
         }
     }
 
     #[test]
     fn served_services_are_listed() {
         let services: Arc<[&str]> = ["acme.v1.Orders"].into();
-        assert_eq!(stream().answer(&ReflectionRequest::Services), Answer::Services(services));
+        assert_eq!(stream().answer(&ReflectionRequest::Services), ReflectionResponse::Services(services));
     }
 
     #[test]

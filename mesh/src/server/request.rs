@@ -17,7 +17,7 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tonic::{Status, body::Body};
 
-use crate::error::{Error, Reason, Source};
+use crate::error::{BoxError, Error, Reason};
 
 /// The content type of gRPC; protobuf is its default message format.
 const GRPC: &str = "application/grpc";
@@ -98,7 +98,7 @@ pub(super) fn bound_encoding(headers: &mut HeaderMap) {
 
 /// The body of a request, with checks of the number and size of messages. tonic uses the first of several messages of a unary
 /// RPC, answers INTERNAL if there is none, and OUT_OF_RANGE if one is too large.
-pub(super) struct Messages<B> {
+pub(super) struct MessageLimitBody<B> {
     body: B,
     /// Whether the RPC has exactly one request message.
     single: bool,
@@ -114,7 +114,7 @@ pub(super) struct Messages<B> {
     failed: bool,
 }
 
-impl<B> Messages<B> {
+impl<B> MessageLimitBody<B> {
     pub(super) fn new(body: B, single: bool, max_length: usize) -> Self {
         let prefix = [0; PREFIX_LENGTH];
         Self { body, single, max_length, prefix, prefix_read: 0, remaining: 0, any: false, failed: false }
@@ -129,7 +129,7 @@ impl<B> Messages<B> {
                 continue;
             }
             if self.single && self.any && self.prefix_read == 0 {
-                return Err(Status::unimplemented("the RPC takes one message, and the request holds several"));
+                return Err(Status::unimplemented("the RPC takes one message, and the request has several"));
             }
             self.any = true;
             let taken = (PREFIX_LENGTH - self.prefix_read).min(data.len());
@@ -152,15 +152,15 @@ impl<B> Messages<B> {
     }
 }
 
-impl<B> http_body::Body for Messages<B>
+impl<B> http_body::Body for MessageLimitBody<B>
 where
     B: http_body::Body<Data = Bytes> + Unpin,
-    B::Error: Into<Source>,
+    B::Error: Into<BoxError>,
 {
     type Data = Bytes;
-    type Error = Source;
+    type Error = BoxError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Source>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         if self.failed {
             return Poll::Ready(None);
         }
@@ -169,7 +169,7 @@ where
             Some(Some(data)) => self.read(data),
             // Trailers or the end.
             Some(None) | None if self.single && !self.any => {
-                Err(Status::unimplemented("the RPC takes one message, and the request holds none"))
+                Err(Status::unimplemented("the RPC takes one message, and the request has none"))
             }
             Some(None) | None => Ok(()),
         };
@@ -240,9 +240,9 @@ mod tests {
 
     async fn read(pieces: &[&'static [u8]], single: bool) -> Result<usize, Code> {
         let frames: Vec<_> =
-            pieces.iter().map(|piece| Ok::<_, Source>(Frame::data(Bytes::from_static(piece)))).collect();
+            pieces.iter().map(|piece| Ok::<_, BoxError>(Frame::data(Bytes::from_static(piece)))).collect();
         let body = StreamBody::new(futures_util::stream::iter(frames));
-        let body = Messages::new(body, single, 8);
+        let body = MessageLimitBody::new(body, single, 8);
         body.collect().await.map(|all| all.to_bytes().len()).map_err(|error| Status::from_error(error).code())
     }
 

@@ -20,13 +20,13 @@ use tonic::{Code, Status, body::Body};
 use tracing::{Instrument, Span, error, info_span, warn};
 
 use super::{
-    Rpc, ServerLimits,
+    DynService, ServerLimits,
     acceptor::PeerInfo,
-    request::{self, Messages},
+    request::{self, MessageLimitBody},
     response::{self, Completion, ResponseBody},
 };
 use crate::{
-    access::{self, Denial, Part, RuleTable},
+    access::{self, Denial, RulePart, RuleTable},
     call::{self, Call, CallFields, Client, header},
     clock::Clock,
     deadline,
@@ -47,7 +47,7 @@ pub(super) struct Stack {
     domain: TrustDomain,
     clock: Clock,
     in_flight: Arc<Semaphore>,
-    max_message: usize,
+    max_message_size: usize,
     default_deadline: Duration,
     max_deadline: Duration,
     streams: CancellationToken,
@@ -57,7 +57,7 @@ pub(super) struct Stack {
 /// One RPC: its rule, its service and its metrics.
 pub(super) struct RpcEntry {
     pub(super) rule: Arc<Method>,
-    service: Arc<dyn Rpc>,
+    service: Arc<dyn DynService>,
     pub(super) metrics: MethodMetrics,
     limit: Option<Limit>,
 }
@@ -89,7 +89,7 @@ impl Stack {
         node: &Node,
         limits: &ServerLimits,
         rules: RuleTable,
-        services: &HashMap<&'static str, Arc<dyn Rpc>>,
+        services: &HashMap<&'static str, Arc<dyn DynService>>,
     ) -> Self {
         let entry = |rule: Arc<Method>| {
             let service = services.get(rule.service())?.clone();
@@ -103,8 +103,8 @@ impl Stack {
             verifier: node.verifier.clone(),
             domain: node.identity.trust_domain(),
             clock: node.clock.clone(),
-            in_flight: Arc::new(Semaphore::new(limits.in_flight)),
-            max_message: limits.max_message,
+            in_flight: Arc::new(Semaphore::new(limits.max_in_flight)),
+            max_message_size: limits.max_message_size,
             default_deadline: limits.default_deadline,
             max_deadline: limits.max_deadline,
             streams: CancellationToken::new(),
@@ -126,59 +126,59 @@ impl Stack {
 
     /// Serves one call, which is counted, logged and audited however it ends.
     pub(super) async fn serve(&self, peer: &Peer, request: Request<Incoming>) -> Response<ResponseBody> {
-        let arrival = IncomingCall::of(peer, request.headers());
+        let incoming = IncomingCall::of(peer, request.headers());
         let path = request.uri().path();
-        let request_id = arrival.request_id.to_str().unwrap_or_default();
+        let request_id = incoming.request_id.to_str().unwrap_or_default();
         let user = tracing::field::Empty;
         let span = info_span!("call", request_id, method = path, caller = %peer.info.svid.id, user);
         let entry = self.methods.get(path);
         if let Err(error) = request::check(request.method(), request.headers()) {
-            let response = span.in_scope(|| arrival.refuse_form(error));
+            let response = span.in_scope(|| incoming.reject_malformed(error));
             match entry {
                 Some(entry) => {
-                    let client = arrival.client(request.headers());
-                    arrival.completion(entry, client.address, span, None).headers(&response);
+                    let client = incoming.client(request.headers());
+                    incoming.completion(entry, client.address, span, None).headers(&response);
                 }
-                None => self.unknown.observe(peer.label, Code::Unimplemented, arrival.started.elapsed()),
+                None => self.unknown.observe(peer.label, Code::Unimplemented, incoming.started.elapsed()),
             }
             self.discard(request);
             return response.map(ResponseBody::from);
         }
         let Some(entry) = entry else {
-            self.unknown.observe(peer.label, Code::Unimplemented, arrival.started.elapsed());
-            let response = span.in_scope(|| arrival.refuse(&self.unknown, access::unknown_method()));
+            self.unknown.observe(peer.label, Code::Unimplemented, incoming.started.elapsed());
+            let response = span.in_scope(|| incoming.reject(&self.unknown, access::unknown_method()));
             self.discard(request);
             return response.map(ResponseBody::from);
         };
 
-        let admitted = match span.in_scope(|| self.authorize(&entry.rule, &arrival, request.headers())) {
+        let authorized = match span.in_scope(|| self.authorize(&entry.rule, &incoming, request.headers())) {
             // The rate limit is last: a call denied for another reason does not count.
-            Ok(admitted) => match &entry.limit {
-                None => Ok(admitted),
-                Some(limit) => match limit::check_client(limit, &admitted.call.fields().client).await {
-                    Ok(()) => Ok(admitted),
+            Ok(authorized) => match &entry.limit {
+                None => Ok(authorized),
+                Some(limit) => match limit::check_client(limit, &authorized.call.fields().client).await {
+                    Ok(()) => Ok(authorized),
                     Err(error) => Err(Rejection::Failed(error)),
                 },
             },
-            refused => refused,
+            rejected => rejected,
         };
-        let admitted = match admitted {
-            Ok(admitted) => admitted,
-            Err(refusal) => {
-                let response = span.in_scope(|| match refusal {
-                    Rejection::Denied(denial) => arrival.refuse(&entry.metrics, denial),
+        let authorized = match authorized {
+            Ok(authorized) => authorized,
+            Err(rejection) => {
+                let response = span.in_scope(|| match rejection {
+                    Rejection::Denied(denial) => incoming.reject(&entry.metrics, denial),
                     Rejection::Failed(error) => Status::from(error).into_http(),
                 });
-                let client = arrival.client(request.headers());
-                arrival.completion(entry, client.address, span, None).headers(&response);
+                let client = incoming.client(request.headers());
+                incoming.completion(entry, client.address, span, None).headers(&response);
                 self.discard(request);
                 return response.map(ResponseBody::from);
             }
         };
 
-        let AuthorizedCall { call, deadline, permit } = admitted;
+        let AuthorizedCall { call, deadline, permit } = authorized;
         let client = call.fields().client.address.clone();
-        let mut completion = arrival.completion(entry, client, span.clone(), Some(permit));
+        let mut completion = incoming.completion(entry, client, span.clone(), Some(permit));
         let mut response = self.run(entry, call, deadline, request).instrument(span).await;
         if entry.rule.server_streaming {
             // A stream may last for days: it releases its permit.
@@ -192,31 +192,31 @@ impl Stack {
     fn authorize(
         &self,
         rule: &Method,
-        arrival: &IncomingCall<'_>,
+        incoming: &IncomingCall<'_>,
         headers: &HeaderMap,
     ) -> Result<AuthorizedCall, Rejection> {
         let now = self.clock.now();
         // The caller first: a workload that may not call learns nothing else.
-        access::authorize_caller(rule, &arrival.peer.info.svid, &self.domain, now)?;
+        access::authorize_caller(rule, &incoming.peer.info.svid, &self.domain, now)?;
         // A malformed deadline could not be enforced.
-        let deadline = self.deadline(rule, arrival, headers)?;
+        let deadline = self.deadline(rule, incoming, headers)?;
         // Load before the token, whose verification is expensive.
         let permit = self.in_flight.clone().try_acquire_owned().map_err(|_| overloaded())?;
         // The user and their permissions.
-        let (principal, authorization) = self.subject(rule, headers)?;
+        let (principal, authorization) = self.verify_token(rule, headers)?;
         if let Some(principal) = &principal {
             call::record_user(principal.user_id);
             access::authorize_user(rule, principal, now)?;
         }
 
         let call = Call::new(CallFields {
-            request_id: arrival.request_id.clone(),
-            trace: arrival.trace,
+            request_id: incoming.request_id.clone(),
+            trace: incoming.trace,
             deadline,
-            caller: Some(arrival.peer.info.svid.id.clone()),
+            caller: Some(incoming.peer.info.svid.id.clone()),
             principal,
             authorization,
-            client: arrival.client(headers),
+            client: incoming.client(headers),
         });
         Ok(AuthorizedCall { call, deadline, permit })
     }
@@ -231,7 +231,7 @@ impl Stack {
     ) -> Response<Body> {
         let RpcEntry { rule, service, .. } = entry;
         let single = !rule.client_streaming;
-        let mut request = request.map(|body| Body::new(Messages::new(body, single, self.max_message)));
+        let mut request = request.map(|body| Body::new(MessageLimitBody::new(body, single, self.max_message_size)));
         request::bound_encoding(request.headers_mut());
         request.extensions_mut().insert(call);
         let answer = AssertUnwindSafe(service.call(request)).catch_unwind();
@@ -260,20 +260,20 @@ impl Stack {
     fn deadline(
         &self,
         rule: &Method,
-        arrival: &IncomingCall<'_>,
+        incoming: &IncomingCall<'_>,
         headers: &HeaderMap,
     ) -> Result<Option<Instant>, Rejection> {
-        let asked = deadline::parse_timeout(headers)?;
+        let requested = deadline::parse_timeout(headers)?;
         let policy = rule.policy.deadline;
         let timeout = if rule.is_streaming() {
-            deadline::of_stream(policy, asked)
+            deadline::for_stream(policy, requested)
         } else {
-            Some(deadline::of_call(policy, asked, self.default_deadline, self.max_deadline))
+            Some(deadline::for_unary(policy, requested, self.default_deadline, self.max_deadline))
         };
-        Ok(timeout.and_then(|timeout| arrival.started.checked_add(timeout)))
+        Ok(timeout.and_then(|timeout| incoming.started.checked_add(timeout)))
     }
 
-    fn subject(
+    fn verify_token(
         &self,
         rule: &Method,
         headers: &HeaderMap,
@@ -281,7 +281,7 @@ impl Stack {
         if rule.subject == Subject::None {
             return Ok((None, None));
         }
-        let deny = |error: Error| Rejection::Denied(Denial::new(Part::Subject, error));
+        let deny = |error: Error| Rejection::Denied(Denial::new(RulePart::Subject, error));
         let value = authorization(headers).map_err(deny)?;
         let token = bearer(value).map_err(deny)?;
         let principal = self.verifier.verify(token).map_err(|error| deny(error.into()))?;
@@ -303,11 +303,11 @@ impl<'a> IncomingCall<'a> {
 
     /// The outside client, as reported by an entry point; other callers are not trusted with it.
     fn client(&self, headers: &HeaderMap) -> Client {
-        let reported = |name| {
+        let trusted_header = |name| {
             let value = headers.get(name).filter(|_| self.peer.is_entry_point);
             value.and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()
         };
-        Client { address: reported(header::CLIENT_ADDRESS), agent: reported(header::CLIENT_AGENT) }
+        Client { address: trusted_header(header::CLIENT_ADDRESS), agent: trusted_header(header::CLIENT_AGENT) }
     }
 
     /// Records the call when it ends.
@@ -323,12 +323,12 @@ impl<'a> IncomingCall<'a> {
     }
 
     /// Rejects a request that is not gRPC.
-    fn refuse_form(&self, error: Error) -> Response<Body> {
+    fn reject_malformed(&self, error: Error) -> Response<Body> {
         warn!(reason = error.reason().name(), remote = %self.peer.info.remote, "request rejected, not gRPC");
         request::reject(error)
     }
 
-    fn refuse(&self, metrics: &MethodMetrics, denial: Denial) -> Response<Body> {
+    fn reject(&self, metrics: &MethodMetrics, denial: Denial) -> Response<Body> {
         metrics.denied(denial.part.name(), self.peer.label);
         // The span has caller, method and request id.
         let (rule, reason) = (denial.part.name(), denial.error.reason().name());
@@ -381,8 +381,8 @@ fn bearer(value: &HeaderValue) -> Result<&str, Error> {
     let text = value.to_str().map_err(|_| malformed())?;
     let (scheme, rest) = text.split_once(' ').ok_or_else(malformed)?;
     let token = rest.trim_start_matches(' ');
-    let is_one = !token.is_empty() && !token.contains([' ', '\t', ',']);
-    if scheme.eq_ignore_ascii_case("bearer") && is_one { Ok(token) } else { Err(malformed()) }
+    let is_valid = !token.is_empty() && !token.contains([' ', '\t', ',']);
+    if scheme.eq_ignore_ascii_case("bearer") && is_valid { Ok(token) } else { Err(malformed()) }
 }
 
 #[cfg(test)]

@@ -15,12 +15,12 @@ use proptest::prelude::*;
 
 const ISSUER: &str = "https://id.drystone.example";
 
-struct Setting {
+struct Fixture {
     verifier: TokenVerifier,
     good: GoodToken,
 }
 
-fn setting() -> Setting {
+fn fixture() -> Fixture {
     let clock = Clock::manual("2026-03-01T12:00:00.123456Z".parse().expect("a time"));
     let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).expect("a key");
     let keys = KeySet::new();
@@ -35,7 +35,7 @@ fn setting() -> Setting {
     let revocations = RevocationView::new(clock.clone());
     revocations.apply(&[]);
     let verifier = TokenVerifier::new(config, keys, revocations, clock);
-    Setting { verifier, good }
+    Fixture { verifier, good }
 }
 
 fn claims(now: Timestamp) -> Claims {
@@ -60,7 +60,7 @@ fn claims(now: Timestamp) -> Claims {
 /// Each is refused at first and refused again, and the good token is accepted before and after: nothing of a bad token
 /// is remembered.
 fn refused(make: impl Fn(&GoodToken) -> Vec<BadToken>, by: &[TokenError]) {
-    let Setting { verifier, good } = setting();
+    let Fixture { verifier, good } = fixture();
     let token = good.token();
     verifier.verify(&token).expect("the good token");
     for BadToken { name, token: bad } in make(&good) {
@@ -73,7 +73,7 @@ fn refused(make: impl Fn(&GoodToken) -> Vec<BadToken>, by: &[TokenError]) {
 
 #[test]
 fn a_valid_token_is_accepted_with_its_principal() {
-    let Setting { verifier, good } = setting();
+    let Fixture { verifier, good } = fixture();
     let principal = verifier.verify(&good.token()).expect("the good token");
     assert_eq!(principal.user_id.to_string(), good.claims["sub"]);
     assert_eq!(principal.session_id.to_string(), good.claims["sid"]);
@@ -88,10 +88,10 @@ fn a_valid_token_is_accepted_with_its_principal() {
 
 #[test]
 fn the_table_of_bad_tokens_has_no_duplicate_names() {
-    let tokens = bad_tokens::bad_tokens(&setting().good);
+    let tokens = bad_tokens::bad_tokens(&fixture().good);
     let mut names = HashSet::new();
     for bad in &tokens {
-        assert!(names.insert(&bad.name), "{} stands twice", bad.name);
+        assert!(names.insert(&bad.name), "duplicate name {}", bad.name);
         assert!(http::HeaderValue::from_str(&format!("Bearer {}", bad.token)).is_ok(), "{} cannot be sent", bad.name);
     }
     assert!(tokens.len() >= 250, "{} bad tokens", tokens.len());
@@ -122,7 +122,7 @@ fn a_token_with_invalid_claims_is_rejected() {
 /// These cannot be sent in an HTTP header, or would be mended on the way.
 #[test]
 fn a_token_with_surrounding_characters_is_rejected() {
-    let Setting { verifier, good } = setting();
+    let Fixture { verifier, good } = fixture();
     let token = good.token();
     for extra in [" ", "\n", "\r\n", "\t", "\0", "\u{feff}", "\u{200b}", "é", "Bearer "] {
         let inside = token.replacen('.', &format!(".{extra}"), 1);
@@ -138,7 +138,7 @@ fn a_token_with_surrounding_characters_is_rejected() {
 /// The verifier remembers the good token all the while.
 #[test]
 fn a_token_with_one_changed_character_or_truncated_is_rejected() {
-    let Setting { verifier, good } = setting();
+    let Fixture { verifier, good } = fixture();
     let token = good.token();
     verifier.verify(&token).expect("the good token");
     for at in 0..token.len() {
@@ -154,17 +154,17 @@ fn a_token_with_one_changed_character_or_truncated_is_rejected() {
 proptest! {
     #[test]
     fn no_random_text_verifies_or_panics(text in ".{0,200}") {
-        prop_assert!(setting().verifier.verify(&text).is_err());
+        prop_assert!(fixture().verifier.verify(&text).is_err());
     }
 
     #[test]
     fn no_token_like_text_verifies_or_panics(text in "[A-Za-z0-9_-]{0,80}\\.[A-Za-z0-9_-]{0,80}\\.[A-Za-z0-9_-]{86}") {
-        prop_assert!(setting().verifier.verify(&text).is_err());
+        prop_assert!(fixture().verifier.verify(&text).is_err());
     }
 
     #[test]
     fn no_bytes_after_a_valid_header_verify_or_panic(payload: Vec<u8>, signature: Vec<u8>) {
-        let Setting { verifier, good } = setting();
+        let Fixture { verifier, good } = fixture();
         let token = good.token();
         let (header, _) = token.split_once('.').expect("a header");
         let text = format!("{header}.{}.{}", URL_SAFE_NO_PAD.encode(payload), URL_SAFE_NO_PAD.encode(signature));

@@ -127,7 +127,7 @@ async fn a_call_that_may_have_run_is_retried_only_if_it_is_idempotent() {
     assert!((fleet.metric("drystone_client_retries_total") - 1.0).abs() < 0.1);
 }
 
-/// Cuts the connections as soon as an instance hangs; whoever is asked afterwards answers.
+/// Closes all connections as soon as an instance hangs. After that, every instance answers.
 async fn cut_when_started(fleet: &Fleet) {
     let [one, two] = &fleet.instances[..] else { unreachable!() };
     tokio::select! {
@@ -148,7 +148,7 @@ async fn a_failing_endpoint_is_ejected() {
     let refused = || fleet.instances[0].handlers.started();
     while refused() == 0 {
         let batch = futures_util::future::join_all((0..8).map(|_| fleet.read())).await;
-        assert!(batch.iter().all(Result::is_ok), "the other one is asked: {batch:?}");
+        assert!(batch.iter().all(Result::is_ok), "the other instance is tried: {batch:?}");
     }
     let noticed = refused();
     assert_eq!(answers(&fleet, 200).await, BTreeMap::from([("two".to_owned(), 200)]));

@@ -1,8 +1,8 @@
 //! The server and the client stack against each other, over real sockets and real mutual TLS.
 
 mod expiry;
-mod form;
 mod health;
+mod malformed_requests;
 mod reflection;
 mod support;
 
@@ -68,7 +68,7 @@ async fn client_metadata_is_trusted_only_from_entry_points() {
 #[tokio::test]
 async fn a_slow_handler_is_answered_deadline_exceeded() {
     let server = TestServer::new().await;
-    // Without a `Call` the client stack keeps no time of its own: what answers is the server.
+    // Without a `Call` the client enforces no deadline, so the server does.
     let mut request = Request::new(order("wait"));
     request.metadata_mut().insert("grpc-timeout", "150m".parse().unwrap());
     let (code, _) = refusal(server.client("auth").look_up_for_sign_in(request).await);
@@ -86,16 +86,16 @@ async fn the_deadline_policy_overrides_the_server_defaults() {
     // The contract of GetDiscovery: 5 s where the caller asks for nothing, and never more than 10 s. The server allows more.
     let defaults = ServerLimits::default();
     assert!(defaults.default_deadline > Duration::from_secs(5) && defaults.max_deadline > Duration::from_secs(10));
-    for (asked, most) in [(None, 5), (Some("1M"), 10), (Some("3S"), 3)] {
+    for (requested, max) in [(None, 5), (Some("1M"), 10), (Some("3S"), 3)] {
         // Without a `Call` the client sends no timeout but this one.
         let mut request = Request::new(GetDiscoveryRequest {});
-        if let Some(asked) = asked {
-            request.metadata_mut().insert("grpc-timeout", asked.parse().unwrap());
+        if let Some(requested) = requested {
+            request.metadata_mut().insert("grpc-timeout", requested.parse().unwrap());
         }
         let left: u64 = client.get_discovery(request).await.unwrap().into_inner().issuer.parse().unwrap();
         let left = Duration::from_micros(left);
         // Less than 2 s pass until the handler sees the call.
-        assert!(left <= Duration::from_secs(most) && left > Duration::from_secs(most - 2), "{asked:?}: {left:?}");
+        assert!(left <= Duration::from_secs(max) && left > Duration::from_secs(max - 2), "{requested:?}: {left:?}");
     }
 }
 
@@ -106,7 +106,7 @@ async fn a_call_after_its_deadline_is_not_sent() {
     let mut client = server.client("auth");
     let answer = client.look_up_for_sign_in(call.request(order("describe"))).await;
     assert_eq!(refusal(answer), (Code::DeadlineExceeded, Some(Reason::DeadlineExceeded)));
-    // One that is sent is counted, so that a count of one says that the first was not.
+    // Each call that arrives is counted, so a count of one shows that the first was not sent.
     client.look_up_for_sign_in(order("describe")).await.unwrap();
     let metrics = server.metrics.render();
     let calls =
@@ -136,7 +136,7 @@ async fn a_panicking_handler_fails_only_its_call() {
 
 #[tokio::test]
 async fn calls_over_the_limit_are_answered_overloaded_with_a_retry_delay() {
-    let server = TestServer::with(|limits| ServerLimits { in_flight: 1, ..limits }).await;
+    let server = TestServer::with(|limits| ServerLimits { max_in_flight: 1, ..limits }).await;
     let mut client = server.client("auth");
     let mut first = client.clone();
     let first = tokio::spawn(async move { first.look_up_for_sign_in(order("wait")).await });
@@ -154,11 +154,11 @@ async fn calls_over_the_limit_are_answered_overloaded_with_a_retry_delay() {
 #[tokio::test]
 async fn a_path_without_a_rule_is_denied_for_every_caller() {
     let server = TestServer::new().await;
-    let mut stranger = tonic::client::Grpc::new(server.channel("operator", "user"));
-    stranger.ready().await.unwrap();
+    let mut client = tonic::client::Grpc::new(server.channel("operator", "user"));
+    client.ready().await.unwrap();
     let path = http::uri::PathAndQuery::from_static("/drystone.user.v1.UserService/DropEverything");
     let codec = tonic_prost::ProstCodec::<(), ()>::default();
-    let answer = stranger.unary(Request::new(()), path, codec).await;
+    let answer = client.unary(Request::new(()), path, codec).await;
     assert_eq!(refusal(answer), (Code::Unimplemented, Some(Reason::MethodUnknown)));
     assert!(server.metrics.render().contains("part=\"method\""), "{}", server.metrics.render());
 }
@@ -189,7 +189,7 @@ async fn a_client_accepts_a_response_that_violates_the_contract() {
 #[tokio::test]
 async fn a_service_with_another_identity_is_not_called() {
     let server = TestServer::new().await;
-    // Whoever is there holds a good certificate of our own mesh, for the workload `user`.
+    // The server has a valid certificate of the mesh, but for the workload `user`.
     let mut impostor = HealthClient::new(server.channel("auth", "session"));
     assert_eq!(refusal(impostor.check(HealthCheckRequest::default()).await).0, Code::Unavailable);
 }

@@ -1,6 +1,6 @@
 //! The edge as a module of a binary.
 
-use drystone_mesh::module::{Context, Service as Module, Stage, StartError, Started};
+use drystone_mesh::module::{Context, Service as Module, ShutdownStage, StartError, Started};
 
 use crate::{Config, Deps, NAME, RequestLimit, Service};
 
@@ -9,7 +9,7 @@ const REQUEST_LIMIT: &str = "default";
 
 impl Module for Service {
     const NAME: &'static str = NAME;
-    const STAGE: Stage = Stage::Front;
+    const SHUTDOWN_STAGE: ShutdownStage = ShutdownStage::EntryPoint;
     const PORT: Option<u16> = Some(8080);
     type Config = Config;
 

@@ -68,7 +68,7 @@ impl Echo {
     }
 
     async fn failure(&mut self) -> HandshakeFailure {
-        soon(self.refusals.recv()).await.unwrap().why
+        soon(self.refusals.recv()).await.unwrap().cause
     }
 
     fn replace(&self, leaf: &Leaf, roots: &[&TestCa]) {
@@ -165,12 +165,12 @@ type Dialled = client::TlsStream<TcpStream>;
 
 async fn dial(address: SocketAddr, config: impl Into<Arc<ClientConfig>>) -> io::Result<Dialled> {
     let socket = TcpStream::connect(address).await?;
-    // A name that stands in no certificate: it is the SPIFFE ID that counts.
+    // A name that no certificate has: only the SPIFFE ID is verified.
     let name = ServerName::try_from("nobody.invalid").unwrap();
     TlsConnector::from(config.into()).connect(name, socket).await
 }
 
-/// A byte there and back: the proof that both ends believe each other.
+/// Sends a byte and reads it back, which proves that both ends accept each other.
 async fn speak(stream: &mut Dialled) -> io::Result<()> {
     stream.write_all(b"x").await?;
     stream.flush().await?;
@@ -350,7 +350,7 @@ async fn the_client_never_resumes_a_session() {
 #[tokio::test]
 async fn slow_handshakes_do_not_delay_others() {
     let ca = TestCa::new("drystone.test");
-    let limits = AcceptLimits { handshake_time: Duration::from_hours(1), ..AcceptLimits::default() };
+    let limits = AcceptLimits { handshake_timeout: Duration::from_hours(1), ..AcceptLimits::default() };
     let server = Echo::with_limits(&ca, limits).await;
     let slow = (0..20).map(async |number| {
         let mut socket = TcpStream::connect(server.address).await.unwrap();
@@ -369,7 +369,8 @@ async fn slow_handshakes_do_not_delay_others() {
 #[tokio::test]
 async fn a_handshake_timeout_releases_its_permit() {
     let ca = TestCa::new("drystone.test");
-    let limits = AcceptLimits { handshakes: 1, handshake_time: Duration::from_millis(200), ..AcceptLimits::default() };
+    let limits =
+        AcceptLimits { max_handshakes: 1, handshake_timeout: Duration::from_millis(200), ..AcceptLimits::default() };
     let mut server = Echo::with_limits(&ca, limits).await;
     let mut silent = TcpStream::connect(server.address).await.unwrap();
     call(server.address, dialling_auth(&ca, "edge")).await.unwrap();
@@ -380,7 +381,7 @@ async fn a_handshake_timeout_releases_its_permit() {
 #[tokio::test]
 async fn connections_over_the_limit_wait_for_a_permit() {
     let ca = TestCa::new("drystone.test");
-    let mut server = Echo::with_limits(&ca, AcceptLimits { connections: 1, ..AcceptLimits::default() }).await;
+    let mut server = Echo::with_limits(&ca, AcceptLimits { max_connections: 1, ..AcceptLimits::default() }).await;
     let first = call(server.address, dialling_auth(&ca, "edge")).await.unwrap();
     let second = tokio::spawn(call(server.address, dialling_auth(&ca, "operator")));
     assert_eq!(soon(server.peers.recv()).await.unwrap().svid.id.workload(), Some("edge"));
@@ -445,7 +446,7 @@ async fn roots_rotate_without_a_failed_connection() {
             })
         })
         .collect();
-    // Enough for every caller to have begun and ended a whole call since.
+    // Enough for every caller to have started and completed a call since.
     let mut more_calls = async || {
         let target = *calls.borrow() + 20;
         soon(calls.wait_for(|made| *made >= target)).await.map(drop).expect("the callers have failed");

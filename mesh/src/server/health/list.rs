@@ -18,7 +18,7 @@ use tonic_health::pb::{HealthCheckResponse, health_server::HealthServer};
 use tonic_prost::ProstCodec;
 use tower::Service;
 
-use super::{Api, response};
+use super::{HealthHandler, response};
 
 const PATH: &str = "/grpc.health.v1.Health/List";
 
@@ -36,22 +36,22 @@ pub(super) struct ListResponse {
 
 /// The health service with `List`.
 #[derive(Debug, Clone)]
-pub(in crate::server) struct WithList {
-    generated: HealthServer<Api>,
-    api: Api,
+pub(in crate::server) struct HealthService {
+    generated: HealthServer<HealthHandler>,
+    api: HealthHandler,
 }
 
-impl WithList {
-    pub(super) fn new(generated: HealthServer<Api>, api: Api) -> Self {
+impl HealthService {
+    pub(super) fn new(generated: HealthServer<HealthHandler>, api: HealthHandler) -> Self {
         Self { generated, api }
     }
 }
 
-impl NamedService for WithList {
-    const NAME: &'static str = HealthServer::<Api>::NAME;
+impl NamedService for HealthService {
+    const NAME: &'static str = HealthServer::<HealthHandler>::NAME;
 }
 
-impl Service<HttpRequest<Body>> for WithList {
+impl Service<HttpRequest<Body>> for HealthService {
     type Response = HttpResponse<Body>;
     type Error = Infallible;
     type Future = BoxFuture<HttpResponse<Body>, Infallible>;
@@ -69,7 +69,7 @@ impl Service<HttpRequest<Body>> for WithList {
     }
 }
 
-struct List(Api);
+struct List(HealthHandler);
 
 impl UnaryService<ListRequest> for List {
     type Response = ListResponse;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 /// `google.protobuf.FileDescriptorProto`
 #[derive(Clone, PartialEq, prost::Message)]
-pub(super) struct File {
+pub(super) struct FileDescriptor {
     #[prost(string, tag = "1")]
     pub(super) name: String,
     #[prost(string, tag = "2")]
@@ -13,35 +13,35 @@ pub(super) struct File {
     #[prost(string, repeated, tag = "3")]
     pub(super) dependencies: Vec<String>,
     #[prost(message, repeated, tag = "4")]
-    messages: Vec<Message>,
+    messages: Vec<MessageDescriptor>,
     #[prost(message, repeated, tag = "5")]
-    enums: Vec<Enum>,
+    enums: Vec<EnumDescriptor>,
     #[prost(message, repeated, tag = "6")]
-    services: Vec<Service>,
+    services: Vec<ServiceDescriptor>,
     #[prost(message, repeated, tag = "7")]
-    extensions: Vec<Field>,
+    extensions: Vec<FieldDescriptor>,
 }
 
 /// `google.protobuf.DescriptorProto`
 #[derive(Clone, PartialEq, prost::Message)]
-struct Message {
+struct MessageDescriptor {
     #[prost(string, tag = "1")]
     name: String,
     #[prost(message, repeated, tag = "2")]
-    fields: Vec<Field>,
+    fields: Vec<FieldDescriptor>,
     #[prost(message, repeated, tag = "3")]
-    messages: Vec<Message>,
+    messages: Vec<MessageDescriptor>,
     #[prost(message, repeated, tag = "4")]
-    enums: Vec<Enum>,
+    enums: Vec<EnumDescriptor>,
     #[prost(message, repeated, tag = "6")]
-    extensions: Vec<Field>,
+    extensions: Vec<FieldDescriptor>,
     #[prost(message, repeated, tag = "8")]
-    oneofs: Vec<Named>,
+    oneofs: Vec<NamedDescriptor>,
 }
 
 /// `google.protobuf.FieldDescriptorProto`
 #[derive(Clone, PartialEq, prost::Message)]
-struct Field {
+struct FieldDescriptor {
     #[prost(string, tag = "1")]
     name: String,
     /// The message that an extension extends, with a dot in front.
@@ -53,25 +53,25 @@ struct Field {
 
 /// `google.protobuf.EnumDescriptorProto`
 #[derive(Clone, PartialEq, prost::Message)]
-struct Enum {
+struct EnumDescriptor {
     #[prost(string, tag = "1")]
     name: String,
     #[prost(message, repeated, tag = "2")]
-    values: Vec<Named>,
+    values: Vec<NamedDescriptor>,
 }
 
 /// `google.protobuf.ServiceDescriptorProto`
 #[derive(Clone, PartialEq, prost::Message)]
-struct Service {
+struct ServiceDescriptor {
     #[prost(string, tag = "1")]
     name: String,
     #[prost(message, repeated, tag = "2")]
-    methods: Vec<Named>,
+    methods: Vec<NamedDescriptor>,
 }
 
 /// A descriptor of which only the name is needed.
 #[derive(Clone, PartialEq, prost::Message)]
-struct Named {
+struct NamedDescriptor {
     #[prost(string, tag = "1")]
     name: String,
 }
@@ -86,7 +86,7 @@ pub(super) enum SymbolKind {
 /// An extension: the full name of the message that it extends, and its number.
 pub(super) type Extension = (String, i32);
 
-impl File {
+impl FileDescriptor {
     /// The kind of the symbol with this full name, if the file declares it.
     pub(super) fn kind_of(&self, symbol: &str) -> Option<SymbolKind> {
         let path = match self.package.as_str() {
@@ -111,12 +111,12 @@ impl File {
     /// The extensions declared in the file, including those in messages.
     pub(super) fn extensions(&self) -> BTreeSet<Extension> {
         let mut found = BTreeSet::new();
-        let mut add = |extensions: &[Field]| {
-            let full = |field: &Field| (field.extendee.trim_start_matches('.').to_owned(), field.number);
+        let mut add = |extensions: &[FieldDescriptor]| {
+            let full = |field: &FieldDescriptor| (field.extendee.trim_start_matches('.').to_owned(), field.number);
             found.extend(extensions.iter().map(full));
         };
         add(&self.extensions);
-        let mut messages: Vec<&Message> = self.messages.iter().collect();
+        let mut messages: Vec<&MessageDescriptor> = self.messages.iter().collect();
         while let Some(message) = messages.pop() {
             add(&message.extensions);
             messages.extend(&message.messages);
@@ -125,18 +125,23 @@ impl File {
     }
 }
 
-fn kind_in(path: &[&str], messages: &[Message], enums: &[Enum], extensions: &[Field]) -> Option<SymbolKind> {
+fn kind_in(
+    path: &[&str],
+    messages: &[MessageDescriptor],
+    enums: &[EnumDescriptor],
+    extensions: &[FieldDescriptor],
+) -> Option<SymbolKind> {
     let (&name, rest) = path.split_first()?;
     if let Some(message) = messages.iter().find(|message| message.name == name) {
         return message.kind_of(rest);
     }
     // Enum values are siblings of their enum, as in C++.
-    let is_of_enum = |declared: &Enum| declared.name == name || has_name(&declared.values, name);
+    let is_of_enum = |declared: &EnumDescriptor| declared.name == name || has_name(&declared.values, name);
     let is_declared = enums.iter().any(is_of_enum) || extensions.iter().any(|field| field.name == name);
     (rest.is_empty() && is_declared).then_some(SymbolKind::Other)
 }
 
-impl Message {
+impl MessageDescriptor {
     fn kind_of(&self, path: &[&str]) -> Option<SymbolKind> {
         match path {
             [] => Some(SymbolKind::Message),
@@ -148,6 +153,6 @@ impl Message {
     }
 }
 
-fn has_name(declared: &[Named], name: &str) -> bool {
+fn has_name(declared: &[NamedDescriptor], name: &str) -> bool {
     declared.iter().any(|declared| declared.name == name)
 }

@@ -14,7 +14,7 @@ use prost::{
     encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field},
 };
 
-use super::descriptor::{Extension, File, SymbolKind};
+use super::descriptor::{Extension, FileDescriptor, SymbolKind};
 
 /// `FileDescriptorSet.file`
 const FILE: u32 = 1;
@@ -24,7 +24,7 @@ const FILE: u32 = 1;
 /// Contracts can have files of the same name, such as copies of well-known types. A name finds the first file; additional
 /// declarations of later ones are found by symbol and by extension.
 #[derive(Debug)]
-pub(in crate::server) struct Index {
+pub(in crate::server) struct DescriptorIndex {
     files: Vec<IndexedFile>,
     by_name: HashMap<Arc<str>, usize>,
 }
@@ -44,18 +44,18 @@ struct IndexedFile {
 /// A descriptor set that cannot be decoded.
 #[derive(Debug, thiserror::Error)]
 #[error("descriptor set {position} cannot be read: {source}")]
-pub(in crate::server) struct Malformed {
+pub(in crate::server) struct InvalidDescriptorSet {
     /// Its position in the list, from 1.
     position: usize,
     source: DecodeError,
 }
 
-impl Index {
+impl DescriptorIndex {
     /// Indexes the files of these encoded `FileDescriptorSet`s. It keeps slices of them, without copying.
-    pub(in crate::server) fn new(sets: impl IntoIterator<Item = Bytes>) -> Result<Self, Malformed> {
+    pub(in crate::server) fn new(sets: impl IntoIterator<Item = Bytes>) -> Result<Self, InvalidDescriptorSet> {
         let mut index = Self { files: Vec::new(), by_name: HashMap::new() };
         for (position, set) in (1..).zip(sets) {
-            index.add(position, set).map_err(|source| Malformed { position, source })?;
+            index.add(position, set).map_err(|source| InvalidDescriptorSet { position, source })?;
         }
         Ok(index)
     }
@@ -70,16 +70,19 @@ impl Index {
             let length = usize::try_from(decode_varint(&mut rest)?).unwrap_or(usize::MAX);
             // A truncated file fails to decode.
             let encoded = rest.split_to(length.min(rest.len()));
-            let file =
-                File::decode(if encoded.len() == length { encoded.clone() } else { Bytes::from_static(b"\x0a") })?;
+            let file = FileDescriptor::decode(if encoded.len() == length {
+                encoded.clone()
+            } else {
+                Bytes::from_static(b"\x0a")
+            })?;
             self.add_file(set, file, encoded);
         }
         Ok(())
     }
 
-    fn add_file(&mut self, set: usize, file: File, encoded: Bytes) {
+    fn add_file(&mut self, set: usize, file: FileDescriptor, encoded: Bytes) {
         let extensions = file.extensions();
-        let File { name, package, dependencies, .. } = file;
+        let FileDescriptor { name, package, dependencies, .. } = file;
         if let Some(&first) = self.by_name.get(name.as_str())
             && self.files[first].encoded == encoded
         {
@@ -140,7 +143,7 @@ impl Index {
     fn declarations(&self, symbol: &str) -> impl Iterator<Item = (usize, SymbolKind)> {
         let in_package = move |(_, file): &(usize, &IndexedFile)| symbol.starts_with(file.package.as_str());
         self.files.iter().enumerate().filter(in_package).filter_map(move |(position, file)| {
-            let kind = File::decode(file.encoded.clone()).ok()?.kind_of(symbol)?;
+            let kind = FileDescriptor::decode(file.encoded.clone()).ok()?.kind_of(symbol)?;
             Some((position, kind))
         })
     }

@@ -293,7 +293,7 @@ async fn instance(name: &'static str, identity: Identity) -> Instance {
     });
     let server = Server::new(&node)
         .unwrap()
-        .limits(ServerLimits { drain: Duration::from_secs(5), ..ServerLimits::default() })
+        .limits(ServerLimits { drain_timeout: Duration::from_secs(5), ..ServerLimits::default() })
         .add_service(user_service(handlers.clone()))
         .add_service(session_service(handlers.clone()));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -1,4 +1,4 @@
-//! Certificates that end while a connection stands: both ends see it with the next call.
+//! Certificates that expire during a connection: both ends check on each call.
 
 use std::time::Duration;
 
@@ -32,7 +32,7 @@ fn look_ups(server: &TestServer) -> f64 {
     counts.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
 }
 
-/// What a caller is told, and what is told to the one who called it.
+/// Asserts the status for the caller, and the status that it propagates.
 fn assert_unavailable(status: Status) {
     assert_eq!((status.code(), reason_of(&status)), (Code::Unavailable, None), "{status:?}");
     assert!(status.get_details_retry_info().unwrap().retry_delay.is_some());
@@ -73,7 +73,7 @@ async fn nothing_is_sent_with_an_expired_own_certificate() {
 
 #[tokio::test]
 async fn a_rejected_own_certificate_is_unavailable_for_the_caller() {
-    // The server's clock is ahead of ours.
+    // The server's clock is ahead of the client's.
     let server = TestServer::build(|limits| limits, Clock::manual(Clock::system().now() + 2 * HOUR), None).await;
     let mut client = server.client_with(caller(&server, in_an_hour()), Clock::system());
     assert_unavailable(client.look_up_for_sign_in(order("describe")).await.unwrap_err());

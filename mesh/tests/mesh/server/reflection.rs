@@ -91,16 +91,16 @@ async fn files_are_sent_with_their_dependencies_once() {
 #[tokio::test]
 async fn custom_options_are_found() {
     let server = TestServer::new().await;
-    for (options, ours) in [
+    for (options, expected) in [
         ("google.protobuf.MethodOptions", &[50701, 50703][..]),
         ("google.protobuf.ServiceOptions", &[50702, 50704, 50705]),
     ] {
         let answers = ask(&server, vec![Some(Ask::AllExtensionNumbersOfType(options.to_owned()))]).await;
         let Answer::AllExtensionNumbersResponse(numbers) = &answers[0] else { panic!("{answers:?}") };
         assert_eq!(numbers.base_type_name, options);
-        for number in ours {
+        for number in expected {
             assert!(numbers.extension_number.contains(number), "{number}: {numbers:?}");
-            // On a stream of its own: a file is sent once on each.
+            // On a new stream, because a file is sent once per stream.
             let answers = ask(&server, vec![Some(extension(options, *number))]).await;
             assert!(files(&answers[0])[0].starts_with("drystone/access/v1/"), "{number}: {answers:?}");
         }

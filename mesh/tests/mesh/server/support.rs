@@ -135,19 +135,19 @@ impl TestServer {
         let address = listener.local_addr().unwrap();
         let server = Server::new(&node)
             .unwrap()
-            .limits(bounds(ServerLimits { drain: Duration::from_secs(5), ..ServerLimits::default() }))
+            .limits(bounds(ServerLimits { drain_timeout: Duration::from_secs(5), ..ServerLimits::default() }))
             .add_service(user_service(handlers.clone()))
             .add_service(key_service());
         let running = tokio::spawn(server.run(listener, stop.clone()));
         Self { authority, own, address, metrics, health, handlers, stop, running, tasks, _folder: folder }
     }
 
-    /// The identity of `workload`, with a certificate of its own.
+    /// A new identity of `workload`.
     pub fn identity(&self, workload: &str) -> Identity {
         Identity::load(&self.authority.issue(workload).unwrap()).unwrap()
     }
 
-    /// A channel as `workload`, to whoever is at our address and must be `service`.
+    /// A channel from `workload` to the address of the server, which is expected to be `service`.
     pub fn channel(&self, workload: &'static str, service: &str) -> Channel {
         let identity = self.identity(workload);
         let peers = Peers::from([(service.to_owned(), vec![self.address.to_string()])]);

@@ -27,6 +27,6 @@ async fn an_account_is_tried_so_often_from_wherever_and_then_nothing_is_hashed_f
     assert!(fixture.shows("drystone_hashing_seconds_count 4"), "one to register, three to check");
     assert!(fixture.shows(r#"drystone_rate_limited_total{limit="sign_in_account"} 1"#));
 
-    // Without a front door there is no address, and the account counts all the same.
+    // Without an entry point there is no address; the account limit applies all the same.
     assert_eq!(refusal(fixture.sign_in_from("", EMAIL, PASSWORD).await), Reason::RateLimited);
 }

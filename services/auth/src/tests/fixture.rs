@@ -179,7 +179,7 @@ fn from_outside<T>(message: T, principal: Option<Arc<Principal>>) -> Request<T> 
     from_address("192.0.2.7", message, principal)
 }
 
-/// A call of a client at this address; nothing for one that comes through no front door.
+/// A call of a client at this address; nothing for one that does not come through an entry point.
 fn from_address<T>(address: &str, message: T, principal: Option<Arc<Principal>>) -> Request<T> {
     let mut request = Request::new(message);
     request.extensions_mut().insert(Call::new(CallFields {

@@ -5,12 +5,12 @@ use prost_types::{
 
 use super::*;
 
-fn contracts() -> Index {
-    super::super::contracts(&drystone::contracts().unwrap()).unwrap()
+fn contracts() -> DescriptorIndex {
+    super::super::descriptors(&drystone::contracts().unwrap()).unwrap()
 }
 
 fn name_of(encoded: &Bytes) -> String {
-    File::decode(encoded.clone()).unwrap().name
+    FileDescriptor::decode(encoded.clone()).unwrap().name
 }
 
 fn message(name: &str) -> DescriptorProto {
@@ -58,7 +58,7 @@ fn symbols_of_every_kind_are_found() {
         number: Some(50_000),
         ..field("limit")
     });
-    let index = Index::new([set(vec![known])]).unwrap();
+    let index = DescriptorIndex::new([set(vec![known])]).unwrap();
     for symbol in
         ["Order", "Order.price", "Order.payer", "Order.Line", "Order.State", "Order.PAID", "State", "PAID", "limit"]
     {
@@ -106,35 +106,35 @@ fn a_file_is_returned_with_its_dependencies_once() {
     assert_eq!(names.len(), first.len());
     assert!(names.contains("google/protobuf/descriptor.proto"), "{names:?}");
     for encoded in &first {
-        let dependencies = File::decode(encoded.clone()).unwrap().dependencies;
+        let dependencies = FileDescriptor::decode(encoded.clone()).unwrap().dependencies;
         assert!(dependencies.iter().all(|dependency| names.contains(dependency)), "{dependencies:?}");
     }
     let again = index.with_dependencies(user, &mut sent);
-    assert_eq!(again, first[..1], "only what was asked for");
+    assert_eq!(again, first[..1], "only the requested file");
 }
 
 #[test]
 fn a_duplicate_file_name_finds_the_first_file_and_symbols_find_each() {
-    let ours =
-        set(vec![file("common.proto", "common", &[], &["A"]), file("ours.proto", "ours", &["common.proto"], &[])]);
-    let theirs = set(vec![
+    let first_set =
+        set(vec![file("common.proto", "common", &[], &["A"]), file("first.proto", "first", &["common.proto"], &[])]);
+    let second_set = set(vec![
         file("common.proto", "common", &[], &["A", "B"]),
-        file("theirs.proto", "theirs", &["common.proto"], &[]),
+        file("second.proto", "second", &["common.proto"], &[]),
     ]);
-    let index = Index::new([ours.clone(), theirs, ours]).unwrap();
+    let index = DescriptorIndex::new([first_set.clone(), second_set, first_set]).unwrap();
     assert_eq!(index.files.len(), 4, "an equal file is held once");
     let first = index.file("common.proto").unwrap();
     assert_eq!(index.file_with_symbol("common.A"), Some(first));
     let second = index.file_with_symbol("common.B").unwrap();
     assert_ne!(second, first);
-    let theirs = index.with_dependencies(index.file("theirs.proto").unwrap(), &mut HashSet::new());
-    assert_eq!(theirs[1], index.files[second].encoded, "a contract is served with what it was compiled with");
+    let files = index.with_dependencies(index.file("second.proto").unwrap(), &mut HashSet::new());
+    assert_eq!(files[1], index.files[second].encoded, "a contract is served with what it was compiled with");
 }
 
 #[test]
 fn an_invalid_descriptor_set_is_rejected() {
     for bytes in [&b"\x0a"[..], b"\x0a\x05abc", b"\x0a\x02\x0a\x05", b"\xff"] {
-        let error = Index::new([Bytes::new(), Bytes::from_static(bytes)]).unwrap_err();
+        let error = DescriptorIndex::new([Bytes::new(), Bytes::from_static(bytes)]).unwrap_err();
         assert_eq!(error.position, 2, "{bytes:?}");
     }
 }

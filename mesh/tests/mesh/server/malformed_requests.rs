@@ -25,7 +25,7 @@ async fn tls(server: &TestServer) -> TlsStream<TcpStream> {
     TlsConnector::from(config).connect(ServerName::try_from("user").unwrap(), stream).await.unwrap()
 }
 
-/// Sends whatever it is told to, as the workload `auth`.
+/// An HTTP/2 client with the identity `auth`.
 async fn connect(server: &TestServer) -> SendRequest<Full<Bytes>> {
     let stream = TokioIo::new(tls(server).await);
     let (sender, connection) = http2::handshake(TokioExecutor::new(), stream).await.unwrap();
