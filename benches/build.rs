@@ -1,4 +1,4 @@
-//! The echo service that stands beside ours: one unary RPC, generated without a contract of its own.
+//! Generates the echo service of the transport benchmark: one unary RPC, without a contract.
 
 fn main() {
     let echo = tonic_build::manual::Method::builder()

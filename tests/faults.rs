@@ -175,10 +175,10 @@ async fn instances_are_killed_during_writes() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_disk_of_sqlite_is_full() {
-    let mesh = Mesh::setup().disk(24).start();
+    let mesh = Mesh::setup().tmpfs(24).start();
     let load = Load::start(&Edges::new([mesh.rest()]), VIRTUAL_USERS).await;
     let (_, tokens) = User::signed_in(&mesh).await;
-    let filler = mesh.disk().join("filler");
+    let filler = mesh.tmpfs_path().join("filler");
     for round in 0..2 {
         fill(&filler);
         load.wait_for_failures("writes fail", 30).await;

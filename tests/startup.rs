@@ -9,15 +9,15 @@ use std::{
 };
 
 use drystone_tests::{
-    Home, Mesh, parts,
-    process::{self, Ended, Process, drystone, run_to_end},
+    Home, Mesh, modules,
+    process::{self, Process, ProcessOutput, drystone, run_to_end},
     readme, services, wait,
 };
 use sqlx::{ConnectOptions, Connection, sqlite::SqliteConnectOptions};
 
 /// A configuration with free ports and all directories in this home.
 fn configuration(home: &Home, more: &str) -> PathBuf {
-    let sections = parts().into_iter().chain(["admin"]);
+    let sections = modules().into_iter().chain(["admin"]);
     let sections: Vec<_> = sections.map(|name| format!("[{name}]\nlisten = \"127.0.0.1:0\"\n")).collect();
     let sections = sections.concat();
     let (data, certs) = (home.data(), home.path().join("certs"));
@@ -25,13 +25,13 @@ fn configuration(home: &Home, more: &str) -> PathBuf {
     home.write("drystone.toml", &text)
 }
 
-fn up(configuration: &Path) -> Ended {
+fn up(configuration: &Path) -> ProcessOutput {
     run_to_end(drystone(&["up", "--config"]).arg(configuration))
 }
 
 /// The one-line error of a failed start.
 #[track_caller]
-fn error_line(ended: &Ended) -> &str {
+fn error_line(ended: &ProcessOutput) -> &str {
     assert!(!ended.status.success(), "it exited with success: {ended:#?}");
     assert!(ended.status.code().is_some(), "it was killed by a signal: {ended:#?}");
     assert_eq!(ended.stderr.trim_end().lines().count(), 1, "not one line: {}", ended.stderr);
@@ -42,7 +42,7 @@ fn error_line(ended: &Ended) -> &str {
 }
 
 #[track_caller]
-fn assert_error(ended: &Ended, words: &[&str]) {
+fn assert_error(ended: &ProcessOutput, words: &[&str]) {
     let line = error_line(ended);
     for word in words {
         assert!(line.contains(word), "`{word}` is missing in: {line}");
@@ -51,9 +51,9 @@ fn assert_error(ended: &Ended, words: &[&str]) {
 
 #[tokio::test]
 async fn the_startup_banner_lists_addresses_and_working_commands() {
-    let mesh = Mesh::setup().for_a_person().start();
+    let mesh = Mesh::setup().interactive().start();
     // The ready file is written before the banner.
-    let banner = async || Some(mesh.greeting()).filter(|text| text.contains("Ctrl-C"));
+    let banner = async || Some(mesh.stdout()).filter(|text| text.contains("Ctrl-C"));
     let banner = wait::until("the banner is printed", banner).await;
     let addresses = services().into_iter().map(|service| mesh.grpc_address(service).to_string());
     for address in addresses.into_iter().chain([mesh.rest().address().to_string(), mesh.admin_address().to_string()]) {
@@ -143,7 +143,7 @@ fn an_invalid_configuration_value_is_reported_with_the_valid_ones() {
 }
 
 /// Runs `drystone serve user` with the certificates of an earlier mesh.
-fn serve(home: &Home) -> Ended {
+fn serve(home: &Home) -> ProcessOutput {
     let path = configuration(home, "");
     run_to_end(drystone(&["serve", "user", "--config"]).arg(path).env("DRYSTONE_CERTS_DIR", home.data().join("certs")))
 }
@@ -222,7 +222,7 @@ async fn ephemeral(home: &Home) -> (Process, serde_json::Value) {
     command.arg(&ready).env("TMPDIR", &temporary).current_dir(home.path());
     let mut process = Process::start(&mut command, &home.path().join("log"), home.path());
     let read = async || {
-        assert!(process.ended().is_none(), "it has exited: {}", process.log());
+        assert!(process.exit_status().is_none(), "it has exited: {}", process.log());
         serde_json::from_slice(&fs::read(&ready).ok()?).ok()
     };
     let ready = wait::until("the mesh is ready", read).await;
@@ -262,9 +262,9 @@ async fn a_second_signal_ends_the_process_at_once() {
         .unwrap();
     process::send("INT", process.id());
     wait::until("it is draining", async || process.log().contains("a second signal").then_some(())).await;
-    assert!(process.ended().is_none(), "it did not wait for the request: {}", process.log());
+    assert!(process.exit_status().is_none(), "it did not wait for the request: {}", process.log());
     process::send("INT", process.id());
-    let status = wait::until("it has exited", async || process.ended()).await;
+    let status = wait::until("it has exited", async || process.exit_status()).await;
     assert_eq!(status.code(), Some(130), "{}", process.log());
     assert!(process.log().contains("stopped at once by a second signal"), "{}", process.log());
     assert_eq!(entries(&home.path().join("tmp")), [""; 0], "its data is removed");

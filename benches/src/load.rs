@@ -1,4 +1,4 @@
-//! A closed loop of callers: so many calls in flight, for so long.
+//! Closed-loop load: a fixed number of calls in flight, for a fixed time.
 
 use std::{
     future::Future,
@@ -7,22 +7,23 @@ use std::{
 
 use anyhow::Result;
 
-/// What a loop measured.
+/// The result of a load run.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Figures {
-    /// Calls that ended, a second.
+pub(crate) struct LoadResult {
+    /// Completed calls per second.
     pub(crate) rate: f64,
-    /// Half of the calls took no longer.
+    /// The median latency.
     pub(crate) p50: Duration,
-    /// All but one in a hundred took no longer.
+    /// The 99th percentile of the latency.
     pub(crate) p99: Duration,
 }
 
-/// Keeps `in_flight` calls going for `time`; each caller makes its own with `caller`.
+/// Runs `in_flight` concurrent callers for `time`. `caller` is invoked once for each; it returns the function that
+/// makes a call.
 ///
 /// # Errors
-/// The first call that fails: a figure over failed calls would be none.
-pub(crate) async fn closed_loop<C, F, R>(in_flight: usize, time: Duration, mut caller: C) -> Result<Figures>
+/// The first call that fails: results with failed calls are meaningless.
+pub(crate) async fn closed_loop<C, F, R>(in_flight: usize, time: Duration, mut caller: C) -> Result<LoadResult>
 where
     C: FnMut() -> F,
     F: FnMut() -> R + Send + 'static,
@@ -34,37 +35,37 @@ where
         .map(|_| {
             let mut call = caller();
             tokio::spawn(async move {
-                let mut taken = Vec::with_capacity(1 << 16);
+                let mut latencies = Vec::with_capacity(1 << 16);
                 loop {
                     let before = Instant::now();
                     if before >= end {
-                        return Ok::<_, anyhow::Error>(taken);
+                        return Ok::<_, anyhow::Error>(latencies);
                     }
                     call().await?;
-                    taken.push(before.elapsed());
+                    latencies.push(before.elapsed());
                 }
             })
         })
         .collect();
 
-    let mut taken = Vec::new();
+    let mut latencies = Vec::new();
     for caller in callers {
-        taken.extend(caller.await??);
+        latencies.extend(caller.await??);
     }
     let elapsed = started.elapsed();
-    taken.sort_unstable();
-    let at = |share: f64| {
+    latencies.sort_unstable();
+    let quantile = |fraction: f64| {
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
-        let index = (taken.len() as f64 * share) as usize;
-        taken.get(index.min(taken.len().saturating_sub(1))).copied().unwrap_or_default()
+        let index = (latencies.len() as f64 * fraction) as usize;
+        latencies.get(index.min(latencies.len().saturating_sub(1))).copied().unwrap_or_default()
     };
     #[allow(clippy::cast_precision_loss)]
-    let rate = taken.len() as f64 / elapsed.as_secs_f64();
-    Ok(Figures { rate, p50: at(0.5), p99: at(0.99) })
+    let rate = latencies.len() as f64 / elapsed.as_secs_f64();
+    Ok(LoadResult { rate, p50: quantile(0.5), p99: quantile(0.99) })
 }
 
-/// The run whose rate is in the middle.
-pub(crate) fn median(mut runs: Vec<Figures>) -> Figures {
+/// The run with the median rate.
+pub(crate) fn median(mut runs: Vec<LoadResult>) -> LoadResult {
     runs.sort_by(|a, b| a.rate.total_cmp(&b.rate));
     runs[runs.len() / 2]
 }

@@ -1,14 +1,15 @@
-//! `make bench`: every figure beside its limit, measured in one run on the same machine.
+//! `make bench`: benchmarks, each with a baseline measured in the same run on the same machine.
 //!
-//! 1. time to ready and resident memory of `drystone up` ([`startup`]);
-//! 2. GetMe through the full stack beside a bare tonic echo over the same mutual TLS ([`transport`]);
-//! 3. sign-ins beside bare Argon2id hashes ([`sign_in`]);
-//! 4. calls on PostgreSQL and Redis, each service a process, beside pgbench and redis-benchmark ([`stores::rates`]);
+//! 1. startup time and resident memory of `drystone up` ([`startup`]);
+//! 2. GetMe through the full stack, compared with a bare tonic echo over the same mutual TLS ([`transport`]);
+//! 3. sign-ins, compared with bare Argon2id hashes ([`sign_in`]);
+//! 4. calls on PostgreSQL and Redis with one process per service, compared with pgbench and redis-benchmark
+//!    ([`stores::rates`]);
 //! 5. the same calls with ten thousand and with a million users ([`stores::growth`]).
 //!
-//! `drystone-bench PART...` measures these parts alone.
+//! `drystone-bench PART...` runs only these benchmarks.
 //!
-//! Figures are medians of interleaved runs. Ratios hold across machines better than rates do.
+//! Results are medians of interleaved runs. Ratios are more comparable between machines than rates.
 
 mod load;
 mod memory_user;
@@ -25,31 +26,31 @@ use anyhow::{Result, bail};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// What can be measured by itself.
-const PARTS: [&str; 5] = ["startup", "transport", "sign-in", "stores", "growth"];
+/// The names of the benchmarks on the command line.
+const BENCHMARKS: [&str; 5] = ["startup", "transport", "sign-in", "stores", "growth"];
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    let chosen: Vec<String> = env::args().skip(1).collect();
-    if let Some(unknown) = chosen.iter().find(|part| !PARTS.contains(&part.as_str())) {
-        bail!("there is no part `{unknown}`; name any of {}, or none for all", PARTS.join(", "));
+    let selected: Vec<String> = env::args().skip(1).collect();
+    if let Some(unknown) = selected.iter().find(|name| !BENCHMARKS.contains(&name.as_str())) {
+        bail!("unknown benchmark `{unknown}`; use any of {}, or none for all", BENCHMARKS.join(", "));
     }
-    let is_chosen = |part: &str| chosen.is_empty() || chosen.iter().any(|one| one == part);
+    let is_selected = |name: &str| selected.is_empty() || selected.iter().any(|selected| selected == name);
 
     let mut rows = Vec::new();
-    if is_chosen("startup") {
+    if is_selected("startup") {
         rows.extend(startup::measure()?);
     }
-    if is_chosen("transport") {
+    if is_selected("transport") {
         rows.extend(transport::measure().await?);
     }
-    if is_chosen("sign-in") {
+    if is_selected("sign-in") {
         rows.extend(sign_in::measure().await?);
     }
-    if is_chosen("stores") {
+    if is_selected("stores") {
         rows.extend(stores::rates::measure().await?);
     }
-    if is_chosen("growth") {
+    if is_selected("growth") {
         rows.extend(stores::growth::measure().await?);
     }
     report::publish(&rows, Path::new("target/bench.json"))

@@ -1,4 +1,4 @@
-//! The RPC GetMe behind the whole server stack, answered from memory.
+//! GetMe behind the full server stack, with the user in memory.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -31,7 +31,7 @@ const ISSUER: &str = "https://bench.example";
 const AUDIENCE: &str = "drystone";
 const KID: &str = "bench";
 
-/// Serves until `stop`; answers the address, and a token of the account's user.
+/// Serves until `stop`; returns the address, and an access token of the user.
 pub(crate) async fn serve(identity: Identity, stop: CancellationToken) -> Result<(SocketAddr, String)> {
     let clock = Clock::system();
     let user = user_message();
@@ -78,7 +78,7 @@ pub(crate) async fn serve(identity: Identity, stop: CancellationToken) -> Result
     Ok((address, token))
 }
 
-/// What GetMe answers, more or less: the echo answers the same.
+/// The response of GetMe and of the echo.
 pub(crate) fn user_message() -> User {
     User {
         id: Uuid::now_v7().to_string(),
@@ -91,7 +91,7 @@ pub(crate) fn user_message() -> User {
     }
 }
 
-/// A token of the usual size, that outlives the run.
+/// An access token of typical size that does not expire during the run.
 fn token(key: &EcdsaKeyPair, user: Uuid, now: Timestamp) -> Result<String> {
     let claims = Claims {
         iss: ISSUER.to_owned(),
@@ -110,10 +110,10 @@ fn token(key: &EcdsaKeyPair, user: Uuid, now: Timestamp) -> Result<String> {
         props: (0..2).map(|_| (Uuid::now_v7().to_string(), "owner".to_owned())).collect(),
     };
     let header = serde_json::json!({ "alg": "ES256", "typ": "at+jwt", "kid": KID });
-    let part = |value: &[u8]| URL_SAFE_NO_PAD.encode(value);
-    let signed = format!("{}.{}", part(&serde_json::to_vec(&header)?), part(&serde_json::to_vec(&claims)?));
-    let signature = key.sign(&SystemRandom::new(), signed.as_bytes()).map_err(|_| anyhow!("no signature"))?;
-    Ok(format!("{signed}.{}", part(signature.as_ref())))
+    let segment = |value: &[u8]| URL_SAFE_NO_PAD.encode(value);
+    let signed = format!("{}.{}", segment(&serde_json::to_vec(&header)?), segment(&serde_json::to_vec(&claims)?));
+    let signature = key.sign(&SystemRandom::new(), signed.as_bytes()).map_err(|_| anyhow!("cannot sign the token"))?;
+    Ok(format!("{signed}.{}", segment(signature.as_ref())))
 }
 
 /// GetMe as the user service implements it, with the user in memory instead of a database.

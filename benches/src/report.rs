@@ -1,56 +1,57 @@
-//! Every figure beside its limit: as a table for people, as JSON for programs.
+//! The results with their baselines and targets, as a table on standard output and as a JSON file.
 
 use std::{fs, path::Path, time::Duration};
 
 use anyhow::Result;
 use serde::Serialize;
 
-/// One figure.
+/// One measured value.
 #[derive(Debug, Serialize)]
-pub(crate) struct Row {
+pub(crate) struct Measurement {
     /// What was measured.
     pub(crate) name: String,
-    /// The figure.
+    /// The value.
     pub(crate) value: f64,
-    /// Its unit.
+    /// The unit.
     pub(crate) unit: &'static str,
-    /// What stands beside it: the limit that it is compared with, measured in the same run.
-    pub(crate) beside: Option<String>,
-    /// The figure over its limit.
+    /// The name of the baseline, measured in the same run.
+    #[serde(rename = "beside")]
+    pub(crate) baseline: Option<String>,
+    /// The ratio of the value to the baseline.
     pub(crate) ratio: Option<f64>,
-    /// What we want of it.
+    /// The target.
     pub(crate) aim: Option<String>,
-    /// Whether it is so.
+    /// Whether the target is met.
     pub(crate) met: Option<bool>,
 }
 
-impl Row {
-    /// A figure that stands alone.
+impl Measurement {
+    /// A value without a baseline.
     pub(crate) fn plain(name: impl Into<String>, value: f64, unit: &'static str) -> Self {
-        Self { name: name.into(), value, unit, beside: None, ratio: None, aim: None, met: None }
+        Self { name: name.into(), value, unit, baseline: None, ratio: None, aim: None, met: None }
     }
 
-    /// A figure beside the one that limits it; the ratio should reach `aim`.
-    pub(crate) fn beside(mut self, limit: &Row, aim: Option<f64>) -> Self {
-        let ratio = self.value / limit.value;
-        self.beside = Some(limit.name.clone());
+    /// Compares with a baseline that is an upper bound; the target is a ratio of at least `aim`.
+    pub(crate) fn compared_with(mut self, baseline: &Measurement, aim: Option<f64>) -> Self {
+        let ratio = self.value / baseline.value;
+        self.baseline = Some(baseline.name.clone());
         self.ratio = Some(ratio);
         self.aim = aim.map(|aim| format!("ratio >= {aim}"));
         self.met = aim.map(|aim| ratio >= aim);
         self
     }
 
-    /// A figure that should not be more than `aim` times the one beside it.
-    pub(crate) fn within(mut self, base: &Row, aim: f64) -> Self {
-        let ratio = self.value / base.value;
-        self.beside = Some(base.name.clone());
+    /// Compares with a baseline; the target is a ratio of at most `aim`.
+    pub(crate) fn within(mut self, baseline: &Measurement, aim: f64) -> Self {
+        let ratio = self.value / baseline.value;
+        self.baseline = Some(baseline.name.clone());
         self.ratio = Some(ratio);
         self.aim = Some(format!("ratio <= {aim}"));
         self.met = Some(ratio <= aim);
         self
     }
 
-    /// A figure that should stay under `aim`.
+    /// Sets the target: a value below `aim`.
     pub(crate) fn under(mut self, aim: f64) -> Self {
         self.aim = Some(format!("< {aim} {}", self.unit));
         self.met = Some(self.value < aim);
@@ -58,13 +59,13 @@ impl Row {
     }
 }
 
-/// Microseconds.
+/// A duration in microseconds.
 pub(crate) fn micros(time: Duration) -> f64 {
     time.as_secs_f64() * 1e6
 }
 
-/// Prints the rows and writes them to `path`.
-pub(crate) fn publish(rows: &[Row], path: &Path) -> Result<()> {
+/// Prints the table and writes the JSON file `path`.
+pub(crate) fn publish(rows: &[Measurement], path: &Path) -> Result<()> {
     println!("\n{:<58} {:>12} {:<10} {:>7}  aim", "figure", "value", "unit", "ratio");
     for row in rows {
         let ratio = row.ratio.map_or(String::new(), |ratio| format!("{ratio:.2}"));

@@ -1,33 +1,33 @@
-//! How long `drystone up` takes until it is ready, and how much memory it then holds.
+//! The startup time of `drystone up`, and its resident memory when ready.
 
 use std::{fs, time::Instant};
 
 use anyhow::{Context, Result};
 use drystone_tests::{Home, Mesh};
 
-use crate::report::Row;
+use crate::report::Measurement;
 
 const RUNS: usize = 5;
 
-/// Starts the mesh on an empty data directory, and then a few times on what that left, as a restart does.
-pub(crate) fn measure() -> Result<Vec<Row>> {
+/// Starts the mesh with an empty data directory, then restarts it several times with its data.
+pub(crate) fn measure() -> Result<Vec<Measurement>> {
     let (first, _, mut home) = start(Home::new())?;
-    let mut again = Vec::new();
+    let mut restarts = Vec::new();
     for _ in 0..RUNS {
-        let (time, memory, left) = start(home)?;
-        again.push((time, memory));
-        home = left;
+        let (time, memory, next_home) = start(home)?;
+        restarts.push((time, memory));
+        home = next_home;
     }
-    again.sort_by(|a, b| a.0.total_cmp(&b.0));
-    let (time, memory) = again[RUNS / 2];
+    restarts.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let (time, memory) = restarts[RUNS / 2];
     Ok(vec![
-        Row::plain("drystone up, first start to ready", first, "ms").under(500.0),
-        Row::plain("drystone up, start to ready", time, "ms").under(500.0),
-        Row::plain("drystone up, resident memory when ready", memory, "MB").under(60.0),
+        Measurement::plain("drystone up, first start to ready", first, "ms").under(500.0),
+        Measurement::plain("drystone up, start to ready", time, "ms").under(500.0),
+        Measurement::plain("drystone up, resident memory when ready", memory, "MB").under(60.0),
     ])
 }
 
-/// Milliseconds to ready, megabytes resident, and what is left for the next start.
+/// Starts and stops a mesh; returns milliseconds until ready, resident megabytes, and its directory.
 fn start(home: Home) -> Result<(f64, f64, Home)> {
     let before = Instant::now();
     let mesh = Mesh::setup().home(home).start();
@@ -36,10 +36,10 @@ fn start(home: Home) -> Result<(f64, f64, Home)> {
     Ok((time, memory, mesh.stop()))
 }
 
-/// What a process holds, in megabytes.
+/// The resident memory of a process, in megabytes.
 pub(crate) fn resident_megabytes(pid: u32) -> Result<f64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = status.lines().find(|line| line.starts_with("VmRSS:")).context("no VmRSS in /proc")?;
-    let kilobytes: f64 = line.split_whitespace().nth(1).context("no figure in VmRSS")?.parse()?;
+    let kilobytes: f64 = line.split_whitespace().nth(1).context("no value in VmRSS")?.parse()?;
     Ok(kilobytes * 1024.0 / 1e6)
 }

@@ -1,21 +1,21 @@
-//! The mesh as it is run for real: each service a process, on PostgreSQL and Redis.
+//! The mesh as in production: one process per service, on PostgreSQL and Redis.
 //!
-//! | file | holds |
+//! | file | content |
 //! |---|---|
-//! | `rates.rs` | calls a second beside what the stores do by themselves, and the memory of each process |
-//! | `growth.rs` | the same calls with ten thousand and with a million of everything |
-//! | `fleet.rs` | the five processes |
+//! | `rates.rs` | calls per second compared with the stores alone, and the memory of each process |
+//! | `growth.rs` | the same calls with ten thousand and with a million users |
+//! | `processes.rs` | the processes of the mesh |
 //! | `servers.rs` | PostgreSQL and Redis |
-//! | `people.rs`, `seed.rs` | who is stored, their tokens, and how the stores are filled |
-//! | `calls.rs` | the calls |
+//! | `users.rs`, `seed.rs` | the stored users and their tokens, and the seeding of the stores |
+//! | `calls.rs` | the measured calls |
 //! | `pgbench.rs`, `redis_benchmark.rs` | the stores' own benchmark programs |
 
 mod calls;
-mod fleet;
 pub(crate) mod growth;
-mod people;
 mod pgbench;
+mod processes;
 pub(crate) mod rates;
 mod redis_benchmark;
 mod seed;
 mod servers;
+mod users;

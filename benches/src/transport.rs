@@ -1,7 +1,7 @@
-//! GetMe through the full server stack, beside a bare tonic echo of the same message over the same TLS.
+//! GetMe through the full server stack, compared with a bare tonic echo of the same message over the same TLS.
 //!
-//! Both servers, and the one kind of client, run in this process: the same connection set-up, the same message, the
-//! same token on each call. What differs is what stands between TLS and the handler.
+//! Both servers and their clients run in this process, with the same connection setup, message and token. Only the
+//! layers between TLS and the handler differ.
 
 use std::{io, sync::Arc, time::Duration};
 
@@ -23,9 +23,9 @@ use tonic::{
 use tower::service_fn;
 
 use crate::{
-    load::{self, Figures},
+    load::{self, LoadResult},
     memory_user,
-    report::{Row, micros},
+    report::{Measurement, micros},
 };
 
 mod echo {
@@ -33,57 +33,58 @@ mod echo {
     include!(concat!(env!("OUT_DIR"), "/bench.Echo.rs"));
 }
 
-/// How long one run takes, and how many runs there are of each.
+/// The duration of one run.
 const RUN: Duration = Duration::from_secs(2);
+/// The number of runs of each server.
 const RUNS: usize = 5;
 
-/// Measures at 1 and at 64 in flight.
-pub(crate) async fn measure() -> Result<Vec<Row>> {
-    let folder = tempfile::tempdir()?;
+/// Measures with 1 and with 64 calls in flight.
+pub(crate) async fn measure() -> Result<Vec<Measurement>> {
+    let directory = tempfile::tempdir()?;
     let domain: TrustDomain = "drystone.local".parse()?;
-    let authority = Authority::open_or_create(folder.path(), &domain, Clock::system())?;
+    let authority = Authority::open_or_create(directory.path(), &domain, Clock::system())?;
     let server = Identity::load(&authority.issue("user")?)?;
     let client = Identity::load(&authority.issue("edge")?)?;
     let stop = CancellationToken::new();
 
-    let (full, token) = memory_user::serve(server.clone(), stop.clone()).await?;
-    let bare = serve_echo(server.clone()).await?;
+    let (full_address, token) = memory_user::serve(server.clone(), stop.clone()).await?;
+    let echo_address = serve_echo(server.clone()).await?;
     let bearer: MetadataValue<Ascii> = format!("Bearer {token}").parse()?;
 
-    let users = UserServiceClient::new(connect(&client, &server.id(), full).await?);
-    let echoes = echo::echo_client::EchoClient::new(connect(&client, &server.id(), bare).await?);
+    let users = UserServiceClient::new(connect(&client, &server.id(), full_address).await?);
+    let echoes = echo::echo_client::EchoClient::new(connect(&client, &server.id(), echo_address).await?);
 
     let mut rows = Vec::new();
     for in_flight in [1, 64] {
-        let (mut bare, mut full) = (Vec::new(), Vec::new());
+        let (mut echo_runs, mut get_me_runs) = (Vec::new(), Vec::new());
         for _ in 0..RUNS {
-            bare.push(echo_run(&echoes, &bearer, in_flight).await.context("the bare echo")?);
-            full.push(get_me_run(&users, &bearer, in_flight).await.context("GetMe")?);
+            echo_runs.push(echo_run(&echoes, &bearer, in_flight).await.context("the bare echo")?);
+            get_me_runs.push(get_me_run(&users, &bearer, in_flight).await.context("GetMe")?);
         }
-        let echo = figures(&mut rows, "bare tonic echo, mutual TLS", in_flight, load::median(bare));
-        let get_me = figures(&mut rows, "GetMe, full stack, warm token", in_flight, load::median(full));
-        let limit = Row::plain(rows[echo].name.clone(), rows[echo].value, rows[echo].unit);
+        let echo = push_result(&mut rows, "bare tonic echo, mutual TLS", in_flight, load::median(echo_runs));
+        let get_me = push_result(&mut rows, "GetMe, full stack, warm token", in_flight, load::median(get_me_runs));
+        let baseline = Measurement::plain(rows[echo].name.clone(), rows[echo].value, rows[echo].unit);
         let row = rows.remove(get_me);
-        rows.insert(get_me, row.beside(&limit, Some(0.8)));
+        rows.insert(get_me, row.compared_with(&baseline, Some(0.8)));
     }
     stop.cancel();
     Ok(rows)
 }
 
-/// Adds a rate and its two latencies; answers where the rate stands.
-fn figures(rows: &mut Vec<Row>, name: &str, in_flight: usize, figures: Figures) -> usize {
-    let at = rows.len();
-    rows.push(Row::plain(format!("{name}, {in_flight} in flight"), figures.rate, "calls/s"));
-    rows.push(Row::plain(format!("{name}, {in_flight} in flight, p50"), micros(figures.p50), "us"));
-    rows.push(Row::plain(format!("{name}, {in_flight} in flight, p99"), micros(figures.p99), "us"));
-    at
+/// Adds the rate and the two latencies of a run; returns the index of the rate.
+fn push_result(rows: &mut Vec<Measurement>, name: &str, in_flight: usize, result: LoadResult) -> usize {
+    let index = rows.len();
+    rows.push(Measurement::plain(format!("{name}, {in_flight} in flight"), result.rate, "calls/s"));
+    rows.push(Measurement::plain(format!("{name}, {in_flight} in flight, p50"), micros(result.p50), "us"));
+    rows.push(Measurement::plain(format!("{name}, {in_flight} in flight, p99"), micros(result.p99), "us"));
+    index
 }
 
 async fn echo_run(
     client: &echo::echo_client::EchoClient<Channel>,
     bearer: &MetadataValue<Ascii>,
     in_flight: usize,
-) -> Result<Figures> {
+) -> Result<LoadResult> {
     load::closed_loop(in_flight, RUN, || {
         let (client, bearer) = (client.clone(), bearer.clone());
         move || {
@@ -103,7 +104,7 @@ async fn get_me_run(
     client: &UserServiceClient<Channel>,
     bearer: &MetadataValue<Ascii>,
     in_flight: usize,
-) -> Result<Figures> {
+) -> Result<LoadResult> {
     load::closed_loop(in_flight, RUN, || {
         let (client, bearer) = (client.clone(), bearer.clone());
         move || {
@@ -119,7 +120,7 @@ async fn get_me_run(
     .await
 }
 
-/// Answers every call with the message that GetMe answers, whatever it was sent.
+/// Responds to every call with the response of GetMe.
 struct Echo(User);
 
 #[tonic::async_trait]

@@ -17,7 +17,7 @@ DEFAULT_PAGE_SIZE = 50
 
 
 def parse_uuid(field, text):
-    """The UUID in its usual spelling; a `Failure` that names the field for anything else."""
+    """Parses a UUID in the hyphenated format; raises a `Failure` with the field otherwise."""
     try:
         if len(text) == 36:
             return str(uuid.UUID(text))
@@ -35,13 +35,13 @@ class OrderStore:
         self._by_request = {}
 
     def create(self, owner_id, article, quantity, request_id):
-        """Adds an order. The same request id answers the order that it made."""
+        """Creates an order, or returns the existing order of the request id."""
         with self._lock:
-            known = self._by_request.get((owner_id, request_id)) if request_id else None
-            if known:
-                if (known.article, known.quantity) != (article, quantity):
+            existing = self._by_request.get((owner_id, request_id)) if request_id else None
+            if existing:
+                if (existing.article, existing.quantity) != (article, quantity):
                     raise Failure("REQUEST_ID_REUSED", "the request id was used for another order; send a new one")
-                return known
+                return existing
             order = orders_pb2.Order(id=str(uuid.uuid4()), owner_id=owner_id, article=article, quantity=quantity)
             order.create_time.GetCurrentTime()
             self._orders[owner_id].append(order)
@@ -54,7 +54,7 @@ class OrderStore:
             return list(self._orders.get(owner_id, ()))
 
     def cancel(self, order_id):
-        """Removes an order. Whether there was one."""
+        """Removes an order; returns whether it existed."""
         with self._lock:
             for orders in self._orders.values():
                 for order in orders:
@@ -65,7 +65,7 @@ class OrderStore:
 
 
 class OrderService(orders_pb2_grpc.OrderServiceServicer):
-    """The RPCs. Who may call them is in the contract, and is checked before any of this runs."""
+    """The RPCs. Access rules are in the contract and are enforced before a handler runs."""
 
     def __init__(self, store):
         self._store = store

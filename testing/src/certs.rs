@@ -1,6 +1,6 @@
-//! Certificates: those that the mesh was given, and others that its CA, or a foreign one, might issue.
+//! Certificates: those of the mesh, and test certificates issued by its CA or an untrusted one.
 //!
-//! Nothing here is the mesh's own code, so that a fault in that cannot hide itself.
+//! Does not use the mesh's own code, so that a bug there cannot hide itself.
 
 use std::{
     collections::BTreeMap,
@@ -23,7 +23,7 @@ use x509_parser::{certificate::X509Certificate, prelude::FromDer};
 
 use crate::process;
 
-/// The trust domain of a mesh that is not told otherwise.
+/// The default trust domain of a mesh.
 pub const TRUST_DOMAIN: &str = "drystone.local";
 
 /// The certificates of a mesh.
@@ -33,7 +33,7 @@ pub struct Certificates {
     workloads: BTreeMap<String, [PathBuf; 2]>,
 }
 
-/// A certificate and its key: what a caller shows.
+/// A certificate chain and its private key.
 #[derive(Debug)]
 pub struct Credentials {
     chain: Vec<CertificateDer<'static>>,
@@ -55,40 +55,40 @@ impl Credentials {
 }
 
 impl Certificates {
-    /// Those in these files: the CA's certificate, and a certificate and a key for each workload.
+    /// The certificates in these files: the CA's certificate, and the certificate and key of each workload.
     #[must_use]
     pub fn new(ca: PathBuf, workloads: BTreeMap<String, [PathBuf; 2]>) -> Self {
         Self { ca, workloads }
     }
 
-    /// Those that `drystone certs` makes in this directory.
+    /// Generates certificates in this directory with `drystone certs`.
     ///
     /// # Panics
-    /// If it makes none.
+    /// If the command fails.
     #[must_use]
-    pub fn make_in(directory: &Path) -> Self {
-        let made = process::run_to_end(process::drystone(&["certs", "--certs-dir"]).arg(directory));
-        assert!(made.status.success(), "{made:?}");
+    pub fn generate_in(directory: &Path) -> Self {
+        let output = process::run_to_end(process::drystone(&["certs", "--certs-dir"]).arg(directory));
+        assert!(output.status.success(), "{output:?}");
         let files = |name: &str| [".pem", ".key"].map(|end| directory.join(format!("{name}{end}")));
         let workloads = crate::workloads().into_iter().map(|name| (name.to_owned(), files(name))).collect();
         Self::new(directory.join("ca.pem"), workloads)
     }
 
-    /// Others for the same workloads, from the same CA, in a directory of their own.
+    /// Issues new certificates for the same workloads from the same CA, in another directory.
     ///
     /// # Panics
-    /// If they cannot be made.
+    /// If they cannot be issued.
     #[must_use]
-    pub fn make_more_in(&self, directory: &Path) -> Self {
-        fs::create_dir_all(directory).expect("a directory can be made");
+    pub fn reissue_in(&self, directory: &Path) -> Self {
+        fs::create_dir_all(directory).expect("the directory can be created");
         for file in [self.ca.clone(), self.ca.with_extension("key")] {
-            let name = file.file_name().expect("it is a file");
+            let name = file.file_name().expect("the path names a file");
             fs::copy(&file, directory.join(name)).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
         }
-        Self::make_in(directory)
+        Self::generate_in(directory)
     }
 
-    /// The file of the CA's certificate.
+    /// The path of the CA's certificate.
     #[must_use]
     pub fn ca(&self) -> &Path {
         &self.ca
@@ -99,19 +99,19 @@ impl Certificates {
         self.workloads.keys().map(String::as_str)
     }
 
-    /// The files of a workload's certificate and key.
+    /// The paths of a workload's certificate and key.
     ///
     /// # Panics
-    /// If it has none.
+    /// If the workload has none.
     #[must_use]
     pub fn files_of(&self, workload: &str) -> &[PathBuf; 2] {
         self.workloads.get(workload).unwrap_or_else(|| panic!("the ready file has no certificate of `{workload}`"))
     }
 
-    /// What a workload shows.
+    /// The credentials of a workload.
     ///
     /// # Panics
-    /// If its files cannot be read.
+    /// If the files cannot be read.
     #[must_use]
     pub fn of(&self, workload: &str) -> Credentials {
         let [certificate, key] = self.files_of(workload);
@@ -120,23 +120,22 @@ impl Certificates {
         Credentials { chain: chain.expect("the certificate is PEM"), key: key.expect("the key is PEM") }
     }
 
-    /// The CA of the mesh, to issue what it never would.
+    /// The CA of the mesh, to issue certificates that `drystone certs` does not.
     ///
     /// # Panics
-    /// If its key does not lie beside its certificate.
+    /// If the CA's key is not in the directory of its certificate.
     #[must_use]
-    pub fn authority(&self) -> Authority {
+    pub fn authority(&self) -> CertificateAuthority {
         let key_file = self.ca.with_extension("key");
         let key = fs::read_to_string(&key_file).unwrap_or_else(|error| panic!("{}: {error}", key_file.display()));
         let certificate = CertificateDer::from_pem_file(&self.ca).expect("the CA's certificate is PEM");
         let (_, parsed) = X509Certificate::from_der(&certificate).expect("the CA's certificate is X.509");
         let name = parsed.subject().iter_common_name().next().and_then(|name| name.as_str().ok());
         let key = KeyPair::from_pem(&key).expect("the CA's key is PEM");
-        Authority(Issuer::new(named(name.expect("the CA has a common name")), key))
+        CertificateAuthority(Issuer::new(named(name.expect("the CA has a common name")), key))
     }
 
-    /// How a client of this mesh, which knows nothing but WebPKI, sets up TLS. It would resume sessions if it were
-    /// let.
+    /// The TLS configuration of a standard WebPKI client of this mesh, with session resumption enabled.
     #[must_use]
     pub fn client_config(
         &self,
@@ -145,15 +144,15 @@ impl Certificates {
     ) -> Arc<ClientConfig> {
         let mut roots = RootCertStore::empty();
         for root in CertificateDer::pem_file_iter(&self.ca).expect("the CA's certificate can be read") {
-            roots.add(root.expect("the CA's certificate is PEM")).expect("the CA can be a root");
+            roots.add(root.expect("the CA's certificate is PEM")).expect("the CA is a valid root");
         }
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let builder = ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(versions)
-            .expect("the versions are known")
+            .expect("the versions are supported")
             .with_root_certificates(roots);
         let mut config = match credentials {
-            Some(Credentials { chain, key }) => builder.with_client_auth_cert(chain, key).expect("the key fits"),
+            Some(Credentials { chain, key }) => builder.with_client_auth_cert(chain, key).expect("the key matches"),
             None => builder.with_no_client_auth(),
         };
         config.alpn_protocols = vec![b"h2".to_vec()];
@@ -161,24 +160,24 @@ impl Certificates {
     }
 }
 
-/// A CA that issues whatever it is asked for.
-pub struct Authority(Issuer<'static, KeyPair>);
+/// A CA that issues any certificate a test needs.
+pub struct CertificateAuthority(Issuer<'static, KeyPair>);
 
-/// What stands in a certificate. As [`Leaf::of`] makes it, it keeps to the profile.
+/// The parameters of a leaf certificate. [`LeafParams::of`] returns those that conform to the mesh's profile.
 #[derive(Debug, Clone)]
-pub struct Leaf {
-    /// The URIs among its names.
+pub struct LeafParams {
+    /// URI subject alternative names.
     pub uris: Vec<String>,
-    /// When it begins and ends, in seconds from now.
+    /// `notBefore` and `notAfter`, in seconds from now.
     pub validity: (i64, i64),
-    /// Whether it is the certificate of a CA.
+    /// Whether it is a CA certificate.
     pub is_ca: bool,
-    /// Whether it may be shown by a client.
+    /// Whether it has the extended key usage of clients.
     pub for_clients: bool,
 }
 
-impl Leaf {
-    /// For a workload of a trust domain.
+impl LeafParams {
+    /// A valid certificate of a workload in a trust domain.
     #[must_use]
     pub fn of(trust_domain: &str, workload: &str) -> Self {
         let uris = vec![format!("spiffe://{trust_domain}/service/{workload}")];
@@ -186,14 +185,14 @@ impl Leaf {
     }
 }
 
-impl Authority {
-    /// One that the mesh has never heard of.
+impl CertificateAuthority {
+    /// A new CA that the mesh does not trust.
     ///
     /// # Panics
-    /// If no key can be made.
+    /// If no key can be generated.
     #[must_use]
-    pub fn foreign() -> Self {
-        let mut params = named("Somebody Else's CA");
+    pub fn untrusted() -> Self {
+        let mut params = named("Untrusted CA");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
         Self(Issuer::new(params, new_key()))
@@ -202,34 +201,34 @@ impl Authority {
     /// Issues a certificate.
     ///
     /// # Panics
-    /// If it cannot be made.
+    /// If it cannot be issued.
     #[must_use]
-    pub fn issue(&self, leaf: &Leaf) -> Credentials {
+    pub fn issue(&self, leaf: &LeafParams) -> Credentials {
         let (certificate, key) = self.sign(leaf);
         let key = PrivateKeyDer::try_from(key.serialize_der()).expect("the key is PKCS#8");
         Credentials { chain: vec![certificate.der().clone()], key }
     }
 
-    /// Issues a certificate as the files of a workload, `NAME.pem` and `NAME.key`, in place of those that are there.
+    /// Issues a certificate into the files of a workload, `NAME.pem` and `NAME.key`, which are overwritten.
     ///
     /// # Panics
-    /// If it cannot be made or written.
-    pub fn issue_in(&self, directory: &Path, workload: &str, leaf: &Leaf) {
+    /// If it cannot be issued or written.
+    pub fn issue_in(&self, directory: &Path, workload: &str, leaf: &LeafParams) {
         let (certificate, key) = self.sign(leaf);
         for (end, text) in [("pem", certificate.pem()), ("key", key.serialize_pem())] {
             let file = directory.join(format!("{workload}.{end}"));
-            // A key that others may read is not taken.
+            // The mesh rejects a key file that other users may read.
             let written =
                 fs::write(&file, text).and_then(|()| fs::set_permissions(&file, Permissions::from_mode(0o600)));
             written.unwrap_or_else(|error| panic!("{}: {error}", file.display()));
         }
     }
 
-    fn sign(&self, leaf: &Leaf) -> (Certificate, KeyPair) {
+    fn sign(&self, leaf: &LeafParams) -> (Certificate, KeyPair) {
         let mut params = named("leaf");
         let uris = leaf.uris.iter().map(|uri| SanType::URI(uri.as_str().try_into().expect("the URI is ASCII")));
         params.subject_alt_names = uris.collect();
-        params.subject_alt_names.push(SanType::DnsName("localhost".try_into().expect("it is ASCII")));
+        params.subject_alt_names.push(SanType::DnsName("localhost".try_into().expect("the name is ASCII")));
         set_validity(&mut params, leaf.validity);
         params.use_authority_key_identifier_extension = true;
         params.is_ca = if leaf.is_ca { IsCa::Ca(BasicConstraints::Unconstrained) } else { IsCa::ExplicitNoCa };
@@ -251,14 +250,15 @@ fn named(common_name: &str) -> CertificateParams {
 }
 
 fn new_key() -> KeyPair {
-    KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).expect("a key can be made")
+    KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).expect("a key can be generated")
 }
 
-/// Sets begin and end, in seconds from now.
-fn set_validity(params: &mut CertificateParams, (begin, end): (i64, i64)) {
+/// Sets `notBefore` and `notAfter`, in seconds from now.
+fn set_validity(params: &mut CertificateParams, (not_before, not_after): (i64, i64)) {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("it is later than 1970").as_secs();
-    let moment = |offset: i64| {
-        rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(now.checked_add_signed(offset).expect("it is near"))
+    let timestamp = |offset: i64| {
+        let seconds = now.checked_add_signed(offset).expect("the offset is small");
+        rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(seconds)
     };
-    (params.not_before, params.not_after) = (moment(begin), moment(end));
+    (params.not_before, params.not_after) = (timestamp(not_before), timestamp(not_after));
 }

@@ -1,4 +1,4 @@
-//! gRPC as a workload of the mesh speaks it, or as somebody does who is none.
+//! A gRPC client with the credentials of a workload, other credentials, or none.
 
 use std::{io, net::SocketAddr};
 
@@ -19,8 +19,8 @@ use tonic_types::StatusExt;
 
 use crate::certs::{Certificates, Credentials};
 
-/// A channel that connects when it is first used, proves itself with `credentials`, and takes the server for `service`
-/// by the DNS name in its certificate, as any gRPC client does.
+/// A channel that connects on first use, authenticates with `credentials`, and verifies that the server is `service` by
+/// the DNS name in its certificate, as any gRPC client does.
 pub fn channel(
     address: SocketAddr,
     service: &str,
@@ -28,8 +28,8 @@ pub fn channel(
     credentials: Option<Credentials>,
 ) -> Channel {
     let config = certificates.client_config(credentials, &[&TLS13]);
-    let name = ServerName::try_from(service.to_owned()).expect("a workload's name can be a DNS name");
-    let origin: Uri = format!("https://{service}").parse().expect("a workload's name can be a host");
+    let name = ServerName::try_from(service.to_owned()).expect("a workload name is a valid DNS name");
+    let origin: Uri = format!("https://{service}").parse().expect("a workload name is a valid host");
     let connector = tower::service_fn(move |_: Uri| {
         let (config, name) = (config.clone(), name.clone());
         async move {
@@ -39,43 +39,46 @@ pub fn channel(
             Ok::<_, io::Error>(TokioIo::new(stream))
         }
     });
-    // The endpoint's own scheme is plain, since it is the connector that does TLS.
+    // The endpoint's scheme is `http`, since the connector does TLS.
     let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("an address is a URI").origin(origin);
     endpoint.connect_with_connector_lazy(connector)
 }
 
-/// A message with an access token.
+/// A request with an access token.
 ///
 /// # Panics
-/// If the token cannot stand in a header.
+/// If the token is not a valid header value.
 pub fn with_token<T>(message: T, token: &str) -> Request<T> {
     let mut request = Request::new(message);
-    let value = format!("Bearer {token}").parse().expect("the token can stand in a header");
+    let value = format!("Bearer {token}").parse().expect("the token is a valid header value");
     request.metadata_mut().insert("authorization", value);
     request
 }
 
-/// The reason that a refusal gives, if it is one of ours.
+/// The reason code of an error, if it has one.
+///
+/// # Panics
+/// If its domain is not Drystone's, or the reason is unknown.
 #[must_use]
 pub fn reason(status: &Status) -> Option<Reason> {
     let info = status.get_details_error_info()?;
     assert_eq!(info.domain, Reason::DOMAIN, "{status:?}");
-    Some(Reason::from_name(&info.reason).unwrap_or_else(|| panic!("{} is no reason of ours", info.reason)))
+    Some(Reason::from_name(&info.reason).unwrap_or_else(|| panic!("unknown reason {}", info.reason)))
 }
 
-/// Asserts that a call was refused for `expected`, with the code that belongs to it.
+/// Asserts that a call failed with the reason `expected` and its status code.
 ///
 /// # Panics
-/// If it was not.
+/// If it did not.
 #[track_caller]
 pub fn assert_refused<T>(result: Result<T, Status>, expected: Reason) {
-    let Err(status) = result else { panic!("it was let in, where {} was expected", expected.name()) };
+    let Err(status) = result else { panic!("the call succeeded, expected {}", expected.name()) };
     assert_eq!(reason(&status), Some(expected), "{status:?}");
     assert_eq!(status.code(), expected.code(), "{status:?}");
 }
 
-/// Calls any RPC with bytes. Of an answer that is a stream, only the beginning is awaited, since it may be all that
-/// comes.
+/// Calls any RPC with an encoded message. For a streaming RPC, awaits only the response headers, since no message may
+/// follow.
 ///
 /// # Errors
 /// The status that the call ends with.
@@ -87,7 +90,7 @@ pub async fn call_raw(
 ) -> Result<Vec<u8>, Status> {
     let mut grpc = Grpc::new(channel);
     grpc.ready().await.map_err(|error| Status::unavailable(format!("not connected: {error:?}")))?;
-    let path = PathAndQuery::try_from(path).expect("the path of an RPC is a path");
+    let path = PathAndQuery::try_from(path).expect("the path of an RPC is valid");
     if is_stream {
         grpc.server_streaming(request, path, Raw).await?;
         return Ok(Vec::new());
@@ -95,7 +98,7 @@ pub async fn call_raw(
     grpc.unary(request, path, Raw).await.map(tonic::Response::into_inner)
 }
 
-/// A codec that leaves the bytes as they are.
+/// A codec for encoded messages.
 #[derive(Debug, Clone, Copy, Default)]
 struct Raw;
 

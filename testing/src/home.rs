@@ -1,4 +1,4 @@
-//! The directory that a mesh lives in, which can outlast the mesh.
+//! The working directory of a mesh, which can outlive the mesh.
 
 use std::{
     fs,
@@ -7,26 +7,27 @@ use std::{
 
 use tempfile::TempDir;
 
-use crate::process::keeps_scratch;
+use crate::process::keep_scratch;
 
-/// A temporary directory with the data, the log and the ready file of a mesh. It is removed at the end, unless
-/// `DRYSTONE_TEST_KEEP` is set in the environment.
+/// A temporary directory with the data, the log and the ready file of a mesh. Removed on drop, unless
+/// `DRYSTONE_TEST_KEEP` is set.
 #[derive(Debug)]
 pub struct Home(TempDir);
 
 impl Home {
-    /// A new one.
+    /// Creates a directory.
     #[must_use]
     pub fn new() -> Self {
-        let mut directory = tempfile::Builder::new().prefix("drystone-test-").tempdir().expect("it can be made");
-        if keeps_scratch() {
+        let mut directory =
+            tempfile::Builder::new().prefix("drystone-test-").tempdir().expect("the directory can be created");
+        if keep_scratch() {
             directory.disable_cleanup(true);
             eprintln!("kept: {}", directory.path().display());
         }
         Self(directory)
     }
 
-    /// Where it is.
+    /// The path of the directory.
     #[must_use]
     pub fn path(&self) -> &Path {
         self.0.path()
@@ -38,13 +39,13 @@ impl Home {
         self.path().join("data")
     }
 
-    /// The log of all meshes that have lived here.
+    /// The log file of all meshes that ran here.
     #[must_use]
     pub fn log(&self) -> PathBuf {
         self.path().join("log")
     }
 
-    /// Writes a file, and says where it is.
+    /// Writes a file; returns its path.
     pub fn write(&self, name: &str, content: &str) -> PathBuf {
         let path = self.path().join(name);
         fs::write(&path, content).unwrap_or_else(|error| panic!("{} cannot be written: {error}", path.display()));

@@ -1,15 +1,15 @@
-//! Starts meshes for tests, and speaks to them from outside.
+//! Black-box testing of meshes.
 //!
-//! Everything here is black-box: a [`Mesh`] is the real binary, started as an operator starts it, and reached over
-//! real sockets with real mutual TLS. Nothing of the mesh's own code is used but the contracts.
+//! A [`Mesh`] is the real binary, started as an operator starts it, and called over real sockets with mutual TLS. Of
+//! the mesh's own code only the contracts are used.
 //!
 //! ```no_run
-//! # // Cargo sets the variable for the tests of a crate with that binary alone.
+//! # // Cargo sets the variable only for the tests of a crate that has the binary.
 //! # macro_rules! env { ($name:literal) => { $name } }
 //! # async fn example() {
 //! use drystone_testing::{Mesh, User};
 //!
-//! // The binary of your own crate, with your service in it.
+//! // The binary of your crate, which includes your service.
 //! let mesh = Mesh::setup().binary(env!("CARGO_BIN_EXE_orders")).start();
 //! let (user, tokens) = User::signed_in(&mesh).await;
 //! let me = mesh.rest().get("/v1/users/me").bearer(&tokens.access).send().await.expect(200);
@@ -17,12 +17,12 @@
 //! # }
 //! ```
 //!
-//! [`matrix::assert_rules_hold`] calls every RPC of a contract as every workload, and holds what happens against the rules.
+//! [`matrix::assert_rules_hold`] calls every RPC of a contract as every workload and checks the access rules.
 //!
-//! | environment variable | what it does |
+//! | environment variable | effect |
 //! |---|---|
-//! | `DRYSTONE_BIN` | tests this binary instead of the one that Cargo built beside the test |
-//! | `DRYSTONE_TEST_KEEP` | keeps the directories of the meshes, logs inside, and says where they are |
+//! | `DRYSTONE_BIN` | tests this binary instead of the one that Cargo built |
+//! | `DRYSTONE_TEST_KEEP` | keeps the directories of the meshes, with their logs, and prints their paths |
 
 pub mod binary;
 pub mod certs;
@@ -46,10 +46,10 @@ use drystone::contract::{Contracts, EncodedContract, Method};
 pub use self::{
     home::Home,
     mesh::{Mesh, Setup, Starting},
-    metrics::Metrics,
+    metrics::MetricsSnapshot,
     partial_service::PartialService,
     ports::free_addresses,
-    rest::{Answer, Call, Rest, address},
+    rest::{RestClient, RestRequest, RestResponse, address},
     user::{Tokens, User, unique_email},
 };
 
@@ -61,7 +61,7 @@ pub fn contracts() -> &'static Contracts {
     &CONTRACTS
 }
 
-/// The contracts of Drystone and this one, as a mesh merges them.
+/// The contracts of Drystone merged with another one.
 ///
 /// # Panics
 /// If they cannot be merged.
@@ -83,13 +83,13 @@ pub fn services() -> Vec<&'static str> {
     contracts().served_workloads().iter().map(String::as_str).collect()
 }
 
-/// What a process of Drystone can run: its services, and the edge, which is last.
+/// The modules of Drystone that a process can run: its services, then the edge.
 #[must_use]
-pub fn parts() -> Vec<&'static str> {
+pub fn modules() -> Vec<&'static str> {
     services().into_iter().chain(["edge"]).collect()
 }
 
-/// The workloads of Drystone: its services, and those in front of them.
+/// The workloads of Drystone: its services, the entry points and the operator.
 #[must_use]
 pub fn workloads() -> Vec<&'static str> {
     contracts().workloads().iter().map(String::as_str).collect()

@@ -1,6 +1,6 @@
-//! Who may call what: every RPC of a mesh, as every workload that has a certificate.
+//! The access matrix: every RPC of a mesh, called as every workload that has a certificate.
 //!
-//! The table is made from the contracts, so that a new RPC is in it from the day on which it is written.
+//! It is derived from the contracts, so it covers new RPCs automatically.
 
 use drystone::{
     Reason,
@@ -13,22 +13,22 @@ use crate::{
     grpc::{assert_refused, call_raw, reason},
 };
 
-/// How many calls were allowed and how many denied.
+/// The numbers of allowed and denied calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Outcome {
+pub struct CallCounts {
     /// Calls that a rule allows.
     pub allowed: usize,
     /// Calls that a rule denies.
     pub denied: usize,
 }
 
-/// Calls every RPC of the contracts as every workload of the mesh, and asserts that each is allowed or denied as its rule
-/// says. Services that do not run here are left out.
+/// Calls every RPC of the contracts as every workload of the mesh, and asserts that each is allowed or denied by its
+/// access rule. Skips services that do not run in this mesh.
 ///
 /// # Panics
-/// If a rule does not hold.
-pub async fn assert_rules_hold(mesh: &Mesh, contracts: &Contracts) -> Outcome {
-    let mut outcome = Outcome { allowed: 0, denied: 0 };
+/// If an access rule is not enforced.
+pub async fn assert_rules_hold(mesh: &Mesh, contracts: &Contracts) -> CallCounts {
+    let mut counts = CallCounts { allowed: 0, denied: 0 };
     for service in mesh.services() {
         for workload in mesh.certificates().workloads() {
             let channel = mesh.channel(service, workload);
@@ -36,18 +36,18 @@ pub async fn assert_rules_hold(mesh: &Mesh, contracts: &Contracts) -> Outcome {
                 let answer = call(channel.clone(), &method.path, method.is_streaming()).await;
                 if may_call(method, workload) {
                     assert_allowed(method, workload, answer);
-                    outcome.allowed += 1;
+                    counts.allowed += 1;
                 } else {
                     assert_refused(answer, Reason::CallerNotAllowed);
-                    outcome.denied += 1;
+                    counts.denied += 1;
                 }
             }
         }
     }
-    outcome
+    counts
 }
 
-/// Calls an RPC with nothing in the message.
+/// Calls an RPC with an empty message.
 ///
 /// # Errors
 /// The status that the call ends with.
@@ -55,7 +55,7 @@ pub async fn call(channel: Channel, path: &str, is_stream: bool) -> Result<Vec<u
     call_raw(channel, path, Request::new(Vec::new()), is_stream).await
 }
 
-/// What the rule says, read here a second time on purpose.
+/// Whether the access rule allows the workload. Deliberately a second implementation of the rule.
 #[must_use]
 pub fn may_call(method: &Method, workload: &str) -> bool {
     let lists = |name: &str| method.callers.iter().any(|caller| caller == name);
@@ -64,22 +64,20 @@ pub fn may_call(method: &Method, workload: &str) -> bool {
     lists(workload) || (lists("outside") && is_entry_point) || (lists("any") && is_any)
 }
 
-/// Allowed means: what the call is refused for, if it is, is not who makes it. It is called with nothing in it, so that
-/// something else may be wrong with it.
+/// Asserts that a call was not denied because of its caller. It may fail for other reasons, since its message is empty.
 #[track_caller]
 pub fn assert_allowed(method: &Method, workload: &str, answer: Result<Vec<u8>, Status>) {
     match (method.subject, answer) {
         (Subject::User, answer) => assert_refused(answer, Reason::TokenMissing),
         (Subject::None, Ok(_)) => {}
         (Subject::None, Err(status)) => {
-            assert!(reason(&status).is_some_and(is_about_content), "{} as {workload}: {status:?}", method.path);
+            assert!(reason(&status).is_some_and(is_caused_by_message), "{} as {workload}: {status:?}", method.path);
         }
     }
 }
 
-/// Whether a call can be refused for this reason because its message is empty: its fields are invalid, or what it names
-/// is not there.
-fn is_about_content(reason: Reason) -> bool {
+/// Whether an empty message can cause this reason: its fields are invalid, or the resource does not exist.
+fn is_caused_by_message(reason: Reason) -> bool {
     use Reason::{InvalidRequest, PropertyNotFound, SessionNotFound, UserNotFound};
 
     matches!(reason, InvalidRequest | UserNotFound | SessionNotFound | PropertyNotFound)
@@ -90,9 +88,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_refusal_of_the_message_counts_as_allowed() {
+    fn only_errors_of_the_message_count_as_allowed() {
         let accepted: Vec<&str> =
-            Reason::ALL.iter().filter(|reason| is_about_content(**reason)).map(|reason| reason.name()).collect();
+            Reason::ALL.iter().filter(|reason| is_caused_by_message(**reason)).map(|reason| reason.name()).collect();
         assert_eq!(accepted, ["INVALID_REQUEST", "USER_NOT_FOUND", "SESSION_NOT_FOUND", "PROPERTY_NOT_FOUND"]);
     }
 }

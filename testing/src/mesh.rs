@@ -9,9 +9,9 @@ use crate::{
     Home, binary,
     certs::{Certificates, Credentials},
     grpc,
-    metrics::Metrics,
+    metrics::MetricsSnapshot,
     process::{self, Process},
-    rest::{self, Answer, Rest},
+    rest::{self, RestClient, RestResponse},
     wait::until_blocking,
 };
 
@@ -21,36 +21,36 @@ const READY_FILE: &str = "ready.json";
 #[derive(Debug)]
 pub struct Mesh {
     process: Process,
-    ready: Ready,
+    ready: ReadyFile,
     home: Home,
 }
 
-/// What the ready file says.
+/// The content of the ready file.
 #[derive(Debug)]
-struct Ready {
+struct ReadyFile {
     rest: Option<SocketAddr>,
     admin: SocketAddr,
     grpc: BTreeMap<String, SocketAddr>,
     certificates: Certificates,
 }
 
-/// How a mesh is to be started.
+/// The configuration of a mesh to start.
 #[derive(Debug, Default)]
 pub struct Setup {
     binary: Option<PathBuf>,
     home: Option<Home>,
-    /// What is run with `drystone serve`; nothing for `drystone up`.
+    /// The modules for `drystone serve`; empty for `drystone up`.
     served: Vec<&'static str>,
-    /// Whether `drystone up` is told that nobody is looking.
-    is_for_a_person: bool,
+    /// Whether `drystone up` runs without `--ephemeral`.
+    is_interactive: bool,
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
-    limited: bool,
-    /// How many MiB there are for its data.
-    disk: Option<u32>,
+    has_default_rate_limits: bool,
+    /// The size of the tmpfs for its data, in MiB.
+    tmpfs: Option<u32>,
 }
 
-/// A mesh that has been started and may not be ready yet.
+/// A mesh that was started and may not be ready yet.
 #[derive(Debug)]
 #[must_use]
 pub struct Starting {
@@ -59,32 +59,32 @@ pub struct Starting {
 }
 
 impl Setup {
-    /// With this binary instead of `drystone`: one of another team, with a service more.
+    /// Runs this binary instead of `drystone`, such as one with an additional service.
     #[must_use]
     pub fn binary(mut self, path: impl Into<PathBuf>) -> Self {
         self.binary = Some(path.into());
         self
     }
 
-    /// On the data of a mesh that was there before.
+    /// Runs with the data of an earlier mesh.
     #[must_use]
     pub fn home(mut self, home: Home) -> Self {
         self.home = Some(home);
         self
     }
 
-    /// Without one of its services.
+    /// Runs without one of its services.
     #[must_use]
     pub fn without(self, service: &str) -> Self {
         self.argument("--without").argument(service)
     }
 
-    /// Only these services, as `drystone serve` runs them: with the certificates of a mesh that is there already, and
-    /// knowing the others by `peers.NAME`.
+    /// Runs only these modules with `drystone serve`, with the certificates of an existing mesh. `peers.NAME` has the
+    /// addresses of the other modules.
     #[must_use]
     pub fn serve(mut self, names: &[&'static str], certificates: &Certificates) -> Self {
         self.served = names.to_vec();
-        let directory = certificates.ca().parent().expect("the CA's certificate lies in a directory");
+        let directory = certificates.ca().parent().expect("the CA's certificate is in a directory");
         let mut setup = self.set("certs_dir", directory.to_str().expect("the path is UTF-8"));
         for name in names.iter().chain(&["admin"]) {
             setup = setup.set(&format!("{name}.listen"), "127.0.0.1:0");
@@ -92,15 +92,15 @@ impl Setup {
         setup
     }
 
-    /// As a person starts it, so that it says what runs where; the ports are free ones all the same.
+    /// Runs `drystone up` as a user does, so that it prints its banner; but on free ports.
     #[must_use]
-    pub fn for_a_person(mut self) -> Self {
-        self.is_for_a_person = true;
+    pub fn interactive(mut self) -> Self {
+        self.is_interactive = true;
         let sections = crate::services().into_iter().chain(["admin", "edge"]);
         sections.fold(self, |setup, name| setup.set(&format!("{name}.listen"), "127.0.0.1:0"))
     }
 
-    /// With a configuration value, such as `("log.filter", "debug")`.
+    /// Sets a configuration value, such as `("log.filter", "debug")`.
     #[must_use]
     pub fn set(mut self, key: &str, value: &str) -> Self {
         let name = format!("DRYSTONE_{}", key.replace('.', "__").to_ascii_uppercase());
@@ -108,51 +108,51 @@ impl Setup {
         self
     }
 
-    /// With the limits of a mesh that nobody has configured. Others have none: their tests sign in from one address, and
-    /// more often than anybody may.
+    /// Keeps the default rate limits. They are disabled otherwise, since tests sign in from one address more often than
+    /// the limits allow.
     #[must_use]
-    pub fn limited(mut self) -> Self {
-        self.limited = true;
+    pub fn with_default_rate_limits(mut self) -> Self {
+        self.has_default_rate_limits = true;
         self
     }
 
-    /// With a disk of so many MiB of its own for its data. It is there as long as the process, and [`Mesh::disk`] says
-    /// where to find it.
+    /// Mounts a private tmpfs of this size in MiB on the data directory while the process runs. [`Mesh::tmpfs_path`]
+    /// is its path for other processes.
     #[must_use]
-    pub fn disk(mut self, size: u32) -> Self {
-        self.disk = Some(size);
+    pub fn tmpfs(mut self, size: u32) -> Self {
+        self.tmpfs = Some(size);
         self
     }
 
-    /// With an argument of the command line.
+    /// Adds a command-line argument.
     #[must_use]
     pub fn argument(mut self, argument: &str) -> Self {
         self.arguments.push(argument.to_owned());
         self
     }
 
-    /// Starts it, and waits until it is ready.
+    /// Starts the mesh and waits until it is ready.
     ///
     /// # Panics
-    /// If it does not become so.
+    /// If it does not become ready.
     #[must_use]
     pub fn start(self) -> Mesh {
-        self.begin().ready()
+        self.spawn().ready()
     }
 
-    /// Starts it, and does not wait: it may be that it needs others to become ready.
+    /// Starts the mesh without waiting, for processes that depend on each other to become ready.
     ///
     /// # Panics
-    /// If the program cannot be run at all.
-    pub fn begin(self) -> Starting {
+    /// If the program cannot be executed.
+    pub fn spawn(self) -> Starting {
         let home = self.home.unwrap_or_default();
         let binary = self.binary.unwrap_or_else(binary::drystone);
         let ready_file = home.path().join(READY_FILE);
-        // One that an earlier mesh left says nothing of ours.
-        let _there_may_be_none = fs::remove_file(&ready_file);
+        // Left by an earlier mesh.
+        let _may_not_exist = fs::remove_file(&ready_file);
         let mut command = if self.served.is_empty() {
             let mut command = process::command(&binary, &["up"]);
-            if self.is_for_a_person {
+            if self.is_interactive {
                 command.env("DRYSTONE_CERTS_DIR", home.data().join("certs"));
             } else {
                 command.arg("--ephemeral");
@@ -167,42 +167,42 @@ impl Setup {
         if self.served.is_empty() {
             command.arg("--data-dir").arg(home.data());
         }
-        if !self.limited {
+        if !self.has_default_rate_limits {
             command
                 .env("DRYSTONE_LIMITS__REQUESTS_PER_MINUTE", "0")
                 .env("DRYSTONE_LIMITS__SIGN_IN_PER_MINUTE", "0")
                 .env("DRYSTONE_LIMITS__REGISTRATION_PER_MINUTE", "0");
         }
         command.args(&self.arguments).envs(self.environment);
-        // What a process that is not told otherwise would write, it writes here.
+        // Default paths are relative to the working directory.
         command.current_dir(home.path());
-        if let Some(size) = self.disk {
-            fs::create_dir_all(home.data()).expect("a directory can be made");
-            command = process::on_a_disk_of_its_own(&command, &home.data(), size);
+        if let Some(size) = self.tmpfs {
+            fs::create_dir_all(home.data()).expect("the directory can be created");
+            command = process::with_private_tmpfs(&command, &home.data(), size);
         }
         Starting { process: Process::start(&mut command, &home.log(), home.path()), home }
     }
 }
 
 impl Starting {
-    /// All that it has logged.
+    /// The log so far.
     #[must_use]
     pub fn log(&self) -> String {
         self.process.log()
     }
 
-    /// Waits until it is ready.
+    /// Waits until the mesh is ready.
     ///
     /// # Panics
-    /// If it does not become so.
+    /// If it does not become ready.
     #[must_use]
     pub fn ready(self) -> Mesh {
-        // In this order, so that the log is still there for a process that goes with a failure.
+        // Drop order: on a panic, `process` prints the log before `home` deletes it.
         let Self { home, mut process } = self;
         let ready_file = home.path().join(READY_FILE);
-        let ready = until_blocking(|| match process.ended() {
-            Some(status) => Err(format!("it ended with {status}")),
-            None => Ok(Ready::read(&ready_file)),
+        let ready = until_blocking(|| match process.exit_status() {
+            Some(status) => Err(format!("the process exited with {status}")),
+            None => Ok(ReadyFile::read(&ready_file)),
         });
         let ready = ready.unwrap_or_else(|error| panic!("the mesh did not become ready: {error}"));
         Mesh { process, ready, home }
@@ -210,47 +210,47 @@ impl Starting {
 }
 
 impl Mesh {
-    /// The mesh that the tests of one file share. It ends with their process.
+    /// The mesh that all tests of a process share. It ends with the process.
     #[must_use]
     pub fn shared() -> &'static Self {
         static SHARED: OnceLock<Mesh> = OnceLock::new();
         SHARED.get_or_init(Self::start)
     }
 
-    /// A mesh of one's own, with nothing out of the ordinary.
+    /// Starts a mesh with the default configuration.
     #[must_use]
     pub fn start() -> Self {
         Self::setup().start()
     }
 
-    /// A mesh of one's own, that can be told how it is to be.
+    /// Configures a mesh to start.
     #[must_use]
     pub fn setup() -> Setup {
         Setup::default()
     }
 
-    /// Stops it as an operator does, and hands back what it leaves behind.
+    /// Stops the mesh with SIGTERM; returns its directory.
     ///
     /// # Panics
-    /// If it does not end, or with a code other than zero.
-    #[must_use = "what is left goes away with it"]
+    /// If it does not exit, or with a code other than zero.
+    #[must_use = "dropping the directory deletes it"]
     pub fn stop(self) -> Home {
         self.process.stop();
         self.home
     }
 
-    /// Stops it as a person does, with Ctrl-C, and hands back what it leaves behind.
+    /// Stops the mesh with SIGINT, as Ctrl-C does; returns its directory.
     ///
     /// # Panics
-    /// If it does not end, or with a code other than zero.
-    #[must_use = "what is left goes away with it"]
+    /// If it does not exit, or with a code other than zero.
+    #[must_use = "dropping the directory deletes it"]
     pub fn interrupt(self) -> Home {
         self.process.interrupt();
         self.home
     }
 
-    /// Ends it as a power cut does, and hands back what it leaves behind.
-    #[must_use = "what is left goes away with it"]
+    /// Kills the mesh with SIGKILL; returns its directory.
+    #[must_use = "dropping the directory deletes it"]
     pub fn kill(self) -> Home {
         self.process.kill();
         self.home
@@ -261,13 +261,13 @@ impl Mesh {
     /// # Panics
     /// If the mesh runs without an edge.
     #[must_use]
-    pub fn rest(&self) -> Rest {
-        Rest::at(self.ready.rest.expect("the ready file has the address of the edge"))
+    pub fn rest(&self) -> RestClient {
+        RestClient::at(self.ready.rest.expect("the ready file has the address of the edge"))
     }
 
-    /// Asks the admin port.
-    pub async fn admin(&self, path: &str) -> Answer {
-        Rest::at(self.ready.admin).get(path).send().await
+    /// Sends a GET request to the admin port.
+    pub async fn admin(&self, path: &str) -> RestResponse {
+        RestClient::at(self.ready.admin).get(path).send().await
     }
 
     /// The address of the admin port.
@@ -276,9 +276,9 @@ impl Mesh {
         self.ready.admin
     }
 
-    /// What is counted, as it stands now.
-    pub async fn metrics(&self) -> Metrics {
-        Metrics::parse(&self.admin("/metrics").await.expect(200).text())
+    /// The current metrics.
+    pub async fn metrics(&self) -> MetricsSnapshot {
+        MetricsSnapshot::parse(&self.admin("/metrics").await.expect(200).text())
     }
 
     /// The address of a service's gRPC port.
@@ -305,42 +305,42 @@ impl Mesh {
         grpc::channel(self.grpc_address(service), service, self.certificates(), Some(credentials))
     }
 
-    /// A channel to a service with whatever certificate, or none.
+    /// A channel to a service with any credentials, or none.
     #[must_use]
     pub fn channel_with(&self, service: &str, credentials: Option<Credentials>) -> Channel {
         grpc::channel(self.grpc_address(service), service, self.certificates(), credentials)
     }
 
-    /// The mesh's certificates, and the CA that makes more.
+    /// The certificates of the mesh and its CA.
     #[must_use]
     pub fn certificates(&self) -> &Certificates {
         &self.ready.certificates
     }
 
-    /// All that it has logged.
+    /// The log so far.
     #[must_use]
     pub fn log(&self) -> String {
         self.process.log()
     }
 
-    /// What it has said on standard output.
+    /// Standard output so far.
     #[must_use]
-    pub fn greeting(&self) -> String {
+    pub fn stdout(&self) -> String {
         self.process.output()
     }
 
-    /// Where it lives.
+    /// The working directory.
     #[must_use]
     pub fn home(&self) -> &Home {
         &self.home
     }
 
-    /// The disk that it was given with [`Setup::disk`], as others can see it.
+    /// The path of the tmpfs of [`Setup::tmpfs`], as seen by other processes.
     #[must_use]
-    pub fn disk(&self) -> PathBuf {
+    pub fn tmpfs_path(&self) -> PathBuf {
         let data = self.home.data();
-        let from_the_root = data.strip_prefix("/").expect("the path is absolute");
-        PathBuf::from(format!("/proc/{}/root", self.id())).join(from_the_root)
+        let relative = data.strip_prefix("/").expect("the path is absolute");
+        PathBuf::from(format!("/proc/{}/root", self.id())).join(relative)
     }
 
     /// The ready file.
@@ -356,12 +356,12 @@ impl Mesh {
     }
 }
 
-impl Ready {
-    /// `None` as long as the file is not there.
+impl ReadyFile {
+    /// `None` while the file does not exist.
     fn read(path: &std::path::Path) -> Option<Self> {
         let text = fs::read(path).ok()?;
         let file: Value = serde_json::from_slice(&text)
-            .unwrap_or_else(|error| panic!("the ready file is not JSON, or not written at one go: {error}"));
+            .unwrap_or_else(|error| panic!("the ready file is not JSON, or not written atomically: {error}"));
         let grpc = object(&file["grpc"]).map(|(name, address)| (name.clone(), socket(text_of(address)))).collect();
         let certificates = object(&file["certs"])
             .filter(|(name, _)| *name != "ca")
@@ -377,13 +377,13 @@ impl Ready {
 }
 
 fn object(value: &Value) -> impl Iterator<Item = (&String, &Value)> {
-    value.as_object().unwrap_or_else(|| panic!("the ready file has {value} where an object belongs")).iter()
+    value.as_object().unwrap_or_else(|| panic!("the ready file has {value} instead of an object")).iter()
 }
 
 fn text_of(value: &Value) -> &str {
-    value.as_str().unwrap_or_else(|| panic!("the ready file has {value} where a text belongs"))
+    value.as_str().unwrap_or_else(|| panic!("the ready file has {value} instead of a string"))
 }
 
 fn socket(text: &str) -> SocketAddr {
-    text.parse().unwrap_or_else(|error| panic!("`{text}` in the ready file is no address: {error}"))
+    text.parse().unwrap_or_else(|error| panic!("`{text}` in the ready file is not an address: {error}"))
 }

@@ -1,10 +1,10 @@
-//! What a mesh counts, as Prometheus reads it.
+//! Parses metrics in the Prometheus text format.
 
 use std::collections::BTreeMap;
 
-/// All series at one moment.
+/// The values of all series at one time.
 #[derive(Debug)]
-pub struct Metrics(Vec<Series>);
+pub struct MetricsSnapshot(Vec<Series>);
 
 #[derive(Debug)]
 struct Series {
@@ -13,24 +13,24 @@ struct Series {
     value: f64,
 }
 
-impl Metrics {
-    /// Reads the text format.
+impl MetricsSnapshot {
+    /// Parses the text format.
     ///
     /// # Panics
-    /// If a line is none of it.
+    /// If a line is malformed.
     #[must_use]
     pub fn parse(text: &str) -> Self {
         let lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
-        Self(lines.map(|line| parse(line).unwrap_or_else(|| panic!("this is no line of metrics: {line}"))).collect())
+        Self(lines.map(|line| parse(line).unwrap_or_else(|| panic!("malformed line of metrics: {line}"))).collect())
     }
 
-    /// The sum of all series of this name that have these labels; 0 if there are none.
+    /// The sum of all series with this name and these labels; 0 if there are none.
     #[must_use]
     pub fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         self.matching(name, labels).map(|series| series.value).sum()
     }
 
-    /// Whether there is a series of this name that has these labels.
+    /// Whether there is a series with this name and these labels.
     #[must_use]
     pub fn has(&self, name: &str, labels: &[(&str, &str)]) -> bool {
         self.matching(name, labels).next().is_some()
@@ -66,9 +66,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn series_are_added_up_by_name_and_labels() {
+    fn series_are_summed_by_name_and_labels() {
         let text = "# TYPE a counter\na_total{x=\"1\",y=\"2\"} 3\na_total{x=\"1\",y=\"\"} 4\na_total 1\nb 0.5\n# EOF\n";
-        let metrics = Metrics::parse(text);
+        let metrics = MetricsSnapshot::parse(text);
         assert!((metrics.sum("a_total", &[("x", "1")]) - 7.0).abs() < f64::EPSILON);
         assert!((metrics.sum("a_total", &[("x", "1"), ("y", "2")]) - 3.0).abs() < f64::EPSILON);
         assert!(metrics.has("b", &[]) && !metrics.has("b", &[("x", "1")]));

@@ -23,7 +23,7 @@ use crate::contracts;
 
 type Handler = Arc<dyn Fn(http::Request<Body>) -> BoxFuture<http::Response<Body>, Infallible> + Send + Sync>;
 
-/// A service with some of its RPCs; all others are answered UNIMPLEMENTED. Unlike an implementation of the generated trait,
+/// A service with some of its RPCs; all others return UNIMPLEMENTED. Unlike an implementation of the generated trait,
 /// it does not change when its contract gains an RPC. `S` is the generated server, such as `UserServiceServer<()>`.
 pub struct PartialService<S> {
     handlers: HashMap<String, Handler>,

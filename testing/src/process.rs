@@ -1,4 +1,4 @@
-//! One `drystone` process, which never outlives the test that started it.
+//! A `drystone` process, which never outlives the test that started it.
 
 use std::{
     env,
@@ -11,13 +11,14 @@ use std::{
 
 use crate::{binary, wait::until_blocking};
 
-/// Waits for a line; if its input ends without one, the test process is gone, and the watched one goes too.
+/// Waits for a line on standard input. End of input without one means that the test process has ended; then kills the
+/// process `$0` and deletes the directory `$1`.
 const WATCHDOG: &str = r#"read -r _ && exit 0
 kill -KILL "$0" 2>/dev/null
 [ -n "$1" ] && rm -rf -- "$1"
 exit 0"#;
 
-/// Puts a disk of the size `$1` at `$0`, and becomes what comes after.
+/// Mounts a tmpfs of size `$1` on `$0`, then executes the remaining arguments.
 const MOUNT: &str = r#"mount -t tmpfs -o size="$1",mode=700 drystone "$0" && shift && exec "$@""#;
 
 /// A running `drystone`.
@@ -28,23 +29,23 @@ pub struct Process {
     log: PathBuf,
 }
 
-/// What came of a `drystone` that ended by itself.
+/// The exit status and output of a `drystone` process that exited by itself.
 #[derive(Debug)]
-pub struct Ended {
-    /// How it ended.
+pub struct ProcessOutput {
+    /// The exit status.
     pub status: ExitStatus,
-    /// What it wrote on standard output.
+    /// Standard output.
     pub stdout: String,
-    /// What it wrote on standard error.
+    /// Standard error.
     pub stderr: String,
 }
 
 impl Process {
-    /// Starts `drystone` with these arguments. Its standard error is added to the file `log`; `scratch` is removed
-    /// if the test process dies before this one.
+    /// Starts a command. Its standard error is appended to the file `log`. The directory `scratch` is deleted if the
+    /// test process ends before this one.
     pub fn start(command: &mut Command, log: &Path, scratch: &Path) -> Self {
         let file = OpenOptions::new().create(true).append(true).open(log).expect("the log can be written");
-        let stdout = File::create(output_beside(log)).expect("the output can be written");
+        let stdout = File::create(stdout_path(log)).expect("the output can be written");
         let child = command
             .stdin(Stdio::null())
             .stdout(stdout)
@@ -55,61 +56,61 @@ impl Process {
         Self { child, watchdog, log: log.to_owned() }
     }
 
-    /// What it has logged so far.
+    /// The log so far.
     #[must_use]
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    /// What it has written on standard output so far.
+    /// Standard output so far.
     #[must_use]
     pub fn output(&self) -> String {
-        fs::read_to_string(output_beside(&self.log)).unwrap_or_default()
+        fs::read_to_string(stdout_path(&self.log)).unwrap_or_default()
     }
 
-    /// Its process id.
+    /// The process id.
     #[must_use]
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// How it ended, if it has.
-    pub fn ended(&mut self) -> Option<ExitStatus> {
-        self.child.try_wait().expect("a child can be asked how it is")
+    /// The exit status, if the process has exited.
+    pub fn exit_status(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("the child's status can be read")
     }
 
-    /// Asks it to stop, as an operator or a container does, and waits until it has.
+    /// Sends SIGTERM and waits for the exit.
     ///
     /// # Panics
-    /// If it does not stop, or says that something went wrong.
+    /// If the process does not exit, or with a code other than zero.
     pub fn stop(self) {
-        self.stop_by("TERM");
+        self.stop_with("TERM");
     }
 
-    /// Asks it to stop as Ctrl-C does, and waits until it has.
+    /// Sends SIGINT, as Ctrl-C does, and waits for the exit.
     ///
     /// # Panics
-    /// If it does not stop, or says that something went wrong.
+    /// If the process does not exit, or with a code other than zero.
     pub fn interrupt(self) {
-        self.stop_by("INT");
+        self.stop_with("INT");
     }
 
-    fn stop_by(mut self, signal: &str) {
-        self.watchdog.dismiss();
+    fn stop_with(mut self, signal: &str) {
+        self.watchdog.cancel();
         send(signal, self.child.id());
-        let ended = until_blocking(|| Ok(self.ended()));
-        let status = ended.unwrap_or_else(|error| panic!("SIG{signal} did not stop it: {error}"));
-        assert!(status.success(), "it ended with {status} after SIG{signal}");
+        let status = until_blocking(|| Ok(self.exit_status()));
+        let status = status.unwrap_or_else(|error| panic!("the process did not exit after SIG{signal}: {error}"));
+        assert!(status.success(), "the process exited with {status} after SIG{signal}");
     }
 
-    /// Ends it as a power cut does.
+    /// Sends SIGKILL.
     pub fn kill(mut self) {
-        self.end();
+        self.kill_and_wait();
     }
 
-    fn end(&mut self) {
-        self.watchdog.dismiss();
-        let _it_may_have_ended = self.child.kill();
+    fn kill_and_wait(&mut self) {
+        self.watchdog.cancel();
+        let _may_have_exited = self.child.kill();
         let _ = self.child.wait();
     }
 }
@@ -117,66 +118,66 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         if thread::panicking() {
-            eprintln!("--- its log ---\n{}--- end of its log ---", self.log());
+            eprintln!("--- log of the process ---\n{}--- end of the log ---", self.log());
         }
-        self.end();
+        self.kill_and_wait();
     }
 }
 
-/// A command for `drystone` that takes no configuration from the environment of the test.
+/// A command for `drystone` without the `DRYSTONE_*` variables of the test's environment.
 #[must_use]
 pub fn drystone(arguments: &[&str]) -> Command {
     command(&binary::drystone(), arguments)
 }
 
-/// The same for another binary.
+/// As [`drystone`], for another binary.
 #[must_use]
 pub fn command(binary: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(binary);
-    let ours = env::vars_os().map(|(name, _)| name).filter(|name| name.to_string_lossy().starts_with("DRYSTONE_"));
-    for name in ours {
+    let inherited = env::vars_os().map(|(name, _)| name);
+    for name in inherited.filter(|name| name.to_string_lossy().starts_with("DRYSTONE_")) {
         command.env_remove(name);
     }
     command.args(arguments);
     command
 }
 
-/// Runs a command that is expected to end by itself, and takes all that it says.
+/// Runs a command that exits by itself; returns its status and output.
 ///
 /// # Panics
-/// If it does not end.
+/// If it does not exit.
 #[must_use]
-pub fn run_to_end(command: &mut Command) -> Ended {
-    let scratch = tempfile::tempdir().expect("a temporary directory can be made");
+pub fn run_to_end(command: &mut Command) -> ProcessOutput {
+    let scratch = tempfile::tempdir().expect("a temporary directory can be created");
     let log = scratch.path().join("log");
     let mut process = Process::start(command, &log, scratch.path());
-    let status =
-        until_blocking(|| Ok(process.ended())).unwrap_or_else(|error| panic!("{command:?} does not end: {error}"));
-    Ended { status, stdout: process.output(), stderr: process.log() }
+    let status = until_blocking(|| Ok(process.exit_status()))
+        .unwrap_or_else(|error| panic!("{command:?} did not exit: {error}"));
+    ProcessOutput { status, stdout: process.output(), stderr: process.log() }
 }
 
-/// The same command, for which a small disk of its own lies at `place`. Nobody else sees it there, and it is gone with
-/// the process.
+/// Wraps a command so that it runs in its own mount namespace with a tmpfs on `mount_point`, which disappears when the
+/// process exits.
 ///
 /// # Panics
-/// If this machine has no such disks.
-pub fn on_a_disk_of_its_own(command: &Command, place: &Path, mebibytes: u32) -> Command {
-    let own = || {
+/// If the system does not allow mount namespaces.
+pub fn with_private_tmpfs(command: &Command, mount_point: &Path, mebibytes: u32) -> Command {
+    let with_tmpfs = || {
         let mut unshare = Command::new("unshare");
-        // Root needs no more than the right to mount, anybody else a namespace in which they are root.
-        let tried = Command::new("unshare").args(["--mount", "true"]).stderr(Stdio::null()).status();
-        unshare.args(if tried.is_ok_and(|status| status.success()) { &["--mount"][..] } else { &["-r", "--mount"] });
-        unshare.args(["sh", "-c", MOUNT]).arg(place).arg(format!("{mebibytes}m"));
+        // Other users than root need a user namespace to mount.
+        let probe = Command::new("unshare").args(["--mount", "true"]).stderr(Stdio::null()).status();
+        unshare.args(if probe.is_ok_and(|status| status.success()) { &["--mount"][..] } else { &["-r", "--mount"] });
+        unshare.args(["sh", "-c", MOUNT]).arg(mount_point).arg(format!("{mebibytes}m"));
         unshare
     };
-    let output = own().arg("true").output();
-    let works = output.as_ref().is_ok_and(|output| output.status.success());
+    let output = with_tmpfs().arg("true").output();
+    let is_supported = output.as_ref().is_ok_and(|output| output.status.success());
     assert!(
-        works,
-        "this test needs a small disk: run it as root, or where `unshare -r --mount` is allowed (Debian: the package \
-         util-linux, and user namespaces switched on): {output:?}"
+        is_supported,
+        "this test mounts a tmpfs: run it as root, or where `unshare -r --mount` is allowed (Debian: the package \
+         util-linux, and user namespaces enabled): {output:?}"
     );
-    let mut wrapped = own();
+    let mut wrapped = with_tmpfs();
     wrapped.arg(command.get_program()).args(command.get_args());
     for (name, value) in command.get_envs() {
         match value {
@@ -199,12 +200,12 @@ pub fn send(signal: &str, id: u32) {
     assert!(status.success(), "process {id} cannot be signalled: {status}");
 }
 
-fn output_beside(log: &Path) -> PathBuf {
+fn stdout_path(log: &Path) -> PathBuf {
     log.with_extension("stdout")
 }
 
-/// Kills a process when the one that started it is gone, however it went: a static is never dropped, and nobody runs
-/// destructors for a test that was killed. The system closes our end of the pipe in any case.
+/// Kills a process when the test process ends, for any reason: statics are never dropped, and a killed test runs no
+/// destructors, but the system always closes the pipe.
 #[derive(Debug)]
 struct Watchdog {
     shell: Child,
@@ -213,7 +214,8 @@ struct Watchdog {
 
 impl Watchdog {
     fn start(watched: u32, scratch: &Path) -> Self {
-        let scratch = if keeps_scratch() { Path::new("") } else { scratch };
+        // The shell deletes nothing if the path is empty.
+        let scratch = if keep_scratch() { Path::new("") } else { scratch };
         let mut shell = Command::new("sh")
             .args(["-c", WATCHDOG, &watched.to_string()])
             .arg(scratch)
@@ -226,16 +228,16 @@ impl Watchdog {
         Self { shell, pipe }
     }
 
-    /// Sends it home. To be done before the watched process is waited for, while its id is still its own.
-    fn dismiss(&mut self) {
+    /// Stops watching. Call it before waiting for the process, while its process id cannot be reused.
+    fn cancel(&mut self) {
         if let Some(mut pipe) = self.pipe.take() {
-            let _it_may_have_gone = pipe.write_all(b"\n");
+            let _may_have_exited = pipe.write_all(b"\n");
             let _ = self.shell.wait();
         }
     }
 }
 
-/// Whether the tester asked to keep what the processes wrote, by setting `DRYSTONE_TEST_KEEP`.
-pub fn keeps_scratch() -> bool {
+/// Whether `DRYSTONE_TEST_KEEP` is set: keep the directories of the processes.
+pub fn keep_scratch() -> bool {
     env::var_os("DRYSTONE_TEST_KEEP").is_some()
 }

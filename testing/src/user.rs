@@ -1,14 +1,14 @@
-//! End users, of whom every test makes its own.
+//! End users. Every test creates its own.
 
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::{Mesh, rest::Rest};
+use crate::{Mesh, rest::RestClient};
 
-/// Somebody with an account.
+/// A user with an account.
 #[derive(Debug, Clone)]
 pub struct User {
-    /// The e-mail address, which nobody else has.
+    /// The email address, unique to this user.
     pub email: String,
     /// The password.
     pub password: String,
@@ -16,7 +16,7 @@ pub struct User {
     pub id: String,
 }
 
-/// What a sign-in or a refresh answers.
+/// The tokens of a sign-in or a refresh.
 #[derive(Debug, Clone)]
 pub struct Tokens {
     /// The access token.
@@ -28,31 +28,31 @@ pub struct Tokens {
 }
 
 impl User {
-    /// Registers somebody new.
+    /// Registers a new user.
     pub async fn register(mesh: &Mesh) -> Self {
         Self::register_at(mesh.rest()).await
     }
 
-    /// Registers somebody new at an edge.
-    pub async fn register_at(rest: Rest) -> Self {
+    /// Registers a new user at an edge.
+    pub async fn register_at(rest: RestClient) -> Self {
         let (email, password) = (unique_email(), format!("correct horse {}", Uuid::now_v7().simple()));
         let body = json!({"email": email, "password": password, "displayName": "Ada Lovelace"});
         let registered = rest.post("/v1/auth/register", body).send().await.expect(200).json();
         Self { email, password, id: text(&registered["user"]["id"]) }
     }
 
-    /// Signs them in.
+    /// Signs the user in.
     pub async fn sign_in(&self, mesh: &Mesh) -> Tokens {
         self.sign_in_at(mesh.rest()).await
     }
 
-    /// Signs them in at an edge.
-    pub async fn sign_in_at(&self, rest: Rest) -> Tokens {
+    /// Signs the user in at an edge.
+    pub async fn sign_in_at(&self, rest: RestClient) -> Tokens {
         let body = json!({"email": self.email, "password": self.password});
         Tokens::of(&rest.post("/v1/auth/login", body).send().await.expect(200).json())
     }
 
-    /// Registers somebody new and signs them in.
+    /// Registers a new user and signs it in.
     pub async fn signed_in(mesh: &Mesh) -> (Self, Tokens) {
         let user = Self::register(mesh).await;
         let tokens = user.sign_in(mesh).await;
@@ -61,21 +61,21 @@ impl User {
 }
 
 impl Tokens {
-    /// What stands in the answer.
+    /// The tokens in a response body.
     ///
     /// # Panics
-    /// If something is missing.
+    /// If one is missing.
     #[must_use]
-    pub fn of(answer: &Value) -> Self {
+    pub fn of(body: &Value) -> Self {
         Self {
-            access: text(&answer["accessToken"]),
-            refresh: text(&answer["refreshToken"]),
-            session_id: text(&answer["sessionId"]),
+            access: text(&body["accessToken"]),
+            refresh: text(&body["refreshToken"]),
+            session_id: text(&body["sessionId"]),
         }
     }
 
-    /// Trades the refresh token for new tokens, over REST.
-    pub async fn refresh(&self, rest: Rest) -> Self {
+    /// Refreshes the session over REST.
+    pub async fn refresh(&self, rest: RestClient) -> Self {
         let body = json!({"refreshToken": self.refresh});
         Self::of(&rest.post("/v1/auth/refresh", body).send().await.expect(200).json())
     }
@@ -88,5 +88,9 @@ pub fn unique_email() -> String {
 }
 
 fn text(value: &Value) -> String {
-    value.as_str().filter(|text| !text.is_empty()).unwrap_or_else(|| panic!("{value} is no text")).to_owned()
+    value
+        .as_str()
+        .filter(|text| !text.is_empty())
+        .unwrap_or_else(|| panic!("{value} is not a non-empty string"))
+        .to_owned()
 }

@@ -1,43 +1,43 @@
-//! Waiting for something to become so, never for time to pass.
+//! Polling of conditions. Tests never sleep for a fixed time.
 
 use std::{
     thread,
     time::{Duration, Instant},
 };
 
-/// How often a condition is looked at.
-const PACE: Duration = Duration::from_millis(5);
-/// How long anything may take to become so, on the slowest machine that is still of use.
-pub const BOUND: Duration = Duration::from_mins(1);
+/// The interval between two checks of a condition.
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
+/// The timeout of a condition, for slow machines.
+pub const WAIT_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// The first `Some` that `condition` answers.
+/// Polls `condition` until it returns `Some`.
 ///
 /// # Panics
-/// If there is none within [`BOUND`].
+/// After [`WAIT_TIMEOUT`].
 pub async fn until<T>(what: &str, mut condition: impl AsyncFnMut() -> Option<T>) -> T {
     let start = Instant::now();
     loop {
         if let Some(value) = condition().await {
             return value;
         }
-        assert!(start.elapsed() < BOUND, "waited {BOUND:?} in vain: {what}");
-        tokio::time::sleep(PACE).await;
+        assert!(start.elapsed() < WAIT_TIMEOUT, "not within {WAIT_TIMEOUT:?}: {what}");
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
 }
 
-/// As [`until`], for a thread that may block. The condition can give up early with an error.
+/// As [`until`], but blocks the thread. The condition can stop early with an error.
 ///
 /// # Errors
-/// What the condition says, or that the time is up.
+/// The error of the condition, or a timeout.
 pub fn until_blocking<T>(mut condition: impl FnMut() -> Result<Option<T>, String>) -> Result<T, String> {
     let start = Instant::now();
     loop {
         if let Some(value) = condition()? {
             return Ok(value);
         }
-        if start.elapsed() >= BOUND {
-            return Err(format!("nothing within {BOUND:?}"));
+        if start.elapsed() >= WAIT_TIMEOUT {
+            return Err(format!("timeout after {WAIT_TIMEOUT:?}"));
         }
-        thread::sleep(PACE);
+        thread::sleep(POLL_INTERVAL);
     }
 }

@@ -5,10 +5,10 @@
 use drystone::Reason;
 use drystone_tests::{
     Mesh,
-    certs::{Authority, Credentials, Leaf, TRUST_DOMAIN},
+    certs::{CertificateAuthority, Credentials, LeafParams, TRUST_DOMAIN},
     contracts,
     grpc::{assert_refused, reason},
-    matrix::{Outcome, assert_allowed, assert_rules_hold, call},
+    matrix::{CallCounts, assert_allowed, assert_rules_hold, call},
     methods, services, wait, workloads,
 };
 use tonic::{Code, Status};
@@ -35,7 +35,7 @@ const BUILT_IN: [BuiltIn; 5] = [
 
 #[tokio::test]
 async fn each_rpc_is_callable_only_by_the_workloads_in_its_rule() {
-    let Outcome { allowed, denied } = assert_rules_hold(Mesh::shared(), contracts()).await;
+    let CallCounts { allowed, denied } = assert_rules_hold(Mesh::shared(), contracts()).await;
     assert_eq!(allowed + denied, methods().len() * workloads().len());
     assert!(allowed > 40 && denied > 40, "the matrix is too small: {allowed} allowed, {denied} denied");
 }
@@ -88,7 +88,10 @@ async fn an_unlisted_workload_may_call_only_rpcs_that_allow_any() {
         "service",
     ];
     for path in unlisted {
-        let leaf = Leaf { uris: vec![format!("spiffe://{TRUST_DOMAIN}/{path}")], ..Leaf::of(TRUST_DOMAIN, "unlisted") };
+        let leaf = LeafParams {
+            uris: vec![format!("spiffe://{TRUST_DOMAIN}/{path}")],
+            ..LeafParams::of(TRUST_DOMAIN, "unlisted")
+        };
         for service in services() {
             let channel = mesh.channel_with(service, Some(authority.issue(&leaf)));
             for method in methods().iter().filter(|method| *method.workload == *service) {
@@ -117,29 +120,29 @@ struct InvalidClient {
     every_rpc: bool,
 }
 
-fn invalid_clients(authority: &Authority) -> Vec<InvalidClient> {
-    let foreign = Authority::foreign();
-    let auth = || Leaf::of(TRUST_DOMAIN, "auth");
+fn invalid_clients(authority: &CertificateAuthority) -> Vec<InvalidClient> {
+    let foreign = CertificateAuthority::untrusted();
+    let auth = || LeafParams::of(TRUST_DOMAIN, "auth");
     let every_rpc = |name, reason, credentials| InvalidClient { name, reason, credentials, every_rpc: true };
-    let invalid = |name, leaf: &Leaf| {
+    let invalid = |name, leaf: &LeafParams| {
         let (reason, credentials) = ("no_svid", Some(authority.issue(leaf)));
         InvalidClient { name, reason, credentials, every_rpc: false }
     };
-    let uris = |uris: &[&str]| Leaf { uris: uris.iter().map(ToString::to_string).collect(), ..auth() };
+    let uris = |uris: &[&str]| LeafParams { uris: uris.iter().map(ToString::to_string).collect(), ..auth() };
     let id = format!("spiffe://{TRUST_DOMAIN}/service/auth");
     vec![
         every_rpc(
             "another trust domain",
             "untrusted_domain",
-            Some(authority.issue(&Leaf::of("elsewhere.example", "auth"))),
+            Some(authority.issue(&LeafParams::of("elsewhere.example", "auth"))),
         ),
         every_rpc("another CA", "unknown_issuer", Some(foreign.issue(&auth()))),
-        every_rpc("expired", "out_of_time", Some(authority.issue(&Leaf { validity: (-7200, -3600), ..auth() }))),
+        every_rpc("expired", "out_of_time", Some(authority.issue(&LeafParams { validity: (-7200, -3600), ..auth() }))),
         every_rpc("no certificate", "no_certificate", None),
         InvalidClient {
             name: "not yet valid",
             reason: "out_of_time",
-            credentials: Some(authority.issue(&Leaf { validity: (3600, 7200), ..auth() })),
+            credentials: Some(authority.issue(&LeafParams { validity: (3600, 7200), ..auth() })),
             every_rpc: false,
         },
         invalid("no URI", &uris(&[])),
@@ -151,8 +154,8 @@ fn invalid_clients(authority: &Authority) -> Vec<InvalidClient> {
         invalid("an encoded path", &uris(&[&format!("spiffe://{TRUST_DOMAIN}/service/%61uth")])),
         invalid("an empty segment", &uris(&[&format!("spiffe://{TRUST_DOMAIN}/service//auth")])),
         invalid("a relative segment", &uris(&[&format!("spiffe://{TRUST_DOMAIN}/service/user/../auth")])),
-        invalid("the certificate of a CA", &Leaf { is_ca: true, ..auth() }),
-        invalid("a certificate for servers only", &Leaf { for_clients: false, ..auth() }),
+        invalid("the certificate of a CA", &LeafParams { is_ca: true, ..auth() }),
+        invalid("a certificate for servers only", &LeafParams { for_clients: false, ..auth() }),
     ]
 }
 

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, fs, io, os::unix::fs::PermissionsExt, path::Pat
 use drystone::user::v1::{GetMeRequest, user_service_client::UserServiceClient};
 use drystone_tests::{
     Mesh, User,
-    certs::{Leaf, TRUST_DOMAIN},
+    certs::{LeafParams, TRUST_DOMAIN},
     grpc::with_token,
     services, wait,
 };
@@ -148,8 +148,10 @@ async fn incomplete_handshakes_do_not_delay_other_clients() {
 async fn calls_fail_once_the_client_certificate_expires_on_an_open_connection() {
     let mesh = Mesh::shared();
     let (_, tokens) = User::signed_in(mesh).await;
-    let short_lived =
-        mesh.certificates().authority().issue(&Leaf { validity: (-60, 3), ..Leaf::of(TRUST_DOMAIN, "edge") });
+    let short_lived = mesh
+        .certificates()
+        .authority()
+        .issue(&LeafParams { validity: (-60, 3), ..LeafParams::of(TRUST_DOMAIN, "edge") });
     let mut users = UserServiceClient::new(mesh.channel_with("user", Some(short_lived)));
     users.get_me(with_token(GetMeRequest {}, &tokens.access)).await.unwrap();
     let refused = wait::until("the certificate has expired", async || {

@@ -9,7 +9,7 @@ mod user_journey;
 
 use std::collections::BTreeSet;
 
-use drystone_tests::{Cluster, Production, parts, services};
+use drystone_tests::{Cluster, Production, modules, services};
 use rustls::{pki_types::ServerName, version::TLS13};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -17,7 +17,7 @@ use x509_parser::{certificate::X509Certificate, extensions::GeneralName, prelude
 
 /// All instances of all services and of the edge.
 fn all_instances(cluster: &Cluster) -> impl Iterator<Item = (&'static str, usize)> {
-    parts().into_iter().flat_map(|part| (0..cluster.instances()).map(move |number| (part, number)))
+    modules().into_iter().flat_map(|part| (0..cluster.instances()).map(move |number| (part, number)))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use drystone::Reason;
-use drystone_tests::{Answer, Mesh, Production, Starting, User, cluster::peer_list};
+use drystone_tests::{Mesh, Production, RestResponse, Starting, User, cluster::peer_list};
 use serde_json::json;
 use tokio::task::JoinSet;
 
@@ -17,7 +17,8 @@ async fn two_instances_enforce_one_shared_sign_in_limit() {
     let cluster = &mesh.cluster;
     let user = User::register_at(cluster.rest(0)).await;
     // Two auth instances with limits, and an edge that calls only these.
-    let limiting: [Mesh; 2] = [(); 2].map(|()| cluster.extra_instance("auth").limited().begin()).map(Starting::ready);
+    let limiting: [Mesh; 2] =
+        [(); 2].map(|()| cluster.extra_instance("auth").with_default_rate_limits().spawn()).map(Starting::ready);
     let addresses = [&limiting[0], &limiting[1]].map(|auth| auth.grpc_address("auth"));
     let edge = cluster.extra_instance("edge").set("peers.auth", &peer_list(&addresses)).start();
     let rest = edge.rest();
@@ -72,7 +73,7 @@ async fn two_instances_enforce_one_shared_sign_in_limit() {
 
 /// The `Retry-After` of a response: at most the interval of one attempt, as header and as `RetryInfo`.
 #[track_caller]
-fn retry_after(answer: &Answer, interval: Duration) -> Duration {
+fn retry_after(answer: &RestResponse, interval: Duration) -> Duration {
     let delay = Duration::from_secs(answer.header("retry-after").parse().unwrap());
     assert!(Duration::from_secs(1) <= delay && delay <= interval, "{answer:?}");
     assert!(answer.detail("google.rpc.RetryInfo").is_some(), "{answer:?}");

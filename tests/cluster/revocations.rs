@@ -1,7 +1,7 @@
 //! A revocation through one instance is enforced by all.
 
 use drystone::session::v1::{RevokeSessionRequest, session_service_client::SessionServiceClient};
-use drystone_tests::{Answer, Production, Tokens, User, grpc::with_token, wait};
+use drystone_tests::{Production, RestResponse, Tokens, User, grpc::with_token, wait};
 use serde_json::json;
 
 use super::direct_clients::DirectClients;
@@ -88,7 +88,7 @@ async fn no_revocation_is_lost_while_redis_connections_are_killed() {
 }
 
 /// The response, or `None` if it is 503.
-fn if_available(answer: Answer) -> Option<Answer> {
+fn if_available(answer: RestResponse) -> Option<RestResponse> {
     if answer.status == 503 {
         assert!(!answer.header("retry-after").is_empty(), "{answer:?}");
         return None;

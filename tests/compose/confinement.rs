@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use drystone_tests::{methods, parts, services_on_postgres};
+use drystone_tests::{methods, modules, services_on_postgres};
 use serde_json::Value;
 
 use crate::file::{Compose, Service, texts};
@@ -14,7 +14,7 @@ fn each_service_has_its_own_container() {
         assert_eq!(service.list("command"), ["serve", service.name]);
     }
     let others: Vec<&str> = compose.services().iter().map(|service| service.name).collect();
-    let others: Vec<&str> = others.into_iter().filter(|name| !parts().contains(name)).collect();
+    let others: Vec<&str> = others.into_iter().filter(|name| !modules().contains(name)).collect();
     assert_eq!(others, ["postgres", "redis"]);
 }
 
@@ -115,7 +115,7 @@ fn a_store_is_reachable_only_by_its_clients() {
     assert_eq!(on("postgres"), expected);
     let expected: Vec<&str> = sorted(&mut counting.chain(["redis", "session"]));
     assert_eq!(on("redis"), expected);
-    let expected: Vec<&str> = sorted(&mut parts().into_iter());
+    let expected: Vec<&str> = sorted(&mut modules().into_iter());
     assert_eq!(on("mesh"), expected);
 }
 

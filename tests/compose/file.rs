@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
-use drystone_tests::{binary::repository, parts};
+use drystone_tests::{binary::repository, modules};
 use serde_json::Value;
 
 /// The compose file.
@@ -49,7 +49,7 @@ impl Compose {
 
     /// The services that run `drystone`: all except PostgreSQL and Redis.
     pub fn mesh_services(&self) -> Vec<Service<'_>> {
-        parts().into_iter().map(|name| self.service(name)).collect()
+        modules().into_iter().map(|name| self.service(name)).collect()
     }
 
     /// A top-level value of the file.

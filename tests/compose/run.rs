@@ -6,9 +6,9 @@ use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 use drystone::Reason;
 use drystone_backends::{Database, Postgres, Redis};
 use drystone_tests::{
-    Home, Mesh, Metrics, Rest, Starting, User,
+    Home, Mesh, MetricsSnapshot, RestClient, Starting, User,
     certs::Certificates,
-    parts,
+    modules,
     ports::some_free_addresses,
     process::{drystone, run_to_end},
     services_on_postgres,
@@ -61,7 +61,7 @@ impl Stack {
             ("@postgres/drystone?".to_owned(), server),
             ("redis:6379".to_owned(), redis.url().replace("redis://", "")),
         ];
-        for (name, address) in parts().into_iter().zip(some_free_addresses(parts().len())) {
+        for (name, address) in modules().into_iter().zip(some_free_addresses(modules().len())) {
             let listen = shared(name, "listen");
             let port = listen.rsplit_once(':').unwrap().1;
             replacements.push((format!("{name}:{port}"), address.to_string()));
@@ -92,7 +92,7 @@ impl Stack {
         let mount = service.configs().remove(0);
         let configuration = home.write("drystone.toml", &self.localize(&text(&mount.source), &secrets));
         assert_eq!(service.list("command"), ["serve", name]);
-        let setup = Mesh::setup().home(home).serve(&[name], unused).limited();
+        let setup = Mesh::setup().home(home).serve(&[name], unused).with_default_rate_limits();
         // Test machines are slow under load.
         let setup = setup.set("redis.timeout", "5s");
         // Overrides the port and the certificates of the harness with those of the configuration.
@@ -103,7 +103,7 @@ impl Stack {
             let key = variable.strip_prefix("DRYSTONE_").unwrap().replace("__", ".");
             setup.set(&key, &self.localize(value, &secrets))
         });
-        setup.begin()
+        setup.spawn()
     }
 }
 
@@ -116,10 +116,10 @@ async fn the_services_run_with_only_their_mounted_files() {
     let stack = Stack::start().await;
     let compose = Compose::read();
     let unused_home = Home::new();
-    let unused = Certificates::make_in(&unused_home.path().join("certs"));
+    let unused = Certificates::generate_in(&unused_home.path().join("certs"));
     // In reverse order: the edge starts before its upstreams.
     let begin = |name| (name, stack.begin(compose.service(name), name, &unused));
-    let starting: Vec<_> = parts().into_iter().rev().map(begin).collect();
+    let starting: Vec<_> = modules().into_iter().rev().map(begin).collect();
     let running: Vec<_> = starting.into_iter().map(|(name, starting)| (name, starting.ready())).collect();
     for (name, mesh) in &running {
         let check =
@@ -127,7 +127,7 @@ async fn the_services_run_with_only_their_mounted_files() {
         until(&format!("{name} is healthy"), async || (check().stdout == "ready\n").then_some(())).await;
     }
 
-    let rest = Rest::at(stack.listen("edge").parse().unwrap());
+    let rest = RestClient::at(stack.listen("edge").parse().unwrap());
     let user = User::register_at(rest).await;
     let first = user.sign_in_at(rest).await;
     let barn =
@@ -145,7 +145,7 @@ async fn the_services_run_with_only_their_mounted_files() {
     rest.get("/v1/users/me").bearer(&tokens.access).send().await.refused(Reason::TokenRevoked);
 
     for (name, mesh) in running {
-        let metrics = Metrics::parse(&mesh.admin("/metrics").await.expect(200).text());
+        let metrics = MetricsSnapshot::parse(&mesh.admin("/metrics").await.expect(200).text());
         let fallbacks = metrics.sum("drystone_rate_limit_fallbacks_total", &[]);
         assert!(fallbacks == 0.0, "{name} has counted without Redis");
         let log = mesh.log();

@@ -8,7 +8,7 @@ use std::{
     process::Command,
 };
 
-use drystone_tests::{Home, binary, parts};
+use drystone_tests::{Home, binary, modules};
 
 use crate::file::{Compose, path};
 
@@ -156,7 +156,7 @@ fn without_a_program_setup_runs_the_image() {
         let users = fs::read_to_string(copy.path("bin/users")).unwrap();
         assert_eq!(
             users,
-            format!("{}:{}\n", ids[0], ids[1]).repeat(parts().len() + 1),
+            format!("{}:{}\n", ids[0], ids[1]).repeat(modules().len() + 1),
             "the keys are created by the user who reads them"
         );
         let with_program = RepositoryCopy::new().secrets();

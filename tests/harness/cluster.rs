@@ -10,9 +10,9 @@ use serde_json::Value;
 use tonic::transport::Channel;
 
 use crate::{
-    Edges, Home, Mesh, Metrics, Rest, Setup, Starting,
+    Edges, Home, Mesh, MetricsSnapshot, RestClient, Setup, Starting,
     certs::{Certificates, Credentials},
-    grpc, parts,
+    grpc, modules,
     ports::some_free_addresses,
     process, wait,
 };
@@ -47,13 +47,13 @@ impl Cluster {
     /// more than one instance, the stores have to be PostgreSQL and Redis.
     pub async fn start(instances: usize, settings: &[(&str, &str)]) -> Self {
         let home = Home::new();
-        let first = Certificates::make_in(&home.path().join("certs-0"));
-        let others = (1..instances).map(|number| first.make_more_in(&home.path().join(format!("certs-{number}"))));
+        let first = Certificates::generate_in(&home.path().join("certs-0"));
+        let others = (1..instances).map(|number| first.reissue_in(&home.path().join(format!("certs-{number}"))));
         let others: Vec<_> = others.collect();
         let certificates: Vec<_> = [first].into_iter().chain(others).collect();
         // Every instance is configured with the addresses of all others.
-        let mut free = some_free_addresses(parts().len() * instances).into_iter();
-        let addresses = parts().into_iter().map(|part| (part, free.by_ref().take(instances).collect())).collect();
+        let mut free = some_free_addresses(modules().len() * instances).into_iter();
+        let addresses = modules().into_iter().map(|part| (part, free.by_ref().take(instances).collect())).collect();
         let settings = settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
         let (running, homes) = (Mutex::default(), Mutex::default());
         let this = Self { instances, settings, addresses, certificates, running, homes, _home: home };
@@ -141,8 +141,8 @@ impl Cluster {
 
     /// The REST API of one edge.
     #[must_use]
-    pub fn rest(&self, number: usize) -> Rest {
-        Rest::at(self.address("edge", number))
+    pub fn rest(&self, number: usize) -> RestClient {
+        RestClient::at(self.address("edge", number))
     }
 
     /// The REST API, balanced over all edges.
@@ -176,8 +176,8 @@ impl Cluster {
     }
 
     /// The current metrics of an instance.
-    pub async fn metrics(&self, part: &'static str, number: usize) -> Metrics {
-        Metrics::parse(&self.admin(part, number).get("/metrics").send().await.expect(200).text())
+    pub async fn metrics(&self, part: &'static str, number: usize) -> MetricsSnapshot {
+        MetricsSnapshot::parse(&self.admin(part, number).get("/metrics").send().await.expect(200).text())
     }
 
     /// How many calls an instance has served since its start: REST for the edge, gRPC for a service, without health checks,
@@ -210,17 +210,17 @@ impl Cluster {
     }
 
     fn all(&self) -> impl Iterator<Item = InstanceKey> {
-        parts().into_iter().flat_map(|part| (0..self.instances).map(move |number| (part, number)))
+        modules().into_iter().flat_map(|part| (0..self.instances).map(move |number| (part, number)))
     }
 
-    fn admin(&self, part: &'static str, number: usize) -> Rest {
-        Rest::at(self.running()[&(part, number)].admin_address())
+    fn admin(&self, part: &'static str, number: usize) -> RestClient {
+        RestClient::at(self.running()[&(part, number)].admin_address())
     }
 
     fn spawn(&self, instance: InstanceKey) -> Starting {
         let home = self.homes().remove(&instance).unwrap_or_default();
         let (part, number) = instance;
-        self.setup(instance, home).set(&format!("{part}.listen"), &self.address(part, number).to_string()).begin()
+        self.setup(instance, home).set(&format!("{part}.listen"), &self.address(part, number).to_string()).spawn()
     }
 
     fn setup(&self, (part, number): InstanceKey, home: Home) -> Setup {

@@ -15,7 +15,7 @@ use std::{
 use tokio::task::JoinHandle;
 
 use self::virtual_user::VirtualUser;
-use crate::{Answer, Call, Edges, wait};
+use crate::{Edges, RestRequest, RestResponse, wait};
 
 mod virtual_user;
 
@@ -200,7 +200,7 @@ impl CallRecord {
 
 impl CallLog {
     /// Makes a call and records its result; `None` if it failed.
-    async fn call(&self, edges: &Edges, operation: &'static str, call: Call) -> Option<Answer> {
+    async fn call(&self, edges: &Edges, operation: &'static str, call: RestRequest) -> Option<RestResponse> {
         let start = Instant::now();
         let answer = edges.try_send(call).await;
         let end = Instant::now();

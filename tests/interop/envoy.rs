@@ -2,7 +2,9 @@
 
 use std::{fs, net::SocketAddr, path::Path, process::Command};
 
-use drystone_tests::{Home, Mesh, Rest, User, binary, ports::free_addresses, process, process::Process, readme, wait};
+use drystone_tests::{
+    Home, Mesh, RestClient, User, binary, ports::free_addresses, process, process::Process, readme, wait,
+};
 use serde_json::{Value, json};
 
 /// Envoy in front of the services of a mesh.
@@ -40,15 +42,15 @@ impl Envoy {
         command.args(["--concurrency", "1", "--disable-hot-restart", "--log-level", "warning"]);
         let mut process = Process::start(&mut command, &home.path().join("envoy.log"), home.path());
         wait::until("Envoy listens", async || {
-            assert!(process.ended().is_none(), "Envoy has exited: {}", process.log());
+            assert!(process.exit_status().is_none(), "Envoy has exited: {}", process.log());
             tokio::net::TcpStream::connect(address).await.ok()
         })
         .await;
         Self { _process: process, address, _home: home }
     }
 
-    fn rest(&self) -> Rest {
-        Rest::at(self.address)
+    fn rest(&self) -> RestClient {
+        RestClient::at(self.address)
     }
 }
 
@@ -169,7 +171,7 @@ async fn envoy_and_edge_return_the_same_responses() {
         assert_eq!(found.header("cache-control"), "no-store", "{path}");
     }
 
-    let error_responses = async |rest: &Rest| {
+    let error_responses = async |rest: &RestClient| {
         let missing = rest.get("/v1/users/me").send().await;
         let absent =
             rest.get("/v1/properties/01890000-0000-7000-8000-000000000000").bearer(&tokens.access).send().await;

@@ -83,7 +83,7 @@ async fn serve(mesh: &Mesh, directory: &Home, listen: &str) -> Service {
     command.args(["--issuer", ISSUER, "--listen", listen, "--ready-file"]).arg(&ready_file);
     let mut process = Process::start(&mut command, &directory.path().join("orders.log"), directory.path());
     wait::until("the Python service is ready", async || {
-        assert!(process.ended().is_none(), "it has exited: {}", process.log());
+        assert!(process.exit_status().is_none(), "it has exited: {}", process.log());
         fs::read(&ready_file).ok()
     })
     .await;

@@ -6,7 +6,7 @@ use drystone_tests::{Mesh, Setup, Tokens, User, logs};
 use serde_json::{Value, json};
 
 /// Counts sign-ins whose token has no property claims because the property service was unavailable.
-const WITHOUT_CLAIMS: &str = "drystone_sign_in_without_property_claims_total";
+const WITHOUT_CLAIMS: &str = "drystone_sign_ins_without_property_claims_total";
 
 fn claims(tokens: &Tokens) -> Value {
     let payload = tokens.access.split('.').nth(1).unwrap();

@@ -3,8 +3,8 @@
 use drystone::Reason;
 use drystone_backends::{Database, Postgres};
 use drystone_tests::{
-    Answer, Home, Mesh, Setup, Tokens, User,
-    process::{Ended, drystone, run_to_end},
+    Home, Mesh, RestResponse, Setup, Tokens, User,
+    process::{ProcessOutput, drystone, run_to_end},
     services,
     wait::until,
 };
@@ -15,11 +15,11 @@ fn setup(database: &Database) -> Setup {
     services().iter().fold(issuer, |setup, service| setup.set(&format!("{service}.database.url"), database.as_str()))
 }
 
-async fn get(mesh: &Mesh, path: &str, tokens: &Tokens) -> Answer {
+async fn get(mesh: &Mesh, path: &str, tokens: &Tokens) -> RestResponse {
     mesh.rest().get(path).bearer(&tokens.access).send().await
 }
 
-async fn create_property(mesh: &Mesh, tokens: &Tokens, name: &str) -> Answer {
+async fn create_property(mesh: &Mesh, tokens: &Tokens, name: &str) -> RestResponse {
     mesh.rest().post("/v1/properties", json!({"displayName": name})).bearer(&tokens.access).send().await
 }
 
@@ -87,7 +87,7 @@ async fn a_mesh_waits_for_postgres_at_startup() {
     let server = Postgres::temporary().await;
     let database = server.database().await;
     server.stop();
-    let mesh = setup(&database).begin();
+    let mesh = setup(&database).spawn();
     until("the log says what it waits for", async || mesh.log().contains("waiting for a database").then_some(())).await;
     server.start();
     let mesh = mesh.ready();
@@ -95,7 +95,7 @@ async fn a_mesh_waits_for_postgres_at_startup() {
 }
 
 /// Runs `drystone` with a configuration that uses this database.
-fn run_with_database(home: &Home, database: &str, arguments: &[&str]) -> Ended {
+fn run_with_database(home: &Home, database: &str, arguments: &[&str]) -> ProcessOutput {
     let sections = services()
         .into_iter()
         .map(|service| format!("[{service}.database]\nurl = \"{database}\"\n"))

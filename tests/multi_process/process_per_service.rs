@@ -2,9 +2,9 @@
 
 use drystone::Reason;
 use drystone_tests::{
-    Answer, Cluster, Rest, Tokens, User,
-    certs::{Leaf, TRUST_DOMAIN},
-    parts, wait,
+    Cluster, RestClient, RestResponse, Tokens, User,
+    certs::{LeafParams, TRUST_DOMAIN},
+    modules, wait,
 };
 use serde_json::json;
 
@@ -28,7 +28,7 @@ impl ServiceProcesses {
         self.0.kill_one(name, 0);
     }
 
-    fn rest(&self) -> Rest {
+    fn rest(&self) -> RestClient {
         self.0.rest(0)
     }
 
@@ -38,7 +38,7 @@ impl ServiceProcesses {
         (user, tokens)
     }
 
-    async fn get(&self, path: &str, tokens: &Tokens) -> Answer {
+    async fn get(&self, path: &str, tokens: &Tokens) -> RestResponse {
         self.rest().get(path).bearer(&tokens.access).send().await
     }
 
@@ -47,7 +47,7 @@ impl ServiceProcesses {
         wait::until(path, async || (self.get(path, tokens).await.status == 200).then_some(())).await;
     }
 
-    async fn sign_in(&self, user: &User) -> Answer {
+    async fn sign_in(&self, user: &User) -> RestResponse {
         let body = json!({"email": user.email, "password": user.password});
         self.rest().post("/v1/auth/login", body).send().await
     }
@@ -67,7 +67,7 @@ async fn the_user_journey_works_across_processes() {
     for path in ["/v1/users/me", "/v1/properties", "/v1/sessions"] {
         services.get(path, &tokens).await.refused(Reason::TokenRevoked);
     }
-    parts().into_iter().rev().for_each(|name| services.stop_one(name));
+    modules().into_iter().rev().for_each(|name| services.stop_one(name));
 }
 
 #[tokio::test]
@@ -151,7 +151,7 @@ async fn the_user_service_keeps_its_data_and_receives_revocations_after_a_kill()
 #[tokio::test]
 async fn only_the_auth_process_uses_transparent_huge_pages() {
     let services = Cluster::single_instances().await;
-    for part in parts() {
+    for part in modules() {
         let expected = if part == "auth" { "1" } else { "0" };
         let status = std::fs::read_to_string(format!("/proc/{}/status", services.process_id(part, 0))).unwrap();
         let enabled = status.lines().find_map(|line| line.strip_prefix("THP_enabled:")).map(str::trim);
@@ -167,7 +167,7 @@ async fn a_service_with_an_expired_certificate_is_unavailable_with_retry_after()
     let certs_dir = tempfile::tempdir().unwrap();
     let certificates = services.0.certificates();
     std::fs::copy(certificates.ca(), certs_dir.path().join("ca.pem")).unwrap();
-    let leaf = Leaf { validity: (-60, CERTIFICATE_SECONDS), ..Leaf::of(TRUST_DOMAIN, "auth") };
+    let leaf = LeafParams { validity: (-60, CERTIFICATE_SECONDS), ..LeafParams::of(TRUST_DOMAIN, "auth") };
     certificates.authority().issue_in(certs_dir.path(), "auth", &leaf);
 
     let auth = services.0.extra_instance("auth").set("certs_dir", certs_dir.path().to_str().unwrap()).start();

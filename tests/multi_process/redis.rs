@@ -2,7 +2,7 @@
 
 use drystone::Reason;
 use drystone_backends::Redis;
-use drystone_tests::{Answer, Mesh, Setup, Tokens, User, wait};
+use drystone_tests::{Mesh, RestResponse, Setup, Tokens, User, wait};
 use serde_json::{Value, json};
 
 fn setup(server: &Redis) -> Setup {
@@ -11,11 +11,11 @@ fn setup(server: &Redis) -> Setup {
     setup.set("redis.url", server.url()).set("redis.prefix", &server.prefix()).set("redis.timeout", "1s")
 }
 
-async fn refresh(mesh: &Mesh, token: &str) -> Answer {
+async fn refresh(mesh: &Mesh, token: &str) -> RestResponse {
     mesh.rest().post("/v1/auth/refresh", json!({"refreshToken": token})).send().await
 }
 
-async fn me(mesh: &Mesh, token: &str) -> Answer {
+async fn me(mesh: &Mesh, token: &str) -> RestResponse {
     mesh.rest().get("/v1/users/me").bearer(token).send().await
 }
 
@@ -115,7 +115,7 @@ async fn a_mesh_waits_for_redis_at_startup() {
     let mut server = Redis::start();
     let setup = setup(&server);
     server.stop();
-    let starting = setup.begin();
+    let starting = setup.spawn();
     server.start_again();
     let mesh = starting.ready();
     let (_, tokens) = User::signed_in(&mesh).await;

@@ -1,7 +1,7 @@
 //! State after a graceful stop or a kill, and a restart.
 
 use drystone::Reason;
-use drystone_tests::{Answer, Mesh, Setup, Tokens, User};
+use drystone_tests::{Mesh, RestResponse, Setup, Tokens, User};
 use serde_json::{Value, json};
 
 /// The state of a user before the restart.
@@ -20,7 +20,7 @@ fn setup() -> Setup {
     Mesh::setup().set("issuer", "https://id.example.com")
 }
 
-async fn get(mesh: &Mesh, path: &str, token: &str) -> Answer {
+async fn get(mesh: &Mesh, path: &str, token: &str) -> RestResponse {
     mesh.rest().get(path).bearer(token).send().await
 }
 

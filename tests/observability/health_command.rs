@@ -5,21 +5,21 @@ use std::{net::TcpListener, time::Instant};
 use drystone_backends::Redis;
 use drystone_tests::{
     Mesh, free_addresses,
-    process::{Ended, drystone, run_to_end},
+    process::{ProcessOutput, drystone, run_to_end},
     wait::until,
 };
 
-fn health(arguments: &[&str]) -> Ended {
+fn health(arguments: &[&str]) -> ProcessOutput {
     let mut command = drystone(&["health"]);
     run_to_end(command.args(arguments))
 }
 
-fn health_at(mesh: &Mesh) -> Ended {
+fn health_at(mesh: &Mesh) -> ProcessOutput {
     health(&["--url", &format!("http://{}", mesh.admin_address())])
 }
 
 /// The one-line error of a failed command.
-fn error_line(ended: &Ended, code: i32) -> &str {
+fn error_line(ended: &ProcessOutput, code: i32) -> &str {
     assert_eq!(ended.status.code(), Some(code), "{ended:?}");
     assert_eq!((ended.stdout.as_str(), ended.stderr.lines().count()), ("", 1), "{ended:?}");
     ended.stderr.strip_prefix("drystone: ").unwrap_or_else(|| panic!("{ended:?}")).trim_end()

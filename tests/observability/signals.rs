@@ -1,7 +1,7 @@
 //! Health, metrics, logs and audit records.
 
 use drystone::Reason;
-use drystone_tests::{Answer, Mesh, Metrics, Rest, User, logs, services, wait};
+use drystone_tests::{Mesh, MetricsSnapshot, RestClient, RestResponse, User, logs, services, wait};
 use serde_json::{Value, json};
 
 /// Runs a user journey from sign-up to sign-out with some failed calls, and returns every secret that was sent or received.
@@ -66,7 +66,7 @@ async fn health_is_reported_in_summary_and_in_detail() {
 #[tokio::test]
 async fn the_admin_port_allows_only_get_and_head() {
     let mesh = Mesh::shared();
-    let admin = |method: http::Method, path: &str| Rest::at(mesh.admin_address()).call(method, path).send();
+    let admin = |method: http::Method, path: &str| RestClient::at(mesh.admin_address()).request(method, path).send();
     for path in ["/health", "/health/detailed", "/ready", "/metrics"] {
         let answer = admin(http::Method::POST, path).await.expect(405);
         assert_eq!(answer.header("allow"), "GET, HEAD");
@@ -77,7 +77,7 @@ async fn the_admin_port_allows_only_get_and_head() {
     }
 }
 
-fn is_prometheus(answer: &Answer) -> bool {
+fn is_prometheus(answer: &RestResponse) -> bool {
     answer.header("content-type").starts_with("application/openmetrics-text") && answer.text().ends_with("# EOF\n")
 }
 
@@ -120,9 +120,9 @@ async fn metrics_cover_calls_denials_hashing_and_sessions() {
     assert_delta(denials, &[("method", "ListUsers"), ("part", "permission")], 1.0);
 
     // Hashing: one for the registration, two for the sign-ins.
-    assert_delta("drystone_hashing_seconds_count", &[], 3.0);
-    assert_delta("drystone_hashing_wait_seconds_count", &[], 3.0);
-    assert!(after.has("drystone_hashing_queue_jobs", &[]));
+    assert_delta("drystone_password_hash_duration_seconds_count", &[], 3.0);
+    assert_delta("drystone_password_hash_queue_wait_seconds_count", &[], 3.0);
+    assert!(after.has("drystone_password_hash_queue_length", &[]));
 
     // Sessions.
     let names: Vec<&str> = after.names().filter(|name| name.contains("session")).collect();
@@ -131,7 +131,7 @@ async fn metrics_cover_calls_denials_hashing_and_sessions() {
 }
 
 /// Whether a session counter with this word in its name increased by one.
-fn increased_by_one(before: &Metrics, after: &Metrics, word: &str) -> bool {
+fn increased_by_one(before: &MetricsSnapshot, after: &MetricsSnapshot, word: &str) -> bool {
     let mut names = after.names().filter(|name| name.contains("session") && name.contains(word));
     names.any(|name| (after.sum(name, &[]) - before.sum(name, &[]) - 1.0).abs() < f64::EPSILON)
 }

@@ -6,8 +6,8 @@ use std::{collections::HashMap, net::SocketAddr};
 use bytes::Bytes;
 use drystone::Reason;
 use drystone_tests::{
-    Answer, Mesh, User,
-    certs::{Leaf, TRUST_DOMAIN},
+    Mesh, RestResponse, User,
+    certs::{LeafParams, TRUST_DOMAIN},
     mock_service::MockService,
     unique_email,
 };
@@ -26,14 +26,14 @@ fn account() -> Value {
     json!({"email": unique_email(), "password": "correct horse", "displayName": "Ada"})
 }
 
-async fn register(body: impl Into<Bytes>) -> Answer {
-    Mesh::shared().rest().call(Method::POST, "/v1/auth/register").body("application/json", body).send().await
+async fn register(body: impl Into<Bytes>) -> RestResponse {
+    Mesh::shared().rest().request(Method::POST, "/v1/auth/register").body("application/json", body).send().await
 }
 
 #[tokio::test]
 async fn only_json_is_accepted() {
     let rest = Mesh::shared().rest();
-    let post = |content_type| rest.call(Method::POST, "/v1/auth/register").body(content_type, account().to_string());
+    let post = |content_type| rest.request(Method::POST, "/v1/auth/register").body(content_type, account().to_string());
     for content_type in
         ["text/plain", "application/x-www-form-urlencoded", "application/grpc", "application/jsonx", "", "json"]
     {
@@ -152,9 +152,9 @@ async fn field_violations_use_the_json_name() {
 }
 
 /// Registers at an auth service whose user service is a mock with this response.
-async fn register_with_mock_user_service(answer: Result<Bytes, Status>) -> Answer {
+async fn register_with_mock_user_service(answer: Result<Bytes, Status>) -> RestResponse {
     let mesh = Mesh::shared();
-    let credentials = mesh.certificates().authority().issue(&Leaf::of(TRUST_DOMAIN, "user"));
+    let credentials = mesh.certificates().authority().issue(&LeafParams::of(TRUST_DOMAIN, "user"));
     let user = MockService::start_with_response(credentials, answer).await;
     let setup = Mesh::setup().serve(&["auth", "edge"], mesh.certificates());
     let setup = setup.set("peers.user", &user.address().to_string());
@@ -329,7 +329,7 @@ async fn no_client_input_is_answered_with_a_5xx_status() {
             for field in fields {
                 let mut body = json!({"email": unique_email(), "password": "correct horse", "displayName": "Ada"});
                 body[field] = value.clone();
-                let call = mesh.rest().call(method.clone(), path).bearer(&tokens.access).json(&body);
+                let call = mesh.rest().request(method.clone(), path).bearer(&tokens.access).json(&body);
                 let answer = call.send().await;
                 assert!(answer.status < 500, "{method} {path} {field}={value}: {}", answer.text());
             }
@@ -383,7 +383,7 @@ async fn every_rpc_refuses_a_duplicate_field() {
         });
         let path = if before == text(verb) { before } else { format!("{before}x{after}") };
         for (body, field) in duplicates(&message, 2) {
-            let call = rest.call(verb.to_uppercase().parse().unwrap(), &path).body("application/json", body.clone());
+            let call = rest.request(verb.to_uppercase().parse().unwrap(), &path).body("application/json", body.clone());
             let answer = call.send().await.refused(Reason::InvalidRequest);
             assert_eq!(answer.fields(), [field], "{verb} {path} {body}");
             bodies += 1;

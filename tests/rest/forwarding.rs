@@ -2,7 +2,7 @@
 
 use drystone_tests::{
     Mesh,
-    certs::{Leaf, TRUST_DOMAIN},
+    certs::{LeafParams, TRUST_DOMAIN},
     mock_service::{MockService, RecordedCall},
 };
 use http::Method;
@@ -11,7 +11,7 @@ use http::Method;
 async fn edge_with_mock_service() -> (Mesh, Mesh, MockService) {
     let mesh = Mesh::start();
     let certificates = mesh.certificates();
-    let service = MockService::start(certificates.authority().issue(&Leaf::of(TRUST_DOMAIN, "user"))).await;
+    let service = MockService::start(certificates.authority().issue(&LeafParams::of(TRUST_DOMAIN, "user"))).await;
     let edge = Mesh::setup().serve(&["edge"], certificates).set("peers.user", &service.address().to_string()).start();
     (mesh, edge, service)
 }
@@ -43,7 +43,7 @@ async fn only_allowed_headers_are_forwarded() {
         ("te", "gzip"),
         ("x-http-method-override", "DELETE"),
     ];
-    let call = edge.rest().call(Method::GET, "/v1/users/me").bearer("the-token-of-the-client");
+    let call = edge.rest().request(Method::GET, "/v1/users/me").bearer("the-token-of-the-client");
     let call = call.header("user-agent", "curl/8").header("x-request-id", "one-two-three").header("grpc-timeout", "2S");
     let call = call.header("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
     hostile.iter().fold(call, |call, (name, value)| call.header(name, value)).send().await.expect(200);
@@ -88,7 +88,8 @@ async fn only_allowed_headers_are_forwarded() {
 #[tokio::test]
 async fn a_token_is_forwarded_only_to_rpcs_that_require_a_user() {
     let mesh = Mesh::start();
-    let service = MockService::start(mesh.certificates().authority().issue(&Leaf::of(TRUST_DOMAIN, "auth"))).await;
+    let service =
+        MockService::start(mesh.certificates().authority().issue(&LeafParams::of(TRUST_DOMAIN, "auth"))).await;
     let setup = Mesh::setup().serve(&["edge"], mesh.certificates());
     let edge = setup.set("peers.auth", &service.address().to_string()).start();
     edge.rest().get("/.well-known/jwks.json").bearer("secret").send().await.expect(200);
@@ -102,19 +103,19 @@ async fn the_edge_verifies_the_spiffe_id_of_its_upstream() {
     let mesh = Mesh::start();
     let certificates = mesh.certificates();
     let authority = certificates.authority();
-    let foreign = drystone_tests::certs::Authority::foreign();
+    let foreign = drystone_tests::certs::CertificateAuthority::untrusted();
     for (name, credentials) in [
-        ("another service", authority.issue(&Leaf::of(TRUST_DOMAIN, "session"))),
-        ("an unlisted workload", authority.issue(&Leaf::of(TRUST_DOMAIN, "unlisted"))),
-        ("another trust domain", authority.issue(&Leaf::of("elsewhere.example", "user"))),
-        ("another CA", foreign.issue(&Leaf::of(TRUST_DOMAIN, "user"))),
+        ("another service", authority.issue(&LeafParams::of(TRUST_DOMAIN, "session"))),
+        ("an unlisted workload", authority.issue(&LeafParams::of(TRUST_DOMAIN, "unlisted"))),
+        ("another trust domain", authority.issue(&LeafParams::of("elsewhere.example", "user"))),
+        ("another CA", foreign.issue(&LeafParams::of(TRUST_DOMAIN, "user"))),
         (
             "an expired certificate",
-            authority.issue(&Leaf { validity: (-7200, -3600), ..Leaf::of(TRUST_DOMAIN, "user") }),
+            authority.issue(&LeafParams { validity: (-7200, -3600), ..LeafParams::of(TRUST_DOMAIN, "user") }),
         ),
         (
             "a certificate without a SPIFFE ID",
-            authority.issue(&Leaf { uris: vec![], ..Leaf::of(TRUST_DOMAIN, "user") }),
+            authority.issue(&LeafParams { uris: vec![], ..LeafParams::of(TRUST_DOMAIN, "user") }),
         ),
     ] {
         let service = MockService::start(credentials).await;
@@ -130,7 +131,7 @@ async fn the_edge_verifies_the_spiffe_id_of_its_upstream() {
 async fn the_client_address_comes_from_a_trusted_proxy() {
     let mesh = Mesh::start();
     let certificates = mesh.certificates();
-    let service = MockService::start(certificates.authority().issue(&Leaf::of(TRUST_DOMAIN, "user"))).await;
+    let service = MockService::start(certificates.authority().issue(&LeafParams::of(TRUST_DOMAIN, "user"))).await;
     let address = service.address().to_string();
     let setup = |header: &str| {
         let setup = Mesh::setup().serve(&["edge"], certificates).set("peers.user", &address);

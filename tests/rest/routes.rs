@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use drystone::Reason;
-use drystone_tests::{Answer, Mesh, User, contracts, methods};
+use drystone_tests::{Mesh, RestResponse, User, contracts, methods};
 use http::Method;
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
@@ -56,10 +56,10 @@ async fn an_unsupported_method_is_answered_with_the_allow_header() {
         (Method::from_bytes(b"BREW").unwrap(), "/v1/users", "GET, HEAD, OPTIONS"),
         (Method::TRACE, "/v1/users", "GET, HEAD, OPTIONS"),
     ] {
-        let answer = rest.call(method, path).send().await.refused(Reason::MethodNotAllowed);
+        let answer = rest.request(method, path).send().await.refused(Reason::MethodNotAllowed);
         assert_eq!(answer.header("allow"), allow, "{path}");
     }
-    let options = rest.call(Method::OPTIONS, "/v1/properties").send().await;
+    let options = rest.request(Method::OPTIONS, "/v1/properties").send().await;
     assert_eq!(options.status / 100, 2, "{options:?}");
     assert_eq!(options.header("allow"), "GET, HEAD, OPTIONS, POST");
 }
@@ -67,12 +67,12 @@ async fn an_unsupported_method_is_answered_with_the_allow_header() {
 #[tokio::test]
 async fn head_returns_the_headers_of_get_without_a_body() {
     let rest = Mesh::shared().rest();
-    let head = rest.call(Method::HEAD, "/.well-known/jwks.json").send().await.expect(200);
+    let head = rest.request(Method::HEAD, "/.well-known/jwks.json").send().await.expect(200);
     let get = rest.get("/.well-known/jwks.json").send().await.expect(200);
     assert!(head.body.is_empty());
     assert_eq!(head.header("content-type"), get.header("content-type"));
-    assert_eq!(rest.call(Method::HEAD, "/v1/users/me").send().await.status, 401);
-    assert_eq!(rest.call(Method::HEAD, "/nowhere").send().await.status, 404);
+    assert_eq!(rest.request(Method::HEAD, "/v1/users/me").send().await.status, 401);
+    assert_eq!(rest.request(Method::HEAD, "/nowhere").send().await.status, 404);
 }
 
 #[tokio::test]
@@ -83,7 +83,7 @@ async fn an_update_changes_the_fields_in_its_body_or_update_mask() {
     let change = async |query: &str, body: Value| {
         mesh.rest().patch(&format!("{path}{query}"), body).bearer(&tokens.access).send().await
     };
-    let name = |answer: &Answer| answer.json()["displayName"].as_str().unwrap().to_owned();
+    let name = |answer: &RestResponse| answer.json()["displayName"].as_str().unwrap().to_owned();
     assert_eq!(name(&change("", json!({"displayName": "One"})).await.expect(200)), "One");
     assert_eq!(name(&change("?updateMask=displayName", json!({"displayName": "Two"})).await.expect(200)), "Two");
     // Output-only fields may be sent back with the resource and are ignored.
@@ -158,13 +158,13 @@ async fn an_rpc_without_a_rest_binding_is_unreachable_through_the_edge() {
         let colon = format!("/v1/users/{}:{name}", user.id);
         for path in [&*method.path, &lower, &short, &format!("/v1{}", method.path), &format!("{}?x=1", method.path)] {
             for verb in [Method::POST, Method::GET, Method::PUT] {
-                let call = mesh.rest().call(verb, path).json(&json!({"userId": user.id})).bearer(&tokens.access);
+                let call = mesh.rest().request(verb, path).json(&json!({"userId": user.id})).bearer(&tokens.access);
                 call.send().await.refused(Reason::RouteNotFound);
             }
         }
-        let call = mesh.rest().call(Method::POST, &colon).json(&json!({})).bearer(&tokens.access);
+        let call = mesh.rest().request(Method::POST, &colon).json(&json!({})).bearer(&tokens.access);
         assert_eq!(call.send().await.status / 100, 4);
-        let grpc = mesh.rest().call(Method::POST, &method.path).body("application/grpc", vec![0; 5]);
+        let grpc = mesh.rest().request(Method::POST, &method.path).body("application/grpc", vec![0; 5]);
         grpc.header("te", "trailers").send().await.refused(Reason::RouteNotFound);
     }
     assert!(hidden >= 7, "only {hidden} RPCs have no REST binding");
@@ -227,7 +227,7 @@ async fn every_response_has_a_request_id_and_security_headers() {
         rest.get("/v1/users/me").send().await,
         rest.delete("/v1/users/me").send().await,
         rest.get("/health").send().await,
-        rest.call(Method::POST, "/v1/auth/login").body("application/json", "{").send().await,
+        rest.request(Method::POST, "/v1/auth/login").body("application/json", "{").send().await,
         rest.get("/v1/users/me").header("x-request-id", "two words").send().await,
         rest.get("/v1/users/me").header("x-request-id", &"x".repeat(65)).send().await,
         rest.get("/v1/users/me").header("x-request-id", "").send().await,
@@ -251,10 +251,10 @@ async fn the_edge_reports_its_health() {
 async fn a_custom_method_accepts_only_its_own_http_method() {
     let rest = Mesh::shared().rest();
     for method in [Method::GET, Method::HEAD, Method::DELETE, Method::PATCH] {
-        let answer = rest.call(method, "/v1/sessions:revokeAll").send().await.expect(405);
+        let answer = rest.request(method, "/v1/sessions:revokeAll").send().await.expect(405);
         assert_eq!(answer.header("allow"), "OPTIONS, POST");
     }
-    let answer = rest.call(Method::OPTIONS, "/v1/sessions:revokeAll").send().await.expect(204);
+    let answer = rest.request(Method::OPTIONS, "/v1/sessions:revokeAll").send().await.expect(204);
     assert_eq!(answer.header("allow"), "OPTIONS, POST");
     // A custom verb without a route is part of the id.
     rest.get("/v1/users/7:revokeAll").send().await.refused(Reason::TokenMissing);
@@ -265,10 +265,10 @@ async fn an_unsupported_body_is_answered_with_the_accepted_types() {
     let rest = Mesh::shared().rest();
     let path = "/v1/properties/01890a5d-ac96-774b-bcce-b302099a8057";
     for (method, path) in [(Method::POST, "/v1/auth/login"), (Method::PATCH, path)] {
-        let call = rest.call(method.clone(), path).json(&json!({})).header("content-encoding", "gzip");
+        let call = rest.request(method.clone(), path).json(&json!({})).header("content-encoding", "gzip");
         let answer = call.send().await.refused(Reason::UnsupportedMediaType);
         assert_eq!((answer.header("accept-encoding"), answer.header("accept")), ("identity", ""));
-        let answer = rest.call(method.clone(), path).body("text/plain", "{}").send().await;
+        let answer = rest.request(method.clone(), path).body("text/plain", "{}").send().await;
         let answer = answer.refused(Reason::UnsupportedMediaType);
         assert_eq!((answer.header("accept-encoding"), answer.header("accept")), ("", "application/json"));
         let is_patch = method == Method::PATCH;

@@ -11,20 +11,20 @@ use drystone::{
 };
 use drystone_backends::Redis;
 use drystone_tests::{
-    Answer, Mesh, Setup, User,
+    Mesh, RestResponse, Setup, User,
     grpc::{assert_refused, reason},
     unique_email, wait,
 };
 use serde_json::{Value, json};
 
-async fn sign_in(mesh: &Mesh, email: &str, password: &str) -> Answer {
+async fn sign_in(mesh: &Mesh, email: &str, password: &str) -> RestResponse {
     let body = json!({"email": email, "password": password});
     // Client-supplied addresses must not affect the count.
     let call = mesh.rest().post("/v1/auth/login", body).header("x-forwarded-for", &format!("192.0.2.{}", rand_byte()));
     call.header("x-drystone-client-address", "192.0.2.1").send().await
 }
 
-async fn register(mesh: &Mesh) -> Answer {
+async fn register(mesh: &Mesh) -> RestResponse {
     let body = json!({"email": unique_email(), "password": "correct horse", "displayName": "Ada"});
     mesh.rest().post("/v1/auth/register", body).send().await
 }
@@ -35,7 +35,7 @@ fn rand_byte() -> u8 {
 
 /// Asserts a RATE_LIMITED response with `Retry-After` between `min` and `max` seconds.
 #[track_caller]
-fn assert_rate_limited(answer: Answer, min: u64, max: u64) {
+fn assert_rate_limited(answer: RestResponse, min: u64, max: u64) {
     let answer = answer.refused(Reason::RateLimited);
     assert_eq!(answer.status, 429);
     let seconds: u64 = answer.header("retry-after").parse().unwrap();
@@ -45,7 +45,7 @@ fn assert_rate_limited(answer: Answer, min: u64, max: u64) {
 
 #[tokio::test]
 async fn one_address_may_make_ten_sign_ins_and_five_registrations_a_minute() {
-    assert_default_limits(&Mesh::setup().limited().start()).await;
+    assert_default_limits(&Mesh::setup().with_default_rate_limits().start()).await;
 }
 
 #[tokio::test]
@@ -53,7 +53,8 @@ async fn one_address_may_make_ten_sign_ins_and_five_registrations_a_minute_count
     let server = Redis::shared();
     let prefix = server.prefix();
     let setup = || {
-        let setup = Mesh::setup().limited().set("limits.store", "redis").set("redis.url", server.url());
+        let setup =
+            Mesh::setup().with_default_rate_limits().set("limits.store", "redis").set("redis.url", server.url());
         // Test machines are slow under load.
         setup.set("redis.prefix", &prefix).set("redis.timeout", "1s")
     };
@@ -72,7 +73,7 @@ async fn assert_default_limits(mesh: &Mesh) {
     }
     assert_rate_limited(register(mesh).await, 1, 12);
 
-    let before = mesh.metrics().await.sum("drystone_hashing_seconds_count", &[]);
+    let before = mesh.metrics().await.sum("drystone_password_hash_duration_seconds_count", &[]);
     for attempt in 0..10 {
         if attempt % 2 == 0 {
             sign_in(mesh, &user.email, &user.password).await.expect(200);
@@ -86,7 +87,7 @@ async fn assert_default_limits(mesh: &Mesh) {
     let described = mesh.admin("/metrics").await.text().matches("# HELP drystone_rate_limited ").count();
     assert_eq!(described, 1, "auth and edge share one metric");
     let metrics = mesh.metrics().await;
-    let hashed = metrics.sum("drystone_hashing_seconds_count", &[]) - before;
+    let hashed = metrics.sum("drystone_password_hash_duration_seconds_count", &[]) - before;
     assert!((hashed - 10.0).abs() < 0.1, "{hashed} passwords were hashed; refused attempts must not be hashed");
     assert!(metrics.sum("drystone_rate_limited_total", &[("limit", "sign_in_address")]) >= 2.0);
     assert!(metrics.sum("drystone_rate_limited_total", &[("limit", "registration_address")]) >= 1.0);
@@ -94,7 +95,7 @@ async fn assert_default_limits(mesh: &Mesh) {
 
 #[tokio::test]
 async fn calls_that_bypass_the_entry_points_are_limited_only_per_account() {
-    let mesh = Mesh::setup().limited().start();
+    let mesh = Mesh::setup().with_default_rate_limits().start();
     let user = User::register(&mesh).await;
     let client = AuthServiceClient::new(mesh.channel("auth", "operator"));
     let attempt = async |email: &str| {
@@ -113,7 +114,7 @@ async fn calls_that_bypass_the_entry_points_are_limited_only_per_account() {
 
 #[tokio::test]
 async fn an_attempt_refused_by_the_address_limit_does_not_count_for_the_account() {
-    let mesh = Mesh::setup().limited().set("edge.trusted_proxies", r#"["127.0.0.1"]"#).start();
+    let mesh = Mesh::setup().with_default_rate_limits().set("edge.trusted_proxies", r#"["127.0.0.1"]"#).start();
     let user = User::register(&mesh).await;
     let attempt = async |client: &str, email: &str| {
         let body = json!({"email": email, "password": "not the password"});
@@ -141,7 +142,7 @@ const REQUESTS_PER_MINUTE: u32 = 60;
 
 /// An edge in front of the user service of this mesh, with the request limit, that trusts 127.0.0.1 as a proxy.
 fn edge(mesh: &Mesh) -> Setup {
-    let setup = Mesh::setup().limited().serve(&["edge"], mesh.certificates());
+    let setup = Mesh::setup().with_default_rate_limits().serve(&["edge"], mesh.certificates());
     let setup = setup.set("peers.user", &mesh.grpc_address("user").to_string());
     setup
         .set("limits.requests_per_minute", &REQUESTS_PER_MINUTE.to_string())
@@ -226,7 +227,7 @@ async fn two_edges_share_one_request_limit_in_redis() {
 
     let (mesh, server) = (Mesh::start(), Redis::shared());
     let prefix = server.prefix();
-    let edges = [edge_with_redis(server, &prefix, &mesh).begin(), edge_with_redis(server, &prefix, &mesh).begin()];
+    let edges = [edge_with_redis(server, &prefix, &mesh).spawn(), edge_with_redis(server, &prefix, &mesh).spawn()];
     let edges = edges.map(|edge| Arc::new(edge.ready()));
     for edge in &edges {
         wait_for_state(edge, "up").await;

@@ -9,17 +9,17 @@ use drystone::{
     user::v1::{GetMeRequest, SetUserRolesRequest, user_service_client::UserServiceClient},
 };
 use drystone_tests::{
-    Answer, Mesh, Tokens, User,
+    Mesh, RestResponse, Tokens, User,
     grpc::{assert_refused, call_raw, with_token},
     methods,
 };
 use serde_json::json;
 
-async fn refresh(mesh: &Mesh, token: &str) -> Answer {
+async fn refresh(mesh: &Mesh, token: &str) -> RestResponse {
     mesh.rest().post("/v1/auth/refresh", json!({"refreshToken": token})).send().await
 }
 
-async fn me(mesh: &Mesh, token: &str) -> Answer {
+async fn me(mesh: &Mesh, token: &str) -> RestResponse {
     mesh.rest().get("/v1/users/me").bearer(token).send().await
 }
 

@@ -1,13 +1,13 @@
 //! Sign-in reveals nothing about accounts, and upgrades and bounds password hashing.
 
 use drystone::Reason;
-use drystone_tests::{Answer, Mesh, User, logs, unique_email, wait};
+use drystone_tests::{Mesh, RestResponse, User, logs, unique_email, wait};
 use serde_json::{Value, json};
 
 /// How many passwords have been hashed.
-const HASHES: &str = "drystone_hashing_seconds_count";
+const HASHES: &str = "drystone_password_hash_duration_seconds_count";
 
-async fn sign_in(mesh: &Mesh, email: &str, password: &str) -> Answer {
+async fn sign_in(mesh: &Mesh, email: &str, password: &str) -> RestResponse {
     mesh.rest().post("/v1/auth/login", json!({"email": email, "password": password})).send().await
 }
 
@@ -18,7 +18,7 @@ async fn an_unknown_address_and_a_wrong_password_get_identical_responses() {
     let wrong = sign_in(mesh, &user.email, "not the password").await.refused(Reason::InvalidCredentials);
     let unknown = sign_in(mesh, &unique_email(), &user.password).await.refused(Reason::InvalidCredentials);
     let no_address = sign_in(mesh, "nobody", &user.password).await.refused(Reason::InvalidCredentials);
-    let names = |answer: &Answer| answer.headers.keys().map(ToString::to_string).collect::<Vec<_>>();
+    let names = |answer: &RestResponse| answer.headers.keys().map(ToString::to_string).collect::<Vec<_>>();
     for other in [&unknown, &no_address] {
         assert_eq!(other.body, wrong.body, "the bodies are identical");
         assert_eq!(other.status, wrong.status);

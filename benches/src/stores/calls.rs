@@ -1,5 +1,4 @@
-//! The calls that are measured: gRPC over mutual TLS, straight to the service, with the edge's certificate and a user's
-//! token.
+//! The measured calls: gRPC over mutual TLS directly to the service, with the edge's certificate and a user's token.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,27 +12,27 @@ use drystone::{
 use tonic::{Code, Request, Status, transport::Channel};
 
 use super::{
-    fleet::Fleet,
-    people::{People, Visitor},
+    processes::MeshProcesses,
+    users::{ActiveUser, SeedUsers},
 };
-use crate::load::{self, Figures};
+use crate::load::{self, LoadResult};
 
-/// How many callers warm tokens up at a time.
-const WARMERS: usize = 16;
+/// The concurrency of the warm-up.
+const WARM_UP_TASKS: usize = 16;
 
-/// What is called.
+/// A measured RPC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Rpc {
+pub(crate) enum BenchRpc {
     GetMe,
     ListProperties,
     CreateProperty,
     ListSessions,
-    /// Auth asks user and property, and then session: the whole chain.
+    /// Auth calls user and property, then session.
     Refresh,
 }
 
-impl Rpc {
-    /// Its name.
+impl BenchRpc {
+    /// The name of the RPC.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::GetMe => "GetMe",
@@ -47,132 +46,132 @@ impl Rpc {
 
 /// Calls the services of one mesh.
 #[derive(Debug, Clone)]
-pub(crate) struct Caller {
-    people: Arc<People>,
+pub(crate) struct RpcClient {
+    users: Arc<SeedUsers>,
     auth: AuthServiceClient<Channel>,
     user: UserServiceClient<Channel>,
     session: SessionServiceClient<Channel>,
     property: PropertyServiceClient<Channel>,
 }
 
-impl Caller {
-    pub(crate) fn new(fleet: &Fleet, people: People) -> Result<Self> {
+impl RpcClient {
+    pub(crate) fn new(processes: &MeshProcesses, users: SeedUsers) -> Result<Self> {
         Ok(Self {
-            people: Arc::new(people),
-            auth: AuthServiceClient::new(fleet.channel("auth")?),
-            user: UserServiceClient::new(fleet.channel("user")?),
-            session: SessionServiceClient::new(fleet.channel("session")?),
-            property: PropertyServiceClient::new(fleet.channel("property")?),
+            users: Arc::new(users),
+            auth: AuthServiceClient::new(processes.channel("auth")?),
+            user: UserServiceClient::new(processes.channel("user")?),
+            session: SessionServiceClient::new(processes.channel("session")?),
+            property: PropertyServiceClient::new(processes.channel("property")?),
         })
     }
 
-    /// So many users: see [`People::visitors`].
-    pub(crate) fn visitors(&self, count: u64, turn: u64) -> Result<Arc<Vec<Visitor>>> {
-        self.people.visitors(count, turn).map(Arc::new)
+    /// See [`SeedUsers::active_users`].
+    pub(crate) fn active_users(&self, count: u64, round: u64) -> Result<Arc<Vec<ActiveUser>>> {
+        self.users.active_users(count, round).map(Arc::new)
     }
 
-    /// Lets the service of `rpc` verify their tokens.
+    /// Puts the users' tokens into the token cache of the service of `rpc`.
     ///
-    /// Each token is shown once, in a call that the service refuses for its content after it has verified the token, and
-    /// before it asks its store: tokens are warm then, and rows are not.
-    pub(crate) async fn warm(&self, rpc: Rpc, visitors: &Arc<Vec<Visitor>>) -> Result<()> {
-        let warmers: Vec<_> = (0..WARMERS)
+    /// Each token is sent once, in an invalid request: the service verifies the token, then rejects the request before
+    /// it reads the store. So tokens are cached, and rows are not.
+    pub(crate) async fn warm_up(&self, rpc: BenchRpc, active_users: &Arc<Vec<ActiveUser>>) -> Result<()> {
+        let tasks: Vec<_> = (0..WARM_UP_TASKS)
             .map(|first| {
-                let (caller, visitors) = (self.clone(), visitors.clone());
+                let (client, active_users) = (self.clone(), active_users.clone());
                 tokio::spawn(async move {
-                    for visitor in visitors.iter().skip(first).step_by(WARMERS) {
-                        caller.clone().warm_one(rpc, visitor).await?;
+                    for active_user in active_users.iter().skip(first).step_by(WARM_UP_TASKS) {
+                        client.clone().warm_up_one(rpc, active_user).await?;
                     }
                     Ok::<_, anyhow::Error>(())
                 })
             })
             .collect();
-        for warmer in warmers {
-            warmer.await??;
+        for task in tasks {
+            task.await??;
         }
         Ok(())
     }
 
-    async fn warm_one(mut self, rpc: Rpc, visitor: &Visitor) -> Result<()> {
-        let no_id = GetUserRequest { id: "no id".to_owned() };
-        let refused = match rpc {
-            Rpc::GetMe => self.user.get_user(with_token(no_id, visitor)).await.map(drop),
-            Rpc::ListSessions => {
+    async fn warm_up_one(mut self, rpc: BenchRpc, active_user: &ActiveUser) -> Result<()> {
+        let invalid_id = GetUserRequest { id: "no id".to_owned() };
+        let result = match rpc {
+            BenchRpc::GetMe => self.user.get_user(with_token(invalid_id, active_user)).await.map(drop),
+            BenchRpc::ListSessions => {
                 let request = ListSessionsRequest { page_size: -1, ..ListSessionsRequest::default() };
-                self.session.list_sessions(with_token(request, visitor)).await.map(drop)
+                self.session.list_sessions(with_token(request, active_user)).await.map(drop)
             }
-            Rpc::ListProperties | Rpc::CreateProperty => {
+            BenchRpc::ListProperties | BenchRpc::CreateProperty => {
                 let request = ListPropertiesRequest { page_size: -1, ..ListPropertiesRequest::default() };
-                self.property.list_properties(with_token(request, visitor)).await.map(drop)
+                self.property.list_properties(with_token(request, active_user)).await.map(drop)
             }
-            // It is called without one.
-            Rpc::Refresh => return Ok(()),
+            // Has no access token.
+            BenchRpc::Refresh => return Ok(()),
         };
-        match refused.map_err(|status: Status| (status.code(), status)) {
+        match result.map_err(|status: Status| (status.code(), status)) {
             Err((Code::InvalidArgument, _)) => Ok(()),
-            Err((_, status)) => Err(status).context("warming a token up"),
-            Ok(()) => bail!("a call that should be refused was not"),
+            Err((_, status)) => Err(status).context("warming up a token"),
+            Ok(()) => bail!("an invalid request succeeded"),
         }
     }
 
-    /// Keeps so many calls going for so long, each for the next of the visitors.
+    /// Runs `in_flight` concurrent calls for `time`, iterating over the users.
     ///
-    /// The number of visitors has to be divisible by that of the calls, so that no two callers meet the same one.
+    /// The number of users must be divisible by `in_flight`, so that no two concurrent calls have the same user.
     pub(crate) async fn run(
         &self,
-        rpc: Rpc,
-        visitors: &Arc<Vec<Visitor>>,
+        rpc: BenchRpc,
+        active_users: &Arc<Vec<ActiveUser>>,
         in_flight: usize,
         time: Duration,
-    ) -> Result<Figures> {
-        ensure!(visitors.len().is_multiple_of(in_flight), "callers would meet the same users");
+    ) -> Result<LoadResult> {
+        ensure!(active_users.len().is_multiple_of(in_flight), "concurrent calls would have the same user");
         let mut first = 0;
         load::closed_loop(in_flight, time, || {
-            let (caller, visitors) = (self.clone(), visitors.clone());
+            let (client, active_users) = (self.clone(), active_users.clone());
             let mut next = first;
             first += 1;
             move || {
-                let (caller, visitors, at) = (caller.clone(), visitors.clone(), next % visitors.len());
+                let (client, active_users, at) = (client.clone(), active_users.clone(), next % active_users.len());
                 next += in_flight;
-                async move { caller.call(rpc, visitors.get(at).context("no visitors")?).await }
+                async move { client.call(rpc, active_users.get(at).context("no users")?).await }
             }
         })
         .await
         .with_context(|| format!("calling {}", rpc.name()))
     }
 
-    async fn call(mut self, rpc: Rpc, visitor: &Visitor) -> Result<()> {
+    async fn call(mut self, rpc: BenchRpc, active_user: &ActiveUser) -> Result<()> {
         match rpc {
-            Rpc::GetMe => {
-                let answer = self.user.get_me(with_token(GetMeRequest {}, visitor)).await?.into_inner();
-                ensure!(!answer.id.is_empty(), "no user");
+            BenchRpc::GetMe => {
+                let response = self.user.get_me(with_token(GetMeRequest {}, active_user)).await?.into_inner();
+                ensure!(!response.id.is_empty(), "no user");
             }
-            Rpc::ListProperties => {
-                let request = with_token(ListPropertiesRequest::default(), visitor);
-                let answer = self.property.list_properties(request).await?.into_inner();
-                ensure!(!answer.properties.is_empty(), "no properties");
+            BenchRpc::ListProperties => {
+                let request = with_token(ListPropertiesRequest::default(), active_user);
+                let response = self.property.list_properties(request).await?.into_inner();
+                ensure!(!response.properties.is_empty(), "no properties");
             }
-            Rpc::CreateProperty => {
+            BenchRpc::CreateProperty => {
                 let request = CreatePropertyRequest { display_name: "Shed".to_owned(), ..Default::default() };
-                self.property.create_property(with_token(request, visitor)).await?;
+                self.property.create_property(with_token(request, active_user)).await?;
             }
-            Rpc::ListSessions => {
-                let request = with_token(ListSessionsRequest::default(), visitor);
-                let answer = self.session.list_sessions(request).await?.into_inner();
-                ensure!(answer.sessions.len() == 1, "{} sessions", answer.sessions.len());
+            BenchRpc::ListSessions => {
+                let request = with_token(ListSessionsRequest::default(), active_user);
+                let response = self.session.list_sessions(request).await?.into_inner();
+                ensure!(response.sessions.len() == 1, "{} sessions", response.sessions.len());
             }
-            Rpc::Refresh => {
-                let refresh_token = self.people.refresh_token(visitor.person)?;
+            BenchRpc::Refresh => {
+                let refresh_token = self.users.refresh_token(active_user.user)?;
                 self.auth.refresh(RefreshRequest { refresh_token }).await?;
-                self.people.refreshed(visitor.person)?;
+                self.users.refreshed(active_user.user)?;
             }
         }
         Ok(())
     }
 }
 
-fn with_token<T>(message: T, visitor: &Visitor) -> Request<T> {
+fn with_token<T>(message: T, active_user: &ActiveUser) -> Request<T> {
     let mut request = Request::new(message);
-    request.metadata_mut().insert("authorization", visitor.bearer.clone());
+    request.metadata_mut().insert("authorization", active_user.bearer.clone());
     request
 }

@@ -1,6 +1,6 @@
-//! The same calls where few and where many users, sessions and properties are stored.
+//! Latency of the same calls with small and large stores of users, sessions and properties.
 //!
-//! Two meshes run side by side, each on a database and a Redis of its own, and take turns.
+//! Two meshes, each with its own database and Redis, are measured alternately.
 
 use std::{sync::Arc, time::Duration};
 
@@ -8,48 +8,54 @@ use anyhow::{Context, Result};
 use drystone_backends::{Database, Postgres, Redis};
 
 use super::{
-    calls::{Caller, Rpc},
-    fleet::Fleet,
-    people::{People, Visitor},
+    calls::{BenchRpc, RpcClient},
+    processes::MeshProcesses,
     seed, servers,
+    users::{ActiveUser, SeedUsers},
 };
-use crate::report::{Row, micros};
+use crate::report::{Measurement, micros};
 
-/// How many users, sessions and properties, and what that is called.
-const FEW: (u64, &str) = (10_000, "10 thousand users");
-const MANY: (u64, &str) = (1_000_000, "1 million users");
+/// A size of the stores: the number of users, and of their sessions and properties.
+struct StoreSize {
+    users: u64,
+    label: &'static str,
+}
 
-/// How many users call in one run, each of them in about one call. A service remembers 10,000 tokens.
+const SMALL: StoreSize = StoreSize { users: 10_000, label: "10 thousand users" };
+const LARGE: StoreSize = StoreSize { users: 1_000_000, label: "1 million users" };
+
+/// The number of users in one run, with about one call each. A service caches 10,000 verified tokens.
 ///
-/// Every run meets others, and their rows are read for the first time: were it the same few in each run, they would soon
-/// lie in every cache, however many rows lie around them.
-const VISITORS: u64 = 4_000;
+/// Every run has other users, whose rows are read for the first time: with the same users in every run, their rows
+/// would be cached whatever the size of the stores.
+const ACTIVE_USERS: u64 = 4_000;
 const IN_FLIGHT: usize = 8;
 const RUN: Duration = Duration::from_secs(1);
 const RUNS: usize = 5;
 
-/// The 99th percentile may grow by so much.
+/// The maximum ratio of the 99th percentiles.
 const AIM: f64 = 1.5;
 
-/// Creating comes last, since it makes lists and claims longer.
-const RPCS: [Rpc; 5] = [Rpc::GetMe, Rpc::ListSessions, Rpc::ListProperties, Rpc::Refresh, Rpc::CreateProperty];
+/// CreateProperty is last, since it makes the lists and claims longer.
+const RPCS: [BenchRpc; 5] =
+    [BenchRpc::GetMe, BenchRpc::ListSessions, BenchRpc::ListProperties, BenchRpc::Refresh, BenchRpc::CreateProperty];
 
 /// Measures both.
-pub(crate) async fn measure() -> Result<Vec<Row>> {
+pub(crate) async fn measure() -> Result<Vec<Measurement>> {
     let postgres = servers::postgres().await;
-    let (few, _) = Grown::to(FEW.0, &postgres).await?;
-    let (many, seeded) = Grown::to(MANY.0, &postgres).await?;
-    let mut rows = vec![Row::plain(format!("seeding {}", MANY.1), seeded.as_secs_f64(), "s").under(60.0)];
+    let (small, _) = SeededMesh::start(SMALL.users, &postgres).await?;
+    let (large, seeding) = SeededMesh::start(LARGE.users, &postgres).await?;
+    let mut rows = vec![Measurement::plain(format!("seeding {}", LARGE.label), seeding.as_secs_f64(), "s").under(60.0)];
     for rpc in RPCS {
-        let (mut of_few, mut of_many) = (Vec::new(), Vec::new());
-        for turn in 0..RUNS {
-            of_few.push(few.p99(rpc, turn).await?);
-            of_many.push(many.p99(rpc, turn).await?);
+        let (mut small_runs, mut large_runs) = (Vec::new(), Vec::new());
+        for round in 0..RUNS {
+            small_runs.push(small.p99(rpc, round).await?);
+            large_runs.push(large.p99(rpc, round).await?);
         }
-        let name = |size: &str| format!("{}, {size}, {IN_FLIGHT} in flight, p99", rpc.name());
-        let of_few = Row::plain(name(FEW.1), micros(median(of_few)), "us");
-        rows.push(Row::plain(name(MANY.1), micros(median(of_many)), "us").within(&of_few, AIM));
-        rows.push(of_few);
+        let name = |size: StoreSize| format!("{}, {}, {IN_FLIGHT} in flight, p99", rpc.name(), size.label);
+        let baseline = Measurement::plain(name(SMALL), micros(median(small_runs)), "us");
+        rows.push(Measurement::plain(name(LARGE), micros(median(large_runs)), "us").within(&baseline, AIM));
+        rows.push(baseline);
     }
     Ok(rows)
 }
@@ -59,32 +65,32 @@ fn median(mut runs: Vec<Duration>) -> Duration {
     runs[runs.len() / 2]
 }
 
-/// A mesh of so many users. What it stands on ends after it.
-struct Grown {
-    caller: Caller,
-    /// Of each turn.
-    visitors: Vec<Arc<Vec<Visitor>>>,
-    _fleet: Fleet,
+/// A mesh with seeded stores. Drop order: the mesh before its database and Redis.
+struct SeededMesh {
+    client: RpcClient,
+    /// The users of each round.
+    active_users: Vec<Arc<Vec<ActiveUser>>>,
+    _processes: MeshProcesses,
     _database: Database,
     _redis: Redis,
 }
 
-impl Grown {
-    /// The mesh, and how long it took to fill.
-    async fn to(people: u64, postgres: &Postgres) -> Result<(Self, Duration)> {
+impl SeededMesh {
+    /// Starts a mesh and seeds its stores; returns the duration of seeding too.
+    async fn start(users: u64, postgres: &Postgres) -> Result<(Self, Duration)> {
         let redis = servers::redis().await?;
         let database = postgres.database().await;
-        let fleet = Fleet::start(database.as_str(), redis.url());
-        let seeded = seed::fill(database.as_str(), redis.url(), people).await?;
-        let caller = Caller::new(&fleet, People::of(database.as_str(), people).await?)?;
-        let turns = 0..RUNS as u64;
-        let visitors = turns.map(|turn| caller.visitors(VISITORS, 31 * turn)).collect::<Result<_>>()?;
-        Ok((Self { caller, visitors, _fleet: fleet, _database: database, _redis: redis }, seeded))
+        let processes = MeshProcesses::start(database.as_str(), redis.url());
+        let seeding = seed::fill(database.as_str(), redis.url(), users).await?;
+        let client = RpcClient::new(&processes, SeedUsers::of(database.as_str(), users).await?)?;
+        let rounds = 0..RUNS as u64;
+        let active_users = rounds.map(|round| client.active_users(ACTIVE_USERS, 31 * round)).collect::<Result<_>>()?;
+        Ok((Self { client, active_users, _processes: processes, _database: database, _redis: redis }, seeding))
     }
 
-    async fn p99(&self, rpc: Rpc, turn: usize) -> Result<Duration> {
-        let visitors = self.visitors.get(turn).context("no such turn")?;
-        self.caller.warm(rpc, visitors).await?;
-        Ok(self.caller.run(rpc, visitors, IN_FLIGHT, RUN).await?.p99)
+    async fn p99(&self, rpc: BenchRpc, round: usize) -> Result<Duration> {
+        let active_users = self.active_users.get(round).context("no such round")?;
+        self.client.warm_up(rpc, active_users).await?;
+        Ok(self.client.run(rpc, active_users, IN_FLIGHT, RUN).await?.p99)
     }
 }

@@ -1,5 +1,5 @@
-//! Fills the stores of a mesh, by the ways that are quick: `COPY` into the tables that the services have made, and the
-//! session service's own store, many inserts in flight.
+//! Seeds the stores of a mesh quickly: by `COPY` into the tables of the services, and by concurrent inserts through the
+//! session service's own store.
 
 use std::{
     fmt::Write,
@@ -14,28 +14,28 @@ use drystone_store::redis;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use sqlx::{Connection, PgConnection};
 
-use super::people::Person;
+use super::users::SeedUser;
 
-/// How much goes to the database at a time, in bytes.
-const CHUNK: usize = 256 * 1024;
+/// The size of a chunk of `COPY` data, in bytes.
+const CHUNK_SIZE: usize = 256 * 1024;
 
-/// How many sessions are on their way to Redis at a time.
+/// The number of concurrent inserts into Redis.
 const IN_FLIGHT: usize = 512;
 
-/// What everybody signed in with.
+/// The device of all sessions.
 pub(crate) const DEVICE: &str = "Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0";
 
-/// Adds everybody's account, session and property; answers how long it took.
-pub(crate) async fn fill(database: &str, redis: &str, people: u64) -> Result<Duration> {
+/// Inserts the account, session and property of each user; returns the duration.
+pub(crate) async fn fill(database: &str, redis: &str, users: u64) -> Result<Duration> {
     let started = Instant::now();
     let now = to_micros(Clock::system().now());
     let accounts = copy(
         database,
         "drystone_user.account",
         "id, email, email_key, display_name, roles, version, created_at, updated_at",
-        people,
-        move |row, person| {
-            let (id, number) = (person.user_id(), person.0);
+        users,
+        move |row, user| {
+            let (id, number) = (user.user_id(), user.0);
             writeln!(
                 row,
                 "{id}\tUser-{number}@example.com\tuser-{number}@example.com\tUser {number}\tmember\t1\t{now}\t{now}"
@@ -46,13 +46,13 @@ pub(crate) async fn fill(database: &str, redis: &str, people: u64) -> Result<Dur
         database,
         "drystone_property.property",
         "id, owner_id, display_name, description, labels, version, created_at, updated_at",
-        people,
-        move |row, person| {
-            let (id, owner, number) = (person.property_id(), person.user_id(), person.0);
+        users,
+        move |row, user| {
+            let (id, owner, number) = (user.property_id(), user.user_id(), user.0);
             writeln!(row, "{id}\t{owner}\tBarn {number}\tBehind the house\t{{\"use\": \"hay\"}}\t1\t{now}\t{now}")
         },
     );
-    tokio::try_join!(accounts, properties, sessions(redis, people))?;
+    tokio::try_join!(accounts, properties, sessions(redis, users))?;
     let mut connection = PgConnection::connect(database).await?;
     sqlx::raw_sql("CHECKPOINT").execute(&mut connection).await?;
     connection.close().await?;
@@ -63,28 +63,28 @@ async fn copy(
     database: &str,
     table: &str,
     columns: &str,
-    people: u64,
-    write: impl Fn(&mut String, Person) -> std::fmt::Result,
+    users: u64,
+    write: impl Fn(&mut String, SeedUser) -> std::fmt::Result,
 ) -> Result<()> {
     let mut connection = PgConnection::connect(database).await?;
     let mut copy = connection.copy_in_raw(&format!("COPY {table} ({columns}) FROM STDIN")).await?;
-    let mut rows = String::with_capacity(CHUNK + 1024);
-    for number in 0..people {
-        write(&mut rows, Person(number))?;
-        if rows.len() >= CHUNK || number + 1 == people {
+    let mut rows = String::with_capacity(CHUNK_SIZE + 1024);
+    for number in 0..users {
+        write(&mut rows, SeedUser(number))?;
+        if rows.len() >= CHUNK_SIZE || number + 1 == users {
             copy.send(rows.as_bytes()).await?;
             rows.clear();
         }
     }
     let copied = copy.finish().await?;
-    ensure!(copied == people, "{copied} rows of {people} came into {table}");
-    // As autovacuum would have it before long, and not in the middle of what is measured.
+    ensure!(copied == users, "{copied} of {users} rows were copied into {table}");
+    // Otherwise autovacuum would do it during the measurement.
     sqlx::raw_sql(sqlx::AssertSqlSafe(format!("VACUUM (ANALYZE) {table}"))).execute(&mut connection).await?;
     connection.close().await?;
     Ok(())
 }
 
-async fn sessions(url: &str, people: u64) -> Result<()> {
+async fn sessions(url: &str, users: u64) -> Result<()> {
     let config =
         redis::Config { url: url.to_owned().into(), timeout: ConfigDuration::seconds(5), ..redis::Config::default() };
     let redis = redis::Redis::open(&config)?;
@@ -92,9 +92,9 @@ async fn sessions(url: &str, people: u64) -> Result<()> {
     let store = Arc::new(RedisStore::new(redis));
     let rules = Lifetimes::from(&Config::default());
     let now = Clock::system().now();
-    let session = |person: Person| Session {
-        id: person.session_id(),
-        user_id: person.user_id(),
+    let session = |user: SeedUser| Session {
+        id: user.session_id(),
+        user_id: user.user_id(),
         device: DEVICE.to_owned(),
         address: "192.0.2.7".to_owned(),
         created_at: now,
@@ -103,8 +103,8 @@ async fn sessions(url: &str, people: u64) -> Result<()> {
         expires_at: now + rules.lifetime,
         counter: FIRST_COUNTER,
     };
-    stream::iter((0..people).map(|number| {
-        let (store, session) = (&store, session(Person(number)));
+    stream::iter((0..users).map(|number| {
+        let (store, session) = (&store, session(SeedUser(number)));
         async move { store.insert(&session).await }
     }))
     .buffer_unordered(IN_FLIGHT)

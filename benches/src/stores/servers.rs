@@ -1,4 +1,4 @@
-//! The throw-away PostgreSQL and Redis, set as they are set for real, and their own benchmark programs.
+//! Temporary PostgreSQL and Redis servers with production settings, and their benchmark programs.
 
 use std::{env, fs, path::PathBuf, process::Output};
 
@@ -6,8 +6,8 @@ use anyhow::{Context, Result, bail};
 use drystone_backends::{Postgres, Redis};
 use tokio::process::Command;
 
-/// What a server of the tests has otherwise. Commits wait for the disk; the cache is a common size for a small server; no
-/// checkpoint is forced by the seeding while something is measured.
+/// Settings that differ from those of a test server: commits wait for the disk, the cache has a common size for a small
+/// server, and seeding forces no checkpoint during a measurement.
 const POSTGRES: [&str; 4] = [
     "ALTER SYSTEM SET fsync = on",
     "ALTER SYSTEM SET synchronous_commit = on",
@@ -15,7 +15,7 @@ const POSTGRES: [&str; 4] = [
     "ALTER SYSTEM SET max_wal_size = '4GB'",
 ];
 
-/// A PostgreSQL whose commits wait for the disk.
+/// A PostgreSQL server whose commits wait for the disk.
 pub(crate) async fn postgres() -> Postgres {
     let server = Postgres::temporary().await;
     for setting in POSTGRES {
@@ -26,8 +26,8 @@ pub(crate) async fn postgres() -> Postgres {
     server
 }
 
-/// A Redis that writes all to a file, and the file to the disk once a second, as docs/operations.md advises. It
-/// does not rewrite that file while something is measured.
+/// A Redis server with an append-only file that is synced every second, as docs/operations.md recommends. It does not
+/// rewrite the file during a measurement.
 pub(crate) async fn redis() -> Result<Redis> {
     let server = Redis::start();
     let mut connection = connect(&server).await?;
@@ -38,22 +38,22 @@ pub(crate) async fn redis() -> Result<Redis> {
     Ok(server)
 }
 
-/// A connection to it.
+/// Connects to a Redis server.
 pub(crate) async fn connect(server: &Redis) -> Result<redis::aio::MultiplexedConnection> {
     Ok(redis::Client::open(server.url())?.get_multiplexed_async_connection().await?)
 }
 
-/// Runs a program to its end; answers what it said.
+/// Runs a program to completion; returns its standard output.
 pub(crate) async fn run(program: &str, arguments: &[&str]) -> Result<String> {
     let path = find(program)?;
     let Output { status, stdout, stderr } = Command::new(&path).args(arguments).output().await?;
     if !status.success() {
-        bail!("{program} ended with {status}: {}", String::from_utf8_lossy(&stderr));
+        bail!("{program} exited with {status}: {}", String::from_utf8_lossy(&stderr));
     }
     Ok(String::from_utf8_lossy(&stdout).into_owned())
 }
 
-/// Debian keeps PostgreSQL's programs where no `PATH` leads.
+/// Finds a program in PostgreSQL's directories on Debian, which are not in `PATH`, or in `PATH`.
 fn find(program: &str) -> Result<PathBuf> {
     let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let mut of_postgres: Vec<_> = versions.map(|version| version.path().join("bin")).collect();
@@ -61,6 +61,6 @@ fn find(program: &str) -> Result<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let directories = of_postgres.into_iter().rev().chain(env::split_paths(&path));
     directories.map(|directory| directory.join(program)).find(|file| file.is_file()).with_context(|| {
-        format!("there is no {program}: install it (Debian: apt-get install postgresql redis-server redis-tools)")
+        format!("{program} not found: install it (Debian: apt-get install postgresql redis-server redis-tools)")
     })
 }

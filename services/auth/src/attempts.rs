@@ -1,5 +1,5 @@
-//! How often somebody may try to sign in to one account. An attempt is counted before its password is hashed, since the
-//! hash is what costs. Attempts by address are counted by the server, as the contract of each RPC says.
+//! Rate limit of sign-ins per account. An attempt is counted before its password is hashed, since hashing is the
+//! expensive step. The server counts attempts by client address, as the contract of each RPC specifies.
 
 use drystone_mesh::{
     email::Email,
@@ -8,14 +8,14 @@ use drystone_mesh::{
 
 use crate::error::Error;
 
-/// How often somebody may try.
+/// Rate limits of this service.
 #[derive(Debug, Clone)]
 pub struct AttemptLimits {
     sign_in_by_account: Limit,
 }
 
 impl AttemptLimits {
-    /// So many sign-ins a minute for one account; 0 for no limit.
+    /// Allows `sign_ins` per minute for one account; 0 means no limit.
     #[must_use]
     pub fn new(limits: &LimiterFactory, sign_ins: u32) -> Self {
         Self { sign_in_by_account: limits.limit("sign_in_account", sign_ins) }
@@ -27,7 +27,7 @@ impl AttemptLimits {
         Self { sign_in_by_account: Limit::none() }
     }
 
-    /// Counts a sign-in to the account that this text names, whatever the outcome will be.
+    /// Counts a sign-in attempt for an email address, whether it will succeed or not.
     ///
     /// # Errors
     /// [`Error::Limited`].
@@ -36,8 +36,8 @@ impl AttemptLimits {
     }
 }
 
-/// The account, however its owner writes its email address. A text that is not an address names no account; it is
-/// counted by itself, and equals the key of no address.
+/// One key per account, for all spellings of its email address. A string that is not an email address has a key that
+/// no address has.
 fn account_key(text: &str) -> Key {
     match Email::parse(text) {
         Ok(email) => Key::text(&email.key()),
@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_account_has_one_key() {
+    fn all_spellings_of_an_email_address_have_one_key() {
         for spelling in ["Ada@Example.com", " ada@example.com ", "ADA@EXAMPLE.COM\t", "\u{3000}ada@Example.com\n"] {
             assert_eq!(account_key(spelling), account_key("ada@example.com"), "{}", spelling.escape_unicode());
         }
@@ -58,10 +58,10 @@ mod tests {
     }
 
     #[test]
-    fn a_text_that_is_not_an_address_has_a_key_of_its_own() {
+    fn an_invalid_email_address_has_its_own_key() {
         assert_eq!(account_key("ada"), account_key("ada"));
         assert_ne!(account_key("ada"), account_key("bob"));
-        // Not an address, although its lower case is one: the Kelvin sign.
+        // The Kelvin sign: not an address, although its lower case is one.
         assert_ne!(account_key("\u{212a}ate@example.com"), account_key("kate@example.com"));
     }
 }

@@ -10,32 +10,32 @@ use crate::{
     password::{Cost, MAX_MEMORY_KIB},
 };
 
-/// Services take no access token that lives longer than this.
+/// Services reject access tokens with a longer lifetime.
 const MAX_TOKEN_LIFETIME: ConfigDuration = ConfigDuration::hours(1);
 
-/// It travels in every token.
+/// Limits the size of every token.
 const MAX_CLIENT_ID_LENGTH: usize = 255;
 
-/// The most threads that can be configured.
+/// The maximum of `hashing.threads`.
 const MAX_THREADS: usize = 1024;
 
-/// How the auth service runs.
+/// The configuration of the auth service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// The `client_id` of access tokens (RFC 9068): the product's own client, which all users sign in with.
+    /// The `client_id` claim of access tokens (RFC 9068): the product's own client, which all users sign in with.
     pub client_id: String,
-    /// How long an access token lives.
+    /// The lifetime of an access token.
     pub access_token_lifetime: ConfigDuration,
-    /// How long a sign-in waits for property claims before it goes on without.
+    /// How long a sign-in or refresh waits for property claims before it issues tokens without them.
     pub property_claims_timeout: ConfigDuration,
-    /// What a password hash costs. Hashes of another cost are made anew when their owner signs in.
+    /// The cost of a password hash. A hash of another cost is replaced when its user signs in.
     pub password: PasswordConfig,
-    /// Where passwords are hashed.
+    /// The hashing pool.
     pub hashing: HashingConfig,
 }
 
-/// What a password hash costs (Argon2id, RFC 9106).
+/// The cost of a password hash (Argon2id, RFC 9106).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PasswordConfig {
@@ -47,13 +47,13 @@ pub struct PasswordConfig {
     pub parallelism: u32,
 }
 
-/// Where passwords are hashed.
+/// The hashing pool.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct HashingConfig {
-    /// Threads that hash; 0 for as many as there are cores. Each holds `memory_kib` while there is work.
+    /// Hashing threads; 0 means one per core. Each uses `memory_kib` while it has work.
     pub threads: usize,
-    /// Passwords that may wait for each thread. Beyond that, sign-ins are turned away for a moment.
+    /// Queued passwords per thread. When the queue is full, sign-ins are refused with `OVERLOADED`.
     pub queue_per_thread: usize,
 }
 
@@ -69,7 +69,7 @@ impl Default for Config {
     }
 }
 
-/// The second choice of OWASP's password storage cheat sheet: 19 MiB and two passes.
+/// The second configuration in OWASP's password storage cheat sheet: 19 MiB and two passes.
 impl Default for PasswordConfig {
     fn default() -> Self {
         Self { memory_kib: 19 * 1024, iterations: 2, parallelism: 1 }
@@ -83,10 +83,10 @@ impl Default for HashingConfig {
 }
 
 impl Config {
-    /// What types cannot say of the values.
+    /// Validates the values.
     ///
     /// # Errors
-    /// A sentence that names the key and says what to write.
+    /// A message that names the invalid key and its valid values.
     pub fn check(&self) -> Result<(), String> {
         if !is_client_id(&self.client_id) || self.client_id.len() > MAX_CLIENT_ID_LENGTH {
             return Err(format!(
@@ -105,9 +105,7 @@ impl Config {
             ));
         }
         if self.hashing.threads > MAX_THREADS {
-            return Err(format!(
-                "auth.hashing.threads must be at most {MAX_THREADS}; 0 takes as many as there are cores"
-            ));
+            return Err(format!("auth.hashing.threads must be at most {MAX_THREADS}; 0 means one per core"));
         }
         if self.hashing.queue_per_thread == 0 {
             return Err("auth.hashing.queue_per_thread must be at least 1, such as 64".to_owned());
@@ -115,14 +113,14 @@ impl Config {
         Ok(())
     }
 
-    /// What a password hash costs.
+    /// The cost of a password hash.
     #[must_use]
     pub fn cost(&self) -> Cost {
         let PasswordConfig { memory_kib, iterations, parallelism } = self.password;
         Cost { memory_kib, iterations, parallelism }
     }
 
-    /// How the hashing pool is laid out on this machine.
+    /// The size of the hashing pool on this machine.
     #[must_use]
     pub fn pool_size(&self) -> PoolSize {
         let cores = || available_parallelism().unwrap_or(NonZeroUsize::MIN);
@@ -141,8 +139,8 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_work_is_refused_by_its_key() {
-        let refused = |change: fn(&mut Config)| {
+    fn an_invalid_value_is_reported_with_its_key() {
+        let error = |change: fn(&mut Config)| {
             let mut config = Config::default();
             change(&mut config);
             config.check().unwrap_err()
@@ -151,15 +149,15 @@ mod tests {
             let config = Config { access_token_lifetime: lifetime, ..Config::default() };
             assert!(config.check().unwrap_err().contains("auth.access_token_lifetime"));
         }
-        assert!(refused(|config| config.password.memory_kib = 7).contains("auth.password"));
-        assert!(refused(|config| config.password.memory_kib = u32::MAX).contains("auth.password"));
-        assert!(refused(|config| config.password.iterations = 0).contains("auth.password"));
-        assert!(refused(|config| config.password.parallelism = 0).contains("auth.password"));
-        assert!(refused(|config| config.client_id = String::new()).contains("auth.client_id"));
-        assert!(refused(|config| config.client_id = "a\nb".to_owned()).contains("auth.client_id"));
-        assert!(refused(|config| config.client_id = "x".repeat(256)).contains("auth.client_id"));
-        assert!(refused(|config| config.hashing.threads = 1025).contains("auth.hashing.threads"));
-        assert!(refused(|config| config.hashing.queue_per_thread = 0).contains("auth.hashing.queue_per_thread"));
+        assert!(error(|config| config.password.memory_kib = 7).contains("auth.password"));
+        assert!(error(|config| config.password.memory_kib = u32::MAX).contains("auth.password"));
+        assert!(error(|config| config.password.iterations = 0).contains("auth.password"));
+        assert!(error(|config| config.password.parallelism = 0).contains("auth.password"));
+        assert!(error(|config| config.client_id = String::new()).contains("auth.client_id"));
+        assert!(error(|config| config.client_id = "a\nb".to_owned()).contains("auth.client_id"));
+        assert!(error(|config| config.client_id = "x".repeat(256)).contains("auth.client_id"));
+        assert!(error(|config| config.hashing.threads = 1025).contains("auth.hashing.threads"));
+        assert!(error(|config| config.hashing.queue_per_thread = 0).contains("auth.hashing.queue_per_thread"));
     }
 
     #[test]

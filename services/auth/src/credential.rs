@@ -1,25 +1,25 @@
-//! What a user proves themselves with: today, a password.
+//! What a user authenticates with: a password.
 
 use drystone_mesh::clock::Timestamp;
 use uuid::Uuid;
 
 use crate::{password::PasswordHash, password::typed_password::PasswordForm};
 
-/// A user's password, as far as it is kept.
+/// A user's password credential, as stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Credential {
-    /// Whose it is. The account itself is the user service's.
+    /// The user. The user service owns the account.
     pub user_id: Uuid,
     /// The hash of the password.
     pub password_hash: PasswordHash,
-    /// Which form of the password it was made of.
+    /// Which form of the password was hashed.
     pub form: PasswordForm,
-    /// The id that the client gave the registration, so that it could be repeated.
+    /// The client's idempotency key of the registration.
     pub request_id: Option<Uuid>,
-    /// When the account was last asked for; none once it is known to be there.
+    /// When the registration last started; `None` once the account is known to exist.
     pub pending_since: Option<Timestamp>,
-    /// When it was set first.
+    /// When the credential was created.
     pub created_at: Timestamp,
-    /// When it, or the hash alone, was last changed.
+    /// When the credential was last changed, including a rehash.
     pub updated_at: Timestamp,
 }

@@ -1,11 +1,11 @@
-//! The metadata of the authorization server (RFC 8414): where to find what tokens are checked with.
+//! Authorization server metadata (RFC 8414), with the URL of the JWK set.
 
 use drystone::auth::v1::AuthorizationServerMetadata;
 
-/// Where the JWK set is, below the address that clients use.
+/// The path of the JWK set below the public URL.
 const JWKS_PATH: &str = "/.well-known/jwks.json";
 
-/// The metadata of an issuer whose clients use `public_url`.
+/// The metadata of an issuer whose clients connect to `public_url`.
 #[must_use]
 pub fn document(issuer: &str, public_url: &str) -> AuthorizationServerMetadata {
     AuthorizationServerMetadata {
@@ -19,7 +19,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_key_set_is_where_the_contract_serves_it() {
+    fn jwks_uri_is_the_path_in_the_contract() {
         for url in ["http://127.0.0.1:8080", "http://127.0.0.1:8080/"] {
             assert_eq!(document("i", url).jwks_uri, "http://127.0.0.1:8080/.well-known/jwks.json");
         }

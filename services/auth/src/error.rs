@@ -1,4 +1,4 @@
-//! How this service fails, each failure with its reason.
+//! The errors of this service and the reason code of each.
 
 use std::{io, time::Duration};
 
@@ -7,46 +7,46 @@ use tonic::Status;
 
 use crate::{password::HashError, password::hasher::HashingError, token::signing_key::KeyError};
 
-/// When it is worth trying again after the hashing queue was full: a full queue is worked off in less.
+/// The retry delay after the hashing queue was full: a full queue is processed in less.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// A failure of a call.
+/// Why a call failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Unknown address or wrong password: the caller does not learn which.
-    #[error("the e-mail address or the password is wrong")]
+    /// Unknown email address or wrong password; the caller is not told which.
+    #[error("the email address or the password is wrong")]
     InvalidCredentials,
-    /// The refresh token is not one of ours, or damaged.
-    #[error("the refresh token is damaged or not one of ours; sign in again")]
+    /// The refresh token is malformed or has an invalid MAC.
+    #[error("the refresh token is invalid; sign in again")]
     RefreshTokenInvalid,
-    /// The account is gone, and its sessions with it.
-    #[error("the account of this session is gone; sign in with another")]
+    /// The account no longer exists, which ends its sessions.
+    #[error("the account of this session no longer exists; sign in with another account")]
     SessionEnded,
     /// The request id belongs to a registration with another password.
-    #[error("this request id was used for another registration; make a new one")]
+    #[error("the request id was used for another registration; send a new one")]
     RequestIdReused,
-    /// Too many attempts in a while.
+    /// The rate limit was exceeded.
     #[error(transparent)]
     Limited(MeshError),
     /// The password could not be hashed.
     #[error(transparent)]
     Hashing(#[from] HashingError),
-    /// No token could be signed.
+    /// The access token could not be signed.
     #[error("the access token could not be signed")]
     Signing(#[source] jsonwebtoken::errors::Error),
-    /// Another service answered something that the contract does not allow.
-    #[error("{0} answered without {1}")]
-    Answer(&'static str, &'static str),
-    /// Another service refused, or is away.
+    /// The named service sent a response that lacks the named field, which the contract requires.
+    #[error("the response of {0} lacks {1}")]
+    InvalidResponse(&'static str, &'static str),
+    /// A call to another service failed.
     #[error(transparent)]
-    Neighbour(#[from] MeshError),
+    Upstream(#[from] MeshError),
     /// The store failed.
-    #[error("the store of credentials failed")]
+    #[error("the credential store failed")]
     Store(#[from] sqlx::Error),
 }
 
 impl Error {
-    /// The reason that the caller hears.
+    /// The reason code in the response.
     #[must_use]
     pub fn reason(&self) -> Reason {
         match self {
@@ -55,10 +55,10 @@ impl Error {
             Self::SessionEnded => Reason::SessionEnded,
             Self::RequestIdReused => Reason::RequestIdReused,
             Self::Hashing(HashingError::QueueFull) => Reason::Overloaded,
-            Self::Hashing(HashingError::DeadlinePassed) => Reason::DeadlineExceeded,
+            Self::Hashing(HashingError::DeadlineExceeded) => Reason::DeadlineExceeded,
             Self::Hashing(HashingError::Stopped) => Reason::Unavailable,
-            Self::Limited(error) | Self::Neighbour(error) => error.reason(),
-            Self::Hashing(HashingError::Hash(_)) | Self::Signing(_) | Self::Answer(..) | Self::Store(_) => {
+            Self::Limited(error) | Self::Upstream(error) => error.reason(),
+            Self::Hashing(HashingError::Hash(_)) | Self::Signing(_) | Self::InvalidResponse(..) | Self::Store(_) => {
                 Reason::Internal
             }
         }
@@ -69,13 +69,13 @@ impl From<Error> for MeshError {
     fn from(error: Error) -> Self {
         let reason = error.reason();
         match error {
-            Error::Limited(error) | Error::Neighbour(error) => error,
+            Error::Limited(error) | Error::Upstream(error) => error,
             Error::Store(error) => drystone_store::to_mesh_error(error),
             Error::Hashing(HashingError::QueueFull) => {
-                Self::new(reason, "too many people sign in at once; try again in a second").retry_after(RETRY_AFTER)
+                Self::new(reason, "too many concurrent sign-ins; retry in a second").retry_after(RETRY_AFTER)
             }
             Error::Hashing(HashingError::Stopped) => {
-                Self::new(reason, "the service is shutting down; try again in a second").retry_after(RETRY_AFTER)
+                Self::new(reason, "the service is shutting down; retry in a second").retry_after(RETRY_AFTER)
             }
             error if reason == Reason::Internal => Self::internal(error),
             error => Self::new(reason, error.to_string()),
@@ -92,29 +92,29 @@ impl From<Error> for Status {
 /// Why the service cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// Its section of the configuration is wrong.
+    /// The configuration section `[auth]` is invalid.
     #[error("{0}")]
     Config(String),
     /// The hashing threads cannot be started.
-    #[error("the hashing threads cannot be started; lower `auth.hashing.threads`")]
+    #[error("cannot start the hashing threads; lower `auth.hashing.threads`")]
     Threads(#[source] io::Error),
-    /// The dummy hash for unknown accounts cannot be made.
+    /// The dummy hash for unknown accounts cannot be generated.
     #[error(transparent)]
     Hash(#[from] HashError),
     /// The store failed.
-    #[error("the keys cannot be read from the database of auth")]
+    #[error("cannot read the signing keys from the auth database")]
     Store(#[from] sqlx::Error),
     /// A signing key cannot be used.
     #[error(transparent)]
     Key(#[from] KeyError),
-    /// There is no signing key, even after one was made.
-    #[error("the database of auth lost the signing key that was just written to it; check its disk")]
+    /// There is no signing key, even after one was inserted.
+    #[error("the auth database lost a signing key that was just written; check its disk")]
     NoSigningKey,
-    /// The secret of the refresh tokens has the wrong length.
-    #[error("the secret of the refresh tokens in the database of auth is damaged; restore the database from a backup")]
-    SecretDamaged,
-    /// The system gave no random numbers.
-    #[error("the system gave no random numbers")]
+    /// The secret of the refresh tokens has an invalid length.
+    #[error("the refresh token secret in the auth database is corrupt; restore the database from a backup")]
+    CorruptSecret,
+    /// The system's random number generator failed.
+    #[error("the system's random number generator failed")]
     Random,
 }
 
@@ -125,13 +125,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_failure_has_its_reason() {
+    fn each_error_has_its_reason() {
         let cases = [
             (Error::InvalidCredentials, Reason::InvalidCredentials),
             (Error::RefreshTokenInvalid, Reason::RefreshTokenInvalid),
             (Error::RequestIdReused, Reason::RequestIdReused),
             (Error::Hashing(HashingError::QueueFull), Reason::Overloaded),
-            (Error::Hashing(HashingError::DeadlinePassed), Reason::DeadlineExceeded),
+            (Error::Hashing(HashingError::DeadlineExceeded), Reason::DeadlineExceeded),
             (Error::Hashing(HashingError::Stopped), Reason::Unavailable),
             (Error::Signing(jsonwebtoken::errors::ErrorKind::InvalidEcdsaKey.into()), Reason::Internal),
             (Error::Store(sqlx::Error::RowNotFound), Reason::Internal),
@@ -144,13 +144,13 @@ mod tests {
     }
 
     #[test]
-    fn an_overload_says_when_to_come_back() {
+    fn a_full_hashing_queue_has_a_retry_delay() {
         let status = Status::from(Error::Hashing(HashingError::QueueFull));
         assert_eq!(status.get_details_retry_info().unwrap().retry_delay, Some(RETRY_AFTER));
     }
 
     #[test]
-    fn what_went_wrong_inside_stays_inside() {
+    fn internal_details_are_not_in_the_status() {
         let status = Status::from(Error::Store(sqlx::Error::Protocol("secret detail".into())));
         assert!(!status.message().contains("secret detail"), "{}", status.message());
     }

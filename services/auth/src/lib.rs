@@ -1,47 +1,48 @@
-//! Sign-in: from credentials to tokens, and back out. This service owns the credentials and the keys that tokens are
-//! signed with.
+//! The auth service: registration, sign-in, refresh and sign-out. It owns the password credentials and the keys that
+//! sign access tokens.
 //!
-//! It knows no name and no role (user does) and keeps no session (session does). It asks them, and puts what they say
-//! into a token that every service can check by itself.
+//! The user service owns accounts and roles, the session service owns sessions. This service reads both and issues
+//! access tokens that every service can verify offline.
 //!
-//! | room | holds |
+//! | module | content |
 //! |---|---|
-//! | `rpc` | the RPCs: convert, call the domain, convert back |
-//! | [`register`], [`sign_in`], [`refresh`] | what happens in each, from beginning to end |
-//! | [`attempts`] | how often that may be tried |
-//! | [`password::typed_password`], [`password::opaque_string`] | passwords as they arrive, and their one normal form |
-//! | [`password`], [`password::hasher`] | hashes, and the threads that make them |
-//! | [`token::refresh_token`], [`token::access_token_signer`], [`token::tokens`] | what tokens are made of |
-//! | [`token::signing_key`], [`token::key_ring`], [`discovery`] | what tokens are signed with, and how others find that |
-//! | [`upstreams`], [`property_claims`] | what is asked of the other services |
-//! | [`credential`], [`store`] | what is kept, and where; all SQL is in `store.rs` |
-//! | [`orphan_sweep`] | removes what a registration that broke off has left |
-//! | [`error`] | how this service fails, and the reason that the caller hears |
-//! | [`config`], [`metrics`] | its section of the configuration, and what it counts |
+//! | `rpc` | the gRPC handlers: convert, call the domain, convert back |
+//! | [`register`], [`sign_in`], [`refresh`] | one operation each |
+//! | [`attempts`] | rate limit of sign-ins per account |
+//! | [`password::typed_password`], [`password::opaque_string`] | passwords as received, and their normalization |
+//! | [`password`], [`password::hasher`] | password hashes, and the pool of threads that computes them |
+//! | [`token::tokens`], [`token::access_token_signer`], [`token::refresh_token`] | the tokens |
+//! | [`token::signing_key`], [`token::key_ring`], [`discovery`] | signing keys, and their publication |
+//! | [`upstreams`], [`property_claims`] | calls to other services |
+//! | [`credential`], [`store`] | what is stored; all SQL is in `store.rs` |
+//! | [`orphan_sweep`] | removes the credentials of incomplete registrations |
+//! | [`error`] | errors and their reason codes |
+//! | [`config`], [`metrics`] | the configuration section `[auth]`, and the metrics |
 //!
-//! A sign-in, step by step: [`sign_in::SignIn::sign_in`].
+//! To follow a sign-in step by step, start at [`sign_in::SignIn::sign_in`].
 //!
 //! # How to add an RPC
 //!
-//! Say, `ChangePassword`:
+//! For example, `ChangePassword`:
 //!
-//! 1. **Contract.** In `proto/drystone/auth/v1/auth.proto` write the RPC, its two messages and a comment for each.
-//!    Give it a rule (who may call, for whom, how long ago the user may have signed in), its idempotency, the valid
-//!    values of its fields and, if it is meant for the outside, its REST path. A field that holds a secret gets
-//!    `debug_redact`. Then `cargo check`: the build says what is missing.
-//! 2. **Domain.** Write what happens in a file named for it, `change_password.rs`: a struct that holds what it needs,
-//!    and one function that reads from top to bottom. Secrets arrive as types that wipe themselves
-//!    ([`TypedPassword`](password::typed_password::TypedPassword)); passwords are hashed nowhere but in the [`HashingPool`]. A new failure is a
-//!    variant of [`Error`] with its reason beside it.
-//! 3. **Upstreams.** If it asks something new of another service, add a method to [`Upstreams`], in this service's
-//!    own words, and the call to [`Clients`]. The other service's rule has to list `auth` among its callers.
-//! 4. **Store.** Add a method with its SQL to [`AuthStore`], and to `tests/auth/store.rs` what it promises on both engines. New columns are a new file for each engine in `migrations/`, listed in [`MIGRATIONS`]; a file
-//!    that has been released is never edited.
-//! 5. **Handler.** The compiler now asks for the method in `rpc/auth_service.rs`. It takes the message apart, calls the
-//!    domain and puts the answer together. What the domain needs is handed to it in [`Service::new`].
-//! 6. **Tests.** Write them in `src/tests/`, over a real store and the upstreams of `src/tests/fake.rs`. Who may call
-//!    at all is proven for every RPC in the contract by the access matrix in `tests/`, without a line of yours; so is
-//!    the REST path by the edge.
+//! 1. **Contract.** Add the RPC and its two messages to `proto/drystone/auth/v1/auth.proto`, each with a comment, an
+//!    access rule (callers, subject, maximum age of the sign-in), an idempotency level, the constraints of its fields
+//!    and, if clients may call it, a REST path. Mark secret fields `debug_redact`. Run `cargo check`: the build reports
+//!    what is missing.
+//! 2. **Domain.** Write the operation in a new file beside `src/sign_in.rs`: a struct with its dependencies, and one
+//!    method that reads from top to bottom. Secrets are types that are wiped on drop
+//!    ([`TypedPassword`](password::typed_password::TypedPassword)); only the [`HashingPool`] hashes passwords. A new
+//!    failure is a variant of [`Error`] with its reason code, in `src/error.rs`.
+//! 3. **Upstreams.** For a new call to another service, add a method to [`Upstreams`] and implement it in
+//!    [`GrpcUpstreams`], both in `src/upstreams.rs`. The access rule of the called RPC has to list `auth`.
+//! 4. **Store.** Add a method with its SQL to [`AuthStore`] in `src/store.rs`, and its contract, which holds for both
+//!    databases, to `tests/auth/store.rs`. A new column needs a new migration in `migrations/sqlite` and in
+//!    `migrations/postgres`, listed in [`MIGRATIONS`]; never edit a released migration.
+//! 5. **Handler.** Implement the method in `src/rpc/auth_service.rs`: convert the request, call the domain, convert the
+//!    result. Build the new struct in [`Service::new`].
+//! 6. **Tests.** Add them to `src/tests/`, with a real store and the fake upstreams of `src/tests/fake.rs`. The access
+//!    rule is covered by `tests/access/matrix.rs`, the REST path by `tests/rest/routes.rs`, for every RPC of the
+//!    contract.
 
 pub mod attempts;
 pub mod config;
@@ -100,42 +101,42 @@ use crate::{
         key_ring::{self, KeyRing},
         tokens::TokenIssuer,
     },
-    upstreams::{Clients, Upstreams},
+    upstreams::{GrpcUpstreams, Upstreams},
 };
 
-/// The workload's name, as in its SPIFFE ID.
+/// The workload name, as in the SPIFFE ID.
 pub const NAME: &str = "auth";
 
-/// What the service needs of the world.
+/// The dependencies of the service.
 pub struct Deps {
-    /// Where credentials and keys are.
+    /// The store of credentials and keys.
     pub store: AuthStore,
-    /// Who owns the accounts.
+    /// The user service, which owns the accounts.
     pub users: UserServiceClient<Channel>,
-    /// Who owns the properties.
+    /// The property service.
     pub properties: PropertyServiceClient<Channel>,
-    /// Who owns the sessions.
+    /// The session service.
     pub sessions: SessionServiceClient<Channel>,
-    /// The time.
+    /// Source of time.
     pub clock: Clock,
-    /// Where to count.
+    /// The metrics registry.
     pub metrics: Metrics,
-    /// How often somebody may try to sign in to one account.
+    /// Rate limits.
     pub attempts: AttemptLimits,
-    /// The section `[auth]`.
+    /// The configuration section `[auth]`.
     pub config: Config,
-    /// What tokens say in `iss`.
+    /// The `iss` claim of access tokens.
     pub issuer: String,
-    /// The address that clients use, such as `https://id.example.com`: the discovery document points there.
+    /// The base URL for clients, such as `https://id.example.com`, for the discovery document.
     pub public_url: String,
-    /// Its background work.
+    /// Tracks background tasks.
     pub tasks: TaskTracker,
-    /// Ends its background work.
+    /// Stops background tasks.
     pub stop: CancellationToken,
 }
 
-/// What is around the service, apart from the store and the other services.
-struct Setting<'a> {
+/// The dependencies of [`Service::assemble`] other than the store and the upstreams.
+struct ServiceOptions<'a> {
     clock: Clock,
     metrics: &'a Metrics,
     attempts: AttemptLimits,
@@ -151,11 +152,10 @@ pub struct Service {
 }
 
 impl Service {
-    /// The service over these. Reads the keys, makes those that are missing, starts the hashing threads, and begins its
-    /// background work.
+    /// Loads the keys or generates missing ones, starts the hashing threads and spawns the orphan sweep.
     ///
     /// # Errors
-    /// A sentence that says what to do: see [`StartError`].
+    /// See [`StartError`].
     pub async fn new(deps: Deps) -> Result<Self, StartError> {
         let Deps {
             store,
@@ -171,38 +171,39 @@ impl Service {
             tasks,
             stop,
         } = deps;
-        let upstreams: Arc<dyn Upstreams> = Arc::new(Clients { users, properties, sessions });
+        let upstreams: Arc<dyn Upstreams> = Arc::new(GrpcUpstreams { users, properties, sessions });
         let sweep = OrphanSweep { upstreams: Arc::clone(&upstreams), store: store.clone(), clock: clock.clone() };
         let service = Self::assemble(
             store,
             upstreams,
-            Setting { clock, metrics: &metrics, attempts, config: &config, issuer, public_url: &public_url },
+            ServiceOptions { clock, metrics: &metrics, attempts, config: &config, issuer, public_url: &public_url },
         )
         .await?;
-        tasks.spawn(sweep.run(orphan_sweep::FIRST, stop));
+        tasks.spawn(sweep.run(orphan_sweep::INITIAL_DELAY, stop));
         Ok(service)
     }
 
     async fn assemble(
         store: AuthStore,
         upstreams: Arc<dyn Upstreams>,
-        setting: Setting<'_>,
+        options: ServiceOptions<'_>,
     ) -> Result<Self, StartError> {
-        let Setting { clock, metrics, attempts, config, issuer, public_url } = setting;
+        let ServiceOptions { clock, metrics, attempts, config, issuer, public_url } = options;
         config.check().map_err(StartError::Config)?;
-        let keys = Arc::new(key_ring::once_there(|| KeyRing::open(&store, &clock)).await?);
-        let seal = key_ring::once_there(|| key_ring::refresh_token_seal(&store, &clock)).await?;
+        let keys = Arc::new(key_ring::retry_while_unavailable(|| KeyRing::open(&store, &clock)).await?);
+        let refresh_token_codec =
+            key_ring::retry_while_unavailable(|| key_ring::refresh_token_codec(&store, &clock)).await?;
         let hashing = HashingPool::start(config.pool_size(), config.cost(), HashingMetrics::new(metrics))
             .map_err(StartError::Threads)?;
         let hashing = Arc::new(hashing);
 
         let metadata = discovery::document(&issuer, public_url);
         let lifetime = config.access_token_lifetime.duration();
-        let maker = AccessTokenSigner::new(Arc::clone(&keys), issuer, config.client_id.clone(), lifetime);
-        let issuer = Arc::new(TokenIssuer { maker, seal, clock: clock.clone() });
-        let without = PropertyClaimMetrics::new(metrics);
+        let access_token_signer = AccessTokenSigner::new(Arc::clone(&keys), issuer, config.client_id.clone(), lifetime);
+        let issuer = Arc::new(TokenIssuer { access_token_signer, refresh_token_codec, clock: clock.clone() });
+        let claim_metrics = PropertyClaimMetrics::new(metrics);
         let property_claims =
-            |without| PropertyClaims::new(Arc::clone(&upstreams), config.property_claims_timeout.duration(), without);
+            |omitted| PropertyClaims::new(Arc::clone(&upstreams), config.property_claims_timeout.duration(), omitted);
 
         let auth = AuthRpc {
             registration: Registration {
@@ -217,13 +218,13 @@ impl Service {
                 store,
                 hashing,
                 dummy_hash: PasswordHash::dummy(config.cost())?,
-                property_claims: property_claims(without.sign_ins_without),
+                property_claims: property_claims(claim_metrics.sign_ins_without),
                 issuer: Arc::clone(&issuer),
                 clock: clock.clone(),
             },
             refresh: Refresh {
                 upstreams: Arc::clone(&upstreams),
-                property_claims: property_claims(without.refreshes_without),
+                property_claims: property_claims(claim_metrics.refreshes_without),
                 issuer,
                 clock,
             },
@@ -232,7 +233,7 @@ impl Service {
         Ok(Self { auth, keys: KeyRpc { keys, metadata } })
     }
 
-    /// The services as a server takes them.
+    /// The gRPC services, to be added to a server.
     #[must_use]
     pub fn into_servers(self) -> (AuthServiceServer<impl AuthService>, KeyServiceServer<impl KeyService>) {
         (AuthServiceServer::new(self.auth), KeyServiceServer::new(self.keys))
@@ -245,7 +246,7 @@ impl fmt::Debug for Service {
     }
 }
 
-/// The service as a part of a binary.
+/// The service as a module of a binary.
 #[must_use]
 pub const fn module() -> Module {
     Module::of::<Service>()

@@ -1,4 +1,4 @@
-//! The service as a part of a binary.
+//! The service as a module of a binary.
 
 use drystone::{
     property::v1::property_service_client::PropertyServiceClient,
@@ -13,7 +13,7 @@ use drystone_store::{ContextExt, Migration};
 
 use crate::{AttemptLimits, AuthStore, Config, Deps, MIGRATIONS, NAME, Service};
 
-/// The limit of sign-ins, which counts by account what the contract counts by address.
+/// The limit `sign_in` of the contract applies per client address; this service applies it per account too.
 const SIGN_IN_LIMIT: &str = "sign_in";
 
 impl Module for Service {

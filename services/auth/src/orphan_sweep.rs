@@ -1,9 +1,9 @@
-//! Removes orphans: credentials whose account never came to be.
+//! Removes orphans: credentials whose account was never created.
 //!
-//! A registration that breaks off half-way can leave one behind. It lets nobody in, and a repetition of the
-//! registration goes on from it; but most are never repeated. So a credential is pending until its account is known to
-//! be there, and once it has been pending for an hour the user service is asked. Credentials that are not pending are
-//! never looked at: what becomes of an account later is not for a sweep to judge.
+//! An interrupted registration can leave one. Nobody can sign in with it, and a retry of the registration continues
+//! from it, but most are never retried. So a credential is pending until its account is known to exist. Once it has
+//! been pending for an hour, the sweep looks the account up at the user service and confirms or removes the
+//! credential. Confirmed credentials are never removed.
 
 use std::{
     sync::Arc,
@@ -22,71 +22,71 @@ use uuid::Uuid;
 
 use crate::{error::Error, store::AuthStore, upstreams::Upstreams};
 
-/// How long after the start the first sweep comes: the other services start at the same time.
-pub const FIRST: Duration = Duration::from_mins(1);
+/// The delay of the first sweep: the other services start at the same time.
+pub const INITIAL_DELAY: Duration = Duration::from_mins(1);
 
-/// How often.
-const PERIOD: Duration = Duration::from_hours(1);
+/// The time between two sweeps.
+const SWEEP_INTERVAL: Duration = Duration::from_hours(1);
 
-/// How long a registration may be at work: far longer than the deadline of any call.
-const AGE: Duration = Duration::from_hours(1);
+/// How long a credential must have been pending: far longer than the deadline of any call.
+const MIN_PENDING_AGE: Duration = Duration::from_hours(1);
 
 /// How many credentials are read at once.
-const BATCH: u32 = 100;
+const BATCH_SIZE: u32 = 100;
 
-/// How long the user service has to answer.
+/// The deadline of a lookup at the user service.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Sweeps.
+/// The background job that removes orphans.
 pub struct OrphanSweep {
     /// The other services.
     pub upstreams: Arc<dyn Upstreams>,
-    /// Where the credentials are.
+    /// The store of credentials.
     pub store: AuthStore,
-    /// The time.
+    /// Source of time.
     pub clock: Clock,
 }
 
 impl OrphanSweep {
-    /// Sweeps until `stop`, for the first time after `first`.
-    pub async fn run(self, first: Duration, stop: CancellationToken) {
-        let mut period = interval_at(tokio::time::Instant::now() + first, PERIOD);
-        period.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let sweeping = async {
+    /// Sweeps at intervals until `stop` is cancelled; the first time after `initial_delay`.
+    pub async fn run(self, initial_delay: Duration, stop: CancellationToken) {
+        let mut interval = interval_at(tokio::time::Instant::now() + initial_delay, SWEEP_INTERVAL);
+        interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let sweeps = async {
             loop {
-                period.tick().await;
+                interval.tick().await;
                 if let Err(error) = self.sweep().await {
-                    warn!(cause = %Chain(&error), "credentials without an account could not be swept");
+                    warn!(cause = %Chain(&error), "sweep of credentials without an account failed");
                 }
             }
         };
-        // Each step is whole by itself, so that it can be left between any two.
-        stop.run_until_cancelled(sweeping).await;
+        // Each step is atomic, so a sweep can be cancelled between any two.
+        stop.run_until_cancelled(sweeps).await;
     }
 
-    /// Removes the orphans of today.
+    /// Confirms or removes every credential that has been pending for too long.
     ///
     /// # Errors
-    /// The store fails, or the user service is away. What has been swept until then stays swept.
+    /// The store fails, or the user service is unavailable. Credentials processed before that stay so.
     pub async fn sweep(&self) -> Result<(), Error> {
-        let until = self.clock.now() - AGE;
+        let cutoff = self.clock.now() - MIN_PENDING_AGE;
         loop {
-            let batch = self.store.pending_credentials(until, BATCH).await?;
+            let batch = self.store.pending_credentials(cutoff, BATCH_SIZE).await?;
             for user_id in &batch {
-                self.settle(*user_id, until).await?;
+                self.confirm_or_delete(*user_id, cutoff).await?;
             }
-            // None of these comes again: each has been confirmed or removed, or is pending as of now.
-            if batch.len() < BATCH as usize {
+            // No credential is read twice: each was confirmed, deleted, or resumed after the cutoff.
+            if batch.len() < BATCH_SIZE as usize {
                 return Ok(());
             }
         }
     }
 
-    async fn settle(&self, user_id: Uuid, until: Timestamp) -> Result<(), Error> {
+    async fn confirm_or_delete(&self, user_id: Uuid, cutoff: Timestamp) -> Result<(), Error> {
         let call = Call::background(Some(Instant::now() + LOOKUP_TIMEOUT));
         if self.upstreams.account_by_id(&call, user_id).await?.is_some() {
             self.store.confirm_credential(user_id).await?;
-        } else if self.store.delete_pending_credential(user_id, until).await? {
+        } else if self.store.delete_pending_credential(user_id, cutoff).await? {
             info!(%user_id, "credential without an account removed");
         }
         Ok(())

@@ -1,7 +1,6 @@
-//! Passwords, and the Argon2id hashes (RFC 9106) that are kept instead of them.
+//! Passwords and their Argon2id hashes (RFC 9106).
 //!
-//! Hashing here is plain, slow computation on the thread that asks for it. Requests go through
-//! [`HashingPool`](crate::password::hasher::HashingPool), which bounds it.
+//! Hashing here blocks the calling thread. Requests use [`HashingPool`](crate::password::hasher::HashingPool) instead.
 
 pub mod hasher;
 pub mod opaque_string;
@@ -16,25 +15,26 @@ use argon2::{
 use aws_lc_rs::{constant_time, rand};
 use zeroize::Zeroizing;
 
-/// The memory that one hash may use, at most: 1 GiB. Guards against a hash or a configuration that asks for more
-/// than a server has.
+/// The maximum memory of one hash: 1 GiB. Guards against a stored hash or a configuration that needs more than a
+/// server has.
 pub const MAX_MEMORY_KIB: u32 = 1024 * 1024;
 
 const SALT_LENGTH: usize = 16;
 const OUTPUT_LENGTH: usize = 32;
 
-/// The text that is hashed: one form of a [`TypedPassword`](crate::password::typed_password::TypedPassword). Wiped from memory when it is dropped, and never shown.
+/// The string that is hashed: one form of a [`TypedPassword`](crate::password::typed_password::TypedPassword). Zeroized
+/// on drop; `Debug` redacts it.
 #[derive(Clone)]
 pub struct Password(Zeroizing<String>);
 
 impl Password {
-    /// Takes the text over, without a copy that would stay behind.
+    /// Takes ownership of the string, so that no copy remains in memory.
     #[must_use]
     pub fn new(text: String) -> Self {
         Self(Zeroizing::new(text))
     }
 
-    /// A text that is wiped already when it is dropped.
+    /// Wraps a string that is already zeroized on drop.
     #[must_use]
     pub(crate) fn from_zeroizing(text: Zeroizing<String>) -> Self {
         Self(text)
@@ -55,14 +55,14 @@ impl fmt::Debug for Password {
     }
 }
 
-/// What a hash costs: whoever guesses pays it for every guess.
+/// The cost parameters of Argon2id. An attacker pays this cost for every guess.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cost {
     /// Memory, in KiB.
     pub memory_kib: u32,
     /// Passes over the memory.
     pub iterations: u32,
-    /// Lanes. They are computed one after the other here: parallelism comes from several hashes at a time.
+    /// Lanes, computed sequentially here: the pool runs several hashes in parallel instead.
     pub parallelism: u32,
 }
 
@@ -71,7 +71,7 @@ impl Cost {
         if self.memory_kib > MAX_MEMORY_KIB {
             return Err(HashError::Cost);
         }
-        // Checked here, since the library multiplies before it compares.
+        // Checked here, since the library's own check can overflow.
         if self.parallelism > self.memory_kib / 8 {
             return Err(HashError::Cost);
         }
@@ -79,10 +79,10 @@ impl Cost {
             .map_err(|_| HashError::Cost)
     }
 
-    /// Proves that hashes can be made at this cost.
+    /// Validates the parameters.
     ///
     /// # Errors
-    /// [`HashError::Cost`] if they cannot.
+    /// [`HashError::Cost`] if Argon2id does not allow them.
     pub fn check(self) -> Result<(), HashError> {
         self.params().map(drop)
     }
@@ -99,14 +99,14 @@ impl PasswordHash {
         &self.0
     }
 
-    /// A hash of this cost that no password fits: it costs as much to try one against it as against a true one.
+    /// A hash that matches no password. Verifying against it takes as long as against a real hash of this cost.
     ///
     /// # Errors
     /// See [`HashError`].
     pub fn dummy(cost: Cost) -> Result<Self, HashError> {
         let mut output = [0; OUTPUT_LENGTH];
         rand::fill(&mut output).map_err(|_| HashError::Random)?;
-        compose(&cost.params()?, &new_salt()?, &output)
+        encode(&cost.params()?, &new_salt()?, &output)
     }
 }
 
@@ -114,7 +114,7 @@ impl FromStr for PasswordHash {
     type Err = HashError;
 
     fn from_str(text: &str) -> Result<Self, HashError> {
-        Parts::of(text)?;
+        ParsedHash::parse(text)?;
         Ok(Self(text.to_owned()))
     }
 }
@@ -125,44 +125,44 @@ impl fmt::Debug for PasswordHash {
     }
 }
 
-/// Whether a password is the right one.
+/// The result of verifying a password against a hash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
-    /// It is not.
-    Wrong,
-    /// It is.
-    Right,
-    /// It is, but its hash was made at another cost than hashes are made now.
-    RightButOutdated,
+pub enum Verification {
+    /// The password is wrong.
+    Mismatch,
+    /// The password is correct.
+    Match,
+    /// The password is correct, but its hash does not have the current parameters.
+    MatchNeedsRehash,
 }
 
-impl Verdict {
-    /// Whether the password is the right one.
+impl Verification {
+    /// Whether the password is correct.
     #[must_use]
-    pub fn is_right(self) -> bool {
-        self != Self::Wrong
+    pub fn is_match(self) -> bool {
+        self != Self::Mismatch
     }
 }
 
-/// Why a hash cannot be made or read.
+/// Why a hash cannot be computed or parsed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HashError {
     /// Not a PHC string of Argon2.
-    #[error("the stored password hash cannot be read")]
+    #[error("the stored password hash is malformed")]
     Malformed,
-    /// Argon2 cannot be had at this cost.
+    /// The cost parameters are out of range.
     #[error("the cost of the password hash is out of range")]
     Cost,
-    /// The system gave no random numbers.
-    #[error("the system gave no random numbers")]
+    /// The system's random number generator failed.
+    #[error("the system's random number generator failed")]
     Random,
-    /// Argon2 itself failed.
+    /// Argon2 failed.
     #[error("argon2 failed: {0}")]
     Argon2(argon2::Error),
 }
 
-/// Makes and checks hashes on one thread, in one block of memory that it keeps from one to the next. With 19 MiB got
-/// anew from the system for each, page by page, two threads on two cores made a fifth fewer hashes.
+/// Computes and verifies hashes on one thread, reusing one block of memory. Allocating 19 MiB for each hash reduced the
+/// throughput of two threads on two cores by a fifth.
 #[derive(Debug)]
 pub struct PasswordHasher {
     params: Params,
@@ -170,15 +170,15 @@ pub struct PasswordHasher {
 }
 
 impl PasswordHasher {
-    /// A hasher that makes new hashes at this cost.
+    /// A hasher whose new hashes have this cost.
     ///
     /// # Errors
-    /// [`HashError::Cost`] if there are none at this cost.
+    /// [`HashError::Cost`] if the cost is out of range.
     pub fn new(cost: Cost) -> Result<Self, HashError> {
         Ok(Self { params: cost.params()?, memory: Vec::new() })
     }
 
-    /// Hashes a new password under a salt of its own.
+    /// Hashes a password with a random salt.
     ///
     /// # Errors
     /// See [`HashError`].
@@ -187,36 +187,36 @@ impl PasswordHasher {
         let salt = new_salt()?;
         let mut output = Zeroizing::new([0; OUTPUT_LENGTH]);
         self.compute(Algorithm::Argon2id, Version::V0x13, &params, password, &salt, output.as_mut())?;
-        compose(&params, &salt, output.as_ref())
+        encode(&params, &salt, output.as_ref())
     }
 
-    /// Checks a password against a hash, at the hash's own cost.
+    /// Verifies a password against a hash, with the parameters of that hash.
     ///
     /// # Errors
     /// See [`HashError`].
-    pub fn verify(&mut self, password: &Password, hash: &PasswordHash) -> Result<Verdict, HashError> {
-        let Parts { algorithm, version, params, salt, output: expected } = Parts::of(hash.as_str())?;
+    pub fn verify(&mut self, password: &Password, hash: &PasswordHash) -> Result<Verification, HashError> {
+        let ParsedHash { algorithm, version, params, salt, output: expected } = ParsedHash::parse(hash.as_str())?;
         let mut buffer = Zeroizing::new([0; Output::MAX_LENGTH]);
         let output = buffer.get_mut(..expected.len()).ok_or(HashError::Malformed)?;
         self.compute(algorithm, version, &params, password, &salt, output)?;
 
         if constant_time::verify_slices_are_equal(output, expected.as_bytes()).is_err() {
-            return Ok(Verdict::Wrong);
+            return Ok(Verification::Mismatch);
         }
         let current = algorithm == Algorithm::Argon2id
             && version == Version::V0x13
             && params == self.params
             && salt.len() >= SALT_LENGTH;
-        Ok(if current { Verdict::Right } else { Verdict::RightButOutdated })
+        Ok(if current { Verification::Match } else { Verification::MatchNeedsRehash })
     }
 
-    /// Whether there is memory to give back.
+    /// Whether memory for the next hash is allocated.
     #[must_use]
     pub fn holds_memory(&self) -> bool {
         !self.memory.is_empty()
     }
 
-    /// Gives the memory back. The next hash takes it again.
+    /// Frees the memory. The next hash allocates it again.
     pub fn release_memory(&mut self) {
         self.memory = Vec::new();
     }
@@ -240,8 +240,8 @@ impl PasswordHasher {
     }
 }
 
-/// What a PHC string says.
-struct Parts {
+/// The fields of a PHC string.
+struct ParsedHash {
     algorithm: Algorithm,
     version: Version,
     params: Params,
@@ -249,8 +249,8 @@ struct Parts {
     output: Output,
 }
 
-impl Parts {
-    fn of(text: &str) -> Result<Self, HashError> {
+impl ParsedHash {
+    fn parse(text: &str) -> Result<Self, HashError> {
         let hash = phc::PasswordHash::new(text).map_err(|_| HashError::Malformed)?;
         let params = Params::try_from(&hash).map_err(|_| HashError::Malformed)?;
         if params.m_cost() > MAX_MEMORY_KIB || params.p_cost() > params.m_cost() / 8 {
@@ -258,7 +258,7 @@ impl Parts {
         }
         Ok(Self {
             algorithm: Algorithm::new(hash.algorithm.as_str()).map_err(|_| HashError::Malformed)?,
-            // A string without a version is one of the first, 1.0.
+            // A PHC string without a version has version 1.0.
             version: hash.version.map_or(Ok(Version::V0x10), Version::try_from).map_err(|_| HashError::Malformed)?,
             params,
             salt: hash.salt.ok_or(HashError::Malformed)?,
@@ -273,7 +273,7 @@ fn new_salt() -> Result<Salt, HashError> {
     Salt::new(&salt).map_err(|_| HashError::Malformed)
 }
 
-fn compose(params: &Params, salt: &Salt, output: &[u8]) -> Result<PasswordHash, HashError> {
+fn encode(params: &Params, salt: &Salt, output: &[u8]) -> Result<PasswordHash, HashError> {
     let hash = phc::PasswordHash {
         algorithm: Algorithm::Argon2id.ident(),
         version: Some(Version::V0x13.into()),
@@ -295,34 +295,34 @@ mod tests {
     }
 
     #[test]
-    fn a_hash_fits_its_own_password_alone() {
+    fn a_hash_matches_only_its_own_password() {
         let mut hasher = PasswordHasher::new(CHEAP).unwrap();
         let hash = hasher.hash(&password("correct horse")).unwrap();
-        assert_eq!(hasher.verify(&password("correct horse"), &hash).unwrap(), Verdict::Right);
+        assert_eq!(hasher.verify(&password("correct horse"), &hash).unwrap(), Verification::Match);
         for wrong in ["correct horsf", "correct hors", "correct horse ", "", "Correct horse"] {
-            assert_eq!(hasher.verify(&password(wrong), &hash).unwrap(), Verdict::Wrong, "{wrong:?}");
+            assert_eq!(hasher.verify(&password(wrong), &hash).unwrap(), Verification::Mismatch, "{wrong:?}");
         }
     }
 
     #[test]
-    fn a_hash_survives_the_way_through_its_text() {
+    fn a_hash_round_trips_through_its_phc_string() {
         let mut hasher = PasswordHasher::new(CHEAP).unwrap();
         let hash = hasher.hash(&password("correct horse")).unwrap();
         assert!(hash.as_str().starts_with("$argon2id$v=19$m=64,t=1,p=1$"), "{}", hash.as_str());
 
-        let read: PasswordHash = hash.as_str().parse().unwrap();
-        assert_eq!(read, hash);
-        assert_eq!(hasher.verify(&password("correct horse"), &read).unwrap(), Verdict::Right);
+        let parsed: PasswordHash = hash.as_str().parse().unwrap();
+        assert_eq!(parsed, hash);
+        assert_eq!(hasher.verify(&password("correct horse"), &parsed).unwrap(), Verification::Match);
     }
 
     #[test]
-    fn two_hashes_of_one_password_differ() {
+    fn two_hashes_of_the_same_password_differ() {
         let mut hasher = PasswordHasher::new(CHEAP).unwrap();
         assert_ne!(hasher.hash(&password("same")).unwrap(), hasher.hash(&password("same")).unwrap());
     }
 
     #[test]
-    fn the_reference_programs_own_hashes_are_understood() {
+    fn hashes_of_the_reference_implementation_are_verified() {
         // From the tests of the reference implementation, https://github.com/P-H-C/phc-winner-argon2/blob/master/src/test.c
         let references = [
             "$argon2id$v=19$m=65536,t=2,p=1$c29tZXNhbHQ$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc",
@@ -331,51 +331,51 @@ mod tests {
         let mut hasher = PasswordHasher::new(CHEAP).unwrap();
         for reference in references {
             let hash = reference.parse().unwrap();
-            assert_eq!(hasher.verify(&password("password"), &hash).unwrap(), Verdict::RightButOutdated);
-            assert_eq!(hasher.verify(&password("Password"), &hash).unwrap(), Verdict::Wrong);
+            assert_eq!(hasher.verify(&password("password"), &hash).unwrap(), Verification::MatchNeedsRehash);
+            assert_eq!(hasher.verify(&password("Password"), &hash).unwrap(), Verification::Mismatch);
         }
     }
 
     #[test]
-    fn a_hash_of_another_cost_is_right_but_outdated() {
-        let mut now = PasswordHasher::new(CHEAP).unwrap();
-        let others = [
+    fn a_hash_of_another_cost_needs_a_rehash() {
+        let mut current = PasswordHasher::new(CHEAP).unwrap();
+        let other_costs = [
             Cost { memory_kib: 32, ..CHEAP },
             Cost { memory_kib: 128, ..CHEAP },
             Cost { iterations: 2, ..CHEAP },
             Cost { parallelism: 2, ..CHEAP },
         ];
-        for cost in others {
+        for cost in other_costs {
             let old = PasswordHasher::new(cost).unwrap().hash(&password("kept")).unwrap();
-            assert_eq!(now.verify(&password("kept"), &old).unwrap(), Verdict::RightButOutdated, "{cost:?}");
-            assert_eq!(now.verify(&password("lost"), &old).unwrap(), Verdict::Wrong, "{cost:?}");
+            assert_eq!(current.verify(&password("kept"), &old).unwrap(), Verification::MatchNeedsRehash, "{cost:?}");
+            assert_eq!(current.verify(&password("lost"), &old).unwrap(), Verification::Mismatch, "{cost:?}");
         }
     }
 
     #[test]
-    fn memory_that_was_used_before_changes_nothing() {
+    fn reused_memory_does_not_change_a_result() {
         let mut hasher = PasswordHasher::new(CHEAP).unwrap();
         let hash = hasher.hash(&password("one")).unwrap();
         for other in ["two", "three"] {
             hasher.hash(&password(other)).unwrap();
         }
-        assert!(hasher.verify(&password("one"), &hash).unwrap().is_right());
+        assert!(hasher.verify(&password("one"), &hash).unwrap().is_match());
         hasher.release_memory();
-        assert!(hasher.verify(&password("one"), &hash).unwrap().is_right());
+        assert!(hasher.verify(&password("one"), &hash).unwrap().is_match());
     }
 
     #[test]
-    fn no_password_fits_the_hash_of_no_password() {
+    fn no_password_matches_the_dummy_hash() {
         let hash = PasswordHash::dummy(CHEAP).unwrap();
         let mut hasher = PasswordHasher::new(CHEAP).unwrap();
         for guess in ["", "password", "correct horse"] {
-            assert_eq!(hasher.verify(&password(guess), &hash).unwrap(), Verdict::Wrong);
+            assert_eq!(hasher.verify(&password(guess), &hash).unwrap(), Verification::Mismatch);
         }
     }
 
     #[test]
-    fn a_text_that_is_no_hash_is_refused() {
-        let bad = [
+    fn a_malformed_hash_is_rejected() {
+        let malformed = [
             "",
             "password",
             "$argon2id$v=19$m=64,t=1,p=1",
@@ -385,14 +385,14 @@ mod tests {
             "$argon2id$v=19$m=4294967295,t=1,p=1$c29tZXNhbHQ$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc",
             "$scrypt$ln=16,r=8,p=1$c29tZXNhbHQ$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc",
         ];
-        for text in bad {
+        for text in malformed {
             assert!(text.parse::<PasswordHash>().is_err(), "{text}");
         }
     }
 
     #[test]
-    fn a_cost_that_argon2_does_not_know_is_refused() {
-        let bad = [
+    fn a_cost_out_of_range_is_rejected() {
+        let out_of_range = [
             Cost { memory_kib: 7, ..CHEAP },
             Cost { memory_kib: MAX_MEMORY_KIB + 1, ..CHEAP },
             Cost { iterations: 0, ..CHEAP },
@@ -400,16 +400,16 @@ mod tests {
             Cost { parallelism: 9, ..CHEAP },
             Cost { parallelism: u32::MAX, ..CHEAP },
         ];
-        for cost in bad {
+        for cost in out_of_range {
             assert_eq!(cost.check(), Err(HashError::Cost), "{cost:?}");
         }
     }
 
     #[test]
-    fn nothing_secret_is_shown() {
+    fn debug_output_has_no_secret() {
         let mut hasher = PasswordHasher::new(CHEAP).unwrap();
         let secret = password("correct horse");
-        let shown = format!("{secret:?} {:?}", hasher.hash(&secret).unwrap());
-        assert_eq!(shown, "Password(..) PasswordHash(..)");
+        let output = format!("{secret:?} {:?}", hasher.hash(&secret).unwrap());
+        assert_eq!(output, "Password(..) PasswordHash(..)");
     }
 }

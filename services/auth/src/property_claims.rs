@@ -1,4 +1,4 @@
-//! Property claims for a token: worth a short wait, and not worth a sign-in.
+//! Property claims of access tokens. They are best effort: a sign-in does not fail without them.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -10,51 +10,52 @@ use uuid::Uuid;
 
 use crate::upstreams::Upstreams;
 
-/// How many relations a token carries, at most: they travel with every call.
+/// The maximum number of property claims in a token. Limits the size of every call.
 const MAX_CLAIMS: usize = 64;
 
-/// Asks the property service, for a while.
+/// Fetches property claims from the property service, with a timeout.
 pub struct PropertyClaims {
     upstreams: Arc<dyn Upstreams>,
-    patience: Duration,
-    /// Counts the tokens that went without.
-    without: Counter,
+    timeout: Duration,
+    /// Counts tokens issued without property claims.
+    omitted: Counter,
 }
 
 impl PropertyClaims {
-    /// Claims from these upstreams, waited for so long at most.
+    /// Fetches claims from `upstreams` within `timeout`.
     #[must_use]
-    pub fn new(upstreams: Arc<dyn Upstreams>, patience: Duration, without: Counter) -> Self {
-        Self { upstreams, patience, without }
+    pub fn new(upstreams: Arc<dyn Upstreams>, timeout: Duration, omitted: Counter) -> Self {
+        Self { upstreams, timeout, omitted }
     }
 
-    /// A user's relations to properties.
+    /// A user's relations to properties, by property id.
     ///
     /// # Errors
-    /// [`NoClaims`] where the property service is away or slow. Whoever uses that calls [`Self::or_empty`].
-    pub async fn of(&self, call: &Call, user_id: Uuid) -> Result<BTreeMap<String, String>, NoClaims> {
-        match timeout(self.patience, self.upstreams.property_claims(call, user_id)).await {
+    /// [`ClaimsUnavailable`] if the property service fails or times out. To issue a token without claims then, use
+    /// [`Self::or_empty`].
+    pub async fn fetch(&self, call: &Call, user_id: Uuid) -> Result<BTreeMap<String, String>, ClaimsUnavailable> {
+        match timeout(self.timeout, self.upstreams.property_claims(call, user_id)).await {
             Ok(Ok(claims)) => Ok(claims.into_iter().take(MAX_CLAIMS).collect()),
-            Ok(Err(error)) => Err(NoClaims(Chain(&error).to_string())),
-            Err(_) => Err(NoClaims("no answer in time".to_owned())),
+            Ok(Err(error)) => Err(ClaimsUnavailable(Chain(&error).to_string())),
+            Err(_) => Err(ClaimsUnavailable("timeout".to_owned())),
         }
     }
 
-    /// The claims, or none where there are none to be had: with a warning, and counted.
+    /// The claims, or none if they are unavailable, which is logged and counted.
     #[must_use]
     pub fn or_empty(
         &self,
         call: &Call,
-        claims: Result<BTreeMap<String, String>, NoClaims>,
+        claims: Result<BTreeMap<String, String>, ClaimsUnavailable>,
     ) -> BTreeMap<String, String> {
-        claims.unwrap_or_else(|NoClaims(cause)| {
-            self.without.inc();
-            warn!(request_id = ?call.fields().request_id, cause, "token made without property claims");
+        claims.unwrap_or_else(|ClaimsUnavailable(cause)| {
+            self.omitted.inc();
+            warn!(request_id = ?call.fields().request_id, cause, "token issued without property claims");
             BTreeMap::new()
         })
     }
 }
 
-/// Why there are no claims.
+/// Why the claims are unavailable.
 #[derive(Debug)]
-pub struct NoClaims(String);
+pub struct ClaimsUnavailable(String);

@@ -1,8 +1,7 @@
-//! Trading a refresh token for the next pair of tokens.
+//! Refresh: exchanges a refresh token for a new pair of tokens.
 //!
-//! Everything that can fail comes before the session is moved on, so that a refresh that fails has not used the token
-//! up: while the user service is away nobody can refresh, and once it is back everybody can, with the token that they
-//! have.
+//! Everything that can fail comes before the session is rotated, so a failed refresh does not consume the refresh
+//! token. While the user service is unavailable, refreshes fail; when it recovers, they succeed with the same token.
 
 use std::sync::Arc;
 
@@ -16,7 +15,7 @@ use crate::{
     property_claims::PropertyClaims,
     token::{
         refresh_token::RefreshToken,
-        tokens::{TokenIssuer, Tokens},
+        tokens::{TokenIssuer, TokenPair},
     },
     upstreams::Upstreams,
 };
@@ -25,28 +24,28 @@ use crate::{
 pub struct Refresh {
     /// The other services.
     pub upstreams: Arc<dyn Upstreams>,
-    /// What goes into the token, if it is there in time.
+    /// Fetches the property claims of the access token.
     pub property_claims: PropertyClaims,
-    /// Who makes the tokens.
+    /// Issues the tokens.
     pub issuer: Arc<TokenIssuer>,
-    /// The time.
+    /// Source of time.
     pub clock: Clock,
 }
 
 impl Refresh {
-    /// Makes tokens with the roles and properties of today, and moves the session one step on.
+    /// Rotates the session and issues tokens with the user's current roles and properties.
     ///
     /// # Errors
-    /// [`Error::RefreshTokenInvalid`]; [`Error::SessionEnded`] if the account is gone; `REFRESH_TOKEN_REUSED` and
-    /// `SESSION_ENDED` from the session service; what the upstreams fail with.
-    pub async fn refresh(&self, call: &Call, refresh_token: &str) -> Result<Tokens, Error> {
+    /// [`Error::RefreshTokenInvalid`]; [`Error::SessionEnded`] if the account no longer exists; `REFRESH_TOKEN_REUSED`
+    /// and `SESSION_ENDED` from the session service; other errors of the upstreams.
+    pub async fn refresh(&self, call: &Call, refresh_token: &str) -> Result<TokenPair, Error> {
         let RefreshToken { session_id, user_id, counter } =
-            self.issuer.seal.open(refresh_token).ok_or(Error::RefreshTokenInvalid)?;
+            self.issuer.refresh_token_codec.decode(refresh_token).ok_or(Error::RefreshTokenInvalid)?;
 
         call::record_user(user_id);
         let as_of = self.clock.now();
         let (account, claims) =
-            tokio::join!(self.upstreams.account_by_id(call, user_id), self.property_claims.of(call, user_id));
+            tokio::join!(self.upstreams.account_by_id(call, user_id), self.property_claims.fetch(call, user_id));
         let account = account?.ok_or(Error::SessionEnded)?;
 
         let session = self.upstreams.rotate_session(call, session_id, counter).await?;

@@ -1,9 +1,9 @@
-//! Registration: a credential here, an account at the user service, and no half of it that stands in the way.
+//! Registration: creates a credential here and an account at the user service.
 //!
-//! The credential is written first, under an id made here; then the account is created under that id, which is safe to
-//! repeat. If the account cannot be, the credential is removed. If it is not known whether the account is there, the
-//! credential stays, and stays pending: without an account it lets nobody in, the same `request_id` again goes on from
-//! it, and if nobody asks again [`OrphanSweep`](crate::orphan_sweep::OrphanSweep) removes it.
+//! The credential is inserted first, with a new user id; then the account is created with that id, which is idempotent.
+//! If the user service rejects the account, the credential is deleted. If the outcome is unknown, the credential stays
+//! pending: nobody can sign in without an account, a retry with the same `request_id` continues from it, and without a
+//! retry [`OrphanSweep`](crate::orphan_sweep::OrphanSweep) removes it.
 
 use std::sync::Arc;
 
@@ -30,40 +30,40 @@ use crate::{
     upstreams::Upstreams,
 };
 
-/// Registers people.
+/// Registers users.
 pub struct Registration {
     /// The other services.
     pub upstreams: Arc<dyn Upstreams>,
-    /// Where the credentials go.
+    /// The store of credentials.
     pub store: AuthStore,
-    /// Where passwords are hashed.
+    /// Hashes passwords.
     pub hashing: Arc<HashingPool>,
-    /// The time.
+    /// Source of time.
     pub clock: Clock,
 }
 
-/// What somebody who registers brings along.
+/// A validated registration request.
 #[derive(Debug)]
-pub struct NewAccount {
+pub struct NewRegistration {
     /// The email address.
     pub email: Email,
     /// The password.
     pub password: TypedPassword,
-    /// The name that is shown.
+    /// The display name.
     pub display_name: DisplayName,
-    /// Names the registration, so that it can be repeated.
+    /// The client's idempotency key.
     pub request_id: Option<Uuid>,
 }
 
 impl Registration {
-    /// Creates an account with a password, or goes on with the registration of the same `request_id`.
+    /// Creates an account with a password, or resumes the registration with the same `request_id`.
     ///
     /// # Errors
-    /// `EMAIL_TAKEN` from the user service; [`Error::RequestIdReused`]; what the upstreams, the hashing pool and the
-    /// store fail with.
-    pub async fn register(&self, call: &Call, new: NewAccount) -> Result<User, Error> {
-        if let Some(earlier) = self.earlier(new.request_id).await? {
-            return self.resume(call, new, earlier).await;
+    /// `EMAIL_TAKEN` from the user service; [`Error::RequestIdReused`]; other errors of the upstreams, the hashing pool
+    /// and the store.
+    pub async fn register(&self, call: &Call, new: NewRegistration) -> Result<User, Error> {
+        if let Some(existing) = self.existing_credential(new.request_id).await? {
+            return self.resume(call, new, existing).await;
         }
         let form = PasswordForm::Opaque;
         let password = new.password.in_form(form).clone();
@@ -79,39 +79,39 @@ impl Registration {
             updated_at: now,
         };
         if !self.store.insert_credential(&credential).await? {
-            // The same registration ran beside this one and was faster.
-            let earlier = self.earlier(new.request_id).await?.ok_or(Error::RequestIdReused)?;
-            return self.resume(call, new, earlier).await;
+            // A concurrent request with the same id inserted its credential first.
+            let existing = self.existing_credential(new.request_id).await?.ok_or(Error::RequestIdReused)?;
+            return self.resume(call, new, existing).await;
         }
 
         let user_id = credential.user_id;
         let created = self.create_account(call, user_id, new.email, new.display_name).await;
         if let Err(error) = &created
-            && leaves_no_account(error.reason())
-            // Not if the same registration runs beside this one and has taken it up: it may fare better.
+            && proves_no_account(error.reason())
+            // Not deleted if a concurrent request has resumed it since `now`: that one may succeed.
             && let Err(error) = self.store.delete_pending_credential(user_id, now).await
         {
-            warn!(%user_id, cause = %Chain(&error), "credential of a failed registration stays behind");
+            warn!(%user_id, cause = %Chain(&error), "credential of a failed registration not deleted");
         }
         created
     }
 
-    async fn earlier(&self, request_id: Option<Uuid>) -> Result<Option<Credential>, Error> {
+    async fn existing_credential(&self, request_id: Option<Uuid>) -> Result<Option<Credential>, Error> {
         match request_id {
             Some(request_id) => Ok(self.store.resume_credential(request_id, self.clock.now()).await?),
             None => Ok(None),
         }
     }
 
-    /// Goes on with a registration whose credential is there. Whatever comes of it, the credential stays: there may be
-    /// an account that it belongs to.
-    async fn resume(&self, call: &Call, new: NewAccount, earlier: Credential) -> Result<User, Error> {
-        let password = new.password.in_form(earlier.form).clone();
-        let verdict = self.hashing.verify(password, earlier.password_hash, call.fields().deadline).await?;
-        if !verdict.is_right() {
+    /// Resumes a registration whose credential exists. The credential is never deleted here, since its account may
+    /// exist.
+    async fn resume(&self, call: &Call, new: NewRegistration, existing: Credential) -> Result<User, Error> {
+        let password = new.password.in_form(existing.form).clone();
+        let verification = self.hashing.verify(password, existing.password_hash, call.fields().deadline).await?;
+        if !verification.is_match() {
             return Err(Error::RequestIdReused);
         }
-        self.create_account(call, earlier.user_id, new.email, new.display_name).await
+        self.create_account(call, existing.user_id, new.email, new.display_name).await
     }
 
     async fn create_account(
@@ -124,15 +124,15 @@ impl Registration {
         call::record_user(user_id);
         let user = self.upstreams.create_account(call, user_id, email, display_name).await?;
         if let Err(error) = self.store.confirm_credential(user_id).await {
-            // The first sign-in or the sweep makes up for it.
+            // The first sign-in or the orphan sweep confirms it.
             debug!(%user_id, cause = %Chain(&error), "credential not confirmed");
         }
         Ok(user)
     }
 }
 
-/// Whether a failure for this reason proves that no account was created under an id that is new. Only the user service
-/// itself refuses for these: a response is decoded without validation, so that none is made of an account that exists.
-fn leaves_no_account(reason: Reason) -> bool {
+/// Whether a failure with this reason proves that no account was created with the new id. Only the user service itself
+/// fails with these reasons: responses are not validated, so a response about an existing account cannot cause them.
+fn proves_no_account(reason: Reason) -> bool {
     matches!(reason, Reason::EmailTaken | Reason::InvalidRequest)
 }

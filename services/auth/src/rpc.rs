@@ -1,4 +1,4 @@
-//! The RPCs, one file a gRPC service: convert, call the domain, convert back.
+//! The gRPC handlers, one file per service: convert the request, call the domain, convert the result.
 
 mod auth_service;
 mod key_service;

@@ -1,7 +1,7 @@
-//! Signing in with a password.
+//! Sign-in with a password.
 //!
-//! An unknown address, a text that is not an address and a wrong password go the same way: one question to the user service, one to the property
-//! service, one read of the store, one hash. Only then do they part from success.
+//! An unknown email address, an invalid one and a wrong password take the same path, so that timing does not reveal
+//! which accounts exist: one call to the user service, one to the property service, one read of the store, one hash.
 
 use std::sync::Arc;
 
@@ -18,61 +18,61 @@ use crate::{
     attempts::AttemptLimits,
     credential::Credential,
     error::Error,
-    password::{PasswordHash, Verdict},
+    password::{PasswordHash, Verification},
     password::{
         hasher::{HashingError, HashingPool},
         typed_password::{PasswordForm, TypedPassword},
     },
     property_claims::PropertyClaims,
     store::AuthStore,
-    token::tokens::{TokenIssuer, Tokens},
+    token::tokens::{TokenIssuer, TokenPair},
     upstreams::Upstreams,
 };
 
-/// Signs people in.
+/// Signs users in.
 pub struct SignIn {
-    /// How often it may be tried.
+    /// Rate limits.
     pub attempts: AttemptLimits,
     /// The other services.
     pub upstreams: Arc<dyn Upstreams>,
-    /// Where the credentials are.
+    /// The store of credentials.
     pub store: AuthStore,
-    /// Where passwords are checked.
+    /// Verifies passwords.
     pub hashing: Arc<HashingPool>,
-    /// What the password of an unknown address is checked against.
+    /// The hash that passwords of unknown accounts are verified against.
     pub dummy_hash: PasswordHash,
-    /// What goes into the token, if it is there in time.
+    /// Fetches the property claims of the access token.
     pub property_claims: PropertyClaims,
-    /// Who makes the tokens.
+    /// Issues the tokens.
     pub issuer: Arc<TokenIssuer>,
-    /// The time.
+    /// Source of time.
     pub clock: Clock,
 }
 
 impl SignIn {
-    /// Checks a password, starts a session and makes its first tokens.
+    /// Verifies a password, starts a session and issues its first tokens.
     ///
     /// # Errors
-    /// [`Error::InvalidCredentials`]; [`Error::Limited`]; what the upstreams, the hashing pool and the store fail with.
-    pub async fn sign_in(&self, call: &Call, email: &str, password: TypedPassword) -> Result<Tokens, Error> {
+    /// [`Error::InvalidCredentials`]; [`Error::Limited`]; errors of the upstreams, the hashing pool and the store.
+    pub async fn sign_in(&self, call: &Call, email: &str, password: TypedPassword) -> Result<TokenPair, Error> {
         self.attempts.sign_in(email).await?;
         let as_of = self.clock.now();
-        // For an unknown address and for a text that is not one, an id of nobody goes through the same questions.
-        let nobody = id::v7_at(as_of);
+        // Stands in for the user id of an unknown or invalid email address, so that the same calls are made.
+        let dummy_user_id = id::v7_at(as_of);
         let account = match Email::parse(email) {
             Ok(email) => self.upstreams.account_by_email(call, &email).await?,
-            Err(_) => self.upstreams.account_by_id(call, nobody).await?,
+            Err(_) => self.upstreams.account_by_id(call, dummy_user_id).await?,
         };
-        let user_id = account.as_ref().map_or(nobody, |account| account.user_id);
+        let user_id = account.as_ref().map_or(dummy_user_id, |account| account.user_id);
         if account.is_some() {
             call::record_user(user_id);
         }
         let credential = self.store.credential(user_id).await?;
 
-        // Asked first, so that it is asked in any case. A wrong password then ends both at once: nobody waits for the
-        // claims of a token that is not made.
-        let claims = async { Ok(self.property_claims.of(call, user_id).await) };
-        let (claims, verdict) = tokio::try_join!(claims, self.check(call, &password, credential.as_ref()))?;
+        // Polled first, so that the call is always made. `try_join!` cancels it when the password is wrong.
+        let claims = async { Ok(self.property_claims.fetch(call, user_id).await) };
+        let (claims, verification) =
+            tokio::try_join!(claims, self.verify_password(call, &password, credential.as_ref()))?;
         let (Some(account), Some(credential)) = (account, credential) else {
             return Err(Error::InvalidCredentials);
         };
@@ -80,28 +80,28 @@ impl SignIn {
         self.confirm(&credential).await;
 
         let session = self.upstreams.start_session(call, user_id).await?;
-        if verdict == Verdict::RightButOutdated || credential.form != PasswordForm::Opaque {
-            self.upgrade(credential, password, verdict);
+        if verification == Verification::MatchNeedsRehash || credential.form != PasswordForm::Opaque {
+            self.upgrade_hash(credential, password, verification);
         }
         self.issuer.issue(session, account, properties, as_of)
     }
 
-    /// One hash in any case: of the form that the stored hash was made of, never of one form after the other.
-    async fn check(
+    /// Always computes exactly one hash, of the password form that the stored hash has.
+    async fn verify_password(
         &self,
         call: &Call,
         password: &TypedPassword,
         credential: Option<&Credential>,
-    ) -> Result<Verdict, Error> {
+    ) -> Result<Verification, Error> {
         let (hash, form) = credential.map_or((&self.dummy_hash, PasswordForm::Opaque), |credential| {
             (&credential.password_hash, credential.form)
         });
         let password = password.in_form(form).clone();
-        let verdict = self.hashing.verify(password, hash.clone(), call.fields().deadline).await?;
-        if verdict.is_right() { Ok(verdict) } else { Err(Error::InvalidCredentials) }
+        let verification = self.hashing.verify(password, hash.clone(), call.fields().deadline).await?;
+        if verification.is_match() { Ok(verification) } else { Err(Error::InvalidCredentials) }
     }
 
-    /// The account is there, which the registration may not have come to know.
+    /// Confirms a pending credential: its account exists.
     async fn confirm(&self, credential: &Credential) {
         let Credential { user_id, pending_since, .. } = credential;
         if pending_since.is_some()
@@ -111,15 +111,15 @@ impl SignIn {
         }
     }
 
-    /// Replaces a hash that was made at another cost or of the raw text, after the response and only while no one else
-    /// waits for a thread. What is not done now is done at another sign-in.
-    fn upgrade(&self, credential: Credential, password: TypedPassword, verdict: Verdict) {
+    /// Replaces a hash of another cost or of the raw form, in the background and only on an idle hashing thread. If none
+    /// is idle, a later sign-in does it.
+    fn upgrade_hash(&self, credential: Credential, password: TypedPassword, verification: Verification) {
         let (hashing, store, now) = (Arc::clone(&self.hashing), self.store.clone(), self.clock.now());
         tokio::spawn(async move {
             let Credential { user_id, password_hash: old, .. } = credential;
             let form = PasswordForm::Opaque;
-            // A current hash of a text that is its own normal form needs no more than to be marked so.
-            let new = if verdict == Verdict::Right && password.forms_agree() {
+            // For a normalized password with a current hash, only the form is updated.
+            let new = if verification == Verification::Match && password.is_normalized() {
                 old.clone()
             } else {
                 match hashing.hash_if_idle(password.in_form(form).clone()).await {

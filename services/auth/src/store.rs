@@ -1,4 +1,4 @@
-//! Where credentials, signing keys and secrets are kept. All SQL of the service is here.
+//! The store of credentials, signing keys and secrets. All SQL of the service is here.
 
 use drystone_mesh::{
     clock::Timestamp,
@@ -13,7 +13,7 @@ use crate::{
     token::signing_key::StoredKey,
 };
 
-/// The schema, step by step.
+/// The migrations of the schema.
 pub const MIGRATIONS: &[Migration] = &[
     Migration {
         version: 1,
@@ -38,8 +38,7 @@ macro_rules! columns {
 
 type CredentialRow = (Uuid, String, String, Option<Uuid>, Option<i64>, i64, i64);
 
-/// Where credentials, signing keys and secrets are kept. What every store promises is written down in
-/// `tests/auth/store.rs`.
+/// The store of credentials, signing keys and secrets. `tests/auth/store.rs` tests its contract on both databases.
 #[derive(Debug, Clone)]
 pub struct AuthStore {
     db: Db,
@@ -52,7 +51,7 @@ impl AuthStore {
         Self { db }
     }
 
-    /// Adds a credential. False, and nothing is changed, if its request id has been used.
+    /// Inserts a credential. Returns false without a change if its request id has been used.
     pub async fn insert_credential(&self, credential: &Credential) -> sqlx::Result<bool> {
         let inserted = run!(self.db.writer(), |db| {
             sqlx::query(
@@ -87,10 +86,10 @@ impl AuthStore {
         .transpose()
     }
 
-    /// The credential that was made by the registration of this id, to go on with it. If it is pending, it is so as
-    /// of now: see [`Self::delete_pending_credential`].
+    /// The credential of the registration with this request id, to resume it. If the credential is pending, its
+    /// `pending_since` is set to `now`, which protects it from [`Self::delete_pending_credential`].
     pub async fn resume_credential(&self, request_id: Uuid, now: Timestamp) -> sqlx::Result<Option<Credential>> {
-        // All rows, though there is at most one: a read that stops early would miss that the commit failed.
+        // Reads all rows, although there is at most one: stopping early would miss a failed commit.
         let mut resumed = run!(self.db.writer(), |db| {
             sqlx::query_as::<_, CredentialRow>(concat!(
                 "UPDATE credential
@@ -107,7 +106,7 @@ impl AuthStore {
         resumed.pop().map(read_credential).transpose()
     }
 
-    /// The account of a credential is there: it is no longer pending.
+    /// Marks a credential as no longer pending, since its account exists.
     pub async fn confirm_credential(&self, user_id: Uuid) -> sqlx::Result<()> {
         run!(self.db.writer(), |db| {
             sqlx::query("UPDATE credential SET pending_since = NULL WHERE user_id = $1")
@@ -118,8 +117,8 @@ impl AuthStore {
         Ok(())
     }
 
-    /// The users of some of the credentials that are pending since this moment or longer, longest first.
-    pub async fn pending_credentials(&self, until: Timestamp, limit: u32) -> sqlx::Result<Vec<Uuid>> {
+    /// The users of at most `limit` credentials that have been pending since `cutoff` or longer, oldest first.
+    pub async fn pending_credentials(&self, cutoff: Timestamp, limit: u32) -> sqlx::Result<Vec<Uuid>> {
         run!(self.db.reader(), |db| {
             sqlx::query_scalar(
                 "SELECT user_id
@@ -128,20 +127,20 @@ impl AuthStore {
                  ORDER BY pending_since
                  LIMIT $2",
             )
-            .bind(to_micros(until))
+            .bind(to_micros(cutoff))
             .bind(i64::from(limit))
             .fetch_all(db)
             .await
         })
     }
 
-    /// Removes a credential if it is pending since this moment or longer. False if there is none: it was confirmed, or
-    /// its registration goes on.
-    pub async fn delete_pending_credential(&self, user_id: Uuid, until: Timestamp) -> sqlx::Result<bool> {
+    /// Deletes a credential that has been pending since `cutoff` or longer. Returns false if there is none: it was
+    /// confirmed, or its registration was resumed.
+    pub async fn delete_pending_credential(&self, user_id: Uuid, cutoff: Timestamp) -> sqlx::Result<bool> {
         let deleted = run!(self.db.writer(), |db| {
             sqlx::query("DELETE FROM credential WHERE user_id = $1 AND pending_since <= $2")
                 .bind(user_id)
-                .bind(to_micros(until))
+                .bind(to_micros(cutoff))
                 .execute(db)
                 .await?
                 .rows_affected()
@@ -149,7 +148,8 @@ impl AuthStore {
         Ok(deleted == 1)
     }
 
-    /// Puts a new hash, of this form of the password, in place of this old one. False if the old one is no longer there: somebody was faster.
+    /// Replaces the hash `old` with `new`, a hash of the password in this form. Returns false if the stored hash is not
+    /// `old`, because of a concurrent change.
     pub async fn replace_password_hash(
         &self,
         user_id: Uuid,
@@ -196,9 +196,9 @@ impl AuthStore {
         Ok(rows.into_iter().map(read).collect())
     }
 
-    /// Adds a signing key if there is none yet; else nothing is changed.
+    /// Inserts a signing key if there is none; otherwise changes nothing.
     pub async fn insert_first_signing_key(&self, key: StoredKey) -> sqlx::Result<()> {
-        // Whether there is a key yet can be told only while nobody else adds one.
+        // Exclusive, so that no concurrent transaction inserts a key after the check.
         let mut transaction = self.db.begin_exclusive().await?;
         run!(transaction.connection(), |connection| {
             sqlx::query(
@@ -216,13 +216,13 @@ impl AuthStore {
         transaction.commit().await
     }
 
-    /// The secret of this name; `fresh` becomes it if there is none yet.
+    /// The secret with this name; inserts `fresh` if there is none.
     pub async fn secret(&self, name: &str, fresh: &[u8], now: Timestamp) -> sqlx::Result<Zeroizing<Vec<u8>>> {
         self.db.retry(|| self.secret_once(name, fresh, now)).await
     }
 }
 
-/// Transactions that may be retried as a whole.
+/// Transactions that are retried as a whole.
 impl AuthStore {
     async fn secret_once(&self, name: &str, fresh: &[u8], now: Timestamp) -> sqlx::Result<Zeroizing<Vec<u8>>> {
         let mut transaction = self.db.begin().await?;

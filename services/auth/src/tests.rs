@@ -1,6 +1,6 @@
-//! The handlers over a real store and real hashing, with upstreams that a test can put out of order.
+//! Tests of the handlers with a real store, real hashing, and fake upstreams that a test can make fail.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "what goes wrong here is for the test to tell")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod attempts;
 mod fake;
@@ -17,10 +17,10 @@ mod token;
 use drystone_mesh::error::{Reason, reason_of};
 use tonic::Status;
 
-/// The reason of a refusal.
-fn refusal<T>(answer: Result<T, Status>) -> Reason {
-    match answer {
-        Ok(_) => panic!("it was not refused"),
+/// The reason of a failed call.
+fn reason<T>(result: Result<T, Status>) -> Reason {
+    match result {
+        Ok(_) => panic!("the call succeeded"),
         Err(status) => reason_of(&status).unwrap(),
     }
 }

@@ -1,10 +1,10 @@
-//! Tokens: how they are made, and the keys that sign them.
+//! Access tokens, refresh tokens, and the keys that sign them.
 //!
-//! | file | what |
+//! | file | content |
 //! |---|---|
-//! | `tokens.rs` | the pair that a sign-in or a refresh answers |
-//! | `access_token_signer.rs` | the access token, a JWT |
-//! | `refresh_token.rs` | the refresh token and its MAC |
+//! | `tokens.rs` | the token pair of a sign-in or refresh, and its issuer |
+//! | `access_token_signer.rs` | the access token, a signed JWT |
+//! | `refresh_token.rs` | the refresh token, with its MAC |
 //! | `key_ring.rs`, `signing_key.rs` | the signing keys |
 
 pub mod access_token_signer;

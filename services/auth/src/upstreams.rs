@@ -1,4 +1,4 @@
-//! The other services, as this one sees them: what it asks of each, in its own words.
+//! Calls to the user, property and session services.
 
 use std::collections::BTreeMap;
 
@@ -29,34 +29,34 @@ use uuid::Uuid;
 
 use crate::error::Error;
 
-/// An account, as far as a token speaks of it.
+/// The fields of an account that a token has.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Account {
-    /// Whose it is.
+pub struct AccountClaims {
+    /// The user.
     pub user_id: Uuid,
     /// The roles.
     pub roles: Vec<String>,
-    /// The permissions that the roles bring.
+    /// The permissions of those roles.
     pub permissions: Vec<String>,
 }
 
-/// A session and where its counter stands.
+/// A session and its current counter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SessionState {
     /// The session.
     pub session_id: Uuid,
-    /// Whose it is.
+    /// The user of the session.
     pub user_id: Uuid,
-    /// When it began: when the user proved who they are.
+    /// When the session started, which is when the user authenticated.
     pub create_time: Timestamp,
-    /// What the next refresh token carries.
+    /// The counter for the next refresh token.
     pub counter: u64,
 }
 
-/// What this service asks of the others.
+/// The calls to other services.
 #[async_trait]
 pub trait Upstreams: Send + Sync {
-    /// Creates an account under this id, or finds it if it has been created with this address.
+    /// Creates an account with this id. Idempotent: returns the account if it exists with this email address.
     async fn create_account(
         &self,
         call: &Call,
@@ -65,53 +65,53 @@ pub trait Upstreams: Send + Sync {
         display_name: DisplayName,
     ) -> Result<User, Error>;
 
-    /// The account of an address.
-    async fn account_by_email(&self, call: &Call, email: &Email) -> Result<Option<Account>, Error>;
+    /// The account with this email address.
+    async fn account_by_email(&self, call: &Call, email: &Email) -> Result<Option<AccountClaims>, Error>;
 
-    /// The account of an id.
-    async fn account_by_id(&self, call: &Call, user_id: Uuid) -> Result<Option<Account>, Error>;
+    /// The account with this id.
+    async fn account_by_id(&self, call: &Call, user_id: Uuid) -> Result<Option<AccountClaims>, Error>;
 
-    /// A user's relations to properties, by the property's id.
+    /// A user's relations to properties, by property id.
     async fn property_claims(&self, call: &Call, user_id: Uuid) -> Result<BTreeMap<String, String>, Error>;
 
-    /// Starts a session on the device and from the address that the call comes from.
+    /// Starts a session with the device and address of the call's client.
     async fn start_session(&self, call: &Call, user_id: Uuid) -> Result<SessionState, Error>;
 
-    /// Moves a session on from this counter.
+    /// Rotates a session from this counter.
     async fn rotate_session(&self, call: &Call, session_id: Uuid, counter: u64) -> Result<SessionState, Error>;
 
-    /// Ends a session of the call's own user. One that is over already is fine.
+    /// Revokes a session of the call's user. Succeeds if the session has already ended.
     async fn revoke_session(&self, call: &Call, session_id: Uuid) -> Result<(), Error>;
 }
 
-/// The upstreams over the mesh.
+/// The gRPC clients of the upstreams.
 #[derive(Debug, Clone)]
-pub struct Clients {
-    /// Who owns the accounts.
+pub struct GrpcUpstreams {
+    /// The user service.
     pub users: UserServiceClient<Channel>,
-    /// Who owns the properties.
+    /// The property service.
     pub properties: PropertyServiceClient<Channel>,
-    /// Who owns the sessions.
+    /// The session service.
     pub sessions: SessionServiceClient<Channel>,
 }
 
-impl Clients {
-    async fn account(&self, call: &Call, key: Key) -> Result<Option<Account>, Error> {
+impl GrpcUpstreams {
+    async fn account(&self, call: &Call, key: Key) -> Result<Option<AccountClaims>, Error> {
         let request = call.request(LookUpForSignInRequest { key: Some(key) });
-        let answer = match self.users.clone().look_up_for_sign_in(request).await {
-            Ok(answer) => answer.into_inner(),
+        let response = match self.users.clone().look_up_for_sign_in(request).await {
+            Ok(response) => response.into_inner(),
             Err(status) => {
-                let error = failed("the user service", status);
+                let error = to_mesh_error("the user service", status);
                 return if error.reason() == Reason::UserNotFound { Ok(None) } else { Err(error.into()) };
             }
         };
-        let user_id = id(&answer.user_id, "the user service", "a user id")?;
-        Ok(Some(Account { user_id, roles: answer.roles, permissions: answer.permissions }))
+        let user_id = parse_id(&response.user_id, "the user service", "a user id")?;
+        Ok(Some(AccountClaims { user_id, roles: response.roles, permissions: response.permissions }))
     }
 }
 
 #[async_trait]
-impl Upstreams for Clients {
+impl Upstreams for GrpcUpstreams {
     async fn create_account(
         &self,
         call: &Call,
@@ -124,63 +124,63 @@ impl Upstreams for Clients {
             email: email.into_string(),
             display_name: display_name.into_string(),
         });
-        let answer = self.users.clone().provision_user(request).await.map_err(provisioning_failed)?;
-        Ok(answer.into_inner())
+        let response = self.users.clone().provision_user(request).await.map_err(provisioning_error)?;
+        Ok(response.into_inner())
     }
 
-    async fn account_by_email(&self, call: &Call, email: &Email) -> Result<Option<Account>, Error> {
+    async fn account_by_email(&self, call: &Call, email: &Email) -> Result<Option<AccountClaims>, Error> {
         self.account(call, Key::Email(email.as_str().to_owned())).await
     }
 
-    async fn account_by_id(&self, call: &Call, user_id: Uuid) -> Result<Option<Account>, Error> {
+    async fn account_by_id(&self, call: &Call, user_id: Uuid) -> Result<Option<AccountClaims>, Error> {
         self.account(call, Key::UserId(user_id.to_string())).await
     }
 
     async fn property_claims(&self, call: &Call, user_id: Uuid) -> Result<BTreeMap<String, String>, Error> {
         let request = call.request(ListPropertyClaimsRequest { user_id: user_id.to_string() });
-        let answer = self
+        let response = self
             .properties
             .clone()
             .list_property_claims(request)
             .await
-            .map_err(|status| failed("the property service", status))?;
-        Ok(answer.into_inner().claims.into_iter().map(|claim| (claim.property_id, claim.relation)).collect())
+            .map_err(|status| to_mesh_error("the property service", status))?;
+        Ok(response.into_inner().claims.into_iter().map(|claim| (claim.property_id, claim.relation)).collect())
     }
 
     async fn start_session(&self, call: &Call, user_id: Uuid) -> Result<SessionState, Error> {
         let client = &call.fields().client;
         let request = call.request(StartSessionRequest {
             user_id: user_id.to_string(),
-            // As long as the contract lets them be.
+            // The maximum lengths in the contract.
             device: client.agent.chars().take(256).collect(),
             address: client.address.chars().take(64).collect(),
         });
-        let answer = self
+        let response = self
             .sessions
             .clone()
             .start_session(request)
             .await
-            .map_err(|status| failed("the session service", status))?;
-        let answer = answer.into_inner();
-        let session = session_state(answer.session, answer.counter)?;
-        // The token speaks for whoever the session is said to be of: that must be who has proved themselves here.
+            .map_err(|status| to_mesh_error("the session service", status))?;
+        let response = response.into_inner();
+        let session = session_state(response.session, response.counter)?;
+        // The token is issued for the session's user, which must be the user that authenticated here.
         if session.user_id == user_id {
             Ok(session)
         } else {
-            Err(Error::Answer("the session service", "a session of the user who signs in"))
+            Err(Error::InvalidResponse("the session service", "a session of the user that signs in"))
         }
     }
 
     async fn rotate_session(&self, call: &Call, session_id: Uuid, counter: u64) -> Result<SessionState, Error> {
         let request = call.request(RotateSessionRequest { session_id: session_id.to_string(), counter });
-        let answer = self
+        let response = self
             .sessions
             .clone()
             .rotate_session(request)
             .await
-            .map_err(|status| failed("the session service", status))?;
-        let answer = answer.into_inner();
-        session_state(answer.session, answer.counter)
+            .map_err(|status| to_mesh_error("the session service", status))?;
+        let response = response.into_inner();
+        session_state(response.session, response.counter)
     }
 
     async fn revoke_session(&self, call: &Call, session_id: Uuid) -> Result<(), Error> {
@@ -188,9 +188,9 @@ impl Upstreams for Clients {
         match self.sessions.clone().revoke_session(request).await {
             Ok(_) => Ok(()),
             Err(status) => {
-                let error = failed("the session service", status);
+                let error = to_mesh_error("the session service", status);
                 match error.reason() {
-                    // Somebody ended it between the check of the token here and there.
+                    // The session ended between the token verification here and at the session service.
                     Reason::SessionNotFound | Reason::SessionEnded | Reason::TokenRevoked => Ok(()),
                     _ => Err(error.into()),
                 }
@@ -199,19 +199,19 @@ impl Upstreams for Clients {
     }
 }
 
-/// A failed `ProvisionUser`. Its fields are spelled as those of `Register`, but for those that this service fills in
-/// itself: a refusal of them says nothing to the client, and is a mistake on our side.
-fn provisioning_failed(status: Status) -> MeshError {
-    const OF_REGISTER: [&str; 2] = ["email", "display_name"];
+/// The error of a failed `ProvisionUser`. Violations of fields that it shares with `Register` are passed on. Other
+/// fields are set by this service, so their violation is an internal error.
+fn provisioning_error(status: Status) -> MeshError {
+    const SHARED_FIELDS: [&str; 2] = ["email", "display_name"];
     let violations = status.get_details_bad_request().map(|details| details.field_violations).unwrap_or_default();
-    if violations.iter().any(|violation| !OF_REGISTER.contains(&violation.field.as_str())) {
+    if violations.iter().any(|violation| !SHARED_FIELDS.contains(&violation.field.as_str())) {
         return MeshError::internal(status);
     }
-    failed("the user service", status)
+    to_mesh_error("the user service", status)
 }
 
-/// A failed call, with the name of the service that is away in its message.
-fn failed(service: &'static str, status: Status) -> MeshError {
+/// The error of a failed call. If the service is unavailable, the message names it.
+fn to_mesh_error(service: &'static str, status: Status) -> MeshError {
     let without_reason = drystone_mesh::error::reason_of(&status).is_none();
     if without_reason && status.code() == Code::Unavailable {
         MeshError::unavailable(service, status)
@@ -221,18 +221,19 @@ fn failed(service: &'static str, status: Status) -> MeshError {
 }
 
 fn session_state(session: Option<Session>, counter: u64) -> Result<SessionState, Error> {
-    const WHO: &str = "the session service";
-    let session = session.ok_or(Error::Answer(WHO, "the session"))?;
+    const SERVICE: &str = "the session service";
+    let missing = |field| Error::InvalidResponse(SERVICE, field);
+    let session = session.ok_or_else(|| missing("the session"))?;
     Ok(SessionState {
-        session_id: id(&session.id, WHO, "a session id")?,
-        user_id: id(&session.user_id, WHO, "a user id")?,
-        create_time: session.create_time.as_ref().and_then(from_proto).ok_or(Error::Answer(WHO, "a start"))?,
+        session_id: parse_id(&session.id, SERVICE, "a session id")?,
+        user_id: parse_id(&session.user_id, SERVICE, "a user id")?,
+        create_time: session.create_time.as_ref().and_then(from_proto).ok_or_else(|| missing("a creation time"))?,
         counter,
     })
 }
 
-fn id(text: &str, who: &'static str, what: &'static str) -> Result<Uuid, Error> {
-    text.parse().map_err(|_| Error::Answer(who, what))
+fn parse_id(text: &str, service: &'static str, field: &'static str) -> Result<Uuid, Error> {
+    text.parse().map_err(|_| Error::InvalidResponse(service, field))
 }
 
 #[cfg(test)]
@@ -240,13 +241,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_refusal_of_what_the_client_sent_is_passed_on_and_one_of_what_it_did_not_is_ours() {
-        let refusal = |field: &str| provisioning_failed(MeshError::invalid_field(field, "must be better").into());
+    fn violations_of_client_fields_are_passed_on_and_others_are_internal() {
+        let error = |field: &str| provisioning_error(MeshError::invalid_field(field, "invalid").into());
         for field in ["email", "display_name"] {
-            assert_eq!(refusal(field).reason(), Reason::InvalidRequest, "{field}");
+            assert_eq!(error(field).reason(), Reason::InvalidRequest, "{field}");
         }
-        assert_eq!(refusal("user_id").reason(), Reason::Internal);
+        assert_eq!(error("user_id").reason(), Reason::Internal);
         let taken = MeshError::new(Reason::EmailTaken, "taken");
-        assert_eq!(provisioning_failed(taken.into()).reason(), Reason::EmailTaken);
+        assert_eq!(provisioning_error(taken.into()).reason(), Reason::EmailTaken);
     }
 }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::CallLog;
-use crate::{Answer, Call, Edges, Rest, Tokens, User, unique_email};
+use crate::{Edges, RestClient, RestRequest, RestResponse, Tokens, User, unique_email};
 
 /// How many steps until the sequence of operations repeats.
 const STEPS: usize = 24;
@@ -91,7 +91,7 @@ impl VirtualUser {
     }
 
     /// Makes a call with the access token.
-    async fn call(&mut self, operation: &'static str, call: Call) -> Option<Answer> {
+    async fn call(&mut self, operation: &'static str, call: RestRequest) -> Option<RestResponse> {
         self.log.call(&self.edges, operation, call.bearer(&self.tokens.access)).await
     }
 
@@ -275,7 +275,7 @@ impl VirtualUser {
         }
     }
 
-    fn rest(&self) -> Rest {
+    fn rest(&self) -> RestClient {
         self.edges.next()
     }
 }

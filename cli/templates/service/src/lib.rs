@@ -1,4 +1,4 @@
-//! The service `{{name}}`. `proto/` says what it offers and to whom, `store.rs` has the SQL.
+//! The service `{{name}}`. Its API and access rules are in `proto/`, its SQL in `store.rs`.
 mod store;
 use drystone_mesh::module::{Context, Module, NoConfig, StartError, Started};
 use drystone_mesh::{call::Call, clock::Clock, display_name::DisplayName, error::Error, page, server::Server, time};
@@ -9,7 +9,7 @@ use uuid::Uuid;
 drystone::include_contract!();
 use acme::{{name}}::v1::{self as api, {{singular}}_service_server as grpc};
 
-/// What a binary runs: `App::new().with({{name}}::module())`.
+/// The service as a module of a binary: `App::new().with({{name}}::module())`.
 pub const fn module() -> Module {
     Module::of::<Service>()
 }
@@ -29,12 +29,12 @@ impl drystone_mesh::module::Service for Service {
     }
 }
 
-type Answer<T> = Result<Response<T>, Status>;
+type RpcResult<T> = Result<Response<T>, Status>;
 
-// Before a handler runs, the contract has been enforced: there is a user, and every field is valid.
+// The contract is enforced before a handler runs: there is a user, and every field is valid.
 #[tonic::async_trait]
 impl grpc::{{Singular}}Service for Service {
-    async fn create_{{singular}}(&self, request: Request<api::Create{{Singular}}Request>) -> Answer<api::{{Singular}}> {
+    async fn create_{{singular}}(&self, request: Request<api::Create{{Singular}}Request>) -> RpcResult<api::{{Singular}}> {
         let owner = Call::of(&request)?.principal()?.user_id;
         let name = DisplayName::parse(&request.get_ref().display_name)
             .map_err(|error| Error::invalid_field("display_name", error.to_string()))?;
@@ -43,7 +43,7 @@ impl grpc::{{Singular}}Service for Service {
         Ok(Response::new(message(row)))
     }
 
-    async fn list_{{plural}}(&self, request: Request<api::List{{Plural}}Request>) -> Answer<api::List{{Plural}}Response> {
+    async fn list_{{plural}}(&self, request: Request<api::List{{Plural}}Request>) -> RpcResult<api::List{{Plural}}Response> {
         let owner = Call::of(&request)?.principal()?.user_id;
         let page = page::Page::parse("{{plural}}", request.get_ref().page_size, &request.get_ref().page_token)?;
         let rows = store::list(&self.0, owner, &page).await?;

@@ -7,7 +7,7 @@ const INSERT: &str = "INSERT INTO {{plural}} (owner_id, id, display_name, create
 const LIST: &str =
     "SELECT id, display_name, created_at FROM {{plural}} WHERE owner_id = $1 AND id > $2 ORDER BY id LIMIT $3";
 
-/// Id, display name, time of creation in microseconds.
+/// Id, display name, creation time in microseconds since 1970.
 pub type Row = (Uuid, String, i64);
 
 pub async fn insert(db: &Db, owner: Uuid, (id, name, created_at): &Row) -> Result<()> {

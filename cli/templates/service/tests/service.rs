@@ -11,6 +11,6 @@ async fn a_user_sees_their_own_{{plural}}() {
     let list = async |user: &str| mesh.rest().get("/v1/{{plural}}").bearer(user).send().await.expect(200).json();
     assert_eq!(list(&ada.access).await["{{plural}}"][0]["displayName"], "first");
     assert_eq!(list(&bob.access).await["{{plural}}"], json!([]));
-    // Every RPC of the mesh as every workload, held against its rule.
+    // Calls every RPC of the mesh as every workload and checks its access rule.
     matrix::assert_rules_hold(&mesh, &drystone_testing::contracts_with(&{{name}}::CONTRACT)).await;
 }

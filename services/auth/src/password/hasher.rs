@@ -1,14 +1,13 @@
-//! The hashing pool: password hashing off the async threads, bounded, and never for nobody.
+//! The hashing pool: hashes passwords outside the async runtime, on a bounded number of threads.
 //!
-//! A fixed number of threads takes jobs from one bounded queue (`queue.rs`). A job is turned away at the door when the
-//! queue is full, and dropped unhashed when its turn comes after its deadline, or after its caller has gone.
+//! A fixed number of threads takes jobs from one bounded queue (`queue.rs`). A job is rejected when the queue is full,
+//! and dropped without hashing if its deadline has passed or its caller has cancelled when a thread takes it.
 //!
-//! **How many threads.** As many as cores by default: hashing is pure computation, and fewer threads would leave cores
-//! idle while people wait to sign in. Async threads share those cores, and the scheduler lets them in as soon as they
-//! wake, since they sleep much and hashing threads never do. Measured on two cores of Linux 6.18: with both hashing
-//! without a pause, a round trip over loopback between two tasks takes 0.17 ms at the 99th percentile, against 0.13 ms
-//! on an idle machine. A lower priority for the hashing threads changed neither that nor the median, so that they have
-//! none: it is not portable, and there is nothing to gain.
+//! **Number of threads.** One per core by default: hashing is CPU-bound, and fewer threads would leave cores idle while
+//! sign-ins wait. Async threads share those cores; the scheduler runs them as soon as they wake, since they sleep often
+//! and hashing threads do not. Measured on two cores with Linux 6.18, with both hashing continuously: a loopback round
+//! trip between two tasks takes 0.17 ms at the 99th percentile, against 0.13 ms on an idle machine. A lower priority of
+//! the hashing threads changed neither that nor the median, so they have the default priority.
 
 mod queue;
 
@@ -23,42 +22,42 @@ use std::{
 
 use tokio::sync::oneshot;
 
-use self::queue::{Job, Queue, Task, Turn};
+use self::queue::{Job, NextJob, Queue, Task};
 use crate::{
     metrics::HashingMetrics,
-    password::{Cost, HashError, Password, PasswordHash, PasswordHasher, Verdict},
+    password::{Cost, HashError, Password, PasswordHash, PasswordHasher, Verification},
 };
 
-/// How long a thread without work keeps its memory.
-const KEEP_MEMORY: Duration = Duration::from_secs(10);
+/// How long an idle thread keeps its memory.
+const MEMORY_IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Why a job was not done.
+/// Why a job failed.
 #[derive(Debug, thiserror::Error)]
 pub enum HashingError {
     /// The queue is full.
     #[error("the hashing queue is full")]
     QueueFull,
-    /// The job's deadline passed before its turn came.
+    /// The deadline passed while the job was queued.
     #[error("the deadline passed before the password was hashed")]
-    DeadlinePassed,
+    DeadlineExceeded,
     /// The pool is shutting down.
     #[error("the hashing pool has stopped")]
     Stopped,
-    /// The hash itself failed.
+    /// Hashing failed.
     #[error(transparent)]
     Hash(#[from] HashError),
 }
 
-/// How a pool is laid out.
+/// The size of a pool.
 #[derive(Debug, Clone, Copy)]
 pub struct PoolSize {
-    /// Threads that hash.
+    /// Number of hashing threads.
     pub threads: NonZeroUsize,
-    /// Jobs that may wait, in all.
+    /// Maximum number of queued jobs.
     pub queue: usize,
 }
 
-/// The pool. It stops when it is dropped: jobs that wait are answered with [`HashingError::Stopped`].
+/// A pool of hashing threads. Dropping it stops the threads and fails queued jobs with [`HashingError::Stopped`].
 #[derive(Debug)]
 pub struct HashingPool {
     queue: Arc<Queue>,
@@ -68,41 +67,41 @@ impl HashingPool {
     /// Starts the threads.
     ///
     /// # Errors
-    /// If the cost is out of range, or the system gives no thread.
+    /// If the cost is out of range, or a thread cannot be spawned.
     pub fn start(size: PoolSize, cost: Cost, metrics: HashingMetrics) -> io::Result<Self> {
-        // Made before the threads, so that those that did start end with it if one does not.
+        // Created before the threads: if one cannot be spawned, dropping the pool stops the others.
         let pool = Self { queue: Arc::new(Queue::new(size.queue, metrics)) };
         for number in 0..size.threads.get() {
             let hasher = PasswordHasher::new(cost).map_err(io::Error::other)?;
             let queue = Arc::clone(&pool.queue);
-            thread::Builder::new().name(format!("hashing-{number}")).spawn(move || keep_working(&queue, hasher))?;
+            thread::Builder::new().name(format!("hashing-{number}")).spawn(move || run_worker(&queue, hasher))?;
         }
         Ok(pool)
     }
 
-    /// Hashes a new password.
+    /// Hashes a password.
     ///
     /// # Errors
     /// See [`HashingError`].
     pub async fn hash(&self, password: Password, deadline: Option<Instant>) -> Result<PasswordHash, HashingError> {
-        let (reply, answer) = oneshot::channel();
+        let (reply, result) = oneshot::channel();
         self.queue.push(Job::new(Task::Hash { password, reply }, deadline))?;
-        answer.await.unwrap_or(Err(HashingError::Stopped))
+        result.await.unwrap_or(Err(HashingError::Stopped))
     }
 
-    /// Hashes a password anew if nobody has to wait for it: `None` if every thread is busy.
+    /// Hashes a password if a thread is idle; `None` if every thread is busy.
     ///
     /// # Errors
     /// See [`HashingError`].
     pub async fn hash_if_idle(&self, password: Password) -> Result<Option<PasswordHash>, HashingError> {
-        let (reply, answer) = oneshot::channel();
+        let (reply, result) = oneshot::channel();
         if !self.queue.push_if_idle(Job::new(Task::Hash { password, reply }, None))? {
             return Ok(None);
         }
-        answer.await.unwrap_or(Err(HashingError::Stopped)).map(Some)
+        result.await.unwrap_or(Err(HashingError::Stopped)).map(Some)
     }
 
-    /// Checks a password against a hash.
+    /// Verifies a password against a hash.
     ///
     /// # Errors
     /// See [`HashingError`].
@@ -111,10 +110,10 @@ impl HashingPool {
         password: Password,
         hash: PasswordHash,
         deadline: Option<Instant>,
-    ) -> Result<Verdict, HashingError> {
-        let (reply, answer) = oneshot::channel();
+    ) -> Result<Verification, HashingError> {
+        let (reply, result) = oneshot::channel();
         self.queue.push(Job::new(Task::Verify { password, hash, reply }, deadline))?;
-        answer.await.unwrap_or(Err(HashingError::Stopped))
+        result.await.unwrap_or(Err(HashingError::Stopped))
     }
 }
 
@@ -124,21 +123,22 @@ impl Drop for HashingPool {
     }
 }
 
-/// A hashing thread. A job that panics, which none should, costs its caller the answer, and not the pool a thread.
-fn keep_working(queue: &Queue, mut hasher: PasswordHasher) {
-    while catch_unwind(AssertUnwindSafe(|| work(queue, &mut hasher))).is_err() {
+/// The main function of a hashing thread. The thread survives a job that panics; the job's caller gets
+/// [`HashingError::Stopped`].
+fn run_worker(queue: &Queue, mut hasher: PasswordHasher) {
+    while catch_unwind(AssertUnwindSafe(|| process_jobs(queue, &mut hasher))).is_err() {
         tracing::error!("a hashing job panicked");
         hasher.release_memory();
     }
 }
 
-/// Does one job after the other until the queue is closed.
-fn work(queue: &Queue, hasher: &mut PasswordHasher) {
+/// Runs jobs until the queue is closed.
+fn process_jobs(queue: &Queue, hasher: &mut PasswordHasher) {
     loop {
-        match queue.next(hasher.holds_memory().then_some(KEEP_MEMORY)) {
-            Turn::Job(job) => job.run(hasher, &queue.metrics),
-            Turn::NothingForLong => hasher.release_memory(),
-            Turn::Closed => return,
+        match queue.next(hasher.holds_memory().then_some(MEMORY_IDLE_TIMEOUT)) {
+            NextJob::Job(job) => job.run(hasher, &queue.metrics),
+            NextJob::IdleTimeout => hasher.release_memory(),
+            NextJob::Closed => return,
         }
     }
 }
@@ -150,7 +150,7 @@ mod tests {
     use super::*;
 
     const CHEAP: Cost = Cost { memory_kib: 64, iterations: 1, parallelism: 1 };
-    const SOON: Duration = Duration::from_secs(20);
+    const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 
     fn password(text: &str) -> Password {
         Password::new(text.to_owned())
@@ -162,19 +162,19 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_password_is_hashed_and_checked() {
+    async fn a_password_is_hashed_and_verified() {
         let pool = pool(2, 8);
         let hash = pool.hash(password("secret"), None).await.unwrap();
-        assert_eq!(pool.verify(password("secret"), hash.clone(), None).await.unwrap(), Verdict::Right);
-        assert_eq!(pool.verify(password("guess"), hash, None).await.unwrap(), Verdict::Wrong);
+        assert_eq!(pool.verify(password("secret"), hash.clone(), None).await.unwrap(), Verification::Match);
+        assert_eq!(pool.verify(password("guess"), hash, None).await.unwrap(), Verification::Mismatch);
     }
 
     #[tokio::test]
-    async fn an_idle_thread_takes_what_nobody_waits_for() {
+    async fn hash_if_idle_hashes_on_an_idle_thread() {
         let pool = pool(1, 8);
-        let hash = tokio::time::timeout(SOON, async {
+        let hash = tokio::time::timeout(TEST_TIMEOUT, async {
             loop {
-                // The thread may not have come to the queue yet.
+                // The thread may not have started yet.
                 match pool.hash_if_idle(password("secret")).await.unwrap() {
                     Some(hash) => return hash,
                     None => tokio::task::yield_now().await,
@@ -182,18 +182,18 @@ mod tests {
             }
         });
         let hash = hash.await.unwrap();
-        assert_eq!(pool.verify(password("secret"), hash, None).await.unwrap(), Verdict::Right);
+        assert_eq!(pool.verify(password("secret"), hash, None).await.unwrap(), Verification::Match);
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn many_at_once_are_all_answered() {
+    async fn all_of_many_concurrent_jobs_complete() {
         let pool = Arc::new(pool(2, 200));
         let hash = pool.hash(password("secret"), None).await.unwrap();
         let checks: Vec<_> = (0..200)
             .map(|number| {
                 let (pool, hash) = (Arc::clone(&pool), hash.clone());
                 let guess = password(if number % 2 == 0 { "secret" } else { "guess" });
-                tokio::spawn(async move { pool.verify(guess, hash, None).await.unwrap().is_right() })
+                tokio::spawn(async move { pool.verify(guess, hash, None).await.unwrap().is_match() })
             })
             .collect();
         for (number, check) in checks.into_iter().enumerate() {
@@ -202,11 +202,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_pool_that_is_dropped_ends_its_threads() {
+    async fn dropping_the_pool_stops_its_threads() {
         let pool = pool(2, 8);
         let queue = Arc::clone(&pool.queue);
         drop(pool);
-        tokio::time::timeout(SOON, async {
+        tokio::time::timeout(TEST_TIMEOUT, async {
             while Arc::strong_count(&queue) > 1 {
                 tokio::task::yield_now().await;
             }

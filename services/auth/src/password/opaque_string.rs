@@ -1,52 +1,54 @@
-//! The profile `OpaqueString` of PRECIS (RFC 8265, section 4.2), which gives a password one form, however the keyboard
-//! and the system of its owner encode it, and says which characters a new password may have.
+//! The PRECIS profile `OpaqueString` for passwords (RFC 8265, section 4.2). Normalization makes a password the same,
+//! whatever the keyboard and the operating system encode; the string class limits the characters of new passwords.
 //!
-//! The order is that of RFC 8264, section 7: spaces are mapped and the text is normalised (NFC) before any character is
-//! judged, so that a Korean password that arrives decomposed is not taken for Old Hangul.
+//! The rules are applied in the order of RFC 8264, section 7: the additional mapping rule (spaces), the normalization
+//! rule (NFC), then the behavioral rules of the string class. So decomposed Korean is composed before Old Hangul Jamo
+//! are disallowed.
 
 use drystone_mesh::text::{is_default_ignorable, joiner};
 use unicode_normalization::UnicodeNormalization;
 use unicode_properties::{GeneralCategory, UnicodeGeneralCategory};
 use zeroize::Zeroizing;
 
-/// By how much NFC can lengthen a text in UTF-8, at most (UAX #15, section 9).
-const MAX_GROWTH: usize = 3;
+/// The maximum expansion factor of NFC in UTF-8 (UAX #15, section 9).
+const MAX_NFC_EXPANSION: usize = 3;
 
-/// Why a character of a new password is refused.
+/// Why the `FreeformClass` disallows a character.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Disallowed {
     /// A control character.
     #[error("must not have control characters")]
     Control,
-    /// A character that is not displayed, or only together with others.
+    /// An ignorable or format character, or a joiner outside its context (CONTEXTJ).
     #[error("must not have invisible characters; some emoji have them too")]
     Invisible,
-    /// A code point that has no meaning yet: a later version of Unicode may normalise it to something else.
+    /// An unassigned or private-use code point: a later version of Unicode may normalize it differently.
     #[error("must not have private-use or unassigned code points")]
     Unassigned,
-    /// A character that is disallowed by itself.
+    /// A disallowed exception of RFC 5892, or an Old Hangul Jamo.
     #[error("must not have archaic letters or marks that only lengthen or repeat others")]
-    Other,
-    /// A character that is allowed beside some others alone (RFC 5892, appendix A).
-    #[error("has a character that is allowed only beside certain others, such as a middle dot")]
-    Context,
+    Exception,
+    /// A character outside the context that its rule requires (CONTEXTO; RFC 5892, appendix A).
+    #[error("has a character that is allowed only next to certain others, such as a middle dot")]
+    ContextRule,
 }
 
-/// The normal form of any text: every space is U+0020, and the text is in NFC. Case and width stay.
+/// Applies the additional mapping rule and the normalization rule: maps every space to U+0020 and normalizes to NFC.
+/// Preserves case and width. Accepts any string.
 #[must_use]
-pub fn normal_form(text: &str) -> Zeroizing<String> {
-    // Large enough from the start: a buffer that grows leaves copies of the secret behind.
-    let mut normal = Zeroizing::new(String::with_capacity(text.len() * MAX_GROWTH));
-    normal.extend(text.chars().map(|character| if is_space(character) { ' ' } else { character }).nfc());
-    normal
+pub fn normalize(text: &str) -> Zeroizing<String> {
+    // Allocated at the maximum size: a buffer that grows leaves copies of the secret in memory.
+    let mut normalized = Zeroizing::new(String::with_capacity(text.len() * MAX_NFC_EXPANSION));
+    normalized.extend(text.chars().map(|character| if is_space(character) { ' ' } else { character }).nfc());
+    normalized
 }
 
-/// Whether each character of a normal form is in the `FreeformClass` (RFC 8264, section 4.3), and in its place.
+/// Applies the behavioral rules of the `FreeformClass` (RFC 8264, section 4.3) to a normalized string.
 ///
 /// # Errors
 /// See [`Disallowed`].
-pub fn check(normal: &str) -> Result<(), Disallowed> {
-    let characters = Zeroizing::new(normal.chars().collect::<Vec<char>>());
+pub fn check_freeform_class(normalized: &str) -> Result<(), Disallowed> {
+    let characters = Zeroizing::new(normalized.chars().collect::<Vec<char>>());
     (0..characters.len()).try_for_each(|index| check_at(&characters, index))
 }
 
@@ -54,64 +56,65 @@ fn is_space(character: char) -> bool {
     character.general_category() == GeneralCategory::SpaceSeparator
 }
 
-/// The algorithm of RFC 8264, section 8, for the `FreeformClass`. Compatibility characters need no case of their own:
-/// all that are not refused before are letters, numbers, punctuation or symbols, and valid as such.
+/// The algorithm of RFC 8264, section 8, for the `FreeformClass`. The category HasCompat needs no branch: those of its
+/// characters that are not disallowed before are letters, numbers, punctuation or symbols, which are valid.
 fn check_at(text: &[char], index: usize) -> Result<(), Disallowed> {
-    use GeneralCategory as Is;
+    use GeneralCategory as Category;
     let (before, after) = text.split_at(index);
     let [character, after @ ..] = after else { return Ok(()) };
     let character = *character;
-    if needs_context(character) {
-        return if is_in_context(character, before, after) { Ok(()) } else { Err(Disallowed::Context) };
+    if is_contexto(character) {
+        return if satisfies_contexto(character, before, after) { Ok(()) } else { Err(Disallowed::ContextRule) };
     }
     if matches!(character, joiner::ZWJ | joiner::ZWNJ) {
         return if joiner::is_allowed(before, after) { Ok(()) } else { Err(Disallowed::Invisible) };
     }
-    if is_disallowed(character) || is_old_hangul(character) {
-        return Err(Disallowed::Other);
+    if is_disallowed_exception(character) || is_old_hangul_jamo(character) {
+        return Err(Disallowed::Exception);
     }
     if is_default_ignorable(character) {
         return Err(Disallowed::Invisible);
     }
     match character.general_category() {
-        Is::Control | Is::LineSeparator | Is::ParagraphSeparator => Err(Disallowed::Control),
-        Is::Format => Err(Disallowed::Invisible),
-        Is::PrivateUse | Is::Unassigned | Is::Surrogate => Err(Disallowed::Unassigned),
+        Category::Control | Category::LineSeparator | Category::ParagraphSeparator => Err(Disallowed::Control),
+        Category::Format => Err(Disallowed::Invisible),
+        Category::PrivateUse | Category::Unassigned | Category::Surrogate => Err(Disallowed::Unassigned),
         _ => Ok(()),
     }
 }
 
-/// The exceptions of RFC 5892, section 2.6, that are disallowed: Arabic and N'Ko letters that only lengthen a word,
-/// Hangul tone marks, and Japanese marks of repetition.
-fn is_disallowed(character: char) -> bool {
+/// The disallowed exceptions of RFC 5892, section 2.6: Arabic tatweel, N'Ko lajanyalan, Hangul tone marks, and Japanese
+/// repeat marks.
+fn is_disallowed_exception(character: char) -> bool {
     matches!(character, '\u{640}' | '\u{7fa}' | '\u{302e}'..='\u{302f}' | '\u{3031}'..='\u{3035}' | '\u{303b}')
 }
 
-/// Conjoining letters that are left after NFC (RFC 8264, section 9.9).
-fn is_old_hangul(character: char) -> bool {
+/// Conjoining Jamo that NFC does not compose (OldHangulJamo; RFC 8264, section 9.9).
+fn is_old_hangul_jamo(character: char) -> bool {
     matches!(character, '\u{1100}'..='\u{11ff}' | '\u{a960}'..='\u{a97c}' | '\u{d7b0}'..='\u{d7fb}')
 }
 
-/// The exceptions of RFC 5892, section 2.6, that need a context.
-fn needs_context(character: char) -> bool {
+/// The CONTEXTO exceptions of RFC 5892, section 2.6.
+fn is_contexto(character: char) -> bool {
     matches!(character,
         '\u{b7}' | '\u{375}' | '\u{5f3}' | '\u{5f4}' | '\u{30fb}' | '\u{660}'..='\u{669}' | '\u{6f0}'..='\u{6f9}')
 }
 
-/// RFC 5892, appendices A.3 to A.9.
-fn is_in_context(character: char, before: &[char], after: &[char]) -> bool {
+/// The contextual rules of RFC 5892, appendices A.3 to A.9.
+fn satisfies_contexto(character: char, before: &[char], after: &[char]) -> bool {
     let anywhere = |wanted: fn(char) -> bool| before.iter().chain(after).any(|other| wanted(*other));
     match character {
-        // The middle dot of Catalan.
+        // Middle dot, for Catalan.
         '\u{b7}' => before.last() == Some(&'l') && after.first() == Some(&'l'),
-        // The Greek lower numeral sign.
+        // Greek lower numeral sign.
         '\u{375}' => after.first().is_some_and(|next| matches!(next, '\u{370}'..='\u{3ff}' | '\u{1f00}'..='\u{1fff}')),
         // Hebrew geresh and gershayim.
         '\u{5f3}' | '\u{5f4}' => {
             before.last().is_some_and(|last| matches!(last, '\u{591}'..='\u{5f4}' | '\u{fb1d}'..='\u{fb4f}'))
         }
+        // Katakana middle dot.
         '\u{30fb}' => anywhere(is_japanese),
-        // The two kinds of Arabic digits are not mixed.
+        // Arabic-Indic and extended Arabic-Indic digits are not mixed.
         '\u{660}'..='\u{669}' => !anywhere(|other| matches!(other, '\u{6f0}'..='\u{6f9}')),
         '\u{6f0}'..='\u{6f9}' => !anywhere(|other| matches!(other, '\u{660}'..='\u{669}')),
         _ => false,
@@ -133,9 +136,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_password_has_one_form() {
-        let same = [
-            // The examples 1 to 4 of RFC 8265, section 4.3, are their own normal form but for the ideographic space.
+    fn a_password_has_one_normalized_form() {
+        let cases = [
+            // Examples 1 to 4 of RFC 8265, section 4.3.
             ("correct horse battery staple", "correct horse battery staple"),
             ("Correct Horse Battery Staple", "Correct Horse Battery Staple"),
             ("\u{3c0}\u{df}\u{e5}", "\u{3c0}\u{df}\u{e5}"),
@@ -145,28 +148,28 @@ mod tests {
             ("cafe\u{301}", "caf\u{e9}"),
             ("\u{1112}\u{1161}\u{11ab}", "\u{d55c}"),
             ("a\u{a0}b\u{3000}c\u{202f}d", "a b c d"),
-            // Full width and half width stay, and so does case.
+            // Width and case are preserved.
             ("\u{ff21}\u{ff76}", "\u{ff21}\u{ff76}"),
-            // What is not allowed in a new password has a form all the same.
+            // Disallowed characters are normalized too.
             ("tab\tbed\u{378}", "tab\tbed\u{378}"),
         ];
-        for (text, normal) in same {
-            assert_eq!(*normal_form(text), normal, "{}", text.escape_unicode());
-            assert_eq!(*normal_form(normal), normal, "{}: twice", text.escape_unicode());
+        for (text, normalized) in cases {
+            assert_eq!(*normalize(text), normalized, "{}", text.escape_unicode());
+            assert_eq!(*normalize(normalized), normalized, "{}: not idempotent", text.escape_unicode());
         }
     }
 
     #[test]
-    fn a_normal_form_never_outgrows_its_buffer() {
-        // U+1D160 becomes three code points of four bytes each: the worst there is.
+    fn normalization_does_not_exceed_its_buffer() {
+        // U+1D160 becomes three code points of four bytes each, the maximum.
         for text in ["\u{1d160}", "\u{390}", "\u{fb2c}", "\u{958}", "a"] {
             let text = text.repeat(100);
-            assert!(normal_form(&text).len() <= text.len() * MAX_GROWTH, "{}", text.escape_unicode());
+            assert!(normalize(&text).len() <= text.len() * MAX_NFC_EXPANSION, "{}", text.escape_unicode());
         }
     }
 
     #[test]
-    fn what_people_type_is_allowed() {
+    fn freeform_characters_are_allowed() {
         let allowed = [
             "correct horse",
             "p\u{e4}ssw\u{f6}rt",
@@ -188,13 +191,13 @@ mod tests {
             "\u{df}\u{3c2}\u{3007}",
         ];
         for text in allowed {
-            assert_eq!(check(&normal_form(text)), Ok(()), "{}", text.escape_unicode());
+            assert_eq!(check_freeform_class(&normalize(text)), Ok(()), "{}", text.escape_unicode());
         }
     }
 
     #[test]
-    fn what_the_profile_refuses_is_refused() {
-        let refused: [(Disallowed, &[&str]); 5] = [
+    fn disallowed_characters_are_rejected() {
+        let disallowed: [(Disallowed, &[&str]); 5] = [
             (Disallowed::Control, &["\0", "\t", "\n", "\u{1b}", "\u{7f}", "\u{85}", "\u{2028}", "\u{2029}"]),
             (
                 Disallowed::Invisible,
@@ -217,18 +220,18 @@ mod tests {
             ),
             (Disallowed::Unassigned, &["\u{378}", "\u{e000}", "\u{fdd0}", "\u{ffff}", "\u{10ffff}"]),
             (
-                Disallowed::Other,
+                Disallowed::Exception,
                 &["\u{640}", "\u{7fa}", "\u{302e}", "\u{3031}", "\u{303b}", "\u{1112}\u{119e}", "\u{a960}"],
             ),
             (
-                Disallowed::Context,
+                Disallowed::ContextRule,
                 &["\u{b7}", "L\u{b7}l", "\u{375}a", "a\u{5f3}", "\u{5f4}", "a\u{30fb}b", "\u{661}\u{6f1}"],
             ),
         ];
-        for (error, texts) in refused {
+        for (error, texts) in disallowed {
             for text in texts {
                 let text = format!("pass{text}word");
-                assert_eq!(check(&normal_form(&text)), Err(error), "{}", text.escape_unicode());
+                assert_eq!(check_freeform_class(&normalize(&text)), Err(error), "{}", text.escape_unicode());
             }
         }
     }

@@ -1,4 +1,4 @@
-//! A password as it arrives, and the form of it that is hashed.
+//! A password as received, and the forms of it that can be hashed.
 
 use std::{fmt, str::FromStr};
 
@@ -7,23 +7,24 @@ use crate::{
     password::opaque_string::{self, Disallowed},
 };
 
-/// The shortest new password, in code points of its normal form.
+/// The minimum length of a new password, in code points after normalization.
 pub const MIN_PASSWORD_LENGTH: usize = 8;
 
-/// The longest new password, in code points of its normal form. A sign-in may send more: its contract says how much.
+/// The maximum length of a new password, in code points after normalization. The limit of `SignInRequest.password` is
+/// higher.
 pub const MAX_PASSWORD_LENGTH: usize = 256;
 
-/// Which form of a password a stored hash was made of.
+/// The form of a password that was hashed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PasswordForm {
-    /// The text as it was typed: credentials from before there was a normal form.
+    /// The string as received, without normalization: credentials of releases before normalization.
     Raw,
-    /// The normal form of the profile `OpaqueString` (RFC 8265).
+    /// The string normalized by the profile `OpaqueString` (RFC 8265).
     Opaque,
 }
 
 impl PasswordForm {
-    /// Its name in the database.
+    /// The value in the database.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -33,7 +34,7 @@ impl PasswordForm {
     }
 }
 
-/// The database holds a form that this release does not know.
+/// The database has a form that this release does not support.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the stored form of a password is unknown")]
 pub struct UnknownForm;
@@ -46,7 +47,7 @@ impl FromStr for PasswordForm {
     }
 }
 
-/// Why a new password is refused.
+/// Why a new password is invalid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NewPasswordError {
     /// Too short or too long.
@@ -57,39 +58,39 @@ pub enum NewPasswordError {
     Disallowed(#[from] Disallowed),
 }
 
-/// A password that somebody has typed, in both forms. Both are made in any case, so that the time tells nothing of the
-/// form that is stored.
+/// A password as received, in both forms. Both are always computed, so that timing does not reveal which form is
+/// stored.
 #[derive(Clone)]
 pub struct TypedPassword {
     raw: Password,
     opaque: Password,
-    forms_agree: bool,
+    is_normalized: bool,
 }
 
 impl TypedPassword {
-    /// Any text: passwords that exist were chosen by the rules of their time.
+    /// A password to verify. Accepts any string, since the rules for passwords may have changed since it was set.
     #[must_use]
     pub fn new(text: String) -> Self {
-        let normal = opaque_string::normal_form(&text);
-        let forms_agree = *normal == text;
-        Self { raw: Password::new(text), opaque: Password::from_zeroizing(normal), forms_agree }
+        let normalized = opaque_string::normalize(&text);
+        let is_normalized = *normalized == text;
+        Self { raw: Password::new(text), opaque: Password::from_zeroizing(normalized), is_normalized }
     }
 
-    /// A password that is about to be set.
+    /// A password to set.
     ///
     /// # Errors
     /// See [`NewPasswordError`].
     pub fn parse_new(text: String) -> Result<Self, NewPasswordError> {
         let password = Self::new(text);
-        let normal = password.opaque.as_str();
-        if !(MIN_PASSWORD_LENGTH..=MAX_PASSWORD_LENGTH).contains(&normal.chars().count()) {
+        let normalized = password.opaque.as_str();
+        if !(MIN_PASSWORD_LENGTH..=MAX_PASSWORD_LENGTH).contains(&normalized.chars().count()) {
             return Err(NewPasswordError::Length);
         }
-        opaque_string::check(normal)?;
+        opaque_string::check_freeform_class(normalized)?;
         Ok(password)
     }
 
-    /// The password in the form that a hash was made of.
+    /// The password in the given form.
     #[must_use]
     pub fn in_form(&self, form: PasswordForm) -> &Password {
         match form {
@@ -98,10 +99,10 @@ impl TypedPassword {
         }
     }
 
-    /// Whether both forms are the same text, and a hash of one is a hash of the other.
+    /// Whether the password as received is normalized, so that both forms have the same hash.
     #[must_use]
-    pub fn forms_agree(&self) -> bool {
-        self.forms_agree
+    pub fn is_normalized(&self) -> bool {
+        self.is_normalized
     }
 }
 
@@ -120,11 +121,11 @@ mod tests {
     }
 
     #[test]
-    fn the_length_is_that_of_the_normal_form_in_code_points() {
+    fn the_length_is_counted_in_code_points_after_normalization() {
         for (text, valid) in [
             ("x".repeat(7), false),
             ("x".repeat(8), true),
-            // Eight code points, of which NFC makes seven.
+            // Eight code points, seven after NFC.
             ("cafe\u{301}bar".to_owned(), false),
             ("\u{1f40e}".repeat(8), true),
             ("x".repeat(256), true),
@@ -137,22 +138,22 @@ mod tests {
     }
 
     #[test]
-    fn only_new_passwords_are_refused() {
+    fn only_new_passwords_are_validated() {
         assert_eq!(new("correct\thorse").err(), Some(Disallowed::Control.into()));
         assert_eq!(TypedPassword::new("\t".to_owned()).in_form(PasswordForm::Raw).as_str(), "\t");
     }
 
     #[test]
-    fn both_forms_are_there() {
+    fn a_password_has_its_raw_and_its_normalized_form() {
         let password = new("cafe\u{301}\u{a0}horse").unwrap();
-        assert!(!password.forms_agree());
+        assert!(!password.is_normalized());
         assert_eq!(password.in_form(PasswordForm::Raw).as_str(), "cafe\u{301}\u{a0}horse");
         assert_eq!(password.in_form(PasswordForm::Opaque).as_str(), "caf\u{e9} horse");
-        assert!(new("correct horse").unwrap().forms_agree());
+        assert!(new("correct horse").unwrap().is_normalized());
     }
 
     #[test]
-    fn a_form_has_one_name() {
+    fn the_name_of_a_form_round_trips() {
         for form in [PasswordForm::Raw, PasswordForm::Opaque] {
             assert_eq!(form.name().parse(), Ok(form));
         }
@@ -160,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_secret_is_shown() {
+    fn debug_output_has_no_secret() {
         assert_eq!(format!("{:?}", new("correct horse").unwrap()), "TypedPassword(..)");
     }
 }

@@ -12,9 +12,9 @@ use uuid::Uuid;
 use crate::{
     password::typed_password::TypedPassword,
     refresh::Refresh,
-    register::{NewAccount, Registration},
+    register::{NewRegistration, Registration},
     sign_in::SignIn,
-    token::tokens::{TOKEN_TYPE, Tokens},
+    token::tokens::{TOKEN_TYPE, TokenPair},
     upstreams::Upstreams,
 };
 
@@ -31,7 +31,7 @@ impl AuthService for AuthRpc {
     async fn register(&self, request: Request<RegisterRequest>) -> Result<Response<RegisterResponse>, Status> {
         let call = Call::of(&request)?;
         let RegisterRequest { email, password, display_name, request_id } = request.into_inner();
-        let new = NewAccount {
+        let new = NewRegistration {
             email: valid("email", Email::parse(&email))?,
             password: valid("password", TypedPassword::parse_new(password))?,
             display_name: valid("display_name", DisplayName::parse(&display_name))?,
@@ -44,7 +44,7 @@ impl AuthService for AuthRpc {
     async fn sign_in(&self, request: Request<SignInRequest>) -> Result<Response<SignInResponse>, Status> {
         let call = Call::of(&request)?;
         let SignInRequest { email, password } = request.into_inner();
-        let Tokens { access_token, refresh_token, expires_in, session_id, user_id } =
+        let TokenPair { access_token, refresh_token, expires_in, session_id, user_id } =
             self.sign_in.sign_in(&call, &email, TypedPassword::new(password)).await?;
         Ok(Response::new(SignInResponse {
             access_token: Some(access_token),
@@ -58,7 +58,7 @@ impl AuthService for AuthRpc {
 
     async fn refresh(&self, request: Request<RefreshRequest>) -> Result<Response<RefreshResponse>, Status> {
         let call = Call::of(&request)?;
-        let Tokens { access_token, refresh_token, expires_in, session_id, user_id } =
+        let TokenPair { access_token, refresh_token, expires_in, session_id, user_id } =
             self.refresh.refresh(&call, &request.get_ref().refresh_token).await?;
         Ok(Response::new(RefreshResponse {
             access_token,
@@ -78,7 +78,7 @@ impl AuthService for AuthRpc {
     }
 }
 
-/// A value as its type parses it, or the refusal of the field that holds it.
+/// Converts a parse error into `INVALID_REQUEST` for the field.
 fn valid<T>(field: &'static str, parsed: Result<T, impl ToString>) -> Result<T, MeshError> {
     parsed.map_err(|error| MeshError::invalid_field(field, error.to_string()))
 }

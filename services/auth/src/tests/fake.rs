@@ -1,4 +1,4 @@
-//! Upstreams in memory, which keep the contract of the real ones as far as this service leans on it.
+//! In-memory upstreams, with the behavior of the real ones that this service depends on.
 
 use std::{
     collections::BTreeMap,
@@ -19,111 +19,113 @@ use uuid::Uuid;
 
 use crate::{
     error::Error,
-    upstreams::{Account, SessionState, Upstreams},
+    upstreams::{AccountClaims, SessionState, Upstreams},
 };
 
-/// How a service is.
+/// The availability of a service.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) enum Condition {
-    /// It answers.
+pub(super) enum Availability {
+    /// It responds.
     #[default]
     Up,
-    /// It refuses connections.
+    /// It is unavailable.
     Down,
-    /// It takes calls and never answers.
-    Silent,
+    /// It accepts calls and never responds.
+    Hanging,
 }
 
-/// How the creation of an account goes wrong.
+/// How the creation of an account fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Mishap {
-    /// The user service is away.
-    Away,
-    /// The account is created, and the answer is lost.
-    AnswerLost,
-    /// The user service of a newer release refuses the name.
-    Refused,
-    /// The user service of a newer release answers a name that our contract does not allow.
+pub(super) enum CreationFailure {
+    /// The user service is unavailable.
+    Unavailable,
+    /// The account is created, but the response is lost.
+    ResponseLost,
+    /// The user service, of a newer release, rejects the display name.
+    Rejected,
+    /// The user service, of a newer release, responds with a display name that this release's contract does not allow.
     LongName,
 }
 
 #[derive(Default)]
-pub(super) struct World {
+pub(super) struct FakeState {
     pub(super) users: BTreeMap<Uuid, User>,
     pub(super) roles: Vec<String>,
-    /// As far as accounts are looked up: for their creation, see `next_creation`.
-    pub(super) user_service: Condition,
-    pub(super) property_service: Condition,
-    pub(super) next_creation: Option<Mishap>,
+    /// For lookups of accounts. Creations fail by `next_creation_failure`.
+    pub(super) user_service: Availability,
+    pub(super) property_service: Availability,
+    pub(super) next_creation_failure: Option<CreationFailure>,
     pub(super) sessions: BTreeMap<Uuid, SessionState>,
     /// The names of the calls that were made, in order.
     pub(super) calls: Vec<&'static str>,
 }
 
-pub(super) struct Fake {
-    world: Mutex<World>,
+pub(super) struct FakeUpstreams {
+    state: Mutex<FakeState>,
     clock: Clock,
 }
 
-impl Fake {
+impl FakeUpstreams {
     pub(super) fn new(clock: Clock) -> Self {
-        Self { world: Mutex::default(), clock }
+        Self { state: Mutex::default(), clock }
     }
 
-    pub(super) fn world(&self) -> MutexGuard<'_, World> {
-        self.world.lock().unwrap()
+    pub(super) fn state(&self) -> MutexGuard<'_, FakeState> {
+        self.state.lock().unwrap()
     }
 
-    fn called(&self, name: &'static str) -> MutexGuard<'_, World> {
-        let mut world = self.world();
-        world.calls.push(name);
-        world
+    fn called(&self, name: &'static str) -> MutexGuard<'_, FakeState> {
+        let mut state = self.state();
+        state.calls.push(name);
+        state
     }
 
     async fn account(
         &self,
         name: &'static str,
         matches: impl Fn(&User) -> bool + Send,
-    ) -> Result<Option<Account>, Error> {
-        let condition = self.called(name).user_service;
-        condition.answer().await?;
-        let world = self.world();
-        let Some((id, _)) = world.users.iter().find(|(_, user)| matches(user)) else { return Ok(None) };
+    ) -> Result<Option<AccountClaims>, Error> {
+        let availability = self.called(name).user_service;
+        availability.respond().await?;
+        let state = self.state();
+        let Some((id, _)) = state.users.iter().find(|(_, user)| matches(user)) else { return Ok(None) };
         let permissions = vec!["users:read".to_owned()];
-        Ok(Some(Account { user_id: *id, roles: world.roles.clone(), permissions }))
+        Ok(Some(AccountClaims { user_id: *id, roles: state.roles.clone(), permissions }))
     }
 }
 
-impl Condition {
-    async fn answer(self) -> Result<(), Error> {
+impl Availability {
+    async fn respond(self) -> Result<(), Error> {
         match self {
             Self::Up => Ok(()),
-            Self::Down => Err(away()),
-            Self::Silent => std::future::pending().await,
+            Self::Down => Err(unavailable()),
+            Self::Hanging => std::future::pending().await,
         }
     }
 }
 
-fn away() -> Error {
-    MeshError::new(Reason::Unavailable, "away").into()
+fn unavailable() -> Error {
+    MeshError::new(Reason::Unavailable, "unavailable").into()
 }
 
-/// Whether this is the address of a user, as the user service compares them.
-fn is_of(user: &User, email: &Email) -> bool {
+/// Whether the user has this email address, compared as the user service does.
+fn has_email(user: &User, email: &Email) -> bool {
     Email::parse(&user.email).is_ok_and(|address| address.key() == email.key())
 }
 
 #[async_trait]
-impl Upstreams for Fake {
+impl Upstreams for FakeUpstreams {
     async fn create_account(&self, _: &Call, user_id: Uuid, email: Email, name: DisplayName) -> Result<User, Error> {
-        let mut world = self.called("create_account");
-        let mishap = world.next_creation.take();
-        match mishap {
-            Some(Mishap::Away) => return Err(away()),
-            Some(Mishap::Refused) => return Err(MeshError::invalid_field("display_name", "must be shorter").into()),
-            Some(Mishap::AnswerLost | Mishap::LongName) | None => {}
+        let mut state = self.called("create_account");
+        let failure = state.next_creation_failure.take();
+        match failure {
+            Some(CreationFailure::Unavailable) => return Err(unavailable()),
+            Some(CreationFailure::Rejected) => {
+                return Err(MeshError::invalid_field("display_name", "must be shorter").into());
+            }
+            Some(CreationFailure::ResponseLost | CreationFailure::LongName) | None => {}
         }
-        if world.users.iter().any(|(id, user)| *id != user_id && is_of(user, &email)) {
+        if state.users.iter().any(|(id, user)| *id != user_id && has_email(user, &email)) {
             return Err(MeshError::new(Reason::EmailTaken, "taken").into());
         }
         let new = User {
@@ -132,24 +134,24 @@ impl Upstreams for Fake {
             display_name: name.into_string(),
             ..User::default()
         };
-        let mut user = world.users.entry(user_id).or_insert(new).clone();
-        if mishap == Some(Mishap::LongName) {
+        let mut user = state.users.entry(user_id).or_insert(new).clone();
+        if failure == Some(CreationFailure::LongName) {
             user.display_name = "x".repeat(201);
         }
-        if mishap == Some(Mishap::AnswerLost) { Err(away()) } else { Ok(user) }
+        if failure == Some(CreationFailure::ResponseLost) { Err(unavailable()) } else { Ok(user) }
     }
 
-    async fn account_by_email(&self, _: &Call, email: &Email) -> Result<Option<Account>, Error> {
-        self.account("account_by_email", |user| is_of(user, email)).await
+    async fn account_by_email(&self, _: &Call, email: &Email) -> Result<Option<AccountClaims>, Error> {
+        self.account("account_by_email", |user| has_email(user, email)).await
     }
 
-    async fn account_by_id(&self, _: &Call, user_id: Uuid) -> Result<Option<Account>, Error> {
+    async fn account_by_id(&self, _: &Call, user_id: Uuid) -> Result<Option<AccountClaims>, Error> {
         self.account("account_by_id", |user| user.id == user_id.to_string()).await
     }
 
     async fn property_claims(&self, _: &Call, _: Uuid) -> Result<BTreeMap<String, String>, Error> {
-        let condition = self.called("property_claims").property_service;
-        condition.answer().await?;
+        let availability = self.called("property_claims").property_service;
+        availability.respond().await?;
         Ok(BTreeMap::from([("a-property".to_owned(), "owner".to_owned())]))
     }
 
@@ -161,8 +163,8 @@ impl Upstreams for Fake {
     }
 
     async fn rotate_session(&self, _: &Call, session_id: Uuid, counter: u64) -> Result<SessionState, Error> {
-        let mut world = self.called("rotate_session");
-        match world.sessions.get_mut(&session_id) {
+        let mut state = self.called("rotate_session");
+        match state.sessions.get_mut(&session_id) {
             Some(session) if session.counter == counter => {
                 session.counter += 1;
                 Ok(*session)

@@ -1,4 +1,4 @@
-//! A service with a store of its own, and the calls that a client would make.
+//! A service with its own store, and the calls of a client.
 
 use std::{sync::Arc, time::Duration};
 
@@ -20,9 +20,9 @@ use drystone_store::Db;
 use tempfile::TempDir;
 use tonic::{Request, Response, Status};
 
-use super::fake::Fake;
+use super::fake::FakeUpstreams;
 use crate::{
-    AUDIENCE, AttemptLimits, AuthStore, Config, MIGRATIONS, Service, Setting,
+    AUDIENCE, AttemptLimits, AuthStore, Config, MIGRATIONS, Service, ServiceOptions,
     config::{HashingConfig, PasswordConfig},
 };
 
@@ -32,7 +32,7 @@ pub(super) const PASSWORD: &str = "correct horse";
 
 pub(super) struct Fixture {
     pub(super) service: Service,
-    pub(super) upstreams: Arc<Fake>,
+    pub(super) upstreams: Arc<FakeUpstreams>,
     pub(super) store: AuthStore,
     pub(super) clock: Clock,
     pub(super) metrics: Metrics,
@@ -42,17 +42,17 @@ pub(super) struct Fixture {
 impl Fixture {
     pub(super) async fn new() -> Self {
         let clock = Clock::manual(Clock::system().now());
-        let upstreams = Arc::new(Fake::new(clock.clone()));
-        Self::start(Arc::new(TempDir::new().unwrap()), upstreams, clock, cheap(), None).await
+        let upstreams = Arc::new(FakeUpstreams::new(clock.clone()));
+        Self::start(Arc::new(TempDir::new().unwrap()), upstreams, clock, fast_hashing(), None).await
     }
 
-    /// One where so many may sign in to one account in a minute.
+    /// A service that allows `sign_ins` per minute and account.
     pub(super) async fn limited(sign_ins: u32) -> Self {
         let Self { upstreams, clock, directory, .. } = Self::new().await;
-        Self::start(directory, upstreams, clock, cheap(), Some(sign_ins)).await
+        Self::start(directory, upstreams, clock, fast_hashing(), Some(sign_ins)).await
     }
 
-    /// The same service, started again with another configuration.
+    /// Restarts the service with another configuration.
     pub(super) async fn restart(self, config: Config) -> Self {
         let Self { upstreams, clock, directory, .. } = self;
         Self::start(directory, upstreams, clock, config, None).await
@@ -60,7 +60,7 @@ impl Fixture {
 
     async fn start(
         directory: Arc<TempDir>,
-        upstreams: Arc<Fake>,
+        upstreams: Arc<FakeUpstreams>,
         clock: Clock,
         config: Config,
         attempts: Option<u32>,
@@ -74,7 +74,7 @@ impl Fixture {
         let service = Service::assemble(
             store.clone(),
             Arc::clone(&upstreams) as _,
-            Setting {
+            ServiceOptions {
                 clock: clock.clone(),
                 metrics: &metrics,
                 attempts,
@@ -92,7 +92,7 @@ impl Fixture {
         self.register_as("Ada", email, password, request_id).await
     }
 
-    /// Registers under this display name.
+    /// Registers with this display name.
     pub(super) async fn register_as(
         &self,
         display_name: &str,
@@ -106,19 +106,19 @@ impl Fixture {
             display_name: display_name.to_owned(),
             request_id: request_id.to_owned(),
         };
-        let answer = self.service.auth.register(from_outside(request, None)).await?;
-        Ok(answer.into_inner().user.unwrap())
+        let response = self.service.auth.register(from_outside(request, None)).await?;
+        Ok(response.into_inner().user.unwrap())
     }
 
-    /// An account that can sign in.
+    /// A service with an account that can sign in.
     pub(super) async fn with_account() -> Self {
         let fixture = Self::new().await;
         fixture.register(EMAIL, PASSWORD, "").await.unwrap();
-        fixture.upstreams.world().calls.clear();
+        fixture.upstreams.state().calls.clear();
         fixture
     }
 
-    /// The tokens of a sign-in that is finished at once, which has all members.
+    /// Signs in; the response has all fields.
     pub(super) async fn sign_in(&self, email: &str, password: &str) -> Result<Response<RefreshResponse>, Status> {
         let request = SignInRequest { email: email.to_owned(), password: password.to_owned() };
         let response = self.service.auth.sign_in(from_outside(request, None)).await?;
@@ -145,7 +145,7 @@ impl Fixture {
         self.service.auth.sign_out(from_outside(SignOutRequest {}, principal)).await.map(drop)
     }
 
-    /// What mesh makes of a token, with the keys that this service publishes.
+    /// Verifies a token as mesh does, with the published keys of this service.
     pub(super) async fn verify(&self, jwt: &str) -> Arc<Principal> {
         let keys = KeySet::new();
         keys.replace(self.jwks().await.iter().map(|jwk| PublicKey::from_jwk(jwk).unwrap()).collect());
@@ -159,14 +159,14 @@ impl Fixture {
         self.service.keys.get_jwks(Request::new(GetJwksRequest {})).await.unwrap().into_inner().keys
     }
 
-    /// Whether the metrics show exactly this line.
-    pub(super) fn shows(&self, line: &str) -> bool {
-        self.metrics.render().lines().any(|found| found == line)
+    /// Whether the metrics have exactly this line.
+    pub(super) fn has_metric(&self, expected: &str) -> bool {
+        self.metrics.render().lines().any(|line| line == expected)
     }
 }
 
-/// Hashes that take no time.
-pub(super) fn cheap() -> Config {
+/// A configuration with fast hashes.
+pub(super) fn fast_hashing() -> Config {
     Config {
         password: PasswordConfig { memory_kib: 64, iterations: 1, parallelism: 1 },
         hashing: HashingConfig { threads: 2, queue_per_thread: 64 },
@@ -179,7 +179,7 @@ fn from_outside<T>(message: T, principal: Option<Arc<Principal>>) -> Request<T> 
     from_address("192.0.2.7", message, principal)
 }
 
-/// A call of a client at this address; nothing for one that does not come through an entry point.
+/// A call of a client at this address; empty for a call that did not come through an entry point.
 fn from_address<T>(address: &str, message: T, principal: Option<Arc<Principal>>) -> Request<T> {
     let mut request = Request::new(message);
     request.extensions_mut().insert(Call::new(CallFields {

@@ -1,4 +1,4 @@
-//! What becomes of credentials whose account never came to be.
+//! Orphans: credentials whose account was never created.
 
 use std::{sync::Arc, time::Duration};
 
@@ -7,12 +7,13 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{
-    fake::{Condition, Mishap},
+    fake::{Availability, CreationFailure},
     fixture::{EMAIL, Fixture, PASSWORD},
 };
 use crate::{credential::Credential, orphan_sweep::OrphanSweep};
 
-const LONG: Duration = Duration::from_mins(61);
+/// Longer than the minimum age of an orphan.
+const PENDING_AGE: Duration = Duration::from_mins(61);
 
 fn sweep(fixture: &Fixture) -> OrphanSweep {
     OrphanSweep {
@@ -22,20 +23,20 @@ fn sweep(fixture: &Fixture) -> OrphanSweep {
     }
 }
 
-/// The users of all credentials that are pending.
+/// The users of all pending credentials.
 async fn pending(fixture: &Fixture) -> Vec<Uuid> {
     fixture.store.pending_credentials(fixture.clock.now(), 1000).await.unwrap()
 }
 
-/// A registration that goes wrong in this way; the user of its credential.
-async fn broken_off(fixture: &Fixture, mishap: Mishap, request_id: &str) -> Uuid {
-    fixture.upstreams.world().next_creation = Some(mishap);
+/// Registers with this failure; returns the user of the credential that remains.
+async fn fail_registration(fixture: &Fixture, failure: CreationFailure, request_id: &str) -> Uuid {
+    fixture.upstreams.state().next_creation_failure = Some(failure);
     fixture.register(EMAIL, PASSWORD, request_id).await.unwrap_err();
     pending(fixture).await[0]
 }
 
 #[tokio::test]
-async fn a_credential_is_not_pending_once_its_account_is_there() {
+async fn a_credential_is_not_pending_once_its_account_exists() {
     let fixture = Fixture::with_account().await;
     assert!(pending(&fixture).await.is_empty());
 }
@@ -44,7 +45,7 @@ async fn a_credential_is_not_pending_once_its_account_is_there() {
 async fn an_orphan_is_removed_after_an_hour_and_not_before() {
     let fixture = Fixture::new().await;
     let id = Uuid::now_v7().to_string();
-    let user_id = broken_off(&fixture, Mishap::Away, &id).await;
+    let user_id = fail_registration(&fixture, CreationFailure::Unavailable, &id).await;
 
     fixture.clock.advance(Duration::from_mins(59));
     sweep(&fixture).sweep().await.unwrap();
@@ -59,84 +60,89 @@ async fn an_orphan_is_removed_after_an_hour_and_not_before() {
 }
 
 #[tokio::test]
-async fn a_credential_whose_account_is_there_stays_and_is_asked_for_once() {
+async fn a_credential_whose_account_exists_is_kept_and_looked_up_once() {
     let fixture = Fixture::new().await;
-    broken_off(&fixture, Mishap::AnswerLost, "").await;
-    fixture.clock.advance(LONG);
+    fail_registration(&fixture, CreationFailure::ResponseLost, "").await;
+    fixture.clock.advance(PENDING_AGE);
     sweep(&fixture).sweep().await.unwrap();
     assert!(pending(&fixture).await.is_empty());
 
-    fixture.upstreams.world().calls.clear();
+    fixture.upstreams.state().calls.clear();
     sweep(&fixture).sweep().await.unwrap();
-    assert!(fixture.upstreams.world().calls.is_empty());
+    assert!(fixture.upstreams.state().calls.is_empty());
     fixture.sign_in(EMAIL, PASSWORD).await.unwrap();
 }
 
 #[tokio::test]
 async fn the_first_sign_in_confirms_a_credential() {
     let fixture = Fixture::new().await;
-    broken_off(&fixture, Mishap::AnswerLost, "").await;
+    fail_registration(&fixture, CreationFailure::ResponseLost, "").await;
     fixture.sign_in(EMAIL, PASSWORD).await.unwrap();
     assert!(pending(&fixture).await.is_empty());
 }
 
 #[tokio::test]
-async fn a_registration_that_goes_on_is_not_swept_under_its_feet() {
+async fn a_resumed_registration_is_not_swept() {
     let fixture = Fixture::new().await;
     let id = Uuid::now_v7().to_string();
-    let user_id = broken_off(&fixture, Mishap::Away, &id).await;
-    fixture.clock.advance(LONG);
-    assert_eq!(broken_off(&fixture, Mishap::Away, &id).await, user_id);
+    let user_id = fail_registration(&fixture, CreationFailure::Unavailable, &id).await;
+    fixture.clock.advance(PENDING_AGE);
+    assert_eq!(fail_registration(&fixture, CreationFailure::Unavailable, &id).await, user_id);
     sweep(&fixture).sweep().await.unwrap();
     assert!(fixture.store.credential(user_id).await.unwrap().is_some());
 }
 
 #[tokio::test]
-async fn a_credential_that_is_confirmed_outlives_whatever_becomes_of_the_account() {
+async fn a_confirmed_credential_is_kept_after_its_account_is_deleted() {
     let fixture = Fixture::with_account().await;
-    let user_id = *fixture.upstreams.world().users.keys().next().unwrap();
-    fixture.upstreams.world().users.clear();
-    fixture.clock.advance(LONG);
+    let user_id = *fixture.upstreams.state().users.keys().next().unwrap();
+    fixture.upstreams.state().users.clear();
+    fixture.clock.advance(PENDING_AGE);
     sweep(&fixture).sweep().await.unwrap();
     assert!(fixture.store.credential(user_id).await.unwrap().is_some());
 }
 
 #[tokio::test]
-async fn nothing_is_removed_while_the_user_service_is_away() {
+async fn nothing_is_removed_while_the_user_service_is_unavailable() {
     let fixture = Fixture::new().await;
-    let user_id = broken_off(&fixture, Mishap::Away, "").await;
-    fixture.clock.advance(LONG);
-    fixture.upstreams.world().user_service = Condition::Down;
+    let user_id = fail_registration(&fixture, CreationFailure::Unavailable, "").await;
+    fixture.clock.advance(PENDING_AGE);
+    fixture.upstreams.state().user_service = Availability::Down;
     assert_eq!(sweep(&fixture).sweep().await.unwrap_err().reason(), Reason::Unavailable);
     assert!(fixture.store.credential(user_id).await.unwrap().is_some());
 }
 
 #[tokio::test]
-async fn more_orphans_than_are_read_at_once_are_all_removed() {
+async fn orphans_of_several_batches_are_all_removed() {
     let fixture = Fixture::new().await;
-    let first = fixture.store.credential(broken_off(&fixture, Mishap::Away, "").await).await.unwrap().unwrap();
+    let first = fixture
+        .store
+        .credential(fail_registration(&fixture, CreationFailure::Unavailable, "").await)
+        .await
+        .unwrap()
+        .unwrap();
     for _ in 0..120 {
         let another = Credential { user_id: Uuid::now_v7(), ..first.clone() };
         fixture.store.insert_credential(&another).await.unwrap();
     }
-    fixture.clock.advance(LONG);
+    fixture.clock.advance(PENDING_AGE);
     sweep(&fixture).sweep().await.unwrap();
     assert!(pending(&fixture).await.is_empty());
 }
 
 #[tokio::test]
-async fn the_background_work_sweeps_and_ends_when_told() {
+async fn the_background_task_sweeps_and_ends_when_stopped() {
     let fixture = Fixture::new().await;
-    let user_id = broken_off(&fixture, Mishap::Away, "").await;
-    fixture.clock.advance(LONG);
+    let user_id = fail_registration(&fixture, CreationFailure::Unavailable, "").await;
+    fixture.clock.advance(PENDING_AGE);
     let stop = CancellationToken::new();
-    let work = tokio::spawn(sweep(&fixture).run(Duration::ZERO, stop.clone()));
+    let task = tokio::spawn(sweep(&fixture).run(Duration::ZERO, stop.clone()));
     let swept = tokio::time::timeout(Duration::from_secs(20), async {
         while fixture.store.credential(user_id).await.unwrap().is_some() {
             tokio::task::yield_now().await;
         }
         stop.cancel();
-        work.await.unwrap();
+        task.await.unwrap();
     });
     swept.await.unwrap();
 }

@@ -1,4 +1,4 @@
-//! Passwords have one form, and those from before keep theirs until their owner signs in.
+//! Password normalization, and the upgrade of raw hashes at sign-in.
 
 use std::time::Duration;
 
@@ -10,8 +10,8 @@ use tonic::Status;
 use tonic_types::StatusExt;
 
 use super::{
-    fixture::{EMAIL, Fixture, cheap},
-    refusal,
+    fixture::{EMAIL, Fixture, fast_hashing},
+    reason,
 };
 use crate::{
     credential::Credential,
@@ -19,12 +19,12 @@ use crate::{
     password::{Password, PasswordHasher},
 };
 
-/// One password as two systems send it: decomposed with a no-break space, and composed with a space.
+/// One password in two encodings: decomposed with a no-break space, and composed with a space.
 const DECOMPOSED: &str = "cafe\u{301}\u{a0}horse";
 const COMPOSED: &str = "caf\u{e9} horse";
 
 impl Fixture {
-    /// One where a user has a credential that the release before stored.
+    /// A service with a user whose credential was stored by the previous release.
     async fn with_raw(password: &str) -> Self {
         let fixture = Self::new().await;
         let user = fixture.register(EMAIL, "another horse", "").await.unwrap();
@@ -32,7 +32,7 @@ impl Fixture {
         let now = fixture.clock.now();
         let raw = Credential {
             user_id: id::v7_at(now),
-            password_hash: PasswordHasher::new(cheap().cost())
+            password_hash: PasswordHasher::new(fast_hashing().cost())
                 .unwrap()
                 .hash(&Password::new(password.to_owned()))
                 .unwrap(),
@@ -43,28 +43,28 @@ impl Fixture {
             updated_at: now,
         };
         fixture.store.insert_credential(&raw).await.unwrap();
-        // The account is moved to the id of the credential, as the user service is a fake.
-        let mut world = fixture.upstreams.world();
-        let mut user = world.users.remove(&user_id).unwrap();
+        // Moves the account to the id of the credential, which the fake user service allows.
+        let mut state = fixture.upstreams.state();
+        let mut user = state.users.remove(&user_id).unwrap();
         user.id = raw.user_id.to_string();
-        world.users.insert(raw.user_id, user);
-        drop(world);
+        state.users.insert(raw.user_id, user);
+        drop(state);
         fixture
     }
 
     async fn only_credential(&self) -> Credential {
-        let user_id = *self.upstreams.world().users.keys().next().unwrap();
+        let user_id = *self.upstreams.state().users.keys().next().unwrap();
         self.store.credential(user_id).await.unwrap().unwrap()
     }
 
     /// How many hashes have been computed.
     fn hashes(&self) -> u32 {
         let text = self.metrics.render();
-        let count = text.lines().find_map(|line| line.strip_prefix("drystone_hashing_seconds_count "));
+        let count = text.lines().find_map(|line| line.strip_prefix("drystone_password_hash_duration_seconds_count "));
         count.unwrap().parse().unwrap()
     }
 
-    /// Signs in until the credential is of the normal form: a busy thread lets an upgrade pass.
+    /// Signs in until the credential has the normalized form: upgrades are skipped while the hashing threads are busy.
     async fn sign_in_until_upgraded(&self, password: &str) -> Credential {
         let upgraded = tokio::time::timeout(Duration::from_secs(20), async {
             loop {
@@ -79,14 +79,14 @@ impl Fixture {
     }
 }
 
-/// The field that a refusal names.
+/// The field of an `INVALID_REQUEST` error.
 fn field(status: &Status) -> String {
     assert_eq!(reason_of(status), Some(Reason::InvalidRequest));
     status.get_details_bad_request().unwrap().field_violations[0].field.clone()
 }
 
 #[tokio::test]
-async fn a_password_is_the_same_however_a_system_encodes_it() {
+async fn all_encodings_of_a_password_sign_in() {
     for (registered, other) in [(DECOMPOSED, COMPOSED), (COMPOSED, DECOMPOSED)] {
         let fixture = Fixture::new().await;
         fixture.register(EMAIL, registered, "").await.unwrap();
@@ -94,13 +94,13 @@ async fn a_password_is_the_same_however_a_system_encodes_it() {
         for password in [registered, other] {
             fixture.sign_in(EMAIL, password).await.unwrap();
         }
-        assert_eq!(refusal(fixture.sign_in(EMAIL, "CAF\u{c9} horse").await), Reason::InvalidCredentials);
+        assert_eq!(reason(fixture.sign_in(EMAIL, "CAF\u{c9} horse").await), Reason::InvalidCredentials);
         assert_eq!(fixture.hashes(), 4, "one to register, and one for each sign-in");
     }
 }
 
 #[tokio::test]
-async fn a_repeated_registration_is_the_same_in_either_form() {
+async fn a_retried_registration_may_encode_the_password_differently() {
     let fixture = Fixture::new().await;
     let id = uuid::Uuid::now_v7().to_string();
     let first = fixture.register(EMAIL, DECOMPOSED, &id).await.unwrap();
@@ -108,9 +108,9 @@ async fn a_repeated_registration_is_the_same_in_either_form() {
 }
 
 #[tokio::test]
-async fn a_raw_password_signs_in_as_it_was_typed_and_is_upgraded() {
+async fn a_raw_hash_matches_only_the_raw_password_and_is_upgraded_at_sign_in() {
     let fixture = Fixture::with_raw(DECOMPOSED).await;
-    assert_eq!(refusal(fixture.sign_in(EMAIL, COMPOSED).await), Reason::InvalidCredentials);
+    assert_eq!(reason(fixture.sign_in(EMAIL, COMPOSED).await), Reason::InvalidCredentials);
     assert_eq!(fixture.only_credential().await.form, PasswordForm::Raw, "a wrong password upgrades nothing");
 
     let raw = fixture.only_credential().await;
@@ -122,7 +122,7 @@ async fn a_raw_password_signs_in_as_it_was_typed_and_is_upgraded() {
 }
 
 #[tokio::test]
-async fn a_raw_password_that_is_its_own_normal_form_is_marked_and_not_hashed_again() {
+async fn a_raw_hash_of_a_normalized_password_is_upgraded_without_a_rehash() {
     let fixture = Fixture::with_raw(COMPOSED).await;
     let (raw, before) = (fixture.only_credential().await, fixture.hashes());
     fixture.sign_in(EMAIL, COMPOSED).await.unwrap();
@@ -141,7 +141,7 @@ async fn a_raw_password_that_is_its_own_normal_form_is_marked_and_not_hashed_aga
 }
 
 #[tokio::test]
-async fn every_check_computes_one_hash_whatever_form_is_stored() {
+async fn every_sign_in_computes_one_hash_for_either_stored_form() {
     for fixture in [Fixture::with_raw(COMPOSED).await, {
         let fixture = Fixture::new().await;
         fixture.register(EMAIL, COMPOSED, "").await.unwrap();
@@ -156,15 +156,15 @@ async fn every_check_computes_one_hash_whatever_form_is_stored() {
         ];
         for (email, password) in attempts {
             let before = fixture.hashes();
-            let answer = fixture.sign_in(email, password).await;
-            assert_eq!(answer.is_ok(), (email, password) == (EMAIL, COMPOSED));
+            let result = fixture.sign_in(email, password).await;
+            assert_eq!(result.is_ok(), (email, password) == (EMAIL, COMPOSED));
             assert_eq!(fixture.hashes(), before + 1, "{email}: {}", password.escape_unicode());
         }
     }
 }
 
 #[tokio::test]
-async fn a_new_password_that_the_profile_refuses_is_named_and_nothing_is_hashed() {
+async fn an_invalid_new_password_is_rejected_before_hashing() {
     let fixture = Fixture::new().await;
     for password in ["correct\thorse", "correct\0horse", "correct\u{378}horse", "correct\u{200b}horse", "        7"] {
         let outcome = fixture.register(EMAIL, password, "").await;
@@ -183,7 +183,7 @@ async fn a_new_password_that_the_profile_refuses_is_named_and_nothing_is_hashed(
 }
 
 #[tokio::test]
-async fn a_password_of_rules_that_are_gone_still_signs_in() {
+async fn an_existing_password_that_violates_the_current_rules_still_signs_in() {
     for password in ["short", "with\ttab", "\u{2764}\u{fe0f}"] {
         let fixture = Fixture::with_raw(password).await;
         fixture.sign_in(EMAIL, password).await.unwrap();
@@ -196,7 +196,7 @@ async fn a_password_of_rules_that_are_gone_still_signs_in() {
 }
 
 #[tokio::test]
-async fn names_and_addresses_are_refused_by_their_field_before_anything_is_hashed() {
+async fn invalid_names_and_email_addresses_are_rejected_before_hashing() {
     let fixture = Fixture::new().await;
     assert_eq!(field(&fixture.register("nobody", COMPOSED, "").await.unwrap_err()), "email");
     for name in ["\u{200b}", "Ada\nAdmin", &"x".repeat(201)] {
@@ -204,5 +204,5 @@ async fn names_and_addresses_are_refused_by_their_field_before_anything_is_hashe
         assert_eq!(field(&status), "display_name", "{}", name.escape_unicode());
     }
     assert_eq!(fixture.hashes(), 0);
-    assert!(fixture.upstreams.world().calls.is_empty());
+    assert!(fixture.upstreams.state().calls.is_empty());
 }

@@ -1,11 +1,11 @@
-//! Registration, and what is left when it goes wrong half-way.
+//! Registration, and its partial failures.
 
 use drystone_mesh::error::{Reason, reason_of};
 use tonic_types::StatusExt;
 use uuid::Uuid;
 
 use super::{
-    fake::Mishap,
+    fake::CreationFailure,
     fixture::{EMAIL, Fixture, PASSWORD},
 };
 
@@ -18,15 +18,15 @@ fn new_id() -> String {
 }
 
 #[tokio::test]
-async fn who_has_registered_can_sign_in() {
+async fn a_registered_user_can_sign_in() {
     let fixture = Fixture::new().await;
     let user = fixture.register(EMAIL, PASSWORD, "").await.unwrap();
-    let answer = fixture.sign_in(EMAIL, PASSWORD).await.unwrap().into_inner();
-    assert_eq!(answer.user_id, user.id);
+    let response = fixture.sign_in(EMAIL, PASSWORD).await.unwrap().into_inner();
+    assert_eq!(response.user_id, user.id);
 }
 
 #[tokio::test]
-async fn a_taken_address_leaves_no_credential_behind() {
+async fn a_taken_email_address_leaves_no_credential() {
     let fixture = Fixture::with_account().await;
     let id = new_id();
     let status = fixture.register(EMAIL, "another horse", &id).await.unwrap_err();
@@ -36,10 +36,10 @@ async fn a_taken_address_leaves_no_credential_behind() {
 }
 
 #[tokio::test]
-async fn what_the_user_service_refuses_is_named_and_leaves_no_credential_behind() {
+async fn a_field_that_the_user_service_rejects_is_reported_and_leaves_no_credential() {
     let fixture = Fixture::new().await;
     let id = new_id();
-    fixture.upstreams.world().next_creation = Some(Mishap::Refused);
+    fixture.upstreams.state().next_creation_failure = Some(CreationFailure::Rejected);
     let status = fixture.register(EMAIL, PASSWORD, &id).await.unwrap_err();
     assert_eq!(reason_of(&status), Some(Reason::InvalidRequest));
     assert_eq!(status.get_details_bad_request().unwrap().field_violations[0].field, "display_name");
@@ -47,10 +47,10 @@ async fn what_the_user_service_refuses_is_named_and_leaves_no_credential_behind(
 }
 
 #[tokio::test]
-async fn a_response_that_breaks_the_contract_of_an_older_release_is_passed_on_and_the_credential_stays() {
+async fn a_response_that_violates_this_releases_contract_is_passed_on_and_the_credential_kept() {
     let fixture = Fixture::new().await;
     let id = new_id();
-    fixture.upstreams.world().next_creation = Some(Mishap::LongName);
+    fixture.upstreams.state().next_creation_failure = Some(CreationFailure::LongName);
     let user = fixture.register(EMAIL, PASSWORD, &id).await.unwrap();
     assert_eq!(user.display_name, "x".repeat(201));
     assert!(has_credential(&fixture, &id).await);
@@ -58,17 +58,17 @@ async fn a_response_that_breaks_the_contract_of_an_older_release_is_passed_on_an
 }
 
 #[tokio::test]
-async fn the_same_registration_again_answers_the_same_account() {
+async fn a_retried_registration_returns_the_same_account() {
     let fixture = Fixture::new().await;
     let id = new_id();
     let first = fixture.register(EMAIL, PASSWORD, &id).await.unwrap();
     let second = fixture.register(EMAIL, PASSWORD, &id).await.unwrap();
     assert_eq!(first, second);
-    assert_eq!(fixture.upstreams.world().users.len(), 1);
+    assert_eq!(fixture.upstreams.state().users.len(), 1);
 }
 
 #[tokio::test]
-async fn a_request_id_with_another_password_is_refused() {
+async fn a_request_id_with_another_password_is_rejected() {
     let fixture = Fixture::new().await;
     let id = new_id();
     fixture.register(EMAIL, PASSWORD, &id).await.unwrap();
@@ -77,23 +77,23 @@ async fn a_request_id_with_another_password_is_refused() {
 }
 
 #[tokio::test]
-async fn a_registration_whose_answer_was_lost_goes_on_where_it_was() {
-    for mishap in [Mishap::Away, Mishap::AnswerLost] {
+async fn a_failed_registration_is_resumed_by_its_request_id() {
+    for failure in [CreationFailure::Unavailable, CreationFailure::ResponseLost] {
         let fixture = Fixture::new().await;
         let id = new_id();
-        fixture.upstreams.world().next_creation = Some(mishap);
+        fixture.upstreams.state().next_creation_failure = Some(failure);
         let status = fixture.register(EMAIL, PASSWORD, &id).await.unwrap_err();
         assert_eq!(reason_of(&status), Some(Reason::Unavailable));
         assert!(has_credential(&fixture, &id).await);
 
         let user = fixture.register(EMAIL, PASSWORD, &id).await.unwrap();
-        assert_eq!(fixture.upstreams.world().users.len(), 1);
+        assert_eq!(fixture.upstreams.state().users.len(), 1);
         assert_eq!(fixture.sign_in(EMAIL, PASSWORD).await.unwrap().into_inner().user_id, user.id);
     }
 }
 
 #[tokio::test]
-async fn a_repeated_registration_never_takes_an_accounts_credential_away() {
+async fn a_retried_registration_does_not_delete_the_credential_of_an_account() {
     let fixture = Fixture::new().await;
     let id = new_id();
     fixture.register("grace@example.com", "grace's horse", "").await.unwrap();
@@ -105,10 +105,10 @@ async fn a_repeated_registration_never_takes_an_accounts_credential_away() {
 }
 
 #[tokio::test]
-async fn the_same_registration_twice_at_once_makes_one_account() {
+async fn concurrent_registrations_with_one_request_id_create_one_account() {
     let fixture = Fixture::new().await;
     let id = new_id();
     let (first, second) = tokio::join!(fixture.register(EMAIL, PASSWORD, &id), fixture.register(EMAIL, PASSWORD, &id));
     assert_eq!(first.unwrap(), second.unwrap());
-    assert_eq!(fixture.upstreams.world().users.len(), 1);
+    assert_eq!(fixture.upstreams.state().users.len(), 1);
 }

@@ -1,4 +1,4 @@
-//! Signing in.
+//! Sign-in.
 
 use std::time::Duration;
 
@@ -7,41 +7,41 @@ use drystone_mesh::error::Reason;
 use uuid::Uuid;
 
 use super::{
-    fake::Condition,
-    fixture::{EMAIL, Fixture, PASSWORD, cheap},
-    refusal,
+    fake::Availability,
+    fixture::{EMAIL, Fixture, PASSWORD, fast_hashing},
+    reason,
 };
 use crate::config::PasswordConfig;
 
 #[tokio::test]
-async fn the_right_password_gets_tokens_and_a_session() {
+async fn a_correct_password_starts_a_session_and_returns_tokens() {
     let fixture = Fixture::with_account().await;
-    let answer = fixture.sign_in(EMAIL, PASSWORD).await.unwrap().into_inner();
-    assert_eq!(answer.token_type, "Bearer");
-    assert_eq!(answer.expires_in, 300);
+    let response = fixture.sign_in(EMAIL, PASSWORD).await.unwrap().into_inner();
+    assert_eq!(response.token_type, "Bearer");
+    assert_eq!(response.expires_in, 300);
 
-    let principal = fixture.verify(&answer.access_token).await;
-    assert_eq!(principal.user_id.to_string(), answer.user_id);
-    assert_eq!(principal.session_id.to_string(), answer.session_id);
+    let principal = fixture.verify(&response.access_token).await;
+    assert_eq!(principal.user_id.to_string(), response.user_id);
+    assert_eq!(principal.session_id.to_string(), response.session_id);
     assert_eq!(principal.properties["a-property"], "owner");
-    assert!(fixture.upstreams.world().sessions.contains_key(&principal.session_id));
+    assert!(fixture.upstreams.state().sessions.contains_key(&principal.session_id));
 }
 
 #[tokio::test]
-async fn an_unknown_address_and_a_wrong_password_go_the_same_way() {
+async fn an_unknown_email_address_and_a_wrong_password_are_indistinguishable() {
     let fixture = Fixture::with_account().await;
 
     let wrong = fixture.sign_in(EMAIL, "wrong horse").await.unwrap_err();
-    let calls_of_wrong = std::mem::take(&mut fixture.upstreams.world().calls);
-    assert!(fixture.shows("drystone_hashing_seconds_count 2"), "one to register, one to check");
+    let calls_of_wrong = std::mem::take(&mut fixture.upstreams.state().calls);
+    assert!(fixture.has_metric("drystone_password_hash_duration_seconds_count 2"), "one to register, one to check");
 
     let unknown = fixture.sign_in("nobody@example.com", PASSWORD).await.unwrap_err();
-    let calls_of_unknown = std::mem::take(&mut fixture.upstreams.world().calls);
-    assert!(fixture.shows("drystone_hashing_seconds_count 3"));
+    let calls_of_unknown = std::mem::take(&mut fixture.upstreams.state().calls);
+    assert!(fixture.has_metric("drystone_password_hash_duration_seconds_count 3"));
 
     let no_address = fixture.sign_in("nobody", PASSWORD).await.unwrap_err();
-    let calls_of_no_address = std::mem::take(&mut fixture.upstreams.world().calls);
-    assert!(fixture.shows("drystone_hashing_seconds_count 4"));
+    let calls_of_no_address = std::mem::take(&mut fixture.upstreams.state().calls);
+    assert!(fixture.has_metric("drystone_password_hash_duration_seconds_count 4"));
 
     assert_eq!(
         (wrong.code(), wrong.message(), wrong.details()),
@@ -49,57 +49,57 @@ async fn an_unknown_address_and_a_wrong_password_go_the_same_way() {
     );
     assert_eq!((no_address.code(), no_address.message()), (unknown.code(), unknown.message()));
     assert_eq!(calls_of_wrong, calls_of_unknown);
-    assert_eq!(calls_of_no_address, ["account_by_id", "property_claims"], "the same questions, by an id of nobody");
+    assert_eq!(calls_of_no_address, ["account_by_id", "property_claims"], "the same calls, with a dummy user id");
     assert_eq!(calls_of_unknown, ["account_by_email", "property_claims"]);
-    assert_eq!(refusal::<()>(Err(wrong)), Reason::InvalidCredentials);
-    assert!(fixture.upstreams.world().sessions.is_empty());
+    assert_eq!(reason::<()>(Err(wrong)), Reason::InvalidCredentials);
+    assert!(fixture.upstreams.state().sessions.is_empty());
 }
 
 #[tokio::test]
 async fn an_account_without_a_credential_cannot_sign_in() {
     let fixture = Fixture::new().await;
     let user = User { id: Uuid::now_v7().to_string(), email: EMAIL.to_owned(), ..User::default() };
-    fixture.upstreams.world().users.insert(user.id.parse().unwrap(), user);
-    assert_eq!(refusal(fixture.sign_in(EMAIL, PASSWORD).await), Reason::InvalidCredentials);
+    fixture.upstreams.state().users.insert(user.id.parse().unwrap(), user);
+    assert_eq!(reason(fixture.sign_in(EMAIL, PASSWORD).await), Reason::InvalidCredentials);
 }
 
 #[tokio::test]
-async fn a_sign_in_goes_without_property_claims_while_that_service_is_away() {
-    for condition in [Condition::Down, Condition::Silent] {
+async fn a_sign_in_succeeds_without_property_claims_while_the_property_service_is_unavailable() {
+    for availability in [Availability::Down, Availability::Hanging] {
         let fixture = Fixture::with_account().await;
-        fixture.upstreams.world().property_service = condition;
-        let answer = fixture.sign_in(EMAIL, PASSWORD).await.unwrap().into_inner();
-        assert!(fixture.verify(&answer.access_token).await.properties.is_empty());
-        assert!(fixture.shows("drystone_sign_in_without_property_claims_total 1"), "{condition:?}");
+        fixture.upstreams.state().property_service = availability;
+        let response = fixture.sign_in(EMAIL, PASSWORD).await.unwrap().into_inner();
+        assert!(fixture.verify(&response.access_token).await.properties.is_empty());
+        assert!(fixture.has_metric("drystone_sign_ins_without_property_claims_total 1"), "{availability:?}");
     }
 }
 
 #[tokio::test]
 async fn a_wrong_password_is_not_counted_as_a_sign_in_without_property_claims() {
     let fixture = Fixture::with_account().await;
-    fixture.upstreams.world().property_service = Condition::Silent;
-    assert_eq!(refusal(fixture.sign_in(EMAIL, "wrong horse").await), Reason::InvalidCredentials);
-    assert!(fixture.shows("drystone_sign_in_without_property_claims_total 0"));
+    fixture.upstreams.state().property_service = Availability::Hanging;
+    assert_eq!(reason(fixture.sign_in(EMAIL, "wrong horse").await), Reason::InvalidCredentials);
+    assert!(fixture.has_metric("drystone_sign_ins_without_property_claims_total 0"));
 }
 
 #[tokio::test]
-async fn a_hash_of_another_cost_is_made_anew_at_sign_in() {
+async fn a_hash_of_another_cost_is_replaced_at_sign_in() {
     let fixture = Fixture::with_account().await;
-    let user_id = *fixture.upstreams.world().users.keys().next().unwrap();
-    let dearer = PasswordConfig { memory_kib: 128, iterations: 2, parallelism: 1 };
-    let fixture = fixture.restart(crate::Config { password: dearer, ..cheap() }).await;
+    let user_id = *fixture.upstreams.state().users.keys().next().unwrap();
+    let expensive = PasswordConfig { memory_kib: 128, iterations: 2, parallelism: 1 };
+    let fixture = fixture.restart(crate::Config { password: expensive, ..fast_hashing() }).await;
     let old = fixture.store.credential(user_id).await.unwrap().unwrap();
 
-    assert_eq!(refusal(fixture.sign_in(EMAIL, "wrong horse").await), Reason::InvalidCredentials);
+    assert_eq!(reason(fixture.sign_in(EMAIL, "wrong horse").await), Reason::InvalidCredentials);
     assert_eq!(fixture.store.credential(user_id).await.unwrap().unwrap(), old);
 
-    // A busy thread lets it pass, so that it may take more than one sign-in.
+    // Skipped while the hashing threads are busy, so it may take more than one sign-in.
     let upgraded = tokio::time::timeout(Duration::from_secs(20), async {
         loop {
             fixture.sign_in(EMAIL, PASSWORD).await.unwrap();
-            let now = fixture.store.credential(user_id).await.unwrap().unwrap();
-            if now.password_hash != old.password_hash {
-                return now;
+            let current = fixture.store.credential(user_id).await.unwrap().unwrap();
+            if current.password_hash != old.password_hash {
+                return current;
             }
         }
     });

@@ -1,4 +1,4 @@
-//! Access tokens, to the letter.
+//! The exact content of access tokens.
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use drystone::auth::v1::Jwk;
@@ -13,20 +13,20 @@ fn segment(jwt: &str, number: usize) -> Value {
 }
 
 #[tokio::test]
-async fn a_token_says_exactly_what_it_is_to_say() {
+async fn an_access_token_has_exactly_the_documented_claims() {
     let fixture = Fixture::with_account().await;
-    fixture.upstreams.world().roles = vec!["member".to_owned()];
-    let answer = fixture.sign_in(EMAIL, PASSWORD).await.unwrap().into_inner();
+    fixture.upstreams.state().roles = vec!["member".to_owned()];
+    let response = fixture.sign_in(EMAIL, PASSWORD).await.unwrap().into_inner();
     let kid = fixture.jwks().await[0].kid.clone();
-    assert_eq!(segment(&answer.access_token, 0), json!({ "alg": "ES256", "typ": "at+jwt", "kid": kid }));
+    assert_eq!(segment(&response.access_token, 0), json!({ "alg": "ES256", "typ": "at+jwt", "kid": kid }));
 
-    let claims = segment(&answer.access_token, 1);
+    let claims = segment(&response.access_token, 1);
     let now = fixture.clock.now().timestamp();
     let expected = json!({
         "iss": ISSUER,
         "aud": "drystone",
-        "sub": answer.user_id,
-        "sid": answer.session_id,
+        "sub": response.user_id,
+        "sid": response.session_id,
         "jti": claims["jti"],
         "client_id": "drystone",
         "iat": now,
@@ -41,15 +41,15 @@ async fn a_token_says_exactly_what_it_is_to_say() {
 }
 
 #[tokio::test]
-async fn a_tokens_id_carries_its_issue_time_to_the_millisecond() {
+async fn the_jti_has_the_issue_time_to_the_millisecond() {
     let fixture = Fixture::with_account().await;
-    let answer = fixture.sign_in(EMAIL, PASSWORD).await.unwrap().into_inner();
-    let principal = fixture.verify(&answer.access_token).await;
+    let response = fixture.sign_in(EMAIL, PASSWORD).await.unwrap().into_inner();
+    let principal = fixture.verify(&response.access_token).await;
     assert_eq!(principal.issued_at.timestamp_millis(), fixture.clock.now().timestamp_millis());
 }
 
 #[tokio::test]
-async fn no_two_tokens_are_the_same() {
+async fn two_sign_ins_have_different_tokens() {
     let fixture = Fixture::with_account().await;
     let one = fixture.sign_in(EMAIL, PASSWORD).await.unwrap().into_inner();
     let other = fixture.sign_in(EMAIL, PASSWORD).await.unwrap().into_inner();
@@ -58,12 +58,12 @@ async fn no_two_tokens_are_the_same() {
 }
 
 #[tokio::test]
-async fn a_token_with_all_that_it_may_hold_stays_within_what_verifiers_take() {
+async fn a_token_with_the_maximum_of_claims_is_accepted_by_the_verifier() {
     let fixture = Fixture::with_account().await;
     let session_id = uuid::Uuid::now_v7();
     let now = fixture.clock.now();
     let properties = (0..64).map(|_| (uuid::Uuid::now_v7().to_string(), "owner".to_owned())).collect();
-    let grant = crate::token::access_token_signer::Grant {
+    let params = crate::token::access_token_signer::AccessTokenParams {
         user_id: session_id,
         session_id,
         auth_time: now,
@@ -72,12 +72,12 @@ async fn a_token_with_all_that_it_may_hold_stays_within_what_verifiers_take() {
         permissions: vec!["users:read".to_owned(), "users:write".to_owned()],
         properties,
     };
-    let token = fixture.service.auth.sign_in.issuer.maker.make(grant).unwrap();
+    let token = fixture.service.auth.sign_in.issuer.access_token_signer.sign(params).unwrap();
     assert!(token.jwt.len() < 8 * 1024, "{}", token.jwt.len());
     assert_eq!(fixture.verify(&token.jwt).await.properties.len(), 64);
 }
 
-/// A key of the set as a client reads it, in the library's own terms.
+/// A published key, as the `jsonwebtoken` library parses it.
 fn decoding_key(jwk: &Jwk) -> DecodingKey {
     let Jwk { kty, r#use, alg, kid, crv, x, y, .. } = jwk;
     let jwk = json!({ "kty": kty, "use": r#use, "alg": alg, "kid": kid, "crv": crv, "x": x, "y": y });
@@ -85,24 +85,24 @@ fn decoding_key(jwk: &Jwk) -> DecodingKey {
 }
 
 #[tokio::test]
-async fn a_library_that_is_not_ours_takes_our_tokens_by_our_key_set() {
+async fn a_third_party_library_verifies_tokens_with_the_published_keys() {
     let fixture = Fixture::with_account().await;
-    let answer = fixture.sign_in(EMAIL, PASSWORD).await.unwrap().into_inner();
+    let response = fixture.sign_in(EMAIL, PASSWORD).await.unwrap().into_inner();
     let key = decoding_key(&fixture.jwks().await[0]);
     let mut validation = Validation::new(Algorithm::ES256);
     validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
     validation.set_audience(&["drystone"]);
     validation.set_issuer(&[ISSUER]);
 
-    let token = decode::<Value>(&answer.access_token, &key, &validation).unwrap();
+    let token = decode::<Value>(&response.access_token, &key, &validation).unwrap();
     assert_eq!(token.header.typ.as_deref(), Some("at+jwt"));
-    assert_eq!(token.claims["sub"], answer.user_id);
+    assert_eq!(token.claims["sub"], response.user_id);
 
-    // It does look.
-    let refusal =
-        |key: &_, validation: &_| decode::<Value>(&answer.access_token, key, validation).unwrap_err().into_kind();
-    let stranger = decoding_key(&Fixture::new().await.jwks().await[0]);
-    assert!(matches!(refusal(&stranger, &validation), ErrorKind::InvalidSignature));
+    // The library rejects another key and another audience.
+    let error_kind =
+        |key: &_, validation: &_| decode::<Value>(&response.access_token, key, validation).unwrap_err().into_kind();
+    let other_key = decoding_key(&Fixture::new().await.jwks().await[0]);
+    assert!(matches!(error_kind(&other_key, &validation), ErrorKind::InvalidSignature));
     validation.set_audience(&["another"]);
-    assert!(matches!(refusal(&key, &validation), ErrorKind::InvalidAudience));
+    assert!(matches!(error_kind(&key, &validation), ErrorKind::InvalidAudience));
 }

@@ -1,4 +1,4 @@
-//! Makes access tokens: JWTs (RFC 7519) of the profile of RFC 9068, as mesh's verifier takes them.
+//! Access tokens: JWTs (RFC 7519) of the profile in RFC 9068, as verified by `drystone_mesh::token`.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -9,57 +9,56 @@ use uuid::Uuid;
 
 use crate::{error::Error, token::key_ring::KeyRing};
 
-/// Whom all access tokens are made for.
+/// The `aud` claim of all access tokens.
 pub const AUDIENCE: &str = "drystone";
 
-/// What kind of JWT an access token is (RFC 9068, section 2.1).
+/// The `typ` header of an access token (RFC 9068, section 2.1).
 const TYPE: &str = "at+jwt";
 
-/// How users sign in, in the words of RFC 8176.
+/// The authentication method of a password (RFC 8176).
 const PASSWORD: &str = "pwd";
 
-/// What a token is to say.
+/// The inputs of an access token.
 #[derive(Debug, Clone)]
-pub struct Grant {
-    /// Who.
+pub struct AccessTokenParams {
+    /// The user.
     pub user_id: Uuid,
-    /// In which session.
+    /// The session.
     pub session_id: Uuid,
-    /// When the user proved who they are.
+    /// When the user authenticated.
     pub auth_time: Timestamp,
-    /// When the rest of the grant was true: before it was read, so that a token made of roles that change in the
-    /// meantime is among those that the change voids.
+    /// A time before the roles, permissions and properties were read. It is the issue time of the token, so that a
+    /// concurrent change of roles revokes the token.
     pub as_of: Timestamp,
     /// The user's roles.
     pub roles: Vec<String>,
-    /// The permissions that the roles bring.
+    /// The permissions of those roles.
     pub permissions: Vec<String>,
-    /// The user's relations to properties, by the property's id.
+    /// The user's relations to properties, by property id.
     pub properties: BTreeMap<String, String>,
 }
 
-/// A token, ready to be handed out.
+/// A signed access token.
 #[derive(Debug)]
 pub struct AccessToken {
     /// The JWT.
     pub jwt: String,
-    /// When it ends.
+    /// When it expires.
     pub expires_at: Timestamp,
 }
 
-/// Makes the tokens of one issuer.
+/// Builds and signs access tokens, one JWT at a time; `TokenIssuer` uses it to issue token pairs.
 #[derive(Debug)]
 pub struct AccessTokenSigner {
     keys: Arc<KeyRing>,
     issuer: String,
     client_id: String,
     lifetime: TimeDelta,
-    /// The header is the same in every token.
     header: Header,
 }
 
 impl AccessTokenSigner {
-    /// A maker of tokens that are signed with the ring's newest key and issued to this client.
+    /// Signs with the newest key of `keys`. `client_id` becomes the claim of that name.
     #[must_use]
     pub fn new(keys: Arc<KeyRing>, issuer: String, client_id: String, lifetime: Duration) -> Self {
         let header = Header {
@@ -71,29 +70,29 @@ impl AccessTokenSigner {
         Self { keys, issuer, client_id, lifetime, header }
     }
 
-    /// Makes a token.
+    /// Builds and signs a token.
     ///
     /// # Errors
     /// [`Error::Signing`].
-    pub fn make(&self, grant: Grant) -> Result<AccessToken, Error> {
-        let issued_at = grant.as_of;
+    pub fn sign(&self, params: AccessTokenParams) -> Result<AccessToken, Error> {
+        let issued_at = params.as_of;
         let expires_at = (issued_at + self.lifetime).trunc_subsecs(0);
         let claims = Claims {
             iss: self.issuer.clone(),
             aud: AUDIENCE.to_owned(),
-            sub: grant.user_id,
-            sid: grant.session_id,
+            sub: params.user_id,
+            sid: params.session_id,
             jti: id::v7_at(issued_at),
             client_id: Some(self.client_id.clone()),
             iat: issued_at.timestamp(),
             exp: expires_at.timestamp(),
             nbf: None,
-            // A session begins after its user's roles were read, but no token is older than the proof it rests on.
-            auth_time: grant.auth_time.min(issued_at).timestamp(),
+            // A session starts after the roles were read, but `auth_time` must not be later than `iat`.
+            auth_time: params.auth_time.min(issued_at).timestamp(),
             amr: vec![PASSWORD.to_owned()],
-            roles: grant.roles,
-            perms: grant.permissions,
-            props: grant.properties,
+            roles: params.roles,
+            perms: params.permissions,
+            props: params.properties,
         };
         let jwt = jsonwebtoken::encode(&self.header, &claims, self.keys.signing().private()).map_err(Error::Signing)?;
         Ok(AccessToken { jwt, expires_at })

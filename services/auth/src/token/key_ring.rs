@@ -1,4 +1,4 @@
-//! All signing keys: the newest signs, all are published, so that tokens of an older one stay good until they end.
+//! The signing keys. The newest signs; all are published, so that tokens of older keys stay valid until they expire.
 
 use std::time::Duration;
 
@@ -12,18 +12,18 @@ use crate::{
     StartError,
     store::AuthStore,
     token::{
-        refresh_token::{RefreshTokenSeal, SECRET_LENGTH},
+        refresh_token::{RefreshTokenCodec, SECRET_LENGTH},
         signing_key::{SigningKey, StoredKey},
     },
 };
 
-/// How long to wait before the database is asked again.
+/// The interval of retries while the database is unavailable.
 const RETRY_INTERVAL: Duration = Duration::from_millis(250);
 
-/// The name that the refresh tokens' secret is kept under.
+/// The name of the refresh token secret in the store.
 const REFRESH_SECRET: &str = "refresh_token";
 
-/// The keys of a running service.
+/// The signing keys of a running service.
 #[derive(Debug)]
 pub struct KeyRing {
     signing: SigningKey,
@@ -31,14 +31,14 @@ pub struct KeyRing {
 }
 
 impl KeyRing {
-    /// Reads the keys, and makes the first where there is none.
+    /// Reads the keys, and generates the first one if there is none.
     ///
     /// # Errors
-    /// The store fails, or holds a key that cannot be used.
+    /// The store fails, or has an invalid key.
     pub async fn open(store: &AuthStore, clock: &Clock) -> Result<Self, StartError> {
         let mut stored = store.signing_keys().await?;
         if stored.is_empty() {
-            // Two that start at once both find none. The store keeps the key of the first, and both then read it.
+            // Two instances that start concurrently both get here. The store keeps the first key; both then read it.
             store.insert_first_signing_key(StoredKey::generate(clock.now())?).await?;
             stored = store.signing_keys().await?;
         }
@@ -50,44 +50,43 @@ impl KeyRing {
         Ok(Self { signing: keys.swap_remove(0), published })
     }
 
-    /// The key that signs.
+    /// The key for new signatures.
     #[must_use]
     pub fn signing(&self) -> &SigningKey {
         &self.signing
     }
 
-    /// The public halves of all keys, newest first.
+    /// The public keys, newest first.
     #[must_use]
     pub fn published(&self) -> &[Jwk] {
         &self.published
     }
 }
 
-/// Reads the secret of the refresh tokens, and makes it where there is none.
+/// Reads the secret of the refresh tokens, or generates it if there is none.
 ///
 /// # Errors
-/// The store fails, or holds a secret of another length.
-pub async fn refresh_token_seal(store: &AuthStore, clock: &Clock) -> Result<RefreshTokenSeal, StartError> {
+/// The store fails, or has a secret of invalid length.
+pub async fn refresh_token_codec(store: &AuthStore, clock: &Clock) -> Result<RefreshTokenCodec, StartError> {
     let mut fresh = Zeroizing::new([0; SECRET_LENGTH]);
     rand::fill(fresh.as_mut()).map_err(|_| StartError::Random)?;
-    let kept = store.secret(REFRESH_SECRET, fresh.as_ref(), clock.now()).await?;
-    let secret: &[u8; SECRET_LENGTH] = kept.as_slice().try_into().map_err(|_| StartError::SecretDamaged)?;
-    Ok(RefreshTokenSeal::new(secret))
+    let stored = store.secret(REFRESH_SECRET, fresh.as_ref(), clock.now()).await?;
+    let secret: &[u8; SECRET_LENGTH] = stored.as_slice().try_into().map_err(|_| StartError::CorruptSecret)?;
+    Ok(RefreshTokenCodec::new(secret))
 }
 
-/// Reads what the service cannot start without. A database that goes away just then is waited for, as it is when it is
-/// opened.
+/// Retries `read` until the database is available, as opening the database does.
 ///
 /// # Errors
-/// What will be no better in a moment.
-pub(crate) async fn once_there<T, F>(mut read: impl FnMut() -> F) -> Result<T, StartError>
+/// Errors other than an unavailable database.
+pub(crate) async fn retry_while_unavailable<T, F>(mut read: impl FnMut() -> F) -> Result<T, StartError>
 where
     F: Future<Output = Result<T, StartError>>,
 {
     loop {
         match read().await {
             Err(StartError::Store(error)) if Failure::of(&error) == Failure::Unavailable => {
-                tracing::warn!(%error, "waiting for the database of auth");
+                tracing::warn!(%error, "auth database unavailable, retrying");
                 tokio::time::sleep(RETRY_INTERVAL).await;
             }
             outcome => return outcome,

@@ -1,19 +1,19 @@
-//! Refresh tokens: `{session, user, counter}` and a MAC, so that nothing need be stored but the session's counter.
+//! Refresh tokens: `{session, user, counter}` and a MAC, so that only the session's counter has to be stored.
 //!
-//! | bytes | hold |
+//! | bytes | content |
 //! |---|---|
 //! | 0..3 | `drt` |
 //! | 3 | the version, 1 |
 //! | 4..20 | the session's id |
 //! | 20..36 | the user's id |
 //! | 36..44 | the counter, big-endian |
-//! | 44..76 | HMAC-SHA256 (RFC 2104) of all that stands before |
+//! | 44..76 | HMAC-SHA256 (RFC 2104) of bytes 0..44 |
 //!
-//! The user's id is the session's own business; the token carries it so that a refresh can ask for the user's roles
-//! before it uses the token up.
+//! The session determines the user; the token has the user's id so that a refresh can read the user's roles before it
+//! consumes the token.
 //!
-//! On the wire: base64url without padding (RFC 4648, section 5), 102 characters. The spare bits of the last one have
-//! to be zero, so that each token has one spelling.
+//! On the wire: base64url without padding (RFC 4648, section 5), 102 characters. The unused bits of the last character
+//! must be zero, so that each token has one encoding.
 
 use aws_lc_rs::hmac;
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
@@ -23,36 +23,36 @@ use zeroize::Zeroizing;
 const PREFIX: [u8; 4] = *b"drt\x01";
 const PAYLOAD_LENGTH: usize = 44;
 const TOKEN_LENGTH: usize = 76;
-/// The length of the secret, in bytes: as long as the MAC, as RFC 2104 advises.
+/// The length of the secret in bytes: the length of the MAC, as RFC 2104 recommends.
 pub const SECRET_LENGTH: usize = 32;
 
-/// What a refresh token says: "the holder may move this session of this user from this counter on".
+/// The content of a refresh token: it authorizes its bearer to rotate the session from this counter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RefreshToken {
     /// The session.
     pub session_id: Uuid,
-    /// Whose it is.
+    /// The user of the session.
     pub user_id: Uuid,
-    /// The session's counter when the token was made.
+    /// The session's counter when the token was issued.
     pub counter: u64,
 }
 
-/// Makes refresh tokens, and knows its own again.
+/// Encodes and authenticates refresh tokens with a secret key.
 #[derive(Debug)]
-pub struct RefreshTokenSeal {
+pub struct RefreshTokenCodec {
     key: hmac::Key,
 }
 
-impl RefreshTokenSeal {
-    /// A seal with this secret.
+impl RefreshTokenCodec {
+    /// A codec with this HMAC key.
     #[must_use]
     pub fn new(secret: &[u8; SECRET_LENGTH]) -> Self {
         Self { key: hmac::Key::new(hmac::HMAC_SHA256, secret) }
     }
 
-    /// The token as its holder gets it.
+    /// Encodes a token with its MAC.
     #[must_use]
-    pub fn seal(&self, token: RefreshToken) -> String {
+    pub fn encode(&self, token: RefreshToken) -> String {
         let payload = payload(token);
         let tag = hmac::sign(&self.key, &payload);
         let mut bytes = Zeroizing::new([0; TOKEN_LENGTH]);
@@ -62,9 +62,9 @@ impl RefreshTokenSeal {
         BASE64_URL_SAFE_NO_PAD.encode(bytes.as_ref())
     }
 
-    /// What a token says, if it is one of ours and whole. The comparison takes the same time wherever they differ.
+    /// Decodes a token; `None` if it is malformed or its MAC is invalid. Compares MACs in constant time.
     #[must_use]
-    pub fn open(&self, text: &str) -> Option<RefreshToken> {
+    pub fn decode(&self, text: &str) -> Option<RefreshToken> {
         let mut bytes = Zeroizing::new([0; TOKEN_LENGTH]);
         let length = BASE64_URL_SAFE_NO_PAD.decode_slice(text, bytes.as_mut()).ok()?;
         if length != TOKEN_LENGTH {
@@ -99,11 +99,11 @@ mod tests {
 
     use super::*;
 
-    /// The length of a token on the wire.
-    const TEXT_LENGTH: usize = 102;
+    /// The length of an encoded token.
+    const ENCODED_LENGTH: usize = 102;
 
-    fn seal() -> RefreshTokenSeal {
-        RefreshTokenSeal::new(&[7; SECRET_LENGTH])
+    fn codec() -> RefreshTokenCodec {
+        RefreshTokenCodec::new(&[7; SECRET_LENGTH])
     }
 
     fn token(counter: u64) -> RefreshToken {
@@ -119,10 +119,10 @@ mod tests {
     }
 
     #[test]
-    fn a_token_has_the_shape_that_is_documented() {
+    fn a_token_has_the_documented_layout() {
         let token = token(3);
-        let text = seal().seal(token);
-        assert_eq!(text.len(), TEXT_LENGTH);
+        let text = codec().encode(token);
+        assert_eq!(text.len(), ENCODED_LENGTH);
         let bytes = BASE64_URL_SAFE_NO_PAD.decode(&text).unwrap();
         assert_eq!(&bytes[..4], b"drt\x01");
         assert_eq!(&bytes[4..20], token.session_id.as_bytes());
@@ -131,23 +131,24 @@ mod tests {
     }
 
     #[test]
-    fn another_secrets_token_is_refused() {
-        let text = RefreshTokenSeal::new(&[8; SECRET_LENGTH]).seal(token(1));
-        assert_eq!(seal().open(&text), None);
+    fn a_token_of_another_secret_is_rejected() {
+        let text = RefreshTokenCodec::new(&[8; SECRET_LENGTH]).encode(token(1));
+        assert_eq!(codec().decode(&text), None);
     }
 
     #[test]
-    fn another_version_is_refused_even_under_a_good_mac() {
+    fn another_version_is_rejected_even_with_a_valid_mac() {
         let mut payload = payload(token(1));
         payload[3] = 2;
-        let tag = hmac::sign(&seal().key, &payload);
+        let tag = hmac::sign(&codec().key, &payload);
         let text = BASE64_URL_SAFE_NO_PAD.encode([&payload, tag.as_ref()].concat());
-        assert_eq!(seal().open(&text), None);
+        assert_eq!(codec().decode(&text), None);
     }
 
     #[test]
-    fn padding_whitespace_and_the_other_alphabet_are_refused() {
-        let text = (0..1000).map(|counter| seal().seal(token(counter))).find(|text| text.contains(['-', '_'])).unwrap();
+    fn padding_whitespace_and_the_standard_alphabet_are_rejected() {
+        let text =
+            (0..1000).map(|counter| codec().encode(token(counter))).find(|text| text.contains(['-', '_'])).unwrap();
         let others = [
             format!("{text}="),
             format!("{text}===="),
@@ -157,42 +158,50 @@ mod tests {
             String::new(),
         ];
         for other in others {
-            assert_eq!(seal().open(&other), None, "{other:?}");
+            assert_eq!(codec().decode(&other), None, "{other:?}");
         }
-        assert!(seal().open(&text).is_some());
+        assert!(codec().decode(&text).is_some());
     }
 
     proptest! {
         #[test]
-        fn a_token_says_what_was_sealed(token in tokens()) {
-            prop_assert_eq!(seal().open(&seal().seal(token)), Some(token));
+        fn a_token_round_trips(token in tokens()) {
+            prop_assert_eq!(codec().decode(&codec().encode(token)), Some(token));
         }
 
         #[test]
-        fn a_token_with_any_bit_changed_is_refused(token in tokens(), byte in 0..TOKEN_LENGTH, bit in 0..8) {
-            let mut bytes = BASE64_URL_SAFE_NO_PAD.decode(seal().seal(token)).unwrap();
+        fn a_token_with_any_bit_changed_is_rejected(token in tokens(), byte in 0..TOKEN_LENGTH, bit in 0..8) {
+            let mut bytes = BASE64_URL_SAFE_NO_PAD.decode(codec().encode(token)).unwrap();
             bytes[byte] ^= 1_u8 << bit;
-            prop_assert_eq!(seal().open(&BASE64_URL_SAFE_NO_PAD.encode(bytes)), None);
+            prop_assert_eq!(codec().decode(&BASE64_URL_SAFE_NO_PAD.encode(bytes)), None);
         }
 
         #[test]
-        fn a_token_with_any_character_changed_is_refused(token in tokens(), at in 0..TEXT_LENGTH, other in "[ -~]") {
-            let mut text = seal().seal(token);
-            prop_assume!(text[at..=at] != other);
-            text.replace_range(at..=at, &other);
-            prop_assert_eq!(seal().open(&text), None);
+        fn a_token_with_any_character_changed_is_rejected(
+            token in tokens(),
+            index in 0..ENCODED_LENGTH,
+            other in "[ -~]",
+        ) {
+            let mut text = codec().encode(token);
+            prop_assume!(text[index..=index] != other);
+            text.replace_range(index..=index, &other);
+            prop_assert_eq!(codec().decode(&text), None);
         }
 
         #[test]
-        fn a_token_that_is_cut_or_lengthened_is_refused(token in tokens(), cut in 0..TEXT_LENGTH, more in "[A-Za-z0-9_-]{1,8}") {
-            let text = seal().seal(token);
-            prop_assert_eq!(seal().open(&text[..cut]), None);
-            prop_assert_eq!(seal().open(&format!("{text}{more}")), None);
+        fn a_truncated_or_extended_token_is_rejected(
+            token in tokens(),
+            length in 0..ENCODED_LENGTH,
+            more in "[A-Za-z0-9_-]{1,8}",
+        ) {
+            let text = codec().encode(token);
+            prop_assert_eq!(codec().decode(&text[..length]), None);
+            prop_assert_eq!(codec().decode(&format!("{text}{more}")), None);
         }
 
         #[test]
-        fn no_text_makes_it_panic(text in ".{0,200}") {
-            prop_assert_eq!(seal().open(&text), None);
+        fn arbitrary_text_does_not_panic(text in ".{0,200}") {
+            prop_assert_eq!(codec().decode(&text), None);
         }
     }
 }

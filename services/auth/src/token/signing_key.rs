@@ -1,4 +1,4 @@
-//! The keys that access tokens are signed with: ES256, that is ECDSA on P-256 with SHA-256 (RFC 7518, section 3.4).
+//! Signing keys of access tokens: ES256, ECDSA on P-256 with SHA-256 (RFC 7518, section 3.4).
 
 use std::fmt;
 
@@ -13,27 +13,27 @@ use drystone_mesh::clock::Timestamp;
 use jsonwebtoken::EncodingKey;
 use zeroize::Zeroizing;
 
-/// The algorithm's name, as tokens and JWKs have it.
+/// The `alg` value in tokens and JWKs.
 pub const ALGORITHM: &str = "ES256";
 
-/// A private key, as it is kept.
+/// A private key, as stored.
 #[derive(Clone, PartialEq, Eq)]
 pub struct StoredKey {
-    /// Its name: the thumbprint of the public key.
+    /// The key id: the thumbprint of the public key (RFC 7638).
     pub kid: String,
-    /// The one algorithm that it signs with.
+    /// The signature algorithm.
     pub algorithm: String,
-    /// The key itself: PKCS#8, DER.
+    /// The private key, PKCS#8 in DER.
     pub private_key: Zeroizing<Vec<u8>>,
-    /// When it was made.
+    /// When it was generated.
     pub created_at: Timestamp,
 }
 
 impl StoredKey {
-    /// A new key.
+    /// Generates a key.
     ///
     /// # Errors
-    /// [`KeyError::Generate`] if the system gives no random numbers.
+    /// [`KeyError::Generate`] if the system's random number generator fails.
     pub fn generate(now: Timestamp) -> Result<Self, KeyError> {
         let document = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new())
             .map_err(|_| KeyError::Generate)?;
@@ -53,28 +53,28 @@ impl fmt::Debug for StoredKey {
 /// Why a key cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
-    /// No key could be made.
-    #[error("no signing key could be made")]
+    /// No key could be generated.
+    #[error("cannot generate a signing key")]
     Generate,
-    /// The key is for an algorithm that this version does not know.
+    /// This version does not support the algorithm of the key.
     #[error(
-        "the signing key `{kid}` is for {algorithm}, which this version cannot sign with; run the version that made it"
+        "the signing key `{kid}` has the unsupported algorithm {algorithm}; run the version that generated the key"
     )]
     Algorithm {
-        /// Which key.
+        /// The key id.
         kid: String,
-        /// What it is for.
+        /// The algorithm of the key.
         algorithm: String,
     },
-    /// The key is damaged.
-    #[error("the signing key `{kid}` in the database of auth is damaged; restore the database from a backup")]
-    Damaged {
-        /// Which key.
+    /// The key is corrupt.
+    #[error("the signing key `{kid}` in the auth database is corrupt; restore the database from a backup")]
+    Corrupt {
+        /// The key id.
         kid: String,
     },
 }
 
-/// A key, ready to sign.
+/// A parsed signing key.
 #[derive(Debug)]
 pub struct SigningKey {
     private: EncodingKey,
@@ -82,10 +82,10 @@ pub struct SigningKey {
 }
 
 impl SigningKey {
-    /// Takes a key from the store into use.
+    /// Parses a stored key.
     ///
     /// # Errors
-    /// [`KeyError::Algorithm`] or [`KeyError::Damaged`].
+    /// [`KeyError::Algorithm`] or [`KeyError::Corrupt`].
     pub fn load(stored: &StoredKey) -> Result<Self, KeyError> {
         let kid = stored.kid.clone();
         if stored.algorithm != ALGORITHM {
@@ -93,23 +93,23 @@ impl SigningKey {
         }
         match parse(&stored.private_key).as_ref().and_then(public_jwk) {
             Some(jwk) if jwk.kid == kid => Ok(Self { private: EncodingKey::from_ec_der(&stored.private_key), jwk }),
-            _ => Err(KeyError::Damaged { kid }),
+            _ => Err(KeyError::Corrupt { kid }),
         }
     }
 
-    /// The key's name.
+    /// The key id.
     #[must_use]
     pub fn kid(&self) -> &str {
         &self.jwk.kid
     }
 
-    /// The public half, to be published.
+    /// The public key, to be published.
     #[must_use]
     pub fn jwk(&self) -> &Jwk {
         &self.jwk
     }
 
-    /// The private half, to sign with. It wipes itself, and does not show itself.
+    /// The private key. Zeroized on drop and redacted in `Debug`.
     #[must_use]
     pub fn private(&self) -> &EncodingKey {
         &self.private
@@ -121,7 +121,7 @@ fn parse(pkcs8: &[u8]) -> Option<EcdsaKeyPair> {
 }
 
 fn public_jwk(pair: &EcdsaKeyPair) -> Option<Jwk> {
-    // SEC 1, section 2.3.3: 4, then x, then y.
+    // SEC 1, section 2.3.3, uncompressed: 4, x, y.
     let [4, coordinates @ ..] = pair.public_key().as_ref() else { return None };
     let (x, y) = coordinates.split_at_checked(32).filter(|(_, y)| y.len() == 32)?;
     let (x, y) = (BASE64_URL_SAFE_NO_PAD.encode(x), BASE64_URL_SAFE_NO_PAD.encode(y));
@@ -138,8 +138,8 @@ fn public_jwk(pair: &EcdsaKeyPair) -> Option<Jwk> {
     })
 }
 
-/// The thumbprint of a public key (RFC 7638): SHA-256 over its required members in the order of their names. The
-/// values of those need no escaping: they are names of curves and base64url.
+/// The thumbprint of a public key (RFC 7638): SHA-256 over its required members, ordered by name. The values need no
+/// escaping: they are curve names and base64url.
 fn thumbprint(members: &[(&str, &str)]) -> String {
     let members: Vec<String> = members.iter().map(|(name, value)| format!("\"{name}\":\"{value}\"")).collect();
     let json = format!("{{{}}}", members.join(","));
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_published_as_rfc_7517_has_it() {
+    fn a_published_jwk_conforms_to_rfc_7517() {
         let stored = new_key();
         let key = SigningKey::load(&stored).unwrap();
         let Jwk { kty, r#use, alg, kid, crv, x, y, n, e } = key.jwk().clone();
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn the_public_half_of_rfc_7517s_example_key_is_found() {
+    fn the_public_key_of_the_rfc_7517_example_is_derived() {
         // RFC 7517, appendix A.2: the private key that belongs to the first key of appendix A.1.
         let member = |text| BASE64_URL_SAFE_NO_PAD.decode(text).unwrap();
         let (x, y) = ("MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4", "4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM");
@@ -199,36 +199,36 @@ mod tests {
     }
 
     #[test]
-    fn two_keys_differ() {
+    fn generated_keys_differ() {
         assert_ne!(new_key().kid, new_key().kid);
     }
 
     #[test]
-    fn a_key_under_another_name_is_damaged() {
+    fn a_key_with_another_kid_is_corrupt() {
         let other = StoredKey { kid: new_key().kid, ..new_key() };
-        assert!(matches!(SigningKey::load(&other), Err(KeyError::Damaged { .. })));
+        assert!(matches!(SigningKey::load(&other), Err(KeyError::Corrupt { .. })));
     }
 
     #[test]
-    fn a_key_that_is_cut_is_damaged() {
+    fn a_truncated_key_is_corrupt() {
         let mut key = new_key();
         key.private_key.truncate(40);
-        assert!(matches!(SigningKey::load(&key), Err(KeyError::Damaged { .. })));
+        assert!(matches!(SigningKey::load(&key), Err(KeyError::Corrupt { .. })));
     }
 
     #[test]
-    fn a_key_of_an_unknown_algorithm_is_refused_by_name() {
+    fn an_unsupported_algorithm_is_named_in_the_error() {
         let key = StoredKey { algorithm: "ES512".into(), ..new_key() };
         let error = SigningKey::load(&key).unwrap_err();
         assert!(error.to_string().contains("ES512"), "{error}");
     }
 
     #[test]
-    fn a_private_key_is_not_shown() {
+    fn debug_output_has_no_private_key() {
         let key = new_key();
-        let shown = format!("{key:?}");
-        assert!(shown.contains(&key.kid) && !shown.contains("private"), "{shown}");
-        let shown = format!("{:?}", SigningKey::load(&key).unwrap().private());
-        assert!(shown.contains("[redacted]"), "{shown}");
+        let output = format!("{key:?}");
+        assert!(output.contains(&key.kid) && !output.contains("private"), "{output}");
+        let output = format!("{:?}", SigningKey::load(&key).unwrap().private());
+        assert!(output.contains("[redacted]"), "{output}");
     }
 }

@@ -1,4 +1,4 @@
-//! What a sign-in and a refresh answer: an access token, a refresh token, and how long the first one lives.
+//! The token pair of a sign-in or refresh, and its issuer.
 
 use std::collections::BTreeMap;
 
@@ -8,55 +8,55 @@ use uuid::Uuid;
 use crate::{
     error::Error,
     token::{
-        access_token_signer::{AccessTokenSigner, Grant},
-        refresh_token::{RefreshToken, RefreshTokenSeal},
+        access_token_signer::{AccessTokenParams, AccessTokenSigner},
+        refresh_token::{RefreshToken, RefreshTokenCodec},
     },
-    upstreams::{Account, SessionState},
+    upstreams::{AccountClaims, SessionState},
 };
 
-/// How tokens are sent (RFC 6750).
+/// The token type (RFC 6750).
 pub const TOKEN_TYPE: &str = "Bearer";
 
-/// A pair of tokens.
+/// An access token and a refresh token of a session.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Tokens {
-    /// The JWT.
+pub struct TokenPair {
+    /// The access token, a JWT.
     pub access_token: String,
-    /// What gets the next pair.
+    /// The refresh token.
     pub refresh_token: String,
-    /// How long the access token lives, in seconds.
+    /// The remaining lifetime of the access token, in seconds.
     pub expires_in: i32,
     /// The session.
     pub session_id: Uuid,
-    /// Whose it is.
+    /// The user of the session.
     pub user_id: Uuid,
 }
 
-/// Makes pairs of tokens.
+/// Issues the token pair of a session: an access token by `AccessTokenSigner`, and the matching refresh token.
 #[derive(Debug)]
 pub struct TokenIssuer {
-    /// Makes the first of a pair.
-    pub maker: AccessTokenSigner,
-    /// Makes the second.
-    pub seal: RefreshTokenSeal,
-    /// The time.
+    /// Signs access tokens.
+    pub access_token_signer: AccessTokenSigner,
+    /// Encodes and decodes refresh tokens.
+    pub refresh_token_codec: RefreshTokenCodec,
+    /// Source of time.
     pub clock: Clock,
 }
 
 impl TokenIssuer {
-    /// The tokens of a session, for an account and its properties as they were at `as_of`.
+    /// Issues the tokens of a session. `as_of` is a time before `account` and `properties` were read.
     ///
     /// # Errors
     /// [`Error::Signing`].
     pub fn issue(
         &self,
         session: SessionState,
-        account: Account,
+        account: AccountClaims,
         properties: BTreeMap<String, String>,
         as_of: Timestamp,
-    ) -> Result<Tokens, Error> {
+    ) -> Result<TokenPair, Error> {
         let SessionState { session_id, user_id, create_time, counter } = session;
-        let access = self.maker.make(Grant {
+        let access_token = self.access_token_signer.sign(AccessTokenParams {
             user_id,
             session_id,
             auth_time: create_time,
@@ -65,11 +65,11 @@ impl TokenIssuer {
             permissions: account.permissions,
             properties,
         })?;
-        let left = access.expires_at.timestamp() - self.clock.now().timestamp();
-        Ok(Tokens {
-            access_token: access.jwt,
-            refresh_token: self.seal.seal(RefreshToken { session_id, user_id, counter }),
-            expires_in: i32::try_from(left.max(0)).unwrap_or(i32::MAX),
+        let expires_in = access_token.expires_at.timestamp() - self.clock.now().timestamp();
+        Ok(TokenPair {
+            access_token: access_token.jwt,
+            refresh_token: self.refresh_token_codec.encode(RefreshToken { session_id, user_id, counter }),
+            expires_in: i32::try_from(expires_in.max(0)).unwrap_or(i32::MAX),
             session_id,
             user_id,
         })

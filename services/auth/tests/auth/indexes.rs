@@ -1,4 +1,4 @@
-//! No query of the store reads a whole table that grows on PostgreSQL: what the server has counted proves it.
+//! No query of the store scans a growing table on PostgreSQL, as the server's scan counters show.
 
 use std::time::Duration;
 
@@ -8,10 +8,10 @@ use drystone_mesh::clock::Clock;
 use drystone_store::{Db, Location};
 use uuid::Uuid;
 
-/// More often than a statement is planned anew: then PostgreSQL may keep one plan for all.
+/// More than the executions after which PostgreSQL may switch to a generic plan.
 const ROUNDS: usize = 8;
 
-const CROWD: &str = "
+const MANY_ROWS: &str = "
     INSERT INTO drystone_auth.credential (user_id, password_hash, request_id, created_at, updated_at)
     SELECT gen_random_uuid(), 'one of many', gen_random_uuid(), n, n
     FROM generate_series(1, 20000) AS n;
@@ -20,12 +20,12 @@ const CROWD: &str = "
 #[tokio::test]
 async fn every_credential_is_found_by_an_index() {
     let database = Postgres::shared().await.database().await;
-    let place = Location::server("auth", database.as_str()).unwrap();
-    Db::open(place.clone(), MIGRATIONS).await.unwrap().close().await;
-    database.run(CROWD).await;
+    let location = Location::server("auth", database.as_str()).unwrap();
+    Db::open(location.clone(), MIGRATIONS).await.unwrap().close().await;
+    database.run(MANY_ROWS).await;
     database.reset_scan_counts().await;
 
-    let db = Db::open(place, MIGRATIONS).await.unwrap();
+    let db = Db::open(location, MIGRATIONS).await.unwrap();
     let store = AuthStore::new(db.clone());
     let now = Clock::system().now();
     let hash = "$argon2id$v=19$m=64,t=1,p=1$c29tZXNhbHQ$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
@@ -44,9 +44,9 @@ async fn every_credential_is_found_by_an_index() {
         store.credential(new.user_id).await.unwrap().unwrap();
         store.resume_credential(request_id, now).await.unwrap().unwrap();
         store.replace_password_hash(new.user_id, &new.password_hash, &new.password_hash, new.form, now).await.unwrap();
-        let until = now + Duration::from_secs(1);
-        assert_eq!(store.pending_credentials(until, 10).await.unwrap(), [new.user_id]);
-        assert!(store.delete_pending_credential(new.user_id, until).await.unwrap());
+        let cutoff = now + Duration::from_secs(1);
+        assert_eq!(store.pending_credentials(cutoff, 10).await.unwrap(), [new.user_id]);
+        assert!(store.delete_pending_credential(new.user_id, cutoff).await.unwrap());
         store.confirm_credential(new.user_id).await.unwrap();
     }
     db.close().await;

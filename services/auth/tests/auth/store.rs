@@ -1,4 +1,4 @@
-//! What every store of credentials and keys promises. A new backend joins with one line at the end.
+//! The contract of the store, tested on every database. To add one, list it in `contract!` at the end.
 
 use std::{any::Any, time::Duration};
 
@@ -13,12 +13,12 @@ use tempfile::TempDir;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-/// A store with nothing in it, and a clock that stands still.
+/// An empty store and a manual clock.
 struct Fixture {
     store: AuthStore,
     clock: Clock,
-    /// The database goes when this does.
-    _keep: Box<dyn Any>,
+    /// Deletes the database on drop.
+    _database: Box<dyn Any>,
 }
 
 impl Fixture {
@@ -34,9 +34,9 @@ impl Fixture {
         Self::on(db, database)
     }
 
-    fn on(db: Db, keep: impl Any) -> Self {
+    fn on(db: Db, database: impl Any) -> Self {
         let clock = Clock::manual(Clock::system().now());
-        Self { store: AuthStore::new(db), clock, _keep: Box::new(keep) }
+        Self { store: AuthStore::new(db), clock, _database: Box::new(database) }
     }
 
     fn credential(&self, request_id: Option<Uuid>) -> Credential {
@@ -57,7 +57,7 @@ fn hash(output: &str) -> PasswordHash {
     format!("$argon2id$v=19$m=64,t=1,p=1$c29tZXNhbHQ${output}").parse().unwrap()
 }
 
-async fn a_credential_is_found_as_it_was_put_in(fixture: Fixture) {
+async fn an_inserted_credential_is_read_back(fixture: Fixture) {
     let request_id = Uuid::now_v7();
     let new = fixture.credential(Some(request_id));
     assert!(fixture.store.insert_credential(&new).await.unwrap());
@@ -66,7 +66,7 @@ async fn a_credential_is_found_as_it_was_put_in(fixture: Fixture) {
     assert_eq!(found, Some(new));
 }
 
-async fn what_is_not_there_is_none(fixture: Fixture) {
+async fn a_missing_row_is_none(fixture: Fixture) {
     assert_eq!(fixture.store.credential(Uuid::now_v7()).await.unwrap(), None);
     assert_eq!(fixture.store.resume_credential(Uuid::now_v7(), fixture.clock.now()).await.unwrap(), None);
     assert!(fixture.store.pending_credentials(fixture.clock.now(), 10).await.unwrap().is_empty());
@@ -74,7 +74,7 @@ async fn what_is_not_there_is_none(fixture: Fixture) {
     fixture.store.confirm_credential(Uuid::now_v7()).await.unwrap();
 }
 
-async fn a_request_id_is_taken_once(fixture: Fixture) {
+async fn a_request_id_is_unique(fixture: Fixture) {
     let request_id = Uuid::now_v7();
     let (first, second) = (fixture.credential(Some(request_id)), fixture.credential(Some(request_id)));
     assert!(fixture.store.insert_credential(&first).await.unwrap());
@@ -84,7 +84,7 @@ async fn a_request_id_is_taken_once(fixture: Fixture) {
     assert_eq!(found, Some(first));
 }
 
-async fn any_number_of_credentials_have_no_request_id(fixture: Fixture) {
+async fn several_credentials_may_have_no_request_id(fixture: Fixture) {
     for _ in 0..3 {
         assert!(fixture.store.insert_credential(&fixture.credential(None)).await.unwrap());
     }
@@ -97,7 +97,7 @@ async fn a_user_has_one_credential(fixture: Fixture) {
     assert!(fixture.store.insert_credential(&second).await.is_err());
 }
 
-async fn a_credential_that_is_deleted_frees_its_request_id(fixture: Fixture) {
+async fn deleting_a_credential_releases_its_request_id(fixture: Fixture) {
     let request_id = Some(Uuid::now_v7());
     let first = fixture.credential(request_id);
     fixture.store.insert_credential(&first).await.unwrap();
@@ -106,25 +106,25 @@ async fn a_credential_that_is_deleted_frees_its_request_id(fixture: Fixture) {
     assert!(fixture.store.insert_credential(&fixture.credential(request_id)).await.unwrap());
 }
 
-async fn credentials_are_pending_until_they_are_confirmed(fixture: Fixture) {
-    let mut made = Vec::new();
+async fn credentials_are_pending_until_confirmed(fixture: Fixture) {
+    let mut inserted = Vec::new();
     for _ in 0..4 {
         let new = fixture.credential(None);
         fixture.store.insert_credential(&new).await.unwrap();
-        made.push(new);
+        inserted.push(new);
         fixture.clock.advance(Duration::from_secs(1));
     }
-    fixture.store.confirm_credential(made[1].user_id).await.unwrap();
-    let confirmed = fixture.store.credential(made[1].user_id).await.unwrap().unwrap();
-    assert_eq!(confirmed, Credential { pending_since: None, ..made[1].clone() });
+    fixture.store.confirm_credential(inserted[1].user_id).await.unwrap();
+    let confirmed = fixture.store.credential(inserted[1].user_id).await.unwrap().unwrap();
+    assert_eq!(confirmed, Credential { pending_since: None, ..inserted[1].clone() });
 
-    let until = made[2].created_at;
-    let pending = fixture.store.pending_credentials(until, 10).await.unwrap();
-    assert_eq!(pending, [made[0].user_id, made[2].user_id], "the last one is too young");
-    assert_eq!(fixture.store.pending_credentials(until, 1).await.unwrap(), [made[0].user_id]);
+    let cutoff = inserted[2].created_at;
+    let pending = fixture.store.pending_credentials(cutoff, 10).await.unwrap();
+    assert_eq!(pending, [inserted[0].user_id, inserted[2].user_id], "the last one has not been pending long enough");
+    assert_eq!(fixture.store.pending_credentials(cutoff, 1).await.unwrap(), [inserted[0].user_id]);
 }
 
-async fn a_credential_that_is_resumed_is_pending_anew_unless_it_is_confirmed(fixture: Fixture) {
+async fn resuming_resets_pending_since_unless_confirmed(fixture: Fixture) {
     let request_id = Uuid::now_v7();
     let new = fixture.credential(Some(request_id));
     fixture.store.insert_credential(&new).await.unwrap();
@@ -138,7 +138,7 @@ async fn a_credential_that_is_resumed_is_pending_anew_unless_it_is_confirmed(fix
     assert_eq!(fixture.store.resume_credential(request_id, later).await.unwrap(), Some(confirmed));
 }
 
-async fn only_what_is_pending_for_so_long_is_deleted(fixture: Fixture) {
+async fn only_credentials_pending_since_the_cutoff_are_deleted(fixture: Fixture) {
     let (resumed, confirmed) = (fixture.credential(Some(Uuid::now_v7())), fixture.credential(None));
     fixture.store.insert_credential(&resumed).await.unwrap();
     fixture.store.insert_credential(&confirmed).await.unwrap();
@@ -155,7 +155,7 @@ async fn only_what_is_pending_for_so_long_is_deleted(fixture: Fixture) {
     assert!(fixture.store.credential(confirmed.user_id).await.unwrap().is_some());
 }
 
-async fn a_hash_is_replaced_only_while_the_old_one_is_there(fixture: Fixture) {
+async fn a_hash_is_replaced_only_if_the_old_one_is_stored(fixture: Fixture) {
     let new = fixture.credential(None);
     fixture.store.insert_credential(&new).await.unwrap();
     fixture.clock.advance(Duration::from_secs(1));
@@ -169,13 +169,13 @@ async fn a_hash_is_replaced_only_while_the_old_one_is_there(fixture: Fixture) {
     assert!(replaced.unwrap());
     let replaced =
         fixture.store.replace_password_hash(new.user_id, &new.password_hash, &third, PasswordForm::Opaque, later).await;
-    assert!(!replaced.unwrap(), "somebody was faster");
+    assert!(!replaced.unwrap(), "the stored hash has changed");
 
     let expected = Credential { password_hash: second, form: PasswordForm::Opaque, updated_at: later, ..new };
     assert_eq!(fixture.store.credential(expected.user_id).await.unwrap(), Some(expected));
 }
 
-async fn the_first_signing_key_stays_the_first(fixture: Fixture) {
+async fn only_the_first_signing_key_is_inserted(fixture: Fixture) {
     assert_eq!(fixture.store.signing_keys().await.unwrap(), []);
     let keys = [0, 1].map(|_| StoredKey::generate(fixture.clock.now()).unwrap());
     for key in keys.clone() {
@@ -184,7 +184,7 @@ async fn the_first_signing_key_stays_the_first(fixture: Fixture) {
     assert_eq!(fixture.store.signing_keys().await.unwrap(), [keys[0].clone()]);
 }
 
-async fn of_many_first_signing_keys_at_once_one_stays(fixture: Fixture) {
+async fn concurrent_inserts_of_a_first_signing_key_store_one(fixture: Fixture) {
     let mut tasks = JoinSet::new();
     for _ in 0..8 {
         let (store, now) = (fixture.store.clone(), fixture.clock.now());
@@ -196,17 +196,17 @@ async fn of_many_first_signing_keys_at_once_one_stays(fixture: Fixture) {
     assert_eq!(fixture.store.signing_keys().await.unwrap().len(), 1);
 }
 
-async fn a_secret_is_what_it_was_at_first(fixture: Fixture) {
+async fn a_secret_is_generated_once(fixture: Fixture) {
     let now = fixture.clock.now();
     assert_eq!(*fixture.store.secret("one", &[1, 2, 3], now).await.unwrap(), [1, 2, 3]);
     assert_eq!(*fixture.store.secret("one", &[4, 5, 6], now).await.unwrap(), [1, 2, 3]);
     assert_eq!(*fixture.store.secret("other", &[7], now).await.unwrap(), [7]);
 }
 
-/// A database of the release before, with the credential of a user in it, opened by this one.
-async fn a_credential_from_before_there_was_a_form_is_raw(place: Location) {
+/// Opens a database of the previous release that has a credential.
+async fn a_credential_without_a_form_is_raw(location: Location) {
     let (user_id, password_hash) = (Uuid::now_v7(), hash("AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"));
-    let before = Db::open(place.clone(), &MIGRATIONS[..1]).await.unwrap();
+    let before = Db::open(location.clone(), &MIGRATIONS[..1]).await.unwrap();
     run!(before.writer(), |db| {
         sqlx::query("INSERT INTO credential (user_id, password_hash, created_at, updated_at) VALUES ($1, $2, 1, 1)")
             .bind(user_id)
@@ -216,37 +216,37 @@ async fn a_credential_from_before_there_was_a_form_is_raw(place: Location) {
             .unwrap();
     });
     drop(before);
-    let store = AuthStore::new(Db::open(place, MIGRATIONS).await.unwrap());
+    let store = AuthStore::new(Db::open(location, MIGRATIONS).await.unwrap());
     let found = store.credential(user_id).await.unwrap().unwrap();
     assert_eq!((found.form, found.password_hash), (PasswordForm::Raw, password_hash));
 }
 
 macro_rules! contract {
-    ($backend:ident: $($promise:ident,)+) => {
+    ($backend:ident: $($test:ident,)+) => {
         mod $backend {
             $(
                 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-                async fn $promise() {
-                    super::$promise(super::Fixture::$backend().await).await;
+                async fn $test() {
+                    super::$test(super::Fixture::$backend().await).await;
                 }
             )+
         }
     };
     ($($backend:ident),+) => {
         $(contract! { $backend:
-            a_credential_is_found_as_it_was_put_in,
-            what_is_not_there_is_none,
-            a_request_id_is_taken_once,
-            any_number_of_credentials_have_no_request_id,
+            an_inserted_credential_is_read_back,
+            a_missing_row_is_none,
+            a_request_id_is_unique,
+            several_credentials_may_have_no_request_id,
             a_user_has_one_credential,
-            a_credential_that_is_deleted_frees_its_request_id,
-            credentials_are_pending_until_they_are_confirmed,
-            a_credential_that_is_resumed_is_pending_anew_unless_it_is_confirmed,
-            only_what_is_pending_for_so_long_is_deleted,
-            a_hash_is_replaced_only_while_the_old_one_is_there,
-            the_first_signing_key_stays_the_first,
-            of_many_first_signing_keys_at_once_one_stays,
-            a_secret_is_what_it_was_at_first,
+            deleting_a_credential_releases_its_request_id,
+            credentials_are_pending_until_confirmed,
+            resuming_resets_pending_since_unless_confirmed,
+            only_credentials_pending_since_the_cutoff_are_deleted,
+            a_hash_is_replaced_only_if_the_old_one_is_stored,
+            only_the_first_signing_key_is_inserted,
+            concurrent_inserts_of_a_first_signing_key_store_one,
+            a_secret_is_generated_once,
         })+
     };
 }
@@ -254,13 +254,13 @@ macro_rules! contract {
 contract!(sqlite, postgres);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_credential_from_before_there_was_a_form_is_raw_in_sqlite() {
+async fn a_credential_without_a_form_is_raw_in_sqlite() {
     let directory = TempDir::new().unwrap();
-    a_credential_from_before_there_was_a_form_is_raw(Location::File(directory.path().join("auth.db"))).await;
+    a_credential_without_a_form_is_raw(Location::File(directory.path().join("auth.db"))).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_credential_from_before_there_was_a_form_is_raw_in_postgres() {
+async fn a_credential_without_a_form_is_raw_in_postgres() {
     let database = Postgres::shared().await.database().await;
-    a_credential_from_before_there_was_a_form_is_raw(Location::server("auth", database.as_str()).unwrap()).await;
+    a_credential_without_a_form_is_raw(Location::server("auth", database.as_str()).unwrap()).await;
 }

@@ -1,4 +1,4 @@
-//! The jobs that wait for a hashing thread, and what becomes of each when its turn comes.
+//! The queue of hashing jobs, and how a thread runs a job.
 
 use std::{
     collections::VecDeque,
@@ -11,10 +11,10 @@ use tokio::sync::oneshot;
 use super::HashingError;
 use crate::{
     metrics::HashingMetrics,
-    password::{Password, PasswordHash, PasswordHasher, Verdict},
+    password::{Password, PasswordHash, PasswordHasher, Verification},
 };
 
-/// Something to compute, and who waits for it.
+/// A queued hash or verification.
 #[derive(Debug)]
 pub(super) struct Job {
     task: Task,
@@ -22,11 +22,11 @@ pub(super) struct Job {
     queued: Instant,
 }
 
-/// What to compute, and for whom.
+/// What to compute, and where to send the result.
 #[derive(Debug)]
 pub(super) enum Task {
     Hash { password: Password, reply: oneshot::Sender<Result<PasswordHash, HashingError>> },
-    Verify { password: Password, hash: PasswordHash, reply: oneshot::Sender<Result<Verdict, HashingError>> },
+    Verify { password: Password, hash: PasswordHash, reply: oneshot::Sender<Result<Verification, HashingError>> },
 }
 
 impl Job {
@@ -34,43 +34,43 @@ impl Job {
         Self { task, deadline, queued: Instant::now() }
     }
 
-    /// Does the work, unless nobody can use it any more. Whoever has gone does not hear the answer.
+    /// Computes and sends the result, unless the caller has cancelled or the deadline has passed.
     pub(super) fn run(self, hasher: &mut PasswordHasher, metrics: &HashingMetrics) {
         let started = Instant::now();
-        metrics.waited(started - self.queued);
-        if self.task.caller_is_gone() {
-            metrics.caller_gone();
+        metrics.observe_queue_wait(started - self.queued);
+        if self.task.is_cancelled() {
+            metrics.count_cancelled();
             return;
         }
         if self.deadline.is_some_and(|deadline| deadline <= started) {
-            metrics.deadline_passed();
-            self.task.refuse(HashingError::DeadlinePassed);
+            metrics.count_deadline_exceeded();
+            self.task.fail(HashingError::DeadlineExceeded);
             return;
         }
         match self.task {
             Task::Hash { password, reply } => {
                 let hash = hasher.hash(&password);
-                metrics.hashed(started.elapsed());
+                metrics.observe_hash(started.elapsed());
                 drop(reply.send(hash.map_err(HashingError::from)));
             }
             Task::Verify { password, hash, reply } => {
-                let verdict = hasher.verify(&password, &hash);
-                metrics.hashed(started.elapsed());
-                drop(reply.send(verdict.map_err(HashingError::from)));
+                let verification = hasher.verify(&password, &hash);
+                metrics.observe_hash(started.elapsed());
+                drop(reply.send(verification.map_err(HashingError::from)));
             }
         }
     }
 }
 
 impl Task {
-    fn caller_is_gone(&self) -> bool {
+    fn is_cancelled(&self) -> bool {
         match self {
             Self::Hash { reply, .. } => reply.is_closed(),
             Self::Verify { reply, .. } => reply.is_closed(),
         }
     }
 
-    fn refuse(self, error: HashingError) {
+    fn fail(self, error: HashingError) {
         match self {
             Self::Hash { reply, .. } => drop(reply.send(Err(error))),
             Self::Verify { reply, .. } => drop(reply.send(Err(error))),
@@ -78,11 +78,11 @@ impl Task {
     }
 }
 
-/// The jobs that wait.
+/// A bounded queue of jobs.
 #[derive(Debug)]
 pub(super) struct Queue {
     state: Mutex<State>,
-    work: Condvar,
+    not_empty: Condvar,
     capacity: usize,
     pub(super) metrics: HashingMetrics,
 }
@@ -90,25 +90,25 @@ pub(super) struct Queue {
 #[derive(Debug, Default)]
 struct State {
     jobs: VecDeque<Job>,
-    /// Threads that wait for a job.
+    /// Threads waiting for a job.
     idle: usize,
     closed: bool,
 }
 
-/// What a thread finds at the queue.
-pub(super) enum Turn {
+/// The result of [`Queue::next`].
+pub(super) enum NextJob {
     Job(Job),
-    NothingForLong,
+    IdleTimeout,
     Closed,
 }
 
 impl Queue {
     pub(super) fn new(capacity: usize, metrics: HashingMetrics) -> Self {
-        Self { state: Mutex::default(), work: Condvar::new(), capacity, metrics }
+        Self { state: Mutex::default(), not_empty: Condvar::new(), capacity, metrics }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // The state is whole between any two lines that change it, so that a panic elsewhere leaves it usable.
+        // The state is consistent after every statement, so a panic while it is locked leaves it usable.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -118,14 +118,14 @@ impl Queue {
             return Err(HashingError::Stopped);
         }
         if state.jobs.len() >= self.capacity {
-            self.metrics.queue_full();
+            self.metrics.count_queue_full();
             return Err(HashingError::QueueFull);
         }
-        self.accept(state, job);
+        self.enqueue(state, job);
         Ok(())
     }
 
-    /// Takes a job only if a thread is free for it.
+    /// Queues a job only if a thread is idle for it.
     pub(super) fn push_if_idle(&self, job: Job) -> Result<bool, HashingError> {
         let state = self.lock();
         if state.closed {
@@ -134,41 +134,42 @@ impl Queue {
         if state.jobs.len() >= state.idle {
             return Ok(false);
         }
-        self.accept(state, job);
+        self.enqueue(state, job);
         Ok(true)
     }
 
-    fn accept(&self, mut state: MutexGuard<'_, State>, job: Job) {
+    fn enqueue(&self, mut state: MutexGuard<'_, State>, job: Job) {
         state.jobs.push_back(job);
-        self.metrics.queued(state.jobs.len());
-        let somebody_waits = state.idle > 0;
+        self.metrics.set_queue_length(state.jobs.len());
+        let has_idle_thread = state.idle > 0;
         drop(state);
-        if somebody_waits {
-            self.work.notify_one();
+        if has_idle_thread {
+            self.not_empty.notify_one();
         }
     }
 
-    /// Waits for a job, or only so long.
-    pub(super) fn next(&self, patience: Option<Duration>) -> Turn {
+    /// Waits for a job, for at most `idle_timeout`.
+    pub(super) fn next(&self, idle_timeout: Option<Duration>) -> NextJob {
         let mut state = self.lock();
-        let mut out_of_patience = false;
+        let mut timed_out = false;
         loop {
             if state.closed {
-                return Turn::Closed;
+                return NextJob::Closed;
             }
             if let Some(job) = state.jobs.pop_front() {
-                self.metrics.queued(state.jobs.len());
-                return Turn::Job(job);
+                self.metrics.set_queue_length(state.jobs.len());
+                return NextJob::Job(job);
             }
-            if out_of_patience {
-                return Turn::NothingForLong;
+            if timed_out {
+                return NextJob::IdleTimeout;
             }
             state.idle += 1;
-            state = match patience {
-                None => self.work.wait(state).unwrap_or_else(PoisonError::into_inner),
-                Some(patience) => {
-                    let (state, wait) = self.work.wait_timeout(state, patience).unwrap_or_else(PoisonError::into_inner);
-                    out_of_patience = wait.timed_out();
+            state = match idle_timeout {
+                None => self.not_empty.wait(state).unwrap_or_else(PoisonError::into_inner),
+                Some(timeout) => {
+                    let (state, wait) =
+                        self.not_empty.wait_timeout(state, timeout).unwrap_or_else(PoisonError::into_inner);
+                    timed_out = wait.timed_out();
                     state
                 }
             };
@@ -179,12 +180,12 @@ impl Queue {
     pub(super) fn close(&self) {
         let mut state = self.lock();
         state.closed = true;
-        let left = std::mem::take(&mut state.jobs);
-        self.metrics.queued(0);
+        let remaining = std::mem::take(&mut state.jobs);
+        self.metrics.set_queue_length(0);
         drop(state);
-        self.work.notify_all();
-        for job in left {
-            job.task.refuse(HashingError::Stopped);
+        self.not_empty.notify_all();
+        for job in remaining {
+            job.task.fail(HashingError::Stopped);
         }
     }
 }
@@ -197,38 +198,38 @@ mod tests {
     use crate::password::Cost;
 
     const CHEAP: Cost = Cost { memory_kib: 64, iterations: 1, parallelism: 1 };
-    const SOON: Duration = Duration::from_secs(20);
+    const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 
-    type Answer<T> = oneshot::Receiver<Result<T, HashingError>>;
+    type ResultReceiver<T> = oneshot::Receiver<Result<T, HashingError>>;
 
-    /// A queue that no thread serves, so that a test decides when each job has its turn.
-    struct Bench {
+    /// A queue without threads, so that a test decides when each job runs.
+    struct Fixture {
         queue: Queue,
         hasher: PasswordHasher,
         metrics: Metrics,
     }
 
-    impl Bench {
+    impl Fixture {
         fn new(capacity: usize) -> Self {
             let metrics = Metrics::default();
             let queue = Queue::new(capacity, HashingMetrics::new(&metrics));
             Self { queue, hasher: PasswordHasher::new(CHEAP).unwrap(), metrics }
         }
 
-        fn push(&self, deadline: Option<Instant>) -> Result<Answer<PasswordHash>, HashingError> {
-            let (reply, answer) = oneshot::channel();
+        fn push(&self, deadline: Option<Instant>) -> Result<ResultReceiver<PasswordHash>, HashingError> {
+            let (reply, result) = oneshot::channel();
             self.queue.push(Job::new(Task::Hash { password: password("secret"), reply }, deadline))?;
-            Ok(answer)
+            Ok(result)
         }
 
         fn run_one(&mut self) {
             match self.queue.next(Some(Duration::ZERO)) {
-                Turn::Job(job) => job.run(&mut self.hasher, &self.queue.metrics),
-                Turn::NothingForLong | Turn::Closed => panic!("no job waits"),
+                NextJob::Job(job) => job.run(&mut self.hasher, &self.queue.metrics),
+                NextJob::IdleTimeout | NextJob::Closed => panic!("the queue is empty"),
             }
         }
 
-        fn counts(&self, line: &str) -> bool {
+        fn has_metric(&self, line: &str) -> bool {
             self.metrics.render().lines().any(|found| found == line)
         }
     }
@@ -238,67 +239,67 @@ mod tests {
     }
 
     #[test]
-    fn a_full_queue_turns_the_next_job_away_until_one_is_done() {
-        let mut bench = Bench::new(2);
-        let mut first = bench.push(None).unwrap();
-        let _second = bench.push(None).unwrap();
-        assert!(matches!(bench.push(None), Err(HashingError::QueueFull)));
-        assert!(bench.counts("drystone_hashing_queue_jobs 2"));
-        assert!(bench.counts("drystone_hashing_dropped_total{why=\"queue_full\"} 1"));
+    fn a_full_queue_rejects_jobs_until_one_is_done() {
+        let mut fixture = Fixture::new(2);
+        let mut first = fixture.push(None).unwrap();
+        let _second = fixture.push(None).unwrap();
+        assert!(matches!(fixture.push(None), Err(HashingError::QueueFull)));
+        assert!(fixture.has_metric("drystone_password_hash_queue_length 2"));
+        assert!(fixture.has_metric("drystone_password_hashes_dropped_total{reason=\"queue_full\"} 1"));
 
-        bench.run_one();
+        fixture.run_one();
         assert!(first.try_recv().unwrap().is_ok());
-        assert!(bench.push(None).is_ok());
+        assert!(fixture.push(None).is_ok());
     }
 
     #[test]
-    fn a_job_whose_deadline_has_passed_is_not_hashed() {
-        let mut bench = Bench::new(2);
-        let mut late = bench.push(Some(Instant::now())).unwrap();
-        let mut early = bench.push(Some(Instant::now() + SOON)).unwrap();
+    fn a_job_past_its_deadline_is_not_hashed() {
+        let mut fixture = Fixture::new(2);
+        let mut late = fixture.push(Some(Instant::now())).unwrap();
+        let mut early = fixture.push(Some(Instant::now() + TEST_TIMEOUT)).unwrap();
 
-        bench.run_one();
-        assert!(matches!(late.try_recv().unwrap(), Err(HashingError::DeadlinePassed)));
-        assert!(bench.counts("drystone_hashing_seconds_count 0"));
-        assert!(bench.counts("drystone_hashing_dropped_total{why=\"deadline_passed\"} 1"));
+        fixture.run_one();
+        assert!(matches!(late.try_recv().unwrap(), Err(HashingError::DeadlineExceeded)));
+        assert!(fixture.has_metric("drystone_password_hash_duration_seconds_count 0"));
+        assert!(fixture.has_metric("drystone_password_hashes_dropped_total{reason=\"deadline_exceeded\"} 1"));
 
-        bench.run_one();
+        fixture.run_one();
         assert!(early.try_recv().unwrap().is_ok());
-        assert!(bench.counts("drystone_hashing_seconds_count 1"));
+        assert!(fixture.has_metric("drystone_password_hash_duration_seconds_count 1"));
     }
 
     #[test]
-    fn a_job_whose_caller_has_gone_is_not_hashed() {
-        let mut bench = Bench::new(1);
-        drop(bench.push(None).unwrap());
-        bench.run_one();
-        assert!(bench.counts("drystone_hashing_seconds_count 0"));
-        assert!(bench.counts("drystone_hashing_dropped_total{why=\"caller_gone\"} 1"));
-        assert!(bench.counts("drystone_hashing_queue_jobs 0"));
+    fn a_cancelled_job_is_not_hashed() {
+        let mut fixture = Fixture::new(1);
+        drop(fixture.push(None).unwrap());
+        fixture.run_one();
+        assert!(fixture.has_metric("drystone_password_hash_duration_seconds_count 0"));
+        assert!(fixture.has_metric("drystone_password_hashes_dropped_total{reason=\"cancelled\"} 1"));
+        assert!(fixture.has_metric("drystone_password_hash_queue_length 0"));
     }
 
     #[test]
-    fn a_job_for_idle_threads_is_not_taken_while_there_are_none() {
-        let bench = Bench::new(8);
-        let (reply, _answer) = oneshot::channel();
+    fn push_if_idle_rejects_a_job_while_no_thread_is_idle() {
+        let fixture = Fixture::new(8);
+        let (reply, _result) = oneshot::channel();
         let job = Job::new(Task::Hash { password: password("secret"), reply }, None);
-        assert!(!bench.queue.push_if_idle(job).unwrap());
-        assert!(bench.counts("drystone_hashing_queue_jobs 0"));
+        assert!(!fixture.queue.push_if_idle(job).unwrap());
+        assert!(fixture.has_metric("drystone_password_hash_queue_length 0"));
     }
 
     #[test]
-    fn a_thread_without_work_hears_that_it_has_waited_for_long() {
-        let bench = Bench::new(1);
-        assert!(matches!(bench.queue.next(Some(Duration::from_millis(1))), Turn::NothingForLong));
+    fn next_times_out_while_the_queue_is_empty() {
+        let fixture = Fixture::new(1);
+        assert!(matches!(fixture.queue.next(Some(Duration::from_millis(1))), NextJob::IdleTimeout));
     }
 
     #[test]
-    fn a_queue_that_is_closed_answers_those_who_wait_and_takes_no_more() {
-        let bench = Bench::new(2);
-        let mut waiting = bench.push(None).unwrap();
-        bench.queue.close();
+    fn closing_the_queue_fails_queued_and_new_jobs() {
+        let fixture = Fixture::new(2);
+        let mut waiting = fixture.push(None).unwrap();
+        fixture.queue.close();
         assert!(matches!(waiting.try_recv().unwrap(), Err(HashingError::Stopped)));
-        assert!(matches!(bench.push(None), Err(HashingError::Stopped)));
-        assert!(matches!(bench.queue.next(None), Turn::Closed));
+        assert!(matches!(fixture.push(None), Err(HashingError::Stopped)));
+        assert!(matches!(fixture.queue.next(None), NextJob::Closed));
     }
 }

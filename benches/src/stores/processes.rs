@@ -1,34 +1,33 @@
-//! A mesh as it is run for real: a process for each service, and one for the edge, on PostgreSQL and Redis.
+//! A mesh as in production: a process for each service, and one for the edge, on PostgreSQL and Redis.
 
 use anyhow::{Context, Result};
-use drystone_tests::{Home, Mesh, certs::Certificates, parts, ports::some_free_addresses, services_on_postgres};
+use drystone_tests::{Home, Mesh, certs::Certificates, modules, ports::some_free_addresses, services_on_postgres};
 use tonic::transport::Channel;
 
 use crate::startup::resident_megabytes;
 
-/// The issuer of the tokens, which all have to know.
+/// The issuer of access tokens, configured in all processes.
 pub(crate) const ISSUER: &str = "https://id.example.com";
 
-/// A process for each part, until it is dropped.
+/// One process per module. Dropping it kills the processes.
 #[derive(Debug)]
-pub(crate) struct Fleet {
+pub(crate) struct MeshProcesses {
     running: Vec<(&'static str, Mesh)>,
     certificates: Certificates,
     _home: Home,
 }
 
-impl Fleet {
-    /// Starts all of them, and waits until they are ready. Everything is as it is by default, but for the limits of
-    /// attempts, of which there are none, and for the patience with Redis: on a busy machine the default 50 ms pass while
-    /// nobody is let in at all, and a figure over failed calls would be none.
+impl MeshProcesses {
+    /// Starts the processes and waits until they are ready. Configured as by default, except that there are no rate
+    /// limits, and the Redis timeout is longer: on a busy machine, calls would exceed the default of 50 ms and fail.
     pub(crate) fn start(database: &str, redis: &str) -> Self {
         let home = Home::new();
-        let certificates = Certificates::make_in(&home.path().join("certs"));
-        let parts = parts();
-        let addresses = some_free_addresses(parts.len());
-        let everyone = || parts.iter().zip(&addresses);
-        // Some wait for others, so that all have to begin before any can be ready.
-        let begin = |name: &'static str| {
+        let certificates = Certificates::generate_in(&home.path().join("certs"));
+        let modules = modules();
+        let addresses = some_free_addresses(modules.len());
+        let listeners = || modules.iter().zip(&addresses);
+        // Processes depend on each other to become ready, so all are spawned first.
+        let spawn = |name: &'static str| {
             let setup = Mesh::setup()
                 .serve(&[name], &certificates)
                 .set("issuer", ISSUER)
@@ -37,17 +36,17 @@ impl Fleet {
                 .set("redis.url", redis)
                 .set("redis.timeout", "2s");
             let setup =
-                everyone().fold(setup, |setup, (other, at)| setup.set(&format!("{other}.listen"), &at.to_string()));
+                listeners().fold(setup, |setup, (other, at)| setup.set(&format!("{other}.listen"), &at.to_string()));
             let on_server = services_on_postgres().into_iter();
             let setup = on_server.fold(setup, |setup, name| setup.set(&format!("{name}.database.url"), database));
-            (name, setup.begin())
+            (name, setup.spawn())
         };
-        let starting: Vec<_> = parts.iter().map(|name| begin(name)).collect();
+        let starting: Vec<_> = modules.iter().map(|name| spawn(name)).collect();
         let running = starting.into_iter().map(|(name, starting)| (name, starting.ready())).collect();
         Self { running, certificates, _home: home }
     }
 
-    /// A channel to a service, as the edge has it.
+    /// A channel to a service with the edge's certificate.
     pub(crate) fn channel(&self, service: &str) -> Result<Channel> {
         let (_, mesh) = self.running.iter().find(|(name, _)| *name == service).context("no such service")?;
         Ok(mesh.channel_with(service, Some(self.certificates.of("edge"))))

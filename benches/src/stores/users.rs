@@ -1,0 +1,155 @@
+//! The seeded users, identified by number. Each has an account, a session and a property.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use drystone_auth::{
+    store::{AuthStore, MIGRATIONS},
+    token::{
+        access_token_signer::{AccessTokenParams, AccessTokenSigner},
+        key_ring::{KeyRing, refresh_token_codec},
+        refresh_token::{RefreshToken, RefreshTokenCodec},
+    },
+};
+use drystone_mesh::clock::Clock;
+use drystone_store::{Db, Location};
+use tonic::metadata::{Ascii, MetadataValue};
+use uuid::{Builder, Uuid};
+
+use super::processes::ISSUER;
+
+/// The lifetime of access tokens: longer than a run, and within the maximum that services accept.
+const LIFETIME: Duration = Duration::from_mins(50);
+
+/// The timestamp in the ids of the first user: 1 January 2025, in milliseconds since 1970. Each next user is one
+/// millisecond later.
+const FIRST_TIMESTAMP: u64 = 1_735_689_600_000;
+
+/// A user by number.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SeedUser(pub(crate) u64);
+
+impl SeedUser {
+    /// The account's id.
+    pub(crate) fn user_id(self) -> Uuid {
+        self.id(0)
+    }
+
+    /// The property's id.
+    pub(crate) fn property_id(self) -> Uuid {
+        self.id(1)
+    }
+
+    /// The session's id. It has the shard of the user, as the session store requires.
+    pub(crate) fn session_id(self) -> Uuid {
+        let shard = self.user_id().as_bytes().iter().fold(0, |shard, byte| shard ^ byte);
+        let mut id = self.id(2).into_bytes();
+        id[12] = shard;
+        Uuid::from_bytes(id)
+    }
+
+    /// A UUID version 7 for this number: ordered by number, with pseudorandom bits.
+    fn id(self, which: u64) -> Uuid {
+        let mut random = [0; 10];
+        let (head, tail) = random.split_at_mut(8);
+        head.copy_from_slice(&scatter(3 * self.0 + which).to_be_bytes());
+        tail.copy_from_slice(&scatter(!self.0).to_be_bytes()[..2]);
+        Builder::from_unix_timestamp_millis(FIRST_TIMESTAMP + self.0, &random).into_uuid()
+    }
+}
+
+/// The finalizer of SplitMix64, a hash of the number.
+fn scatter(number: u64) -> u64 {
+    let mut mixed = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
+}
+
+/// All seeded users of a mesh, with the keys of its auth service.
+///
+/// A thousand sign-ins would take half a minute because of the password hashes. So tokens are issued here, by the auth
+/// service's own code with the keys in its database.
+#[derive(Debug)]
+pub(crate) struct SeedUsers {
+    access_token_signer: AccessTokenSigner,
+    refresh_token_codec: RefreshTokenCodec,
+    /// The counter of each user's session.
+    counters: Vec<AtomicU64>,
+}
+
+impl SeedUsers {
+    /// `count` users of the mesh whose auth service has this database.
+    pub(crate) async fn of(database: &str, count: u64) -> Result<Self> {
+        let clock = Clock::system();
+        let store = AuthStore::new(Db::open(Location::server("auth", database)?, MIGRATIONS).await?);
+        let keys = KeyRing::open(&store, &clock).await.context("reading the signing keys")?;
+        let refresh_token_codec =
+            refresh_token_codec(&store, &clock).await.context("reading the refresh tokens' secret")?;
+        let counters = (0..count).map(|_| AtomicU64::new(drystone_session::FIRST_COUNTER)).collect();
+        Ok(Self {
+            access_token_signer: AccessTokenSigner::new(
+                Arc::new(keys),
+                ISSUER.to_owned(),
+                "drystone".to_owned(),
+                LIFETIME,
+            ),
+            refresh_token_codec,
+            counters,
+        })
+    }
+
+    /// `count` users, evenly distributed over all, with access tokens. Each `round` has other users if there are
+    /// enough.
+    pub(crate) fn active_users(&self, count: u64, round: u64) -> Result<Vec<ActiveUser>> {
+        let total = self.counters.len() as u64;
+        (0..count).map(|number| self.active_user(SeedUser((number * total / count + round) % total))).collect()
+    }
+
+    fn active_user(&self, user: SeedUser) -> Result<ActiveUser> {
+        let now = Clock::system().now();
+        let token = self.access_token_signer.sign(AccessTokenParams {
+            user_id: user.user_id(),
+            session_id: user.session_id(),
+            auth_time: now,
+            as_of: now,
+            roles: vec!["member".to_owned()],
+            permissions: Vec::new(),
+            properties: BTreeMap::from([(user.property_id().to_string(), "owner".to_owned())]),
+        })?;
+        Ok(ActiveUser { user, bearer: format!("Bearer {}", token.jwt).parse()? })
+    }
+
+    /// The user's current refresh token.
+    pub(crate) fn refresh_token(&self, user: SeedUser) -> Result<String> {
+        let counter = self.counter(user)?.load(Ordering::Relaxed);
+        let (session_id, user_id) = (user.session_id(), user.user_id());
+        Ok(self.refresh_token_codec.encode(RefreshToken { session_id, user_id, counter }))
+    }
+
+    /// Counts a refresh of the user's session.
+    pub(crate) fn refreshed(&self, user: SeedUser) -> Result<()> {
+        self.counter(user)?.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn counter(&self, user: SeedUser) -> Result<&AtomicU64> {
+        self.counters.get(usize::try_from(user.0)?).context("no such user")
+    }
+}
+
+/// A user that makes calls.
+#[derive(Debug)]
+pub(crate) struct ActiveUser {
+    /// The user.
+    pub(crate) user: SeedUser,
+    /// The `authorization` header.
+    pub(crate) bearer: MetadataValue<Ascii>,
+}
