@@ -85,9 +85,9 @@ pub(crate) fn user_message() -> User {
         email: "bench@example.com".to_owned(),
         display_name: "Bench".to_owned(),
         roles: vec!["member".to_owned()],
-        etag: "1".to_owned(),
         create_time: Some(drystone_mesh::time::to_proto(Clock::system().now())),
         update_time: Some(drystone_mesh::time::to_proto(Clock::system().now())),
+        ..User::default()
     }
 }
 

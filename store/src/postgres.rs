@@ -112,7 +112,7 @@ impl PostgresDb {
             // In that time every statement has completed or timed out, so a working pool would have returned a
             // connection.
             Err(sqlx::Error::PoolTimedOut) if pool.time_since_acquire() > self.max_busy_time() => {
-                self.replace_pool().await
+                self.replace_pool().await;
             }
             Err(sqlx::Error::Database(error)) if error.code().is_some_and(|code| code.starts_with("28")) => {
                 self.reload_password();

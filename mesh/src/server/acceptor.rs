@@ -206,7 +206,7 @@ async fn run(listener: TcpListener, limits: AcceptLimits, handshaker: Arc<Handsh
     let handshake_permits = Arc::new(Semaphore::new(limits.max_handshakes.min(Semaphore::MAX_PERMITS)));
     let connection_permits = Arc::new(Semaphore::new(limits.max_connections.min(Semaphore::MAX_PERMITS)));
     // Aborts pending handshakes when dropped.
-    let mut handshakes = JoinSet::new();
+    let mut pending = JoinSet::new();
     let ended = async {
         tokio::select! {
             () = stop.cancelled() => {}
@@ -222,8 +222,8 @@ async fn run(listener: TcpListener, limits: AcceptLimits, handshaker: Arc<Handsh
         };
         tokio::select! {
             () = &mut ended => return,
-            Some(_) = handshakes.join_next() => {}
-            (accepted, handshake_permit) = next => drop(handshakes.spawn(handshaker.clone().serve(accepted, handshake_permit))),
+            Some(_) = pending.join_next() => {}
+            (accepted, handshake_permit) = next => drop(pending.spawn(handshaker.clone().serve(accepted, handshake_permit))),
         }
     }
 }

@@ -4,7 +4,7 @@ use drystone_mesh::{
     clock::Timestamp,
     time::{from_micros, to_micros},
 };
-use drystone_store::{Db, Migration, run};
+use drystone_store::{Db, Migration, migration, run};
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
@@ -14,20 +14,7 @@ use crate::{
 };
 
 /// The migrations of the schema.
-pub const MIGRATIONS: &[Migration] = &[
-    Migration {
-        version: 1,
-        name: "credentials_and_keys",
-        sqlite: include_str!("../migrations/sqlite/0001_credentials_and_keys.sql"),
-        postgres: include_str!("../migrations/postgres/0001_credentials_and_keys.sql"),
-    },
-    Migration {
-        version: 2,
-        name: "password_form",
-        sqlite: include_str!("../migrations/sqlite/0002_password_form.sql"),
-        postgres: include_str!("../migrations/postgres/0002_password_form.sql"),
-    },
-];
+pub const MIGRATIONS: &[Migration] = &[migration!("0001", "credentials_and_keys"), migration!("0002", "password_form")];
 
 /// The columns of a credential, in the order of [`CredentialRow`].
 macro_rules! columns {

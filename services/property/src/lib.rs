@@ -17,17 +17,18 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `proto/drystone/property/v1/property.proto` (of the repository) | the RPC and its messages, with comments, rule, idempotency, valid values and REST path; `cargo check` reports what is missing |
+//! | `proto/drystone/property/v1/property.proto` (of the repository) | the RPC and its messages, with comments, rule, idempotency, valid values and REST path; `cargo check` reports a missing rule or idempotency level |
 //! | `migrations/sqlite/NNNN_pin.sql`, `migrations/postgres/NNNN_pin.sql` | the column; a released file is never edited |
 //! | `src/store.rs` | the migration in [`MIGRATIONS`], and a method of [`PropertyStore`] with the SQL; each method takes the owner, so that the property of another user is not found |
-//! | a file in `src/` named for its subject | a rule that holds for every caller; raw strings become types here ([`Labels::parse`]) |
-//! | `src/error.rs` | a new failure, with its reason (`src/reason.rs` of the repository has them all) |
-//! | `src/rpc/property_service.rs` | the handler: parse the message, take the owner from the principal of the call, call the store, build the response |
-//! | `tests/property/store.rs`, `tests/property/indexes.rs` | the promises of the store on both engines; the query plan of a query on a growing table |
+//! | `src/property.rs` | the field of [`Property`] |
+//! | `src/rpc/property_service.rs` | the handler (parse the message, take the owner from the principal of the call, call the store) and the conversion of [`Property`] to its message |
+//! | `tests/property/store.rs`, `tests/property/indexes.rs` | the promises of the store on both engines; the new query, and the expected number of index scans |
 //! | `tests/property/rpc.rs` | the handler, called as a given user |
 //!
-//! Only what the RPC needs of it applies. No other file changes: routes, reflection, metrics and the access matrix in
-//! `tests/access/matrix.rs` follow from the contract, and an addition does not touch the baseline in `proto/`.
+//! Those are 9 files; skip the rows that your RPC does not need. A value with rules of its own is a type in a file named for
+//! its subject, exported in `src/lib.rs`; a new failure is a variant in `src/error.rs`. A write that reads first is a
+//! transaction under `Db::retry`. Routes, reflection, metrics and the access matrix in `tests/access/matrix.rs` follow from
+//! the contract; additions do not touch the baseline in `proto/`. [contracts.md](../../../docs/contracts.md) has the style.
 
 mod content;
 mod error;

@@ -7,19 +7,14 @@ use drystone_mesh::{
     page::Page,
     time::{from_micros, to_micros},
 };
-use drystone_store::{Db, Migration, Transaction, run};
+use drystone_store::{Db, Migration, Transaction, migration, run};
 use sqlx::types::Json;
 use uuid::Uuid;
 
 use crate::{Claim, Content, ContentUpdate, Description, DisplayName, Error, Labels, NewProperty, Property, Relation};
 
 /// The migrations of the schema.
-pub const MIGRATIONS: &[Migration] = &[Migration {
-    version: 1,
-    name: "property",
-    sqlite: include_str!("../migrations/sqlite/0001_property.sql"),
-    postgres: include_str!("../migrations/postgres/0001_property.sql"),
-}];
+pub const MIGRATIONS: &[Migration] = &[migration!("0001", "property")];
 
 /// The columns of a property, in the order of [`PropertyRow`].
 macro_rules! columns {

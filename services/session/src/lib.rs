@@ -37,7 +37,7 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `proto/drystone/session/v1/session.proto` (of the repository) | the RPC and its messages, with comments, rule, idempotency, valid values and REST path; `cargo check` reports what is missing |
+//! | `proto/drystone/session/v1/session.proto` (of the repository) | the RPC and its messages, with comments, rule, idempotency, valid values and REST path; `cargo check` reports a missing rule or idempotency level |
 //! | `migrations/sqlite/NNNN_pin.sql`, `migrations/postgres/NNNN_pin.sql` | the column; a released file is never edited |
 //! | `src/store.rs`, `src/store/sql.rs`, `src/store/redis.rs` | the migration in [`MIGRATIONS`], and the transition as one method of [`SessionStore`]: SQL in [`SqlStore`], a script in [`RedisStore`] |
 //! | `src/sessions.rs` | the operation; if it revokes tokens, it announces the revocation and waits for acknowledgements, as the others do |
@@ -46,8 +46,8 @@
 //! | `tests/session/store.rs`, `tests/session/indexes.rs` | the promises of every store; the query plan of a query on a growing table |
 //! | `tests/session/rpc.rs` | the RPC over a socket, as a given user |
 //!
-//! Only what the RPC needs of it applies. No other file changes: routes, reflection, metrics and the access matrix in
-//! `tests/access/matrix.rs` follow from the contract, and an addition does not touch the baseline in `proto/`.
+//! Skip the rows that your RPC does not need. Routes, reflection, metrics and the access matrix in
+//! `tests/access/matrix.rs` follow from the contract; additions do not touch the baseline in `proto/`.
 
 mod config;
 mod error;

@@ -18,17 +18,18 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `proto/drystone/user/v1/user.proto` (of the repository) | the RPC and its messages, with comments, rule, idempotency, valid values and REST path; `cargo check` reports what is missing |
+//! | `proto/drystone/user/v1/user.proto` (of the repository) | the RPC and its messages, with comments, rule, idempotency, valid values and REST path; `cargo check` reports a missing rule or idempotency level |
 //! | `migrations/sqlite/NNNN_pin.sql`, `migrations/postgres/NNNN_pin.sql` | the column; a released file is never edited |
 //! | `src/store.rs` | the migration in [`MIGRATIONS`], and a method of [`UserStore`] with the SQL |
-//! | a file in `src/` named for its subject | a rule that holds for every caller; raw strings become types here ([`Email::parse`]) |
-//! | `src/error.rs` | a new failure, with its reason (`src/reason.rs` of the repository has them all) |
-//! | `src/rpc/user_service.rs` | the handler: parse the message, check [`permission`] if there is a user, call the store, build the response |
-//! | `tests/user/store.rs`, `tests/user/indexes.rs` | the promises of the store on both engines; the query plan of a query on a growing table |
+//! | `src/account.rs` | the field of [`Account`] |
+//! | `src/rpc/user_service.rs` | the handler (parse the message, check or extend [`permission`] if there is a user, call the store) and the conversion of [`Account`] to its message |
+//! | `tests/user/store.rs`, `tests/user/indexes.rs` | the promises of the store on both engines; the new query, and the expected number of index scans |
 //! | `tests/user/rpc.rs` | the handler, called as a given user |
 //!
-//! Only what the RPC needs of it applies. No other file changes: routes, reflection, metrics and the access matrix in
-//! `tests/access/matrix.rs` follow from the contract, and an addition does not touch the baseline in `proto/`.
+//! Those are 9 files; skip the rows that your RPC does not need. A value with rules of its own is a type in a file named for
+//! its subject, exported in `src/lib.rs`; a new failure is a variant in `src/error.rs`. A write that reads first is a
+//! transaction under `Db::retry`. Routes, reflection, metrics and the access matrix in `tests/access/matrix.rs` follow from
+//! the contract; additions do not touch the baseline in `proto/`. [contracts.md](../../../docs/contracts.md) has the style.
 
 mod account;
 mod error;

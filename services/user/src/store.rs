@@ -5,18 +5,13 @@ use drystone_mesh::{
     page::Page,
     time::{from_micros, to_micros},
 };
-use drystone_store::{Db, Migration, run};
+use drystone_store::{Db, Migration, migration, run};
 use uuid::Uuid;
 
 use crate::{Account, DisplayName, Email, Error, NewAccount, Roles};
 
 /// The migrations of the schema.
-pub const MIGRATIONS: &[Migration] = &[Migration {
-    version: 1,
-    name: "account",
-    sqlite: include_str!("../migrations/sqlite/0001_account.sql"),
-    postgres: include_str!("../migrations/postgres/0001_account.sql"),
-}];
+pub const MIGRATIONS: &[Migration] = &[migration!("0001", "account")];
 
 /// The columns of an account, in the order of [`AccountRow`].
 macro_rules! columns {

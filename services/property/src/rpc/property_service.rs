@@ -12,6 +12,7 @@ use drystone_mesh::{
     error::Error as MeshError,
     etag, id, mask,
     page::{self, Page},
+    time::to_proto,
 };
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
@@ -115,4 +116,25 @@ fn parse_update(property: Message, mask: &BTreeSet<&str>) -> Result<ContentUpdat
 
 fn validate<T>(field: &'static str, parsed: Result<T, impl ToString>) -> Result<T, MeshError> {
     parsed.map_err(|error| MeshError::invalid_field(field, error.to_string()))
+}
+
+impl From<Property> for Message {
+    fn from(property: Property) -> Self {
+        Self {
+            id: property.id.to_string(),
+            owner_id: property.owner_id.to_string(),
+            display_name: property.content.display_name.into_string(),
+            description: property.content.description.into_string(),
+            labels: property.content.labels.into_map().into_iter().collect(),
+            etag: etag::format(property.version),
+            create_time: Some(to_proto(property.created_at)),
+            update_time: Some(to_proto(property.updated_at)),
+        }
+    }
+}
+
+impl From<Claim> for PropertyClaim {
+    fn from(claim: Claim) -> Self {
+        Self { property_id: claim.property_id.to_string(), relation: claim.relation.name().to_owned() }
+    }
 }

@@ -6,7 +6,7 @@ use drystone_mesh::{
     page::Page,
     time::{from_micros, to_micros},
 };
-use drystone_store::{Db, Migration, Transaction, run};
+use drystone_store::{Db, Migration, Transaction, migration, run};
 use uuid::Uuid;
 
 use super::{EndedSessions, SessionStore, StoreError, Swept};
@@ -17,12 +17,7 @@ use crate::{
 };
 
 /// The migrations of the schema.
-pub const MIGRATIONS: &[Migration] = &[Migration {
-    version: 1,
-    name: "session",
-    sqlite: include_str!("../../migrations/sqlite/0001_session.sql"),
-    postgres: include_str!("../../migrations/postgres/0001_session.sql"),
-}];
+pub const MIGRATIONS: &[Migration] = &[migration!("0001", "session")];
 
 /// The columns of a session, in the order of [`SessionRow`].
 macro_rules! session_columns {

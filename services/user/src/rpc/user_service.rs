@@ -13,6 +13,7 @@ use drystone_mesh::{
     error::Error as MeshError,
     etag, id, mask,
     page::{self, Page},
+    time::to_proto,
 };
 use tonic::{Request, Response, Status};
 
@@ -132,4 +133,18 @@ fn parse_roles(field: &'static str, names: &[String]) -> Result<Roles, MeshError
 
 fn invalid(field: &'static str, error: &impl ToString) -> MeshError {
     MeshError::invalid_field(field, error.to_string())
+}
+
+impl From<Account> for User {
+    fn from(account: Account) -> Self {
+        Self {
+            id: account.id.to_string(),
+            email: account.email.into_string(),
+            display_name: account.display_name.into_string(),
+            roles: account.roles.names(),
+            etag: etag::format(account.version),
+            create_time: Some(to_proto(account.created_at)),
+            update_time: Some(to_proto(account.updated_at)),
+        }
+    }
 }
