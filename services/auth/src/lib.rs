@@ -39,7 +39,7 @@
 //!    databases, to `tests/auth/store.rs`. A new column needs a new migration in `migrations/sqlite` and in
 //!    `migrations/postgres`, listed in [`MIGRATIONS`]; never edit a released migration.
 //! 5. **Handler.** Implement the method in `src/rpc/auth_service.rs`: convert the request, call the domain, convert the
-//!    result. Build the new struct in [`Service::new`].
+//!    result. Build the new struct in `Service::assemble`, in `src/lib.rs`.
 //! 6. **Tests.** Add them to `src/tests/`, with a real store and the fake upstreams of `src/tests/fake.rs`. The access
 //!    rule is covered by `tests/access/matrix.rs`, the REST path by `tests/rest/routes.rs`, for every RPC of the
 //!    contract.

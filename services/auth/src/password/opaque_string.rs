@@ -1,5 +1,5 @@
-//! The PRECIS profile `OpaqueString` for passwords (RFC 8265, section 4.2). Normalization makes a password the same,
-//! whatever the keyboard and the operating system encode; the string class limits the characters of new passwords.
+//! The PRECIS profile `OpaqueString` for passwords (RFC 8265, section 4.2). Normalization makes passwords comparable,
+//! however the keyboard and the operating system encode them; the string class limits the characters of new passwords.
 //!
 //! The rules are applied in the order of RFC 8264, section 7: the additional mapping rule (spaces), the normalization
 //! rule (NFC), then the behavioral rules of the string class. So decomposed Korean is composed before Old Hangul Jamo
