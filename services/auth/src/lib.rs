@@ -23,7 +23,7 @@
 //!
 //! # How to add an RPC
 //!
-//! For example, `ChangePassword`:
+//! For example, `PauseSignIn`:
 //!
 //! 1. **Contract.** Add the RPC and its two messages to `proto/drystone/auth/v1/auth.proto`, each with a comment, an
 //!    access rule (callers, subject, maximum age of the sign-in), an idempotency level, the constraints of its fields
