@@ -21,7 +21,7 @@ pub(crate) struct CommandLine {
 
 const AFTER_HELP: &str = "\
 Settings come from defaults < the file of --config (or $DRYSTONE_CONFIG) < the environment < flags.
-In the environment, DRYSTONE_AUTH__LISTEN stands for `listen` in [auth].
+In the environment, DRYSTONE_AUTH__LISTEN sets `listen` in [auth].
 To start a mesh on this machine: drystone up";
 
 #[derive(Debug, Subcommand)]

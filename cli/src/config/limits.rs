@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 const MAX_PER_MINUTE: u32 = 1_000_000;
 
 /// A hundred a second, and a minute's worth at once. Many people can share one address (an office, a mobile network), each
-/// with a few requests for every click, so that less would turn away guests; one machine that wants more than this
+/// with a few requests for every click, so that a lower limit would reject them; one machine that wants more than this
 /// wants to do harm, or a limit of its own.
 const REQUESTS_PER_MINUTE: u32 = 6000;
 

@@ -60,7 +60,7 @@ impl<'de> Visitor<'de> for OneOrSeveral {
     }
 }
 
-/// `HOST:PORT`, with a name or an IP address for the host. A name stands for all addresses that it has.
+/// `HOST:PORT`, with a name or an IP address for the host. A name means all its addresses.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub(crate) struct PeerAddress(String);

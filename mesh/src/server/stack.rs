@@ -356,7 +356,7 @@ impl From<Error> for Rejection {
 }
 
 fn overloaded() -> Error {
-    Error::new(Reason::Overloaded, "too many calls at once; try again shortly").retry_after(Duration::from_secs(1))
+    Error::new(Reason::Overloaded, "too many concurrent calls; try again shortly").retry_after(Duration::from_secs(1))
 }
 
 fn unknown_metrics(metrics: &Metrics) -> MethodMetrics {

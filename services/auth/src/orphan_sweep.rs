@@ -1,6 +1,6 @@
 //! Removes orphans: credentials whose account was never created.
 //!
-//! An interrupted registration can leave one. Nobody can sign in with it, and a retry of the registration continues
+//! An interrupted registration can leave one. It cannot be used to sign in, and a retry of the registration continues
 //! from it, but most are never retried. So a credential is pending until its account is known to exist. Once it has
 //! been pending for an hour, the sweep looks the account up at the user service and confirms or removes the
 //! credential. Confirmed credentials are never removed.

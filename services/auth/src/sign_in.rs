@@ -57,7 +57,7 @@ impl SignIn {
     pub async fn sign_in(&self, call: &Call, email: &str, password: TypedPassword) -> Result<TokenPair, Error> {
         self.attempts.sign_in(email).await?;
         let as_of = self.clock.now();
-        // Stands in for the user id of an unknown or invalid email address, so that the same calls are made.
+        // The user id of an unknown or invalid email address, so that the same calls are made.
         let dummy_user_id = id::v7_at(as_of);
         let account = match Email::parse(email) {
             Ok(email) => self.upstreams.account_by_email(call, &email).await?,

@@ -44,7 +44,7 @@ struct RevokedSession {
 struct OwnedProperty {
     id: String,
     etag: String,
-    /// The acknowledged name, then the names of updates that failed and may have been applied; `None` stands for a
+    /// The acknowledged name, then the names of updates that failed and may have been applied; `None` means a
     /// deletion that failed and may have been applied.
     possible_names: Vec<Option<String>>,
 }
