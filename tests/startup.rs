@@ -132,7 +132,7 @@ fn an_invalid_configuration_value_is_reported_with_the_valid_ones() {
         ("[auth.password]\nmemory_kib = \"much\"", ["auth.password.memory_kib", "u32"]),
         ("[auth.hashing]\nqueue_per_thread = 0", ["auth.hashing.queue_per_thread", "at least 1"]),
         ("issuer = \"nowhere\"", ["issuer", "https://"]),
-        ("trust_domain = \"Not Lawful\"", ["trust_domain", "a-z"]),
+        ("trust_domain = \"Not Valid\"", ["trust_domain", "a-z"]),
     ] {
         let path = configuration(&home, more);
         assert_error(&up(&path), &words);
