@@ -5,8 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Prefixes of paths in other repositories, and of files that a mesh creates.
-const IGNORED_PREFIXES: [&str; 3] = ["buf/", "certs/dev/", "transport/"];
+/// Prefixes of paths in other repositories, and of generated files.
+const IGNORED_PREFIXES: [&str; 4] = ["buf/", "certs/dev/", "target/", "transport/"];
 
 /// The root of the repository.
 fn root() -> PathBuf {
