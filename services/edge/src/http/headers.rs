@@ -15,7 +15,7 @@ use http::{
     header::{AUTHORIZATION, USER_AGENT},
 };
 
-/// An access token has at most 8 KiB; this adds room for `Bearer`.
+/// An access token has at most 8 KiB; this adds the length of `Bearer`.
 const MAX_AUTHORIZATION_LENGTH: usize = 8 * 1024 + 64;
 /// How much of a `user-agent` is passed on, in characters.
 const MAX_AGENT_LENGTH: usize = 256;
