@@ -36,7 +36,7 @@ pub(super) fn text(
          curl -s http://{edge}/v1/auth/login -H 'content-type: application/json' \\\n    \
          -d '{{\"email\":\"ada@example.com\",\"password\":\"correct horse\"}}'\n\n  \
          grpcurl -cacert {ca} -cert {cert} -key {key} {user} list\n\n\
-         Ctrl-C stops it; what is stored stays.\n",
+         Ctrl-C stops it; data is kept.\n",
         ca = certificates.ca.display(),
         cert = operator.certificate.display(),
         key = operator.key.display(),
