@@ -5,6 +5,7 @@
 
 use std::{
     collections::BTreeMap,
+    ops::Range,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -154,11 +155,11 @@ impl LoadReport {
         assert!(invalid.is_empty(), "{} of {}: {invalid:#?}", invalid.len(), self.calls.len());
     }
 
-    /// Excludes sessions whose revocation was in flight at this time: if the store lost its data then, the revocation may
-    /// have reached no service.
-    pub fn ignore_revocations_in_flight_at(&mut self, time: Instant) {
+    /// Excludes sessions whose revocation was in flight at some time during this period: if the store lost its data then,
+    /// the revocation may have reached no service.
+    pub fn ignore_revocations_in_flight_during(&mut self, period: &Range<Instant>) {
         for user in &mut self.users {
-            user.ignore_revocations_in_flight_at(time);
+            user.ignore_revocations_in_flight_during(period);
         }
     }
 

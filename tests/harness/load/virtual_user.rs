@@ -252,9 +252,9 @@ impl VirtualUser {
         }
     }
 
-    /// Excludes sessions whose revocation was in flight at this time.
-    pub(super) fn ignore_revocations_in_flight_at(&mut self, time: Instant) {
-        self.revoked.retain(|revoked| !revoked.call.contains(&time));
+    /// Excludes sessions whose revocation was in flight at some time during this period.
+    pub(super) fn ignore_revocations_in_flight_during(&mut self, period: &Range<Instant>) {
+        self.revoked.retain(|revoked| revoked.call.end < period.start || period.end < revoked.call.start);
     }
 
     /// The names of all properties, by id.
