@@ -2,16 +2,16 @@
 
 use std::marker::PhantomData;
 
-use prost::Message;
+use prost::{DecodeError, Message};
 use prost_protovalidate::{Validate, ValidationError, Violation};
 use tonic::{
-    Code, Status,
+    Status,
     codec::{Codec, DecodeBuf, Decoder},
 };
 use tonic_prost::ProstEncoder;
-use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
+use tonic_types::FieldViolation;
 
-use crate::Reason;
+use crate::{Reason, status};
 
 /// Encodes responses with prost; decodes requests with prost and validates them with `buf.validate`, so that handlers only
 /// receive valid messages. Clients use the plain codec: a service of a newer release may return values that an older
@@ -53,22 +53,17 @@ impl<U: Message + Default + Validate> Decoder for ValidatingDecoder<U> {
     type Error = Status;
 
     fn decode(&mut self, source: &mut DecodeBuf<'_>) -> Result<Option<U>, Status> {
-        let message = U::decode(source)
-            .map_err(|error| invalid_request(&format!("the message cannot be decoded: {error}"), vec![]))?;
+        let message = U::decode(source).map_err(|error| undecodable(&error))?;
         message.validate().map_err(|error| validation_error(&error))?;
         Ok(Some(message))
     }
 }
 
 fn validation_error(error: &ValidationError) -> Status {
-    let violations: Vec<FieldViolation> = error
-        .violations()
-        .iter()
-        .map(|violation| FieldViolation::new(violation.field_path(), description(violation)))
-        .collect();
-    let fields: Vec<String> =
-        violations.iter().map(|violation| format!("{}: {}", violation.field, violation.description)).collect();
-    invalid_request(&fields.join("; "), violations)
+    let violations = error.violations().iter();
+    status::invalid_request(
+        violations.map(|violation| FieldViolation::new(violation.field_path(), description(violation))).collect(),
+    )
 }
 
 /// The description of a violation. The rules for well-known formats have only an id and no message.
@@ -81,12 +76,6 @@ fn description(violation: &Violation) -> String {
     }
 }
 
-fn invalid_request(message: &str, violations: Vec<FieldViolation>) -> Status {
-    let reason = Reason::InvalidRequest;
-    let mut details = ErrorDetails::new();
-    details.set_error_info(reason.name(), Reason::DOMAIN, std::collections::HashMap::new());
-    if !violations.is_empty() {
-        details.set_bad_request(violations);
-    }
-    Status::with_error_details(Code::InvalidArgument, message, details)
+fn undecodable(error: &DecodeError) -> Status {
+    status::new(Reason::InvalidRequest, &format!("the message cannot be decoded: {error}"), Vec::new(), None)
 }

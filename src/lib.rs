@@ -19,6 +19,7 @@
 
 pub mod codec;
 pub mod reason;
+pub mod status;
 
 pub use drystone_contract as contract;
 pub use reason::Reason;

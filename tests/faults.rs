@@ -122,16 +122,16 @@ async fn redis_is_unavailable() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn redis_restarts_without_its_data() {
-    let mut loss = Instant::now()..Instant::now();
+    let mut outage = Instant::now()..Instant::now();
     let (mut report, _mesh) = load_during(async |mesh, load| {
         let edges = mesh.cluster.edges();
         let user = User::register_at(edges.next()).await;
         let (ended, lost) = (user.sign_in_at(edges.next()).await, user.sign_in_at(edges.next()).await);
         edges.next().post("/v1/auth/logout", json!({})).bearer(&ended.access).send().await.expect(200);
 
-        loss.start = Instant::now();
+        outage.start = Instant::now();
         mesh.redis.stop();
-        loss.end = Instant::now();
+        outage.end = Instant::now();
         load.wait_for_failures("calls fail without Redis", 20).await;
         mesh.redis.start_empty();
         load.wait_for_successes("calls succeed with the empty Redis", 50).await;
@@ -154,7 +154,7 @@ async fn redis_restarts_without_its_data() {
         }
     })
     .await;
-    report.ignore_revocations_in_flight_during(&loss);
+    report.ignore_revocations_in_flight_during(&outage);
     report.assert_no_lost_writes().await;
     let token_only = ["create", "update", "delete", "list properties", "get user"];
     let failed = report.failures().filter(|call| token_only.contains(&call.operation)).count();

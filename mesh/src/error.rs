@@ -3,11 +3,12 @@
 //! Domain code names a [`Reason`], which determines the gRPC code and the HTTP status. The internal cause is the `source`: it
 //! is logged with its chain, while the caller receives the reason and the request id.
 
-use std::{borrow::Cow, collections::HashMap, error::Error as StdError, fmt, time::Duration};
+use std::{borrow::Cow, error::Error as StdError, fmt, time::Duration};
 
 pub use drystone::Reason;
+use drystone::status;
 use tonic::Status;
-use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
+use tonic_types::{FieldViolation, StatusExt};
 
 /// The result of an RPC.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -49,7 +50,8 @@ impl Error {
 
     /// An invalid field of the request.
     pub fn invalid_field(field: impl Into<String>, description: impl Into<String>) -> Self {
-        let (field, description) = (field.into(), description.into());
+        let field = status::shorten(&field.into(), status::MAX_FIELD_LENGTH).into_owned();
+        let description = status::shorten(&description.into(), status::MAX_DESCRIPTION_LENGTH).into_owned();
         let mut error = Self::new(Reason::InvalidRequest, format!("{field}: {description}"));
         error.0.fields.push((field, description));
         error
@@ -95,16 +97,8 @@ impl From<Error> for Status {
         if let Some(source) = &source {
             tracing::warn!(reason = reason.name(), cause = %Chain(source.as_ref()), "call failed");
         }
-        let mut details = ErrorDetails::new();
-        details.set_error_info(reason.name(), Reason::DOMAIN, HashMap::new());
-        if !fields.is_empty() {
-            let violations = fields.into_iter().map(|(field, description)| FieldViolation::new(field, description));
-            details.set_bad_request(violations.collect::<Vec<_>>());
-        }
-        if retry_after.is_some() {
-            details.set_retry_info(retry_after);
-        }
-        let mut status = Status::with_error_details(reason.code(), message, details);
+        let violations = fields.into_iter().map(|(field, description)| FieldViolation::new(field, description));
+        let mut status = status::new(reason, &message, violations.collect(), retry_after);
         if let Some(source) = source {
             // For tests that print a failed call. It is not part of the response.
             status.set_source(source.into());

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use drystone::status::quote;
 use prost_types::FieldMask;
 
 use crate::error::{Error, Result};
@@ -29,7 +30,10 @@ pub fn paths<'a>(mask: Option<&FieldMask>, allowed: &[&'a str]) -> Result<BTreeS
         } else if let Some(known) = allowed.iter().find(|known| **known == path) {
             paths.insert(*known);
         } else if !IDENTIFYING_FIELDS.contains(&path) {
-            return Err(Error::invalid_field(FIELD, format!("`{path}` cannot be changed; {}", changeable(allowed))));
+            return Err(Error::invalid_field(
+                FIELD,
+                format!("`{}` cannot be changed; {}", quote(path), changeable(allowed)),
+            ));
         }
     }
     if paths.is_empty() { Err(no_changes(allowed)) } else { Ok(paths) }

@@ -5,6 +5,7 @@
 
 use aws_lc_rs::digest;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use prost::Message;
 use uuid::Uuid;
 
 use crate::error::{Error, Reason, Result};
@@ -14,6 +15,9 @@ pub const DEFAULT_PAGE_SIZE: u32 = 50;
 
 /// The maximum page size.
 pub const MAX_PAGE_SIZE: u32 = 200;
+
+/// The maximum size of the messages of a page, in bytes. A list may end a page before its size is reached (AIP-158).
+pub const MAX_PAGE_BYTES: usize = 1 << 20;
 
 const CHECKSUM_LENGTH: usize = 8;
 
@@ -55,16 +59,29 @@ pub fn token(list: &'static str, after: Uuid) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
-/// Truncates the fetched rows to the page size, and returns the next page's token; empty if this is the last page.
+/// Converts the fetched rows to the messages of a page, at most `size` of them and [`MAX_PAGE_BYTES`] together, but at least
+/// one. Returns them with the next page's token; empty if this is the last page.
 #[must_use]
-pub fn paginate<T>(list: &'static str, mut rows: Vec<T>, size: u32, id: impl Fn(&T) -> Uuid) -> (Vec<T>, String) {
-    let size = size as usize;
-    if rows.len() <= size {
-        return (rows, String::new());
+pub fn paginate<R, M: Message>(
+    list: &'static str,
+    rows: Vec<R>,
+    size: u32,
+    id: impl Fn(&R) -> Uuid,
+    to_message: impl Fn(R) -> M,
+) -> (Vec<M>, String) {
+    let (mut messages, mut bytes, mut previous) = (Vec::with_capacity(rows.len().min(size as usize)), 0, None);
+    for row in rows {
+        let row_id = id(&row);
+        let message = to_message(row);
+        bytes += message.encoded_len();
+        let is_full = messages.len() == size as usize || (bytes > MAX_PAGE_BYTES && !messages.is_empty());
+        if is_full {
+            return (messages, previous.map(|id| token(list, id)).unwrap_or_default());
+        }
+        messages.push(message);
+        previous = Some(row_id);
     }
-    rows.truncate(size);
-    let next = rows.last().map(|row| token(list, id(row))).unwrap_or_default();
-    (rows, next)
+    (messages, String::new())
 }
 
 fn decode(list: &str, token: &str) -> Option<Uuid> {
@@ -123,12 +140,26 @@ mod tests {
         );
     }
 
+    /// A page of messages with this many bytes each.
+    fn page(rows: &[Uuid], size: u32, bytes: usize) -> (usize, Option<Uuid>) {
+        let (messages, next) = paginate("x", rows.to_vec(), size, |id| *id, |_| "x".repeat(bytes));
+        let after = if next.is_empty() { None } else { Page::parse("x", 2, &next).unwrap().after };
+        (messages.len(), after)
+    }
+
     #[test]
-    fn the_last_page_has_no_next_token() {
+    fn a_page_ends_at_its_size() {
         let rows: Vec<Uuid> = (0..3).map(|_| Uuid::now_v7()).collect();
-        assert_eq!(paginate("x", rows.clone(), 3, |id| *id), (rows.clone(), String::new()));
-        let (kept, next) = paginate("x", rows.clone(), 2, |id| *id);
-        assert_eq!(kept, rows[..2]);
-        assert_eq!(Page::parse("x", 2, &next).unwrap().after, Some(rows[1]));
+        assert_eq!(page(&rows, 3, 1), (3, None));
+        assert_eq!(page(&rows, 2, 1), (2, Some(rows[1])));
+        assert_eq!(page(&[], 2, 1), (0, None));
+    }
+
+    #[test]
+    fn a_page_ends_at_its_bytes() {
+        let rows: Vec<Uuid> = (0..5).map(|_| Uuid::now_v7()).collect();
+        assert_eq!(page(&rows, 5, 300_000), (3, Some(rows[2])));
+        assert_eq!(page(&rows, 5, 200_000), (5, None));
+        assert_eq!(page(&rows, 5, 2 << 20), (1, Some(rows[0])), "a page is never empty");
     }
 }

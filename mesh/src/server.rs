@@ -15,10 +15,7 @@ use std::{collections::HashMap, convert::Infallible, io, sync::Arc, time::Durati
 
 use http::{Request, Response};
 use hyper::server::conn::http2;
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::graceful::GracefulShutdown,
-};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 use tokio_stream::StreamExt;
 use tokio_util::sync::CancellationToken;
@@ -26,14 +23,25 @@ use tonic::{body::Body, codegen::BoxFuture, server::NamedService};
 use tower::Service;
 use tracing::{debug, info, warn};
 
-use self::{acceptor::AcceptLimits, stack::Stack};
-use crate::{access, error::Error, node::Node};
+use self::{
+    acceptor::{AcceptLimits, PeerConnection, PeerInfo},
+    stack::Stack,
+};
+use crate::{
+    access,
+    connections::{Connection, ConnectionLimits, Connections, MeteredIo, PeerKind, TooManyConnections},
+    error::Error,
+    limit::Key,
+    node::Node,
+};
 
 /// The limits of one server.
 #[derive(Debug, Clone)]
 pub struct ServerLimits {
     /// Connections and handshakes.
     pub accept: AcceptLimits,
+    /// Connections of each workload, and the bytes of responses that it has not read.
+    pub connections: ConnectionLimits,
     /// Maximum calls in flight; more are answered OVERLOADED.
     pub max_in_flight: usize,
     /// Maximum size of a request message, in bytes. tonic's own limit of 4 MiB per service applies too.
@@ -50,6 +58,17 @@ impl Default for ServerLimits {
     fn default() -> Self {
         Self {
             accept: AcceptLimits::default(),
+            connections: ConnectionLimits {
+                // The acceptor limits those of all workloads together, handshakes included.
+                max_connections: usize::MAX,
+                max_per_peer: 1024,
+                // Clients keep their connections.
+                idle_timeout: None,
+                send_timeout: Duration::from_secs(30),
+                max_unsent_per_connection: 64 << 20,
+                max_unsent_per_peer: 128 << 20,
+                max_unsent: 256 << 20,
+            },
             max_in_flight: 1024,
             max_message_size: 4 << 20,
             default_deadline: Duration::from_secs(30),
@@ -128,32 +147,46 @@ impl Server {
             acceptor::accept_peers(listener, self.node.identity.clone(), accept_limits, on_refused, stop.clone());
         tokio::pin!(connections);
 
-        let graceful = GracefulShutdown::new();
+        let open = Connections::new(self.limits.connections);
+        let sweeper = self.node.tasks.spawn({
+            let open = open.clone();
+            async move { open.sweep().await }
+        });
         while let Some(connection) = connections.next().await {
             let connection = connection?;
-            let peer = Arc::new(stack.peer(connection.peer()));
-            let stack = stack.clone();
-            let service = hyper::service::service_fn(move |request: Request<hyper::body::Incoming>| {
-                let (stack, peer) = (stack.clone(), peer.clone());
-                async move { Ok::<_, Infallible>(stack.serve(&peer, request).await) }
-            });
-            let served = graceful.watch(http2().serve_connection(TokioIo::new(connection), service));
-            self.node.tasks.spawn(async move {
-                if let Err(error) = served.await {
-                    debug!(%error, "connection ended");
+            let PeerInfo { svid, remote } = connection.peer();
+            let key = Key::text(&svid.id.to_string());
+            match open.register(PeerKind::Single(key)).await {
+                Ok(registered) => drop(self.node.tasks.spawn(serve_connection(stack.clone(), connection, registered))),
+                Err(TooManyConnections) => {
+                    warn!(service = self.node.name, caller = %svid.id, %remote, "connection refused, the workload has too many");
                 }
-            });
+            }
         }
 
         // NOT_SERVING first, so that clients call other instances while running calls complete.
         health_task.abort();
         health.stop();
         stack.stop_streams();
-        if tokio::time::timeout(self.limits.drain_timeout, graceful.shutdown()).await.is_err() {
+        if tokio::time::timeout(self.limits.drain_timeout, open.close()).await.is_err() {
+            open.evict_all();
             warn!(service = self.node.name, "some calls did not complete within the drain timeout and were aborted");
         }
+        sweeper.abort();
         info!(service = self.node.name, "stopped");
         Ok(())
+    }
+}
+
+async fn serve_connection(stack: Arc<Stack>, connection: PeerConnection, registered: Connection) {
+    let peer = Arc::new(stack.peer(connection.peer(), registered.usage().clone()));
+    let service = hyper::service::service_fn(move |request: Request<hyper::body::Incoming>| {
+        let (stack, peer) = (stack.clone(), peer.clone());
+        async move { Ok::<_, Infallible>(stack.serve(&peer, request).await) }
+    });
+    let socket = TokioIo::new(MeteredIo::new(connection, registered.usage().clone()));
+    if let Err(error) = registered.serve(http2().serve_connection(socket, service)).await {
+        debug!(%error, "connection ended");
     }
 }
 
@@ -165,6 +198,7 @@ fn http2() -> http2::Builder<TokioExecutor> {
         .max_concurrent_streams(1024)
         // A token of 8 KiB, and other metadata.
         .max_header_list_size(32 * 1024)
+        .max_send_buf_size(64 * 1024)
         .initial_stream_window_size(256 * 1024)
         .initial_connection_window_size(4 * 1024 * 1024)
         .keep_alive_interval(Duration::from_secs(20))

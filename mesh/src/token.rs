@@ -15,6 +15,7 @@
 //!
 //! [`watch_keys`] and `watch_revocations`, background tasks of a node, keep keys and revocations up to date.
 
+mod bearer;
 mod cache;
 mod claims;
 mod error;
@@ -29,6 +30,7 @@ mod testing;
 mod verifier;
 mod watch;
 
+pub use bearer::BearerToken;
 pub use claims::{Claims, is_client_id};
 pub use error::TokenError;
 pub use key::{Algorithm, PublicKey, PublicKeyError};

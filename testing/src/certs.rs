@@ -52,6 +52,13 @@ impl Credentials {
     pub fn into_parts(self) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
         (self.chain, self.key)
     }
+
+    /// The same with more certificates at the end of the chain.
+    #[must_use]
+    pub fn extended(mut self, certificates: impl IntoIterator<Item = CertificateDer<'static>>) -> Self {
+        self.chain.extend(certificates);
+        self
+    }
 }
 
 impl Certificates {

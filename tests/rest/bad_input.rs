@@ -363,6 +363,7 @@ fn duplicates(message: &MessageDescriptor, depth: usize) -> Vec<(String, String)
 #[tokio::test]
 async fn every_rpc_refuses_a_duplicate_field() {
     let rest = Mesh::shared().rest();
+    let (_, tokens) = User::signed_in(Mesh::shared()).await;
     let pool = DescriptorPool::decode(drystone::CONTRACT.descriptor_set()).unwrap();
     let option = pool.get_extension_by_name("google.api.http").unwrap();
     let mut bodies = 0;
@@ -384,7 +385,7 @@ async fn every_rpc_refuses_a_duplicate_field() {
         let path = if before == text(verb) { before } else { format!("{before}x{after}") };
         for (body, field) in duplicates(&message, 2) {
             let call = rest.request(verb.to_uppercase().parse().unwrap(), &path).body("application/json", body.clone());
-            let answer = call.send().await.refused(Reason::InvalidRequest);
+            let answer = call.bearer(&tokens.access).send().await.refused(Reason::InvalidRequest);
             assert_eq!(answer.fields(), [field], "{verb} {path} {body}");
             bodies += 1;
         }

@@ -34,6 +34,10 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
 
+/// The maximum size of response headers, in bytes: more than any server of the mesh sends (8 KiB). A response with more fails
+/// with the whole connection.
+const MAX_HEADERS_SIZE: u32 = 32 * 1024;
+
 /// The interval and timeout of HTTP/2 pings. Together they bound how long a dead connection is kept.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -179,6 +183,7 @@ impl ConnectTarget {
         let expires_at = own.not_after.min(peer.not_after);
         let (sender, connection) = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
+            .max_header_list_size(MAX_HEADERS_SIZE)
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .keep_alive_interval(KEEP_ALIVE_INTERVAL)

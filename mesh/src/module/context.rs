@@ -6,19 +6,22 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use drystone::contract::Contracts;
+use drystone::{
+    auth::v1::{key_service_client::KeyServiceClient, key_service_server},
+    contract::Contracts,
+};
 use http::Extensions;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    client::{Dialer, DialerConfig, Peers},
+    client::{DialError, Dialer, DialerConfig, Peers},
     clock::Clock,
     health::{Health, Kind},
     identity::Identity,
     limit::{ClassLimits, LimiterFactory},
     node::{Node, NodeConfig},
     telemetry::Metrics,
-    token::TokenVerifierConfig,
+    token::{KeySet, TokenVerifier, TokenVerifierConfig, watch_keys},
 };
 
 use super::StartError;
@@ -115,6 +118,20 @@ impl<C> Context<C> {
             tasks: self.tasks.clone(),
             stop: self.stop.clone(),
         })
+    }
+
+    /// A token verifier for an entry point, with keys that are kept up to date. It leaves revocation to the services.
+    ///
+    /// # Errors
+    /// The service of keys has no address.
+    pub fn entry_point_verifier(&self, dialer: &Dialer) -> Result<TokenVerifier, StartError> {
+        let Shared { contracts, tokens, clock, .. } = &*self.shared;
+        let keys = KeySet::default();
+        let service = key_service_server::SERVICE_NAME;
+        let workload = contracts.workload_of(service).ok_or(DialError::UnknownService(service))?;
+        let client = KeyServiceClient::new(dialer.channel(workload)?);
+        self.tasks.spawn(watch_keys(client, keys.clone(), self.stop.clone()));
+        Ok(TokenVerifier::for_entry_point(tokens.clone(), keys, clock.clone()))
     }
 
     /// The rate limits of the process. While a shared store is unavailable, a stricter local limit applies, so the store is

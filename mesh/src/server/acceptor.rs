@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::server::Connected;
 
 use crate::{
-    accept::{Accepted, accept},
+    accept::accept,
     identity::{Identity, Svid, VerifyError},
 };
 
@@ -218,7 +218,10 @@ async fn run(listener: TcpListener, limits: AcceptLimits, handshaker: Arc<Handsh
         let next = async {
             // Never closed, so that there is always a permit.
             let handshake_permit = handshake_permits.clone().acquire_owned().await.ok();
-            (accept(&listener, &connection_permits).await, handshake_permit)
+            // Further connections wait in the kernel's queue.
+            let permit = connection_permits.clone().acquire_owned().await.ok();
+            let (stream, remote) = accept(&listener).await;
+            (Accepted { stream, remote, permit }, handshake_permit)
         };
         tokio::select! {
             () = &mut ended => return,
@@ -226,6 +229,13 @@ async fn run(listener: TcpListener, limits: AcceptLimits, handshaker: Arc<Handsh
             (accepted, handshake_permit) = next => drop(pending.spawn(handshaker.clone().serve(accepted, handshake_permit))),
         }
     }
+}
+
+/// An accepted connection, and its permit.
+struct Accepted {
+    stream: TcpStream,
+    remote: SocketAddr,
+    permit: Option<OwnedSemaphorePermit>,
 }
 
 struct Handshaker {

@@ -1,38 +1,54 @@
-//! Responses: the deadline of streams, and recording each call once when its response ends.
+//! Responses: the deadline of streams, the size of headers, and recording each call once when its response ends.
 
 use std::{
     net::SocketAddr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, Response};
+use drystone::status;
+use http::{HeaderMap, Response, header::CONTENT_TYPE};
 use http_body::{Body as _, Frame, SizeHint};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status, body::Body};
-use tracing::{Span, debug, info};
+use tracing::{Span, debug, info, warn};
 
 use super::stack::RpcEntry;
 use crate::{
     body::TakeUntil,
+    connections::{MeteredBody, Request},
     error::{Error, Reason},
     telemetry::CallerLabel,
 };
 
 /// The body of a response, as passed to hyper without further boxing.
 pub(super) struct ResponseBody {
-    body: Body,
+    body: MeteredBody<Body>,
     completion: Option<Completion>,
 }
 
-impl From<Body> for ResponseBody {
-    /// A body without a record.
-    fn from(body: Body) -> Self {
-        Self { body, completion: None }
+impl ResponseBody {
+    /// A response whose end is not recorded.
+    pub(super) fn of(response: Response<Body>, in_progress: Request) -> Response<Self> {
+        meter(response, in_progress).map(|body| Self { body, completion: None })
+    }
+}
+
+/// Counts the bytes of a response. A caller that has too many unread ones gets an error instead.
+fn meter(response: Response<Body>, in_progress: Request) -> Response<MeteredBody<Body>> {
+    let (head, body) = response.into_parts();
+    match MeteredBody::new(body, in_progress) {
+        Ok(body) => Response::from_parts(head, body),
+        Err(in_progress) => {
+            warn!("response replaced, the caller has too many unread ones");
+            let error = Error::new(Reason::Overloaded, "too many responses are unread; read them, then call again")
+                .retry_after(Duration::from_secs(1));
+            Status::from(error).into_http::<Body>().map(|_| MeteredBody::empty(in_progress))
+        }
     }
 }
 
@@ -41,7 +57,12 @@ impl http_body::Body for ResponseBody {
     type Error = Status;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let frame = Pin::new(&mut self.body).poll_frame(cx);
+        let mut frame = Pin::new(&mut self.body).poll_frame(cx);
+        if let Poll::Ready(Some(Ok(frame))) = &mut frame
+            && let Some(trailers) = frame.trailers_mut()
+        {
+            bound_headers(trailers);
+        }
         let code = match &frame {
             Poll::Ready(Some(Ok(frame))) => frame.trailers_ref().and_then(code_of),
             Poll::Ready(Some(Err(status))) => Some(status.code()),
@@ -85,10 +106,12 @@ impl Completion {
     }
 
     /// Records the code when the response ends.
-    pub(super) fn watch(mut self, response: Response<Body>) -> Response<ResponseBody> {
+    pub(super) fn watch(mut self, response: Response<Body>, in_progress: Request) -> Response<ResponseBody> {
+        let mut response = self.span.in_scope(|| meter(response, in_progress));
+        self.span.in_scope(|| bound_headers(response.headers_mut()));
         if let Some(code) = code_of(response.headers()) {
             self.record(code);
-            return response.map(ResponseBody::from);
+            return response.map(|body| ResponseBody { body, completion: None });
         }
         response.map(|body| ResponseBody { body, completion: Some(self) })
     }
@@ -131,6 +154,32 @@ pub(super) fn stream(body: Body, deadline: Option<Instant>, stop: CancellationTo
 
 fn server_stopping() -> Error {
     Error::new(Reason::Unavailable, "this server is stopping; connect to another or try again")
+}
+
+/// The maximum size of response headers or trailers, in bytes as HTTP/2 counts them (RFC 9113, section 6.5.2). grpc-core and
+/// grpc-java accept 8 KiB by default; a status takes up to [`status::MAX_SIZE`].
+const MAX_HEADERS_SIZE: usize = 8 << 10;
+
+/// Bounds headers or trailers, so that every client accepts them: a longer list fails the call, and with some clients the
+/// connection. Custom metadata is removed, and a status shortened.
+fn bound_headers(headers: &mut HeaderMap) {
+    let size = |headers: &HeaderMap| -> usize {
+        headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum()
+    };
+    if size(headers) <= MAX_HEADERS_SIZE {
+        return;
+    }
+    warn!(size = size(headers), max = MAX_HEADERS_SIZE, "response metadata is too large, it is removed");
+    let shortened = Status::from_header_map(headers).map(|status| status::shortened(&status));
+    let content_type = headers.remove(CONTENT_TYPE);
+    headers.clear();
+    if let Some(content_type) = content_type {
+        headers.insert(CONTENT_TYPE, content_type);
+    }
+    if let Some(status) = shortened {
+        // A status without metadata is always valid in headers.
+        let _ = status.add_header(headers);
+    }
 }
 
 fn code_of(headers: &HeaderMap) -> Option<Code> {

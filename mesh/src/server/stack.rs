@@ -12,7 +12,7 @@ use std::{
 
 use drystone::contract::{Method, Subject, method::ENTRY_POINTS};
 use futures_util::FutureExt;
-use http::{HeaderMap, HeaderValue, Request, Response, header::AUTHORIZATION};
+use http::{HeaderMap, HeaderValue, Request, Response};
 use hyper::body::{Body as _, Incoming};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -29,13 +29,14 @@ use crate::{
     access::{self, Denial, RulePart, RuleTable},
     call::{self, Call, CallFields, Client, header},
     clock::Clock,
+    connections::Usage,
     deadline,
     error::{Error, Reason},
     identity::TrustDomain,
     limit::{self, Limit},
     node::Node,
     telemetry::{CallerLabel, MethodMetrics, Metrics, TraceContext},
-    token::{Principal, TokenVerifier},
+    token::{BearerToken, Principal, TokenVerifier},
 };
 
 /// The checks and observers of every call.
@@ -67,6 +68,7 @@ pub(super) struct Peer {
     info: PeerInfo,
     label: CallerLabel,
     is_entry_point: bool,
+    usage: Usage,
 }
 
 /// A call that passed all checks.
@@ -113,10 +115,10 @@ impl Stack {
     }
 
     /// Identifies the peer of a new connection.
-    pub(super) fn peer(&self, info: PeerInfo) -> Peer {
+    pub(super) fn peer(&self, info: PeerInfo, usage: Usage) -> Peer {
         let workload = access::workload(&info.svid.id, &self.domain);
         let is_entry_point = workload.is_some_and(|name| ENTRY_POINTS.contains(&name));
-        Peer { label: self.metrics.caller(workload), is_entry_point, info }
+        Peer { label: self.metrics.caller(workload), is_entry_point, info, usage }
     }
 
     /// Ends all streams, so that the server can stop.
@@ -126,6 +128,7 @@ impl Stack {
 
     /// Serves one call, which is counted, logged and audited however it ends.
     pub(super) async fn serve(&self, peer: &Peer, request: Request<Incoming>) -> Response<ResponseBody> {
+        let in_progress = peer.usage.start_request();
         let incoming = IncomingCall::of(peer, request.headers());
         let path = request.uri().path();
         let request_id = incoming.request_id.to_str().unwrap_or_default();
@@ -142,13 +145,13 @@ impl Stack {
                 None => self.unknown.observe(peer.label, Code::Unimplemented, incoming.started.elapsed()),
             }
             self.discard(request);
-            return response.map(ResponseBody::from);
+            return ResponseBody::of(response, in_progress);
         }
         let Some(entry) = entry else {
             self.unknown.observe(peer.label, Code::Unimplemented, incoming.started.elapsed());
             let response = span.in_scope(|| incoming.reject(&self.unknown, access::unknown_method()));
             self.discard(request);
-            return response.map(ResponseBody::from);
+            return ResponseBody::of(response, in_progress);
         };
 
         let authorized = match span.in_scope(|| self.authorize(&entry.rule, &incoming, request.headers())) {
@@ -172,7 +175,7 @@ impl Stack {
                 let client = incoming.client(request.headers());
                 incoming.completion(entry, client.address, span, None).headers(&response);
                 self.discard(request);
-                return response.map(ResponseBody::from);
+                return ResponseBody::of(response, in_progress);
             }
         };
 
@@ -185,7 +188,7 @@ impl Stack {
             completion.permit = None;
             response = response.map(|body| response::stream(body, deadline, self.streams.clone()));
         }
-        completion.watch(response)
+        completion.watch(response, in_progress)
     }
 
     /// Checks a call. The cheapest checks come first.
@@ -282,10 +285,9 @@ impl Stack {
             return Ok((None, None));
         }
         let deny = |error: Error| Rejection::Denied(Denial::new(RulePart::Subject, error));
-        let value = authorization(headers).map_err(deny)?;
-        let token = bearer(value).map_err(deny)?;
+        let BearerToken { header, token } = BearerToken::of(headers).map_err(deny)?;
         let principal = self.verifier.verify(token).map_err(|error| deny(error.into()))?;
-        Ok((Some(principal), Some(value.clone())))
+        Ok((Some(principal), Some(header.clone())))
     }
 }
 
@@ -361,55 +363,4 @@ fn overloaded() -> Error {
 
 fn unknown_metrics(metrics: &Metrics) -> MethodMetrics {
     metrics.method("/unknown/unknown")
-}
-
-fn authorization(headers: &HeaderMap) -> Result<&HeaderValue, Error> {
-    let mut values = headers.get_all(AUTHORIZATION).iter();
-    let value = values.next().ok_or_else(|| {
-        Error::new(Reason::TokenMissing, "the call needs an access token; send it as `authorization: Bearer TOKEN`")
-    })?;
-    if values.next().is_some() {
-        return Err(Error::new(Reason::TokenInvalid, "send one `authorization` header, not several"));
-    }
-    Ok(value)
-}
-
-/// The token of a `Bearer` credential: the scheme, case-insensitive, one or more spaces, and a token without spaces (RFC
-/// 6750, section 2.1; RFC 9110, section 11.4).
-fn bearer(value: &HeaderValue) -> Result<&str, Error> {
-    let malformed = || Error::new(Reason::TokenInvalid, "send the access token as `authorization: Bearer TOKEN`");
-    let text = value.to_str().map_err(|_| malformed())?;
-    let (scheme, rest) = text.split_once(' ').ok_or_else(malformed)?;
-    let token = rest.trim_start_matches(' ');
-    let is_valid = !token.is_empty() && !token.contains([' ', '\t', ',']);
-    if scheme.eq_ignore_ascii_case("bearer") && is_valid { Ok(token) } else { Err(malformed()) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_bearer_token_follows_one_or_more_spaces() {
-        let token = |text| bearer(&HeaderValue::from_static(text)).ok().map(str::to_owned);
-        for valid in ["Bearer a.b.c", "bearer a.b.c", "BEARER  a.b.c", "Bearer     a.b.c"] {
-            assert_eq!(token(valid).as_deref(), Some("a.b.c"), "{valid:?}");
-        }
-        for invalid in [
-            "",
-            "Bearer",
-            "Bearer ",
-            "Bearer   ",
-            "Bearera.b.c",
-            " Bearer a.b.c",
-            "Bearer\ta.b.c",
-            "Bearer \ta.b.c",
-            "Bearer a.b.c ",
-            "Bearer a.b.c d",
-            "Bearer a.b.c, Bearer d",
-            "Basic a.b.c",
-        ] {
-            assert_eq!(token(invalid), None, "{invalid:?}");
-        }
-    }
 }

@@ -1,30 +1,38 @@
 //! The admin port: health and metrics over plain HTTP, for probes and Prometheus. It listens on the loopback address by
 //! default, since it discloses internals to any client.
 
-use std::{convert::Infallible, io, pin::pin, sync::Arc, time::Duration};
+use std::{convert::Infallible, io, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
-use http_body_util::Full;
 use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::Serialize;
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
     time,
 };
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::sync::CancellationToken;
 
 use super::Metrics;
 use crate::{
-    accept::{Accepted, accept},
+    accept::accept,
+    connections::{Connection, ConnectionLimits, Connections, MeteredBody, MeteredIo, PeerKind},
     health::{Health, Status},
     host,
+    limit::Key,
 };
 
-/// The maximum number of concurrent connections.
-const MAX_CONNECTIONS: usize = 64;
+/// The limits of connections. A full port closes the idlest connection, so that a probe always gets one.
+const LIMITS: ConnectionLimits = ConnectionLimits {
+    max_connections: 64,
+    max_per_peer: 64,
+    idle_timeout: Some(Duration::from_secs(75)),
+    send_timeout: Duration::from_secs(10),
+    max_unsent_per_connection: 16 << 20,
+    max_unsent_per_peer: 16 << 20,
+    max_unsent: 64 << 20,
+};
 /// How long a client may take to send its request.
 const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long responses in progress may take during shutdown.
@@ -40,44 +48,46 @@ const OPEN_METRICS: HeaderValue =
 /// # Errors
 /// Only if the listener fails.
 pub async fn serve(listener: TcpListener, health: Health, metrics: Metrics, stop: CancellationToken) -> io::Result<()> {
-    let tasks = TaskTracker::new();
-    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    while let Some(Accepted { stream, permit, .. }) = stop.run_until_cancelled(accept(&listener, &slots)).await {
-        let (health, metrics, stop) = (health.clone(), metrics.clone(), stop.clone());
-        tasks.spawn(async move {
-            serve_connection(stream, health, metrics, stop).await;
-            drop(permit);
-        });
+    let connections = Connections::new(LIMITS);
+    let accepting = async {
+        loop {
+            let (stream, remote) = accept(&listener).await;
+            if let Ok(connection) = connections.register(PeerKind::Single(Key::client(remote.ip()))).await {
+                tokio::spawn(serve_connection(stream, connection, health.clone(), metrics.clone()));
+            }
+        }
+    };
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = accepting => {}
+        () = connections.sweep() => {}
     }
-    tasks.close();
-    let _timed_out = time::timeout(DRAIN_TIMEOUT, tasks.wait()).await;
+    if time::timeout(DRAIN_TIMEOUT, connections.close()).await.is_err() {
+        connections.evict_all();
+    }
     Ok(())
 }
 
-async fn serve_connection(stream: TcpStream, health: Health, metrics: Metrics, stop: CancellationToken) {
+async fn serve_connection(stream: TcpStream, open: Connection, health: Health, metrics: Metrics) {
+    let usage = open.usage().clone();
     let service = service_fn(move |request: Request<hyper::body::Incoming>| {
         let response = match host::check(request.version(), request.uri(), request.headers()) {
             Ok(()) => respond_to(request.method(), request.uri().path(), &health, &metrics),
             Err(error) => response(StatusCode::BAD_REQUEST, TEXT, format!("the header `host` {error}\n")),
         };
-        async move { Ok::<_, Infallible>(response) }
+        let (head, body) = response.into_parts();
+        let body = MeteredBody::whole(body, usage.start_request()).unwrap_or_else(MeteredBody::empty);
+        async move { Ok::<_, Infallible>(Response::from_parts(head, body)) }
     });
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEADER_READ_TIMEOUT);
-    let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service));
-    let result = tokio::select! {
-        result = connection.as_mut() => result,
-        () = stop.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
-    };
-    if let Err(error) = result {
+    let socket = TokioIo::new(MeteredIo::new(stream, open.usage().clone()));
+    if let Err(error) = open.serve(http.serve_connection(socket, service)).await {
         tracing::debug!(%error, "admin connection failed");
     }
 }
 
-fn respond_to(method: &Method, path: &str, health: &Health, metrics: &Metrics) -> Response<Full<Bytes>> {
+fn respond_to(method: &Method, path: &str, health: &Health, metrics: &Metrics) -> Response<Bytes> {
     let is_read = method == Method::GET || method == Method::HEAD;
     match path {
         "/health" | "/health/detailed" | "/ready" | "/metrics" if !is_read => {
@@ -108,7 +118,7 @@ struct ReadyBody {
     ready: bool,
 }
 
-fn json(code: StatusCode, body: &impl Serialize) -> Response<Full<Bytes>> {
+fn json(code: StatusCode, body: &impl Serialize) -> Response<Bytes> {
     match serde_json::to_vec(body) {
         Ok(body) => response(code, JSON, body),
         Err(error) => {
@@ -118,8 +128,8 @@ fn json(code: StatusCode, body: &impl Serialize) -> Response<Full<Bytes>> {
     }
 }
 
-fn response(status: StatusCode, content_type: HeaderValue, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(body.into()));
+fn response(status: StatusCode, content_type: HeaderValue, body: impl Into<Bytes>) -> Response<Bytes> {
+    let mut response = Response::new(body.into());
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, content_type);
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));

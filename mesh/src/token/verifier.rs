@@ -44,7 +44,8 @@ struct Inner {
     config: TokenVerifierConfig,
     max_lifetime: i64,
     keys: KeySet,
-    revocations: RevocationView,
+    /// `None` at an entry point, which leaves revocation to the services.
+    revocations: Option<RevocationView>,
     clock: Clock,
     cache: TokenCache,
 }
@@ -53,6 +54,17 @@ impl TokenVerifier {
     /// Creates a verifier with these keys and revocations, which background tasks keep up to date.
     #[must_use]
     pub fn new(config: TokenVerifierConfig, keys: KeySet, revocations: RevocationView, clock: Clock) -> Self {
+        Self::build(config, keys, Some(revocations), clock)
+    }
+
+    /// Creates a verifier for an entry point: it checks everything except for revocation, which the services check. It
+    /// rejects what no service would accept, before it costs anything else.
+    #[must_use]
+    pub fn for_entry_point(config: TokenVerifierConfig, keys: KeySet, clock: Clock) -> Self {
+        Self::build(config, keys, None, clock)
+    }
+
+    fn build(config: TokenVerifierConfig, keys: KeySet, revocations: Option<RevocationView>, clock: Clock) -> Self {
         let max_lifetime = i64::try_from(config.max_lifetime.as_secs()).unwrap_or(i64::MAX);
         let cache = TokenCache::new(config.cache_capacity);
         Self(Arc::new(Inner { config, max_lifetime, keys, revocations, clock, cache }))
@@ -72,13 +84,16 @@ impl TokenVerifier {
         let fingerprint = Fingerprint::of(token);
         // Read before any key, so that a key withdrawn from here on invalidates the cache entry.
         let withdrawals = self.0.keys.withdrawals();
-        let principal = match self.cached(&fingerprint, withdrawals, now)? {
-            Some(principal) => principal,
+        let principal = if let Some(principal) = self.cached(&fingerprint, withdrawals, now)? {
+            principal
+        } else {
             // Before the first update of revocations, a revoked token cannot be recognized.
-            None if self.0.revocations.last_update().is_none() => return Err(TokenError::NoRevocations),
-            None => self.verify_uncached(token, fingerprint, withdrawals, now)?,
+            if self.0.revocations.as_ref().is_some_and(|view| view.last_update().is_none()) {
+                return Err(TokenError::NoRevocations);
+            }
+            self.verify_uncached(token, fingerprint, withdrawals, now)?
         };
-        if self.0.revocations.is_revoked(&principal) {
+        if self.0.revocations.as_ref().is_some_and(|view| view.is_revoked(&principal)) {
             return Err(TokenError::Revoked);
         }
         Ok(principal)
@@ -88,12 +103,6 @@ impl TokenVerifier {
     #[must_use]
     pub fn keys(&self) -> &KeySet {
         &self.0.keys
-    }
-
-    /// The known revocations.
-    #[must_use]
-    pub fn revocations(&self) -> &RevocationView {
-        &self.0.revocations
     }
 
     /// The cached result, if it is still valid.

@@ -4,6 +4,7 @@ mod expiry;
 mod health;
 mod malformed_requests;
 mod reflection;
+mod responses;
 mod support;
 
 use std::{

@@ -29,8 +29,16 @@ pub struct Config {
     /// The timeout for each later request, idle time included. It is longer than the idle timeouts of clients and load
     /// balancers, so that they close idle connections and not the edge.
     pub idle_time: ConfigDuration,
-    /// The maximum number of open connections.
-    pub connections: usize,
+    /// The maximum number of open connections; by default as many as fit in a quarter of the memory, and at most 10,000. At
+    /// the limit, the connection that has been idle longest is closed for a new one.
+    pub connections: Option<usize>,
+    /// The maximum number of open connections of one address. Trusted proxies are exempt.
+    pub connections_per_address: usize,
+    /// The maximum memory of all responses together that clients have not read, in bytes. One connection may use an eighth of
+    /// it, and one address a quarter. Trusted proxies may use all of it.
+    pub response_memory: usize,
+    /// How long a client may take none of the response that is ready for it.
+    pub send_time: ConfigDuration,
     /// The timeout for running requests when the edge stops.
     pub stop_time: ConfigDuration,
 }
@@ -47,19 +55,44 @@ impl Default for Config {
             body_time: ConfigDuration::seconds(10),
             request_time: ConfigDuration::seconds(10),
             idle_time: ConfigDuration::seconds(75),
-            connections: 10_000,
+            connections: None,
+            connections_per_address: 1000,
+            response_memory: 128 * 1024 * 1024,
+            send_time: ConfigDuration::seconds(30),
             stop_time: ConfigDuration::seconds(10),
         }
     }
 }
 
+/// The maximum number of connections without a setting.
+const MAX_CONNECTIONS: usize = 10_000;
+/// The minimum of them, however small the memory.
+const MIN_CONNECTIONS: usize = 64;
+/// What a connection can use at most besides bodies and responses: an unfinished request head, and the buffers and tasks of
+/// HTTP.
+const MEMORY_PER_CONNECTION: u64 = 64 << 10;
+
 impl Config {
+    /// The maximum number of open connections, for a process with this much memory.
+    #[must_use]
+    pub fn max_connections(&self, memory: Option<u64>) -> usize {
+        self.connections.unwrap_or_else(|| {
+            let fitting = memory.map_or(u64::MAX, |memory| memory / 4 / MEMORY_PER_CONNECTION);
+            usize::try_from(fitting).unwrap_or(usize::MAX).clamp(MIN_CONNECTIONS, MAX_CONNECTIONS)
+        })
+    }
+
     /// Checks what the types of the values do not.
     ///
     /// # Errors
     /// A sentence that names the key and a valid value.
     pub fn check(&self) -> Result<(), String> {
-        let counts = [("body_limit", self.body_limit), ("connections", self.connections)];
+        let counts = [
+            ("body_limit", self.body_limit),
+            ("connections", self.connections.unwrap_or(1)),
+            ("connections_per_address", self.connections_per_address),
+            ("response_memory", self.response_memory),
+        ];
         if let Some((key, _)) = counts.into_iter().find(|(_, count)| *count == 0) {
             return Err(format!("edge.{key} must be at least 1"));
         }
@@ -73,6 +106,7 @@ impl Config {
             ("body_time", self.body_time),
             ("request_time", self.request_time),
             ("idle_time", self.idle_time),
+            ("send_time", self.send_time),
         ];
         match times.into_iter().find(|(_, time)| time.duration().is_zero()) {
             Some((key, _)) => Err(format!("edge.{key} must be longer than 0, such as `10s`")),
@@ -91,9 +125,19 @@ mod tests {
     }
 
     #[test]
+    fn the_number_of_connections_follows_from_the_memory() {
+        let config = Config::default();
+        assert_eq!(config.max_connections(None), 10_000);
+        assert_eq!(config.max_connections(Some(8 << 30)), 10_000);
+        assert_eq!(config.max_connections(Some(512 << 20)), 2048);
+        assert_eq!(config.max_connections(Some(1 << 20)), 64);
+        assert_eq!(Config { connections: Some(7), ..config }.max_connections(Some(1 << 20)), 7);
+    }
+
+    #[test]
     fn invalid_values_are_named() {
         let error = |config: Config| config.check().unwrap_err();
-        assert!(error(Config { connections: 0, ..Config::default() }).starts_with("edge.connections"));
+        assert!(error(Config { connections: Some(0), ..Config::default() }).starts_with("edge.connections"));
         assert!(error(Config { body_memory: 5, ..Config::default() }).starts_with("edge.body_memory"));
         assert!(
             error(Config { idle_time: ConfigDuration::seconds(0), ..Config::default() }).starts_with("edge.idle_time")

@@ -1,4 +1,4 @@
-//! One request and its response: find the route, count the request, read the body, make the message, call, respond.
+//! One request and its response: find the route, count the request, check the token, read the body, make the message, call, respond.
 
 use std::{
     net::SocketAddr,
@@ -8,11 +8,16 @@ use std::{
 
 use bytes::Bytes;
 use drystone::contract::{Deadline, Subject};
-use drystone_mesh::{deadline, error::Error};
+use drystone_mesh::{
+    connections::{MeteredBody, Request as RequestInProgress},
+    deadline,
+    error::{Error, Reason},
+    token::TokenVerifier,
+};
 use futures_util::FutureExt;
-use http::{Method, Request, StatusCode, Version, header::EXPECT, request::Parts};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header::EXPECT, request::Parts};
 use http_body::Body;
-use tracing::{Instrument, debug, info_span};
+use tracing::{Instrument, debug, info_span, warn};
 
 use crate::{
     config::Config,
@@ -25,6 +30,7 @@ use crate::{
         protocol,
         proxies::TrustedProxies,
         response::{self, EdgeResponse},
+        token,
     },
     metrics::EdgeMetrics,
     request_limit::RequestLimit,
@@ -41,12 +47,13 @@ use crate::{
 pub(crate) struct Exchange<C> {
     table: RouteTable<C>,
     requests: RequestLimit,
+    tokens: TokenVerifier,
     bodies: BodyReader,
     errors: ErrorEncoder,
     pub(crate) metrics: EdgeMetrics,
     /// The default and maximum deadline of a call.
     deadline: Duration,
-    trusted_proxies: TrustedProxies,
+    pub(crate) trusted_proxies: TrustedProxies,
 }
 
 impl<C: Backend> Exchange<C> {
@@ -56,13 +63,20 @@ impl<C: Backend> Exchange<C> {
         metrics: EdgeMetrics,
         config: &Config,
         requests: RequestLimit,
+        tokens: TokenVerifier,
     ) -> Self {
         let (deadline, trusted_proxies) = (config.deadline.duration(), TrustedProxies::new(config));
-        Self { table, requests, bodies: BodyReader::new(config), errors, metrics, deadline, trusted_proxies }
+        Self { table, requests, tokens, bodies: BodyReader::new(config), errors, metrics, deadline, trusted_proxies }
     }
 
-    /// Responds to a request. Every request gets a response.
-    pub(crate) async fn respond<B>(&self, request: Request<B>, peer: SocketAddr) -> EdgeResponse
+    /// Responds to a request. Every request gets a response. `in_progress` counts it, and the bytes of its response until
+    /// the client has taken them.
+    pub(crate) async fn respond<B>(
+        &self,
+        request: Request<B>,
+        peer: SocketAddr,
+        in_progress: RequestInProgress,
+    ) -> Response<MeteredBody>
     where
         B: Body<Data = Bytes> + Unpin,
     {
@@ -90,6 +104,10 @@ impl<C: Backend> Exchange<C> {
                     let closes = !self.bodies.discard(&head.headers, body).await;
                     return Err(RequestError::from(error).closing(closes));
                 }
+                if in_progress.usage().is_nearly_full() {
+                    let closes = !self.bodies.discard(&head.headers, body).await;
+                    return Err(too_much_unread().closing(closes));
+                }
                 if let Err(error) = protocol::check(&head) {
                     let closes = !self.bodies.discard(&head.headers, body).await;
                     return Err(error.closing(closes));
@@ -104,12 +122,34 @@ impl<C: Backend> Exchange<C> {
             let result = result.unwrap_or_else(|_| Err(Error::internal("the request's work panicked").into()));
             let route = route.map(|(route, _)| route);
             let response = result.unwrap_or_else(|error| self.errors.response(error, route, head.version));
+            let response = response::finish(response, &head.method, &request_id);
+            let response = self.meter(response, in_progress, &head, &request_id);
             self.metrics.record_response(route, response.status());
             debug!(status = response.status().as_u16(), elapsed = ?received_at.elapsed(), "request answered");
             response
         };
-        let response = responding.instrument(span).await;
-        response::finish(response, &head.method, request_id)
+        responding.instrument(span).await
+    }
+
+    /// Counts the bytes of a response. A client that has too many unread ones gets an error instead, which is small enough
+    /// always to be sent.
+    fn meter(
+        &self,
+        response: EdgeResponse,
+        in_progress: RequestInProgress,
+        head: &Parts,
+        request_id: &HeaderValue,
+    ) -> Response<MeteredBody> {
+        let (parts, body) = response.into_parts();
+        let in_progress = match MeteredBody::whole(body, in_progress) {
+            Ok(body) => return Response::from_parts(parts, body),
+            Err(in_progress) => in_progress,
+        };
+        let response =
+            response::finish(self.errors.response(too_much_unread(), None, head.version), &head.method, request_id);
+        let (parts, body) = response.into_parts();
+        let body = MeteredBody::whole(body, in_progress).unwrap_or_else(MeteredBody::empty);
+        Response::from_parts(parts, body)
     }
 
     /// Responds to a request that needs no service.
@@ -151,8 +191,16 @@ impl<C: Backend> Exchange<C> {
     where
         B: Body<Data = Bytes> + Unpin,
     {
+        let authorization = match token::authorization(&self.tokens, route.rpc.subject, &head.headers) {
+            Ok(authorization) => authorization,
+            Err(error) => {
+                warn!(reason = error.reason().name(), client = %client_request.address, "request denied");
+                let closes = !self.bodies.discard(&head.headers, body).await;
+                return Err(RequestError::from(error).closing(closes));
+            }
+        };
         let body = self.bodies.read(&head.headers, body).await?;
-        let call = headers::call(client_request, route.rpc.subject, limit_deadline(route.deadline, self.deadline))?;
+        let call = headers::call(client_request, authorization, limit_deadline(route.deadline, self.deadline))?;
         let message = transcode::request(route, head.uri.path(), head.uri.query(), &body.bytes)?;
         let request = match route.rpc.subject {
             Subject::User => call.request_for_user(message),
@@ -168,6 +216,12 @@ impl<C: Backend> Exchange<C> {
             None => response,
         })
     }
+}
+
+fn too_much_unread() -> RequestError {
+    Error::new(Reason::Overloaded, "too many responses are unread; read them, then send this again")
+        .retry_after(Duration::from_secs(1))
+        .into()
 }
 
 /// The deadline of a call: the contract's, within the configured one.

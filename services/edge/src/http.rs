@@ -5,7 +5,8 @@
 //! | `serve.rs` | connections: accepted, limited, drained when the edge stops |
 //! | `protocol.rs` | the rules of HTTP itself: host, target, expectations |
 //! | `body.rs`, `content_type.rs` | the body, within limits of size, time and memory |
-//! | `headers.rs` | the headers that become part of the call: request id, trace, deadline, token, client |
+//! | `headers.rs` | the headers that become part of the call: request id, trace, deadline, client |
+//! | `token.rs` | the access token, checked before anything else is done |
 //! | `proxies.rs`, `forwarded.rs` | the client's address, as trusted proxies report it |
 //! | `response.rs` | responses with JSON |
 //! | `error.rs`, `error_response.rs` | errors, and their responses with `google.rpc.Status` |
@@ -20,3 +21,4 @@ pub(crate) mod protocol;
 pub(crate) mod proxies;
 pub(crate) mod response;
 pub(crate) mod serve;
+pub(crate) mod token;

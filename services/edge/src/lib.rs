@@ -8,15 +8,16 @@
 //! http::serve -> exchange -> routing              which RPC: table, router, route (from the descriptor)
 //!                         -> request_limit        the client's rate limit
 //!                         -> http::protocol       the rules of HTTP itself: host, target, expectations
+//!                         -> http::token          the access token: missing, forged and expired ones end here
 //!                         -> http::body           the body, within limits
-//!                         -> http::headers        the call: deadline, request id, trace, token, client
+//!                         -> http::headers        the call: deadline, request id, trace, client
 //!                         -> transcode            the message: json (body), text (path), query, mask
 //!                         -> forward              gRPC
 //!                         -> http::response       JSON
 //!                         -> http::error_response errors as google.rpc.Status
 //! ```
 //!
-//! The user's token is passed on unverified. All other identity headers of a client are dropped; `http/headers.rs` lists
+//! The user's token is checked and passed on; the services verify it again. All other identity headers of a client are dropped; `http/headers.rs` lists
 //! what is passed on.
 //!
 //! # How to add a REST route
@@ -60,6 +61,7 @@ use drystone_mesh::{
     health::{self, Health},
     module::Module,
     telemetry::Metrics,
+    token::TokenVerifier,
 };
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -90,6 +92,8 @@ pub struct Deps {
     pub config: Config,
     /// The rate limit of requests.
     pub requests: RequestLimit,
+    /// Verifies access tokens before anything else is done for a request.
+    pub tokens: TokenVerifier,
 }
 
 /// Why the edge fails to start.
@@ -119,9 +123,9 @@ impl Service {
     /// # Errors
     /// [`StartError`], for a contract that cannot be served or a service without address.
     pub fn new(deps: Deps) -> Result<Self, StartError> {
-        let Deps { contracts, dialer, health, metrics, config, requests } = deps;
+        let Deps { contracts, dialer, health, metrics, config, requests, tokens } = deps;
         let connect = |workload: &str| Ok(dialer.dependency(workload, health::Kind::Optional)?);
-        Self::with_channels(&contracts, connect, &health, &metrics, config, requests)
+        Self::with_channels(&contracts, connect, &health, &metrics, config, requests, tokens)
     }
 }
 
@@ -137,10 +141,11 @@ impl<C: Backend> Service<C> {
         metrics: &Metrics,
         config: Config,
         requests: RequestLimit,
+        tokens: TokenVerifier,
     ) -> Result<Self, StartError> {
         let table = RouteTable::build(contracts, connect)?;
         let errors = ErrorEncoder::new().ok_or(StartError::ErrorDescriptors)?;
-        let exchange = Exchange::new(table, errors, EdgeMetrics::new(metrics), &config, requests);
+        let exchange = Exchange::new(table, errors, EdgeMetrics::new(metrics), &config, requests, tokens);
         let component = health.component("rest", health::Kind::Vital);
         Ok(Self { exchange: Arc::new(exchange), config, component })
     }

@@ -19,6 +19,7 @@ pub(crate) struct EdgeMetrics {
     no_route: Arc<str>,
     /// Open connections.
     pub(crate) connections: Gauge,
+    registry: Metrics,
 }
 
 /// Both labels have a bounded number of values: the routes of the contracts, and HTTP statuses.
@@ -31,13 +32,20 @@ struct RequestLabels {
 impl EdgeMetrics {
     /// Metrics that are registered with `metrics`.
     pub(crate) fn new(metrics: &Metrics) -> Self {
-        let own = Self { no_route: "none".into(), ..Self::default() };
+        let own = Self { no_route: "none".into(), registry: metrics.clone(), ..Self::default() };
         metrics.register(|registry| {
             let (requests, connections) = (own.requests.clone(), own.connections.clone());
             registry.register("drystone_edge_requests", "REST calls answered, by route and HTTP status", requests);
             registry.register("drystone_edge_connections", "Open connections of clients", connections);
         });
         own
+    }
+
+    /// Adds the bytes of responses that clients have not taken.
+    pub(crate) fn register_unsent(&self, unsent: Gauge) {
+        self.registry.register(|registry| {
+            registry.register("drystone_edge_unsent_bytes", "Bytes of responses that clients have not taken", unsent);
+        });
     }
 
     /// Counts a response.

@@ -17,7 +17,7 @@ impl Module for Service {
         config.check()
     }
 
-    /// The edge verifies no tokens and has no database: it needs its identity and the addresses of the services.
+    /// The edge has no database: it needs its identity and the addresses of the services.
     async fn start(context: Context<Config>) -> Result<Started, StartError> {
         let per_minute = context.shared.limits_per_minute.get(REQUEST_LIMIT).copied().unwrap_or_default();
         let requests = match per_minute {
@@ -25,9 +25,11 @@ impl Module for Service {
             0 => RequestLimit::none(),
             per_minute => RequestLimit::new(&context.limits()?, per_minute),
         };
+        let dialer = context.dialer();
         let service = Self::new(Deps {
+            tokens: context.entry_point_verifier(&dialer)?,
             contracts: context.shared.contracts.clone(),
-            dialer: context.dialer(),
+            dialer,
             health: context.shared.health.clone(),
             metrics: context.shared.metrics.clone(),
             config: context.config,

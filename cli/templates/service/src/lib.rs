@@ -47,8 +47,7 @@ impl grpc::{{Singular}}Service for Service {
         let owner = Call::of(&request)?.principal()?.user_id;
         let page = page::Page::parse("{{plural}}", request.get_ref().page_size, &request.get_ref().page_token)?;
         let rows = store::list(&self.0, owner, &page).await?;
-        let (rows, next_page_token) = page::paginate("{{plural}}", rows, page.size, |row| row.0);
-        let {{plural}} = rows.into_iter().map(message).collect();
+        let ({{plural}}, next_page_token) = page::paginate("{{plural}}", rows, page.size, |row| row.0, message);
         Ok(Response::new(api::List{{Plural}}Response { {{plural}}, next_page_token }))
     }
 }

@@ -21,6 +21,7 @@ use crate::{
 struct Fixture {
     clock: Clock,
     signer: Signer,
+    revocations: RevocationView,
     verifier: TokenVerifier,
 }
 
@@ -29,8 +30,9 @@ impl Fixture {
         let (clock, signer, keys) = (clock(), Signer::new("key-1"), KeySet::new());
         keys.replace(vec![signer.public()]);
         let config = TokenVerifierConfig::new(ISSUER, AUDIENCE);
-        let verifier = TokenVerifier::new(config, keys, view_without_revocations(&clock), clock.clone());
-        Self { clock, signer, verifier }
+        let revocations = view_without_revocations(&clock);
+        let verifier = TokenVerifier::new(config, keys, revocations.clone(), clock.clone());
+        Self { clock, signer, revocations, verifier }
     }
 
     fn token(&self) -> String {
@@ -40,7 +42,7 @@ impl Fixture {
     fn revoke_tokens_before(&self, user_id: String, before: Timestamp) {
         let user_tokens = UserTokens { user_id, before_time: Some(to_proto(before)) };
         let scope = Some(Scope::UserTokens(user_tokens));
-        self.verifier.revocations().apply(&[Revocation { scope, expire_time: Some(to_proto(before + LIFETIME)) }]);
+        self.revocations.apply(&[Revocation { scope, expire_time: Some(to_proto(before + LIFETIME)) }]);
     }
 }
 
@@ -135,7 +137,7 @@ fn a_cached_token_of_an_ended_session_is_rejected() {
     let principal = fixture.verifier.verify(&token).unwrap();
     let scope = Some(Scope::SessionId(principal.session_id.to_string()));
     let expire_time = Some(to_proto(fixture.clock.now() + LIFETIME));
-    fixture.verifier.revocations().apply(&[Revocation { scope, expire_time }]);
+    fixture.revocations.apply(&[Revocation { scope, expire_time }]);
     assert_eq!(fixture.verifier.verify(&token), Err(TokenError::Revoked));
     assert!(fixture.verifier.verify(&other).is_ok());
 }
@@ -255,4 +257,19 @@ fn token_errors_map_to_reasons() {
     assert_eq!(reason(TokenError::Lifetime), Reason::TokenInvalid);
     assert_eq!(reason(TokenError::Expired), Reason::TokenExpired);
     assert_eq!(reason(TokenError::Revoked), Reason::TokenRevoked);
+}
+
+#[test]
+fn an_entry_point_checks_everything_except_for_revocation() {
+    let (clock, signer, keys) = (clock(), Signer::new("key-1"), KeySet::new());
+    let verifier =
+        TokenVerifier::for_entry_point(TokenVerifierConfig::new(ISSUER, AUDIENCE), keys.clone(), clock.clone());
+    let token = signer.sign(&claims(clock.now()));
+    assert_eq!(verifier.verify(&token), Err(TokenError::NoKeys));
+    keys.replace(vec![signer.public()]);
+    assert!(verifier.verify(&token).is_ok(), "no revocations are needed");
+    assert_eq!(verifier.verify(&Signer::new("key-1").sign(&claims(clock.now()))), Err(TokenError::Signature));
+    assert_eq!(verifier.verify(&Signer::new("key-2").sign(&claims(clock.now()))), Err(TokenError::UnknownKey));
+    clock.advance(LIFETIME);
+    assert_eq!(verifier.verify(&token), Err(TokenError::Expired));
 }

@@ -1,6 +1,10 @@
 //! A server with handlers that follow commands, and callers of every kind.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use drystone::auth::v1::{AuthorizationServerMetadata, GetDiscoveryRequest, key_service_server::KeyServiceServer};
 use drystone::contract::Contracts;
@@ -24,14 +28,17 @@ use drystone_tests::PartialService;
 use tempfile::TempDir;
 use tokio::{net::TcpListener, sync::Notify, task::JoinHandle};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tonic::{Request, Response, Status};
+use tonic::{Extensions, Request, Response, Status, metadata::MetadataMap};
 
 /// A fake account lookup that takes the e-mail address as a command.
+#[derive(Default)]
 pub struct CommandHandlers {
     /// Notified when a call waits.
     pub waiting: Notify,
     /// Releases waiting calls.
     pub release: Notify,
+    /// The outcome of the command `outcome`.
+    pub outcome: Mutex<Option<Result<MetadataMap, Status>>>,
 }
 
 impl CommandHandlers {
@@ -44,6 +51,7 @@ impl CommandHandlers {
             Some(Key::Email(command)) => command,
             _ => String::new(),
         };
+        let mut metadata = MetadataMap::new();
         let roles = match command.as_str() {
             "wait" => {
                 self.waiting.notify_one();
@@ -51,9 +59,14 @@ impl CommandHandlers {
                 Vec::new()
             }
             "panic" => panic!("as requested"),
+            "outcome" => {
+                metadata = self.outcome.lock().unwrap().take().expect("an outcome is set")?;
+                Vec::new()
+            }
             _ => describe(&call),
         };
-        Ok(Response::new(LookUpForSignInResponse { user_id: String::new(), roles, permissions: Vec::new() }))
+        let message = LookUpForSignInResponse { user_id: String::new(), roles, permissions: Vec::new() };
+        Ok(Response::from_parts(metadata, message, Extensions::default()))
     }
 }
 
@@ -126,7 +139,7 @@ impl TestServer {
         let domain: TrustDomain = "drystone.local".parse().unwrap();
         let authority = Authority::open_or_create(folder.path(), &domain, Clock::system()).unwrap();
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
-        let handlers = Arc::new(CommandHandlers { waiting: Notify::new(), release: Notify::new() });
+        let handlers = Arc::new(CommandHandlers::default());
         let options = IssueOptions { not_after, ..IssueOptions::new("user") };
         let own = Identity::load(&authority.issue_with(&options).unwrap()).unwrap();
         let node = node(own.clone(), clock, Peers::new(), &stop, &tasks);

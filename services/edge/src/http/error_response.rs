@@ -132,11 +132,14 @@ fn rename_fields(route: &Route, status: &mut pb::Status) {
     let pb::Status { message, details, .. } = status;
     for detail in details.iter_mut().filter(|detail| detail.type_url.ends_with("/google.rpc.BadRequest")) {
         let Ok(mut bad_request) = pb::BadRequest::decode(detail.value.as_slice()) else { continue };
-        let is_summary = summary(&bad_request) == *message;
+        let given = summary(&bad_request);
         for violation in &mut bad_request.field_violations {
             violation.field = field::for_client(&route.input, route.body_field(), &violation.field);
         }
-        if is_summary {
+        if let Some(rest) = message.strip_prefix(&given) {
+            // Nothing, or the number of omitted violations.
+            *message = format!("{}{rest}", summary(&bad_request));
+        } else if message.strip_suffix("...").is_some_and(|shortened| given.starts_with(shortened)) {
             *message = summary(&bad_request);
         }
         detail.value = bad_request.encode_to_vec();
@@ -154,12 +157,11 @@ mod tests {
     use std::time::Duration;
 
     use drystone_mesh::error::Error;
-    use http_body_util::BodyExt;
 
     use super::*;
 
-    async fn body(response: EdgeResponse) -> serde_json::Value {
-        serde_json::from_slice(&response.into_body().collect().await.unwrap().to_bytes()).unwrap()
+    fn body(response: &EdgeResponse) -> serde_json::Value {
+        serde_json::from_slice(response.body()).unwrap()
     }
 
     fn respond(error: RequestError) -> EdgeResponse {
@@ -173,7 +175,7 @@ mod tests {
         assert_eq!(response.status(), 429);
         assert_eq!(response.headers()[RETRY_AFTER], "2");
         assert_eq!(
-            body(response).await,
+            body(&response),
             serde_json::json!({
                 "code": 8,
                 "message": "too much at once",
@@ -200,7 +202,7 @@ mod tests {
             };
             assert_eq!(status.as_u16(), expected, "{}", reason.name());
             assert_eq!(response.headers().contains_key(WWW_AUTHENTICATE), status == 401);
-            let body = body(response).await;
+            let body = body(&response);
             assert_eq!(body["message"] == "some message", !is_hidden, "{body}");
         }
     }
@@ -210,7 +212,7 @@ mod tests {
         let status = Status::unavailable("tcp connect error: 10.0.0.7:50052 refused");
         let response = respond(RequestError::upstream(status));
         assert_eq!((response.status().as_u16(), response.headers()[RETRY_AFTER].as_bytes()), (503, b"1".as_slice()));
-        let text = body(response).await.to_string();
+        let text = body(&response).to_string();
         assert!(text.contains("UNAVAILABLE") && !text.contains("10.0.0.7"), "{text}");
     }
 
@@ -242,13 +244,13 @@ mod tests {
         details.details.push(prost_types::Any { type_url: "x/no.such.Type".to_owned(), value: vec![0xff] });
         let status = Status::with_details(Code::NotFound, "not here", details.encode_to_vec().into());
         let response = respond(RequestError::upstream(status));
-        assert_eq!(body(response).await, serde_json::json!({"code": 5, "message": "not here"}));
+        assert_eq!(body(&response), serde_json::json!({"code": 5, "message": "not here"}));
 
         let broken = prost_types::Any { type_url: "x/google.rpc.BadRequest".to_owned(), value: vec![0xff] };
         let details = pb::Status { code: 3, message: String::new(), details: vec![broken] };
         let status = Status::with_details(Code::InvalidArgument, "bad", details.encode_to_vec().into());
         let response = respond(RequestError::upstream(status));
-        assert_eq!(body(response).await, serde_json::json!({"code": 3, "message": "bad"}));
+        assert_eq!(body(&response), serde_json::json!({"code": 3, "message": "bad"}));
     }
 
     #[tokio::test]

@@ -3,20 +3,15 @@
 
 use std::{net::IpAddr, time::Instant};
 
-use drystone::contract::{Deadline, Subject};
+use drystone::contract::Deadline;
 use drystone_mesh::{
     call::{self, Call, CallFields, Client, header},
     deadline,
-    error::{Error, Reason, Result},
+    error::Result,
     telemetry::TraceContext,
 };
-use http::{
-    HeaderMap, HeaderValue,
-    header::{AUTHORIZATION, USER_AGENT},
-};
+use http::{HeaderMap, HeaderValue, header::USER_AGENT};
 
-/// An access token has at most 8 KiB; this adds the length of `Bearer`.
-const MAX_AUTHORIZATION_LENGTH: usize = 8 * 1024 + 64;
 /// How much of a `user-agent` is passed on, in characters.
 const MAX_AGENT_LENGTH: usize = 256;
 
@@ -40,11 +35,11 @@ pub(crate) struct ClientRequest<'a> {
 /// The call of a request.
 ///
 /// Its deadline is the client's `grpc-timeout`, counted from when the request was received, else the default; and at most
-/// the maximum. The token is passed on only if the RPC's rule requires a user.
+/// the maximum. `authorization` is the header with the user's token, if the RPC requires a user.
 ///
 /// # Errors
-/// `MALFORMED_TIMEOUT`, or a duplicate or too long `authorization` header.
-pub(crate) fn call(request: &ClientRequest<'_>, subject: Subject, time: Deadline) -> Result<Call> {
+/// `MALFORMED_TIMEOUT`.
+pub(crate) fn call(request: &ClientRequest<'_>, authorization: Option<HeaderValue>, time: Deadline) -> Result<Call> {
     let headers = request.headers;
     let requested = deadline::parse_timeout(headers)?.and_then(|timeout| request.received_at.checked_add(timeout));
     let now = Instant::now();
@@ -57,21 +52,9 @@ pub(crate) fn call(request: &ClientRequest<'_>, subject: Subject, time: Deadline
         deadline: [deadline, latest].into_iter().flatten().min(),
         caller: None,
         principal: None,
-        authorization: if subject == Subject::User { authorization(headers)? } else { None },
+        authorization,
         client: Client { address: request.address.to_canonical().to_string(), agent: agent(headers) },
     }))
-}
-
-fn authorization(headers: &HeaderMap) -> Result<Option<HeaderValue>> {
-    let mut values = headers.get_all(AUTHORIZATION).iter();
-    let Some(value) = values.next() else { return Ok(None) };
-    if values.next().is_some() {
-        return Err(Error::invalid_field("authorization", "is given twice; send the header once"));
-    }
-    if value.len() > MAX_AUTHORIZATION_LENGTH {
-        return Err(Error::new(Reason::TokenInvalid, "the access token is too long; sign in again"));
-    }
-    Ok(Some(value.clone()))
 }
 
 /// The `user-agent`, in printable ASCII.
@@ -85,53 +68,37 @@ fn agent(headers: &HeaderMap) -> String {
 mod tests {
     use std::{net::Ipv4Addr, time::Duration};
 
+    use drystone_mesh::error::Reason;
+
     use super::*;
 
     fn headers(lines: &[(&'static str, &str)]) -> HeaderMap {
         lines.iter().map(|(name, value)| (name.parse::<http::HeaderName>().unwrap(), value.parse().unwrap())).collect()
     }
 
-    fn call_of(headers: &HeaderMap, subject: Subject) -> Result<Call> {
+    fn call_of(headers: &HeaderMap) -> Result<Call> {
         let address = IpAddr::V6(Ipv4Addr::LOCALHOST.to_ipv6_mapped());
         let request = ClientRequest { headers, request_id: &request_id(headers), address, received_at: Instant::now() };
         let time = Deadline { default: Some(Duration::from_secs(10)), max: Some(Duration::from_secs(10)) };
-        call(&request, subject, time)
+        call(&request, None, time)
     }
 
     #[test]
     fn identity_headers_of_a_client_are_dropped() {
-        let call = call_of(
-            &headers(&[
-                ("x-forwarded-for", "1.2.3.4"),
-                ("x-forwarded-client-cert", "URI=spiffe://drystone.local/service/auth"),
-                ("x-drystone-client-address", "1.2.3.4"),
-                ("x-drystone-client-agent", "another agent"),
-                ("x-user-id", "root"),
-                ("authorization", "Bearer token"),
-                ("user-agent", "curl/8"),
-            ]),
-            Subject::User,
-        )
+        let call = call_of(&headers(&[
+            ("x-forwarded-for", "1.2.3.4"),
+            ("x-forwarded-client-cert", "URI=spiffe://drystone.local/service/auth"),
+            ("x-drystone-client-address", "1.2.3.4"),
+            ("x-drystone-client-agent", "another agent"),
+            ("x-user-id", "root"),
+            ("authorization", "Bearer token"),
+            ("user-agent", "curl/8"),
+        ]))
         .unwrap();
         let fields = call.fields();
         assert_eq!(fields.client, Client { address: "127.0.0.1".to_owned(), agent: "curl/8".to_owned() });
         assert!(fields.caller.is_none() && fields.principal.is_none());
-        assert_eq!(fields.authorization.as_ref().unwrap(), "Bearer token");
-    }
-
-    #[test]
-    fn a_token_is_passed_on_only_where_a_user_is_required() {
-        let call = call_of(&headers(&[("authorization", "Bearer token")]), Subject::None).unwrap();
-        assert_eq!(call.fields().authorization, None);
-    }
-
-    #[test]
-    fn a_duplicate_or_long_authorization_is_refused() {
-        let mut duplicate = headers(&[("authorization", "Bearer a")]);
-        duplicate.append(AUTHORIZATION, "Bearer b".parse().unwrap());
-        assert_eq!(call_of(&duplicate, Subject::User).unwrap_err().reason(), Reason::InvalidRequest);
-        let long = headers(&[("authorization", &"a".repeat(MAX_AUTHORIZATION_LENGTH + 1))]);
-        assert_eq!(call_of(&long, Subject::User).unwrap_err().reason(), Reason::TokenInvalid);
+        assert_eq!(fields.authorization, None, "only a checked token is passed on");
     }
 
     #[test]
@@ -140,7 +107,7 @@ mod tests {
             ("x-request-id", "abc-123"),
             ("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
         ]);
-        let call = call_of(&own, Subject::None).unwrap();
+        let call = call_of(&own).unwrap();
         assert_eq!(call.fields().request_id, "abc-123");
         assert_eq!(call.fields().trace.trace_id().to_string(), "4bf92f3577b34da6a3ce929d0e0e4736");
         assert_ne!(call.fields().trace.header(), own["traceparent"]);
@@ -153,13 +120,13 @@ mod tests {
     #[test]
     fn the_earlier_deadline_applies() {
         let left = |lines: &[(&'static str, &str)]| {
-            let call = call_of(&headers(lines), Subject::None).unwrap();
+            let call = call_of(&headers(lines)).unwrap();
             call.fields().deadline.unwrap() - Instant::now()
         };
         assert!(left(&[]) > Duration::from_secs(9));
         assert!(left(&[("grpc-timeout", "500m")]) <= Duration::from_millis(500));
         assert!(left(&[("grpc-timeout", "99999999H")]) <= Duration::from_secs(10));
-        let malformed = call_of(&headers(&[("grpc-timeout", "soon")]), Subject::None);
+        let malformed = call_of(&headers(&[("grpc-timeout", "soon")]));
         assert_eq!(malformed.unwrap_err().reason(), Reason::MalformedTimeout);
     }
 

@@ -6,7 +6,12 @@
 //!
 //! One of the two headers is read, never both: a proxy that writes one of them passes on the other as its client sent it.
 
-use std::{fmt, net::IpAddr, str::FromStr};
+use std::{
+    fmt,
+    net::IpAddr,
+    str::FromStr,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use http::{HeaderMap, HeaderName, HeaderValue, header::FORWARDED};
 use serde::{Deserialize, Serialize};
@@ -32,21 +37,28 @@ pub enum ClientAddressHeader {
 }
 
 /// The proxies that are trusted to report the client's address.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct TrustedProxies {
     networks: Vec<Network>,
     header: ClientAddressHeader,
+    /// Whether a proxy that is not trusted has been reported.
+    has_warned: AtomicBool,
 }
 
 impl TrustedProxies {
     pub(crate) fn new(config: &Config) -> Self {
-        Self { networks: config.trusted_proxies.clone(), header: config.client_address_header }
+        Self {
+            networks: config.trusted_proxies.clone(),
+            header: config.client_address_header,
+            has_warned: AtomicBool::new(false),
+        }
     }
 
     /// The client's address, for a connection from `peer`.
     pub(crate) fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
         let mut client = peer.to_canonical();
         if !self.trusts(client) {
+            self.warn_of_untrusted_proxy(client, headers);
             return client;
         }
         let is_x_forwarded_for = match self.header {
@@ -71,7 +83,20 @@ impl TrustedProxies {
         client
     }
 
-    fn trusts(&self, address: IpAddr) -> bool {
+    /// Warns once that a peer that is not trusted reports another client: it may be a proxy that was not configured.
+    fn warn_of_untrusted_proxy(&self, peer: IpAddr, headers: &HeaderMap) {
+        let is_forwarded = headers.contains_key(X_FORWARDED_FOR) || headers.contains_key(FORWARDED);
+        if is_forwarded && !self.has_warned.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                %peer,
+                "a peer that is not in edge.trusted_proxies reports the client's address; if it is your proxy, list it, or all \
+                 its clients share one rate limit"
+            );
+        }
+    }
+
+    /// Whether this peer is a trusted proxy.
+    pub(crate) fn trusts(&self, address: IpAddr) -> bool {
         self.networks.iter().any(|network| network.contains(address))
     }
 }

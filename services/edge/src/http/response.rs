@@ -6,19 +6,17 @@ use http::{
     HeaderName, HeaderValue, Method, Response, StatusCode,
     header::{ACCESS_CONTROL_ALLOW_ORIGIN, ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS},
 };
-use http_body::Body;
-use http_body_util::Full;
 
 /// The media types of PATCH (RFC 5789, section 3.1).
 pub(crate) const ACCEPT_PATCH: HeaderName = HeaderName::from_static("accept-patch");
 pub(crate) const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// A response of the edge.
-pub(crate) type EdgeResponse = Response<Full<Bytes>>;
+pub(crate) type EdgeResponse = Response<Bytes>;
 
 /// A response with this JSON.
 pub(crate) fn json(status: StatusCode, body: impl Into<Bytes>) -> EdgeResponse {
-    let mut response = Response::new(Full::new(body.into()));
+    let mut response = Response::new(body.into());
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, JSON);
     response
@@ -34,7 +32,7 @@ pub(crate) fn public(mut response: EdgeResponse, cache_control: &HeaderValue) ->
 
 /// The response to OPTIONS.
 pub(crate) fn options<'m>(methods: impl Iterator<Item = &'m str>) -> EdgeResponse {
-    let mut response = Response::new(Full::default());
+    let mut response = Response::new(Bytes::new());
     *response.status_mut() = StatusCode::NO_CONTENT;
     allow(&mut response, methods);
     response
@@ -54,15 +52,15 @@ pub(crate) fn allow<'m>(response: &mut EdgeResponse, methods: impl Iterator<Item
 
 /// Adds the headers of every response: the request's id, and those that prevent caching and content sniffing. A response to
 /// HEAD loses its body and keeps its length.
-pub(crate) fn finish(mut response: EdgeResponse, method: &Method, request_id: HeaderValue) -> EdgeResponse {
+pub(crate) fn finish(mut response: EdgeResponse, method: &Method, request_id: &HeaderValue) -> EdgeResponse {
     let headers = response.headers_mut();
-    headers.insert(REQUEST_ID, request_id);
+    headers.insert(REQUEST_ID, request_id.clone());
     headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     if method == Method::HEAD {
-        let length = response.body().size_hint().exact().unwrap_or_default();
+        let length = response.body().len();
         response.headers_mut().insert(CONTENT_LENGTH, length.into());
-        *response.body_mut() = Full::default();
+        response.body_mut().clear();
     }
     response
 }

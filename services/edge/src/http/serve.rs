@@ -2,19 +2,21 @@
 
 use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
 
-use drystone_mesh::accept::{Accepted, accept};
+use drystone_mesh::{
+    accept::accept,
+    connections::{Connection, ConnectionLimits, Connections, MeteredIo, PeerKind},
+    limit::Key,
+    memory,
+};
 use http::Request;
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::{
-        conn::auto,
-        graceful::{GracefulShutdown, Watcher},
-    },
+    server::conn::auto,
 };
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{Notify, Semaphore},
+    sync::Notify,
     time,
 };
 use tokio_util::sync::CancellationToken;
@@ -22,12 +24,32 @@ use tracing::{debug, info, warn};
 
 use crate::{config::Config, exchange::Exchange, forward::Backend};
 
-/// The maximum size of a request's headers, of which a token may take 8 KiB.
-const MAX_HEADER_BYTES: usize = 64 * 1024;
+/// The maximum size of a request's head, of which a token may take 8 KiB.
+const MAX_HEAD: usize = 16 * 1024;
+
+/// The same for a trusted proxy: more than common proxies accept (Envoy: 60 KiB). A larger head can end an HTTP/2 connection,
+/// which a proxy uses for many clients.
+const MAX_HEAD_OF_PROXY: usize = 96 * 1024;
+
+/// How much of a response HTTP/2 buffers for each stream, in bytes.
+const MAX_SEND_BUFFER: usize = 64 * 1024;
+
+/// The HTTP/2 flow-control windows, in bytes: how much of request bodies is buffered for each stream and connection.
+const STREAM_WINDOW: u32 = 256 * 1024;
+const CONNECTION_WINDOW: u32 = 512 * 1024;
 
 /// The timeout for the request of a client that connected just before the stop. If the connection is closed before the
 /// request is read, the client cannot know whether it was executed.
 const FINAL_REQUEST_TIMEOUT: Duration = Duration::from_millis(250);
+
+/// The server of one listener.
+struct Listening<C> {
+    exchange: Arc<Exchange<C>>,
+    connections: Connections,
+    http: auto::Builder<TokioExecutor>,
+    http_of_proxy: auto::Builder<TokioExecutor>,
+    request_timeout: Duration,
+}
 
 /// Serves until `stop`, then lets running requests end.
 pub(crate) async fn run<C: Backend>(
@@ -36,43 +58,51 @@ pub(crate) async fn run<C: Backend>(
     listener: TcpListener,
     stop: CancellationToken,
 ) -> io::Result<()> {
-    let address = listener.local_addr()?;
-    info!(service = crate::NAME, %address, "serving");
-    let http = http(config);
-    let max_connections = config.connections.min(Semaphore::MAX_PERMITS);
-    let slots = Arc::new(Semaphore::new(max_connections));
-    let graceful = GracefulShutdown::new();
-
-    let serve = |Accepted { stream, remote, permit }: Accepted| {
-        let (exchange, watcher, http) = (exchange.clone(), graceful.watcher(), http.clone());
-        let request_timeout = config.request_time.duration();
-        tokio::spawn(async move {
-            let connections = exchange.metrics.connections.clone();
-            connections.inc();
-            serve_connection(exchange, &http, stream, remote, request_timeout, watcher).await;
-            connections.dec();
-            drop(permit);
-        });
+    let (address, memory) = (listener.local_addr()?, memory::available());
+    let limits = limits(config, memory);
+    let memory_mib = memory.map(|bytes| bytes >> 20);
+    info!(service = crate::NAME, %address, max_connections = limits.max_connections, memory_mib, "serving");
+    let listening = Listening {
+        exchange,
+        connections: Connections::new(limits),
+        http: http(config, MAX_HEAD),
+        http_of_proxy: http(config, MAX_HEAD_OF_PROXY),
+        request_timeout: config.request_time.duration(),
     };
-    while let Some(accepted) = stop.run_until_cancelled(accept(&listener, &slots)).await {
-        serve(accepted);
+    listening.exchange.metrics.register_unsent(listening.connections.unsent());
+    let accepting = async {
+        loop {
+            let (stream, remote) = accept(&listener).await;
+            let peer = listening.peer(remote);
+            if let Ok(connection) = listening.connections.register(peer).await {
+                listening.serve(stream, remote, peer, connection);
+            }
+        }
+    };
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = accepting => {}
+        () = listening.connections.sweep() => {}
     }
     // Serve the connections in the backlog. The socket is polled directly, since the runtime may not have been notified of
     // the last of them.
     let listener = listener.into_std()?;
-    while let Ok(permit) = Arc::clone(&slots).try_acquire_owned()
-        && let Ok((stream, remote)) = listener.accept()
-    {
-        if let Ok(stream) = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream)) {
-            serve(Accepted { stream, remote, permit: Some(permit) });
+    while let Ok((stream, remote)) = listener.accept() {
+        let peer = listening.peer(remote);
+        let Some(registered) = listening.connections.try_register(peer) else { break };
+        if let Ok(connection) = registered
+            && let Ok(stream) = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream))
+        {
+            listening.serve(stream, remote, peer, connection);
         }
     }
     drop(listener);
-    let is_connected = slots.available_permits() < max_connections;
-    if is_connected {
+    let connections = &listening.connections;
+    if connections.count() > 0 {
         time::sleep(FINAL_REQUEST_TIMEOUT.min(config.stop_time.duration())).await;
     }
-    if time::timeout(config.stop_time.duration(), graceful.shutdown()).await.is_err() {
+    if time::timeout(config.stop_time.duration(), connections.close()).await.is_err() {
+        connections.evict_all();
         warn!(service = crate::NAME, "requests were cancelled at the stop timeout");
     }
     info!(service = crate::NAME, "stopped");
@@ -80,20 +110,57 @@ pub(crate) async fn run<C: Backend>(
 }
 
 /// HTTP/1.1, and HTTP/2 for clients that send its preface.
-fn http(config: &Config) -> auto::Builder<TokioExecutor> {
+fn http(config: &Config, max_head: usize) -> auto::Builder<TokioExecutor> {
     let mut http = auto::Builder::new(TokioExecutor::new());
     http.http1()
         .timer(TokioTimer::new())
         // This timeout also runs while a connection is idle.
         .header_read_timeout(config.idle_time.duration())
-        .max_buf_size(MAX_HEADER_BYTES);
+        .max_buf_size(max_head);
     http.http2()
         .timer(TokioTimer::new())
-        .max_header_list_size(u32::try_from(MAX_HEADER_BYTES).unwrap_or(u32::MAX))
+        .max_header_list_size(u32::try_from(max_head).unwrap_or(u32::MAX))
         .max_concurrent_streams(100)
+        .max_send_buf_size(MAX_SEND_BUFFER)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
         .keep_alive_interval(Duration::from_secs(20))
         .keep_alive_timeout(Duration::from_secs(20));
     http
+}
+
+fn limits(config: &Config, memory: Option<u64>) -> ConnectionLimits {
+    ConnectionLimits {
+        max_connections: config.max_connections(memory),
+        max_per_peer: config.connections_per_address,
+        idle_timeout: Some(config.idle_time.duration()),
+        send_timeout: config.send_time.duration(),
+        max_unsent_per_connection: config.response_memory / 8,
+        max_unsent_per_peer: config.response_memory / 4,
+        max_unsent: config.response_memory,
+    }
+}
+
+impl<C: Backend> Listening<C> {
+    fn peer(&self, remote: SocketAddr) -> PeerKind {
+        let key = Key::client(remote.ip());
+        if self.exchange.trusted_proxies.trusts(remote.ip()) { PeerKind::Proxy(key) } else { PeerKind::Single(key) }
+    }
+
+    fn serve(&self, stream: TcpStream, remote: SocketAddr, peer: PeerKind, connection: Connection) {
+        let http = match peer {
+            PeerKind::Single(_) => self.http.clone(),
+            PeerKind::Proxy(_) => self.http_of_proxy.clone(),
+        };
+        let exchange = self.exchange.clone();
+        let request_timeout = self.request_timeout;
+        tokio::spawn(async move {
+            let gauge = exchange.metrics.connections.clone();
+            gauge.inc();
+            serve_connection(exchange, &http, stream, remote, &connection, request_timeout).await;
+            gauge.dec();
+        });
+    }
 }
 
 async fn serve_connection<C: Backend>(
@@ -101,21 +168,21 @@ async fn serve_connection<C: Backend>(
     http: &auto::Builder<TokioExecutor>,
     stream: TcpStream,
     peer: SocketAddr,
+    open: &Connection,
     request_timeout: Duration,
-    watcher: Watcher,
 ) {
     // Otherwise small responses wait for acknowledgements. A socket that fails here fails at its next use, too.
     let _ = stream.set_nodelay(true);
     let first_request = Arc::new(Notify::new());
-    let received = first_request.clone();
+    let (received, of_request) = (first_request.clone(), open.usage().clone());
     let service = service_fn(move |request: Request<Incoming>| {
         received.notify_one();
-        let exchange = exchange.clone();
-        async move { Ok::<_, Infallible>(exchange.respond(request, peer).await) }
+        let (exchange, in_progress) = (exchange.clone(), of_request.start_request());
+        async move { Ok::<_, Infallible>(exchange.respond(request, peer, in_progress).await) }
     });
-    let connection = http.serve_connection(TokioIo::new(stream), service).into_owned();
+    let socket = TokioIo::new(MeteredIo::new(stream, open.usage().clone()));
     tokio::select! {
-        end = watcher.watch(connection) => {
+        end = open.serve(http.serve_connection(socket, service)) => {
             if let Err(error) = end {
                 debug!(%peer, %error, "connection failed");
             }

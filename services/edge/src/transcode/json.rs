@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use bytes::Bytes;
+use drystone::status::quote;
 use drystone_mesh::{
     error::{Error, Reason, Result},
     json::{PathStep, Strict, Track},
@@ -23,9 +24,6 @@ const WRITE: SerializeOptions = SerializeOptions::new().skip_default_fields(fals
 /// How deep lists and objects may nest. Protobuf decoders stop at 100 nested messages, and one level of JSON is up to three
 /// of them (`google.protobuf.Struct`).
 const MAX_DEPTH: usize = 32;
-
-/// The maximum length of a member's name in an error, in characters: a name can be as long as the body.
-const MAX_NAME_LENGTH: usize = 64;
 
 /// Reads a message; the recorder, if any, gets its members.
 ///
@@ -215,7 +213,7 @@ fn path(track: &Track<'_>) -> String {
                 if !path.is_empty() {
                     path.push('.');
                 }
-                path.extend(name.chars().take(MAX_NAME_LENGTH));
+                path.push_str(&quote(name));
             }
             PathStep::Item(number) => {
                 // Writing to a string does not fail.

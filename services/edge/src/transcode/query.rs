@@ -4,6 +4,7 @@
 //! once for each item. Parameters that would be ignored are errors: an unknown one, one for a field that the path or the
 //! body sets, a duplicate single field in either spelling.
 
+use drystone::status::quote;
 use drystone_mesh::error::{Error, Result};
 use prost_reflect::{DynamicMessage, Value};
 
@@ -17,9 +18,6 @@ use crate::{
         json, text,
     },
 };
-
-/// The maximum length of a parameter's name in an error, in characters: a name can be as long as a request line.
-const MAX_NAME_LENGTH: usize = 64;
 
 /// Sets the fields of `request` that the query gives.
 ///
@@ -83,5 +81,5 @@ fn set(field: &FieldPath, request: &mut DynamicMessage, name: &str, value: &str)
 }
 
 fn invalid(name: &str, description: impl Into<String>) -> Error {
-    Error::invalid_field(name.chars().take(MAX_NAME_LENGTH).collect::<String>(), description)
+    Error::invalid_field(quote(name), description)
 }

@@ -1,6 +1,9 @@
 //! Invalid requests get an error response, and keep their connection.
 
-use crate::{Edge, client};
+use crate::{
+    Edge,
+    client::{self, TOKEN},
+};
 
 /// Sends an invalid request and then a valid one on the same connection.
 async fn refused(edge: &Edge, request: &str, body: impl AsRef<[u8]>) -> client::Reply {
@@ -103,7 +106,7 @@ async fn an_error_does_not_contain_the_sent_value() {
     }
     let long = "x".repeat(100_000);
     assert!(refused(&edge, "POST /v1/things", format!(r#"{{"{long}": 1}}"#)).await.body.len() < 2000);
-    assert!(refused(&edge, &format!("GET /v1/things?{}=1", &long[..20_000]), "").await.body.len() < 2000);
+    assert!(refused(&edge, &format!("GET /v1/things?{}=1", &long[..10_000]), "").await.body.len() < 2000);
 }
 
 #[tokio::test]
@@ -203,11 +206,35 @@ async fn invalid_headers_are_refused() {
         let reply = refused(&edge, &format!("GET /v1/things\ngrpc-timeout: {timeout}"), "").await;
         assert_eq!((reply.status, reply.reason().as_str()), (400, "MALFORMED_TIMEOUT"), "{timeout}");
     }
-    let reply = refused(&edge, "GET /v1/things\nauthorization: Bearer a\nauthorization: Bearer b", "").await;
-    assert_eq!((reply.status, reply.violation().0.as_str()), (400, "authorization"));
-    let reply = refused(&edge, &format!("GET /v1/things\nauthorization: Bearer {}", "a".repeat(10_000)), "").await;
-    assert_eq!((reply.status, reply.reason().as_str()), (401, "TOKEN_INVALID"));
-    assert_eq!(reply.header("www-authenticate"), "Bearer error=\"invalid_token\"");
+}
+
+#[tokio::test]
+async fn a_token_that_no_service_would_accept_is_refused_before_the_body_is_read() {
+    let edge = Edge::echo().await;
+    let long = format!("Bearer {}", "a".repeat(10_000));
+    let cases = [
+        ("authorization:", "TOKEN_INVALID"),
+        ("authorization: Bearer a", "TOKEN_INVALID"),
+        ("authorization: Basic YWRh", "TOKEN_INVALID"),
+        (&format!("authorization: Bearer {TOKEN}\nauthorization: Bearer {TOKEN}"), "TOKEN_INVALID"),
+        (&format!("authorization: {long}"), "TOKEN_INVALID"),
+    ];
+    for (headers, reason) in cases {
+        // The body is neither JSON nor of its media type, and too large.
+        let body = vec![b'x'; 2 << 20];
+        let reply = refused(&edge, &format!("PATCH /v1/things/1\ncontent-type: text/plain\n{headers}"), &body).await;
+        assert_eq!((reply.status, reply.reason().as_str()), (401, reason), "{headers:.60}");
+        assert_eq!(reply.header("www-authenticate"), "Bearer error=\"invalid_token\"");
+    }
+    let mut client = edge.client().await;
+    // The refusal does not wait for the body.
+    client
+        .send(b"PATCH /v1/things/1 HTTP/1.1\r\nhost: edge\r\nexpect: 100-continue\r\ncontent-length: 9\r\n\r\n")
+        .await;
+    let reply = client.receive(false).await;
+    assert_eq!((reply.status, reply.reason().as_str()), (401, "TOKEN_MISSING"));
+    assert_eq!(reply.header("www-authenticate"), "Bearer");
+    assert!(edge.backend.received().iter().all(|call| !call.path.ends_with("/Update")));
 }
 
 #[tokio::test]

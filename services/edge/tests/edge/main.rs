@@ -5,6 +5,7 @@
 
 mod backend;
 mod client;
+mod connection_limits;
 mod connections;
 mod drystone_contract;
 mod duplicates;
@@ -21,7 +22,13 @@ use std::sync::Arc;
 
 use drystone::contract::{Contracts, EncodedContract};
 use drystone_edge::{Config, RequestLimit, Service};
-use drystone_mesh::{health::Health, limit::LimiterFactory, telemetry::Metrics};
+use drystone_mesh::{
+    clock::Clock,
+    health::Health,
+    limit::LimiterFactory,
+    telemetry::Metrics,
+    token::{KeySet, TokenVerifier, TokenVerifierConfig},
+};
 use drystone_tests::fixture;
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
@@ -73,8 +80,9 @@ impl Edge {
     ) -> Self {
         let (health, metrics, stop) = (Health::new(), Metrics::default(), CancellationToken::new());
         let limit = RequestLimit::new(&LimiterFactory::in_process(&metrics), per_minute);
+        let connect = |_: &str| Ok(channel.clone());
         let service =
-            Service::with_channels(&contracts, |_| Ok(channel.clone()), &health, &metrics, config, limit).unwrap();
+            Service::with_channels(&contracts, connect, &health, &metrics, config, limit, without_keys()).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let running = tokio::spawn(service.run(listener, stop.clone()));
@@ -101,6 +109,11 @@ impl Edge {
         self.stop.cancel();
         self.running.await.unwrap().unwrap();
     }
+}
+
+/// A verifier that has no keys, so that the edge passes on every well-formed token.
+fn without_keys() -> TokenVerifier {
+    TokenVerifier::for_entry_point(TokenVerifierConfig::new("issuer", "audience"), KeySet::new(), Clock::system())
 }
 
 /// The fixture as a contract of the platform.

@@ -179,7 +179,6 @@ async fn a_route_without_body_refuses_one() {
 async fn no_identity_header_of_a_client_reaches_a_service() {
     let edge = Edge::echo().await;
     let request = "GET /v1/things
-        authorization: Bearer token
         cookie: session=1
         x-forwarded-client-cert: URI=spiffe://drystone.local/service/auth
         x-forwarded-for: 1.2.3.4

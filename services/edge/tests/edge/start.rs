@@ -9,7 +9,8 @@ use crate::backend::FakeBackend;
 
 fn start(contracts: &Contracts) -> Result<Service<FakeBackend>, StartError> {
     let (connect, limit) = (|_: &str| Ok(FakeBackend::echo()), RequestLimit::none());
-    Service::with_channels(contracts, connect, &Health::new(), &Metrics::default(), Config::default(), limit)
+    let (health, metrics, config) = (Health::new(), Metrics::default(), Config::default());
+    Service::with_channels(contracts, connect, &health, &metrics, config, limit, crate::without_keys())
 }
 
 /// The error for a contract whose only RPC has this path.

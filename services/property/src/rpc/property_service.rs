@@ -57,8 +57,7 @@ impl PropertyService for Service {
         let page = Page::parse(LIST, message.page_size, &message.page_token)?;
         let properties = self.store.list(call.principal()?.user_id, &page).await?;
         let (properties, next_page_token) =
-            page::paginate(LIST, properties, page.size, |property: &Property| property.id);
-        let properties = properties.into_iter().map(Message::from).collect();
+            page::paginate(LIST, properties, page.size, |property| property.id, Message::from);
         Ok(Response::new(ListPropertiesResponse { properties, next_page_token }))
     }
 

@@ -53,8 +53,8 @@ impl SessionService for Service {
         let ListSessionsRequest { page_size, page_token } = request.into_inner();
         let page = Page::parse(LIST, page_size, &page_token)?;
         let sessions = self.sessions.list(user.user_id, &page).await?;
-        let (sessions, next_page_token) = page::paginate(LIST, sessions, page.size, |session| session.id);
-        let sessions = sessions.into_iter().map(|session| to_message(session, Some(user.session_id))).collect();
+        let to_message = |session| to_message(session, Some(user.session_id));
+        let (sessions, next_page_token) = page::paginate(LIST, sessions, page.size, |session| session.id, to_message);
         Ok(Response::new(ListSessionsResponse { sessions, next_page_token }))
     }
 

@@ -100,8 +100,7 @@ impl UserService for Service {
         let message = request.into_inner();
         let page = Page::parse(LIST, message.page_size, &message.page_token)?;
         let accounts = self.store.list(&page).await?;
-        let (accounts, next_page_token) = page::paginate(LIST, accounts, page.size, |account: &Account| account.id);
-        let users = accounts.into_iter().map(User::from).collect();
+        let (users, next_page_token) = page::paginate(LIST, accounts, page.size, |account| account.id, User::from);
         Ok(Response::new(ListUsersResponse { users, next_page_token }))
     }
 

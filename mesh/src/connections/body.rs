@@ -1,0 +1,138 @@
+//! A response body whose bytes count until the socket has taken them.
+
+use std::{
+    fmt,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::{BodyExt, Empty};
+
+use super::Request;
+
+/// The maximum size of a piece, in bytes. The transport takes a piece as soon as the peer accepts a single byte.
+const MAX_PIECE: usize = 16 << 10;
+
+/// A response body that keeps its request in progress, and hands its bytes to the transport in small pieces: what the
+/// transport has taken is out of reach.
+pub struct MeteredBody<B: Body = Empty<Bytes>> {
+    request: Request,
+    /// The bytes that are held.
+    held: Bytes,
+    /// What was polled in advance, other than data.
+    next: Option<Result<Frame<Bytes>, B::Error>>,
+    /// What follows.
+    body: B,
+}
+
+impl MeteredBody {
+    /// A body with these bytes.
+    ///
+    /// # Errors
+    /// The request, if the bytes exceed the budget of its connection or peer.
+    pub fn whole(bytes: Bytes, request: Request) -> Result<Self, Request> {
+        match request.usage().hold(bytes.len()) {
+            Ok(()) => Ok(Self { request, held: bytes, next: None, body: Empty::new() }),
+            Err(_) => Err(request),
+        }
+    }
+}
+
+impl<B: Body<Data = Bytes> + Unpin> MeteredBody<B> {
+    /// Meters a body. Its first frame counts from now on, if it exists already: the message of a unary response.
+    ///
+    /// # Errors
+    /// The request, if that frame exceeds the budget of its connection or peer.
+    pub fn new(mut body: B, request: Request) -> Result<Self, Request> {
+        let (held, next) = match body.frame().now_or_never().flatten() {
+            None => (Bytes::new(), None),
+            Some(Err(error)) => (Bytes::new(), Some(Err(error))),
+            Some(Ok(frame)) => match frame.into_data() {
+                Ok(data) => (data, None),
+                Err(frame) => (Bytes::new(), Some(Ok(frame))),
+            },
+        };
+        match request.usage().hold(held.len()) {
+            Ok(()) => Ok(Self { request, held, next, body }),
+            Err(_) => Err(request),
+        }
+    }
+
+    /// An empty body.
+    #[must_use]
+    pub fn empty(request: Request) -> Self
+    where
+        B: Default,
+    {
+        Self { request, held: Bytes::new(), next: None, body: B::default() }
+    }
+}
+
+impl<B: Body<Data = Bytes>> MeteredBody<B> {
+    /// The next piece of what is held.
+    fn next_piece(&mut self) -> Option<Bytes> {
+        if self.held.is_empty() {
+            return None;
+        }
+        let piece = if self.held.len() <= MAX_PIECE {
+            std::mem::take(&mut self.held)
+        } else {
+            // A copy: a slice would keep the whole allocation.
+            Bytes::copy_from_slice(&self.held.split_to(MAX_PIECE))
+        };
+        self.request.usage().hand_over(piece.len());
+        Some(piece)
+    }
+}
+
+impl<B: Body<Data = Bytes, Error: Unpin> + Unpin> Body for MeteredBody<B> {
+    type Data = Bytes;
+    type Error = B::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        let this = self.get_mut();
+        if let Some(piece) = this.next_piece() {
+            return Poll::Ready(Some(Ok(Frame::data(piece))));
+        }
+        if let Some(next) = this.next.take() {
+            return Poll::Ready(Some(next));
+        }
+        let frame = Pin::new(&mut this.body).poll_frame(cx);
+        if let Poll::Ready(Some(Ok(frame))) = &frame
+            && let Some(data) = frame.data_ref()
+        {
+            this.request.usage().buffer(data.len());
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.held.is_empty() && self.next.is_none() && self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let held = self.held.len() as u64;
+        let rest = self.body.size_hint();
+        let mut hint = SizeHint::new();
+        hint.set_lower(rest.lower() + held);
+        if let Some(upper) = rest.upper() {
+            hint.set_upper(upper + held);
+        }
+        hint
+    }
+}
+
+impl<B: Body> Drop for MeteredBody<B> {
+    fn drop(&mut self) {
+        self.request.usage().discard(self.held.len());
+    }
+}
+
+impl<B: Body> fmt::Debug for MeteredBody<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MeteredBody").field("held", &self.held.len()).finish_non_exhaustive()
+    }
+}

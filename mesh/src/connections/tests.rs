@@ -1,0 +1,170 @@
+use std::{
+    convert::Infallible,
+    net::{IpAddr, Ipv4Addr},
+};
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use http_body_util::{BodyExt, StreamBody};
+use tokio::io::AsyncWriteExt;
+
+use super::*;
+
+const LIMITS: ConnectionLimits = ConnectionLimits {
+    max_connections: 4,
+    max_per_peer: 3,
+    idle_timeout: Some(Duration::from_millis(20)),
+    send_timeout: Duration::from_millis(20),
+    max_unsent_per_connection: 100_000,
+    max_unsent_per_peer: 150_000,
+    max_unsent: 300_000,
+};
+
+fn peer(number: u8) -> PeerKind {
+    PeerKind::Single(Key::client(IpAddr::V4(Ipv4Addr::new(192, 0, 2, number))))
+}
+
+fn register(connections: &Connections, peer: PeerKind) -> Connection {
+    connections.try_register(peer).expect("the server is not full").expect("the peer may have one more")
+}
+
+fn response(size: usize, connection: &Connection) -> Option<MeteredBody> {
+    MeteredBody::whole(Bytes::from(vec![0; size]), connection.usage().start_request()).ok()
+}
+
+fn is_evicted(connection: &Connection) -> bool {
+    connection.usage().evicted().now_or_never().is_some()
+}
+
+#[tokio::test]
+async fn a_full_server_evicts_the_idlest_connection_of_the_peer_with_most() {
+    let connections = Connections::new(LIMITS);
+    let other = register(&connections, peer(1));
+    let many: Vec<_> = (0..3).map(|_| register(&connections, peer(2))).collect();
+    let busy = many[0].usage().start_request();
+    let newest = register(&connections, peer(3));
+    assert_eq!(connections.count(), 4);
+    assert!(!is_evicted(&other) && !is_evicted(&newest), "they are idle as well, but alone");
+    assert!(!is_evicted(&many[0]), "it has a request");
+    assert_eq!(many.iter().filter(|connection| is_evicted(connection)).count(), 1);
+    drop(busy);
+}
+
+#[tokio::test]
+async fn a_server_full_of_requests_accepts_no_more_until_one_ends() {
+    let connections = Connections::new(LIMITS);
+    let open: Vec<_> = (0..4).map(|number| register(&connections, peer(number))).collect();
+    let _requests: Vec<_> = open.iter().map(|connection| connection.usage().start_request()).collect();
+    assert!(connections.try_register(peer(9)).is_none());
+    let mut waiting = Box::pin(connections.register(peer(9)));
+    assert!(waiting.as_mut().now_or_never().is_none());
+    drop(open);
+    waiting.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_peer_has_a_limit_of_its_own_unless_it_is_a_proxy() {
+    let connections = Connections::new(LIMITS);
+    let open: Vec<_> = (0..3).map(|_| register(&connections, peer(1))).collect();
+    let requests: Vec<_> = open.iter().map(|connection| connection.usage().start_request()).collect();
+    assert_eq!(connections.try_register(peer(1)).unwrap().err(), Some(TooManyConnections));
+    drop(requests);
+    // Its own idlest is closed for the new one.
+    let _new = register(&connections, peer(1));
+    assert_eq!(open.iter().filter(|connection| is_evicted(connection)).count(), 1);
+    drop(open);
+
+    let connections = Connections::new(LIMITS);
+    let proxy = PeerKind::Proxy(Key::text("proxy"));
+    let open: Vec<_> = (0..4).map(|_| register(&connections, proxy)).collect();
+    assert!(open.iter().all(|connection| !is_evicted(connection)));
+    assert!(response(90_000, &open[0]).is_some_and(|_first| response(90_000, &open[0]).is_some()));
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_closed_gracefully_and_a_busy_one_is_not() {
+    let connections = Connections::new(LIMITS);
+    let (idle, busy) = (register(&connections, peer(1)), register(&connections, peer(2)));
+    let _request = busy.usage().start_request();
+    let sweep = connections.clone();
+    let sweeping = tokio::spawn(async move { sweep.sweep().await });
+    idle.usage().closing().await;
+    assert!(!is_evicted(&idle));
+    assert!(busy.usage().closing().now_or_never().is_none());
+    sweeping.abort();
+}
+
+#[tokio::test]
+async fn a_response_over_the_budget_of_its_connection_or_peer_is_refused() {
+    let connections = Connections::new(LIMITS);
+    let (first, second) = (register(&connections, peer(1)), register(&connections, peer(1)));
+    let held = response(60_000, &first).unwrap();
+    assert!(response(60_000, &first).is_none(), "the connection may have 100,000");
+    assert!(response(4_000, &first).is_some(), "an error can always be sent");
+    let other = response(80_000, &second).unwrap();
+    assert!(response(20_000, &second).is_none(), "the peer may have 150,000");
+    let stranger = register(&connections, peer(2));
+    assert!(response(90_000, &stranger).is_some());
+    assert_eq!(connections.unsent().get(), 140_000);
+    drop((held, other));
+    assert_eq!(connections.unsent().get(), 0);
+    assert!(response(400_000, &first).is_some(), "alone it may be larger than any budget");
+}
+
+#[tokio::test]
+async fn the_connection_with_most_unsent_bytes_is_closed_when_the_server_has_too_many() {
+    let connections = Connections::new(LIMITS);
+    let open: Vec<_> = (0..4).map(|number| register(&connections, peer(number))).collect();
+    let _small = response(50_000, &open[0]).unwrap();
+    let _large: Vec<_> = open[1..3].iter().map(|connection| response(99_000, connection).unwrap()).collect();
+    let _own = response(60_000, &open[3]).unwrap();
+    let evicted: Vec<bool> = open.iter().map(is_evicted).collect();
+    assert_eq!(evicted.iter().filter(|evicted| **evicted).count(), 1, "{evicted:?}");
+    assert!(evicted[1] || evicted[2]);
+}
+
+#[tokio::test]
+async fn bytes_count_until_the_socket_has_taken_them() {
+    let connections = Connections::new(LIMITS);
+    let connection = register(&connections, peer(1));
+    let (ours, mut theirs) = tokio::io::duplex(1000);
+    let mut socket = MeteredIo::new(ours, connection.usage().clone());
+    let mut body = response(40_000, &connection).unwrap();
+    let mut pieces = Vec::new();
+    while let Some(Ok(piece)) = body.frame().await {
+        pieces.push(piece.into_data().unwrap());
+    }
+    assert!(pieces.iter().all(|piece| piece.len() <= 16 << 10));
+    drop(body);
+    assert_eq!(connection.usage().unsent(), 40_000, "the transport has them");
+    assert_eq!(socket.write(&pieces[0]).await.unwrap(), 1000);
+    assert_eq!(connections.unsent().get(), 39_000);
+    assert!(socket.write(&pieces[1]).now_or_never().is_none(), "the peer reads no more");
+
+    let sweep = connections.clone();
+    let sweeping = tokio::spawn(async move { sweep.sweep().await });
+    connection.usage().evicted().await;
+    sweeping.abort();
+    drop(connection);
+    assert_eq!(connections.unsent().get(), 0);
+    // The end of the socket is the peer's problem now.
+    drop(socket);
+    tokio::io::copy(&mut theirs, &mut tokio::io::sink()).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_message_of_a_unary_response_counts_before_it_is_polled() {
+    let connections = Connections::new(LIMITS);
+    let connection = register(&connections, peer(1));
+    let frames = |size: usize| {
+        let frames =
+            [http_body::Frame::data(Bytes::from(vec![0; size])), http_body::Frame::trailers(http::HeaderMap::new())];
+        StreamBody::new(futures_util::stream::iter(frames.map(Ok::<_, Infallible>)))
+    };
+    let body = MeteredBody::new(frames(70_000), connection.usage().start_request()).unwrap();
+    assert_eq!(connections.unsent().get(), 70_000);
+    assert!(MeteredBody::new(frames(70_000), connection.usage().start_request()).is_err());
+    let collected = body.collect().await.unwrap();
+    assert!(collected.trailers().is_some());
+    assert_eq!(collected.to_bytes().len(), 70_000);
+}

@@ -1,0 +1,220 @@
+//! What one client can hold: connections, request heads, and responses that it does not read.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use drystone_edge::Config;
+use drystone_mesh::config::ConfigDuration;
+use http_body_util::{BodyExt, Full};
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::{io::AsyncWriteExt, net::TcpStream, sync::Notify, task::JoinHandle, time::timeout};
+
+use crate::{
+    Edge,
+    backend::{FakeBackend, echo},
+    client::{self, TIMEOUT},
+};
+
+type Sender = http2::SendRequest<Full<Bytes>>;
+
+/// An HTTP/2 connection with this window for each stream.
+async fn http2(edge: &Edge, window: u32) -> (Sender, JoinHandle<hyper::Result<()>>) {
+    let stream = TokioIo::new(TcpStream::connect(edge.address).await.unwrap());
+    let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+        .initial_stream_window_size(window)
+        .initial_connection_window_size(16 << 20)
+        .handshake(stream)
+        .await
+        .unwrap();
+    (sender, tokio::spawn(connection))
+}
+
+fn health() -> http::Request<Full<Bytes>> {
+    http::Request::get("http://edge/health").body(Full::default()).unwrap()
+}
+
+/// A request whose response has this size.
+fn echo_of(size: usize) -> http::Request<Full<Bytes>> {
+    http::Request::post("http://edge/v1/things")
+        .header("content-type", "application/json")
+        .body(Full::new(Bytes::from(format!("{{\"text\": \"{}\"}}", "x".repeat(size)))))
+        .unwrap()
+}
+
+/// Waits while the condition holds.
+async fn wait_while(condition: impl Fn() -> bool) {
+    let waiting = async {
+        while condition() {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(TIMEOUT, waiting).await.expect("the condition ends in time");
+}
+
+/// The bytes of responses that clients have not taken.
+fn unsent(edge: &Edge) -> usize {
+    let metrics = edge.metrics.render();
+    let line = metrics.lines().find_map(|line| line.strip_prefix("drystone_edge_unsent_bytes ")).unwrap();
+    line.parse().unwrap()
+}
+
+#[tokio::test]
+async fn an_idle_http2_connection_is_closed() {
+    let config = Config { idle_time: ConfigDuration::millis(50), ..Config::default() };
+    let edge = Edge::with_backend(FakeBackend::echo(), config).await;
+    let (mut sender, connection) = http2(&edge, 1 << 16).await;
+    assert_eq!(sender.send_request(health()).await.unwrap().status(), 200);
+    // With GOAWAY, not with an error.
+    timeout(TIMEOUT, connection).await.unwrap().unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn idle_connections_do_not_keep_others_out() {
+    let edge = Edge::with_backend(FakeBackend::echo(), Config { connections: Some(20), ..Config::default() }).await;
+    let mut held = Vec::new();
+    for number in 0..60 {
+        let (mut sender, connection) = http2(&edge, 1 << 16).await;
+        assert_eq!(sender.send_request(health()).await.unwrap().status(), 200, "{number}");
+        held.push((sender, connection));
+    }
+    let mut client = edge.client().await;
+    assert_eq!(client.request("GET /health", "").await.status, 200);
+    // Not the newest, which a client is about to use.
+    assert_eq!(held.last_mut().unwrap().0.send_request(health()).await.unwrap().status(), 200);
+}
+
+#[tokio::test]
+async fn unfinished_heads_do_not_keep_others_out() {
+    let edge = Edge::with_backend(FakeBackend::echo(), Config { connections: Some(20), ..Config::default() }).await;
+    let mut held = Vec::new();
+    for _ in 0..60 {
+        let mut client = edge.client().await;
+        client.send(format!("GET /health HTTP/1.1\r\nhost: edge\r\nx: {}", "x".repeat(10_000)).as_bytes()).await;
+        held.push(client);
+    }
+    assert_eq!(edge.client().await.request("GET /health", "").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_head_of_more_than_16_kib_is_refused() {
+    let edge = Edge::echo().await;
+    let large = format!("GET /health\nx-large: {}", "x".repeat(16 * 1024));
+    assert_eq!(edge.request(&large, "").await.status, 431);
+    let (mut sender, _connection) = http2(&edge, 1 << 16).await;
+    let mut request = health();
+    request.headers_mut().insert("x-large", "x".repeat(16 * 1024).parse().unwrap());
+    assert_eq!(sender.send_request(request).await.unwrap().status(), 431);
+    assert_eq!(sender.send_request(health()).await.unwrap().status(), 200, "the connection is kept");
+}
+
+#[tokio::test]
+async fn connections_wait_while_the_edge_is_full_of_requests() {
+    let (called, resume) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let (notify, wait) = (called.clone(), resume.clone());
+    let slow = FakeBackend::new(Arc::new(move |request| {
+        let (notify, wait) = (notify.clone(), wait.clone());
+        Box::pin(async move {
+            notify.notify_one();
+            wait.notified().await;
+            Ok(echo(&request))
+        })
+    }));
+    let edge = Edge::with_backend(slow, Config { connections: Some(1), ..Config::default() }).await;
+    let mut first = edge.client().await;
+    first.send(&client::write("GET /v1/things/one", b"")).await;
+    called.notified().await;
+    let mut second = edge.client().await;
+    second.send(&client::write("GET /health", b"")).await;
+    assert!(timeout(Duration::from_millis(50), second.receive(false)).await.is_err());
+    resume.notify_one();
+    assert_eq!(first.receive(false).await.status, 200);
+    // The first is idle now, and closed for the second.
+    assert_eq!(second.receive(false).await.status, 200);
+    assert!(first.is_closed().await);
+}
+
+#[tokio::test]
+async fn an_address_has_a_limit_of_its_own() {
+    let config = Config { connections_per_address: 3, ..Config::default() };
+    let never = FakeBackend::new(Arc::new(|_| Box::pin(std::future::pending())));
+    let edge = Edge::with_backend(never, config.clone()).await;
+    let mut held = Vec::new();
+    for _ in 0..3 {
+        let (mut sender, connection) = http2(&edge, 1 << 16).await;
+        let request = tokio::spawn(async move { sender.send_request(echo_of(1)).await });
+        held.push((request, connection));
+    }
+    wait_while(|| edge.backend.received().len() < 3).await;
+    assert!(edge.client().await.is_closed().await, "all of its connections have a request");
+
+    // A trusted proxy has many clients.
+    let trusted_proxies = vec!["127.0.0.1".parse().unwrap()];
+    let edge = Edge::with_backend(FakeBackend::echo(), Config { trusted_proxies, ..config }).await;
+    let mut clients = Vec::new();
+    for _ in 0..5 {
+        let mut client = edge.client().await;
+        assert_eq!(client.request("GET /health", "").await.status, 200);
+        clients.push(client);
+    }
+    for client in &mut clients {
+        assert_eq!(client.request("GET /health", "").await.status, 200);
+    }
+}
+
+/// 300 responses of 900 KB, none of which is read.
+#[tokio::test]
+async fn unread_responses_take_a_bounded_memory_and_then_their_connection() {
+    const MEMORY: usize = 16 << 20;
+    let config = Config { response_memory: MEMORY, send_time: ConfigDuration::millis(500), ..Config::default() };
+    let edge = Edge::with_backend(FakeBackend::echo(), config).await;
+    let mut attackers = Vec::new();
+    for _ in 0..3 {
+        // The client answers pings, and never takes a byte of a body.
+        let (mut sender, connection) = http2(&edge, 0).await;
+        let mut statuses = Vec::new();
+        for _ in 0..100 {
+            let response = timeout(TIMEOUT, sender.send_request(echo_of(900_000))).await.unwrap();
+            let Ok(response) = response else { break };
+            statuses.push(response.status().as_u16());
+            // One address may have a quarter, and errors.
+            assert!(unsent(&edge) <= MEMORY / 4 + 100 * 4096, "{}", unsent(&edge));
+            attackers.push(response);
+        }
+        assert!(statuses.contains(&429), "{statuses:?}");
+        let mut other = edge.client().await;
+        assert_eq!(other.request("GET /health", "").await.status, 200);
+        drop(sender);
+        let end = timeout(TIMEOUT, connection).await.expect("closed after the send timeout");
+        drop(end);
+    }
+    wait_while(|| unsent(&edge) > 0).await;
+}
+
+#[tokio::test]
+async fn a_client_that_reads_slowly_gets_its_whole_response() {
+    let config = Config { send_time: ConfigDuration::millis(200), ..Config::default() };
+    let edge = Edge::with_backend(FakeBackend::echo(), config).await;
+    let (mut sender, _connection) = http2(&edge, 1 << 16).await;
+    let mut body = sender.send_request(echo_of(900_000)).await.unwrap().into_body();
+    let mut read = 0;
+    while let Some(frame) = body.frame().await {
+        read += frame.unwrap().data_ref().map_or(0, Bytes::len);
+        // In total longer than the timeout, which only counts while nothing is read.
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(read > 900_000);
+}
+
+#[tokio::test]
+async fn a_client_of_http1_that_reads_nothing_loses_its_connection() {
+    let config = Config { send_time: ConfigDuration::millis(200), response_memory: 64 << 20, ..Config::default() };
+    let edge = Edge::with_backend(FakeBackend::echo(), config).await;
+    let mut stream = TcpStream::connect(edge.address).await.unwrap();
+    let body = format!("{{\"text\": \"{}\"}}", "x".repeat(900_000));
+    let request = client::write("POST /v1/things", body.as_bytes());
+    // The edge does not read the next request before it has sent the response.
+    let flood = async { while stream.write_all(&request).await.is_ok() {} };
+    timeout(TIMEOUT, flood).await.expect("the connection ends");
+    wait_while(|| unsent(&edge) > 0).await;
+}

@@ -1,0 +1,71 @@
+//! Denied calls: any number of them leaves the connection and its other calls alone.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use drystone::{Reason, user::v1::GetMeRequest, user::v1::user_service_client::UserServiceClient};
+use drystone_tests::{Mesh, User, grpc};
+use http_body_util::{BodyExt, Full};
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::sync::Semaphore;
+
+use crate::{beside_load, raw};
+
+/// Concurrent calls of the attacker.
+const IN_FLIGHT: usize = 64;
+
+/// Without a token, through one connection of the edge: the connection stays open, and the edge's own connections too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn anonymous_requests_with_bodies_end_no_connection() {
+    const REQUESTS: usize = 20_000;
+    let mesh = Mesh::start();
+    let address = mesh.rest().address();
+    beside_load(&mesh, async || {
+        let stream = TokioIo::new(raw::connect(address).await);
+        let (sender, connection) = http2::handshake(TokioExecutor::new(), stream).await.unwrap();
+        let connection = tokio::spawn(connection);
+        let slots = Arc::new(Semaphore::new(IN_FLIGHT));
+        let body = Bytes::from(vec![b'x'; 2000]);
+        for _ in 0..REQUESTS {
+            let slot = slots.clone().acquire_owned().await.unwrap();
+            let (mut sender, body) = (sender.clone(), body.clone());
+            tokio::spawn(async move {
+                let request = http::Request::post("http://edge/v1/properties").body(Full::new(body)).unwrap();
+                let response = sender.send_request(request).await.expect("the connection is kept");
+                assert_eq!(response.status(), 401);
+                response.into_body().collect().await.unwrap();
+                drop(slot);
+            });
+        }
+        let _all = slots.acquire_many(u32::try_from(IN_FLIGHT).unwrap()).await.unwrap();
+        assert!(!connection.is_finished());
+    })
+    .await;
+}
+
+/// 100,000 calls without a token, as a workload, through the connection on which another call is made before and after.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn denied_calls_of_a_workload_end_no_connection() {
+    const CALLS: usize = 100_000;
+    let mesh = Mesh::start();
+    let (_, tokens) = User::signed_in(&mesh).await;
+    let client = UserServiceClient::new(mesh.channel("user", "edge"));
+    let me = || client.clone();
+    let own = me().get_me(grpc::with_token(GetMeRequest {}, &tokens.access)).await.unwrap().into_inner();
+    beside_load(&mesh, async || {
+        let slots = Arc::new(Semaphore::new(IN_FLIGHT));
+        for _ in 0..CALLS {
+            let slot = slots.clone().acquire_owned().await.unwrap();
+            let mut client = me();
+            tokio::spawn(async move {
+                grpc::assert_refused(client.get_me(GetMeRequest {}).await, Reason::TokenMissing);
+                drop(slot);
+            });
+        }
+        let _all = slots.acquire_many(u32::try_from(IN_FLIGHT).unwrap()).await.unwrap();
+    })
+    .await;
+    let again = me().get_me(grpc::with_token(GetMeRequest {}, &tokens.access)).await.unwrap().into_inner();
+    assert_eq!(own, again);
+}
