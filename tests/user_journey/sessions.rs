@@ -70,13 +70,55 @@ async fn two_concurrent_refreshes_return_the_same_refresh_token() {
     me(mesh, &one.refresh(mesh.rest()).await.access).await.expect(200);
 }
 
+/// After the grace period the last used token gets a new successor: the response may have been lost in a long outage.
 #[tokio::test]
-async fn refresh_token_reuse_is_detected_after_the_grace_period() {
+async fn a_lost_refresh_response_never_signs_a_client_out() {
     let mesh = Mesh::setup().set("session.rotation_grace", "0s").start();
     let (_, first) = User::signed_in(&mesh).await;
+    let mut refreshed = first.refresh(mesh.rest()).await;
+    for _ in 0..5 {
+        let again = first.refresh(mesh.rest()).await;
+        assert_ne!(again.refresh, refreshed.refresh, "a new one");
+        refreshed = again;
+    }
+    let next = refreshed.refresh(mesh.rest()).await;
+    me(&mesh, &next.access).await.expect(200);
+}
+
+/// A thief who refreshes with a copy of the owner's last used token supersedes the owner's token, which exposes both.
+#[tokio::test]
+async fn a_superseded_refresh_token_ends_the_session() {
+    let mesh = Mesh::setup().set("session.rotation_grace", "0s").start();
+    let (_, first) = User::signed_in(&mesh).await;
+    let own = first.refresh(mesh.rest()).await;
+    let stolen = first.refresh(mesh.rest()).await;
+    refresh(&mesh, &own.refresh).await.refused(Reason::RefreshTokenReused);
+    refresh(&mesh, &stolen.refresh).await.refused(Reason::SessionEnded);
+    me(&mesh, &stolen.access).await.refused(Reason::TokenRevoked);
+}
+
+/// A thief who follows the owner within the grace period every time.
+#[tokio::test]
+async fn a_shared_refresh_token_ends_its_session_if_configured() {
+    let mesh = Mesh::setup().set("session.end_shared", "true").start();
+    let (_, first) = User::signed_in(&mesh).await;
+    let own = first.refresh(mesh.rest()).await;
+    assert_eq!(first.refresh(mesh.rest()).await.refresh, own.refresh);
+    let next = own.refresh(mesh.rest()).await;
+    refresh(&mesh, &own.refresh).await.refused(Reason::RefreshTokenReused);
+    refresh(&mesh, &next.refresh).await.refused(Reason::SessionEnded);
+}
+
+#[tokio::test]
+async fn a_refresh_token_is_repeated_at_most_20_times() {
+    let mesh = Mesh::shared();
+    let (_, first) = User::signed_in(mesh).await;
     let second = first.refresh(mesh.rest()).await;
-    refresh(&mesh, &first.refresh).await.refused(Reason::RefreshTokenReused);
-    refresh(&mesh, &second.refresh).await.refused(Reason::SessionEnded);
+    for _ in 0..20 {
+        assert_eq!(first.refresh(mesh.rest()).await.refresh, second.refresh);
+    }
+    refresh(mesh, &first.refresh).await.refused(Reason::RateLimited);
+    second.refresh(mesh.rest()).await;
 }
 
 #[tokio::test]

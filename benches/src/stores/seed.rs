@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Result, ensure};
 use drystone_mesh::{clock::Clock, config::ConfigDuration, time::to_micros};
-use drystone_session::{Config, FIRST_COUNTER, Lifetimes, RedisStore, Session, SessionStore};
+use drystone_session::{Config, Lifetimes, NewSession, RedisStore, Session, SessionStore};
 use drystone_store::redis;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use sqlx::{Connection, PgConnection};
@@ -92,16 +92,9 @@ async fn sessions(url: &str, users: u64) -> Result<()> {
     let store = Arc::new(RedisStore::new(redis));
     let rules = Lifetimes::from(&Config::default());
     let now = Clock::system().now();
-    let session = |user: SeedUser| Session {
-        id: user.session_id(),
-        user_id: user.user_id(),
-        device: DEVICE.to_owned(),
-        address: "192.0.2.7".to_owned(),
-        created_at: now,
-        last_seen_at: now,
-        idle_expires_at: now + rules.idle_timeout,
-        expires_at: now + rules.lifetime,
-        counter: FIRST_COUNTER,
+    let session = |user: SeedUser| {
+        let new = NewSession { user_id: user.user_id(), device: DEVICE.to_owned(), address: "192.0.2.7".to_owned() };
+        Session { id: user.session_id(), ..rules.start(new, now) }
     };
     stream::iter((0..users).map(|number| {
         let (store, session) = (&store, session(SeedUser(number)));

@@ -110,6 +110,12 @@ impl GrpcUpstreams {
     }
 }
 
+/// Device and address of the call's client, of the lengths in the contract.
+fn client_of(call: &Call) -> (String, String) {
+    let client = &call.fields().client;
+    (client.agent.chars().take(256).collect(), client.address.chars().take(64).collect())
+}
+
 #[async_trait]
 impl Upstreams for GrpcUpstreams {
     async fn create_account(
@@ -148,13 +154,8 @@ impl Upstreams for GrpcUpstreams {
     }
 
     async fn start_session(&self, call: &Call, user_id: Uuid) -> Result<SessionState, Error> {
-        let client = &call.fields().client;
-        let request = call.request(StartSessionRequest {
-            user_id: user_id.to_string(),
-            // The maximum lengths in the contract.
-            device: client.agent.chars().take(256).collect(),
-            address: client.address.chars().take(64).collect(),
-        });
+        let (device, address) = client_of(call);
+        let request = call.request(StartSessionRequest { user_id: user_id.to_string(), device, address });
         let response = self
             .sessions
             .clone()
@@ -172,7 +173,9 @@ impl Upstreams for GrpcUpstreams {
     }
 
     async fn rotate_session(&self, call: &Call, session_id: Uuid, counter: u64) -> Result<SessionState, Error> {
-        let request = call.request(RotateSessionRequest { session_id: session_id.to_string(), counter });
+        let (device, address) = client_of(call);
+        let session_id = session_id.to_string();
+        let request = call.request(RotateSessionRequest { session_id, counter, device, address });
         let response = self
             .sessions
             .clone()

@@ -21,8 +21,12 @@ pub struct Config {
     pub idle_timeout: ConfigDuration,
     /// The maximum lifetime of a session.
     pub lifetime: ConfigDuration,
-    /// How long after a rotation the previous refresh token is still accepted, in case the response was lost.
+    /// How long after a rotation the previous refresh token gets the same successor, in case the response was lost. Later it
+    /// gets a new one, as long as its successor was not used.
     pub rotation_grace: ConfigDuration,
+    /// Whether a session ends when its refresh token is presented twice on consecutive rotations: two clients may share it,
+    /// or the network lost two responses.
+    pub end_shared: bool,
     /// The maximum lifetime of an access token in any service's configuration: revocations are kept that long.
     pub token_lifetime_max: ConfigDuration,
     /// How long a revoking call waits for the watchers to acknowledge the revocation.
@@ -48,6 +52,7 @@ impl Default for Config {
             idle_timeout: ConfigDuration::days(14),
             lifetime: ConfigDuration::days(90),
             rotation_grace: ConfigDuration::seconds(10),
+            end_shared: false,
             token_lifetime_max: ConfigDuration::hours(1),
             acknowledgement_timeout: ConfigDuration::millis(250),
             heartbeat: ConfigDuration::seconds(2),

@@ -1,5 +1,7 @@
 //! The errors of this service, and the reason of each.
 
+use std::time::Duration;
+
 use drystone_mesh::error::{Error as MeshError, Reason};
 use tokio::task::JoinError;
 use tonic::Status;
@@ -15,6 +17,9 @@ pub enum Error {
     /// A refresh token was used a second time.
     #[error("this refresh token was used before, so the session was ended for safety; sign in again")]
     Reused,
+    /// A refresh token was used too often within the grace period.
+    #[error("this refresh token is used by too many requests at once; refresh once, and share the result")]
+    RepeatedTooOften(Duration),
     /// A refresh token that was never issued.
     #[error("this refresh token was never issued; sign in again")]
     NeverIssued,
@@ -35,6 +40,7 @@ impl From<Error> for MeshError {
         match error {
             Error::Ended => Self::new(Reason::SessionEnded, message),
             Error::Reused => Self::new(Reason::RefreshTokenReused, message),
+            Error::RepeatedTooOften(delay) => Self::new(Reason::RateLimited, message).retry_after(delay),
             Error::NeverIssued => Self::new(Reason::RefreshTokenInvalid, message),
             Error::NotFound => Self::new(Reason::SessionNotFound, message),
             Error::Store(StoreError::Sql(cause)) => drystone_store::to_mesh_error(cause),

@@ -74,7 +74,7 @@ pub use crate::{
     config::{Config, StoreKind},
     error::Error,
     revocation::{Revocation, Scope},
-    rotation::{NonCurrentCounter, Rotation},
+    rotation::{MAX_REPEATS, MAX_REPLACEMENTS, Presented, PresentedBy, Rotation},
     session::{FIRST_COUNTER, Lifetimes, NewSession, Session, UserShard},
     store::{EndedSessions, MIGRATIONS, RedisStore, SessionStore, SqlStore, StoreError, Swept},
 };
@@ -136,8 +136,17 @@ impl Service {
         };
         let ack_timeout = config.acknowledgement_timeout.duration();
         let lifetimes = Lifetimes::from(&config);
-        let sessions =
-            Sessions { store, hub, lifetimes, ack_timeout, clock, metrics, tasks: tasks.clone(), revoking_calls };
+        let sessions = Sessions {
+            store,
+            hub,
+            lifetimes,
+            end_shared: config.end_shared,
+            ack_timeout,
+            clock,
+            metrics,
+            tasks: tasks.clone(),
+            revoking_calls,
+        };
         Self { sessions, feeds, tasks }
     }
 

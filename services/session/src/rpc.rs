@@ -24,6 +24,8 @@ fn to_message(session: Session, current: Option<Uuid>) -> v1::Session {
         idle_expire_time: Some(to_proto(session.idle_expires_at)),
         expire_time: Some(to_proto(session.expires_at)),
         current: current == Some(session.id),
+        last_device: session.last_device,
+        last_address: session.last_address,
     }
 }
 

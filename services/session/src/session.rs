@@ -30,8 +30,20 @@ pub struct Session {
     pub idle_expires_at: Timestamp,
     /// When it expires in any case.
     pub expires_at: Timestamp,
-    /// The counter of the current refresh token.
+    /// The counter of the last refresh token that was issued.
     pub counter: u64,
+    /// The counter of the last refresh token that was used; 0 if none was.
+    pub confirmed: u64,
+    /// How often the last issued token was given out again.
+    pub repeats: u32,
+    /// How many unused tokens were superseded since the last one that was used.
+    pub replacements: u32,
+    /// On how many consecutive rotations a token was given out again.
+    pub repeated_rotations: u32,
+    /// The device or client of the last refresh; at first, that of the sign-in.
+    pub last_device: String,
+    /// The client address of the last refresh; empty if unknown.
+    pub last_address: String,
 }
 
 /// A sign-in that creates a session.
@@ -122,6 +134,8 @@ impl Lifetimes {
         Session {
             id: UserShard::of_user(user_id).new_session_id(),
             user_id,
+            last_device: device.clone(),
+            last_address: address.clone(),
             device,
             address,
             created_at: now,
@@ -129,6 +143,10 @@ impl Lifetimes {
             idle_expires_at: now + self.idle_timeout.min(self.lifetime),
             expires_at: now + self.lifetime,
             counter: FIRST_COUNTER,
+            confirmed: FIRST_COUNTER - 1,
+            repeats: 0,
+            replacements: 0,
+            repeated_rotations: 0,
         }
     }
 

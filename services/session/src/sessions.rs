@@ -11,7 +11,7 @@ use crate::{
     Error,
     hub::Hub,
     metrics::SessionMetrics,
-    rotation::Rotation,
+    rotation::{PresentedBy, Rotation},
     session::{Lifetimes, NewSession, Session},
     store::{EndedSessions, SessionStore, StoreError},
 };
@@ -22,6 +22,8 @@ pub(crate) struct Sessions {
     pub(crate) store: Arc<dyn SessionStore>,
     pub(crate) hub: Hub,
     pub(crate) lifetimes: Lifetimes,
+    /// Whether to end a session whose refresh token two clients seem to share.
+    pub(crate) end_shared: bool,
     /// How long a revoking call waits for acknowledgements.
     pub(crate) ack_timeout: Duration,
     pub(crate) clock: Clock,
@@ -40,11 +42,11 @@ impl Sessions {
     }
 
     /// Rotates a refresh token. Returns the session, with the counter of the next token.
-    pub(crate) async fn rotate(&self, id: Uuid, counter: u64) -> Result<Session, Error> {
+    pub(crate) async fn rotate(&self, id: Uuid, counter: u64, by: PresentedBy) -> Result<Session, Error> {
         let (this, _call) = (self.clone(), self.revoking_calls.token());
         let rotation = self
             .run_to_completion(async move {
-                let rotation = this.store.rotate(id, counter, &this.lifetimes, this.clock.now()).await?;
+                let rotation = this.store.rotate(id, counter, &by, &this.lifetimes, this.clock.now()).await?;
                 if let Rotation::Reused { revocation, .. } = &rotation {
                     this.hub.announce(*revocation);
                 }
@@ -53,7 +55,13 @@ impl Sessions {
             .await?;
         self.metrics.rotated(outcome(&rotation));
         match rotation {
-            Rotation::Advanced(session) | Rotation::Repeated(session) => Ok(session),
+            Rotation::Advanced(session) | Rotation::Replaced(session) => Ok(session),
+            Rotation::Repeated(session) => self.check_repeats(session).await,
+            Rotation::RepeatedTooOften(session) => {
+                let until = session.last_seen_at + self.lifetimes.rotation_grace;
+                let left = (until - self.clock.now()).to_std().unwrap_or_default();
+                Err(Error::RepeatedTooOften(left.max(Duration::from_secs(1))))
+            }
             Rotation::NeverIssued => Err(Error::NeverIssued),
             Rotation::Ended => Err(Error::Ended),
             Rotation::Reused { session, revocation } => {
@@ -71,6 +79,32 @@ impl Sessions {
                 self.hub.wait_for_acks(revocation, self.ack_timeout).await;
                 Err(Error::Reused)
             }
+        }
+    }
+
+    /// Reports a session that two clients may share, and ends it if configured.
+    async fn check_repeats(&self, session: Session) -> Result<Session, Error> {
+        // Once for each rotation, however often it is repeated.
+        if !session.is_suspicious() || session.repeats > 1 {
+            return Ok(session);
+        }
+        let Session { id, user_id, repeated_rotations, .. } = session;
+        tracing::warn!(
+            target: "audit",
+            event = "refresh_token_shared",
+            session = %id,
+            user = %user_id,
+            repeated_rotations,
+            ended = self.end_shared,
+            "the refresh token was presented twice on consecutive rotations, two clients may share it"
+        );
+        self.metrics.rotated("shared");
+        if !self.end_shared {
+            return Ok(session);
+        }
+        match self.revoke(user_id, id).await {
+            Ok(()) | Err(Error::NotFound) => Err(Error::Reused),
+            Err(error) => Err(error),
         }
     }
 
@@ -154,6 +188,8 @@ fn outcome(rotation: &Rotation) -> &'static str {
     match rotation {
         Rotation::Advanced(_) => "advanced",
         Rotation::Repeated(_) => "repeated",
+        Rotation::Replaced(_) => "replaced",
+        Rotation::RepeatedTooOften(_) => "repeated_too_often",
         Rotation::Reused { .. } => "reused",
         Rotation::NeverIssued => "never_issued",
         Rotation::Ended => "over",

@@ -16,7 +16,7 @@ pub use self::{
 };
 use crate::{
     revocation::Revocation,
-    rotation::Rotation,
+    rotation::{PresentedBy, Rotation},
     session::{Lifetimes, Session},
 };
 
@@ -29,11 +29,12 @@ pub trait SessionStore: Send + Sync {
     /// Adds a session.
     async fn insert(&self, session: &Session) -> Result<(), StoreError>;
 
-    /// Rotates the refresh token with this counter.
+    /// Rotates the refresh token with this counter, as [`Lifetimes::present`] decides.
     async fn rotate(
         &self,
         id: Uuid,
         counter: u64,
+        by: &PresentedBy,
         lifetimes: &Lifetimes,
         now: Timestamp,
     ) -> Result<Rotation, StoreError>;
@@ -50,7 +51,8 @@ pub trait SessionStore: Send + Sync {
         now: Timestamp,
     ) -> Result<EndedSessions, StoreError>;
 
-    /// Ends every active session of this user except for `keep`, and revokes their tokens.
+    /// Ends every active session of this user except for `keep`, and revokes their tokens. Each session ends atomically; a
+    /// store may end a great number of them in several transitions.
     async fn end_all(
         &self,
         user_id: Uuid,

@@ -214,7 +214,11 @@ impl Fleet {
 
     /// A call that is not idempotent.
     pub async fn write(&self) -> Result<(), Status> {
-        let request = RotateSessionRequest { session_id: Uuid::now_v7().to_string(), counter: 1 };
+        let request = RotateSessionRequest {
+            session_id: Uuid::now_v7().to_string(),
+            counter: 1,
+            ..RotateSessionRequest::default()
+        };
         SessionServiceClient::new(self.channel.clone()).rotate_session(request).await.map(drop)
     }
 

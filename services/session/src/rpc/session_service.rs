@@ -13,7 +13,7 @@ use drystone_mesh::{
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
 use super::{to_message, watch};
-use crate::{Service, session::NewSession};
+use crate::{Service, rotation::PresentedBy, session::NewSession};
 
 /// The list that page tokens are bound to.
 const LIST: &str = "sessions";
@@ -37,8 +37,9 @@ impl SessionService for Service {
         &self,
         request: Request<RotateSessionRequest>,
     ) -> Result<Response<RotateSessionResponse>, Status> {
-        let RotateSessionRequest { session_id, counter } = request.into_inner();
-        let session = self.sessions.rotate(id::parse("session_id", &session_id)?, counter).await?;
+        let RotateSessionRequest { session_id, counter, device, address } = request.into_inner();
+        let by = PresentedBy { device, address };
+        let session = self.sessions.rotate(id::parse("session_id", &session_id)?, counter, by).await?;
         call::record_user(session.user_id);
         let counter = session.counter;
         Ok(Response::new(RotateSessionResponse { session: Some(to_message(session, None)), counter }))

@@ -21,8 +21,9 @@
 //! does, within 10 seconds. Between 2 and 3 the entry is published again, which finds the stored stream id. A rotation
 //! that finds no session publishes the outbox of its shard as well.
 //!
-//! A reused token is classified by [`Lifetimes::classify`] on the session as `rotate.lua` read it, and the session
-//! ended by `end.lua`: counters only grow, so a reuse remains a reuse.
+//! `rotate.lua` advances a session. Any other token is judged by [`Lifetimes::present`] on the session as that script read
+//! it. `save.lua` applies the result if the session is still the same, and `end.lua` ends a session whose token was reused:
+//! counters only grow, so a reuse remains a reuse.
 //!
 //! # Time
 //!
@@ -50,7 +51,7 @@ use self::{
 use super::{EndedSessions, SessionStore, StoreError, Swept};
 use crate::{
     revocation::Revocation,
-    rotation::{NonCurrentCounter, Rotation},
+    rotation::{Presented, PresentedBy, Rotation},
     session::{Lifetimes, Session, UserShard},
 };
 
@@ -65,6 +66,7 @@ macro_rules! script {
 
 static INSERT: LazyLock<Script> = LazyLock::new(|| script!("insert.lua"));
 static ROTATE: LazyLock<Script> = LazyLock::new(|| script!("rotate.lua" with fields));
+static SAVE: LazyLock<Script> = LazyLock::new(|| script!("save.lua"));
 static END: LazyLock<Script> = LazyLock::new(|| script!("end.lua" with fields));
 static END_ALL: LazyLock<Script> = LazyLock::new(|| script!("end_all.lua"));
 static LIST: LazyLock<Script> = LazyLock::new(|| script!("list.lua" with fields));
@@ -113,6 +115,83 @@ impl RedisStore {
         script.arg(to_micros(lifetimes.forget_at(now))).arg(self.keys.users(shard));
         let (row, outbox): (Option<SessionFields>, Outbox) = self.redis.run(&script).await?;
         Ok((row.map(|row| row::session(id, row)).transpose()?, outbox))
+    }
+
+    /// The outcome of a token; `None` if the session was rotated concurrently.
+    async fn rotate_once(
+        &self,
+        id: Uuid,
+        counter: u64,
+        by: &PresentedBy,
+        lifetimes: &Lifetimes,
+        now: Timestamp,
+    ) -> Result<Option<Rotation>, StoreError> {
+        let shard = UserShard::of_session(id);
+        let mut script = ROTATE.prepare_invoke();
+        script.key(self.keys.session(id)).key(self.keys.ends(shard));
+        script.arg(text(id)).arg(counter).arg(to_micros(now)).arg(to_micros(now + lifetimes.idle_timeout));
+        script.arg(CLOCK_SKEW_MARGIN.num_milliseconds()).arg(&by.device).arg(&by.address);
+        let reply: Option<(bool, SessionFields)> = self.redis.run(&script).await?;
+        let Some((has_advanced, row)) = reply else {
+            self.publish_outbox(shard, now).await?;
+            return Ok(Some(Rotation::Ended));
+        };
+        let session = row::session(id, row)?;
+        if has_advanced {
+            return Ok(Some(Rotation::Advanced(session)));
+        }
+        Ok(match lifetimes.present(&session, counter, by, now) {
+            Presented::Advance(_) => None,
+            Presented::Repeat(next) => self.save(&session, &next, now).await?.then_some(Rotation::Repeated(next)),
+            Presented::Replace(next) => self.save(&session, &next, now).await?.then_some(Rotation::Replaced(next)),
+            Presented::RepeatedTooOften => Some(Rotation::RepeatedTooOften(session)),
+            Presented::NeverIssued => Some(Rotation::NeverIssued),
+            Presented::Ended => Some(Rotation::Ended),
+            Presented::Reuse => {
+                let (session, outbox) = self.end_one(None, id, lifetimes, now).await?;
+                let seqs = self.publish(shard, outbox, now).await?;
+                let reused = session.zip(seqs.get(&id).copied());
+                // Otherwise it was ended concurrently.
+                Some(reused.map_or(Rotation::Ended, |(session, revocation)| Rotation::Reused { session, revocation }))
+            }
+        })
+    }
+
+    /// Replaces the state of a session's rotation. Returns whether it was still the previous one.
+    async fn save(&self, previous: &Session, next: &Session, now: Timestamp) -> Result<bool, StoreError> {
+        let shard = UserShard::of_session(next.id);
+        let mut script = SAVE.prepare_invoke();
+        script.key(self.keys.session(next.id)).key(self.keys.ends(shard));
+        script.arg(text(next.id)).arg(previous.counter).arg(previous.repeats);
+        script.arg(next.counter).arg(next.repeats).arg(next.replacements).arg(next.repeated_rotations);
+        script.arg(to_micros(next.last_seen_at)).arg(to_micros(next.idle_expires_at));
+        script.arg(&next.last_device).arg(&next.last_address);
+        script.arg(row::milliseconds(next.idle_expires_at, now) + CLOCK_SKEW_MARGIN.num_milliseconds());
+        Ok(self.redis.run(&script).await?)
+    }
+
+    /// Ends up to [`SCRIPT_BATCH_SIZE`] sessions of a user. Returns the id to continue after; empty at the end.
+    async fn end_batch(
+        &self,
+        user_id: Uuid,
+        keep: Option<Uuid>,
+        after: &str,
+        lifetimes: &Lifetimes,
+        now: Timestamp,
+    ) -> Result<(EndedSessions, String), StoreError> {
+        let shard = UserShard::of_user(user_id);
+        let mut script = END_ALL.prepare_invoke();
+        script.key(self.keys.user(user_id)).key(self.keys.ends(shard)).key(self.keys.outbox(shard));
+        script.arg(text(user_id)).arg(keep.map(text).unwrap_or_default()).arg(to_micros(now));
+        script.arg(to_micros(lifetimes.forget_at(now))).arg(self.keys.sessions(shard));
+        script.arg(after).arg(SCRIPT_BATCH_SIZE);
+        let (ended, outbox, next): (Vec<String>, Outbox, String) = self.redis.run(&script).await?;
+        let seqs = self.publish(shard, outbox, now).await?;
+        let ended = ended.into_iter().map(row::uuid).collect::<Result<Vec<_>, _>>()?;
+        let newest = ended.iter().filter_map(|id| seqs.get(id)).max();
+        // If none was ended now, the caller waits for what an earlier call left in the outbox.
+        let revocation = newest.or_else(|| seqs.values().max()).copied();
+        Ok((EndedSessions { sessions: u32::try_from(ended.len()).unwrap_or(u32::MAX), revocation }, next))
     }
 
     /// Adds the entries of an outbox to the stream, and clears it. Returns the sequence number of each revocation.
@@ -224,7 +303,7 @@ impl SessionStore for RedisStore {
         script.arg(text(session.id)).arg(text(session.user_id)).arg(&session.device).arg(&session.address);
         script.arg(to_micros(session.created_at)).arg(to_micros(session.last_seen_at));
         script.arg(to_micros(session.idle_expires_at)).arg(to_micros(session.expires_at)).arg(session.counter);
-        script.arg(ttl(session.idle_expires_at)).arg(ttl(session.expires_at));
+        script.arg(ttl(session.idle_expires_at)).arg(ttl(session.expires_at)).arg(session.confirmed);
         Ok(self.redis.run(&script).await?)
     }
 
@@ -232,33 +311,13 @@ impl SessionStore for RedisStore {
         &self,
         id: Uuid,
         counter: u64,
+        by: &PresentedBy,
         lifetimes: &Lifetimes,
         now: Timestamp,
     ) -> Result<Rotation, StoreError> {
-        let shard = UserShard::of_session(id);
-        let mut script = ROTATE.prepare_invoke();
-        script.key(self.keys.session(id)).key(self.keys.ends(shard));
-        script.arg(text(id)).arg(counter).arg(to_micros(now)).arg(to_micros(now + lifetimes.idle_timeout));
-        let reply: Option<(bool, SessionFields)> =
-            self.redis.run(script.arg(CLOCK_SKEW_MARGIN.num_milliseconds())).await?;
-        let Some((has_advanced, row)) = reply else {
-            self.publish_outbox(shard, now).await?;
-            return Ok(Rotation::Ended);
-        };
-        let session = row::session(id, row)?;
-        if has_advanced {
-            return Ok(Rotation::Advanced(session));
-        }
-        match lifetimes.classify(&session, counter, now) {
-            NonCurrentCounter::Repeat => Ok(Rotation::Repeated(session)),
-            NonCurrentCounter::NeverIssued => Ok(Rotation::NeverIssued),
-            NonCurrentCounter::Ended => Ok(Rotation::Ended),
-            NonCurrentCounter::Reuse => {
-                let (session, outbox) = self.end_one(None, id, lifetimes, now).await?;
-                let seqs = self.publish(shard, outbox, now).await?;
-                let reused = session.zip(seqs.get(&id).copied());
-                // Otherwise it was ended concurrently.
-                Ok(reused.map_or(Rotation::Ended, |(session, revocation)| Rotation::Reused { session, revocation }))
+        loop {
+            if let Some(rotation) = self.rotate_once(id, counter, by, lifetimes, now).await? {
+                return Ok(rotation);
             }
         }
     }
@@ -290,18 +349,16 @@ impl SessionStore for RedisStore {
         lifetimes: &Lifetimes,
         now: Timestamp,
     ) -> Result<EndedSessions, StoreError> {
-        let shard = UserShard::of_user(user_id);
-        let mut script = END_ALL.prepare_invoke();
-        script.key(self.keys.user(user_id)).key(self.keys.ends(shard)).key(self.keys.outbox(shard));
-        script.arg(text(user_id)).arg(keep.map(text).unwrap_or_default()).arg(to_micros(now));
-        script.arg(to_micros(lifetimes.forget_at(now))).arg(self.keys.sessions(shard));
-        let (ended, outbox): (Vec<String>, Outbox) = self.redis.run(&script).await?;
-        let seqs = self.publish(shard, outbox, now).await?;
-        let ended = ended.into_iter().map(row::uuid).collect::<Result<Vec<_>, _>>()?;
-        let newest = ended.iter().filter_map(|id| seqs.get(id)).max();
-        // If none was ended now, the caller waits for what an earlier call left in the outbox.
-        let revocation = newest.or_else(|| seqs.values().max()).copied();
-        Ok(EndedSessions { sessions: u32::try_from(ended.len()).unwrap_or(u32::MAX), revocation })
+        let (mut total, mut after) = (EndedSessions::default(), String::new());
+        loop {
+            let (ended, next) = self.end_batch(user_id, keep, &after, lifetimes, now).await?;
+            total.sessions += ended.sessions;
+            total.revocation = total.revocation.max(ended.revocation);
+            if next.is_empty() {
+                return Ok(total);
+            }
+            after = next;
+        }
     }
 
     async fn void_tokens(&self, user_id: Uuid, lifetimes: &Lifetimes, now: Timestamp) -> Result<u64, StoreError> {

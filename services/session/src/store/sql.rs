@@ -12,21 +12,22 @@ use uuid::Uuid;
 use super::{EndedSessions, SessionStore, StoreError, Swept};
 use crate::{
     revocation::{Revocation, Scope},
-    rotation::{NonCurrentCounter, Rotation},
+    rotation::{Presented, PresentedBy, Rotation},
     session::{Lifetimes, Session},
 };
 
 /// The migrations of the schema.
-pub const MIGRATIONS: &[Migration] = &[migration!("0001", "session")];
+pub const MIGRATIONS: &[Migration] = &[migration!("0001", "session"), migration!("0002", "rotation")];
 
 /// The columns of a session, in the order of [`SessionRow`].
 macro_rules! session_columns {
     () => {
-        "id, user_id, device, address, created_at, last_seen_at, idle_expires_at, expires_at, counter"
+        "id, user_id, device, address, created_at, last_seen_at, idle_expires_at, expires_at, counter, confirmed,
+         repeats, replacements, repeated_rotations, last_device, last_address"
     };
 }
 
-type SessionRow = (Uuid, Uuid, String, String, i64, i64, i64, i64, i64);
+type SessionRow = (Uuid, Uuid, String, String, i64, i64, i64, i64, i64, i64, i64, i64, i64, String, String);
 
 type RevocationRow = (i64, Option<Uuid>, Option<Uuid>, Option<i64>, i64);
 
@@ -53,8 +54,9 @@ impl SessionStore for SqlStore {
         run!(self.db.writer(), |db| {
             sqlx::query(
                 "INSERT INTO session
-                     (id, user_id, device, address, created_at, last_seen_at, idle_expires_at, expires_at, counter)
-                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+                     (id, user_id, device, address, created_at, last_seen_at, idle_expires_at, expires_at, counter,
+                      confirmed, last_device, last_address)
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
             )
             .bind(session.id)
             .bind(session.user_id)
@@ -65,6 +67,9 @@ impl SessionStore for SqlStore {
             .bind(to_micros(session.idle_expires_at))
             .bind(to_micros(session.expires_at))
             .bind(to_column(session.counter))
+            .bind(to_column(session.confirmed))
+            .bind(&session.last_device)
+            .bind(&session.last_address)
             .execute(db)
             .await?;
         });
@@ -75,15 +80,23 @@ impl SessionStore for SqlStore {
         &self,
         id: Uuid,
         counter: u64,
+        by: &PresentedBy,
         lifetimes: &Lifetimes,
         now: Timestamp,
     ) -> Result<Rotation, StoreError> {
+        // The usual case of `Lifetimes::present` in one statement.
         let mut advanced = run!(self.db.writer(), |db| {
             sqlx::query_as::<_, SessionRow>(concat!(
                 "UPDATE session
                  SET counter = counter + 1,
+                     confirmed = counter,
+                     repeats = 0,
+                     replacements = 0,
+                     repeated_rotations = CASE WHEN repeats > 0 THEN repeated_rotations ELSE 0 END,
                      last_seen_at = $3,
-                     idle_expires_at = CASE WHEN $4 < expires_at THEN $4 ELSE expires_at END
+                     idle_expires_at = CASE WHEN $4 < expires_at THEN $4 ELSE expires_at END,
+                     last_device = $5,
+                     last_address = $6
                  WHERE id = $1 AND counter = $2 AND idle_expires_at > $3
                  RETURNING ",
                 session_columns!()
@@ -92,6 +105,8 @@ impl SessionStore for SqlStore {
             .bind(to_column(counter))
             .bind(to_micros(now))
             .bind(to_micros(now + lifetimes.idle_timeout))
+            .bind(&by.device)
+            .bind(&by.address)
             .fetch_all(db)
             .await?
         });
@@ -99,7 +114,7 @@ impl SessionStore for SqlStore {
             return Ok(Rotation::Advanced(read_session(row)));
         }
         loop {
-            let rotation = self.db.retry(|| self.rotate_not_current(id, counter, lifetimes, now)).await?;
+            let rotation = self.db.retry(|| self.rotate_not_current(id, counter, by, lifetimes, now)).await?;
             if let Some(rotation) = rotation {
                 return Ok(rotation);
             }
@@ -246,6 +261,7 @@ impl SqlStore {
         &self,
         id: Uuid,
         counter: u64,
+        by: &PresentedBy,
         lifetimes: &Lifetimes,
         now: Timestamp,
     ) -> Result<Option<Rotation>, StoreError> {
@@ -257,11 +273,20 @@ impl SqlStore {
                 .await?
         });
         let Some(session) = row.map(read_session) else { return Ok(Some(Rotation::Ended)) };
-        match lifetimes.classify(&session, counter, now) {
-            NonCurrentCounter::Repeat => Ok(Some(Rotation::Repeated(session))),
-            NonCurrentCounter::NeverIssued => Ok(Some(Rotation::NeverIssued)),
-            NonCurrentCounter::Ended => Ok(Some(Rotation::Ended)),
-            NonCurrentCounter::Reuse => {
+        match lifetimes.present(&session, counter, by, now) {
+            Presented::Advance(_) => Ok(None),
+            Presented::Repeat(next) => {
+                let saved = save(transaction, &session, &next).await?;
+                Ok(saved.then_some(Rotation::Repeated(next)))
+            }
+            Presented::Replace(next) => {
+                let saved = save(transaction, &session, &next).await?;
+                Ok(saved.then_some(Rotation::Replaced(next)))
+            }
+            Presented::RepeatedTooOften => Ok(Some(Rotation::RepeatedTooOften(session))),
+            Presented::NeverIssued => Ok(Some(Rotation::NeverIssued)),
+            Presented::Ended => Ok(Some(Rotation::Ended)),
+            Presented::Reuse => {
                 let ended = run!(transaction.connection(), |connection| {
                     sqlx::query("DELETE FROM session WHERE id = $1 AND counter = $2")
                         .bind(id)
@@ -328,6 +353,40 @@ impl SqlStore {
     }
 }
 
+/// Replaces the state of a session's rotation, and commits. Returns whether it was still the previous one.
+async fn save(mut transaction: Transaction, previous: &Session, next: &Session) -> Result<bool, StoreError> {
+    let saved = run!(transaction.connection(), |connection| {
+        sqlx::query(
+            "UPDATE session
+             SET counter = $4,
+                 repeats = $5,
+                 replacements = $6,
+                 repeated_rotations = $7,
+                 last_seen_at = $8,
+                 idle_expires_at = $9,
+                 last_device = $10,
+                 last_address = $11
+             WHERE id = $1 AND counter = $2 AND repeats = $3",
+        )
+        .bind(previous.id)
+        .bind(to_column(previous.counter))
+        .bind(i64::from(previous.repeats))
+        .bind(to_column(next.counter))
+        .bind(i64::from(next.repeats))
+        .bind(i64::from(next.replacements))
+        .bind(i64::from(next.repeated_rotations))
+        .bind(to_micros(next.last_seen_at))
+        .bind(to_micros(next.idle_expires_at))
+        .bind(&next.last_device)
+        .bind(&next.last_address)
+        .execute(connection)
+        .await?
+        .rows_affected()
+    });
+    transaction.commit().await?;
+    Ok(saved == 1)
+}
+
 /// Revokes the tokens of sessions that were ended in this transaction, and commits it.
 async fn revoke_sessions(
     mut transaction: Transaction,
@@ -359,7 +418,8 @@ async fn revoke_session(transaction: &mut Transaction, id: Uuid, forget_at: Time
 }
 
 fn read_session(row: SessionRow) -> Session {
-    let (id, user_id, device, address, created_at, last_seen_at, idle_expires_at, expires_at, counter) = row;
+    let (id, user_id, device, address, created_at, last_seen_at, idle_expires_at, expires_at, ..) = row;
+    let (.., counter, confirmed, repeats, replacements, repeated_rotations, last_device, last_address) = row;
     Session {
         id,
         user_id,
@@ -370,7 +430,18 @@ fn read_session(row: SessionRow) -> Session {
         idle_expires_at: from_micros(idle_expires_at),
         expires_at: from_micros(expires_at),
         counter: from_column(counter),
+        confirmed: from_column(confirmed),
+        repeats: count(repeats),
+        replacements: count(replacements),
+        repeated_rotations: count(repeated_rotations),
+        last_device,
+        last_address,
     }
+}
+
+/// These counts are small.
+fn count(column: i64) -> u32 {
+    u32::try_from(column).unwrap_or(u32::MAX)
 }
 
 fn read_revocation((seq, session_id, user_id, void_until, forget_at): RevocationRow) -> sqlx::Result<Revocation> {

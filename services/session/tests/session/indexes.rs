@@ -4,7 +4,7 @@
 use chrono::TimeDelta;
 use drystone_backends::Postgres;
 use drystone_mesh::{clock::Clock, page::Page};
-use drystone_session::{FIRST_COUNTER, Lifetimes, MIGRATIONS, NewSession, SessionStore, SqlStore};
+use drystone_session::{FIRST_COUNTER, Lifetimes, MIGRATIONS, NewSession, PresentedBy, SessionStore, SqlStore};
 use drystone_store::{Db, Location};
 use uuid::Uuid;
 
@@ -53,7 +53,7 @@ async fn every_query_of_sessions_and_revocations_uses_an_index() {
             sessions.push(session.id);
         }
         for counter in [FIRST_COUNTER, FIRST_COUNTER, FIRST_COUNTER + 1, FIRST_COUNTER] {
-            store.rotate(sessions[0], counter, &LIFETIMES, now).await.unwrap();
+            store.rotate(sessions[0], counter, &PresentedBy::default(), &LIFETIMES, now).await.unwrap();
         }
         store.list(user, &Page { size: 50, after: None }, now).await.unwrap();
         store.end(user, sessions[1], &LIFETIMES, now).await.unwrap();

@@ -78,7 +78,8 @@ impl SessionInstance {
     }
 
     async fn rotate(&self, session: &Session, counter: u64) -> Result<u64, Status> {
-        let request = RotateSessionRequest { session_id: session.id.clone(), counter };
+        let request =
+            RotateSessionRequest { session_id: session.id.clone(), counter, ..RotateSessionRequest::default() };
         Ok(self.client.clone().rotate_session(request).await?.into_inner().counter)
     }
 

@@ -6,7 +6,8 @@ use chrono::TimeDelta;
 use drystone_backends::Postgres;
 use drystone_mesh::{clock::Clock, config::ConfigDuration};
 use drystone_session::{
-    FIRST_COUNTER, Lifetimes, MIGRATIONS, NewSession, RedisStore, Rotation, SessionStore, SqlStore,
+    FIRST_COUNTER, Lifetimes, MAX_REPEATS, MIGRATIONS, NewSession, PresentedBy, RedisStore, Rotation, SessionStore,
+    SqlStore,
 };
 use drystone_store::{
     Db, Location,
@@ -27,8 +28,8 @@ const ROUNDS: u64 = 300;
 
 type Store = Arc<dyn SessionStore>;
 
-/// In each round, all clients present the same token. One advances the session, all others get the same successor, and
-/// the next round uses it.
+/// In each round, all clients present the same token. One advances the session, others get the same successor, the rest is
+/// told to refresh less often, and the next round uses the successor.
 async fn rotate_concurrently(instances: [Store; 2]) {
     let clock = Clock::system();
     let new = NewSession { user_id: Uuid::now_v7(), device: String::new(), address: String::new() };
@@ -38,9 +39,12 @@ async fn rotate_concurrently(instances: [Store; 2]) {
         let mut clients = JoinSet::new();
         for client in 0..CLIENTS {
             let (store, clock, id) = (instances[client % 2].clone(), clock.clone(), session.id);
-            clients.spawn(async move { store.rotate(id, counter, &LIFETIMES, clock.now()).await.unwrap() });
+            clients.spawn(async move {
+                let by = PresentedBy::default();
+                store.rotate(id, counter, &by, &LIFETIMES, clock.now()).await.unwrap()
+            });
         }
-        let (mut advanced, mut repeated) = (0, 0);
+        let (mut advanced, mut repeated, mut refused) = (0, 0, 0);
         while let Some(rotation) = clients.join_next().await {
             let next = match rotation.unwrap() {
                 Rotation::Advanced(session) => {
@@ -51,11 +55,16 @@ async fn rotate_concurrently(instances: [Store; 2]) {
                     repeated += 1;
                     session
                 }
+                Rotation::RepeatedTooOften(session) => {
+                    refused += 1;
+                    session
+                }
                 other => panic!("{other:?} in round {counter}"),
             };
             assert_eq!(next.counter, counter + 1);
         }
-        assert_eq!((advanced, repeated), (1, CLIENTS - 1), "round {counter}");
+        assert_eq!((advanced, repeated), (1, MAX_REPEATS as usize), "round {counter}");
+        assert_eq!(refused, CLIENTS - 1 - MAX_REPEATS as usize);
     }
     assert_eq!(instances[1].newest_revocation().await.unwrap(), 0, "no session was revoked");
 }

@@ -9,7 +9,8 @@ use drystone_mesh::{
     page::Page,
 };
 use drystone_session::{
-    EndedSessions, Lifetimes, NewSession, RedisStore, Revocation, Rotation, Scope, Session, SessionStore, UserShard,
+    EndedSessions, Lifetimes, NewSession, PresentedBy, RedisStore, Revocation, Rotation, Scope, Session, SessionStore,
+    UserShard,
 };
 use drystone_store::redis::{Config, FromRedisValue, Redis, cmd};
 use uuid::Uuid;
@@ -118,7 +119,7 @@ async fn an_unpublished_revocation_is_published_before_a_call_reports_that_the_s
 
     let session = add(&store, Uuid::now_v7()).await;
     crash_before_publishing(&namespace, &session).await;
-    assert_eq!(store.rotate(session.id, 1, &LIFETIMES, now()).await.unwrap(), Rotation::Ended);
+    assert_eq!(store.rotate(session.id, 1, &PresentedBy::default(), &LIFETIMES, now()).await.unwrap(), Rotation::Ended);
     assert_eq!(revoked(&store).await.len(), 3);
 }
 
@@ -149,8 +150,9 @@ async fn the_keys_of_a_session_expire() {
 
     // A rotation extends the expiry, and ending the session deletes all its keys.
     let later = now() + TimeDelta::days(85);
-    assert_eq!(store.rotate(session.id, 1, &LIFETIMES, later).await.unwrap(), Rotation::Ended);
-    let rotation = store.rotate(session.id, 1, &LIFETIMES, now() + TimeDelta::days(7)).await.unwrap();
+    assert_eq!(store.rotate(session.id, 1, &PresentedBy::default(), &LIFETIMES, later).await.unwrap(), Rotation::Ended);
+    let rotation =
+        store.rotate(session.id, 1, &PresentedBy::default(), &LIFETIMES, now() + TimeDelta::days(7)).await.unwrap();
     assert!(matches!(rotation, Rotation::Advanced(_)));
     assert!(is_near(namespace.query("PTTL", &key_of(&session), &[]).await, idle));
     store.end(session.user_id, session.id, &LIFETIMES, now()).await.unwrap();
@@ -160,13 +162,51 @@ async fn the_keys_of_a_session_expire() {
 }
 
 #[tokio::test]
+async fn a_session_of_a_former_release_is_rotated() {
+    let namespace = Namespace::new().await;
+    let store = namespace.store().await;
+    let [advanced, repeated] = [add(&store, Uuid::now_v7()).await, add(&store, Uuid::now_v7()).await];
+    let forget = async |session: &Session| {
+        let fields = ["confirmed", "repeats", "replacements", "repeated_rotations", "last_device", "last_address"];
+        let _: u64 = namespace.query("HDEL", &key_of(session), &fields).await;
+    };
+    let present = async |session: &Session, counter| {
+        store.rotate(session.id, counter, &PresentedBy::default(), &LIFETIMES, now()).await.unwrap()
+    };
+    forget(&advanced).await;
+    assert!(matches!(present(&advanced, 1).await, Rotation::Advanced(next) if next.confirmed == 1));
+    // The response of the last rotation by the former release was lost.
+    assert!(matches!(present(&repeated, 1).await, Rotation::Advanced(_)));
+    forget(&repeated).await;
+    assert!(matches!(present(&repeated, 1).await, Rotation::Repeated(next) if next.counter == 2));
+    assert!(matches!(present(&repeated, 2).await, Rotation::Advanced(next) if next.counter == 3));
+}
+
+#[tokio::test]
+async fn all_of_many_sessions_end() {
+    let namespace = Namespace::new().await;
+    let store = namespace.store().await;
+    let user = Uuid::now_v7();
+    let mut kept = Uuid::nil();
+    for number in 0..450 {
+        let session = add(&store, user).await;
+        kept = if number == 100 { session.id } else { kept };
+    }
+    let ended = store.end_all(user, Some(kept), &LIFETIMES, now()).await.unwrap();
+    assert_eq!(ended, EndedSessions { sessions: 449, revocation: Some(store.newest_revocation().await.unwrap()) });
+    assert_eq!(revoked(&store).await.len(), 449);
+    let left = store.list(user, &Page { size: 9, after: None }, now()).await.unwrap();
+    assert_eq!(left.into_iter().map(|session| session.id).collect::<Vec<_>>(), [kept]);
+}
+
+#[tokio::test]
 async fn a_session_that_redis_has_evicted_counts_as_ended() {
     let namespace = Namespace::new().await;
     let store = namespace.store().await;
     let user = Uuid::now_v7();
     let (evicted, kept) = (add(&store, user).await, add(&store, user).await);
     let _: u64 = namespace.query("DEL", &key_of(&evicted), &[]).await;
-    assert_eq!(store.rotate(evicted.id, 1, &LIFETIMES, now()).await.unwrap(), Rotation::Ended);
+    assert_eq!(store.rotate(evicted.id, 1, &PresentedBy::default(), &LIFETIMES, now()).await.unwrap(), Rotation::Ended);
     let page = Page { size: 1, after: None };
     assert_eq!(store.list(user, &page, now()).await.unwrap(), [kept]);
     assert_eq!(store.end_all(user, None, &LIFETIMES, now()).await.unwrap().sessions, 1);

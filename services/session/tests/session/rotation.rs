@@ -1,11 +1,12 @@
-//! Property tests of rotation against a model, which records the issued tokens, the time of the last rotation, and when
-//! the session ends.
+//! Property tests of rotation against a model, which records the issued tokens, which of them were used, when the last one
+//! was issued, and when the session ends.
 
 use chrono::{DateTime, TimeDelta};
 use drystone_backends::Postgres;
 use drystone_mesh::{clock::Timestamp, config::ConfigDuration, page::Page};
 use drystone_session::{
-    FIRST_COUNTER, Lifetimes, MIGRATIONS, NewSession, RedisStore, Rotation, SessionStore, SqlStore,
+    FIRST_COUNTER, Lifetimes, MAX_REPEATS, MAX_REPLACEMENTS, MIGRATIONS, NewSession, PresentedBy, RedisStore, Rotation,
+    SessionStore, SqlStore,
 };
 use drystone_store::{
     Db, Location,
@@ -30,6 +31,10 @@ enum Operation {
     Wait(i64),
     /// Presents the token issued this many rotations before the newest; below 0, one that was never issued.
     Present(i64),
+    /// Presents the token that was used last.
+    PresentLastUsed,
+    /// Presents it this many times.
+    PresentLastUsedOften(usize),
     /// The user signs out.
     End,
     /// The store is swept.
@@ -40,6 +45,8 @@ fn operations() -> impl Strategy<Value = Vec<Operation>> {
     let operation = prop_oneof![
         4 => prop_oneof![Just(0_i64), Just(1), 2..20_i64, 20..70_i64].prop_map(Operation::Wait),
         8 => prop_oneof![6 => Just(0_i64), 4 => Just(1), 1 => 2..4_i64, 1 => -2..0_i64].prop_map(Operation::Present),
+        8 => Just(Operation::PresentLastUsed),
+        1 => (15..30_usize).prop_map(Operation::PresentLastUsedOften),
         1 => Just(Operation::End),
         1 => Just(Operation::Sweep),
     ];
@@ -50,7 +57,12 @@ fn operations() -> impl Strategy<Value = Vec<Operation>> {
 struct Model {
     /// The issued tokens, oldest first.
     issued: Vec<u64>,
-    rotated_at: Option<Timestamp>,
+    /// The tokens that got a successor, oldest first.
+    used: Vec<u64>,
+    /// How often the newest token was given out again.
+    repeats: u32,
+    /// How many tokens were issued for the last used one, after its first successor.
+    replacements: u32,
     last_seen_at: Timestamp,
     created_at: Timestamp,
     ended: bool,
@@ -61,6 +73,7 @@ struct Model {
 #[derive(Debug, PartialEq, Eq)]
 enum RotationOutcome {
     Next(u64),
+    TooOften,
     Reused,
     NeverIssued,
     Ended,
@@ -79,25 +92,40 @@ impl Model {
         if self.has_ended(now) {
             return RotationOutcome::Ended;
         }
-        let Some(index) = self.issued.iter().position(|issued| *issued == token) else {
+        if !self.issued.contains(&token) {
             return RotationOutcome::NeverIssued;
-        };
-        let age = self.issued.len() - 1 - index;
-        let is_within_grace = self.rotated_at.is_some_and(|at| now - at <= LIFETIMES.rotation_grace);
-        match age {
-            0 => {
-                self.issued.push(token + 1);
-                self.rotated_at = Some(now);
-                self.last_seen_at = now;
-                RotationOutcome::Next(token + 1)
-            }
-            1 if is_within_grace => RotationOutcome::Next(self.newest()),
-            _ => {
-                self.ended = true;
-                self.revocations += 1;
-                RotationOutcome::Reused
-            }
         }
+        let is_within_grace = now - self.last_seen_at <= LIFETIMES.rotation_grace;
+        if token == self.newest() {
+            self.used.push(token);
+            self.replacements = 0;
+            self.issue(now)
+        } else if self.used.last() != Some(&token) {
+            self.reuse()
+        } else if is_within_grace && self.repeats == MAX_REPEATS {
+            RotationOutcome::TooOften
+        } else if is_within_grace {
+            self.repeats += 1;
+            RotationOutcome::Next(self.newest())
+        } else if self.replacements == MAX_REPLACEMENTS {
+            self.reuse()
+        } else {
+            self.replacements += 1;
+            self.issue(now)
+        }
+    }
+
+    fn issue(&mut self, now: Timestamp) -> RotationOutcome {
+        self.issued.push(self.newest() + 1);
+        self.repeats = 0;
+        self.last_seen_at = now;
+        RotationOutcome::Next(self.newest())
+    }
+
+    fn reuse(&mut self) -> RotationOutcome {
+        self.ended = true;
+        self.revocations += 1;
+        RotationOutcome::Reused
     }
 
     fn end(&mut self, now: Timestamp) {
@@ -110,11 +138,26 @@ impl Model {
 
 fn outcome(rotation: &Rotation) -> RotationOutcome {
     match rotation {
-        Rotation::Advanced(session) | Rotation::Repeated(session) => RotationOutcome::Next(session.counter),
+        Rotation::Advanced(session) | Rotation::Repeated(session) | Rotation::Replaced(session) => {
+            RotationOutcome::Next(session.counter)
+        }
+        Rotation::RepeatedTooOften(_) => RotationOutcome::TooOften,
         Rotation::Reused { .. } => RotationOutcome::Reused,
         Rotation::NeverIssued => RotationOutcome::NeverIssued,
         Rotation::Ended => RotationOutcome::Ended,
     }
+}
+
+async fn present(
+    store: &dyn SessionStore,
+    id: Uuid,
+    token: u64,
+    model: &mut Model,
+    now: Timestamp,
+) -> Result<(), TestCaseError> {
+    let rotation = store.rotate(id, token, &PresentedBy::default(), &LIFETIMES, now).await.unwrap();
+    prop_assert_eq!(outcome(&rotation), model.present(token, now));
+    Ok(())
 }
 
 async fn run(store: &dyn SessionStore, operations: Vec<Operation>) -> Result<(), TestCaseError> {
@@ -125,7 +168,9 @@ async fn run(store: &dyn SessionStore, operations: Vec<Operation>) -> Result<(),
     let before = store.newest_revocation().await.unwrap();
     let mut model = Model {
         issued: vec![FIRST_COUNTER],
-        rotated_at: None,
+        used: Vec::new(),
+        repeats: 0,
+        replacements: 0,
         last_seen_at: now,
         created_at: now,
         ended: false,
@@ -136,8 +181,17 @@ async fn run(store: &dyn SessionStore, operations: Vec<Operation>) -> Result<(),
             Operation::Wait(seconds) => now += TimeDelta::seconds(seconds),
             Operation::Present(age) => {
                 let Some(token) = model.newest().checked_add_signed(-age) else { continue };
-                let rotation = store.rotate(session.id, token, &LIFETIMES, now).await.unwrap();
-                prop_assert_eq!(outcome(&rotation), model.present(token, now));
+                present(store, session.id, token, &mut model, now).await?;
+            }
+            Operation::PresentLastUsed => {
+                let Some(token) = model.used.last().copied() else { continue };
+                present(store, session.id, token, &mut model, now).await?;
+            }
+            Operation::PresentLastUsedOften(times) => {
+                let Some(token) = model.used.last().copied() else { continue };
+                for _ in 0..times {
+                    present(store, session.id, token, &mut model, now).await?;
+                }
             }
             Operation::End => {
                 store.end(session.user_id, session.id, &LIFETIMES, now).await.unwrap();

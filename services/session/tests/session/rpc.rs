@@ -104,7 +104,8 @@ impl TestService {
     }
 
     async fn rotate(&self, session: &Session, counter: u64) -> Result<RotateSessionResponse, Status> {
-        let request = RotateSessionRequest { session_id: session.id.clone(), counter };
+        let request =
+            RotateSessionRequest { session_id: session.id.clone(), counter, ..RotateSessionRequest::default() };
         self.client.clone().rotate_session(request).await.map(tonic::Response::into_inner)
     }
 

@@ -6,12 +6,13 @@ use chrono::{DateTime, TimeDelta};
 use drystone_backends::{Database, Postgres, RedisCluster};
 use drystone_mesh::{clock::Timestamp, config::ConfigDuration, page::Page};
 use drystone_session::{
-    EndedSessions, FIRST_COUNTER, Lifetimes, MIGRATIONS, NewSession, RedisStore, Revocation, Rotation, Scope, Session,
-    SessionStore, SqlStore, Swept,
+    EndedSessions, FIRST_COUNTER, Lifetimes, MAX_REPEATS, MAX_REPLACEMENTS, MIGRATIONS, NewSession, PresentedBy,
+    RedisStore, Revocation, Rotation, Scope, Session, SessionStore, SqlStore, Swept,
 };
 use drystone_store::{
     Db, Location,
     redis::{Config, Redis},
+    run,
 };
 use tempfile::TempDir;
 use uuid::Uuid;
@@ -45,7 +46,12 @@ async fn add(store: &Store, user_id: Uuid, now: Timestamp) -> Session {
 }
 
 async fn present(store: &Store, session: &Session, counter: u64, now: Timestamp) -> Rotation {
-    store.rotate(session.id, counter, &LIFETIMES, now).await.unwrap()
+    store.rotate(session.id, counter, &client(), &LIFETIMES, now).await.unwrap()
+}
+
+/// The client that refreshes: another than the one that signed in.
+fn client() -> PresentedBy {
+    PresentedBy { device: "curl/9".to_owned(), address: "192.0.2.8".to_owned() }
 }
 
 async fn sessions(store: &Store, user_id: Uuid, now: Timestamp) -> Vec<Session> {
@@ -58,7 +64,7 @@ async fn revocations(store: &Store, after: u64, now: Timestamp) -> Vec<Revocatio
 
 fn session_of(rotation: Rotation) -> Session {
     match rotation {
-        Rotation::Advanced(session) | Rotation::Repeated(session) => session,
+        Rotation::Advanced(session) | Rotation::Repeated(session) | Rotation::Replaced(session) => session,
         other => panic!("no session is left after {other:?}"),
     }
 }
@@ -78,8 +84,11 @@ async fn the_current_counter_advances_the_session(store: Store) {
         let rotation = present(&store, &session, session.counter, now).await;
         let expected = Session {
             counter: session.counter + 1,
+            confirmed: session.counter,
             last_seen_at: now,
             idle_expires_at: now + LIFETIMES.idle_timeout,
+            last_device: client().device,
+            last_address: client().address,
             ..session
         };
         assert_eq!(rotation, Rotation::Advanced(expected.clone()));
@@ -101,19 +110,85 @@ async fn a_rotation_extends_the_idle_expiry_up_to_the_absolute_one(store: Store)
 async fn the_previous_counter_gets_the_same_successor_within_the_grace_period(store: Store) {
     let session = add(&store, Uuid::now_v7(), start()).await;
     let next = session_of(present(&store, &session, FIRST_COUNTER, start()).await);
-    for later in [0, 5, 10] {
+    for (repeats, later) in [(1, 0), (2, 5), (3, 10)] {
         let rotation = present(&store, &session, FIRST_COUNTER, start() + seconds(later)).await;
-        assert_eq!(rotation, Rotation::Repeated(next.clone()), "after {later} s");
+        let expected = Session { repeats, repeated_rotations: 1, ..next.clone() };
+        assert_eq!(rotation, Rotation::Repeated(expected), "after {later} s");
     }
     let rotation = present(&store, &session, next.counter, start() + seconds(11)).await;
     assert!(matches!(rotation, Rotation::Advanced(_)), "{rotation:?}");
 }
 
-async fn the_previous_counter_ends_the_session_after_the_grace_period(store: Store) {
+async fn a_counter_is_repeated_a_limited_number_of_times(store: Store) {
     let session = add(&store, Uuid::now_v7(), start()).await;
     let next = session_of(present(&store, &session, FIRST_COUNTER, start()).await);
-    let now = start() + LIFETIMES.rotation_grace + TimeDelta::microseconds(1);
-    ends_by_reuse(&store, &next, FIRST_COUNTER, now).await;
+    for _ in 0..MAX_REPEATS {
+        let rotation = present(&store, &session, FIRST_COUNTER, start()).await;
+        assert!(matches!(rotation, Rotation::Repeated(_)), "{rotation:?}");
+    }
+    let rotation = present(&store, &session, FIRST_COUNTER, start()).await;
+    assert!(matches!(rotation, Rotation::RepeatedTooOften(_)), "{rotation:?}");
+    let rotation = present(&store, &session, next.counter, start()).await;
+    assert!(matches!(rotation, Rotation::Advanced(_)), "the session continues: {rotation:?}");
+}
+
+/// A lost response never ends a session, however long the outage.
+async fn a_used_counter_gets_a_new_successor_while_the_last_one_is_unused(store: Store) {
+    let session = add(&store, Uuid::now_v7(), start()).await;
+    let mut latest = session_of(present(&store, &session, FIRST_COUNTER, start()).await);
+    let mut now = start();
+    for replacements in 1..=MAX_REPLACEMENTS {
+        now += TimeDelta::hours(1);
+        let rotation = present(&store, &session, FIRST_COUNTER, now).await;
+        let Rotation::Replaced(next) = rotation else { panic!("{rotation:?}") };
+        assert_eq!((next.counter, next.confirmed), (latest.counter + 1, FIRST_COUNTER));
+        assert_eq!((next.replacements, next.last_seen_at), (replacements, now));
+        latest = next;
+    }
+    // Within the grace period of the last one.
+    let rotation = present(&store, &session, FIRST_COUNTER, now + seconds(10)).await;
+    assert!(matches!(&rotation, Rotation::Repeated(repeated) if repeated.counter == latest.counter), "{rotation:?}");
+    // Using the last one confirms it.
+    let rotation = present(&store, &session, latest.counter, now).await;
+    let Rotation::Advanced(next) = rotation else { panic!("{rotation:?}") };
+    assert_eq!((next.confirmed, next.replacements), (latest.counter, 0));
+}
+
+async fn too_many_new_successors_end_the_session(store: Store) {
+    let session = add(&store, Uuid::now_v7(), start()).await;
+    let mut latest = session_of(present(&store, &session, FIRST_COUNTER, start()).await);
+    let mut now = start();
+    for _ in 0..MAX_REPLACEMENTS {
+        now += seconds(11);
+        latest = session_of(present(&store, &session, FIRST_COUNTER, now).await);
+    }
+    ends_by_reuse(&store, &latest, FIRST_COUNTER, now + seconds(11)).await;
+}
+
+/// A thief who uses the owner's last token before or after the owner: the next token of one of the two ends the session.
+async fn a_superseded_counter_ends_the_session(store: Store) {
+    let session = add(&store, Uuid::now_v7(), start()).await;
+    // The owner's token.
+    let own = session_of(present(&store, &session, FIRST_COUNTER, start()).await);
+    // The thief presents the copy of the former one, later.
+    let now = start() + seconds(11);
+    let stolen = session_of(present(&store, &session, FIRST_COUNTER, now).await);
+    assert_eq!(stolen.counter, own.counter + 1);
+    ends_by_reuse(&store, &stolen, own.counter, now).await;
+}
+
+async fn repeats_on_consecutive_rotations_are_counted(store: Store) {
+    let mut session = add(&store, Uuid::now_v7(), start()).await;
+    for (rotation, repeats) in [2, 1, 3, 0, 1].into_iter().enumerate() {
+        let token = session.counter;
+        session = session_of(present(&store, &session, token, start()).await);
+        for _ in 0..repeats {
+            session = session_of(present(&store, &session, token, start()).await);
+        }
+        let expected = [1, 2, 3, 3, 1][rotation];
+        assert_eq!(session.repeated_rotations, expected, "rotation {rotation}");
+        assert_eq!(session.is_suspicious(), expected >= 2);
+    }
 }
 
 async fn an_older_counter_ends_the_session_at_once(store: Store) {
@@ -157,12 +232,15 @@ async fn an_expired_or_unknown_session_has_ended(store: Store) {
         assert_eq!(present(&store, &session, counter, session.idle_expires_at).await, Rotation::Ended, "{counter}");
     }
     assert!(matches!(present(&store, &session, FIRST_COUNTER, just_before).await, Rotation::Advanced(_)));
-    assert_eq!(store.rotate(Uuid::now_v7(), FIRST_COUNTER, &LIFETIMES, start()).await.unwrap(), Rotation::Ended);
+    assert_eq!(
+        store.rotate(Uuid::now_v7(), FIRST_COUNTER, &client(), &LIFETIMES, start()).await.unwrap(),
+        Rotation::Ended
+    );
 }
 
 async fn concurrent_rotations_of_one_session_have_one_successor(store: Store) {
     let session = add(&store, Uuid::now_v7(), start()).await;
-    let tasks: Vec<_> = (0..64)
+    let tasks: Vec<_> = (0..=MAX_REPEATS)
         .map(|_| {
             let (store, session) = (store.clone(), session.clone());
             tokio::spawn(async move { present(&store, &session, FIRST_COUNTER, start()).await })
@@ -378,6 +456,46 @@ async fn sequence_numbers_are_unique_and_the_newest_survives_a_sweep(store: Stor
     assert!(store.void_tokens(user, &LIFETIMES, start()).await.unwrap() > last);
 }
 
+/// Opens a database of the previous release that has a session.
+async fn a_session_of_the_previous_release_is_rotated(location: Location) {
+    let id = Uuid::now_v7();
+    let before = Db::open(location.clone(), &MIGRATIONS[..1]).await.unwrap();
+    run!(before.writer(), |db| {
+        sqlx::query(
+            "INSERT INTO session
+                 (id, user_id, device, address, created_at, last_seen_at, idle_expires_at, expires_at, counter)
+             VALUES ($1, $2, 'curl/8', '192.0.2.7', $3, $3, $4, $4, 7)",
+        )
+        .bind(id)
+        .bind(Uuid::now_v7())
+        .bind(start().timestamp_micros())
+        .bind((start() + seconds(60)).timestamp_micros())
+        .execute(db)
+        .await
+        .unwrap();
+    });
+    drop(before);
+    let store = SqlStore::new(Db::open(location, MIGRATIONS).await.unwrap());
+    // The response of its last rotation was lost.
+    let rotation = store.rotate(id, 6, &client(), &LIFETIMES, start()).await.unwrap();
+    let Rotation::Repeated(session) = rotation else { panic!("{rotation:?}") };
+    assert_eq!((session.counter, session.last_device.as_str()), (7, "curl/8"));
+    let rotation = store.rotate(id, 7, &client(), &LIFETIMES, start()).await.unwrap();
+    assert!(matches!(&rotation, Rotation::Advanced(session) if session.last_device == "curl/9"), "{rotation:?}");
+}
+
+#[tokio::test]
+async fn a_session_of_the_previous_release_is_rotated_on_sqlite() {
+    let directory = tempfile::tempdir().unwrap();
+    a_session_of_the_previous_release_is_rotated(Location::from(&directory.path().join("session.db"))).await;
+}
+
+#[tokio::test]
+async fn a_session_of_the_previous_release_is_rotated_on_postgres() {
+    let database = Postgres::shared().await.database().await;
+    a_session_of_the_previous_release_is_rotated(Location::server("session", database.as_str()).unwrap()).await;
+}
+
 async fn open_sqlite() -> (Store, TempDir) {
     let directory = tempfile::tempdir().unwrap();
     let db = Db::open(&directory.path().join("session.db"), MIGRATIONS).await.unwrap();
@@ -428,7 +546,11 @@ macro_rules! suite {
             the_current_counter_advances_the_session,
             a_rotation_extends_the_idle_expiry_up_to_the_absolute_one,
             the_previous_counter_gets_the_same_successor_within_the_grace_period,
-            the_previous_counter_ends_the_session_after_the_grace_period,
+            a_counter_is_repeated_a_limited_number_of_times,
+            a_used_counter_gets_a_new_successor_while_the_last_one_is_unused,
+            too_many_new_successors_end_the_session,
+            a_superseded_counter_ends_the_session,
+            repeats_on_consecutive_rotations_are_counted,
             an_older_counter_ends_the_session_at_once,
             a_counter_that_was_never_issued_changes_nothing,
             an_expired_or_unknown_session_has_ended,

@@ -1,5 +1,7 @@
 //! Decodes the replies of Redis.
 
+use std::str::FromStr;
+
 use drystone_mesh::{
     clock::Timestamp,
     time::{from_micros, to_micros},
@@ -14,25 +16,42 @@ use crate::{
     store::StoreError,
 };
 
-/// The fields of a session, in the order of `scripts/fields.lua`.
-pub(super) type SessionFields = (String, String, String, i64, i64, i64, i64, u64);
+/// The fields of a session, in the order of `scripts/fields.lua`. Sessions of a former release have the first eight.
+pub(super) type SessionFields = Vec<Option<String>>;
 
 /// The entries of an outbox: the id of each session, and when its revocation can be deleted, in microseconds.
 pub(super) type Outbox = Vec<(String, i64)>;
 
 pub(super) fn session(id: Uuid, fields: SessionFields) -> Result<Session, StoreError> {
-    let (user_id, device, address, created, seen, idle, end, counter) = fields;
+    let mut fields = fields.into_iter();
+    let mut next = || fields.next().flatten();
+    let missing = StoreError::Unreadable("a session without all its fields");
+    let (Some(user_id), Some(device), Some(address)) = (next(), next(), next()) else { return Err(missing) };
+    let (created, seen, idle, end) = (number(next())?, number(next())?, number(next())?, number(next())?);
+    let (Some(created), Some(seen), Some(idle), Some(end)) = (created, seen, idle, end) else { return Err(missing) };
+    let Some(counter) = number::<u64>(next())? else { return Err(missing) };
     Ok(Session {
         id,
         user_id: uuid(&user_id)?,
-        device,
-        address,
         created_at: from_micros(created),
         last_seen_at: from_micros(seen),
         idle_expires_at: from_micros(idle),
         expires_at: from_micros(end),
         counter,
+        confirmed: number(next())?.unwrap_or(counter.saturating_sub(1)),
+        repeats: number(next())?.unwrap_or_default(),
+        replacements: number(next())?.unwrap_or_default(),
+        repeated_rotations: number(next())?.unwrap_or_default(),
+        last_device: next().unwrap_or_else(|| device.clone()),
+        last_address: next().unwrap_or_else(|| address.clone()),
+        device,
+        address,
     })
+}
+
+fn number<T: FromStr>(field: Option<String>) -> Result<Option<T>, StoreError> {
+    let number = field.map(|text| text.parse()).transpose();
+    number.map_err(|_| StoreError::Unreadable("a session with an invalid number"))
 }
 
 pub(super) fn revocation(entry: &StreamId) -> Result<Revocation, StoreError> {

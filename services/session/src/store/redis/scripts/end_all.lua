@@ -1,11 +1,16 @@
--- Ends every active session of a user except for one. Adds them to the outbox atomically.
+-- Ends active sessions of a user except for one. Adds them to the outbox atomically.
 --
 -- KEYS: the user's session list, the expiry index and the outbox of the shard.
 -- ARGV: user, the id of the session to keep or empty, now, when the revocations can be deleted, the key prefix of
---       sessions.
--- Returns the ids of the ended sessions, and the entries of the outbox.
+--       sessions, the id to continue after or empty, the maximum number of sessions.
+-- Returns the ids of the ended sessions, the entries of the outbox, and the id to continue after; empty at the end.
+local from = '-'
+if ARGV[6] ~= '' then
+  from = '(' .. ARGV[6]
+end
 local ended = {}
-for _, id in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do
+local ids = redis.call('ZRANGE', KEYS[1], from, '+', 'BYLEX', 'LIMIT', 0, ARGV[7])
+for _, id in ipairs(ids) do
   if id ~= ARGV[2] then
     -- The key of a session has the same hash tag as its user's session list.
     local session = ARGV[5] .. id
@@ -19,4 +24,8 @@ for _, id in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do
     end
   end
 end
-return {ended, redis.call('HGETALL', KEYS[3])}
+local last = ''
+if #ids == tonumber(ARGV[7]) then
+  last = ids[#ids]
+end
+return {ended, redis.call('HGETALL', KEYS[3]), last}
