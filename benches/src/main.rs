@@ -19,9 +19,9 @@ mod startup;
 mod stores;
 mod transport;
 
-use std::{env, path::Path};
+use std::{env, fs, path::Path};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -37,6 +37,8 @@ async fn main() -> Result<()> {
     }
     let is_selected = |name: &str| selected.is_empty() || selected.iter().any(|selected| selected == name);
 
+    // Before anything is measured: a run takes minutes.
+    fs::create_dir_all("target").context("the directory for the results cannot be created")?;
     let mut rows = Vec::new();
     if is_selected("startup") {
         rows.extend(startup::measure()?);

@@ -61,6 +61,18 @@ fn every_health_check_command_is_valid() {
     }
 }
 
+/// Otherwise all clients share the address of the gateway, and its limits.
+#[test]
+fn the_edge_trusts_the_gateway_that_its_published_port_comes_from() {
+    let compose = Compose::read();
+    let network = &compose.defined("networks")["outside"]["ipam"]["config"][0];
+    let gateway = network["gateway"].as_str().unwrap();
+    assert_eq!(shared("edge", "trusted_proxies"), format!("[\"{gateway}\"]"));
+    // Only proxies on the machine itself reach it: another client could forge its address.
+    let ports = compose.service("edge").list("ports");
+    assert!(ports.iter().all(|port| port.starts_with("127.0.0.1:")), "{ports:?}");
+}
+
 #[test]
 fn peers_are_services_with_matching_ports() {
     let compose = Compose::read();

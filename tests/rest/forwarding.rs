@@ -160,3 +160,16 @@ async fn the_client_address_comes_from_a_trusted_proxy() {
         assert_eq!(call.headers["x-drystone-client-address"], client, "{headers:?}");
     }
 }
+
+/// It may be the proxy of an operator who forgot to list it: then all its clients share one limit.
+#[tokio::test]
+async fn a_proxy_that_is_not_trusted_is_reported_once() {
+    let mesh = Mesh::start();
+    mesh.rest().get("/health").send().await.expect(200);
+    let reports = || mesh.log().matches("is not in edge.trusted_proxies").count();
+    assert_eq!(reports(), 0);
+    for _ in 0..3 {
+        mesh.rest().get("/health").header("x-forwarded-for", "192.0.2.7").send().await.expect(200);
+    }
+    assert_eq!(reports(), 1, "{}", mesh.log());
+}

@@ -34,9 +34,10 @@ pub struct Config {
     pub connections: Option<usize>,
     /// The maximum number of open connections of one address. Trusted proxies are exempt.
     pub connections_per_address: usize,
-    /// The maximum memory of all responses together that clients have not read, in bytes. One connection may use an eighth of
+    /// The maximum memory of all responses together that clients have not read, in bytes; by default a quarter of the memory,
+    /// and at most 128 MiB. One connection may use an eighth of
     /// it, and one address a quarter. Trusted proxies may use all of it.
-    pub response_memory: usize,
+    pub response_memory: Option<usize>,
     /// How long a client may take none of the response that is ready for it.
     pub send_time: ConfigDuration,
     /// The timeout for running requests when the edge stops.
@@ -57,7 +58,7 @@ impl Default for Config {
             idle_time: ConfigDuration::seconds(75),
             connections: None,
             connections_per_address: 1000,
-            response_memory: 128 * 1024 * 1024,
+            response_memory: None,
             send_time: ConfigDuration::seconds(30),
             stop_time: ConfigDuration::seconds(10),
         }
@@ -68,6 +69,8 @@ impl Default for Config {
 const MAX_CONNECTIONS: usize = 10_000;
 /// The minimum of them, however small the memory.
 const MIN_CONNECTIONS: usize = 64;
+/// The maximum memory of unread responses without a setting.
+const MAX_RESPONSE_MEMORY: usize = 128 << 20;
 /// What a connection can use at most besides bodies and responses: an unfinished request head, and the buffers and tasks of
 /// HTTP.
 const MEMORY_PER_CONNECTION: u64 = 64 << 10;
@@ -82,6 +85,15 @@ impl Config {
         })
     }
 
+    /// The maximum memory of unread responses in bytes, for a process with this much memory.
+    #[must_use]
+    pub fn max_unread(&self, memory: Option<u64>) -> usize {
+        self.response_memory.unwrap_or_else(|| {
+            let share = memory.map_or(u64::MAX, |memory| memory / 4);
+            usize::try_from(share).unwrap_or(usize::MAX).min(MAX_RESPONSE_MEMORY)
+        })
+    }
+
     /// Checks what the types of the values do not.
     ///
     /// # Errors
@@ -91,7 +103,7 @@ impl Config {
             ("body_limit", self.body_limit),
             ("connections", self.connections.unwrap_or(1)),
             ("connections_per_address", self.connections_per_address),
-            ("response_memory", self.response_memory),
+            ("response_memory", self.response_memory.unwrap_or(1)),
         ];
         if let Some((key, _)) = counts.into_iter().find(|(_, count)| *count == 0) {
             return Err(format!("edge.{key} must be at least 1"));
@@ -125,12 +137,14 @@ mod tests {
     }
 
     #[test]
-    fn the_number_of_connections_follows_from_the_memory() {
+    fn limits_follow_from_the_memory() {
         let config = Config::default();
         assert_eq!(config.max_connections(None), 10_000);
         assert_eq!(config.max_connections(Some(8 << 30)), 10_000);
         assert_eq!(config.max_connections(Some(512 << 20)), 2048);
         assert_eq!(config.max_connections(Some(1 << 20)), 64);
+        assert_eq!(config.max_unread(Some(8 << 30)), 128 << 20);
+        assert_eq!(config.max_unread(Some(256 << 20)), 64 << 20);
         assert_eq!(Config { connections: Some(7), ..config }.max_connections(Some(1 << 20)), 7);
     }
 

@@ -130,14 +130,15 @@ fn http(config: &Config, max_head: usize) -> auto::Builder<TokioExecutor> {
 }
 
 fn limits(config: &Config, memory: Option<u64>) -> ConnectionLimits {
+    let max_unsent = config.max_unread(memory);
     ConnectionLimits {
         max_connections: config.max_connections(memory),
         max_per_peer: config.connections_per_address,
         idle_timeout: Some(config.idle_time.duration()),
         send_timeout: config.send_time.duration(),
-        max_unsent_per_connection: config.response_memory / 8,
-        max_unsent_per_peer: config.response_memory / 4,
-        max_unsent: config.response_memory,
+        max_unsent_per_connection: max_unsent / 8,
+        max_unsent_per_peer: max_unsent / 4,
+        max_unsent,
     }
 }
 

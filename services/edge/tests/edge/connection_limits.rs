@@ -166,7 +166,7 @@ async fn an_address_has_a_limit_of_its_own() {
 #[tokio::test]
 async fn unread_responses_take_a_bounded_memory_and_then_their_connection() {
     const MEMORY: usize = 16 << 20;
-    let config = Config { response_memory: MEMORY, send_time: ConfigDuration::millis(500), ..Config::default() };
+    let config = Config { response_memory: Some(MEMORY), send_time: ConfigDuration::millis(500), ..Config::default() };
     let edge = Edge::with_backend(FakeBackend::echo(), config).await;
     let mut attackers = Vec::new();
     for _ in 0..3 {
@@ -208,7 +208,8 @@ async fn a_client_that_reads_slowly_gets_its_whole_response() {
 
 #[tokio::test]
 async fn a_client_of_http1_that_reads_nothing_loses_its_connection() {
-    let config = Config { send_time: ConfigDuration::millis(200), response_memory: 64 << 20, ..Config::default() };
+    let config =
+        Config { send_time: ConfigDuration::millis(200), response_memory: Some(64 << 20), ..Config::default() };
     let edge = Edge::with_backend(FakeBackend::echo(), config).await;
     let mut stream = TcpStream::connect(edge.address).await.unwrap();
     let body = format!("{{\"text\": \"{}\"}}", "x".repeat(900_000));
