@@ -72,7 +72,9 @@ async fn sign_in_run(
         move || {
             let (mut client, email) = (client.clone(), email.clone());
             async move {
-                client.sign_in(SignInRequest { email, password: password.to_owned() }).await?;
+                client
+                    .sign_in(SignInRequest { email, password: password.to_owned(), ..SignInRequest::default() })
+                    .await?;
                 Ok(())
             }
         }

@@ -39,7 +39,7 @@ use prometheus_client::{
 use tokio_util::sync::CancellationToken;
 
 pub use self::{
-    class::{ClassLimits, check_client},
+    class::{ClassLimits, check_client, client_key},
     fallback::FallbackLimiter,
     key::Key,
     local::LocalLimiter,
@@ -61,6 +61,12 @@ pub trait RateLimiter: Send + Sync {
     /// # Errors
     /// [`LimiterUnavailable`].
     fn check(&self, key: Key) -> BoxFuture<'_, Result<Decision, LimiterUnavailable>>;
+
+    /// Takes back an attempt that was counted.
+    ///
+    /// # Errors
+    /// [`LimiterUnavailable`].
+    fn refund(&self, key: Key) -> BoxFuture<'_, Result<(), LimiterUnavailable>>;
 }
 
 /// A store in which all processes share their limits.
@@ -165,16 +171,60 @@ impl Limit {
     /// # Errors
     /// `RATE_LIMITED` with a retry delay.
     pub async fn check(&self, key: Key) -> Result<()> {
-        let decision = match self.limiter.as_deref() {
-            None => return Ok(()),
-            Some(Limiter::Local(limiter)) => limiter.check_now(key),
+        self.reserve(key).await.map(drop)
+    }
+
+    /// Counts an attempt with this key, which [can be refunded](Reservation::refund).
+    ///
+    /// # Errors
+    /// `RATE_LIMITED` with a retry delay.
+    pub async fn reserve(&self, key: Key) -> Result<Reservation> {
+        let (decision, counted_by) = match self.limiter.as_deref() {
+            None => return Ok(Reservation { limiter: None, key, counted_by: CountedBy::Local }),
+            Some(Limiter::Local(limiter)) => (limiter.check_now(key), CountedBy::Local),
             Some(Limiter::Shared(limiter)) => limiter.check(key).await,
         };
-        let Decision::RetryAfter(wait) = decision else { return Ok(()) };
+        let Decision::RetryAfter(wait) = decision else {
+            return Ok(Reservation { limiter: self.limiter.clone(), key, counted_by });
+        };
         self.limited.inc();
         let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
         let message = format!("too many attempts; try again in {seconds} s");
         Err(Error::new(Reason::RateLimited, message).retry_after(wait))
+    }
+}
+
+/// A counted attempt. It stays counted when this is dropped.
+#[must_use]
+pub struct Reservation {
+    limiter: Option<Arc<Limiter>>,
+    key: Key,
+    counted_by: CountedBy,
+}
+
+/// Which of the two limiters of a [`FallbackLimiter`] has counted an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CountedBy {
+    /// The store.
+    Store,
+    /// The process.
+    Local,
+}
+
+impl Reservation {
+    /// Takes the attempt back. If the store is unavailable, the attempt stays counted.
+    pub async fn refund(self) {
+        match self.limiter.as_deref() {
+            None => {}
+            Some(Limiter::Local(limiter)) => limiter.refund_now(self.key),
+            Some(Limiter::Shared(limiter)) => limiter.refund(self.key, self.counted_by).await,
+        }
+    }
+}
+
+impl fmt::Debug for Reservation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reservation").field("key", &self.key).finish_non_exhaustive()
     }
 }
 

@@ -17,6 +17,8 @@ use crate::redis::{self, Redis, Script};
 
 static GCRA: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("limit/gcra.lua")));
 
+static REFUND: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("limit/refund.lua")));
+
 /// The maximum number of cached refusals. An evicted one costs a round trip.
 const MAX_CACHED_REFUSALS: usize = 1024;
 
@@ -75,7 +77,7 @@ impl RedisLimiter {
             return Ok(Decision::RetryAfter(wait));
         }
         let mut script = GCRA.prepare_invoke();
-        script.key(format!("{}limit:{{{}:{key}}}", self.redis.prefix(), self.name));
+        script.key(self.redis_key(key));
         script.arg(self.rate.interval.as_micros().to_string()).arg(self.rate.burst.get());
         let wait_micros: u64 = self.redis.run(&script).await?;
         if wait_micros == 0 {
@@ -85,11 +87,27 @@ impl RedisLimiter {
         self.refused.insert(key, Instant::now() + wait);
         Ok(Decision::RetryAfter(wait))
     }
+
+    async fn give_back(&self, key: Key) -> Result<(), LimiterUnavailable> {
+        let mut script = REFUND.prepare_invoke();
+        script.key(self.redis_key(key)).arg(self.rate.interval.as_micros().to_string());
+        let _: u64 = self.redis.run(&script).await?;
+        self.refused.remove(&key);
+        Ok(())
+    }
+
+    fn redis_key(&self, key: Key) -> String {
+        format!("{}limit:{{{}:{key}}}", self.redis.prefix(), self.name)
+    }
 }
 
 impl RateLimiter for RedisLimiter {
     fn check(&self, key: Key) -> BoxFuture<'_, Result<Decision, LimiterUnavailable>> {
         Box::pin(self.acquire(key))
+    }
+
+    fn refund(&self, key: Key) -> BoxFuture<'_, Result<(), LimiterUnavailable>> {
+        Box::pin(self.give_back(key))
     }
 }
 

@@ -171,6 +171,7 @@ impl Setup {
             command
                 .env("DRYSTONE_LIMITS__REQUESTS_PER_MINUTE", "0")
                 .env("DRYSTONE_LIMITS__SIGN_IN_PER_MINUTE", "0")
+                .env("DRYSTONE_LIMITS__REFRESH_PER_MINUTE", "0")
                 .env("DRYSTONE_LIMITS__REGISTRATION_PER_MINUTE", "0");
         }
         command.args(&self.arguments).envs(self.environment);

@@ -6,6 +6,7 @@ mod connections;
 mod denied;
 mod echoes;
 mod grpc;
+mod guesses;
 mod http1;
 mod http2;
 mod raw;

@@ -99,7 +99,11 @@ async fn calls_that_bypass_the_entry_points_are_limited_only_per_account() {
     let user = User::register(&mesh).await;
     let client = AuthServiceClient::new(mesh.channel("auth", "operator"));
     let attempt = async |email: &str| {
-        let request = SignInRequest { email: email.to_owned(), password: "not the password".to_owned() };
+        let request = SignInRequest {
+            email: email.to_owned(),
+            password: "not the password".to_owned(),
+            ..SignInRequest::default()
+        };
         client.clone().sign_in(request).await.map(drop)
     };
     for _ in 0..30 {

@@ -20,8 +20,10 @@ pub(crate) struct LimitsConfig {
     pub(crate) store: LimitStoreKind,
     /// Requests a minute to the edge from one address; 0 for no limit.
     pub(crate) requests_per_minute: u32,
-    /// Sign-ins a minute from one address, and for one account; 0 for no limit.
+    /// Sign-ins a minute from one address, for one account, and from one known device; 0 for no limit.
     pub(crate) sign_in_per_minute: u32,
+    /// Refreshes a minute of one session; 0 for no limit.
+    pub(crate) refresh_per_minute: u32,
     /// Registrations a minute from one address; 0 for no limit.
     pub(crate) registration_per_minute: u32,
     /// Calls a minute from one address for the limits that contracts of other services name; 0 for no limit.
@@ -44,6 +46,7 @@ impl Default for LimitsConfig {
             store: LimitStoreKind::Memory,
             requests_per_minute: REQUESTS_PER_MINUTE,
             sign_in_per_minute: 10,
+            refresh_per_minute: 30,
             registration_per_minute: 5,
             calls_per_minute: BTreeMap::new(),
         }
@@ -56,6 +59,7 @@ impl LimitsConfig {
         let own = [
             ("default", self.requests_per_minute),
             ("sign_in", self.sign_in_per_minute),
+            ("refresh", self.refresh_per_minute),
             ("registration", self.registration_per_minute),
         ];
         let own = own.into_iter().map(|(name, calls)| (name.to_owned(), calls));
@@ -67,6 +71,7 @@ impl LimitsConfig {
         for (key, value) in [
             ("requests_per_minute", self.requests_per_minute),
             ("sign_in_per_minute", self.sign_in_per_minute),
+            ("refresh_per_minute", self.refresh_per_minute),
             ("registration_per_minute", self.registration_per_minute),
         ] {
             if value > MAX_PER_MINUTE {
@@ -79,7 +84,7 @@ impl LimitsConfig {
                     "limits.calls_per_minute.{name} must be at most {MAX_PER_MINUTE}; 0 is for no limit"
                 ));
             }
-            if ["default", "sign_in", "registration"].contains(&name.as_str()) {
+            if ["default", "sign_in", "refresh", "registration"].contains(&name.as_str()) {
                 return Err(format!("limits.calls_per_minute.{name} has a key of its own in [limits]; set that one"));
             }
         }

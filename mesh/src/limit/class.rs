@@ -37,7 +37,8 @@ pub async fn check_client(limit: &Limit, client: &Client) -> Result<()> {
 }
 
 /// The key of the client's address, if it is known.
-fn client_key(client: &Client) -> Option<Key> {
+#[must_use]
+pub fn client_key(client: &Client) -> Option<Key> {
     let address = client.address.as_str();
     (!address.is_empty()).then(|| address.parse().map_or_else(|_| Key::text(address), Key::client))
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use prometheus_client::metrics::counter::Counter;
 
-use super::{Decision, Key, LocalLimiter, Rate, RateLimiter};
+use super::{CountedBy, Decision, Key, LocalLimiter, Rate, RateLimiter};
 
 /// A shared limiter with a stricter local fallback for when its store is unavailable.
 ///
@@ -23,13 +23,25 @@ impl FallbackLimiter {
     }
 
     /// Counts an attempt, unless it is denied.
-    pub async fn check(&self, key: Key) -> Decision {
+    pub async fn check(&self, key: Key) -> (Decision, CountedBy) {
         match self.shared.check(key).await {
-            Ok(decision) => decision,
+            Ok(decision) => (decision, CountedBy::Store),
             Err(error) => {
                 tracing::debug!(%error, "limit store unavailable, counting locally");
                 self.fallbacks.inc();
-                self.local.check_now(key)
+                (self.local.check_now(key), CountedBy::Local)
+            }
+        }
+    }
+
+    /// Takes back an attempt, where it was counted.
+    pub async fn refund(&self, key: Key, counted_by: CountedBy) {
+        match counted_by {
+            CountedBy::Local => self.local.refund_now(key),
+            CountedBy::Store => {
+                if let Err(error) = self.shared.refund(key).await {
+                    tracing::debug!(%error, "limit store unavailable, an attempt stays counted");
+                }
             }
         }
     }

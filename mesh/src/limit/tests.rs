@@ -2,7 +2,6 @@
 
 use std::{num::NonZeroU32, time::Duration};
 
-use governor::clock::FakeRelativeClock;
 use proptest::prelude::*;
 
 use super::*;
@@ -32,13 +31,11 @@ proptest! {
         interval in 1_u64..50,
         gaps in prop::collection::vec(0_u64..60, 1..200),
     ) {
-        let clock = FakeRelativeClock::default();
-        let limiter = LocalLimiter::with_clock(rate(burst, Duration::from_millis(interval)), clock.clone());
+        let limiter = LocalLimiter::new(rate(burst, Duration::from_millis(interval)));
         let (mut now, mut allowed) = (0, Vec::new());
         for gap in gaps {
-            clock.advance(Duration::from_millis(gap));
             now += gap;
-            if limiter.check_now(key("key")) == Decision::Allow {
+            if limiter.check_at(key("key"), now * 1_000_000) == Decision::Allow {
                 allowed.push(now);
             }
         }
@@ -52,15 +49,44 @@ proptest! {
 
 #[test]
 fn keys_with_a_full_burst_are_removed() {
-    let clock = FakeRelativeClock::default();
-    let limiter = LocalLimiter::with_clock(rate(10, Duration::from_secs(1)), clock.clone());
-    for number in 0..1000_u32 {
-        limiter.check_now(Key::client(std::net::Ipv4Addr::from_bits(number).into()));
+    const MINUTE: u64 = 60_000_000_000;
+    let limiter = LocalLimiter::new(rate(10, Duration::from_secs(1)));
+    let check = |from: u32, to: u32, now| {
+        for number in from..to {
+            limiter.check_at(Key::client(std::net::Ipv4Addr::from_bits(number).into()), now);
+        }
+    };
+    check(0, 10_000, 0);
+    assert_eq!(limiter.keys(), 10_000);
+    // Each shard is swept at its next attempt.
+    check(20_000, 20_200, MINUTE);
+    assert_eq!(limiter.keys(), 200);
+}
+
+#[test]
+fn a_refunded_attempt_is_not_counted() {
+    let limiter = LocalLimiter::new(rate(2, Duration::from_nanos(100)));
+    let allowed = |now| limiter.check_at(key("key"), now) == Decision::Allow;
+    for now in [0, 1, 2] {
+        assert!(allowed(now));
+        limiter.refund_at(key("key"), now);
     }
-    assert_eq!(limiter.keys(), 1000);
-    clock.advance(Duration::from_mins(1));
-    limiter.check_now(key("another"));
-    assert!(limiter.keys() <= 2, "{}", limiter.keys());
+    assert_eq!(limiter.keys(), 0);
+    // Refunds of others' attempts do not add up to more than the burst.
+    limiter.refund_at(key("key"), 3);
+    assert!(allowed(4) && allowed(4) && !allowed(4));
+    limiter.refund_at(key("key"), 5);
+    assert!(allowed(5) && !allowed(5));
+}
+
+#[tokio::test]
+async fn a_reservation_counts_until_it_is_refunded() {
+    let limit = LimiterFactory::in_process(&Metrics::default()).limit("sign_in_account", 1);
+    let reservation = limit.reserve(key("key")).await.unwrap();
+    assert!(limit.reserve(key("key")).await.is_err());
+    reservation.refund().await;
+    drop(limit.reserve(key("key")).await.unwrap());
+    assert!(limit.reserve(key("key")).await.is_err());
 }
 
 #[tokio::test]

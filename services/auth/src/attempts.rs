@@ -1,38 +1,103 @@
-//! Rate limit of sign-ins per account. An attempt is counted before its password is hashed, since hashing is the
-//! expensive step. The server counts attempts by client address, as the contract of each RPC specifies.
+//! Rate limits of sign-ins, registrations that are repeated, and refreshes. An attempt is counted before its password is
+//! hashed, since hashing is the expensive step.
+//!
+//! A device that has signed in before proves it with a device token, and has an allowance of its own: the guesses of strangers
+//! cannot lock it out. Any other device counts against its address, and against the account. The account's attempt is
+//! refunded if the password was right, so that only failures add up; the successes of one never clear the failures of others.
+//! The address's attempt stays counted, since each sign-in costs a hash.
 
 use drystone_mesh::{
+    call::Client,
     email::Email,
-    limit::{Key, Limit, LimiterFactory},
+    limit::{Key, Limit, LimiterFactory, Reservation, client_key},
 };
+use uuid::Uuid;
 
 use crate::error::Error;
+
+/// How many devices' worth of sign-ins all known devices of one account have together.
+const KNOWN_DEVICES: u32 = 3;
 
 /// Rate limits of this service.
 #[derive(Debug, Clone)]
 pub struct AttemptLimits {
+    sign_in_by_address: Limit,
     sign_in_by_account: Limit,
+    sign_in_by_device: Limit,
+    sign_in_by_known_devices: Limit,
+    refresh_by_session: Limit,
 }
 
 impl AttemptLimits {
-    /// Allows `sign_ins` per minute for one account; 0 means no limit.
+    /// Allows `sign_ins` per minute from one address, for one account and from one known device, and `refreshes` per minute
+    /// of one session; 0 means no limit.
     #[must_use]
-    pub fn new(limits: &LimiterFactory, sign_ins: u32) -> Self {
-        Self { sign_in_by_account: limits.limit("sign_in_account", sign_ins) }
+    pub fn new(limits: &LimiterFactory, sign_ins: u32, refreshes: u32) -> Self {
+        Self {
+            sign_in_by_address: limits.limit("sign_in_address", sign_ins),
+            sign_in_by_account: limits.limit("sign_in_account", sign_ins),
+            sign_in_by_device: limits.limit("sign_in_device", sign_ins),
+            sign_in_by_known_devices: limits.limit("sign_in_known_devices", sign_ins.saturating_mul(KNOWN_DEVICES)),
+            refresh_by_session: limits.limit("refresh_session", refreshes),
+        }
     }
 
     /// No limits.
     #[must_use]
     pub fn none() -> Self {
-        Self { sign_in_by_account: Limit::none() }
+        Self {
+            sign_in_by_address: Limit::none(),
+            sign_in_by_account: Limit::none(),
+            sign_in_by_device: Limit::none(),
+            sign_in_by_known_devices: Limit::none(),
+            refresh_by_session: Limit::none(),
+        }
     }
 
-    /// Counts a sign-in attempt for an email address, whether it will succeed or not.
+    /// Counts a sign-in of this client, for an account that `device` has signed in to before, if it is given.
     ///
     /// # Errors
     /// [`Error::Limited`].
-    pub async fn sign_in(&self, email: &str) -> Result<(), Error> {
-        self.sign_in_by_account.check(account_key(email)).await.map_err(Error::Limited)
+    pub async fn sign_in(&self, client: &Client, email: &str, device: Option<Uuid>) -> Result<Attempt, Error> {
+        if let Some(device) = device {
+            self.sign_in_by_device.check(Key::text(&device.to_string())).await.map_err(Error::Limited)?;
+            self.sign_in_by_known_devices.check(account_key(email)).await.map_err(Error::Limited)?;
+            return Ok(Attempt(None));
+        }
+        if let Some(address) = client_key(client) {
+            self.sign_in_by_address.check(address).await.map_err(Error::Limited)?;
+        }
+        self.password_check(email).await
+    }
+
+    /// Counts a check of an account's password by a device that is not known.
+    ///
+    /// # Errors
+    /// [`Error::Limited`].
+    pub async fn password_check(&self, email: &str) -> Result<Attempt, Error> {
+        let reservation = self.sign_in_by_account.reserve(account_key(email)).await.map_err(Error::Limited)?;
+        Ok(Attempt(Some(reservation)))
+    }
+
+    /// Counts a refresh of this session.
+    ///
+    /// # Errors
+    /// [`Error::Limited`].
+    pub async fn refresh(&self, session_id: Uuid) -> Result<(), Error> {
+        self.refresh_by_session.check(Key::text(&session_id.to_string())).await.map_err(Error::Limited)
+    }
+}
+
+/// A counted attempt. It stays counted unless it [succeeds](Attempt::succeeded).
+#[derive(Debug)]
+pub struct Attempt(Option<Reservation>);
+
+impl Attempt {
+    /// The password was right: the account gets this attempt back.
+    pub async fn succeeded(self) {
+        if let Some(reservation) = self.0 {
+            reservation.refund().await;
+        }
     }
 }
 

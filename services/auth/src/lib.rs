@@ -193,6 +193,7 @@ impl Service {
         let keys = Arc::new(key_ring::retry_while_unavailable(|| KeyRing::open(&store, &clock)).await?);
         let refresh_token_codec =
             key_ring::retry_while_unavailable(|| key_ring::refresh_token_codec(&store, &clock)).await?;
+        let devices = key_ring::retry_while_unavailable(|| key_ring::device_token_codec(&store, &clock)).await?;
         let hashing = HashingPool::start(config.pool_size(), config.cost(), HashingMetrics::new(metrics))
             .map_err(StartError::Threads)?;
         let hashing = Arc::new(hashing);
@@ -209,11 +210,13 @@ impl Service {
             registration: Registration {
                 upstreams: Arc::clone(&upstreams),
                 store: store.clone(),
+                attempts: attempts.clone(),
                 hashing: Arc::clone(&hashing),
                 clock: clock.clone(),
             },
             sign_in: SignIn {
-                attempts,
+                attempts: attempts.clone(),
+                devices,
                 upstreams: Arc::clone(&upstreams),
                 store,
                 hashing,
@@ -223,6 +226,7 @@ impl Service {
                 clock: clock.clone(),
             },
             refresh: Refresh {
+                attempts,
                 upstreams: Arc::clone(&upstreams),
                 property_claims: property_claims(claim_metrics.refreshes_without),
                 issuer,

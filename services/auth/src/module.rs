@@ -13,8 +13,9 @@ use drystone_store::{ContextExt, Migration};
 
 use crate::{AttemptLimits, AuthStore, Config, Deps, MIGRATIONS, NAME, Service};
 
-/// The limit `sign_in` of the contract applies per client address; this service applies it per account too.
+/// The limits that this service applies itself: of sign-ins by address, account and device, and of refreshes by session.
 const SIGN_IN_LIMIT: &str = "sign_in";
+const REFRESH_LIMIT: &str = "refresh";
 
 impl Module for Service {
     const NAME: &'static str = NAME;
@@ -27,7 +28,8 @@ impl Module for Service {
 
     async fn start(context: Context<Config>) -> Result<Started, StartError> {
         let node = context.node()?;
-        let sign_ins = context.shared.limits_per_minute.get(SIGN_IN_LIMIT).copied().unwrap_or_default();
+        let per_minute = |name| context.shared.limits_per_minute.get(name).copied().unwrap_or_default();
+        let attempts = AttemptLimits::new(&context.limits()?, per_minute(SIGN_IN_LIMIT), per_minute(REFRESH_LIMIT));
         let service = Self::new(Deps {
             store: AuthStore::new(context.database()?),
             users: UserServiceClient::new(node.dialer.dependency("user", Kind::Optional)?),
@@ -35,7 +37,7 @@ impl Module for Service {
             sessions: SessionServiceClient::new(node.dialer.channel("session")?),
             clock: node.clock.clone(),
             metrics: node.metrics.clone(),
-            attempts: AttemptLimits::new(&context.limits()?, sign_ins),
+            attempts,
             issuer: context.shared.issuer.clone(),
             public_url: context.shared.issuer.clone(),
             config: context.config,

@@ -11,6 +11,7 @@ use drystone_mesh::{
 };
 
 use crate::{
+    attempts::AttemptLimits,
     error::Error,
     property_claims::PropertyClaims,
     token::{
@@ -22,6 +23,8 @@ use crate::{
 
 /// Refreshes sessions.
 pub struct Refresh {
+    /// Rate limits.
+    pub attempts: AttemptLimits,
     /// The other services.
     pub upstreams: Arc<dyn Upstreams>,
     /// Fetches the property claims of the access token.
@@ -43,6 +46,7 @@ impl Refresh {
             self.issuer.refresh_token_codec.decode(refresh_token).ok_or(Error::RefreshTokenInvalid)?;
 
         call::record_user(user_id);
+        self.attempts.refresh(session_id).await?;
         let as_of = self.clock.now();
         let (account, claims) =
             tokio::join!(self.upstreams.account_by_id(call, user_id), self.property_claims.fetch(call, user_id));

@@ -20,10 +20,11 @@ use tracing::{debug, warn};
 use uuid::Uuid;
 
 use crate::{
+    attempts::AttemptLimits,
     credential::Credential,
     error::Error,
     password::{
-        hasher::HashingPool,
+        hasher::{HashingPool, JobOrigin},
         typed_password::{PasswordForm, TypedPassword},
     },
     store::AuthStore,
@@ -36,6 +37,8 @@ pub struct Registration {
     pub upstreams: Arc<dyn Upstreams>,
     /// The store of credentials.
     pub store: AuthStore,
+    /// Rate limits.
+    pub attempts: AttemptLimits,
     /// Hashes passwords.
     pub hashing: Arc<HashingPool>,
     /// Source of time.
@@ -67,7 +70,7 @@ impl Registration {
         }
         let form = PasswordForm::Opaque;
         let password = new.password.in_form(form).clone();
-        let password_hash = self.hashing.hash(password, call.fields().deadline).await?;
+        let password_hash = self.hashing.hash(password, origin(call), call.fields().deadline).await?;
         let now = self.clock.now();
         let credential = Credential {
             user_id: id::v7_at(now),
@@ -106,11 +109,15 @@ impl Registration {
     /// Resumes a registration whose credential exists. The credential is never deleted here, since its account may
     /// exist.
     async fn resume(&self, call: &Call, new: NewRegistration, existing: Credential) -> Result<User, Error> {
+        // Whoever knows the request id could guess the password here, so that it counts like a sign-in.
+        let attempt = self.attempts.password_check(new.email.as_str()).await?;
         let password = new.password.in_form(existing.form).clone();
-        let verification = self.hashing.verify(password, existing.password_hash, call.fields().deadline).await?;
+        let verification =
+            self.hashing.verify(password, existing.password_hash, origin(call), call.fields().deadline).await?;
         if !verification.is_match() {
             return Err(Error::RequestIdReused);
         }
+        attempt.succeeded().await;
         self.create_account(call, existing.user_id, new.email, new.display_name).await
     }
 
@@ -129,6 +136,10 @@ impl Registration {
         }
         Ok(user)
     }
+}
+
+fn origin(call: &Call) -> JobOrigin {
+    JobOrigin::unknown(&call.fields().client)
 }
 
 /// Whether a failure with this reason proves that no account was created with the new id. Only the user service itself

@@ -20,12 +20,15 @@ use crate::{
     error::Error,
     password::{PasswordHash, Verification},
     password::{
-        hasher::{HashingError, HashingPool},
+        hasher::{HashingError, HashingPool, JobOrigin},
         typed_password::{PasswordForm, TypedPassword},
     },
     property_claims::PropertyClaims,
     store::AuthStore,
-    token::tokens::{TokenIssuer, TokenPair},
+    token::{
+        device_token::DeviceTokenCodec,
+        tokens::{TokenIssuer, TokenPair},
+    },
     upstreams::Upstreams,
 };
 
@@ -33,6 +36,8 @@ use crate::{
 pub struct SignIn {
     /// Rate limits.
     pub attempts: AttemptLimits,
+    /// Device tokens.
+    pub devices: DeviceTokenCodec,
     /// The other services.
     pub upstreams: Arc<dyn Upstreams>,
     /// The store of credentials.
@@ -49,19 +54,38 @@ pub struct SignIn {
     pub clock: Clock,
 }
 
+/// The tokens of a sign-in.
+pub struct SignedIn {
+    /// The tokens of the session.
+    pub tokens: TokenPair,
+    /// The device token.
+    pub device_token: String,
+}
+
 impl SignIn {
-    /// Verifies a password, starts a session and issues its first tokens.
+    /// Verifies a password, starts a session and issues its first tokens. `device_token` is that of an earlier sign-in, or
+    /// empty; an invalid one counts as none.
     ///
     /// # Errors
     /// [`Error::InvalidCredentials`]; [`Error::Limited`]; errors of the upstreams, the hashing pool and the store.
-    pub async fn sign_in(&self, call: &Call, email: &str, password: TypedPassword) -> Result<TokenPair, Error> {
-        self.attempts.sign_in(email).await?;
+    pub async fn sign_in(
+        &self,
+        call: &Call,
+        email: &str,
+        password: TypedPassword,
+        device_token: &str,
+    ) -> Result<SignedIn, Error> {
         let as_of = self.clock.now();
+        let address = Email::parse(email).ok();
+        let device = address.as_ref().and_then(|address| self.devices.decode(device_token, address, as_of));
+        let client = &call.fields().client;
+        let attempt = self.attempts.sign_in(client, email, device).await?;
+        let origin = JobOrigin { is_known: device.is_some(), ..JobOrigin::unknown(client) };
         // The user id of an unknown or invalid email address, so that the same calls are made.
         let dummy_user_id = id::v7_at(as_of);
-        let account = match Email::parse(email) {
-            Ok(email) => self.upstreams.account_by_email(call, &email).await?,
-            Err(_) => self.upstreams.account_by_id(call, dummy_user_id).await?,
+        let account = match &address {
+            Some(email) => self.upstreams.account_by_email(call, email).await?,
+            None => self.upstreams.account_by_id(call, dummy_user_id).await?,
         };
         let user_id = account.as_ref().map_or(dummy_user_id, |account| account.user_id);
         if account.is_some() {
@@ -72,10 +96,11 @@ impl SignIn {
         // Polled first, so that the call is always made. `try_join!` cancels it when the password is wrong.
         let claims = async { Ok(self.property_claims.fetch(call, user_id).await) };
         let (claims, verification) =
-            tokio::try_join!(claims, self.verify_password(call, &password, credential.as_ref()))?;
-        let (Some(account), Some(credential)) = (account, credential) else {
+            tokio::try_join!(claims, self.verify_password(call, &password, credential.as_ref(), origin))?;
+        let (Some(email), Some(account), Some(credential)) = (address, account, credential) else {
             return Err(Error::InvalidCredentials);
         };
+        attempt.succeeded().await;
         let properties = self.property_claims.or_empty(call, claims);
         self.confirm(&credential).await;
 
@@ -83,7 +108,9 @@ impl SignIn {
         if verification == Verification::MatchNeedsRehash || credential.form != PasswordForm::Opaque {
             self.upgrade_hash(credential, password, verification);
         }
-        self.issuer.issue(session, account, properties, as_of)
+        let tokens = self.issuer.issue(session, account, properties, as_of)?;
+        let device = device.unwrap_or_else(|| id::v7_at(as_of));
+        Ok(SignedIn { tokens, device_token: self.devices.encode(&email, device, as_of) })
     }
 
     /// Always computes exactly one hash, of the password form that the stored hash has.
@@ -92,12 +119,13 @@ impl SignIn {
         call: &Call,
         password: &TypedPassword,
         credential: Option<&Credential>,
+        origin: JobOrigin,
     ) -> Result<Verification, Error> {
         let (hash, form) = credential.map_or((&self.dummy_hash, PasswordForm::Opaque), |credential| {
             (&credential.password_hash, credential.form)
         });
         let password = password.in_form(form).clone();
-        let verification = self.hashing.verify(password, hash.clone(), call.fields().deadline).await?;
+        let verification = self.hashing.verify(password, hash.clone(), origin, call.fields().deadline).await?;
         if verification.is_match() { Ok(verification) } else { Err(Error::InvalidCredentials) }
     }
 

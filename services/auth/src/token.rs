@@ -4,11 +4,15 @@
 //! |---|---|
 //! | `tokens.rs` | the token pair of a sign-in or refresh, and its issuer |
 //! | `access_token_signer.rs` | the access token, a signed JWT |
-//! | `refresh_token.rs` | the refresh token, with its MAC |
+//! | `refresh_token.rs` | the refresh token |
+//! | `device_token.rs` | the device token, which proves an earlier sign-in |
+//! | `mac.rs` | the MAC of those two |
 //! | `key_ring.rs`, `signing_key.rs` | the signing keys |
 
 pub mod access_token_signer;
+pub mod device_token;
 pub mod key_ring;
+pub mod mac;
 pub mod refresh_token;
 pub mod signing_key;
 pub mod tokens;

@@ -65,6 +65,11 @@ macro_rules! suite {
                 super::each_key_has_its_own_count(super::$backend).await;
             }
 
+            #[tokio::test]
+            async fn a_refunded_attempt_is_not_counted() {
+                super::a_refunded_attempt_is_not_counted(super::$backend).await;
+            }
+
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn concurrent_callers_do_not_exceed_the_rate() {
                 super::concurrent_callers_do_not_exceed_the_rate(super::$backend).await;
@@ -109,6 +114,22 @@ async fn each_key_has_its_own_count<L: RateLimiter>(open: impl AsyncFnOnce(Rate)
         assert_eq!(limiter.check(key).await.unwrap(), Decision::Allow, "{key}");
         assert!(matches!(other.check(key).await.unwrap(), Decision::RetryAfter(_)), "{key}");
     }
+}
+
+async fn a_refunded_attempt_is_not_counted<L: RateLimiter>(open: impl AsyncFnOnce(Rate) -> LimiterPair<L>) {
+    let [limiter, other] = open(rate(2, Duration::from_mins(10))).await;
+    limiter.refund(key("key")).await.unwrap();
+    for _ in 0..3 {
+        assert_eq!(limiter.check(key("key")).await.unwrap(), Decision::Allow);
+        other.refund(key("key")).await.unwrap();
+    }
+    for _ in 0..2 {
+        assert_eq!(other.check(key("key")).await.unwrap(), Decision::Allow);
+    }
+    assert!(matches!(limiter.check(key("key")).await.unwrap(), Decision::RetryAfter(_)));
+    limiter.refund(key("key")).await.unwrap();
+    assert_eq!(limiter.check(key("key")).await.unwrap(), Decision::Allow);
+    assert!(matches!(limiter.check(key("key")).await.unwrap(), Decision::RetryAfter(_)));
 }
 
 /// In any period `T`, at most `burst + T / interval` attempts pass. Here `T` is from before the first attempt to after

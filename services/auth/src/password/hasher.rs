@@ -1,7 +1,8 @@
 //! The hashing pool: hashes passwords outside the async runtime, on a bounded number of threads.
 //!
-//! A fixed number of threads takes jobs from one bounded queue (`queue.rs`). A job is rejected when the queue is full,
-//! and dropped without hashing if its deadline has passed or its caller has cancelled when a thread takes it.
+//! A fixed number of threads takes jobs from one bounded queue (`queue.rs`), in which clients take turns (`fair.rs`). When the
+//! queue is full, the client with most jobs loses one. A job is dropped without hashing if its deadline has passed or its
+//! caller has cancelled when a thread takes it.
 //!
 //! **Number of threads.** One per core by default: hashing is CPU-bound, and fewer threads would leave cores idle while
 //! sign-ins wait. Async threads share those cores; the scheduler runs them as soon as they wake, since they sleep often
@@ -9,6 +10,7 @@
 //! trip between two tasks takes 0.17 ms at the 99th percentile, against 0.13 ms on an idle machine. A lower priority of
 //! the hashing threads changed neither that nor the median, so they have the default priority.
 
+mod fair;
 mod queue;
 
 use std::{
@@ -20,6 +22,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use drystone_mesh::{
+    call::Client,
+    limit::{Key, client_key},
+};
 use tokio::sync::oneshot;
 
 use self::queue::{Job, NextJob, Queue, Task};
@@ -57,6 +63,24 @@ pub struct PoolSize {
     pub queue: usize,
 }
 
+/// Whom a job is for. Clients take turns, those with a known device first.
+#[derive(Debug, Clone, Copy)]
+pub struct JobOrigin {
+    /// The client's address, or its network.
+    pub client: Key,
+    /// Whether the client has proved that its device has signed in to the account before.
+    pub is_known: bool,
+}
+
+impl JobOrigin {
+    /// A job for this client, which is not known.
+    #[must_use]
+    pub fn unknown(client: &Client) -> Self {
+        // Callers without a client address, with a certificate of the mesh, share one turn.
+        Self { client: client_key(client).unwrap_or_else(|| Key::text("")), is_known: false }
+    }
+}
+
 /// A pool of hashing threads. Dropping it stops the threads and fails queued jobs with [`HashingError::Stopped`].
 #[derive(Debug)]
 pub struct HashingPool {
@@ -83,9 +107,14 @@ impl HashingPool {
     ///
     /// # Errors
     /// See [`HashingError`].
-    pub async fn hash(&self, password: Password, deadline: Option<Instant>) -> Result<PasswordHash, HashingError> {
+    pub async fn hash(
+        &self,
+        password: Password,
+        origin: JobOrigin,
+        deadline: Option<Instant>,
+    ) -> Result<PasswordHash, HashingError> {
         let (reply, result) = oneshot::channel();
-        self.queue.push(Job::new(Task::Hash { password, reply }, deadline))?;
+        self.queue.push(Job::new(Task::Hash { password, reply }, deadline), origin)?;
         result.await.unwrap_or(Err(HashingError::Stopped))
     }
 
@@ -109,10 +138,11 @@ impl HashingPool {
         &self,
         password: Password,
         hash: PasswordHash,
+        origin: JobOrigin,
         deadline: Option<Instant>,
     ) -> Result<Verification, HashingError> {
         let (reply, result) = oneshot::channel();
-        self.queue.push(Job::new(Task::Verify { password, hash, reply }, deadline))?;
+        self.queue.push(Job::new(Task::Verify { password, hash, reply }, deadline), origin)?;
         result.await.unwrap_or(Err(HashingError::Stopped))
     }
 }
@@ -152,6 +182,10 @@ mod tests {
     const CHEAP: Cost = Cost { memory_kib: 64, iterations: 1, parallelism: 1 };
     const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 
+    fn origin() -> JobOrigin {
+        JobOrigin::unknown(&Client::default())
+    }
+
     fn password(text: &str) -> Password {
         Password::new(text.to_owned())
     }
@@ -164,9 +198,9 @@ mod tests {
     #[tokio::test]
     async fn a_password_is_hashed_and_verified() {
         let pool = pool(2, 8);
-        let hash = pool.hash(password("secret"), None).await.unwrap();
-        assert_eq!(pool.verify(password("secret"), hash.clone(), None).await.unwrap(), Verification::Match);
-        assert_eq!(pool.verify(password("guess"), hash, None).await.unwrap(), Verification::Mismatch);
+        let hash = pool.hash(password("secret"), origin(), None).await.unwrap();
+        assert_eq!(pool.verify(password("secret"), hash.clone(), origin(), None).await.unwrap(), Verification::Match);
+        assert_eq!(pool.verify(password("guess"), hash, origin(), None).await.unwrap(), Verification::Mismatch);
     }
 
     #[tokio::test]
@@ -182,18 +216,18 @@ mod tests {
             }
         });
         let hash = hash.await.unwrap();
-        assert_eq!(pool.verify(password("secret"), hash, None).await.unwrap(), Verification::Match);
+        assert_eq!(pool.verify(password("secret"), hash, origin(), None).await.unwrap(), Verification::Match);
     }
 
     #[tokio::test(flavor = "multi_thread")]
     async fn all_of_many_concurrent_jobs_complete() {
         let pool = Arc::new(pool(2, 200));
-        let hash = pool.hash(password("secret"), None).await.unwrap();
+        let hash = pool.hash(password("secret"), origin(), None).await.unwrap();
         let checks: Vec<_> = (0..200)
             .map(|number| {
                 let (pool, hash) = (Arc::clone(&pool), hash.clone());
                 let guess = password(if number % 2 == 0 { "secret" } else { "guess" });
-                tokio::spawn(async move { pool.verify(guess, hash, None).await.unwrap().is_match() })
+                tokio::spawn(async move { pool.verify(guess, hash, origin(), None).await.unwrap().is_match() })
             })
             .collect();
         for (number, check) in checks.into_iter().enumerate() {

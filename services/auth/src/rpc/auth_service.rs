@@ -13,7 +13,7 @@ use crate::{
     password::typed_password::TypedPassword,
     refresh::Refresh,
     register::{NewRegistration, Registration},
-    sign_in::SignIn,
+    sign_in::{SignIn, SignedIn},
     token::tokens::{TOKEN_TYPE, TokenPair},
     upstreams::Upstreams,
 };
@@ -43,9 +43,10 @@ impl AuthService for AuthRpc {
 
     async fn sign_in(&self, request: Request<SignInRequest>) -> Result<Response<SignInResponse>, Status> {
         let call = Call::of(&request)?;
-        let SignInRequest { email, password } = request.into_inner();
-        let TokenPair { access_token, refresh_token, expires_in, session_id, user_id } =
-            self.sign_in.sign_in(&call, &email, TypedPassword::new(password)).await?;
+        let SignInRequest { email, password, device_token } = request.into_inner();
+        let SignedIn { tokens, device_token } =
+            self.sign_in.sign_in(&call, &email, TypedPassword::new(password), &device_token).await?;
+        let TokenPair { access_token, refresh_token, expires_in, session_id, user_id } = tokens;
         Ok(Response::new(SignInResponse {
             access_token: Some(access_token),
             refresh_token: Some(refresh_token),
@@ -53,6 +54,7 @@ impl AuthService for AuthRpc {
             token_type: Some(TOKEN_TYPE.to_owned()),
             session_id: Some(session_id.to_string()),
             user_id: Some(user_id.to_string()),
+            device_token: Some(device_token),
         }))
     }
 

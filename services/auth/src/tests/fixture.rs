@@ -46,7 +46,7 @@ impl Fixture {
         Self::start(Arc::new(TempDir::new().unwrap()), upstreams, clock, fast_hashing(), None).await
     }
 
-    /// A service that allows `sign_ins` per minute and account.
+    /// A service that allows so many sign-ins per minute and account, address and device, and refreshes per session.
     pub(super) async fn limited(sign_ins: u32) -> Self {
         let Self { upstreams, clock, directory, .. } = Self::new().await;
         Self::start(directory, upstreams, clock, fast_hashing(), Some(sign_ins)).await
@@ -67,7 +67,7 @@ impl Fixture {
     ) -> Self {
         let metrics = Metrics::default();
         let attempts = attempts.map_or_else(AttemptLimits::none, |sign_ins| {
-            AttemptLimits::new(&LimiterFactory::in_process(&metrics), sign_ins)
+            AttemptLimits::new(&LimiterFactory::in_process(&metrics), sign_ins, sign_ins)
         });
         let db = Db::open(&directory.path().join("auth.db"), MIGRATIONS).await.unwrap();
         let store: AuthStore = AuthStore::new(db);
@@ -120,7 +120,8 @@ impl Fixture {
 
     /// Signs in; the response has all fields.
     pub(super) async fn sign_in(&self, email: &str, password: &str) -> Result<Response<RefreshResponse>, Status> {
-        let request = SignInRequest { email: email.to_owned(), password: password.to_owned() };
+        let request =
+            SignInRequest { email: email.to_owned(), password: password.to_owned(), ..SignInRequest::default() };
         let response = self.service.auth.sign_in(from_outside(request, None)).await?;
         Ok(response.map(|response| RefreshResponse {
             access_token: response.access_token.unwrap(),
@@ -132,8 +133,17 @@ impl Fixture {
         }))
     }
 
+    /// Signs in from this address with a device token; returns the new one.
+    pub(super) async fn sign_in_on(&self, address: &str, password: &str, device_token: &str) -> Result<String, Status> {
+        let device_token = device_token.to_owned();
+        let request = SignInRequest { email: EMAIL.to_owned(), password: password.to_owned(), device_token };
+        let response = self.service.auth.sign_in(from_address(address, request, None)).await?;
+        Ok(response.into_inner().device_token.unwrap())
+    }
+
     pub(super) async fn sign_in_from(&self, address: &str, email: &str, password: &str) -> Result<(), Status> {
-        let request = SignInRequest { email: email.to_owned(), password: password.to_owned() };
+        let request =
+            SignInRequest { email: email.to_owned(), password: password.to_owned(), ..SignInRequest::default() };
         self.service.auth.sign_in(from_address(address, request, None)).await.map(drop)
     }
 

@@ -12,7 +12,9 @@ use crate::{
     StartError,
     store::AuthStore,
     token::{
-        refresh_token::{RefreshTokenCodec, SECRET_LENGTH},
+        device_token::DeviceTokenCodec,
+        mac::SECRET_LENGTH,
+        refresh_token::RefreshTokenCodec,
         signing_key::{SigningKey, StoredKey},
     },
 };
@@ -22,6 +24,8 @@ const RETRY_INTERVAL: Duration = Duration::from_millis(250);
 
 /// The name of the refresh token secret in the store.
 const REFRESH_SECRET: &str = "refresh_token";
+/// The name of the device token secret in the store.
+const DEVICE_SECRET: &str = "device_token";
 
 /// The signing keys of a running service.
 #[derive(Debug)]
@@ -68,11 +72,23 @@ impl KeyRing {
 /// # Errors
 /// The store fails, or has a secret of invalid length.
 pub async fn refresh_token_codec(store: &AuthStore, clock: &Clock) -> Result<RefreshTokenCodec, StartError> {
+    secret(store, REFRESH_SECRET, clock).await.map(|secret| RefreshTokenCodec::new(&secret))
+}
+
+/// The codec of device tokens, with the stored secret; generates the secret if it is missing.
+///
+/// # Errors
+/// The store fails, or has a secret of invalid length.
+pub async fn device_token_codec(store: &AuthStore, clock: &Clock) -> Result<DeviceTokenCodec, StartError> {
+    secret(store, DEVICE_SECRET, clock).await.map(|secret| DeviceTokenCodec::new(&secret))
+}
+
+async fn secret(store: &AuthStore, name: &str, clock: &Clock) -> Result<Zeroizing<[u8; SECRET_LENGTH]>, StartError> {
     let mut fresh = Zeroizing::new([0; SECRET_LENGTH]);
     rand::fill(fresh.as_mut()).map_err(|_| StartError::Random)?;
-    let stored = store.secret(REFRESH_SECRET, fresh.as_ref(), clock.now()).await?;
-    let secret: &[u8; SECRET_LENGTH] = stored.as_slice().try_into().map_err(|_| StartError::CorruptSecret)?;
-    Ok(RefreshTokenCodec::new(secret))
+    let stored = store.secret(name, fresh.as_ref(), clock.now()).await?;
+    let secret: [u8; SECRET_LENGTH] = stored.as_slice().try_into().map_err(|_| StartError::CorruptSecret)?;
+    Ok(Zeroizing::new(secret))
 }
 
 /// Retries `read` until the database is available, as opening the database does.

@@ -12,19 +12,14 @@
 //! The session determines the user; the token has the user's id so that a refresh can read the user's roles before it
 //! consumes the token.
 //!
-//! On the wire: base64url without padding (RFC 4648, section 5), 102 characters. The unused bits of the last character
-//! must be zero, so that each token has one encoding.
+//! On the wire: 102 characters (`mac.rs`).
 
-use aws_lc_rs::hmac;
-use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use uuid::Uuid;
-use zeroize::Zeroizing;
+
+use super::mac::{SECRET_LENGTH, TokenMac};
 
 const PREFIX: [u8; 4] = *b"drt\x01";
 const PAYLOAD_LENGTH: usize = 44;
-const TOKEN_LENGTH: usize = 76;
-/// The length of the secret in bytes: the length of the MAC, as RFC 2104 recommends.
-pub const SECRET_LENGTH: usize = 32;
 
 /// The content of a refresh token: it authorizes its bearer to rotate the session from this counter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,40 +34,25 @@ pub struct RefreshToken {
 
 /// Encodes and authenticates refresh tokens with a secret key.
 #[derive(Debug)]
-pub struct RefreshTokenCodec {
-    key: hmac::Key,
-}
+pub struct RefreshTokenCodec(TokenMac);
 
 impl RefreshTokenCodec {
     /// A codec with this HMAC key.
     #[must_use]
     pub fn new(secret: &[u8; SECRET_LENGTH]) -> Self {
-        Self { key: hmac::Key::new(hmac::HMAC_SHA256, secret) }
+        Self(TokenMac::new(secret))
     }
 
     /// Encodes a token with its MAC.
     #[must_use]
     pub fn encode(&self, token: RefreshToken) -> String {
-        let payload = payload(token);
-        let tag = hmac::sign(&self.key, &payload);
-        let mut bytes = Zeroizing::new([0; TOKEN_LENGTH]);
-        let (head, tail) = bytes.split_at_mut(PAYLOAD_LENGTH);
-        head.copy_from_slice(&payload);
-        tail.copy_from_slice(tag.as_ref());
-        BASE64_URL_SAFE_NO_PAD.encode(bytes.as_ref())
+        self.0.encode(&payload(token))
     }
 
     /// Decodes a token; `None` if it is malformed or its MAC is invalid. Compares MACs in constant time.
     #[must_use]
     pub fn decode(&self, text: &str) -> Option<RefreshToken> {
-        let mut bytes = Zeroizing::new([0; TOKEN_LENGTH]);
-        let length = BASE64_URL_SAFE_NO_PAD.decode_slice(text, bytes.as_mut()).ok()?;
-        if length != TOKEN_LENGTH {
-            return None;
-        }
-        let (payload, tag) = bytes.split_first_chunk::<PAYLOAD_LENGTH>()?;
-        hmac::verify(&self.key, payload, tag).ok()?;
-
+        let payload = self.0.decode::<PAYLOAD_LENGTH>(text)?;
         let (prefix, rest) = payload.split_first_chunk::<4>()?;
         let (session_id, rest) = rest.split_first_chunk::<16>()?;
         let (user_id, counter) = rest.split_first_chunk::<16>()?;
@@ -95,10 +75,12 @@ fn payload(token: RefreshToken) -> [u8; PAYLOAD_LENGTH] {
 
 #[cfg(test)]
 mod tests {
+    use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
     use proptest::prelude::*;
 
     use super::*;
 
+    const TOKEN_LENGTH: usize = 76;
     /// The length of an encoded token.
     const ENCODED_LENGTH: usize = 102;
 
@@ -140,9 +122,7 @@ mod tests {
     fn another_version_is_rejected_even_with_a_valid_mac() {
         let mut payload = payload(token(1));
         payload[3] = 2;
-        let tag = hmac::sign(&codec().key, &payload);
-        let text = BASE64_URL_SAFE_NO_PAD.encode([&payload, tag.as_ref()].concat());
-        assert_eq!(codec().decode(&text), None);
+        assert_eq!(codec().decode(&codec().0.encode(&payload)), None);
     }
 
     #[test]

@@ -1,18 +1,22 @@
 //! The queue of hashing jobs, and how a thread runs a job.
 
 use std::{
-    collections::VecDeque,
     sync::{Condvar, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
 use tokio::sync::oneshot;
 
-use super::HashingError;
+use drystone_mesh::call::Client;
+
+use super::{HashingError, JobOrigin, fair::FairQueue};
 use crate::{
     metrics::HashingMetrics,
     password::{Password, PasswordHash, PasswordHasher, Verification},
 };
+
+/// How many jobs of known devices are taken in a row while others wait.
+const KNOWN_IN_A_ROW: u32 = 3;
 
 /// A queued hash or verification.
 #[derive(Debug)]
@@ -89,10 +93,41 @@ pub(super) struct Queue {
 
 #[derive(Debug, Default)]
 struct State {
-    jobs: VecDeque<Job>,
+    /// Jobs of clients with a known device.
+    known: FairQueue<Job>,
+    others: FairQueue<Job>,
+    /// How many jobs of known devices have been taken since the last other one.
+    known_in_a_row: u32,
     /// Threads waiting for a job.
     idle: usize,
     closed: bool,
+}
+
+impl State {
+    fn len(&self) -> usize {
+        self.known.len() + self.others.len()
+    }
+
+    /// The next job: of a known device, but now and then of another, so that those never starve.
+    fn pop(&mut self) -> Option<Job> {
+        if self.known_in_a_row < KNOWN_IN_A_ROW
+            && let Some(job) = self.known.pop()
+        {
+            self.known_in_a_row += 1;
+            return Some(job);
+        }
+        self.known_in_a_row = 0;
+        self.others.pop().or_else(|| self.known.pop())
+    }
+
+    /// Removes a job in favour of one of this origin; `None` if none is worth less.
+    fn make_room(&mut self, origin: JobOrigin) -> Option<Job> {
+        let JobOrigin { client, is_known } = origin;
+        if is_known {
+            return self.others.pop_of_largest(0).or_else(|| self.known.pop_of_largest(self.known.len_of(client) + 1));
+        }
+        self.others.pop_of_largest(self.others.len_of(client) + 1)
+    }
 }
 
 /// The result of [`Queue::next`].
@@ -112,16 +147,18 @@ impl Queue {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn push(&self, job: Job) -> Result<(), HashingError> {
-        let state = self.lock();
+    /// Queues a job. If the queue is full, the newest job of the client with most jobs fails instead, or this one.
+    pub(super) fn push(&self, job: Job, origin: JobOrigin) -> Result<(), HashingError> {
+        let mut state = self.lock();
         if state.closed {
             return Err(HashingError::Stopped);
         }
-        if state.jobs.len() >= self.capacity {
+        if state.len() >= self.capacity {
             self.metrics.count_queue_full();
-            return Err(HashingError::QueueFull);
+            let Some(displaced) = state.make_room(origin) else { return Err(HashingError::QueueFull) };
+            displaced.task.fail(HashingError::QueueFull);
         }
-        self.enqueue(state, job);
+        self.enqueue(state, job, origin);
         Ok(())
     }
 
@@ -131,16 +168,17 @@ impl Queue {
         if state.closed {
             return Err(HashingError::Stopped);
         }
-        if state.jobs.len() >= state.idle {
+        if state.len() >= state.idle {
             return Ok(false);
         }
-        self.enqueue(state, job);
+        self.enqueue(state, job, JobOrigin::unknown(&Client::default()));
         Ok(true)
     }
 
-    fn enqueue(&self, mut state: MutexGuard<'_, State>, job: Job) {
-        state.jobs.push_back(job);
-        self.metrics.set_queue_length(state.jobs.len());
+    fn enqueue(&self, mut state: MutexGuard<'_, State>, job: Job, origin: JobOrigin) {
+        let JobOrigin { client, is_known } = origin;
+        if is_known { &mut state.known } else { &mut state.others }.push(client, job);
+        self.metrics.set_queue_length(state.len());
         let has_idle_thread = state.idle > 0;
         drop(state);
         if has_idle_thread {
@@ -156,8 +194,8 @@ impl Queue {
             if state.closed {
                 return NextJob::Closed;
             }
-            if let Some(job) = state.jobs.pop_front() {
-                self.metrics.set_queue_length(state.jobs.len());
+            if let Some(job) = state.pop() {
+                self.metrics.set_queue_length(state.len());
                 return NextJob::Job(job);
             }
             if timed_out {
@@ -180,7 +218,8 @@ impl Queue {
     pub(super) fn close(&self) {
         let mut state = self.lock();
         state.closed = true;
-        let remaining = std::mem::take(&mut state.jobs);
+        let remaining = state.known.take_all().into_iter().chain(state.others.take_all());
+        let remaining: Vec<Job> = remaining.collect();
         self.metrics.set_queue_length(0);
         drop(state);
         self.not_empty.notify_all();
@@ -192,7 +231,7 @@ impl Queue {
 
 #[cfg(test)]
 mod tests {
-    use drystone_mesh::telemetry::Metrics;
+    use drystone_mesh::{limit::Key, telemetry::Metrics};
 
     use super::*;
     use crate::password::Cost;
@@ -218,7 +257,8 @@ mod tests {
 
         fn push(&self, deadline: Option<Instant>) -> Result<ResultReceiver<PasswordHash>, HashingError> {
             let (reply, result) = oneshot::channel();
-            self.queue.push(Job::new(Task::Hash { password: password("secret"), reply }, deadline))?;
+            self.queue
+                .push(Job::new(Task::Hash { password: password("secret"), reply }, deadline), origin("a", false))?;
             Ok(result)
         }
 
@@ -232,6 +272,10 @@ mod tests {
         fn has_metric(&self, line: &str) -> bool {
             self.metrics.render().lines().any(|found| found == line)
         }
+    }
+
+    fn origin(client: &str, is_known: bool) -> JobOrigin {
+        JobOrigin { client: Key::text(client), is_known }
     }
 
     fn password(text: &str) -> Password {
@@ -301,5 +345,46 @@ mod tests {
         assert!(matches!(waiting.try_recv().unwrap(), Err(HashingError::Stopped)));
         assert!(matches!(fixture.push(None), Err(HashingError::Stopped)));
         assert!(matches!(fixture.queue.next(None), NextJob::Closed));
+    }
+
+    /// Queues a job of this client; its result tells which job was run or displaced.
+    fn push_of(fixture: &Fixture, client: &str, is_known: bool) -> Result<ResultReceiver<PasswordHash>, HashingError> {
+        let (reply, result) = oneshot::channel();
+        let job = Job::new(Task::Hash { password: password("secret"), reply }, None);
+        fixture.queue.push(job, origin(client, is_known)).map(|()| result)
+    }
+
+    #[test]
+    fn known_devices_are_first_and_others_do_not_starve() {
+        let mut fixture = Fixture::new(64);
+        let mut stranger = push_of(&fixture, "stranger", false).unwrap();
+        let mut known: Vec<_> = (0..8).map(|_| push_of(&fixture, "owner", true).unwrap()).collect();
+        let done = |receiver: &mut ResultReceiver<PasswordHash>| receiver.try_recv().is_ok();
+        for receiver in &mut known[..3] {
+            fixture.run_one();
+            assert!(done(receiver));
+        }
+        fixture.run_one();
+        assert!(done(&mut stranger), "after three known devices");
+        assert!(!done(&mut known[3]));
+    }
+
+    #[test]
+    fn a_full_queue_displaces_the_client_with_most_jobs() {
+        let fixture = Fixture::new(4);
+        let mut flood: Vec<_> = (0..4).map(|_| push_of(&fixture, "flood", false).unwrap()).collect();
+        assert!(matches!(push_of(&fixture, "flood", false), Err(HashingError::QueueFull)), "not its own");
+        let _one = push_of(&fixture, "honest", false).unwrap();
+        let _other = push_of(&fixture, "another", false).unwrap();
+        for displaced in flood.drain(2..) {
+            let mut displaced = displaced;
+            assert!(matches!(displaced.try_recv().unwrap(), Err(HashingError::QueueFull)));
+        }
+        // Everybody has a fair share now.
+        assert!(matches!(push_of(&fixture, "honest", false), Err(HashingError::QueueFull)));
+        // A known device displaces anybody.
+        let _known: Vec<_> = (0..4).map(|_| push_of(&fixture, "owner", true).unwrap()).collect();
+        assert!(matches!(push_of(&fixture, "owner", true), Err(HashingError::QueueFull)));
+        assert!(fixture.has_metric("drystone_password_hash_queue_length 4"));
     }
 }
