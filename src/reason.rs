@@ -108,6 +108,8 @@ reasons! {
 
     /// Too many attempts; `RetryInfo` has the retry delay.
     RateLimited "RATE_LIMITED" ResourceExhausted 429,
+    /// The user has as many of these objects, or as many bytes, as they may have.
+    QuotaExceeded "QUOTA_EXCEEDED" ResourceExhausted 429,
     /// The server is overloaded; `RetryInfo` has the retry delay.
     Overloaded "OVERLOADED" ResourceExhausted 429,
     /// The disk of a database is full.

@@ -124,6 +124,13 @@ impl LimiterFactory {
         Limit { limiter, limited: self.limited.get_or_create_owned(&Labels { limit: name.to_owned() }) }
     }
 
+    /// A limit that is counted in this process, even if there is a shared store.
+    #[must_use]
+    pub fn local(&self, name: &str, per_minute: u32) -> Limit {
+        let limiter = Rate::per_minute(per_minute).map(|rate| Arc::new(Limiter::Local(LocalLimiter::new(rate))));
+        Limit { limiter, limited: self.limited.get_or_create_owned(&Labels { limit: name.to_owned() }) }
+    }
+
     fn limiter(&self, name: &str, rate: Rate) -> Limiter {
         match &self.shared {
             None => Limiter::Local(LocalLimiter::new(rate)),

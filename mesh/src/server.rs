@@ -138,8 +138,12 @@ impl Server {
         info!(service = self.node.name, %address, "serving");
 
         let (metrics, service) = (self.node.metrics.clone(), self.node.name);
+        let lines = metrics.log_budget("handshake refused");
         let on_refused = move |refusal: acceptor::RefusedHandshake| {
             metrics.handshake_refused(service, refusal.reason());
+            if !lines.allows() {
+                return;
+            }
             warn!(service, remote = %refusal.remote, reason = refusal.reason(), cause = %refusal, "handshake refused");
         };
         let accept_limits = self.limits.accept;

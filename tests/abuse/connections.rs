@@ -39,19 +39,19 @@ async fn unfinished_heads_keep_nobody_out() {
 /// The attack of one client that opens no window: each request asks for the largest page there is.
 #[tokio::test]
 async fn unread_pages_take_a_bounded_memory() {
-    const MEMORY: u32 = 32 << 20;
+    const MEMORY: u32 = 16 << 20;
     let mesh = Mesh::setup().set("edge.response_memory", &MEMORY.to_string()).set("edge.send_time", "2s").start();
     let (_, tokens) = User::signed_in(&mesh).await;
     // Each property has 8 KB of labels.
     let labels: serde_json::Map<_, _> =
         (0..32).map(|index| (format!("label-{index}"), json!("v".repeat(250)))).collect();
-    for index in 0..100 {
+    for index in 0..50 {
         let body = json!({"displayName": format!("property {index}"), "labels": labels});
         mesh.rest().post("/v1/properties", body).bearer(&tokens.access).send().await.expect(200);
     }
     let authorization = format!("Bearer {}", tokens.access);
     beside_load(&mesh, async || {
-        for _ in 0..3 {
+        for _ in 0..2 {
             let mut attacker = Http2::connect(mesh.rest().address(), &[(INITIAL_WINDOW_SIZE, 0)]).await;
             for index in 0..100 {
                 let mut fields = raw::request("GET", "/v1/properties?pageSize=200").to_vec();

@@ -22,7 +22,7 @@ use crate::{
     body::TakeUntil,
     connections::{MeteredBody, Request},
     error::{Error, Reason},
-    telemetry::CallerLabel,
+    telemetry::{CallerLabel, LogBudget},
 };
 
 /// The body of a response, as passed to hyper without further boxing.
@@ -96,6 +96,8 @@ pub(super) struct Completion {
     pub(super) span: Span,
     /// The permit of a call in flight.
     pub(super) permit: Option<OwnedSemaphorePermit>,
+    /// The budget of audit records of refused calls.
+    pub(super) refusal_records: LogBudget,
     pub(super) is_recorded: bool,
 }
 
@@ -121,16 +123,21 @@ impl Completion {
         if std::mem::replace(&mut self.is_recorded, true) {
             return;
         }
-        let Self { entry, caller, started, client, remote, span, .. } = self;
+        let Self { entry, caller, started, client, remote, span, refusal_records, .. } = self;
         let elapsed = started.elapsed();
         entry.metrics.observe(*caller, code, elapsed);
         span.in_scope(|| {
             debug!(?code, ?elapsed, "call ended");
-            if entry.rule.audit.is_some() {
+            if entry.rule.audit.is_some() && (!is_refusal(code) || refusal_records.allows()) {
                 info!(target: "audit", ?code, client, %remote, "audited call");
             }
         });
     }
+}
+
+/// Whether a call with this code may have been refused before it did anything.
+fn is_refusal(code: Code) -> bool {
+    matches!(code, Code::Unauthenticated | Code::PermissionDenied | Code::ResourceExhausted | Code::InvalidArgument)
 }
 
 impl Drop for Completion {

@@ -35,7 +35,7 @@ use crate::{
     identity::TrustDomain,
     limit::{self, Limit},
     node::Node,
-    telemetry::{CallerLabel, MethodMetrics, Metrics, TraceContext},
+    telemetry::{CallerLabel, LogBudget, MethodMetrics, Metrics, TraceContext},
     token::{BearerToken, Principal, TokenVerifier},
 };
 
@@ -53,6 +53,10 @@ pub(super) struct Stack {
     max_deadline: Duration,
     streams: CancellationToken,
     tasks: TaskTracker,
+    denial_lines: LogBudget,
+    malformed_lines: LogBudget,
+    /// Audit records of calls that were refused: any client can cause them.
+    refusal_records: LogBudget,
 }
 
 /// One RPC: its rule, its service and its metrics.
@@ -110,6 +114,9 @@ impl Stack {
             default_deadline: limits.default_deadline,
             max_deadline: limits.max_deadline,
             streams: CancellationToken::new(),
+            denial_lines: node.metrics.log_budget("call denied"),
+            malformed_lines: node.metrics.log_budget("request rejected, not gRPC"),
+            refusal_records: node.metrics.log_budget("audited call"),
             tasks: node.tasks.clone(),
         }
     }
@@ -136,11 +143,11 @@ impl Stack {
         let span = info_span!("call", request_id, method = path, caller = %peer.info.svid.id, user);
         let entry = self.methods.get(path);
         if let Err(error) = request::check(request.method(), request.headers()) {
-            let response = span.in_scope(|| incoming.reject_malformed(error));
+            let response = span.in_scope(|| incoming.reject_malformed(error, &self.malformed_lines));
             match entry {
                 Some(entry) => {
                     let client = incoming.client(request.headers());
-                    incoming.completion(entry, client.address, span, None).headers(&response);
+                    incoming.completion(self, entry, client.address, span, None).headers(&response);
                 }
                 None => self.unknown.observe(peer.label, Code::Unimplemented, incoming.started.elapsed()),
             }
@@ -149,7 +156,8 @@ impl Stack {
         }
         let Some(entry) = entry else {
             self.unknown.observe(peer.label, Code::Unimplemented, incoming.started.elapsed());
-            let response = span.in_scope(|| incoming.reject(&self.unknown, access::unknown_method()));
+            let response =
+                span.in_scope(|| incoming.reject(&self.unknown, access::unknown_method(), &self.denial_lines));
             self.discard(request);
             return ResponseBody::of(response, in_progress);
         };
@@ -169,11 +177,11 @@ impl Stack {
             Ok(authorized) => authorized,
             Err(rejection) => {
                 let response = span.in_scope(|| match rejection {
-                    Rejection::Denied(denial) => incoming.reject(&entry.metrics, denial),
+                    Rejection::Denied(denial) => incoming.reject(&entry.metrics, denial, &self.denial_lines),
                     Rejection::Failed(error) => Status::from(error).into_http(),
                 });
                 let client = incoming.client(request.headers());
-                incoming.completion(entry, client.address, span, None).headers(&response);
+                incoming.completion(self, entry, client.address, span, None).headers(&response);
                 self.discard(request);
                 return ResponseBody::of(response, in_progress);
             }
@@ -181,7 +189,7 @@ impl Stack {
 
         let AuthorizedCall { call, deadline, permit } = authorized;
         let client = call.fields().client.address.clone();
-        let mut completion = incoming.completion(entry, client, span.clone(), Some(permit));
+        let mut completion = incoming.completion(self, entry, client, span.clone(), Some(permit));
         let mut response = self.run(entry, call, deadline, request).instrument(span).await;
         if entry.rule.server_streaming {
             // A stream may last for days: it releases its permit.
@@ -315,26 +323,41 @@ impl<'a> IncomingCall<'a> {
     /// Records the call when it ends.
     fn completion(
         &self,
+        stack: &Stack,
         entry: &Arc<RpcEntry>,
         client: String,
         span: Span,
         permit: Option<OwnedSemaphorePermit>,
     ) -> Completion {
         let (entry, caller, remote) = (entry.clone(), self.peer.label, self.peer.info.remote);
-        Completion { entry, caller, started: self.started, client, remote, span, permit, is_recorded: false }
+        Completion {
+            entry,
+            caller,
+            started: self.started,
+            client,
+            remote,
+            span,
+            permit,
+            refusal_records: stack.refusal_records.clone(),
+            is_recorded: false,
+        }
     }
 
     /// Rejects a request that is not gRPC.
-    fn reject_malformed(&self, error: Error) -> Response<Body> {
-        warn!(reason = error.reason().name(), remote = %self.peer.info.remote, "request rejected, not gRPC");
+    fn reject_malformed(&self, error: Error, lines: &LogBudget) -> Response<Body> {
+        if lines.allows() {
+            warn!(reason = error.reason().name(), remote = %self.peer.info.remote, "request rejected, not gRPC");
+        }
         request::reject(error)
     }
 
-    fn reject(&self, metrics: &MethodMetrics, denial: Denial) -> Response<Body> {
+    fn reject(&self, metrics: &MethodMetrics, denial: Denial, lines: &LogBudget) -> Response<Body> {
         metrics.denied(denial.part.name(), self.peer.label);
         // The span has caller, method and request id.
         let (rule, reason) = (denial.part.name(), denial.error.reason().name());
-        warn!(rule, reason, remote = %self.peer.info.remote, "call denied");
+        if lines.allows() {
+            warn!(rule, reason, remote = %self.peer.info.remote, "call denied");
+        }
         Status::from(denial.error).into_http()
     }
 }

@@ -16,7 +16,7 @@ use prometheus_client::{
 };
 use tonic::Code;
 
-use super::histogram::DurationHistogram;
+use super::{LogBudget, histogram::DurationHistogram};
 
 /// The caller label of an authenticated workload that no contract lists.
 pub const UNKNOWN_CALLER: &str = "other";
@@ -59,6 +59,7 @@ struct Inner {
     handshakes: Family<HandshakeLabels, Counter>,
     retries: Family<ClientLabels, Counter>,
     ejected_endpoints: Family<ClientLabels, Gauge>,
+    suppressed_lines: Family<EventLabels, Counter>,
 }
 
 /// A label value that is known once the contracts are loaded.
@@ -116,6 +117,11 @@ struct ClientLabels {
     service: String,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct EventLabels {
+    event: &'static str,
+}
+
 impl Metrics {
     /// Metrics with the RPCs and workloads of these contracts as label values.
     #[must_use]
@@ -126,6 +132,7 @@ impl Metrics {
         let handshakes = Family::<HandshakeLabels, Counter>::default();
         let retries = Family::<ClientLabels, Counter>::default();
         let ejected_endpoints = Family::<ClientLabels, Gauge>::default();
+        let suppressed_lines = Family::<EventLabels, Counter>::default();
 
         let mut registry = Registry::default();
         registry.register("drystone_calls", "Completed calls, by caller and gRPC code", calls.clone());
@@ -136,6 +143,11 @@ impl Metrics {
             denials.clone(),
         );
         registry.register("drystone_handshakes_refused", "TLS handshakes that were refused", handshakes.clone());
+        registry.register(
+            "drystone_log_lines_suppressed",
+            "Log lines that were not written, since there were too many of their kind",
+            suppressed_lines.clone(),
+        );
         registry.register("drystone_client_retries", "Retries of calls to a service", retries.clone());
         registry.register(
             "drystone_client_ejected_endpoints",
@@ -155,6 +167,7 @@ impl Metrics {
             handshakes,
             retries,
             ejected_endpoints,
+            suppressed_lines,
         }))
     }
 
@@ -184,6 +197,12 @@ impl Metrics {
     pub(crate) fn client(&self, caller: &'static str, service: &str) -> (Counter, Gauge) {
         let labels = ClientLabels { caller, service: service.to_owned() };
         (self.0.retries.get_or_create_owned(&labels), self.0.ejected_endpoints.get_or_create_owned(&labels))
+    }
+
+    /// The budget of log lines for events of this kind.
+    #[must_use]
+    pub fn log_budget(&self, event: &'static str) -> LogBudget {
+        LogBudget::new(event, self.0.suppressed_lines.get_or_create_owned(&EventLabels { event }))
     }
 
     /// Registers further metrics. Names have the prefix `drystone_`, but not the suffix `_total`, which the format adds to

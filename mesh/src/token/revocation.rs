@@ -6,7 +6,7 @@ use std::{
     hash::Hash,
     sync::{
         Arc, PoisonError, RwLock,
-        atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -24,7 +24,7 @@ use crate::{
 /// A view without an update for this long is stale; the session service sends a heartbeat every 2 s.
 const STALE_AFTER: Duration = Duration::from_secs(10);
 /// How often expired revocations are removed.
-const SWEEP_INTERVAL: TimeDelta = TimeDelta::seconds(60);
+const SWEEP_INTERVAL: Duration = Duration::from_mins(1);
 /// How long a revocation without an expiry is kept.
 const DEFAULT_RETENTION: TimeDelta = TimeDelta::days(1);
 /// How much longer than its tokens a revocation is kept, to tolerate clock skew.
@@ -44,15 +44,15 @@ struct Inner {
     last_update: AtomicU64,
     /// The total number of entries in the shards.
     entries: AtomicUsize,
-    /// The time of the next sweep, in microseconds since the Unix epoch.
-    next_sweep: AtomicI64,
+    /// When the next sweep is due, in milliseconds of monotonic time.
+    next_sweep: AtomicU64,
     shards: [RwLock<Shard>; SHARDS],
 }
 
 #[derive(Default)]
 struct Shard {
-    /// Ended sessions, and when each entry expires.
-    sessions: HashMap<Uuid, Timestamp>,
+    /// Ended sessions, and how long each entry is kept.
+    sessions: HashMap<Uuid, Retention>,
     /// Users whose tokens up to a timestamp are revoked.
     users: HashMap<Uuid, UserRevocation>,
 }
@@ -60,7 +60,15 @@ struct Shard {
 #[derive(Clone, Copy)]
 struct UserRevocation {
     revoked_until: Timestamp,
+    retention: Retention,
+}
+
+/// How long an entry is kept: until the clock shows this time, and until so much time has passed. So a clock that is set
+/// forward and back again makes no process forget.
+#[derive(Clone, Copy)]
+struct Retention {
     expires_at: Timestamp,
+    monotonic: Duration,
 }
 
 impl RevocationView {
@@ -72,7 +80,7 @@ impl RevocationView {
             created: Instant::now(),
             last_update: AtomicU64::new(0),
             entries: AtomicUsize::new(0),
-            next_sweep: AtomicI64::new(i64::MIN),
+            next_sweep: AtomicU64::new(0),
             shards: Default::default(),
         }))
     }
@@ -131,24 +139,25 @@ impl RevocationView {
     }
 
     fn millis_at(&self, now: Instant) -> u64 {
-        let millis = now.saturating_duration_since(self.0.created).as_millis();
-        u64::try_from(millis).unwrap_or(u64::MAX).saturating_add(1)
+        millis(now.saturating_duration_since(self.0.created)).saturating_add(1)
     }
 
     fn apply_one(&self, revocation: &Revocation, now: Timestamp) {
         let tokens_expire = revocation.expire_time.as_ref().and_then(from_proto).unwrap_or(now + DEFAULT_RETENTION);
         let expires_at = tokens_expire.checked_add_signed(CLOCK_SKEW).unwrap_or(tokens_expire);
+        let left = (expires_at - now).to_std().unwrap_or_default();
+        let retention = Retention { expires_at, monotonic: self.0.clock.monotonic().saturating_add(left) };
         match &revocation.scope {
             Some(Scope::SessionId(id)) => {
                 let Ok(id) = Uuid::try_parse(id) else { return log_ignored("invalid session id") };
                 self.write(id, |shard| {
-                    upsert(&mut shard.sessions, id, expires_at, |existing| *existing = expires_at.max(*existing));
+                    upsert(&mut shard.sessions, id, retention, |existing| existing.merge(retention));
                 });
             }
             Some(Scope::UserTokens(tokens)) => {
                 let Ok(id) = Uuid::try_parse(&tokens.user_id) else { return log_ignored("invalid user id") };
                 let revoked_until = tokens.before_time.as_ref().and_then(from_proto).unwrap_or(now);
-                let entry = UserRevocation { revoked_until, expires_at };
+                let entry = UserRevocation { revoked_until, retention };
                 self.write(id, |shard| upsert(&mut shard.users, id, entry, |existing| existing.merge(entry)));
             }
             None => log_ignored("unknown scope"),
@@ -157,15 +166,16 @@ impl RevocationView {
 
     /// Removes expired revocations, if a sweep is due.
     fn sweep(&self, now: Timestamp) {
-        if now.timestamp_micros() < self.0.next_sweep.load(Ordering::Relaxed) {
+        let monotonic = self.0.clock.monotonic();
+        if millis(monotonic) < self.0.next_sweep.load(Ordering::Relaxed) {
             return;
         }
-        self.0.next_sweep.store((now + SWEEP_INTERVAL).timestamp_micros(), Ordering::Relaxed);
+        self.0.next_sweep.store(millis(monotonic + SWEEP_INTERVAL), Ordering::Relaxed);
         for shard in &self.0.shards {
             let mut shard = shard.write().unwrap_or_else(PoisonError::into_inner);
             let before = shard.len();
-            shard.sessions.retain(|_, expires_at| *expires_at > now);
-            shard.users.retain(|_, entry| entry.expires_at > now);
+            shard.sessions.retain(|_, retention| !retention.has_ended(now, monotonic));
+            shard.users.retain(|_, entry| !entry.retention.has_ended(now, monotonic));
             self.0.entries.fetch_sub(before - shard.len(), Ordering::AcqRel);
         }
     }
@@ -197,7 +207,18 @@ impl Shard {
 impl UserRevocation {
     fn merge(&mut self, other: Self) {
         self.revoked_until = self.revoked_until.max(other.revoked_until);
+        self.retention.merge(other.retention);
+    }
+}
+
+impl Retention {
+    fn merge(&mut self, other: Self) {
         self.expires_at = self.expires_at.max(other.expires_at);
+        self.monotonic = self.monotonic.max(other.monotonic);
+    }
+
+    fn has_ended(&self, now: Timestamp, monotonic: Duration) -> bool {
+        self.expires_at <= now && self.monotonic <= monotonic
     }
 }
 
@@ -205,6 +226,10 @@ impl fmt::Debug for RevocationView {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RevocationView").field("entries", &self.len()).finish_non_exhaustive()
     }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn log_ignored(reason: &'static str) {
@@ -259,6 +284,28 @@ mod tests {
         view.apply(&[user_revocation(user.user_id, now - HOUR, now + HOUR)]);
         assert_eq!(view.len(), 1);
         assert!(view.is_revoked(&user));
+    }
+
+    #[test]
+    fn a_clock_that_jumps_forward_and_back_makes_nothing_forgotten() {
+        let clock = clock();
+        let view = RevocationView::new(clock.clone());
+        let (before, user) = (principal(clock.now()), principal(clock.now()));
+        view.apply(&[
+            session_revocation(before.session_id, clock.now() + HOUR),
+            user_revocation(user.user_id, clock.now(), clock.now() + HOUR),
+        ]);
+        clock.set_by(TimeDelta::hours(2));
+        for _ in 0..3 {
+            clock.advance(Duration::from_mins(2));
+            view.apply(&[]);
+        }
+        clock.set_by(-TimeDelta::hours(2));
+        assert!(view.is_revoked(&before) && view.is_revoked(&user));
+        // They are removed after as much time as without the jump.
+        clock.advance(HOUR);
+        view.apply(&[]);
+        assert!(view.is_empty());
     }
 
     #[test]

@@ -99,8 +99,11 @@ impl<C: Backend> Exchange<C> {
 
         let responding = async {
             let work = async {
-                let is_counted = !matches!(matched, RouteMatch::Found(Destination::Health));
-                if is_counted && let Err(error) = self.requests.check(address).await {
+                let counted = match matched {
+                    RouteMatch::Found(Destination::Health) => self.requests.check_health(address).await,
+                    _ => self.requests.check(address).await,
+                };
+                if let Err(error) = counted {
                     let closes = !self.bodies.discard(&head.headers, body).await;
                     return Err(RequestError::from(error).closing(closes));
                 }
@@ -194,7 +197,9 @@ impl<C: Backend> Exchange<C> {
         let authorization = match token::authorization(&self.tokens, route.rpc.subject, &head.headers) {
             Ok(authorization) => authorization,
             Err(error) => {
-                warn!(reason = error.reason().name(), client = %client_request.address, "request denied");
+                if self.metrics.denial_lines.allows() {
+                    warn!(reason = error.reason().name(), client = %client_request.address, "request denied");
+                }
                 let closes = !self.bodies.discard(&head.headers, body).await;
                 return Err(RequestError::from(error).closing(closes));
             }

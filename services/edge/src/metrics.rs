@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use drystone_mesh::telemetry::Metrics;
+use drystone_mesh::telemetry::{LogBudget, Metrics};
 use http::StatusCode;
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -12,13 +12,15 @@ use prometheus_client::{
 use crate::routing::route::Route;
 
 /// The edge's metrics. Clones share their values.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(crate) struct EdgeMetrics {
     requests: Family<RequestLabels, Counter>,
     /// The label of requests without route.
     no_route: Arc<str>,
     /// Open connections.
     pub(crate) connections: Gauge,
+    /// The budget of log lines of denied requests.
+    pub(crate) denial_lines: LogBudget,
     registry: Metrics,
 }
 
@@ -32,7 +34,13 @@ struct RequestLabels {
 impl EdgeMetrics {
     /// Metrics that are registered with `metrics`.
     pub(crate) fn new(metrics: &Metrics) -> Self {
-        let own = Self { no_route: "none".into(), registry: metrics.clone(), ..Self::default() };
+        let own = Self {
+            requests: Family::default(),
+            no_route: "none".into(),
+            connections: Gauge::default(),
+            denial_lines: metrics.log_budget("request denied"),
+            registry: metrics.clone(),
+        };
         metrics.register(|registry| {
             let (requests, connections) = (own.requests.clone(), own.connections.clone());
             registry.register("drystone_edge_requests", "REST calls answered, by route and HTTP status", requests);

@@ -6,6 +6,8 @@ use drystone_mesh::{
 };
 use tonic::Status;
 
+use crate::Quota;
+
 /// An error of the property service.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -18,6 +20,9 @@ pub enum Error {
     /// The property has changed since its etag was read.
     #[error("the property has changed since its etag was read")]
     Stale,
+    /// The user's quota does not allow more.
+    #[error("your properties would exceed your quota of {} properties and {} bytes; delete or shorten some", .0.properties, .0.bytes)]
+    QuotaExceeded(Quota),
     /// The store failed.
     #[error("the property store failed")]
     Store(#[from] sqlx::Error),
@@ -29,6 +34,7 @@ impl From<Error> for MeshError {
         match error {
             Error::NotFound => Self::new(Reason::PropertyNotFound, message),
             Error::RequestIdReused => Self::new(Reason::RequestIdReused, message),
+            Error::QuotaExceeded(_) => Self::new(Reason::QuotaExceeded, message),
             Error::Stale => etag::stale(),
             Error::Store(cause) => drystone_store::to_mesh_error(cause),
         }

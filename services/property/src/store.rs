@@ -11,10 +11,12 @@ use drystone_store::{Db, Migration, Transaction, migration, run};
 use sqlx::types::Json;
 use uuid::Uuid;
 
-use crate::{Claim, Content, ContentUpdate, Description, DisplayName, Error, Labels, NewProperty, Property, Relation};
+use crate::{
+    Claim, Config, Content, ContentUpdate, Description, DisplayName, Error, Labels, NewProperty, Property, Relation,
+};
 
 /// The migrations of the schema.
-pub const MIGRATIONS: &[Migration] = &[migration!("0001", "property")];
+pub const MIGRATIONS: &[Migration] = &[migration!("0001", "property"), migration!("0002", "quota")];
 
 /// The columns of a property, in the order of [`PropertyRow`].
 macro_rules! columns {
@@ -25,25 +27,50 @@ macro_rules! columns {
 
 type PropertyRow = (Uuid, Uuid, String, String, Json<BTreeMap<String, String>>, i64, i64, i64);
 
+/// How much one user may store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Quota {
+    /// The number of properties.
+    pub properties: u32,
+    /// The bytes of their names, descriptions and labels together.
+    pub bytes: u64,
+}
+
+impl Default for Quota {
+    fn default() -> Self {
+        Self::from(&Config::default())
+    }
+}
+
+impl From<&Config> for Quota {
+    fn from(config: &Config) -> Self {
+        Self { properties: config.max_properties, bytes: config.max_bytes }
+    }
+}
+
+/// How many request ids one statement of a sweep forgets: bounded, so that writers do not wait long for it.
+const SWEEP_BATCH: i64 = 1000;
+
 /// The store of properties. For users other than the owner, a property does not exist. `tests/property/store.rs` tests
 /// what it promises on both engines.
 #[derive(Debug, Clone)]
 pub struct PropertyStore {
     db: Db,
+    quota: Quota,
 }
 
 impl PropertyStore {
     /// A store in a database that was opened with [`MIGRATIONS`].
     #[must_use]
-    pub fn new(db: Db) -> Self {
-        Self { db }
+    pub fn new(db: Db, quota: Quota) -> Self {
+        Self { db, quota }
     }
 
-    /// Creates a property. Idempotent: the same request id with the same content returns the property that it created,
-    /// as it is now.
+    /// Creates a property. Idempotent for [`REQUEST_ID_LIFETIME`](crate::REQUEST_ID_LIFETIME): the same request id with the
+    /// same content returns the property that it created, as it is now.
     ///
     /// # Errors
-    /// [`Error::RequestIdReused`] with other content; [`Error::NotFound`] if the property has been deleted since.
+    /// [`Error::QuotaExceeded`]; concurrent creations may exceed the quota by one each. [`Error::RequestIdReused`] with other content; [`Error::NotFound`] if the property has been deleted since.
     pub async fn create(&self, new: NewProperty, now: Timestamp) -> Result<Property, Error> {
         self.db.retry(|| self.create_once(&new, now)).await
     }
@@ -85,7 +112,7 @@ impl PropertyStore {
     /// Updates a property, if it is at this version. If nothing changes, the version does not change.
     ///
     /// # Errors
-    /// [`Error::Stale`] if it is at another version.
+    /// [`Error::QuotaExceeded`]. [`Error::Stale`] if it is at another version.
     pub async fn update(
         &self,
         owner: Uuid,
@@ -103,6 +130,30 @@ impl PropertyStore {
     /// [`Error::Stale`] if it is at another version.
     pub async fn delete(&self, owner: Uuid, id: Uuid, version: Option<i64>) -> Result<bool, Error> {
         self.db.retry(|| self.delete_once(owner, id, version)).await
+    }
+
+    /// Forgets the request ids of creations before this time. Returns how many.
+    pub async fn forget_request_ids(&self, before: Timestamp) -> Result<u64, Error> {
+        let mut total = 0;
+        loop {
+            let forgotten = run!(self.db.writer(), |db| {
+                sqlx::query(
+                    "DELETE FROM creation
+                     WHERE (owner_id, request_id) IN (
+                         SELECT owner_id, request_id FROM creation WHERE created_at < $1 ORDER BY created_at LIMIT $2
+                     )",
+                )
+                .bind(to_micros(before))
+                .bind(SWEEP_BATCH)
+                .execute(db)
+                .await?
+                .rows_affected()
+            });
+            total += forgotten;
+            if forgotten < SWEEP_BATCH.unsigned_abs() {
+                return Ok(total);
+            }
+        }
     }
 
     /// At most `limit` relations of a user to properties, newest property first.
@@ -136,7 +187,16 @@ impl PropertyStore {
             sqlx::query_as::<_, PropertyRow>(concat!(
                 "INSERT INTO property
                      (id, owner_id, display_name, description, labels, version, created_at, updated_at)
-                 VALUES ($1, $2, $3, $4, $5, 1, $6, $6)
+                 SELECT $1, $2, $3, $4, $5, 1, $6, $6
+                 WHERE NOT EXISTS (
+                     SELECT 1
+                     FROM property_usage
+                     WHERE owner_id = $2
+                         AND (
+                             properties >= $7
+                             OR bytes + octet_length($3) + octet_length($4) + octet_length(CAST($5 AS TEXT)) > $8
+                         )
+                 )
                  RETURNING ",
                 columns!()
             ))
@@ -146,11 +206,18 @@ impl PropertyStore {
             .bind(new.content.description.as_str())
             .bind(Json(new.content.labels.as_map()))
             .bind(to_micros(now))
-            .fetch_one(connection)
+            .bind(i64::from(self.quota.properties))
+            .bind(self.max_bytes())
+            .fetch_optional(connection)
             .await?
         });
+        let row = row.ok_or(Error::QuotaExceeded(self.quota))?;
         transaction.commit().await?;
         Ok(read_property(row))
+    }
+
+    fn max_bytes(&self) -> i64 {
+        i64::try_from(self.quota.bytes).unwrap_or(i64::MAX)
     }
 
     async fn update_once(
@@ -195,6 +262,9 @@ impl PropertyStore {
             .await?
         });
         if let Some(row) = updated {
+            if self.has_exceeded_quota(&mut transaction, owner).await? {
+                return Err(Error::QuotaExceeded(self.quota));
+            }
             transaction.commit().await?;
             return Ok(Some(read_property(row)));
         }
@@ -202,6 +272,18 @@ impl PropertyStore {
             Some(_) => Err(Error::Stale),
             None => Ok(None),
         }
+    }
+
+    /// Whether the user's properties have too many bytes. A user over the quota, such as after it was lowered, can still
+    /// delete properties.
+    async fn has_exceeded_quota(&self, transaction: &mut Transaction, owner: Uuid) -> Result<bool, Error> {
+        let bytes = run!(transaction.connection(), |connection| {
+            sqlx::query_scalar::<_, i64>("SELECT bytes FROM property_usage WHERE owner_id = $1")
+                .bind(owner)
+                .fetch_optional(connection)
+                .await?
+        });
+        Ok(bytes.is_some_and(|bytes| bytes > self.max_bytes()))
     }
 
     async fn delete_once(&self, owner: Uuid, id: Uuid, version: Option<i64>) -> Result<bool, Error> {

@@ -18,15 +18,15 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `proto/drystone/user/v1/user.proto` (of the repository) | the RPC and its messages, with comments, rule, idempotency, valid values and REST path; `cargo check` reports a missing rule or idempotency level |
-//! | `migrations/sqlite/NNNN_pin.sql`, `migrations/postgres/NNNN_pin.sql` | the column; a released file is never edited |
-//! | `src/store.rs` | the migration in [`MIGRATIONS`], and a method of [`UserStore`] with the SQL |
+//! | `proto/drystone/user/v1/user.proto` (of the repository) | the RPC and its messages, with comments, rule, idempotency, valid values and REST path; `cargo check` reports what is missing or contradicts itself |
+//! | `migrations/sqlite/NNNN_pin.sql`, `migrations/postgres/NNNN_pin.sql` | the column, nullable or with a default; a released file is never edited |
+//! | `src/store.rs` | the migration in [`MIGRATIONS`]; the column in `columns!`, `AccountRow` and `read_account`; a method of [`UserStore`] with the SQL, which increases the version if a client can see the change |
 //! | `src/account.rs` | the field of [`Account`] |
-//! | `src/rpc/user_service.rs` | the handler (parse the message, check or extend [`permission`] if there is a user, call the store) and the conversion of [`Account`] to its message |
-//! | `tests/user/store.rs`, `tests/user/indexes.rs` | the promises of the store on both engines; the new query, and the expected number of index scans |
-//! | `tests/user/rpc.rs` | the handler, called as a given user |
+//! | `src/rpc/user_service.rs` | the handler and the conversion of [`Account`] to its message. The handler parses the message (free text with [`DisplayName`] or `drystone_mesh::text`), checks [`permission`] unless the rule names the permission, and calls the store |
+//! | `tests/user/store.rs`, `tests/user/indexes.rs` | the promises of the store on both engines, listed in `contract!`; the new query, and one more index scan in the lower bound |
+//! | `tests/user/rpc.rs` | the handler, called as a given user. Rules are not applied here: `tests/access/matrix.rs` checks them |
 //!
-//! Those are 9 files; skip the rows that your RPC does not need. A value with rules of its own is a type in a file named for
+//! Those are 9 files; skip the rows that your RPC does not need. A value with rules beyond its length is a type in a file named for
 //! its subject, exported in `src/lib.rs`; a new failure is a variant in `src/error.rs`. A write that reads first is a
 //! transaction under `Db::retry`. Routes, reflection, metrics and the access matrix in `tests/access/matrix.rs` follow from
 //! the contract; additions do not touch the baseline in `proto/`. [contracts.md](../../../docs/contracts.md) has the style.

@@ -135,3 +135,19 @@ async fn without_a_limit_every_request_is_accepted() {
         assert_eq!(client.receive(false).await.status, 200);
     }
 }
+
+#[tokio::test]
+async fn health_requests_have_a_limit_of_their_own() {
+    let edge = Edge::limited(1, trusting_localhost()).await;
+    let mut client = edge.client().await;
+    assert_eq!(request_from(&mut client, "192.0.2.7").await.status, 200);
+    retry_delay(&request_from(&mut client, "192.0.2.7").await, 60);
+    let mut health =
+        async |address: &str| client.request(&format!("GET /health\nx-forwarded-for: {address}"), "").await.status;
+    let mut served = 0;
+    while served < 700 && health("192.0.2.7").await == 200 {
+        served += 1;
+    }
+    assert!((600..700).contains(&served), "{served}");
+    assert_eq!(health("192.0.2.8").await, 200);
+}

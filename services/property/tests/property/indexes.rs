@@ -3,7 +3,7 @@
 use drystone_backends::Postgres;
 use drystone_mesh::{clock::Clock, page::Page};
 use drystone_property::{
-    Content, ContentUpdate, Description, DisplayName, Labels, MIGRATIONS, NewProperty, PropertyStore,
+    Content, ContentUpdate, Description, DisplayName, Labels, MIGRATIONS, NewProperty, PropertyStore, Quota,
 };
 use drystone_store::{Db, Location};
 use uuid::Uuid;
@@ -30,7 +30,7 @@ async fn every_query_of_properties_uses_an_index() {
     database.reset_scan_counts().await;
 
     let db = Db::open(location, MIGRATIONS).await.unwrap();
-    let store = PropertyStore::new(db.clone());
+    let store = PropertyStore::new(db.clone(), Quota::default());
     let now = Clock::system().now();
     for _ in 0..ROUNDS {
         let owner = Uuid::now_v7();
@@ -54,6 +54,7 @@ async fn every_query_of_properties_uses_an_index() {
         store.update(owner, id, &update, Some(1), now).await.unwrap_err();
         store.delete(owner, id, Some(1)).await.unwrap_err();
         assert!(store.delete(owner, id, None).await.unwrap());
+        store.forget_request_ids(chrono::DateTime::UNIX_EPOCH).await.unwrap();
     }
     db.close().await;
     let scans = database.scans("drystone_property").await;

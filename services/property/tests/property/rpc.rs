@@ -16,7 +16,7 @@ use drystone_mesh::{
     telemetry::TraceContext,
     token::Principal,
 };
-use drystone_property::{Claim, Deps, MIGRATIONS, PropertyStore, Service};
+use drystone_property::{Claim, Deps, MIGRATIONS, PropertyStore, Quota, Service};
 use drystone_store::Db;
 use tempfile::TempDir;
 use tonic::{Request, Response, Status};
@@ -35,7 +35,7 @@ impl Fixture {
         let directory = TempDir::new().unwrap();
         let db = Db::open(&directory.path().join("property.db"), MIGRATIONS).await.unwrap();
         let clock = Clock::manual(Clock::system().now());
-        let service = Service::new(Deps { store: PropertyStore::new(db), clock: clock.clone() });
+        let service = Service::new(Deps { store: PropertyStore::new(db, Quota::default()), clock: clock.clone() });
         Self { service, clock, ada: Uuid::now_v7(), _directory: directory }
     }
 

@@ -6,15 +6,18 @@ use drystone_backends::Postgres;
 use drystone_mesh::{clock::Clock, page::Page};
 use drystone_property::{
     Claim, Content, ContentUpdate, Description, DisplayName, Error, Labels, MIGRATIONS, NewProperty, Property,
-    PropertyStore, Relation,
+    PropertyStore, Quota, Relation,
 };
-use drystone_store::{Db, Location};
+use drystone_store::{Db, Location, run};
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
+const QUOTA: Quota = Quota { properties: 20, bytes: 5_000 };
+
 /// An empty store, a manual clock, and a user who owns properties.
 struct Fixture {
+    db: Db,
     store: PropertyStore,
     clock: Clock,
     owner: Uuid,
@@ -37,7 +40,18 @@ impl Fixture {
 
     fn with_db(db: Db, guard: impl Any) -> Self {
         let clock = Clock::manual(Clock::system().now());
-        Self { store: PropertyStore::new(db), clock, owner: Uuid::now_v7(), _guard: Box::new(guard) }
+        Self {
+            store: PropertyStore::new(db.clone(), Quota::default()),
+            db,
+            clock,
+            owner: Uuid::now_v7(),
+            _guard: Box::new(guard),
+        }
+    }
+
+    /// The same with [`QUOTA`].
+    fn limited(self) -> Self {
+        Self { store: PropertyStore::new(self.db.clone(), QUOTA), ..self }
     }
 
     async fn create(&self, name: &str) -> Property {
@@ -69,6 +83,97 @@ async fn a_created_property_is_found_unchanged(fixture: Fixture) {
     assert_eq!((created.id, created.owner_id, &created.content), (wanted.id, fixture.owner, &wanted.content));
     assert_eq!((created.created_at, created.updated_at), (now, now));
     assert_eq!(fixture.store.find(fixture.owner, created.id).await.unwrap(), Some(created));
+}
+
+async fn a_user_has_a_quota_of_properties(fixture: Fixture) {
+    let fixture = fixture.limited();
+    let mut last = fixture.create("Barn").await;
+    for _ in 1..QUOTA.properties {
+        last = fixture.create("Barn").await;
+    }
+    let create = async |owner| fixture.store.create(new(owner, "Barn"), fixture.clock.now()).await;
+    assert!(matches!(create(fixture.owner).await, Err(Error::QuotaExceeded(QUOTA))));
+    create(Uuid::now_v7()).await.expect("another user has their own quota");
+    assert!(fixture.store.delete(fixture.owner, last.id, None).await.unwrap());
+    create(fixture.owner).await.expect("one was deleted");
+    assert!(create(fixture.owner).await.is_err());
+}
+
+async fn a_user_has_a_quota_of_bytes(fixture: Fixture) {
+    let fixture = fixture.limited();
+    let (owner, now) = (fixture.owner, fixture.clock.now());
+    let describe = |length: usize| ContentUpdate {
+        description: Some(Description::parse(&"x".repeat(length)).unwrap()),
+        ..ContentUpdate::default()
+    };
+    let (one, other) = (fixture.create("Barn").await, fixture.create("Shed").await);
+    let update = async |id, length| fixture.store.update(owner, id, &describe(length), None, now).await;
+    update(one.id, 2_000).await.unwrap();
+    update(other.id, 2_000).await.unwrap();
+    let third = fixture.create("Hut").await;
+    assert!(matches!(update(third.id, 2_000).await, Err(Error::QuotaExceeded(QUOTA))));
+    let unchanged = fixture.store.find(owner, third.id).await.unwrap().unwrap();
+    assert_eq!(unchanged, third);
+    // Shortening or deleting makes room.
+    update(one.id, 10).await.unwrap();
+    update(third.id, 2_000).await.unwrap();
+    update(one.id, 1_500).await.expect_err("full again");
+    assert!(fixture.store.delete(owner, other.id, None).await.unwrap());
+    update(one.id, 1_500).await.unwrap();
+}
+
+async fn a_request_id_is_forgotten_after_its_lifetime(fixture: Fixture) {
+    let (store, clock) = (&fixture.store, &fixture.clock);
+    let request = NewProperty { request_id: Some(Uuid::now_v7()), ..new(fixture.owner, "Barn") };
+    let first = store.create(request.clone(), clock.now()).await.unwrap();
+    let forget = async || store.forget_request_ids(clock.now() - drystone_property::REQUEST_ID_LIFETIME).await.unwrap();
+    clock.advance(Duration::from_hours(24));
+    assert_eq!(forget().await, 0);
+    let again = NewProperty { id: Uuid::now_v7(), ..request.clone() };
+    assert_eq!(store.create(again, clock.now()).await.unwrap().id, first.id);
+    clock.advance(Duration::from_secs(1));
+    assert_eq!(forget().await, 1);
+    let again = NewProperty { id: Uuid::now_v7(), ..request };
+    assert_ne!(store.create(again, clock.now()).await.unwrap().id, first.id);
+}
+
+/// Opens a database of the previous release that has properties.
+async fn usage_is_counted_for_properties_of_the_previous_release(location: Location) {
+    let owner = Uuid::now_v7();
+    let db = Db::open(location.clone(), &MIGRATIONS[..1]).await.unwrap();
+    for _ in 0..QUOTA.properties {
+        run!(db.writer(), |db| {
+            sqlx::query(
+                "INSERT INTO property
+                     (id, owner_id, display_name, description, labels, version, created_at, updated_at)
+                 VALUES ($1, $2, 'Barn', '', $3, 1, 1, 1)",
+            )
+            .bind(Uuid::now_v7())
+            .bind(owner)
+            .bind(sqlx::types::Json(std::collections::BTreeMap::<String, String>::new()))
+            .execute(db)
+            .await
+            .unwrap();
+        });
+    }
+    db.close().await;
+    let store = PropertyStore::new(Db::open(location, MIGRATIONS).await.unwrap(), QUOTA);
+    let now = Clock::system().now();
+    assert!(matches!(store.create(new(owner, "Barn"), now).await, Err(Error::QuotaExceeded(QUOTA))));
+}
+
+#[tokio::test]
+async fn usage_is_counted_for_properties_of_the_previous_release_on_sqlite() {
+    let directory = TempDir::new().unwrap();
+    let location = Location::from(&directory.path().join("property.db"));
+    usage_is_counted_for_properties_of_the_previous_release(location).await;
+}
+
+#[tokio::test]
+async fn usage_is_counted_for_properties_of_the_previous_release_on_postgres() {
+    let database = Postgres::shared().await.database().await;
+    let location = Location::server("property", database.as_str()).unwrap();
+    usage_is_counted_for_properties_of_the_previous_release(location).await;
 }
 
 async fn a_missing_property_is_none(fixture: Fixture) {
@@ -271,6 +376,9 @@ macro_rules! contract {
     ($($backend:ident),+) => {
         $(contract! { $backend:
             a_created_property_is_found_unchanged,
+            a_user_has_a_quota_of_properties,
+            a_user_has_a_quota_of_bytes,
+            a_request_id_is_forgotten_after_its_lifetime,
             a_missing_property_is_none,
             a_property_of_another_user_is_not_found,
             a_retried_creation_returns_the_property_that_it_created,

@@ -1,0 +1,27 @@
+//! Forgets the request ids of creations that are too old to be repeated.
+
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use drystone_mesh::{clock::Clock, error::Chain};
+use tokio_util::sync::CancellationToken;
+
+use crate::PropertyStore;
+
+/// How long a creation can be repeated with its request id.
+pub const REQUEST_ID_LIFETIME: TimeDelta = TimeDelta::hours(24);
+
+const SWEEP_INTERVAL: Duration = Duration::from_mins(1);
+
+/// Sweeps the store periodically until `stop`.
+pub(crate) async fn run(store: PropertyStore, clock: Clock, stop: CancellationToken) {
+    let mut interval = tokio::time::interval(SWEEP_INTERVAL);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    while stop.run_until_cancelled(interval.tick()).await.is_some() {
+        match store.forget_request_ids(clock.now() - REQUEST_ID_LIFETIME).await {
+            Ok(0) => {}
+            Ok(forgotten) => tracing::debug!(forgotten, "old request ids forgotten"),
+            Err(error) => tracing::warn!(cause = %Chain(&error), "old request ids could not be forgotten"),
+        }
+    }
+}
