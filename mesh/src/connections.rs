@@ -4,11 +4,12 @@
 //!
 //! - A server that is full closes the connection that has been idle longest, before it refuses a new one. Of all peers, the
 //!   one with the most connections loses first ([`Connections::register`]).
-//! - A connection without a request is closed gracefully after an idle timeout, and one that takes no byte of its responses
-//!   after a send timeout ([`Connections::sweep`]).
+//! - A connection without a request is closed gracefully after an idle timeout, and one that takes nothing of a response that
+//!   is ready for it after a send timeout ([`Connections::sweep`]).
 //! - Bytes of responses count from when the response exists until the socket has taken them ([`MeteredBody`],
 //!   [`MeteredIo`]). A response that exceeds the budget of its connection or peer is replaced; if all of them together exceed
-//!   the server's, the connection with the most of them is closed.
+//!   the server's, the largest connection of the peer with the most of them is closed. Not counted are, for each stream, a last
+//!   piece of at most 16 KiB that the transport has taken.
 
 mod body;
 mod io;
@@ -239,15 +240,17 @@ impl Connections {
         }
     }
 
-    /// Makes room for a response: closes the connection with the most unsent bytes, unless `own` has as many.
-    fn evict_largest(&self, own: &Usage) {
+    /// Makes room for a response of `own`: closes the largest connection of the peer with the most unsent bytes. Returns
+    /// whether there was another.
+    fn evict_largest(&self, own: &Usage) -> bool {
         let table = self.lock();
         let open = table.by_id.values().filter(|usage| !usage.is_evicted());
-        if let Some(largest) = open.max_by_key(|usage| usage.unsent())
-            && largest.unsent() > own.unsent()
-        {
-            largest.evict("the server has too many unsent bytes, and this connection most of them");
+        let Some(largest) = open.max_by_key(|usage| usage.weight()) else { return false };
+        if largest.is(own) {
+            return false;
         }
+        largest.evict("the server has too many unsent bytes, and this peer most of them");
+        true
     }
 
     /// A connection has become idle.

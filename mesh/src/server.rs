@@ -163,7 +163,7 @@ impl Server {
             match open.register(PeerKind::Single(key)).await {
                 Ok(registered) => drop(self.node.tasks.spawn(serve_connection(stack.clone(), connection, registered))),
                 Err(TooManyConnections) => {
-                    warn!(service = self.node.name, caller = %svid.id, %remote, "connection refused, the workload has too many");
+                    debug!(service = self.node.name, caller = %svid.id, %remote, "connection refused, the workload has too many");
                 }
             }
         }

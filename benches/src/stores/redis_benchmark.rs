@@ -95,7 +95,8 @@ impl RedisBenchmark {
         // Only the key has random digits: those of a second placeholder would differ.
         let key = format!("{SESSION}{ID_PREFIX}{RANDOM_DIGITS}");
         let [now, idle, slack] = [now, now + DAY, SLACK].map(|number| number.to_string());
-        let arguments = [&*self.rotate, "2", &key, ENDS, ID_PREFIX, "1", &now, &idle, &slack].map(ToOwned::to_owned);
+        let arguments = [&*self.rotate, "2", &key, ENDS, ID_PREFIX, "1", &now, &idle, &slack, DEVICE, "192.0.2.7"]
+            .map(ToOwned::to_owned);
         self.rate(clients, ROTATIONS, SESSIONS, &arguments).await
     }
 
@@ -121,7 +122,7 @@ async fn insert_all(connection: &mut MultiplexedConnection, insert: &str) -> Res
             let command = inserts.cmd("EVALSHA").arg(insert).arg(3);
             command.arg(format!("{SESSION}{id}")).arg(format!("{USER}{id}")).arg(ENDS);
             command.arg(&id).arg(&id).arg(DEVICE).arg("192.0.2.7").arg(now).arg(now).arg(now + 7 * DAY);
-            command.arg(now + 90 * DAY).arg(1).arg(7 * DAY / 1000).arg(90 * DAY / 1000).ignore();
+            command.arg(now + 90 * DAY).arg(1).arg(7 * DAY / 1000).arg(90 * DAY / 1000).arg(0).ignore();
         }
         inserts.query_async::<()>(connection).await?;
     }

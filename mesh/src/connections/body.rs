@@ -16,6 +16,9 @@ use super::Request;
 /// The maximum size of a piece, in bytes. The transport takes a piece as soon as the peer accepts a single byte.
 const MAX_PIECE: usize = 16 << 10;
 
+/// How much of one response the transport can have: its send buffer, and a piece.
+const MAX_IN_TRANSPORT: usize = 80 << 10;
+
 /// A response body that keeps its request in progress, and hands its bytes to the transport in small pieces: what the
 /// transport has taken is out of reach.
 pub struct MeteredBody<B: Body = Empty<Bytes>> {
@@ -26,6 +29,10 @@ pub struct MeteredBody<B: Body = Empty<Bytes>> {
     next: Option<Result<Frame<Bytes>, B::Error>>,
     /// What follows.
     body: B,
+    /// The bytes that the transport has taken.
+    handed: usize,
+    /// Whether the transport has taken everything.
+    is_complete: bool,
 }
 
 impl MeteredBody {
@@ -35,7 +42,7 @@ impl MeteredBody {
     /// The request, if the bytes exceed the budget of its connection or peer.
     pub fn whole(bytes: Bytes, request: Request) -> Result<Self, Request> {
         match request.usage().hold(bytes.len()) {
-            Ok(()) => Ok(Self { request, held: bytes, next: None, body: Empty::new() }),
+            Ok(()) => Ok(Self::with(request, bytes, None, Empty::new())),
             Err(_) => Err(request),
         }
     }
@@ -56,7 +63,7 @@ impl<B: Body<Data = Bytes> + Unpin> MeteredBody<B> {
             },
         };
         match request.usage().hold(held.len()) {
-            Ok(()) => Ok(Self { request, held, next, body }),
+            Ok(()) => Ok(Self::with(request, held, next, body)),
             Err(_) => Err(request),
         }
     }
@@ -67,11 +74,16 @@ impl<B: Body<Data = Bytes> + Unpin> MeteredBody<B> {
     where
         B: Default,
     {
-        Self { request, held: Bytes::new(), next: None, body: B::default() }
+        Self::with(request, Bytes::new(), None, B::default())
     }
 }
 
 impl<B: Body<Data = Bytes>> MeteredBody<B> {
+    fn with(request: Request, held: Bytes, next: Option<Result<Frame<Bytes>, B::Error>>, body: B) -> Self {
+        request.starts_waiting();
+        Self { request, held, next, body, handed: 0, is_complete: false }
+    }
+
     /// The next piece of what is held.
     fn next_piece(&mut self) -> Option<Bytes> {
         if self.held.is_empty() {
@@ -84,6 +96,8 @@ impl<B: Body<Data = Bytes>> MeteredBody<B> {
             Bytes::copy_from_slice(&self.held.split_to(MAX_PIECE))
         };
         self.request.usage().hand_over(piece.len());
+        self.handed += piece.len();
+        self.is_complete = self.held.is_empty() && self.next.is_none() && self.body.is_end_stream();
         Some(piece)
     }
 }
@@ -94,17 +108,27 @@ impl<B: Body<Data = Bytes, Error: Unpin> + Unpin> Body for MeteredBody<B> {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let this = self.get_mut();
+        // The transport asks for more once it has sent the piece before.
+        this.request.starts_waiting();
         if let Some(piece) = this.next_piece() {
             return Poll::Ready(Some(Ok(Frame::data(piece))));
         }
         if let Some(next) = this.next.take() {
+            this.is_complete = matches!(&next, Ok(frame) if frame.is_trailers());
             return Poll::Ready(Some(next));
         }
         let frame = Pin::new(&mut this.body).poll_frame(cx);
-        if let Poll::Ready(Some(Ok(frame))) = &frame
-            && let Some(data) = frame.data_ref()
-        {
-            this.request.usage().buffer(data.len());
+        match &frame {
+            Poll::Pending => this.request.ends_waiting(),
+            Poll::Ready(Some(Ok(frame))) => {
+                if let Some(data) = frame.data_ref() {
+                    this.request.usage().buffer(data.len());
+                    this.handed += data.len();
+                }
+                this.is_complete = frame.is_trailers() || this.body.is_end_stream();
+            }
+            Poll::Ready(None) => this.is_complete = true,
+            Poll::Ready(Some(Err(_))) => {}
         }
         frame
     }
@@ -127,7 +151,11 @@ impl<B: Body<Data = Bytes, Error: Unpin> + Unpin> Body for MeteredBody<B> {
 
 impl<B: Body> Drop for MeteredBody<B> {
     fn drop(&mut self) {
-        self.request.usage().discard(self.held.len());
+        let usage = self.request.usage();
+        usage.discard(self.held.len());
+        if !self.is_complete {
+            usage.retract(self.handed.min(MAX_IN_TRANSPORT));
+        }
     }
 }
 

@@ -24,8 +24,10 @@ impl<S> MeteredIo<S> {
     }
 
     fn record(&self, written: &Poll<io::Result<usize>>) {
-        if let Poll::Ready(Ok(bytes)) = written {
-            self.usage.sent(*bytes);
+        match written {
+            Poll::Ready(Ok(bytes)) => self.usage.sent(*bytes),
+            Poll::Ready(Err(_)) => {}
+            Poll::Pending => self.usage.blocked(),
         }
     }
 }
@@ -58,7 +60,13 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for MeteredIo<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_flush(cx)
+        let flushed = Pin::new(&mut self.socket).poll_flush(cx);
+        match flushed {
+            Poll::Ready(Ok(())) => self.usage.flushed(),
+            Poll::Ready(Err(_)) => {}
+            Poll::Pending => self.usage.blocked(),
+        }
+        flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -1,9 +1,10 @@
 //! What one connection uses: its requests in progress, and the bytes that it has not sent.
 
 use std::{
+    collections::HashMap,
     sync::{
-        Arc, LazyLock,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        Arc, LazyLock, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -31,25 +32,40 @@ struct Inner {
     max_unsent_of_peer: usize,
     peer: Arc<PeerUsage>,
     connections: Connections,
-    /// Requests whose response has not ended.
+    /// The number of requests whose response has not ended.
     requests: AtomicUsize,
+    /// Those requests.
+    progress: Mutex<Requests>,
     /// When the last request ended, or the connection was opened, in milliseconds.
     last_request_at: AtomicU64,
-    /// When the peer last took a byte, or there was none to take, in milliseconds.
-    last_progress_at: AtomicU64,
+    /// Since when the socket takes nothing; [`NEVER`] if it does.
+    blocked_since: AtomicU64,
     /// Bytes of responses that have not been handed to the transport.
     held: AtomicUsize,
     /// Bytes that the transport has and the socket has not taken. What the transport adds on its own, such as frame headers,
     /// is not counted, so that this can be too small by it.
     buffered: AtomicUsize,
+    /// Whether the connection has ended or is evicted: its bytes no longer count.
+    is_closed: AtomicBool,
     closing: CancellationToken,
     evicted: CancellationToken,
 }
 
+/// The requests of one connection: since when each has data that the transport has not taken, or has taken and could not send;
+/// [`NEVER`] if it has none.
+#[derive(Debug, Default)]
+struct Requests {
+    last_id: u64,
+    waiting_since: HashMap<u64, Arc<AtomicU64>>,
+}
+
+/// No time.
+const NEVER: u64 = u64::MAX;
+
 /// The unsent bytes of one peer.
 #[derive(Debug, Default)]
 pub(super) struct PeerUsage {
-    unsent: AtomicUsize,
+    pub(super) unsent: AtomicUsize,
 }
 
 /// The unsent bytes of one server.
@@ -64,10 +80,10 @@ impl ServerUsage {
         Self { unsent: Gauge::default(), max_unsent }
     }
 
-    /// Adds to the sum; returns whether it exceeds the maximum.
+    /// Adds to the sum; returns whether it exceeds the maximum. One response alone may.
     fn add(&self, bytes: usize) -> bool {
         let before = self.unsent.inc_by(signed(bytes));
-        before.saturating_add(signed(bytes)) > signed(self.max_unsent)
+        before > 0 && before.saturating_add(signed(bytes)) > signed(self.max_unsent)
     }
 }
 
@@ -95,10 +111,12 @@ impl Usage {
             peer,
             connections,
             requests: AtomicUsize::new(0),
+            progress: Mutex::default(),
             last_request_at: AtomicU64::new(now),
-            last_progress_at: AtomicU64::new(now),
+            blocked_since: AtomicU64::new(NEVER),
             held: AtomicUsize::new(0),
             buffered: AtomicUsize::new(0),
+            is_closed: AtomicBool::new(false),
             closing: CancellationToken::new(),
             evicted: CancellationToken::new(),
         }))
@@ -107,8 +125,18 @@ impl Usage {
     /// Counts a request until its response has ended.
     #[must_use]
     pub fn start_request(&self) -> Request {
-        self.0.requests.fetch_add(1, ORDER);
-        Request(self.clone())
+        self.0.requests.fetch_add(1, Ordering::SeqCst);
+        let waiting_since = Arc::new(AtomicU64::new(NEVER));
+        let mut requests = self.lock_requests();
+        requests.last_id += 1;
+        let id = requests.last_id;
+        requests.waiting_since.insert(id, waiting_since.clone());
+        drop(requests);
+        Request { usage: self.clone(), id, waiting_since }
+    }
+
+    fn lock_requests(&self) -> MutexGuard<'_, Requests> {
+        self.0.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits until the connection should close gracefully.
@@ -136,37 +164,34 @@ impl Usage {
     /// Counts the bytes of a response.
     pub(super) fn hold(&self, bytes: usize) -> Result<(), OverBudget> {
         let Inner { max_unsent, max_unsent_of_peer, peer, connections, .. } = &*self.0;
-        let unsent = self.unsent();
-        if unsent == 0 {
-            self.progressed();
-        }
         // A response may exceed a budget that nothing else uses.
         let is_large = bytes > MAX_SMALL;
         let exceeds = |used: usize, max: usize| is_large && used > 0 && used.saturating_add(bytes) > max;
-        if exceeds(unsent, *max_unsent) || exceeds(peer.unsent.load(ORDER), *max_unsent_of_peer) {
+        if exceeds(self.unsent(), *max_unsent) || exceeds(peer.unsent.load(ORDER), *max_unsent_of_peer) {
             return Err(OverBudget);
         }
         self.0.held.fetch_add(bytes, ORDER);
         peer.unsent.fetch_add(bytes, ORDER);
-        if connections.0.server.add(bytes) {
-            connections.evict_largest(self);
+        if connections.0.server.add(bytes) && !connections.evict_largest(self) && is_large {
+            self.discard(bytes);
+            return Err(OverBudget);
         }
         Ok(())
     }
 
     /// The transport has taken held bytes.
     pub(super) fn hand_over(&self, bytes: usize) {
-        // In this order, so that the sum never misses them.
-        self.0.buffered.fetch_add(bytes, ORDER);
-        take(&self.0.held, bytes);
-        self.progressed();
+        let moved = take(&self.0.held, bytes);
+        self.0.buffered.fetch_add(moved, Ordering::SeqCst);
+        self.release_if_closed();
     }
 
     /// The transport has taken bytes that were not held.
     pub(super) fn buffer(&self, bytes: usize) {
-        self.0.buffered.fetch_add(bytes, ORDER);
         self.0.peer.unsent.fetch_add(bytes, ORDER);
         self.0.connections.0.server.add(bytes);
+        self.0.buffered.fetch_add(bytes, Ordering::SeqCst);
+        self.release_if_closed();
     }
 
     /// Held bytes will not be sent.
@@ -174,19 +199,41 @@ impl Usage {
         self.release(take(&self.0.held, bytes));
     }
 
+    /// A response was reset: the transport drops what it has of it, at most these bytes.
+    pub(super) fn retract(&self, bytes: usize) {
+        self.release(take(&self.0.buffered, bytes));
+    }
+
     /// The socket has taken bytes, of which some may not be of responses.
     pub(super) fn sent(&self, bytes: usize) {
-        let taken = take(&self.0.buffered, bytes);
-        // The answer to a ping is no progress.
-        if taken > 0 {
-            self.release(taken);
-            self.progressed();
+        self.0.blocked_since.store(NEVER, ORDER);
+        self.release(take(&self.0.buffered, bytes));
+    }
+
+    /// The socket takes nothing.
+    pub(super) fn blocked(&self) {
+        let _ = self.0.blocked_since.compare_exchange(NEVER, now(), ORDER, ORDER);
+    }
+
+    /// The transport has written what it may. Without a response in progress it has nothing left but the ends of responses for
+    /// which the peer has opened no window.
+    pub(super) fn flushed(&self) {
+        if self.0.requests.load(Ordering::SeqCst) == 0 {
+            self.release(take(&self.0.buffered, usize::MAX));
         }
     }
 
-    /// The connection has ended: its buffers are freed. Bytes of responses are discarded with their bodies.
+    /// The connection ends: nothing counts any more.
     pub(super) fn release_all(&self) {
+        self.0.is_closed.store(true, Ordering::SeqCst);
+        self.release(take(&self.0.held, usize::MAX));
         self.release(take(&self.0.buffered, usize::MAX));
+    }
+
+    fn release_if_closed(&self) {
+        if self.0.is_closed.load(Ordering::SeqCst) {
+            self.release(take(&self.0.buffered, usize::MAX));
+        }
     }
 
     pub(super) fn peer_key(&self) -> Key {
@@ -198,9 +245,25 @@ impl Usage {
         (self.0.requests.load(Ordering::SeqCst) == 0).then(|| since(&self.0.last_request_at))
     }
 
-    /// How long the peer has taken none of the unsent bytes; `None` if there are none.
+    /// How long the peer has taken nothing of a response that is ready for it; `None` if there is none. What else the peer
+    /// reads, such as the answers to its pings, is no progress.
     pub(super) fn stalled_for(&self) -> Option<Duration> {
-        (self.unsent() > 0).then(|| since(&self.0.last_progress_at))
+        let requests = self.lock_requests();
+        let waiting = requests.waiting_since.values().map(|since| since.load(ORDER)).min();
+        let since = waiting.unwrap_or(NEVER).min(self.0.blocked_since.load(ORDER));
+        (since != NEVER).then(|| Duration::from_millis(now().saturating_sub(since)))
+    }
+
+    /// The unsent bytes that decide whose connection is closed when the server has too many: those of the peer, or of the
+    /// connection of a proxy.
+    pub(super) fn weight(&self) -> (usize, usize) {
+        let unsent = self.unsent();
+        let is_proxy = self.0.max_unsent == usize::MAX;
+        (if is_proxy { unsent } else { self.0.peer.unsent.load(ORDER) }, unsent)
+    }
+
+    pub(super) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 
     pub(super) fn close(&self) {
@@ -208,15 +271,12 @@ impl Usage {
     }
 
     pub(super) fn cancel(&self) {
+        self.release_all();
         self.0.evicted.cancel();
     }
 
     pub(super) fn is_evicted(&self) -> bool {
         self.0.evicted.is_cancelled()
-    }
-
-    fn progressed(&self) {
-        self.0.last_progress_at.store(now(), ORDER);
     }
 
     fn release(&self, bytes: usize) {
@@ -227,22 +287,38 @@ impl Usage {
 
 /// A request in progress.
 #[derive(Debug)]
-pub struct Request(Usage);
+pub struct Request {
+    usage: Usage,
+    id: u64,
+    waiting_since: Arc<AtomicU64>,
+}
 
 impl Request {
     /// The connection's usage.
     #[must_use]
     pub fn usage(&self) -> &Usage {
-        &self.0
+        &self.usage
+    }
+
+    /// There is data for the transport, or the transport has taken a piece and may not be able to send it.
+    pub(super) fn starts_waiting(&self) {
+        self.waiting_since.store(now(), ORDER);
+    }
+
+    /// The transport has sent every piece so far, and there is no more yet.
+    pub(super) fn ends_waiting(&self) {
+        self.waiting_since.store(NEVER, ORDER);
     }
 }
 
 impl Drop for Request {
     fn drop(&mut self) {
-        self.0.0.last_request_at.store(now(), ORDER);
+        let Self { usage, id, .. } = self;
+        usage.lock_requests().waiting_since.remove(id);
+        usage.0.last_request_at.store(now(), ORDER);
         // In one order with the count of those that wait, so that either sees the other.
-        if self.0.0.requests.fetch_sub(1, Ordering::SeqCst) == 1 {
-            self.0.0.connections.became_idle();
+        if usage.0.requests.fetch_sub(1, Ordering::SeqCst) == 1 {
+            usage.0.connections.became_idle();
         }
     }
 }

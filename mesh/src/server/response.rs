@@ -15,14 +15,14 @@ use http_body::{Body as _, Frame, SizeHint};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status, body::Body};
-use tracing::{Span, debug, info, warn};
+use tracing::{Span, debug, info};
 
 use super::stack::RpcEntry;
 use crate::{
     body::TakeUntil,
     connections::{MeteredBody, Request},
     error::{Error, Reason},
-    telemetry::{CallerLabel, LogBudget},
+    telemetry::CallerLabel,
 };
 
 /// The body of a response, as passed to hyper without further boxing.
@@ -44,7 +44,7 @@ fn meter(response: Response<Body>, in_progress: Request) -> Response<MeteredBody
     match MeteredBody::new(body, in_progress) {
         Ok(body) => Response::from_parts(head, body),
         Err(in_progress) => {
-            warn!("response replaced, the caller has too many unread ones");
+            debug!("response replaced, the caller has too many unread ones");
             let error = Error::new(Reason::Overloaded, "too many responses are unread; read them, then call again")
                 .retry_after(Duration::from_secs(1));
             Status::from(error).into_http::<Body>().map(|_| MeteredBody::empty(in_progress))
@@ -96,8 +96,6 @@ pub(super) struct Completion {
     pub(super) span: Span,
     /// The permit of a call in flight.
     pub(super) permit: Option<OwnedSemaphorePermit>,
-    /// The budget of audit records of refused calls.
-    pub(super) refusal_records: LogBudget,
     pub(super) is_recorded: bool,
 }
 
@@ -123,12 +121,12 @@ impl Completion {
         if std::mem::replace(&mut self.is_recorded, true) {
             return;
         }
-        let Self { entry, caller, started, client, remote, span, refusal_records, .. } = self;
+        let Self { entry, caller, started, client, remote, span, .. } = self;
         let elapsed = started.elapsed();
         entry.metrics.observe(*caller, code, elapsed);
         span.in_scope(|| {
             debug!(?code, ?elapsed, "call ended");
-            if entry.rule.audit.is_some() && (!is_refusal(code) || refusal_records.allows()) {
+            if entry.rule.audit.is_some() && (!is_refusal(code) || entry.refusal_records.allows()) {
                 info!(target: "audit", ?code, client, %remote, "audited call");
             }
         });
@@ -176,7 +174,7 @@ fn bound_headers(headers: &mut HeaderMap) {
     if size(headers) <= MAX_HEADERS_SIZE {
         return;
     }
-    warn!(size = size(headers), max = MAX_HEADERS_SIZE, "response metadata is too large, it is removed");
+    debug!(size = size(headers), max = MAX_HEADERS_SIZE, "response metadata is too large, it is removed");
     let shortened = Status::from_header_map(headers).map(|status| status::shortened(&status));
     let content_type = headers.remove(CONTENT_TYPE);
     headers.clear();

@@ -55,8 +55,6 @@ pub(super) struct Stack {
     tasks: TaskTracker,
     denial_lines: LogBudget,
     malformed_lines: LogBudget,
-    /// Audit records of calls that were refused: any client can cause them.
-    refusal_records: LogBudget,
 }
 
 /// One RPC: its rule, its service and its metrics.
@@ -65,6 +63,8 @@ pub(super) struct RpcEntry {
     service: Arc<dyn DynService>,
     pub(super) metrics: MethodMetrics,
     limit: Option<Limit>,
+    /// The budget of audit records of refused calls: any client can cause them.
+    pub(super) refusal_records: LogBudget,
 }
 
 /// The peer of a connection, identified once per connection.
@@ -100,7 +100,8 @@ impl Stack {
         let entry = |rule: Arc<Method>| {
             let service = services.get(rule.service())?.clone();
             let limit = rule.policy.limit.as_deref().map(|name| node.limits.of(name));
-            Some(Arc::new(RpcEntry { metrics: node.metrics.method(&rule.path), service, limit, rule }))
+            let refusal_records = node.metrics.log_budget("audited call");
+            Some(Arc::new(RpcEntry { metrics: node.metrics.method(&rule.path), service, limit, refusal_records, rule }))
         };
         Self {
             methods: rules.into_iter().filter_map(|(path, rule)| Some((path, entry(rule)?))).collect(),
@@ -116,7 +117,6 @@ impl Stack {
             streams: CancellationToken::new(),
             denial_lines: node.metrics.log_budget("call denied"),
             malformed_lines: node.metrics.log_budget("request rejected, not gRPC"),
-            refusal_records: node.metrics.log_budget("audited call"),
             tasks: node.tasks.clone(),
         }
     }
@@ -147,7 +147,7 @@ impl Stack {
             match entry {
                 Some(entry) => {
                     let client = incoming.client(request.headers());
-                    incoming.completion(self, entry, client.address, span, None).headers(&response);
+                    incoming.completion(entry, client.address, span, None).headers(&response);
                 }
                 None => self.unknown.observe(peer.label, Code::Unimplemented, incoming.started.elapsed()),
             }
@@ -181,7 +181,7 @@ impl Stack {
                     Rejection::Failed(error) => Status::from(error).into_http(),
                 });
                 let client = incoming.client(request.headers());
-                incoming.completion(self, entry, client.address, span, None).headers(&response);
+                incoming.completion(entry, client.address, span, None).headers(&response);
                 self.discard(request);
                 return ResponseBody::of(response, in_progress);
             }
@@ -189,7 +189,7 @@ impl Stack {
 
         let AuthorizedCall { call, deadline, permit } = authorized;
         let client = call.fields().client.address.clone();
-        let mut completion = incoming.completion(self, entry, client, span.clone(), Some(permit));
+        let mut completion = incoming.completion(entry, client, span.clone(), Some(permit));
         let mut response = self.run(entry, call, deadline, request).instrument(span).await;
         if entry.rule.server_streaming {
             // A stream may last for days: it releases its permit.
@@ -323,24 +323,13 @@ impl<'a> IncomingCall<'a> {
     /// Records the call when it ends.
     fn completion(
         &self,
-        stack: &Stack,
         entry: &Arc<RpcEntry>,
         client: String,
         span: Span,
         permit: Option<OwnedSemaphorePermit>,
     ) -> Completion {
         let (entry, caller, remote) = (entry.clone(), self.peer.label, self.peer.info.remote);
-        Completion {
-            entry,
-            caller,
-            started: self.started,
-            client,
-            remote,
-            span,
-            permit,
-            refusal_records: stack.refusal_records.clone(),
-            is_recorded: false,
-        }
+        Completion { entry, caller, started: self.started, client, remote, span, permit, is_recorded: false }
     }
 
     /// Rejects a request that is not gRPC.

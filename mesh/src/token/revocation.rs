@@ -29,6 +29,8 @@ const SWEEP_INTERVAL: Duration = Duration::from_mins(1);
 const DEFAULT_RETENTION: TimeDelta = TimeDelta::days(1);
 /// How much longer than its tokens a revocation is kept, to tolerate clock skew.
 const CLOCK_SKEW: TimeDelta = TimeDelta::seconds(10);
+/// How long each revocation is kept at least: as long as most tokens live.
+const MIN_RETENTION: Duration = Duration::from_hours(1);
 const SHARDS: usize = 16;
 
 /// The revocations known to this process. Clones share the view.
@@ -145,7 +147,8 @@ impl RevocationView {
     fn apply_one(&self, revocation: &Revocation, now: Timestamp) {
         let tokens_expire = revocation.expire_time.as_ref().and_then(from_proto).unwrap_or(now + DEFAULT_RETENTION);
         let expires_at = tokens_expire.checked_add_signed(CLOCK_SKEW).unwrap_or(tokens_expire);
-        let left = (expires_at - now).to_std().unwrap_or_default();
+        // Received while the clock is ahead, it would have no time left.
+        let left = (expires_at - now).to_std().unwrap_or_default().max(MIN_RETENTION);
         let retention = Retention { expires_at, monotonic: self.0.clock.monotonic().saturating_add(left) };
         match &revocation.scope {
             Some(Scope::SessionId(id)) => {

@@ -18,6 +18,10 @@ use crate::error::Error;
 /// How many devices' worth of sign-ins all known devices of one account have together.
 const KNOWN_DEVICES: u32 = 3;
 
+/// How many devices' worth of sign-ins the known devices at one address have together: many people can share an address, and
+/// one can have many accounts.
+const KNOWN_DEVICES_OF_ADDRESS: u32 = 6;
+
 /// Rate limits of this service.
 #[derive(Debug, Clone)]
 pub struct AttemptLimits {
@@ -25,6 +29,7 @@ pub struct AttemptLimits {
     sign_in_by_account: Limit,
     sign_in_by_device: Limit,
     sign_in_by_known_devices: Limit,
+    known_devices_by_address: Limit,
     refresh_by_session: Limit,
 }
 
@@ -38,6 +43,8 @@ impl AttemptLimits {
             sign_in_by_account: limits.limit("sign_in_account", sign_ins),
             sign_in_by_device: limits.limit("sign_in_device", sign_ins),
             sign_in_by_known_devices: limits.limit("sign_in_known_devices", sign_ins.saturating_mul(KNOWN_DEVICES)),
+            known_devices_by_address: limits
+                .limit("known_devices_address", sign_ins.saturating_mul(KNOWN_DEVICES_OF_ADDRESS)),
             refresh_by_session: limits.limit("refresh_session", refreshes),
         }
     }
@@ -50,6 +57,7 @@ impl AttemptLimits {
             sign_in_by_account: Limit::none(),
             sign_in_by_device: Limit::none(),
             sign_in_by_known_devices: Limit::none(),
+            known_devices_by_address: Limit::none(),
             refresh_by_session: Limit::none(),
         }
     }
@@ -61,21 +69,29 @@ impl AttemptLimits {
     pub async fn sign_in(&self, client: &Client, email: &str, device: Option<Uuid>) -> Result<Attempt, Error> {
         if let Some(device) = device {
             self.sign_in_by_device.check(Key::text(&device.to_string())).await.map_err(Error::Limited)?;
+            if let Some(address) = client_key(client) {
+                self.known_devices_by_address.check(address).await.map_err(Error::Limited)?;
+            }
             self.sign_in_by_known_devices.check(account_key(email)).await.map_err(Error::Limited)?;
             return Ok(Attempt(None));
         }
         if let Some(address) = client_key(client) {
             self.sign_in_by_address.check(address).await.map_err(Error::Limited)?;
         }
-        self.password_check(email).await
+        self.reserve(account_key(email)).await
     }
 
-    /// Counts a check of an account's password by a device that is not known.
+    /// Counts a check of the password of this account by a repeated registration. The request may name any email address, so
+    /// that the account itself is the key.
     ///
     /// # Errors
     /// [`Error::Limited`].
-    pub async fn password_check(&self, email: &str) -> Result<Attempt, Error> {
-        let reservation = self.sign_in_by_account.reserve(account_key(email)).await.map_err(Error::Limited)?;
+    pub async fn repeated_registration(&self, user_id: Uuid) -> Result<Attempt, Error> {
+        self.reserve(Key::text(&user_id.to_string())).await
+    }
+
+    async fn reserve(&self, account: Key) -> Result<Attempt, Error> {
+        let reservation = self.sign_in_by_account.reserve(account).await.map_err(Error::Limited)?;
         Ok(Attempt(Some(reservation)))
     }
 

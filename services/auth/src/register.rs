@@ -109,8 +109,8 @@ impl Registration {
     /// Resumes a registration whose credential exists. The credential is never deleted here, since its account may
     /// exist.
     async fn resume(&self, call: &Call, new: NewRegistration, existing: Credential) -> Result<User, Error> {
-        // Whoever knows the request id could guess the password here, so that it counts like a sign-in.
-        let attempt = self.attempts.password_check(new.email.as_str()).await?;
+        // Who knows the request id could guess the password here, so that it counts like a sign-in.
+        let attempt = self.attempts.repeated_registration(existing.user_id).await?;
         let password = new.password.in_form(existing.form).clone();
         let verification =
             self.hashing.verify(password, existing.password_hash, origin(call), call.fields().deadline).await?;

@@ -229,6 +229,7 @@ impl PropertyStore {
         now: Timestamp,
     ) -> Result<Option<Property>, Error> {
         let mut transaction = self.db.begin().await?;
+        let bytes_before = used_bytes(&mut transaction, owner).await?;
         let updated = run!(transaction.connection(), |connection| {
             sqlx::query_as::<_, PropertyRow>(concat!(
                 "UPDATE property
@@ -262,7 +263,9 @@ impl PropertyStore {
             .await?
         });
         if let Some(row) = updated {
-            if self.has_exceeded_quota(&mut transaction, owner).await? {
+            // A user over the quota, such as after it was lowered, can still shorten texts.
+            let bytes = used_bytes(&mut transaction, owner).await?;
+            if bytes > self.max_bytes() && bytes > bytes_before {
                 return Err(Error::QuotaExceeded(self.quota));
             }
             transaction.commit().await?;
@@ -272,18 +275,6 @@ impl PropertyStore {
             Some(_) => Err(Error::Stale),
             None => Ok(None),
         }
-    }
-
-    /// Whether the user's properties have too many bytes. A user over the quota, such as after it was lowered, can still
-    /// delete properties.
-    async fn has_exceeded_quota(&self, transaction: &mut Transaction, owner: Uuid) -> Result<bool, Error> {
-        let bytes = run!(transaction.connection(), |connection| {
-            sqlx::query_scalar::<_, i64>("SELECT bytes FROM property_usage WHERE owner_id = $1")
-                .bind(owner)
-                .fetch_optional(connection)
-                .await?
-        });
-        Ok(bytes.is_some_and(|bytes| bytes > self.max_bytes()))
     }
 
     async fn delete_once(&self, owner: Uuid, id: Uuid, version: Option<i64>) -> Result<bool, Error> {
@@ -349,6 +340,17 @@ async fn claim_request_id(
         .await?
     });
     if recorded_fingerprint == fingerprint { Ok(Some(created)) } else { Err(Error::RequestIdReused) }
+}
+
+/// The bytes of a user's properties.
+async fn used_bytes(transaction: &mut Transaction, owner: Uuid) -> Result<i64, Error> {
+    let bytes = run!(transaction.connection(), |connection| {
+        sqlx::query_scalar::<_, i64>("SELECT bytes FROM property_usage WHERE owner_id = $1")
+            .bind(owner)
+            .fetch_optional(connection)
+            .await?
+    });
+    Ok(bytes.unwrap_or_default())
 }
 
 /// The owner's property, read in this transaction.

@@ -74,7 +74,7 @@ pub use crate::{
     config::{Config, StoreKind},
     error::Error,
     revocation::{Revocation, Scope},
-    rotation::{MAX_REPEATS, MAX_REPLACEMENTS, Presented, PresentedBy, Rotation},
+    rotation::{LATE_REPLACEMENT, MAX_REPEATS, MAX_REPLACEMENTS, Presented, PresentedBy, Rotation},
     session::{FIRST_COUNTER, Lifetimes, NewSession, Session, UserShard},
     store::{EndedSessions, MIGRATIONS, RedisStore, SessionStore, SqlStore, StoreError, Swept},
 };

@@ -7,7 +7,7 @@
 //! |---|---|---|
 //! | `counter` | the client has the last token | it is confirmed, and a new one is issued |
 //! | `confirmed`, within the grace period | the response was lost, or two clients share the token | the *same* successor, up to [`MAX_REPEATS`] times |
-//! | `confirmed`, later | the response was lost for longer, such as in an outage | a *new* successor, which supersedes the unused one, up to [`MAX_REPLACEMENTS`] times |
+//! | `confirmed`, later | the response was lost for longer, such as in an outage | a *new* successor, which supersedes the unused one, up to [`MAX_REPLACEMENTS`] times, then one each hour |
 //! | lower, or superseded | two clients use the session | the session ends (RFC 9700, section 4.14.2) |
 //!
 //! So a lost response never signs a client out. An attacker with a copy of a token either uses it before the client, whose
@@ -16,6 +16,7 @@
 //! the grace period. That shows as repeats on consecutive rotations, which are counted and audited, and end the session if
 //! configured.
 
+use chrono::TimeDelta;
 use drystone_mesh::clock::Timestamp;
 
 use crate::session::{FIRST_COUNTER, Lifetimes, Session};
@@ -25,6 +26,10 @@ pub const MAX_REPEATS: u32 = 20;
 
 /// How often a successor that was never used is superseded by a new one.
 pub const MAX_REPLACEMENTS: u32 = 5;
+
+/// After that many, another one is issued only this long after the last one: a client must not be signed out by responses
+/// that were lost one after another.
+pub const LATE_REPLACEMENT: TimeDelta = TimeDelta::hours(1);
 
 /// On how many consecutive rotations a token was repeated until two clients are suspected.
 pub const SUSPICIOUS_REPEATS: u32 = 2;
@@ -38,7 +43,7 @@ pub enum Rotation {
     Repeated(Session),
     /// It was the last one used, and its successor was not used. It has a new successor.
     Replaced(Session),
-    /// It was repeated too often within the grace period. The session is unchanged.
+    /// It was repeated or replaced too often. The session is unchanged.
     RepeatedTooOften(Session),
     /// It was used before, or superseded. The session has been ended and its tokens revoked.
     Reused {
@@ -62,7 +67,7 @@ pub enum Presented {
     Repeat(Session),
     /// A new successor: the session becomes this.
     Replace(Session),
-    /// Repeated too often: the session is unchanged.
+    /// Repeated or replaced too often: the session is unchanged.
     RepeatedTooOften,
     /// Used before, or superseded: the session ends.
     Reuse,
@@ -95,10 +100,10 @@ impl Lifetimes {
             Presented::Reuse
         } else if now <= session.last_seen_at + self.rotation_grace {
             repeat(session)
-        } else if session.replacements < MAX_REPLACEMENTS {
-            Presented::Replace(self.issue(session, session.replacements + 1, by, now))
+        } else if session.replacements < MAX_REPLACEMENTS || now >= session.last_seen_at + LATE_REPLACEMENT {
+            Presented::Replace(self.issue(session, session.replacements.saturating_add(1), by, now))
         } else {
-            Presented::Reuse
+            Presented::RepeatedTooOften
         }
     }
 

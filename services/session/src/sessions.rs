@@ -2,7 +2,10 @@
 
 use std::{future::Future, sync::Arc, time::Duration};
 
-use drystone_mesh::{clock::Clock, page::Page};
+use drystone_mesh::{
+    clock::{Clock, Timestamp},
+    page::Page,
+};
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 use uuid::Uuid;
@@ -11,7 +14,7 @@ use crate::{
     Error,
     hub::Hub,
     metrics::SessionMetrics,
-    rotation::{PresentedBy, Rotation},
+    rotation::{LATE_REPLACEMENT, PresentedBy, Rotation},
     session::{Lifetimes, NewSession, Session},
     store::{EndedSessions, SessionStore, StoreError},
 };
@@ -46,20 +49,26 @@ impl Sessions {
         let (this, _call) = (self.clone(), self.revoking_calls.token());
         let rotation = self
             .run_to_completion(async move {
-                let rotation = this.store.rotate(id, counter, &by, &this.lifetimes, this.clock.now()).await?;
-                if let Rotation::Reused { revocation, .. } = &rotation {
-                    this.hub.announce(*revocation);
+                let now = this.clock.now();
+                let rotation = this.store.rotate(id, counter, &by, &this.lifetimes, now).await?;
+                match &rotation {
+                    Rotation::Reused { revocation, .. } => this.hub.announce(*revocation),
+                    Rotation::Repeated(session) if this.is_shared(session) => {
+                        return this.end_shared(session, now).await;
+                    }
+                    _ => {}
                 }
                 Ok(rotation)
             })
             .await?;
         self.metrics.rotated(outcome(&rotation));
         match rotation {
-            Rotation::Advanced(session) | Rotation::Replaced(session) => Ok(session),
-            Rotation::Repeated(session) => self.check_repeats(session).await,
+            Rotation::Advanced(session) | Rotation::Repeated(session) | Rotation::Replaced(session) => Ok(session),
             Rotation::RepeatedTooOften(session) => {
-                let until = session.last_seen_at + self.lifetimes.rotation_grace;
-                let left = (until - self.clock.now()).to_std().unwrap_or_default();
+                let now = self.clock.now();
+                let grace_ends = session.last_seen_at + self.lifetimes.rotation_grace;
+                let until = if now <= grace_ends { grace_ends } else { session.last_seen_at + LATE_REPLACEMENT };
+                let left = (until - now).to_std().unwrap_or_default();
                 Err(Error::RepeatedTooOften(left.max(Duration::from_secs(1))))
             }
             Rotation::NeverIssued => Err(Error::NeverIssued),
@@ -82,13 +91,12 @@ impl Sessions {
         }
     }
 
-    /// Reports a session that two clients may share, and ends it if configured.
-    async fn check_repeats(&self, session: Session) -> Result<Session, Error> {
-        // Once for each rotation, however often it is repeated.
-        if !session.is_suspicious() || session.repeats > 1 {
-            return Ok(session);
+    /// Whether two clients may share the session, which is reported. Once for each rotation, however often it is repeated.
+    fn is_shared(&self, session: &Session) -> bool {
+        let Session { id, user_id, repeated_rotations, repeats, .. } = session;
+        if !session.is_suspicious() || *repeats > 1 {
+            return false;
         }
-        let Session { id, user_id, repeated_rotations, .. } = session;
         tracing::warn!(
             target: "audit",
             event = "refresh_token_shared",
@@ -99,13 +107,17 @@ impl Sessions {
             "the refresh token was presented twice on consecutive rotations, two clients may share it"
         );
         self.metrics.rotated("shared");
+        true
+    }
+
+    /// Ends a session that two clients may share, if configured.
+    async fn end_shared(&self, session: &Session, now: Timestamp) -> Result<Rotation, StoreError> {
         if !self.end_shared {
-            return Ok(session);
+            return Ok(Rotation::Repeated(session.clone()));
         }
-        match self.revoke(user_id, id).await {
-            Ok(()) | Err(Error::NotFound) => Err(Error::Reused),
-            Err(error) => Err(error),
-        }
+        let ended = self.store.end(session.user_id, session.id, &self.lifetimes, now).await?;
+        let AnnouncedEnd { revocation, .. } = self.announce(ended).await?;
+        Ok(Rotation::Reused { session: session.clone(), revocation })
     }
 
     pub(crate) async fn list(&self, user_id: Uuid, page: &Page) -> Result<Vec<Session>, Error> {

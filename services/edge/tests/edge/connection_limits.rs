@@ -7,7 +7,7 @@ use drystone_edge::Config;
 use drystone_mesh::config::ConfigDuration;
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http2;
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::{io::AsyncWriteExt, net::TcpStream, sync::Notify, task::JoinHandle, time::timeout};
 
 use crate::{
@@ -189,6 +189,41 @@ async fn unread_responses_take_a_bounded_memory_and_then_their_connection() {
         drop(end);
     }
     wait_while(|| unsent(&edge) > 0).await;
+}
+
+/// The answers to pings, which it reads, are no progress.
+#[tokio::test]
+async fn a_client_that_opens_no_window_loses_its_connection() {
+    let config = Config { send_time: ConfigDuration::millis(200), ..Config::default() };
+    let edge = Edge::with_backend(FakeBackend::echo(), config).await;
+    let stream = TokioIo::new(TcpStream::connect(edge.address).await.unwrap());
+    let (mut sender, connection) = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(0)
+        .keep_alive_interval(Duration::from_millis(10))
+        .keep_alive_while_idle(true)
+        .handshake(stream)
+        .await
+        .unwrap();
+    let connection = tokio::spawn(connection);
+    // The smallest response there is.
+    let unread = sender.send_request(health()).await.unwrap();
+    let _ended = timeout(TIMEOUT, connection).await.expect("closed after the send timeout");
+    drop(unread);
+    wait_while(|| unsent(&edge) > 0).await;
+}
+
+#[tokio::test]
+async fn a_response_that_is_reset_counts_no_more() {
+    let edge = Edge::echo().await;
+    let (mut sender, connection) = http2(&edge, 1 << 16).await;
+    for _ in 0..30 {
+        let mut body = sender.send_request(echo_of(900_000)).await.unwrap().into_body();
+        body.frame().await.unwrap().unwrap();
+        drop(body);
+        wait_while(|| unsent(&edge) > 0).await;
+    }
+    assert!(!connection.is_finished());
 }
 
 #[tokio::test]

@@ -5,11 +5,6 @@ CREATE TABLE property_usage (
     bytes      BIGINT NOT NULL        -- of names, descriptions and labels
 );
 
-INSERT INTO property_usage (owner_id, properties, bytes)
-SELECT owner_id, COUNT(*), SUM(octet_length(display_name) + octet_length(description) + octet_length(labels::TEXT))
-FROM property
-GROUP BY owner_id;
-
 CREATE FUNCTION property_changed() RETURNS TRIGGER LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 DECLARE
     before BIGINT := 0;
@@ -39,6 +34,12 @@ $$;
 
 CREATE TRIGGER property_changed AFTER INSERT OR UPDATE OR DELETE ON property
 FOR EACH ROW EXECUTE FUNCTION property_changed();
+
+-- The trigger's lock keeps writers out until the count is complete.
+INSERT INTO property_usage (owner_id, properties, bytes)
+SELECT owner_id, COUNT(*), SUM(octet_length(display_name) + octet_length(description) + octet_length(labels::TEXT))
+FROM property
+GROUP BY owner_id;
 
 -- For the sweep of request ids.
 CREATE INDEX creation_by_age ON creation (created_at);

@@ -167,6 +167,7 @@ impl RedisStore {
         script.arg(to_micros(next.last_seen_at)).arg(to_micros(next.idle_expires_at));
         script.arg(&next.last_device).arg(&next.last_address);
         script.arg(row::milliseconds(next.idle_expires_at, now) + CLOCK_SKEW_MARGIN.num_milliseconds());
+        script.arg(next.confirmed);
         Ok(self.redis.run(&script).await?)
     }
 

@@ -24,7 +24,7 @@ const LIFETIMES: Lifetimes = Lifetimes {
 };
 
 const CLIENTS: usize = 64;
-const ROUNDS: u64 = 300;
+const ROUNDS: u64 = 100;
 
 type Store = Arc<dyn SessionStore>;
 

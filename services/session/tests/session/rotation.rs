@@ -5,8 +5,8 @@ use chrono::{DateTime, TimeDelta};
 use drystone_backends::Postgres;
 use drystone_mesh::{clock::Timestamp, config::ConfigDuration, page::Page};
 use drystone_session::{
-    FIRST_COUNTER, Lifetimes, MAX_REPEATS, MAX_REPLACEMENTS, MIGRATIONS, NewSession, PresentedBy, RedisStore, Rotation,
-    SessionStore, SqlStore,
+    FIRST_COUNTER, LATE_REPLACEMENT, Lifetimes, MAX_REPEATS, MAX_REPLACEMENTS, MIGRATIONS, NewSession, PresentedBy,
+    RedisStore, Rotation, SessionStore, SqlStore,
 };
 use drystone_store::{
     Db, Location,
@@ -107,8 +107,8 @@ impl Model {
         } else if is_within_grace {
             self.repeats += 1;
             RotationOutcome::Next(self.newest())
-        } else if self.replacements == MAX_REPLACEMENTS {
-            self.reuse()
+        } else if self.replacements >= MAX_REPLACEMENTS && now - self.last_seen_at < LATE_REPLACEMENT {
+            RotationOutcome::TooOften
         } else {
             self.replacements += 1;
             self.issue(now)

@@ -123,10 +123,12 @@ impl State {
     /// Removes a job in favour of one of this origin; `None` if none is worth less.
     fn make_room(&mut self, origin: JobOrigin) -> Option<Job> {
         let JobOrigin { client, is_known } = origin;
-        if is_known {
-            return self.others.pop_of_largest(0).or_else(|| self.known.pop_of_largest(self.known.len_of(client) + 1));
+        let own = self.known.len_of(client) + self.others.len_of(client) + 1;
+        if is_known && let Some(job) = self.others.pop_of_largest(0) {
+            return Some(job);
         }
-        self.others.pop_of_largest(self.others.len_of(client) + 1)
+        // Whoever has more jobs than this client loses one, also with known devices.
+        self.others.pop_of_largest(own).or_else(|| self.known.pop_of_largest(own))
     }
 }
 
@@ -385,6 +387,9 @@ mod tests {
         // A known device displaces anybody.
         let _known: Vec<_> = (0..4).map(|_| push_of(&fixture, "owner", true).unwrap()).collect();
         assert!(matches!(push_of(&fixture, "owner", true), Err(HashingError::QueueFull)));
+        assert!(fixture.has_metric("drystone_password_hash_queue_length 4"));
+        // One network with many accounts does not keep others out.
+        let _new = push_of(&fixture, "honest", false).unwrap();
         assert!(fixture.has_metric("drystone_password_hash_queue_length 4"));
     }
 }
