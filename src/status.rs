@@ -63,8 +63,7 @@ pub fn shortened(status: &Status) -> Status {
     let given = status.get_error_details();
     let mut details = ErrorDetails::new();
     if let Some(info) = given.error_info()
-        && info.reason.len() <= MAX_QUOTE_LENGTH
-        && info.domain.len() <= MAX_FIELD_LENGTH
+        && info.reason.len().max(info.domain.len()) <= MAX_FIELD_LENGTH
     {
         details.set_error_info(&*info.reason, &*info.domain, HashMap::new());
     }

@@ -34,7 +34,7 @@ use self::usage::{PeerUsage, ServerUsage};
 pub use self::{
     body::MeteredBody,
     io::MeteredIo,
-    usage::{OverBudget, Request, Usage},
+    usage::{Request, Usage},
 };
 use crate::limit::Key;
 
@@ -240,8 +240,8 @@ impl Connections {
         }
     }
 
-    /// Makes room for a response of `own`: closes the largest connection of the peer with the most unsent bytes. Returns
-    /// whether there was another.
+    /// Closes the largest connection of the peer with the most unsent bytes, for a response of `own`. Returns whether that is
+    /// another connection.
     fn evict_largest(&self, own: &Usage) -> bool {
         let table = self.lock();
         let open = table.by_id.values().filter(|usage| !usage.is_evicted());

@@ -3,23 +3,20 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc, LazyLock, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use prometheus_client::metrics::gauge::Gauge;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 
 use super::{Connections, ORDER};
-use crate::limit::Key;
+use crate::{clock::Clock, limit::Key};
 
 /// A response up to this size is never refused, so that an error can always be sent. It is counted all the same.
 const MAX_SMALL: usize = 4 << 10;
-
-/// The origin of times in atomics.
-static ORIGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 /// The usage of one connection. Clones share it.
 #[derive(Debug, Clone)]
@@ -93,7 +90,7 @@ fn signed(bytes: usize) -> i64 {
 
 /// A response does not fit in the budget of its connection or peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct OverBudget;
+pub(super) struct OverBudget;
 
 impl Usage {
     pub(super) fn new(
@@ -140,18 +137,17 @@ impl Usage {
     }
 
     /// Waits until the connection should close gracefully.
-    pub fn closing(&self) -> WaitForCancellationFuture<'_> {
+    pub(super) fn closing(&self) -> WaitForCancellationFuture<'_> {
         self.0.closing.cancelled()
     }
 
     /// Waits until the connection must close.
-    pub fn evicted(&self) -> WaitForCancellationFuture<'_> {
+    pub(super) fn evicted(&self) -> WaitForCancellationFuture<'_> {
         self.0.evicted.cancelled()
     }
 
     /// The bytes of responses that the socket has not taken.
-    #[must_use]
-    pub fn unsent(&self) -> usize {
+    pub(super) fn unsent(&self) -> usize {
         self.0.held.load(ORDER) + self.0.buffered.load(ORDER)
     }
 
@@ -329,8 +325,9 @@ fn take(counter: &AtomicUsize, bytes: usize) -> usize {
     before.min(bytes)
 }
 
+/// Monotonic time in milliseconds, for atomics.
 fn now() -> u64 {
-    u64::try_from(ORIGIN.elapsed().as_millis()).unwrap_or(u64::MAX)
+    u64::try_from(Clock::system().monotonic().as_millis()).unwrap_or(u64::MAX)
 }
 
 fn since(time: &AtomicU64) -> Duration {

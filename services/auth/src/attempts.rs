@@ -68,7 +68,7 @@ impl AttemptLimits {
     /// [`Error::Limited`].
     pub async fn sign_in(&self, client: &Client, email: &str, device: Option<Uuid>) -> Result<Attempt, Error> {
         if let Some(device) = device {
-            self.sign_in_by_device.check(Key::text(&device.to_string())).await.map_err(Error::Limited)?;
+            self.sign_in_by_device.check(id_key(device)).await.map_err(Error::Limited)?;
             if let Some(address) = client_key(client) {
                 self.known_devices_by_address.check(address).await.map_err(Error::Limited)?;
             }
@@ -87,7 +87,7 @@ impl AttemptLimits {
     /// # Errors
     /// [`Error::Limited`].
     pub async fn repeated_registration(&self, user_id: Uuid) -> Result<Attempt, Error> {
-        self.reserve(Key::text(&user_id.to_string())).await
+        self.reserve(id_key(user_id)).await
     }
 
     async fn reserve(&self, account: Key) -> Result<Attempt, Error> {
@@ -100,7 +100,7 @@ impl AttemptLimits {
     /// # Errors
     /// [`Error::Limited`].
     pub async fn refresh(&self, session_id: Uuid) -> Result<(), Error> {
-        self.refresh_by_session.check(Key::text(&session_id.to_string())).await.map_err(Error::Limited)
+        self.refresh_by_session.check(id_key(session_id)).await.map_err(Error::Limited)
     }
 }
 
@@ -115,6 +115,10 @@ impl Attempt {
             reservation.refund().await;
         }
     }
+}
+
+fn id_key(id: Uuid) -> Key {
+    Key::text(&id.to_string())
 }
 
 /// One key per account, for all spellings of its email address. A string that is not an email address has a key that

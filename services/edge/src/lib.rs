@@ -17,8 +17,8 @@
 //!                         -> http::error_response errors as google.rpc.Status
 //! ```
 //!
-//! The user's token is checked and passed on; the services verify it again. All other identity headers of a client are dropped; `http/headers.rs` lists
-//! what is passed on.
+//! The user's token is checked and passed on; the services verify it again. All other identity headers of a client are
+//! dropped; `http/headers.rs` lists what is passed on.
 //!
 //! # How to add a REST route
 //!

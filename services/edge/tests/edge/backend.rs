@@ -9,6 +9,7 @@ use std::{
 use http::{HeaderMap, Request, Response};
 use prost::Message;
 use prost_reflect::{DynamicMessage, MethodDescriptor, ReflectMessage, Value};
+use tokio::sync::Notify;
 use tonic::{
     Status,
     body::Body,
@@ -53,6 +54,21 @@ impl FakeBackend {
     /// Echoes each request, as far as the output has the same fields.
     pub(crate) fn echo() -> Self {
         Self::new(Arc::new(|call| Box::pin(async move { Ok(echo(&call)) })))
+    }
+
+    /// Echoes each request once it is resumed: the first notification is sent by a call, the second awaited by it.
+    pub(crate) fn blocking() -> (Self, Arc<Notify>, Arc<Notify>) {
+        let (called, resume) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let (notify, wait) = (called.clone(), resume.clone());
+        let backend = Self::new(Arc::new(move |call| {
+            let (notify, wait) = (notify.clone(), wait.clone());
+            Box::pin(async move {
+                notify.notify_one();
+                wait.notified().await;
+                Ok(echo(&call))
+            })
+        }));
+        (backend, called, resume)
     }
 
     pub(crate) fn received(&self) -> Vec<Received> {

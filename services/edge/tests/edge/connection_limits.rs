@@ -8,11 +8,11 @@ use drystone_mesh::config::ConfigDuration;
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::{io::AsyncWriteExt, net::TcpStream, sync::Notify, task::JoinHandle, time::timeout};
+use tokio::{io::AsyncWriteExt, net::TcpStream, task::JoinHandle, time::timeout};
 
 use crate::{
     Edge,
-    backend::{FakeBackend, echo},
+    backend::FakeBackend,
     client::{self, TIMEOUT},
 };
 
@@ -110,16 +110,7 @@ async fn a_head_of_more_than_16_kib_is_refused() {
 
 #[tokio::test]
 async fn connections_wait_while_the_edge_is_full_of_requests() {
-    let (called, resume) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-    let (notify, wait) = (called.clone(), resume.clone());
-    let slow = FakeBackend::new(Arc::new(move |request| {
-        let (notify, wait) = (notify.clone(), wait.clone());
-        Box::pin(async move {
-            notify.notify_one();
-            wait.notified().await;
-            Ok(echo(&request))
-        })
-    }));
+    let (slow, called, resume) = FakeBackend::blocking();
     let edge = Edge::with_backend(slow, Config { connections: Some(1), ..Config::default() }).await;
     let mut first = edge.client().await;
     first.send(&client::write("GET /v1/things/one", b"")).await;

@@ -7,11 +7,11 @@ use drystone_edge::Config;
 use drystone_mesh::config::ConfigDuration;
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::{net::TcpStream, sync::Notify, time::timeout};
+use tokio::{net::TcpStream, time::timeout};
 
 use crate::{
     Edge,
-    backend::{FakeBackend, echo},
+    backend::FakeBackend,
     client::{self, TIMEOUT},
 };
 
@@ -131,16 +131,7 @@ async fn an_idle_connection_is_closed() {
 
 #[tokio::test]
 async fn a_stop_drains_running_requests_and_accepts_no_more() {
-    let (called, resume) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-    let (notify, wait) = (called.clone(), resume.clone());
-    let slow = FakeBackend::new(Arc::new(move |request| {
-        let (notify, wait) = (notify.clone(), wait.clone());
-        Box::pin(async move {
-            notify.notify_one();
-            wait.notified().await;
-            Ok(echo(&request))
-        })
-    }));
+    let (slow, called, resume) = FakeBackend::blocking();
     let edge = Edge::with_backend(slow, Config::default()).await;
     let mut idle = edge.client().await;
     assert_eq!(idle.request("GET /health", "").await.status, 200);

@@ -114,7 +114,7 @@ async fn a_user_has_a_quota_of_bytes(fixture: Fixture) {
     assert!(matches!(update(third.id, 2_000).await, Err(Error::QuotaExceeded(QUOTA))));
     let unchanged = fixture.store.find(owner, third.id).await.unwrap().unwrap();
     assert_eq!(unchanged, third);
-    // Shortening or deleting makes room.
+    // Shortening or deleting releases bytes.
     update(one.id, 10).await.unwrap();
     update(third.id, 2_000).await.unwrap();
     update(one.id, 1_500).await.expect_err("full again");

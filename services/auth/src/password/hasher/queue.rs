@@ -120,14 +120,14 @@ impl State {
         self.others.pop().or_else(|| self.known.pop())
     }
 
-    /// Removes a job in favour of one of this origin; `None` if none is worth less.
-    fn make_room(&mut self, origin: JobOrigin) -> Option<Job> {
+    /// Removes a job in favour of one of this origin; `None` if every client has its fair share.
+    fn displace(&mut self, origin: JobOrigin) -> Option<Job> {
         let JobOrigin { client, is_known } = origin;
         let own = self.known.len_of(client) + self.others.len_of(client) + 1;
         if is_known && let Some(job) = self.others.pop_of_largest(0) {
             return Some(job);
         }
-        // Whoever has more jobs than this client loses one, also with known devices.
+        // A client with more jobs than this one loses one, also with known devices.
         self.others.pop_of_largest(own).or_else(|| self.known.pop_of_largest(own))
     }
 }
@@ -157,7 +157,7 @@ impl Queue {
         }
         if state.len() >= self.capacity {
             self.metrics.count_queue_full();
-            let Some(displaced) = state.make_room(origin) else { return Err(HashingError::QueueFull) };
+            let Some(displaced) = state.displace(origin) else { return Err(HashingError::QueueFull) };
             displaced.task.fail(HashingError::QueueFull);
         }
         self.enqueue(state, job, origin);
