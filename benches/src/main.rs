@@ -3,14 +3,16 @@
 //! 1. startup time and resident memory of `drystone up` ([`startup`]);
 //! 2. GetMe through the full stack, compared with a bare tonic echo over the same mutual TLS ([`transport`]);
 //! 3. sign-ins, compared with bare Argon2id hashes ([`sign_in`]);
-//! 4. calls on PostgreSQL and Redis with one process per service, compared with pgbench and redis-benchmark
+//! 4. the memory of idle connections ([`idle_connections`]);
+//! 5. calls on PostgreSQL and Redis with one process per service, compared with pgbench and redis-benchmark
 //!    ([`stores::rates`]);
-//! 5. the same calls with ten thousand and with a million users ([`stores::growth`]).
+//! 6. the same calls with ten thousand and with a million users ([`stores::growth`]).
 //!
 //! `drystone-bench PART...` runs only these benchmarks.
 //!
 //! Results are medians of interleaved runs. Ratios are more comparable between machines than rates.
 
+mod idle_connections;
 mod load;
 mod memory_user;
 mod report;
@@ -27,7 +29,7 @@ use anyhow::{Context, Result, bail};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// The names of the benchmarks on the command line.
-const BENCHMARKS: [&str; 5] = ["startup", "transport", "sign-in", "stores", "growth"];
+const BENCHMARKS: [&str; 6] = ["startup", "transport", "sign-in", "connections", "stores", "growth"];
 
 #[tokio::main]
 async fn main() -> Result<()> {
@@ -48,6 +50,9 @@ async fn main() -> Result<()> {
     }
     if is_selected("sign-in") {
         rows.extend(sign_in::measure().await?);
+    }
+    if is_selected("connections") {
+        rows.extend(idle_connections::measure().await?);
     }
     if is_selected("stores") {
         rows.extend(stores::rates::measure().await?);

@@ -26,8 +26,8 @@ use drystone_mesh::{
     clock::Clock,
     health::{Health, State},
     identity::Identity,
-    limit::LimiterFactory,
-    module::{Context, Module, Shared, SharedLimits, ShutdownStage},
+    limit::{LimitStore, SharedLimits},
+    module::{Context, Module, Shared, ShutdownStage},
     node::TOKEN_CHECKS,
     telemetry::{Metrics, admin},
     token::TokenVerifierConfig,
@@ -168,11 +168,11 @@ fn shared(
     let edge = addresses.get(drystone_edge::NAME).copied().or(configured);
     let issuer = edge.map_or_else(|| config.mesh.issuer.clone().unwrap_or_default(), |edge| config.issuer(edge));
     let metrics = Metrics::new(&contracts);
-    let (store, counted) = (config.mesh.limits.store, metrics.clone());
-    let limits = SharedLimits::new(move || {
+    let store = config.mesh.limits.store;
+    let limits = SharedLimits::new(&metrics, move || {
         Ok(match store {
-            LimitStoreKind::Memory => LimiterFactory::in_process(&counted),
-            LimitStoreKind::Redis => LimiterFactory::shared(Arc::new(RedisLimits::new(redis.get()?)), &counted),
+            LimitStoreKind::Memory => None,
+            LimitStoreKind::Redis => Some(Arc::new(RedisLimits::new(redis.get()?)) as Arc<dyn LimitStore>),
         })
     });
     Shared {

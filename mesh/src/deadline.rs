@@ -43,6 +43,36 @@ fn parse(value: &[u8]) -> Option<Duration> {
     }
 }
 
+/// Whose deadline applies to a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SetBy {
+    /// The caller's `grpc-timeout`.
+    Caller,
+    /// The contract or the server's configuration.
+    Server,
+}
+
+impl SetBy {
+    /// Whose timeout it is that applies, given the one without the caller's.
+    #[must_use]
+    pub fn of(applied: Option<Duration>, without_caller: Option<Duration>) -> Self {
+        match (applied, without_caller) {
+            (Some(applied), Some(without_caller)) if applied < without_caller => Self::Caller,
+            (Some(_), None) => Self::Caller,
+            _ => Self::Server,
+        }
+    }
+
+    /// The label in metrics.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Caller => "caller",
+            Self::Server => "server",
+        }
+    }
+}
+
 /// The timeout of a unary call: that of the caller, else the policy's default, else `default`; bounded by the policy's
 /// maximum, else by `max`.
 #[must_use]
@@ -122,6 +152,21 @@ mod tests {
                 "{policy:?} {requested:?}"
             );
             assert_eq!(for_stream(policy, requested), stream.map(seconds), "{policy:?} {requested:?}");
+        }
+    }
+
+    #[test]
+    fn the_shorter_timeout_decides_whose_deadline_it_is() {
+        let seconds = |seconds| Some(Duration::from_secs(seconds));
+        for (applied, without_caller, set_by) in [
+            (seconds(1), seconds(30), SetBy::Caller),
+            (seconds(1), None, SetBy::Caller),
+            (seconds(30), seconds(30), SetBy::Server),
+            // A caller may ask for more than the default.
+            (seconds(60), seconds(30), SetBy::Server),
+            (None, None, SetBy::Server),
+        ] {
+            assert_eq!(SetBy::of(applied, without_caller), set_by, "{applied:?} {without_caller:?}");
         }
     }
 

@@ -28,6 +28,7 @@ mod fallback;
 mod key;
 mod local;
 mod rate;
+mod shared;
 
 use std::{fmt, sync::Arc};
 
@@ -39,11 +40,12 @@ use prometheus_client::{
 use tokio_util::sync::CancellationToken;
 
 pub use self::{
-    class::{ClassLimits, check_client, client_key},
+    class::{ClassLimits, check_call, client_key},
     fallback::FallbackLimiter,
     key::Key,
     local::LocalLimiter,
     rate::{Decision, Rate},
+    shared::SharedLimits,
 };
 use crate::{
     error::{Error, Reason, Result},
@@ -95,17 +97,7 @@ impl LimiterFactory {
     /// Limits counted in this process.
     #[must_use]
     pub fn in_process(metrics: &Metrics) -> Self {
-        Self::new(None, metrics)
-    }
-
-    /// Limits counted in this store, shared by all processes.
-    #[must_use]
-    pub fn shared(store: Arc<dyn LimitStore>, metrics: &Metrics) -> Self {
-        Self::new(Some(store), metrics)
-    }
-
-    fn new(shared: Option<Arc<dyn LimitStore>>, metrics: &Metrics) -> Self {
-        let this = Self { shared, limited: Family::default(), fallbacks: Family::default() };
+        let this = Self { shared: None, limited: Family::default(), fallbacks: Family::default() };
         metrics.register(|registry| {
             registry.register("drystone_rate_limited", "Attempts that were denied, by limit", this.limited.clone());
             registry.register(
@@ -115,6 +107,12 @@ impl LimiterFactory {
             );
         });
         this
+    }
+
+    /// Limits counted in this store, shared by all processes.
+    #[must_use]
+    pub fn with_store(self, store: Arc<dyn LimitStore>) -> Self {
+        Self { shared: Some(store), ..self }
     }
 
     /// A limit of `per_minute` attempts with one key; 0 for no limit.
@@ -139,11 +137,6 @@ impl LimiterFactory {
                 Limiter::Shared(FallbackLimiter::new(store.limiter(name, rate), rate, fallbacks))
             }
         }
-    }
-
-    /// The shared store, if there is one.
-    pub(crate) fn store(&self) -> Option<&dyn LimitStore> {
-        self.shared.as_deref()
     }
 }
 

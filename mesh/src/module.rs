@@ -39,7 +39,7 @@ use tokio_util::sync::CancellationToken;
 #[doc(hidden)]
 pub use self::migration::version;
 pub use self::{
-    context::{Context, Shared, SharedLimits},
+    context::{Context, Shared},
     migration::Migration,
 };
 use crate::{

@@ -180,6 +180,24 @@ async fn a_denial_is_logged_with_caller_method_and_rule() {
 }
 
 #[tokio::test]
+async fn audit_records_can_have_a_file_of_their_own() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("audit.log");
+    let mesh = Mesh::setup().set("log.audit_file", file.to_str().unwrap()).start();
+    let (user, _) = User::signed_in(&mesh).await;
+    wait::until("the sign-in is recorded", async || {
+        let records = logs::events(&std::fs::read_to_string(&file).unwrap());
+        assert!(records.iter().all(|record| record["target"] == "audit"), "{records:#?}");
+        let is_sign_in = |record: &&Value| logs::field(record, "method").ends_with("/SignIn");
+        let sign_in = records.iter().find(is_sign_in)?;
+        assert_eq!(logs::field(sign_in, "user"), user.id, "{sign_in:#}");
+        Some(())
+    })
+    .await;
+    assert!(!mesh.log().contains("audited call"), "{}", mesh.log());
+}
+
+#[tokio::test]
 async fn an_audited_call_leaves_a_record() {
     let mesh = Mesh::setup().set("log.format", "json").start();
     let (user, tokens) = User::signed_in(&mesh).await;

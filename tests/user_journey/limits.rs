@@ -141,6 +141,28 @@ async fn an_attempt_refused_by_the_address_limit_does_not_count_for_the_account(
     assert!((10..30).contains(&passed), "{passed} attempts passed");
 }
 
+#[tokio::test]
+async fn a_user_has_a_limit_of_writes_wherever_they_come_from() {
+    let mesh = Mesh::setup()
+        .with_default_rate_limits()
+        .set("limits.write_per_minute", "3")
+        .set("edge.trusted_proxies", r#"["127.0.0.1"]"#)
+        .start();
+    let (_, ada) = User::signed_in(&mesh).await;
+    let (_, brian) = User::signed_in(&mesh).await;
+    let create = async |token: &str, client: &str| {
+        let call = mesh.rest().post("/v1/properties", json!({"displayName": "Barn"}));
+        call.bearer(token).header("x-forwarded-for", client).send().await
+    };
+    for client in ["192.0.2.1", "192.0.2.2", "192.0.2.3"] {
+        create(&ada.access, client).await.expect(200);
+    }
+    assert_rate_limited(create(&ada.access, "192.0.2.4").await, 1, 20);
+    create(&brian.access, "192.0.2.1").await.expect(200);
+    mesh.rest().get("/v1/properties").bearer(&ada.access).send().await.expect(200);
+    assert!(mesh.metrics().await.sum("drystone_rate_limited_total", &[("limit", "write_user")]) >= 1.0);
+}
+
 /// The request limit of the edge for one minute.
 const REQUESTS_PER_MINUTE: u32 = 60;
 

@@ -16,7 +16,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(app: &App, args: &Args) -> Result<()> {
     let config = Config::load(app, &args.selection.config.sources())?;
-    logs::init(&config.mesh.log);
+    logs::init(&config.mesh.log)?;
     process::block_on(async {
         let mut table = Table::new(["SERVICE", "SCHEMA", "PROGRAM", "STATE", "DATABASE"]);
         let mut faults = Vec::new();

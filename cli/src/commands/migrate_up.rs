@@ -46,7 +46,7 @@ impl Selection {
 
 pub(crate) fn run(app: &App, args: &Args) -> Result<()> {
     let config = Config::load(app, &args.selection.config.sources())?;
-    logs::init(&config.mesh.log);
+    logs::init(&config.mesh.log)?;
     process::block_on(async {
         for (name, location, migrations) in args.selection.databases(app, &config)? {
             let SchemaState { applied, known } = drystone_store::schema_state(&location, migrations).await?;

@@ -36,7 +36,7 @@ pub(crate) fn run(app: &App, args: Args) -> Result<()> {
         do_without_huge_pages();
     }
     let config = Config::load(app, &args.config.sources())?;
-    logs::init(&config.mesh.log);
+    logs::init(&config.mesh.log)?;
     let contracts = config.contracts(app)?;
     let mut identities = BTreeMap::new();
     let mut certificates = CertificatePaths { ca: config.mesh.certs_dir.join("ca.pem"), workloads: BTreeMap::new() };

@@ -54,7 +54,7 @@ pub(crate) struct Args {
 pub(crate) fn run(app: &App, args: Args) -> Result<()> {
     let directory = args.directory()?;
     let mut config = Config::load(app, &sources(&args, directory.path())?)?;
-    logs::init(&config.mesh.log);
+    logs::init(&config.mesh.log)?;
     if args.ephemeral {
         take_free_ports(&mut config);
     }

@@ -12,6 +12,9 @@ const MAX_PER_MINUTE: u32 = 1_000_000;
 /// wants to do harm, or a limit of its own.
 const REQUESTS_PER_MINUTE: u32 = 6000;
 
+/// Ten a second, and a minute's worth at once: an import fills the quota of properties in a quarter of an hour.
+const WRITES_PER_MINUTE: u32 = 600;
+
 /// Rate limits.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -26,7 +29,9 @@ pub(crate) struct LimitsConfig {
     pub(crate) refresh_per_minute: u32,
     /// Registrations a minute from one address; 0 for no limit.
     pub(crate) registration_per_minute: u32,
-    /// Calls a minute from one address for the limits that contracts of other services name; 0 for no limit.
+    /// Writes a minute of one user: each RPC of the class `write`; 0 for no limit.
+    pub(crate) write_per_minute: u32,
+    /// Calls a minute for the limits that contracts of other services name, of one user or from one address; 0 for no limit.
     pub(crate) calls_per_minute: BTreeMap<String, u32>,
 }
 
@@ -48,6 +53,7 @@ impl Default for LimitsConfig {
             sign_in_per_minute: 10,
             refresh_per_minute: 30,
             registration_per_minute: 5,
+            write_per_minute: WRITES_PER_MINUTE,
             calls_per_minute: BTreeMap::new(),
         }
     }
@@ -56,24 +62,24 @@ impl Default for LimitsConfig {
 impl LimitsConfig {
     /// How many calls a minute each limit allows, by its name in the contracts.
     pub(crate) fn per_minute(&self) -> BTreeMap<String, u32> {
-        let own = [
-            ("default", self.requests_per_minute),
-            ("sign_in", self.sign_in_per_minute),
-            ("refresh", self.refresh_per_minute),
-            ("registration", self.registration_per_minute),
-        ];
-        let own = own.into_iter().map(|(name, calls)| (name.to_owned(), calls));
+        let own = self.own().into_iter().map(|(name, _, calls)| (name.to_owned(), calls));
         self.calls_per_minute.clone().into_iter().chain(own).collect()
+    }
+
+    /// The name, the key and the value of each limit with a key of its own.
+    fn own(&self) -> [(&'static str, &'static str, u32); 5] {
+        [
+            ("default", "requests_per_minute", self.requests_per_minute),
+            ("sign_in", "sign_in_per_minute", self.sign_in_per_minute),
+            ("refresh", "refresh_per_minute", self.refresh_per_minute),
+            ("registration", "registration_per_minute", self.registration_per_minute),
+            ("write", "write_per_minute", self.write_per_minute),
+        ]
     }
 
     /// Checks what types cannot express.
     pub(super) fn check(&self) -> Result<(), String> {
-        for (key, value) in [
-            ("requests_per_minute", self.requests_per_minute),
-            ("sign_in_per_minute", self.sign_in_per_minute),
-            ("refresh_per_minute", self.refresh_per_minute),
-            ("registration_per_minute", self.registration_per_minute),
-        ] {
+        for (_, key, value) in self.own() {
             if value > MAX_PER_MINUTE {
                 return Err(format!("limits.{key} must be at most {MAX_PER_MINUTE}; 0 is for no limit"));
             }
@@ -84,7 +90,7 @@ impl LimitsConfig {
                     "limits.calls_per_minute.{name} must be at most {MAX_PER_MINUTE}; 0 is for no limit"
                 ));
             }
-            if ["default", "sign_in", "refresh", "registration"].contains(&name.as_str()) {
+            if self.own().iter().any(|(own, ..)| own == name) {
                 return Err(format!("limits.calls_per_minute.{name} has a key of its own in [limits]; set that one"));
             }
         }

@@ -144,7 +144,13 @@ fn using_redis_requires_its_url_and_the_password_is_masked() {
     }
     assert!(fault([("DRYSTONE_REDIS__URL", "http://:hunter2@localhost")]).starts_with("redis.url"));
     assert!(fault([("DRYSTONE_SESSION__STORE", "memory")]).contains("session.store"));
-    for key in ["requests_per_minute", "sign_in_per_minute", "refresh_per_minute", "registration_per_minute"] {
+    for key in [
+        "requests_per_minute",
+        "sign_in_per_minute",
+        "refresh_per_minute",
+        "registration_per_minute",
+        "write_per_minute",
+    ] {
         let variable = format!("DRYSTONE_LIMITS__{}", key.to_uppercase());
         assert!(fault([(variable.as_str(), "1000001")]).starts_with(&format!("limits.{key} must be at most 1000000")));
         let shown = load([(variable.as_str(), "77")]).unwrap().show().unwrap();

@@ -38,6 +38,11 @@ const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
 /// with the whole connection.
 const MAX_HEADERS_SIZE: u32 = 32 * 1024;
 
+/// How many calls that were given up are remembered, and for how long, so that what their server still sends for them is
+/// ignored. Later such frames count as errors of the server, and HTTP/2 ends the connection after 1,024 of those.
+const MAX_ABANDONED_CALLS: usize = 16 * 1024;
+const ABANDONED_CALL_RETENTION: Duration = Duration::from_secs(5);
+
 /// The interval and timeout of HTTP/2 pings. Together they bound how long a dead connection is kept.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -186,6 +191,8 @@ impl ConnectTarget {
             .max_header_list_size(MAX_HEADERS_SIZE)
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_concurrent_reset_streams(MAX_ABANDONED_CALLS)
+            .reset_stream_duration(ABANDONED_CALL_RETENTION)
             .keep_alive_interval(KEEP_ALIVE_INTERVAL)
             .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
             .keep_alive_while_idle(true)

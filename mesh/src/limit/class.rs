@@ -1,36 +1,81 @@
-//! The limits named in contracts: an RPC with a `limit` in its policy counts against that limit, by the address of the
-//! external client.
+//! The limits named in contracts: an RPC with a `limit` in its policy counts against that limit, by the user if its rule
+//! requires one, otherwise by the address of the external client.
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use drystone::contract::{Method, Subject};
+
 use super::{Key, Limit, LimiterFactory};
-use crate::{call::Client, error::Result};
+use crate::{
+    call::{CallFields, Client},
+    error::Result,
+    module::StartError,
+};
 
 /// The limits by their names in the contracts. Clones share their counts.
 #[derive(Debug, Clone, Default)]
-pub struct ClassLimits(Arc<BTreeMap<String, Limit>>);
+pub struct ClassLimits(Arc<LimitsByKey>);
+
+#[derive(Debug, Default)]
+struct LimitsByKey {
+    by_address: BTreeMap<String, Limit>,
+    by_user: BTreeMap<String, Limit>,
+}
 
 impl ClassLimits {
-    /// Creates a limit for each name, in calls per minute from one address; 0 for no limit.
-    #[must_use]
-    pub fn new<'a>(factory: &LimiterFactory, per_minute: impl IntoIterator<Item = (&'a str, u32)>) -> Self {
-        let limit = |(name, calls): (&str, u32)| (name.to_owned(), factory.limit(&format!("{name}_address"), calls));
-        Self(Arc::new(per_minute.into_iter().map(limit).collect()))
+    /// Creates the limits that these RPCs name, with `per_minute` calls of each; 0 for no limit.
+    ///
+    /// Calls without a user are counted by the factory that `shared` returns. Calls of users are counted in the process: a
+    /// user is known, and asking a store would cost as much as many of the limited calls.
+    ///
+    /// # Errors
+    /// A limit is not configured, or the store is misconfigured.
+    pub fn new<'a>(
+        methods: impl IntoIterator<Item = &'a Method>,
+        per_minute: &BTreeMap<String, u32>,
+        in_process: &LimiterFactory,
+        shared: impl Fn() -> Result<LimiterFactory, StartError>,
+    ) -> Result<Self, StartError> {
+        let mut by_key = LimitsByKey::default();
+        for method in methods {
+            let Some(name) = method.policy.limit.as_deref() else { continue };
+            let calls = *per_minute.get(name).ok_or_else(|| {
+                format!("the contract of `{}` counts calls for the limit `{name}`, which is not set; add it under [limits.calls_per_minute]", method.workload)
+            })?;
+            match method.subject {
+                Subject::None if !by_key.by_address.contains_key(name) => {
+                    let limit = shared()?.limit(&format!("{name}_address"), calls);
+                    by_key.by_address.insert(name.to_owned(), limit);
+                }
+                Subject::User if !by_key.by_user.contains_key(name) => {
+                    let limit = in_process.limit(&format!("{name}_user"), calls);
+                    by_key.by_user.insert(name.to_owned(), limit);
+                }
+                Subject::None | Subject::User => {}
+            }
+        }
+        Ok(Self(Arc::new(by_key)))
     }
 
-    /// The limit of this name; unlimited if it is not configured, which the process rejects at startup.
+    /// The limit of this RPC, if it has one.
     #[must_use]
-    pub fn of(&self, name: &str) -> Limit {
-        self.0.get(name).cloned().unwrap_or_else(Limit::none)
+    pub fn of(&self, method: &Method) -> Option<Limit> {
+        let limits = match method.subject {
+            Subject::None => &self.0.by_address,
+            Subject::User => &self.0.by_user,
+        };
+        limits.get(method.policy.limit.as_deref()?).cloned()
     }
 }
 
-/// Counts a call against its client's address. A caller without one has a certificate of the mesh, and is not limited.
+/// Counts a call against its user, or against its client's address. A caller without either has a certificate of the mesh,
+/// and is not limited.
 ///
 /// # Errors
 /// `RATE_LIMITED` with a retry delay.
-pub async fn check_client(limit: &Limit, client: &Client) -> Result<()> {
-    match client_key(client) {
+pub async fn check_call(limit: &Limit, call: &CallFields) -> Result<()> {
+    let user = call.principal.as_ref().map(|principal| Key::user(principal.user_id));
+    match user.or_else(|| client_key(&call.client)) {
         Some(key) => limit.check(key).await,
         None => Ok(()),
     }
@@ -46,7 +91,6 @@ pub fn client_key(client: &Client) -> Option<Key> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::telemetry::Metrics;
 
     fn key(address: &str) -> Option<Key> {
         client_key(&Client { address: address.to_owned(), agent: String::new() })
@@ -61,18 +105,5 @@ mod tests {
         // An identifier that is not an IP address is counted too.
         assert_eq!(key("unknown"), key("unknown"));
         assert_ne!(key("unknown"), key("192.0.2.7"));
-    }
-
-    #[tokio::test]
-    async fn a_call_counts_against_the_limit_of_its_name() {
-        let factory = LimiterFactory::in_process(&Metrics::default());
-        let limits = ClassLimits::new(&factory, [("sign_in", 1), ("registration", 0)]);
-        let client = Client { address: "192.0.2.7".to_owned(), agent: String::new() };
-        check_client(&limits.of("sign_in"), &client).await.unwrap();
-        assert!(check_client(&limits.of("sign_in"), &client).await.is_err());
-        check_client(&limits.of("sign_in"), &Client::default()).await.unwrap();
-        for _ in 0..3 {
-            check_client(&limits.of("registration"), &client).await.unwrap();
-        }
     }
 }

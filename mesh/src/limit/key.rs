@@ -6,6 +6,7 @@ use std::{
 };
 
 use aws_lc_rs::digest::{SHA256, digest};
+use uuid::Uuid;
 
 /// The key that an attempt counts against. `Copy`, so that counting does not allocate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -14,6 +15,7 @@ pub struct Key(KeyKind);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum KeyKind {
     Address(IpAddr),
+    User(Uuid),
     Text([u8; 16]),
 }
 
@@ -27,6 +29,12 @@ impl Key {
         }))
     }
 
+    /// This user.
+    #[must_use]
+    pub fn user(id: Uuid) -> Self {
+        Self(KeyKind::User(id))
+    }
+
     /// Any other string. Only its hash is kept, so that a store does not see e-mail addresses.
     #[must_use]
     pub fn text(text: &str) -> Self {
@@ -36,11 +44,12 @@ impl Key {
     }
 }
 
-/// The form in Redis: an address, or a hash.
+/// The form in Redis: an address, a user id, or a hash.
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             KeyKind::Address(address) => address.fmt(f),
+            KeyKind::User(id) => id.fmt(f),
             KeyKind::Text(hash) => write!(f, "{:032x}", u128::from_be_bytes(hash)),
         }
     }

@@ -105,3 +105,19 @@ async fn a_denied_attempt_is_rate_limited_and_counted() {
         unlimited.check(key("key")).await.unwrap();
     }
 }
+
+#[test]
+fn a_simulated_day_of_attempts_leaves_only_live_keys() {
+    const SECOND: u64 = 1_000_000_000;
+    let limiter = LocalLimiter::new(rate(10, Duration::from_secs(6)));
+    let mut most = 0;
+    for second in 0..24 * 60 * 60_u32 {
+        // A new address each second, beside one that comes again and again.
+        for address in [second, u32::MAX] {
+            limiter.check_at(Key::client(std::net::Ipv4Addr::from_bits(address).into()), u64::from(second) * SECOND);
+        }
+        most = most.max(limiter.keys());
+    }
+    // An address has its full burst again after 6 s, and a shard is swept every 10 s if it is used.
+    assert!(most < 200, "{most}");
+}

@@ -1,10 +1,6 @@
 //! The start context of a service.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt,
-    sync::{Arc, OnceLock},
-};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use drystone::{
     auth::v1::{key_service_client::KeyServiceClient, key_service_server},
@@ -18,7 +14,7 @@ use crate::{
     clock::Clock,
     health::{Health, Kind},
     identity::Identity,
-    limit::{ClassLimits, LimiterFactory},
+    limit::{ClassLimits, LimitStore, LimiterFactory, SharedLimits},
     node::{Node, NodeConfig},
     telemetry::Metrics,
     token::{KeySet, TokenVerifier, TokenVerifierConfig, watch_keys},
@@ -66,19 +62,6 @@ pub struct Shared {
     pub limits_per_minute: BTreeMap<String, u32>,
     /// Rate limits.
     pub limits: SharedLimits,
-}
-
-/// The rate limits of a process, opened on first use.
-pub struct SharedLimits {
-    open: Box<dyn Fn() -> Result<LimiterFactory, StartError> + Send + Sync>,
-    opened: OnceLock<LimiterFactory>,
-}
-
-impl SharedLimits {
-    /// Opens the store of limits with `open` on first use.
-    pub fn new(open: impl Fn() -> Result<LimiterFactory, StartError> + Send + Sync + 'static) -> Self {
-        Self { open: Box::new(open), opened: OnceLock::new() }
-    }
 }
 
 impl<C> Context<C> {
@@ -140,34 +123,19 @@ impl<C> Context<C> {
     /// # Errors
     /// The store is misconfigured.
     pub fn limits(&self) -> Result<LimiterFactory, StartError> {
-        let SharedLimits { open, opened } = &self.shared.limits;
-        if let Some(limits) = opened.get() {
-            return Ok(limits.clone());
-        }
-        let limits = open()?;
-        if let Some(store) = limits.store() {
+        let probe = |store: &dyn LimitStore| {
             let component = self.shared.health.component(format!("{} limits", self.name), Kind::Optional);
             self.tasks.spawn(store.probe(component, self.stop.clone()));
-        }
-        Ok(opened.get_or_init(|| limits).clone())
+        };
+        self.shared.limits.factory(probe).cloned()
     }
 
     /// The rate limits of this service's RPCs.
     fn class_limits(&self) -> Result<ClassLimits, StartError> {
         let Shared { contracts, limits_per_minute, .. } = &*self.shared;
         let own = contracts.methods().iter().filter(|method| *method.workload == *self.name);
-        let names: BTreeSet<&str> = own.filter_map(|method| method.policy.limit.as_deref()).collect();
-        if names.is_empty() {
-            return Ok(ClassLimits::default());
-        }
-        let limit = |name| {
-            let calls = limits_per_minute.get(name).copied();
-            calls.map(|calls| (name, calls)).ok_or_else(|| {
-                format!("the contract of `{}` counts calls for the limit `{name}`, which is not set; add it under [limits.calls_per_minute]", self.name)
-            })
-        };
-        let limits = names.into_iter().map(limit).collect::<Result<Vec<_>, _>>()?;
-        Ok(ClassLimits::new(&self.limits()?, limits))
+        let in_process = self.shared.limits.in_process();
+        ClassLimits::new(own.map(Arc::as_ref), limits_per_minute, in_process, || self.limits())
     }
 
     /// Replaces the configuration.

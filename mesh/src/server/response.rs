@@ -21,6 +21,7 @@ use super::stack::RpcEntry;
 use crate::{
     body::TakeUntil,
     connections::{MeteredBody, Request},
+    deadline::SetBy,
     error::{Error, Reason},
     telemetry::CallerLabel,
 };
@@ -96,6 +97,7 @@ pub(super) struct Completion {
     pub(super) span: Span,
     /// The permit of a call in flight.
     pub(super) permit: Option<OwnedSemaphorePermit>,
+    pub(super) deadline_set_by: SetBy,
     pub(super) is_recorded: bool,
 }
 
@@ -124,6 +126,9 @@ impl Completion {
         let Self { entry, caller, started, client, remote, span, .. } = self;
         let elapsed = started.elapsed();
         entry.metrics.observe(*caller, code, elapsed);
+        if code == Code::DeadlineExceeded {
+            entry.metrics.deadline_exceeded(self.deadline_set_by);
+        }
         span.in_scope(|| {
             debug!(?code, ?elapsed, "call ended");
             if entry.rule.audit.is_some() && (!is_refusal(code) || entry.refusal_records.allows()) {

@@ -30,7 +30,7 @@ use crate::{
     call::{self, Call, CallFields, Client, header},
     clock::Clock,
     connections::Usage,
-    deadline,
+    deadline::{self, SetBy},
     error::{Error, Reason},
     identity::TrustDomain,
     limit::{self, Limit},
@@ -78,8 +78,15 @@ pub(super) struct Peer {
 /// A call that passed all checks.
 struct AuthorizedCall {
     call: Call,
-    deadline: Option<Instant>,
+    deadline: CallDeadline,
     permit: OwnedSemaphorePermit,
+}
+
+/// When a call must be answered, and who says so.
+#[derive(Clone, Copy)]
+struct CallDeadline {
+    at: Option<Instant>,
+    set_by: SetBy,
 }
 
 /// A received call before its checks.
@@ -99,7 +106,7 @@ impl Stack {
     ) -> Self {
         let entry = |rule: Arc<Method>| {
             let service = services.get(rule.service())?.clone();
-            let limit = rule.policy.limit.as_deref().map(|name| node.limits.of(name));
+            let limit = node.limits.of(&rule);
             let refusal_records = node.metrics.log_budget("audited call");
             Some(Arc::new(RpcEntry { metrics: node.metrics.method(&rule.path), service, limit, refusal_records, rule }))
         };
@@ -166,7 +173,7 @@ impl Stack {
             // The rate limit is last: a call denied for another reason does not count.
             Ok(authorized) => match &entry.limit {
                 None => Ok(authorized),
-                Some(limit) => match limit::check_client(limit, &authorized.call.fields().client).await {
+                Some(limit) => match limit::check_call(limit, authorized.call.fields()).await {
                     Ok(()) => Ok(authorized),
                     Err(error) => Err(Rejection::Failed(error)),
                 },
@@ -190,6 +197,8 @@ impl Stack {
         let AuthorizedCall { call, deadline, permit } = authorized;
         let client = call.fields().client.address.clone();
         let mut completion = incoming.completion(entry, client, span.clone(), Some(permit));
+        completion.deadline_set_by = deadline.set_by;
+        let deadline = deadline.at;
         let mut response = self.run(entry, call, deadline, request).instrument(span).await;
         if entry.rule.server_streaming {
             // A stream may last for days: it releases its permit.
@@ -223,7 +232,7 @@ impl Stack {
         let call = Call::new(CallFields {
             request_id: incoming.request_id.clone(),
             trace: incoming.trace,
-            deadline,
+            deadline: deadline.at,
             caller: Some(incoming.peer.info.svid.id.clone()),
             principal,
             authorization,
@@ -273,15 +282,18 @@ impl Stack {
         rule: &Method,
         incoming: &IncomingCall<'_>,
         headers: &HeaderMap,
-    ) -> Result<Option<Instant>, Rejection> {
+    ) -> Result<CallDeadline, Rejection> {
         let requested = deadline::parse_timeout(headers)?;
         let policy = rule.policy.deadline;
-        let timeout = if rule.is_streaming() {
-            deadline::for_stream(policy, requested)
-        } else {
+        let timeout = |requested| {
+            if rule.is_streaming() {
+                return deadline::for_stream(policy, requested);
+            }
             Some(deadline::for_unary(policy, requested, self.default_deadline, self.max_deadline))
         };
-        Ok(timeout.and_then(|timeout| incoming.started.checked_add(timeout)))
+        let applied = timeout(requested);
+        let at = applied.and_then(|timeout| incoming.started.checked_add(timeout));
+        Ok(CallDeadline { at, set_by: SetBy::of(applied, timeout(None)) })
     }
 
     fn verify_token(
@@ -329,7 +341,9 @@ impl<'a> IncomingCall<'a> {
         permit: Option<OwnedSemaphorePermit>,
     ) -> Completion {
         let (entry, caller, remote) = (entry.clone(), self.peer.label, self.peer.info.remote);
-        Completion { entry, caller, started: self.started, client, remote, span, permit, is_recorded: false }
+        let deadline_set_by = SetBy::Server;
+        let started = self.started;
+        Completion { entry, caller, started, client, remote, span, permit, deadline_set_by, is_recorded: false }
     }
 
     /// Rejects a request that is not gRPC.

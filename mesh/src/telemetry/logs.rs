@@ -1,10 +1,21 @@
 //! Structured logs on standard error, one event per line, as text or JSON.
 
-use std::{fmt, io, io::IsTerminal, str::FromStr};
+use std::{fmt, io, io::IsTerminal, path::PathBuf, str::FromStr};
 
 use serde::{Deserialize, Serialize};
-use tracing::{Dispatch, dispatcher};
-use tracing_subscriber::{EnvFilter, filter::LevelFilter, fmt::MakeWriter};
+use tracing::{Dispatch, Subscriber, dispatcher};
+use tracing_subscriber::{
+    EnvFilter, Layer,
+    filter::{FilterExt, LevelFilter, filter_fn},
+    fmt::{MakeWriter, layer},
+    layer::SubscriberExt,
+    registry::LookupSpan,
+};
+
+use super::audit_file::{AuditFile, AuditFileError};
+
+/// The target of audit records.
+const AUDIT: &str = "audit";
 
 /// The configuration of logs.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,6 +25,8 @@ pub struct LogConfig {
     pub format: LogFormat,
     /// Which events are logged.
     pub filter: LogFilter,
+    /// A file for audit records, as JSON, which are then not in the log.
+    pub audit_file: Option<PathBuf>,
 }
 
 /// The format of log lines.
@@ -84,23 +97,58 @@ impl fmt::Display for LogFilter {
 
 /// Initializes logging for the process. Does nothing if it is initialized already, as by another mesh in the same test
 /// process.
-pub fn init(config: &LogConfig) {
-    let dispatch = dispatch(config, io::stderr, io::stderr().is_terminal());
+///
+/// # Errors
+/// The audit file cannot be opened.
+pub fn init(config: &LogConfig) -> Result<(), AuditFileError> {
+    let dispatch = dispatch(config, io::stderr, io::stderr().is_terminal())?;
     if dispatcher::set_global_default(dispatch).is_err() {
         tracing::debug!("logging was already initialized");
     }
+    Ok(())
 }
 
-fn dispatch<W>(config: &LogConfig, writer: W, is_terminal: bool) -> Dispatch
+fn dispatch<W>(config: &LogConfig, writer: W, is_terminal: bool) -> Result<Dispatch, AuditFileError>
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
     let filter = EnvFilter::builder().parse_lossy(&config.filter.0);
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(EscapeLineBreaks(writer));
-    match config.format {
-        LogFormat::Text => Dispatch::new(lines.compact().with_target(false).with_ansi(is_terminal).finish()),
-        LogFormat::Json => Dispatch::new(lines.json().flatten_event(true).with_span_list(false).finish()),
-    }
+    let Some(audit_file) = &config.audit_file else {
+        let registry = tracing_subscriber::registry().with(filter);
+        return Ok(match config.format {
+            LogFormat::Text => Dispatch::new(registry.with(text_lines(writer, is_terminal))),
+            LogFormat::Json => Dispatch::new(registry.with(json_lines(writer))),
+        });
+    };
+    let records = json_lines(AuditFile::open(audit_file)?);
+    // With hints, events of a lower level are disabled for good, as without a file.
+    let is_record = filter_fn(|metadata| metadata.is_span() || metadata.target() == AUDIT);
+    let records = records.with_filter(is_record.with_max_level_hint(LevelFilter::INFO).and(LevelFilter::INFO));
+    let is_not_record = filter_fn(|metadata| metadata.target() != AUDIT).with_max_level_hint(LevelFilter::TRACE);
+    let filter = filter.and(is_not_record);
+    let registry = tracing_subscriber::registry().with(records);
+    Ok(match config.format {
+        LogFormat::Text => Dispatch::new(registry.with(text_lines(writer, is_terminal).with_filter(filter))),
+        LogFormat::Json => Dispatch::new(registry.with(json_lines(writer).with_filter(filter))),
+    })
+}
+
+/// Human-readable lines.
+fn text_lines<S, W>(writer: W, is_terminal: bool) -> impl Layer<S>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    layer().with_writer(EscapeLineBreaks(writer)).compact().with_target(false).with_ansi(is_terminal)
+}
+
+/// One JSON object a line.
+fn json_lines<S, W>(writer: W) -> impl Layer<S>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    layer().with_writer(EscapeLineBreaks(writer)).json().flatten_event(true).with_span_list(false)
 }
 
 /// Escapes line breaks in an event, to prevent log injection. Each event is one write.
@@ -141,7 +189,11 @@ impl<W: io::Write> io::Write for EscapeLineBreaks<W> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
+    use std::{
+        os::unix::fs::MetadataExt,
+        path::Path,
+        sync::{Arc, Mutex},
+    };
 
     use super::*;
 
@@ -163,8 +215,8 @@ mod tests {
     fn logged(format: LogFormat, filter: &str, events: impl FnOnce()) -> String {
         let output = CapturedOutput::default();
         let writer = output.clone();
-        let config = LogConfig { format, filter: filter.parse().unwrap() };
-        dispatcher::with_default(&dispatch(&config, move || writer.clone(), false), events);
+        let config = LogConfig { format, filter: filter.parse().unwrap(), audit_file: None };
+        dispatcher::with_default(&dispatch(&config, move || writer.clone(), false).unwrap(), events);
         let bytes = output.0.lock().unwrap().clone();
         String::from_utf8(bytes).unwrap()
     }
@@ -187,6 +239,45 @@ mod tests {
         let event: serde_json::Value = serde_json::from_str(text.strip_suffix('\n').unwrap()).unwrap();
         assert_eq!((&event["message"], &event["code"]), (&"call denied".into(), &7.into()));
         assert_eq!((&event["level"], &event["span"]["request_id"]), (&"WARN".into(), &"r1".into()));
+    }
+
+    #[test]
+    fn audit_records_go_to_their_own_file_whatever_the_filter_and_survive_its_rotation() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, rotated) = (directory.path().join("audit.log"), directory.path().join("audit.log.1"));
+        let output = CapturedOutput::default();
+        let writer = output.clone();
+        let config =
+            LogConfig { filter: "warn".parse().unwrap(), audit_file: Some(path.clone()), ..LogConfig::default() };
+        let dispatch = dispatch(&config, move || writer.clone(), false).unwrap();
+        dispatcher::with_default(&dispatch, || {
+            let _entered = tracing::info_span!("call", request_id = "r1").entered();
+            tracing::info!(target: "audit", code = "Ok", "audited call");
+            std::fs::rename(&path, &rotated).unwrap();
+            tracing::warn!(target: "audit", event = "refresh_token_reused", "session ended");
+            tracing::debug!(target: "audit", "not a record");
+            tracing::info!("filtered out");
+            tracing::warn!("call denied");
+        });
+        let records = |path: &Path| -> Vec<serde_json::Value> {
+            let text = std::fs::read_to_string(path).unwrap();
+            text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+        };
+        let (before, after) = (records(&rotated), records(&path));
+        assert_eq!((before.len(), after.len()), (1, 1), "{before:?} {after:?}");
+        assert_eq!((&before[0]["code"], &before[0]["span"]["request_id"]), (&"Ok".into(), &"r1".into()));
+        assert_eq!(after[0]["event"], "refresh_token_reused");
+        let log = String::from_utf8(output.0.lock().unwrap().clone()).unwrap();
+        assert_eq!(log.lines().count(), 1, "{log}");
+        assert!(log.contains("call denied"), "{log}");
+        assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn an_audit_file_that_cannot_be_opened_is_an_error() {
+        let config = LogConfig { audit_file: Some("/nonexistent/audit.log".into()), ..LogConfig::default() };
+        let error = dispatch(&config, io::sink, false).unwrap_err();
+        assert!(error.to_string().contains("log.audit_file"), "{error}");
     }
 
     #[test]

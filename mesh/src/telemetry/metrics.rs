@@ -17,6 +17,7 @@ use prometheus_client::{
 use tonic::Code;
 
 use super::{LogBudget, histogram::DurationHistogram};
+use crate::deadline::SetBy;
 
 /// The caller label of an authenticated workload that no contract lists.
 pub const UNKNOWN_CALLER: &str = "other";
@@ -56,6 +57,7 @@ struct Inner {
     calls: Family<CallLabels, Counter>,
     durations: Family<MethodLabels, DurationHistogram>,
     denials: Family<DenialLabels, Counter>,
+    deadlines: Family<DeadlineLabels, Counter>,
     handshakes: Family<HandshakeLabels, Counter>,
     retries: Family<ClientLabels, Counter>,
     ejected_endpoints: Family<ClientLabels, Gauge>,
@@ -106,6 +108,13 @@ struct DenialLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DeadlineLabels {
+    service: Label,
+    method: Label,
+    set_by: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct HandshakeLabels {
     service: String,
     reason: &'static str,
@@ -129,6 +138,7 @@ impl Metrics {
         let calls = Family::<CallLabels, Counter>::default();
         let durations = Family::<MethodLabels, DurationHistogram>::default();
         let denials = Family::<DenialLabels, Counter>::default();
+        let deadlines = Family::<DeadlineLabels, Counter>::default();
         let handshakes = Family::<HandshakeLabels, Counter>::default();
         let retries = Family::<ClientLabels, Counter>::default();
         let ejected_endpoints = Family::<ClientLabels, Gauge>::default();
@@ -141,6 +151,11 @@ impl Metrics {
             "drystone_denials",
             "Calls denied, by the part of the rule that denied them",
             denials.clone(),
+        );
+        registry.register(
+            "drystone_deadlines_exceeded",
+            "Calls answered DEADLINE_EXCEEDED, by who set the deadline",
+            deadlines.clone(),
         );
         registry.register("drystone_handshakes_refused", "TLS handshakes that were refused", handshakes.clone());
         registry.register(
@@ -164,6 +179,7 @@ impl Metrics {
             calls,
             durations,
             denials,
+            deadlines,
             handshakes,
             retries,
             ejected_endpoints,
@@ -264,6 +280,13 @@ impl MethodMetrics {
             };
             slot.get_or_init(counter).inc();
         }
+    }
+
+    /// Counts a call whose deadline has passed.
+    pub fn deadline_exceeded(&self, set_by: SetBy) {
+        let MethodMetricsInner { metrics, labels, .. } = &*self.0;
+        let MethodLabels { service, method } = labels.clone();
+        metrics.0.deadlines.get_or_create(&DeadlineLabels { service, method, set_by: set_by.name() }).inc();
     }
 
     /// Counts a denied call by the part of the rule that it failed: `caller`, `subject`, `permission`, ...

@@ -230,6 +230,37 @@ async fn a_gracefully_closed_connection_is_reopened_without_a_failed_call() {
     }
 }
 
+/// HTTP/2 ends a connection after 1,024 frames of streams that it no longer knows. Each of these calls is given up when its
+/// response is on the way.
+#[tokio::test]
+async fn calls_that_are_given_up_end_no_connection() {
+    const IN_FLIGHT: u32 = 200;
+    let fleet = Fleet::new(["one"]).await;
+    fleet.until_reported(is_up).await;
+    fleet.read().await.unwrap();
+    let one = &fleet.instances[0];
+    let handlers = &one.handlers;
+    for _ in 0..20 {
+        handlers.set(Behaviour::Wait);
+        let expected = handlers.started() + IN_FLIGHT;
+        let calls = futures_util::future::join_all((0..IN_FLIGHT).map(|_| fleet.write()));
+        let started = async {
+            while handlers.started() < expected {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            biased;
+            _ = calls => panic!("the calls wait"),
+            () = started => {}
+        }
+        handlers.released.notify_waiters();
+        handlers.set(Behaviour::Answer);
+        assert_eq!(fleet.read().await.unwrap(), "one");
+    }
+    assert_eq!(one.connections(), 1);
+}
+
 #[tokio::test]
 async fn a_new_certificate_is_used_from_the_next_call() {
     let fleet = Fleet::new(["one"]).await;

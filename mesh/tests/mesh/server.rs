@@ -74,6 +74,11 @@ async fn a_slow_handler_is_answered_deadline_exceeded() {
     request.metadata_mut().insert("grpc-timeout", "150m".parse().unwrap());
     let (code, _) = refusal(server.client("auth").look_up_for_sign_in(request).await);
     assert_eq!(code, Code::DeadlineExceeded);
+    // It says nothing about the service: the metric names whose deadline it was.
+    let rendered = server.metrics.render();
+    let labels = r#"service="user",method="LookUpForSignIn",set_by="#;
+    assert!(rendered.contains(&format!(r#"drystone_deadlines_exceeded_total{{{labels}"caller"}} 1"#)), "{rendered}");
+    assert!(!rendered.contains(&format!(r#"{labels}"server""#)), "{rendered}");
 
     let call = call_with(Some(Duration::from_millis(150)), Client::default());
     let answer = server.client("auth").look_up_for_sign_in(call.request(order("wait"))).await;

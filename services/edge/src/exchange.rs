@@ -10,7 +10,7 @@ use bytes::Bytes;
 use drystone::contract::{Deadline, Subject};
 use drystone_mesh::{
     connections::{MeteredBody, Request as RequestInProgress},
-    deadline,
+    deadline::{self, SetBy},
     error::{Error, Reason},
     token::TokenVerifier,
 };
@@ -128,6 +128,9 @@ impl<C: Backend> Exchange<C> {
             let response = response::finish(response, &head.method, &request_id);
             let response = self.meter(response, in_progress, &head, &request_id);
             self.metrics.record_response(route, response.status());
+            if let Some(route) = route.filter(|_| response.status() == StatusCode::GATEWAY_TIMEOUT) {
+                self.metrics.deadline_exceeded(route, self.deadline_set_by(route, &head));
+            }
             debug!(status = response.status().as_u16(), elapsed = ?received_at.elapsed(), "request answered");
             response
         };
@@ -153,6 +156,12 @@ impl<C: Backend> Exchange<C> {
         let (parts, body) = response.into_parts();
         let body = MeteredBody::whole(body, in_progress).unwrap_or_else(MeteredBody::empty);
         Response::from_parts(parts, body)
+    }
+
+    /// Whose deadline applies to a request.
+    fn deadline_set_by(&self, route: &Route, head: &Parts) -> SetBy {
+        let own = limit_deadline(route.deadline, self.deadline).default;
+        SetBy::of(deadline::parse_timeout(&head.headers).ok().flatten().or(own), own)
     }
 
     /// Responds to a request that needs no service.
@@ -204,7 +213,7 @@ impl<C: Backend> Exchange<C> {
                 return Err(RequestError::from(error).closing(closes));
             }
         };
-        let body = self.bodies.read(&head.headers, body).await?;
+        let body = self.bodies.read(&head.headers, body, route.body_limit).await?;
         let call = headers::call(client_request, authorization, limit_deadline(route.deadline, self.deadline))?;
         let message = transcode::request(route, head.uri.path(), head.uri.query(), &body.bytes)?;
         let request = match route.rpc.subject {

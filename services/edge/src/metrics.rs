@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use drystone_mesh::telemetry::{LogBudget, Metrics};
+use drystone_mesh::{
+    deadline::SetBy,
+    telemetry::{LogBudget, Metrics},
+};
 use http::StatusCode;
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -15,6 +18,7 @@ use crate::routing::route::Route;
 #[derive(Debug, Clone)]
 pub(crate) struct EdgeMetrics {
     requests: Family<RequestLabels, Counter>,
+    deadlines: Family<DeadlineLabels, Counter>,
     /// The label of requests without route.
     no_route: Arc<str>,
     /// Open connections.
@@ -31,19 +35,31 @@ struct RequestLabels {
     status: u16,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DeadlineLabels {
+    route: Arc<str>,
+    set_by: &'static str,
+}
+
 impl EdgeMetrics {
     /// Metrics that are registered with `metrics`.
     pub(crate) fn new(metrics: &Metrics) -> Self {
         let own = Self {
             requests: Family::default(),
+            deadlines: Family::default(),
             no_route: "none".into(),
             connections: Gauge::default(),
             denial_lines: metrics.log_budget("request denied"),
             registry: metrics.clone(),
         };
         metrics.register(|registry| {
-            let (requests, connections) = (own.requests.clone(), own.connections.clone());
+            let EdgeMetrics { requests, deadlines, connections, .. } = own.clone();
             registry.register("drystone_edge_requests", "REST calls answered, by route and HTTP status", requests);
+            registry.register(
+                "drystone_edge_deadlines_exceeded",
+                "REST calls answered 504, by who set the deadline: the caller, or contract and configuration",
+                deadlines,
+            );
             registry.register("drystone_edge_connections", "Open connections of clients", connections);
         });
         own
@@ -54,6 +70,12 @@ impl EdgeMetrics {
         self.registry.register(|registry| {
             registry.register("drystone_edge_unsent_bytes", "Bytes of responses that clients have not taken", unsent);
         });
+    }
+
+    /// Counts a response after the deadline.
+    pub(crate) fn deadline_exceeded(&self, route: &Route, set_by: SetBy) {
+        let labels = DeadlineLabels { route: Arc::clone(&route.label), set_by: set_by.name() };
+        self.deadlines.get_or_create(&labels).inc();
     }
 
     /// Counts a response.

@@ -10,11 +10,13 @@ pub struct Config {
     pub max_properties: u32,
     /// How many bytes the names, descriptions and labels of one user's properties may have together.
     pub max_bytes: u64,
+    /// How many request ids of creations are kept for one user; each is kept for 24 hours.
+    pub max_request_ids: u32,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { max_properties: 10_000, max_bytes: 16 << 20 }
+        Self { max_properties: 10_000, max_bytes: 16 << 20, max_request_ids: 10_000 }
     }
 }
 
@@ -30,6 +32,9 @@ impl Config {
         if self.max_bytes == 0 || i64::try_from(self.max_bytes).is_err() {
             return Err("property.max_bytes must be at least 1, such as 16777216".to_owned());
         }
+        if self.max_request_ids == 0 {
+            return Err("property.max_request_ids must be at least 1".to_owned());
+        }
         Ok(())
     }
 }
@@ -44,6 +49,7 @@ mod tests {
         for (config, key) in [
             (Config { max_properties: 0, ..Config::default() }, "property.max_properties"),
             (Config { max_bytes: 0, ..Config::default() }, "property.max_bytes"),
+            (Config { max_request_ids: 0, ..Config::default() }, "property.max_request_ids"),
             (Config { max_bytes: u64::MAX, ..Config::default() }, "property.max_bytes"),
         ] {
             assert!(config.check().unwrap_err().starts_with(key));

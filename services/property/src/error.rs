@@ -23,6 +23,9 @@ pub enum Error {
     /// The user's quota does not allow more.
     #[error("your properties would exceed your quota of {} properties and {} bytes; delete or shorten some", .0.properties, .0.bytes)]
     QuotaExceeded(Quota),
+    /// The user has used too many request ids.
+    #[error("you have used {} request ids in 24 hours; wait, or create without a request id", .0.request_ids)]
+    TooManyRequestIds(Quota),
     /// The store failed.
     #[error("the property store failed")]
     Store(#[from] sqlx::Error),
@@ -34,7 +37,7 @@ impl From<Error> for MeshError {
         match error {
             Error::NotFound => Self::new(Reason::PropertyNotFound, message),
             Error::RequestIdReused => Self::new(Reason::RequestIdReused, message),
-            Error::QuotaExceeded(_) => Self::new(Reason::QuotaExceeded, message),
+            Error::QuotaExceeded(_) | Error::TooManyRequestIds(_) => Self::new(Reason::QuotaExceeded, message),
             Error::Stale => etag::stale(),
             Error::Store(cause) => drystone_store::to_mesh_error(cause),
         }

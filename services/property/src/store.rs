@@ -25,6 +25,41 @@ macro_rules! columns {
     };
 }
 
+/// Inserts a property if the quota of its owner allows it. Evaluates to the inserted row, if there is one. All rows are read,
+/// since `fetch_one` drops the error of a failed commit.
+macro_rules! insert {
+    ($on:expr, $new:expr, $quota:expr, $now:expr) => {
+        run!($on, |db| {
+            sqlx::query_as::<_, PropertyRow>(concat!(
+                "INSERT INTO property
+                     (id, owner_id, display_name, description, labels, version, created_at, updated_at)
+                 SELECT $1, $2, $3, $4, $5, 1, $6, $6
+                 WHERE NOT EXISTS (
+                     SELECT 1
+                     FROM property_usage
+                     WHERE owner_id = $2
+                         AND (
+                             properties >= $7
+                             OR bytes + octet_length($3) + octet_length($4) + octet_length(CAST($5 AS TEXT)) > $8
+                         )
+                 )
+                 RETURNING ",
+                columns!()
+            ))
+            .bind($new.id)
+            .bind($new.owner_id)
+            .bind($new.content.display_name.as_str())
+            .bind($new.content.description.as_str())
+            .bind(Json($new.content.labels.as_map()))
+            .bind(to_micros($now))
+            .bind(i64::from($quota.properties))
+            .bind($quota.max_bytes())
+            .fetch_all(db)
+            .await?
+        })
+    };
+}
+
 type PropertyRow = (Uuid, Uuid, String, String, Json<BTreeMap<String, String>>, i64, i64, i64);
 
 /// How much one user may store.
@@ -34,6 +69,14 @@ pub struct Quota {
     pub properties: u32,
     /// The bytes of their names, descriptions and labels together.
     pub bytes: u64,
+    /// The number of request ids of creations in [`REQUEST_ID_LIFETIME`](crate::REQUEST_ID_LIFETIME).
+    pub request_ids: u32,
+}
+
+impl Quota {
+    fn max_bytes(&self) -> i64 {
+        i64::try_from(self.bytes).unwrap_or(i64::MAX)
+    }
 }
 
 impl Default for Quota {
@@ -44,7 +87,7 @@ impl Default for Quota {
 
 impl From<&Config> for Quota {
     fn from(config: &Config) -> Self {
-        Self { properties: config.max_properties, bytes: config.max_bytes }
+        Self { properties: config.max_properties, bytes: config.max_bytes, request_ids: config.max_request_ids }
     }
 }
 
@@ -70,7 +113,8 @@ impl PropertyStore {
     /// same content returns the property that it created, as it is now.
     ///
     /// # Errors
-    /// [`Error::QuotaExceeded`]; concurrent creations may exceed the quota by one each. [`Error::RequestIdReused`] with other content; [`Error::NotFound`] if the property has been deleted since.
+    /// [`Error::QuotaExceeded`]; concurrent creations may exceed the quota by one each. [`Error::TooManyRequestIds`].
+    /// [`Error::RequestIdReused`] with other content; [`Error::NotFound`] if the property has been deleted since.
     pub async fn create(&self, new: NewProperty, now: Timestamp) -> Result<Property, Error> {
         self.db.retry(|| self.create_once(&new, now)).await
     }
@@ -178,46 +222,24 @@ impl PropertyStore {
 /// Transactions that may be retried as a whole.
 impl PropertyStore {
     async fn create_once(&self, new: &NewProperty, now: Timestamp) -> Result<Property, Error> {
+        let Some(request_id) = new.request_id else {
+            // One statement is a transaction by itself: one round trip to the server and not three.
+            return self.inserted(insert!(self.db.writer(), new, self.quota, now));
+        };
         let mut transaction = self.db.begin().await?;
-        if let Some(created) = claim_request_id(&mut transaction, new, now).await? {
+        if let Some(created) = claim_request_id(&mut transaction, request_id, new, self.quota, now).await? {
             let property = find(&mut transaction, new.owner_id, created).await?;
             return property.ok_or(Error::NotFound);
         }
-        let row = run!(transaction.connection(), |connection| {
-            sqlx::query_as::<_, PropertyRow>(concat!(
-                "INSERT INTO property
-                     (id, owner_id, display_name, description, labels, version, created_at, updated_at)
-                 SELECT $1, $2, $3, $4, $5, 1, $6, $6
-                 WHERE NOT EXISTS (
-                     SELECT 1
-                     FROM property_usage
-                     WHERE owner_id = $2
-                         AND (
-                             properties >= $7
-                             OR bytes + octet_length($3) + octet_length($4) + octet_length(CAST($5 AS TEXT)) > $8
-                         )
-                 )
-                 RETURNING ",
-                columns!()
-            ))
-            .bind(new.id)
-            .bind(new.owner_id)
-            .bind(new.content.display_name.as_str())
-            .bind(new.content.description.as_str())
-            .bind(Json(new.content.labels.as_map()))
-            .bind(to_micros(now))
-            .bind(i64::from(self.quota.properties))
-            .bind(self.max_bytes())
-            .fetch_optional(connection)
-            .await?
-        });
-        let row = row.ok_or(Error::QuotaExceeded(self.quota))?;
+        let rows = insert!(transaction.connection(), new, self.quota, now);
+        let created = self.inserted(rows)?;
         transaction.commit().await?;
-        Ok(read_property(row))
+        Ok(created)
     }
 
-    fn max_bytes(&self) -> i64 {
-        i64::try_from(self.quota.bytes).unwrap_or(i64::MAX)
+    /// The inserted property. Without one, the quota did not allow it.
+    fn inserted(&self, mut rows: Vec<PropertyRow>) -> Result<Property, Error> {
+        rows.pop().map(read_property).ok_or(Error::QuotaExceeded(self.quota))
     }
 
     async fn update_once(
@@ -265,7 +287,7 @@ impl PropertyStore {
         if let Some(row) = updated {
             // A user over the quota, such as after it was lowered, can still shorten texts.
             let bytes = used_bytes(&mut transaction, owner).await?;
-            if bytes > self.max_bytes() && bytes > bytes_before {
+            if bytes > self.quota.max_bytes() && bytes > bytes_before {
                 return Err(Error::QuotaExceeded(self.quota));
             }
             transaction.commit().await?;
@@ -305,15 +327,17 @@ impl PropertyStore {
 /// Records the property that this request id creates. Returns the property that it has created before, if there is one.
 async fn claim_request_id(
     transaction: &mut Transaction,
+    request_id: Uuid,
     new: &NewProperty,
+    quota: Quota,
     now: Timestamp,
 ) -> Result<Option<Uuid>, Error> {
-    let Some(request_id) = new.request_id else { return Ok(None) };
     let fingerprint = new.content.fingerprint();
     let claimed = run!(transaction.connection(), |connection| {
         sqlx::query(
             "INSERT INTO creation (owner_id, request_id, property_id, fingerprint, created_at)
-             VALUES ($1, $2, $3, $4, $5)
+             SELECT $1, $2, $3, $4, $5
+             WHERE NOT EXISTS (SELECT 1 FROM creation WHERE owner_id = $1 LIMIT 1 OFFSET $6)
              ON CONFLICT DO NOTHING",
         )
         .bind(new.owner_id)
@@ -321,6 +345,7 @@ async fn claim_request_id(
         .bind(new.id)
         .bind(fingerprint.as_slice())
         .bind(to_micros(now))
+        .bind(i64::from(quota.request_ids).saturating_sub(1))
         .execute(connection)
         .await?
         .rows_affected()
@@ -328,7 +353,7 @@ async fn claim_request_id(
     if claimed > 0 {
         return Ok(None);
     }
-    let (created, recorded_fingerprint) = run!(transaction.connection(), |connection| {
+    let recorded = run!(transaction.connection(), |connection| {
         sqlx::query_as::<_, (Uuid, Vec<u8>)>(
             "SELECT property_id, fingerprint
              FROM creation
@@ -336,9 +361,10 @@ async fn claim_request_id(
         )
         .bind(new.owner_id)
         .bind(request_id)
-        .fetch_one(connection)
+        .fetch_optional(connection)
         .await?
     });
+    let (created, recorded_fingerprint) = recorded.ok_or(Error::TooManyRequestIds(quota))?;
     if recorded_fingerprint == fingerprint { Ok(Some(created)) } else { Err(Error::RequestIdReused) }
 }
 

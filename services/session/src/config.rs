@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use drystone_mesh::config::ConfigDuration;
+use drystone_mesh::{config::ConfigDuration, page::MAX_PAGE_SIZE};
 use serde::{Deserialize, Serialize};
 
 /// The longest lifetime that can be configured.
@@ -21,6 +21,8 @@ pub struct Config {
     pub idle_timeout: ConfigDuration,
     /// The maximum lifetime of a session.
     pub lifetime: ConfigDuration,
+    /// How many sessions one user may have. A new one ends the one that has been unused for the longest time.
+    pub max_sessions: u32,
     /// How long after a rotation the previous refresh token gets the same successor, in case the response was lost. Later it
     /// gets a new one, as long as its successor was not used.
     pub rotation_grace: ConfigDuration,
@@ -51,6 +53,7 @@ impl Default for Config {
             store: StoreKind::Sql,
             idle_timeout: ConfigDuration::days(14),
             lifetime: ConfigDuration::days(90),
+            max_sessions: 100,
             rotation_grace: ConfigDuration::seconds(10),
             end_shared: false,
             token_lifetime_max: ConfigDuration::hours(1),
@@ -81,6 +84,9 @@ impl Config {
         }
         if self.idle_timeout > self.lifetime {
             return Err(format!("session.idle_timeout must be at most session.lifetime, which is {}", self.lifetime));
+        }
+        if !(1..=MAX_PAGE_SIZE).contains(&self.max_sessions) {
+            return Err(format!("session.max_sessions must be from 1 to {MAX_PAGE_SIZE}"));
         }
         if self.rotation_grace >= self.idle_timeout {
             return Err(format!(
@@ -122,6 +128,8 @@ mod tests {
             rejected(|config| config.token_lifetime_max = ConfigDuration::seconds(0))
                 .contains("session.token_lifetime_max")
         );
+        assert!(rejected(|config| config.max_sessions = 0).contains("session.max_sessions"));
+        assert!(rejected(|config| config.max_sessions = 201).contains("session.max_sessions"));
         assert!(rejected(|config| config.heartbeat = ConfigDuration::seconds(6)).contains("session.heartbeat"));
     }
 }

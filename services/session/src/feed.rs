@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     hub::{Acknowledger, Event, Hub, Subscription, WatcherSlot},
     revocation::Revocation,
+    session::MAX_CLOCK_JUMP,
     store::{SessionStore, StoreError},
 };
 
@@ -122,8 +123,8 @@ impl Feed {
         // Before the read, so that what is announced during it causes another one.
         self.subscription.mark_read();
         let store = &self.context.store;
-        let now = self.context.clock.now();
-        let mut revocations = store.revocations_after(self.cursor, MAX_BATCH_SIZE, now).await?;
+        let expired_before = self.context.clock.now() - MAX_CLOCK_JUMP;
+        let mut revocations = store.revocations_after(self.cursor, MAX_BATCH_SIZE, expired_before).await?;
         if revocations.is_empty() {
             let newest = store.newest_revocation().await?;
             // A cursor beyond the newest revocation belongs to a history that the store has lost.
@@ -137,7 +138,7 @@ impl Feed {
                 self.is_heartbeat_due = true;
             }
             // Again, for revocations that were added between the two queries.
-            revocations = store.revocations_after(self.cursor, MAX_BATCH_SIZE, now).await?;
+            revocations = store.revocations_after(self.cursor, MAX_BATCH_SIZE, expired_before).await?;
             if revocations.is_empty() && self.cursor < newest {
                 // Everything up to there has expired: no call needs to wait for this watcher because of it.
                 self.cursor = newest;

@@ -61,6 +61,8 @@ mod rotation;
 mod rpc;
 mod session;
 mod sessions;
+#[cfg(test)]
+mod simulated_day;
 mod store;
 mod sweep;
 
@@ -140,6 +142,7 @@ impl Service {
             store,
             hub,
             lifetimes,
+            max_per_user: config.max_sessions,
             end_shared: config.end_shared,
             ack_timeout,
             clock,

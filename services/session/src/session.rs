@@ -11,6 +11,10 @@ use crate::Config;
 /// The counter that a session's first refresh token carries.
 pub const FIRST_COUNTER: u64 = 1;
 
+/// How much longer than it matters everything is kept, so that a clock that is set forward and back again makes nothing
+/// forgotten.
+pub(crate) const MAX_CLOCK_JUMP: TimeDelta = TimeDelta::hours(2);
+
 /// A session: one sign-in on one device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Session {

@@ -25,6 +25,8 @@ pub(crate) struct Sessions {
     pub(crate) store: Arc<dyn SessionStore>,
     pub(crate) hub: Hub,
     pub(crate) lifetimes: Lifetimes,
+    /// How many sessions one user may have.
+    pub(crate) max_per_user: u32,
     /// Whether to end a session whose refresh token two clients seem to share.
     pub(crate) end_shared: bool,
     /// How long a revoking call waits for acknowledgements.
@@ -37,11 +39,37 @@ pub(crate) struct Sessions {
 }
 
 impl Sessions {
+    /// Starts a session. A user who has as many as are allowed loses the one that has been unused for the longest time: a
+    /// refusal would lock out an owner whose clients never sign out.
     pub(crate) async fn create(&self, new: NewSession) -> Result<Session, Error> {
+        self.evict(new.user_id).await?;
         let session = self.lifetimes.start(new, self.clock.now());
         self.store.insert(&session).await?;
         self.metrics.session_created();
         Ok(session)
+    }
+
+    /// Ends sessions of a user until there is room for one more. Concurrent sign-ins may exceed the limit by one each; later
+    /// ones make up for it.
+    async fn evict(&self, user_id: Uuid) -> Result<(), Error> {
+        let page = Page { size: self.max_per_user, after: None };
+        let mut sessions = self.store.list(user_id, &page, self.clock.now()).await?;
+        let excess = (sessions.len() + 1).saturating_sub(self.max_per_user as usize);
+        sessions.sort_unstable_by_key(|session| session.last_seen_at);
+        for session in &sessions[..excess] {
+            let Session { id, last_seen_at, .. } = session;
+            tracing::info!(
+                target: "audit",
+                event = "session_evicted",
+                session = %id,
+                user = %user_id,
+                %last_seen_at,
+                "session ended, the user has too many"
+            );
+            let ended = self.end(user_id, *id).await?;
+            self.metrics.sessions_ended("evicted", ended.sessions);
+        }
+        Ok(())
     }
 
     /// Rotates a refresh token. Returns the session, with the counter of the next token.
@@ -126,16 +154,21 @@ impl Sessions {
 
     /// Ends one session of this user.
     pub(crate) async fn revoke(&self, user_id: Uuid, id: Uuid) -> Result<(), Error> {
-        let (this, _call) = (self.clone(), self.revoking_calls.token());
-        let ended = self
-            .run_to_completion(async move {
-                let ended = this.store.end(user_id, id, &this.lifetimes, this.clock.now()).await?;
-                this.announce(ended).await
-            })
-            .await?;
+        let _call = self.revoking_calls.token();
+        let ended = self.end(user_id, id).await?;
         self.metrics.sessions_ended("revoked", ended.sessions);
         self.hub.wait_for_acks(ended.revocation, self.ack_timeout).await;
         if ended.sessions == 0 { Err(Error::NotFound) } else { Ok(()) }
+    }
+
+    /// Ends one session of this user, and announces the revocation.
+    async fn end(&self, user_id: Uuid, id: Uuid) -> Result<AnnouncedEnd, Error> {
+        let this = self.clone();
+        self.run_to_completion(async move {
+            let ended = this.store.end(user_id, id, &this.lifetimes, this.clock.now()).await?;
+            this.announce(ended).await
+        })
+        .await
     }
 
     /// Ends every session of this user, except for `keep`. Returns how many.
@@ -210,6 +243,7 @@ fn outcome(rotation: &Rotation) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use chrono::TimeDelta;
     use drystone_mesh::telemetry::Metrics;
     use drystone_store::Db;
     use tokio_util::sync::CancellationToken;
@@ -247,6 +281,29 @@ mod tests {
         let mut feed = crate::feed::Feed::open(service.feeds.clone(), slot, 0);
         let batch = feed.next().await.unwrap().unwrap();
         assert_eq!((batch.revocations.len(), batch.cursor), (0, 1));
+        stop.cancel();
+    }
+
+    #[tokio::test]
+    async fn a_clock_that_jumps_forward_and_back_makes_no_revocation_forgotten() {
+        let (directory, stop) = (tempfile::tempdir().unwrap(), CancellationToken::new());
+        let clock = Clock::manual(Clock::system().now());
+        let service = service_at(&directory, &stop, clock.clone()).await;
+        let Sessions { store, metrics, .. } = &service.sessions;
+        let watch = async || {
+            let slot = service.feeds.hub.reserve(None).unwrap();
+            crate::feed::Feed::open(service.feeds.clone(), slot, 0).next().await.unwrap().unwrap().revocations.len()
+        };
+        service.sessions.void_tokens(Uuid::now_v7()).await.unwrap();
+        service.sessions.void_tokens(Uuid::now_v7()).await.unwrap();
+        clock.set_by(TimeDelta::minutes(150));
+        crate::sweep::sweep(&**store, &clock, metrics).await.unwrap();
+        assert_eq!(watch().await, 2, "a watcher that starts meanwhile");
+        clock.set_by(TimeDelta::minutes(-150));
+        assert_eq!(watch().await, 2);
+        clock.advance(Duration::from_mins(181));
+        crate::sweep::sweep(&**store, &clock, metrics).await.unwrap();
+        assert_eq!(watch().await, 0);
         stop.cancel();
     }
 

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     metrics::SessionMetrics,
+    session::MAX_CLOCK_JUMP,
     store::{SessionStore, StoreError},
 };
 
@@ -31,9 +32,9 @@ pub(crate) async fn run(store: Arc<dyn SessionStore>, clock: Clock, metrics: Ses
     }
 }
 
-async fn sweep(store: &dyn SessionStore, clock: &Clock, metrics: &SessionMetrics) -> Result<(), StoreError> {
+pub(crate) async fn sweep(store: &dyn SessionStore, clock: &Clock, metrics: &SessionMetrics) -> Result<(), StoreError> {
     let now = clock.now();
-    let swept = store.sweep(now).await?;
+    let swept = store.sweep(now - MAX_CLOCK_JUMP).await?;
     if swept.sessions > 0 {
         tracing::debug!(
             sessions = swept.sessions,

@@ -169,7 +169,8 @@ async fn a_stricter_local_limit_applies_while_redis_is_unavailable() {
     let redis = Redis::open(&Config { url: server.url().to_owned().into(), ..with_long_timeout() }).unwrap();
     redis.ready().await;
     let metrics = Metrics::default();
-    let limit = LimiterFactory::shared(Arc::new(RedisLimits::new(redis.clone())), &metrics).limit("test", 10);
+    let limit =
+        LimiterFactory::in_process(&metrics).with_store(Arc::new(RedisLimits::new(redis.clone()))).limit("test", 10);
     let passed = async |text: &str| {
         let mut passed = 0;
         for _ in 0..20 {

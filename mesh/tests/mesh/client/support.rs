@@ -51,6 +51,8 @@ pub enum Behaviour {
     Refuse,
     /// Says that it has started, and then nothing more.
     Hang,
+    /// Answers when it is released.
+    Wait,
 }
 
 /// An instance's handlers.
@@ -60,6 +62,8 @@ pub struct Handlers {
     /// The number of started calls.
     started: AtomicU32,
     pub hanging: Notify,
+    /// Releases the waiting calls.
+    pub released: Notify,
 }
 
 impl Handlers {
@@ -72,10 +76,15 @@ impl Handlers {
     }
 
     async fn handle(&self) -> Result<(), Status> {
+        let released = self.released.notified();
         self.started.fetch_add(1, Ordering::Relaxed);
         let behaviour = *self.behaviour.lock().unwrap();
         match behaviour {
             Behaviour::Answer => Ok(()),
+            Behaviour::Wait => {
+                released.await;
+                Ok(())
+            }
             Behaviour::Refuse => Err(Error::unavailable("the database", "as requested").into()),
             Behaviour::Hang => {
                 self.hanging.notify_one();
@@ -294,6 +303,7 @@ async fn instance(name: &'static str, identity: Identity) -> Instance {
         behaviour: Mutex::new(Behaviour::Answer),
         started: AtomicU32::new(0),
         hanging: Notify::new(),
+        released: Notify::new(),
     });
     let server = Server::new(&node)
         .unwrap()

@@ -52,28 +52,34 @@ impl BodyReader {
         }
     }
 
-    /// Reads a body that is JSON, or empty.
+    /// Reads a body that is JSON, or empty. `limit` bounds its size further than the configuration does.
     ///
     /// # Errors
     /// `BODY_TOO_LARGE`, `UNSUPPORTED_MEDIA_TYPE`, `OVERLOADED`, `MALFORMED_BODY` for an incomplete body, `BODY_TOO_SLOW`.
-    pub(crate) async fn read<B>(&self, headers: &HeaderMap, mut body: B) -> Result<RequestBody, RequestError>
+    pub(crate) async fn read<B>(
+        &self,
+        headers: &HeaderMap,
+        mut body: B,
+        limit: Option<usize>,
+    ) -> Result<RequestBody, RequestError>
     where
         B: Body<Data = Bytes> + Unpin,
     {
         if body.is_end_stream() {
             return Ok(RequestBody::default());
         }
+        let limit = limit.map_or(self.limit, |limit| limit.min(self.limit));
         let deadline = Instant::now() + self.timeout;
         let content_length = body.size_hint().exact().and_then(|size| usize::try_from(size).ok());
-        if content_length.is_some_and(|size| size > self.limit) && protocol::awaits_continue(headers) {
+        if content_length.is_some_and(|size| size > limit) && protocol::awaits_continue(headers) {
             // The client has not sent the body yet, so there is nothing to drain.
-            return Err(self.too_large().closing(true));
+            return Err(too_large(limit).closing(true));
         }
         let mut buffer =
-            BodyBuffer { content_length: content_length.unwrap_or_default().min(self.limit), ..BodyBuffer::default() };
+            BodyBuffer { content_length: content_length.unwrap_or_default().min(limit), ..BodyBuffer::default() };
         while let Some(data) = next_data(&mut body, deadline).await? {
-            let error = if buffer.len() + data.len() > self.limit {
-                self.too_large()
+            let error = if buffer.len() + data.len() > limit {
+                too_large(limit)
             } else if !self.reserve(&mut buffer, data.len()) {
                 overloaded()
             } else {
@@ -129,11 +135,6 @@ impl BodyReader {
             memory => *memory = Some(more),
         }
         true
-    }
-
-    fn too_large(&self) -> RequestError {
-        let message = format!("the body is larger than the limit of {} bytes", self.limit);
-        Error::new(Reason::BodyTooLarge, message).into()
     }
 }
 
@@ -197,6 +198,10 @@ where
     }
 }
 
+fn too_large(limit: usize) -> RequestError {
+    Error::new(Reason::BodyTooLarge, format!("the body is larger than the limit of {limit} bytes")).into()
+}
+
 fn overloaded() -> RequestError {
     Error::new(Reason::Overloaded, "too many large bodies at once; try again shortly")
         .retry_after(Duration::from_secs(1))
@@ -243,32 +248,42 @@ mod tests {
     #[tokio::test]
     async fn a_body_of_one_frame_is_not_copied() {
         let whole = Bytes::from(vec![b' '; 5000]);
-        let read = reader(&Config::default()).read(&headers(), Full::new(whole.clone())).await.unwrap();
+        let read = reader(&Config::default()).read(&headers(), Full::new(whole.clone()), None).await.unwrap();
         assert_eq!(read.bytes.as_ptr(), whole.as_ptr());
-        let read = reader(&Config::default()).read(&headers(), frames(&[1000, 2000, 7])).await.unwrap();
+        let read = reader(&Config::default()).read(&headers(), frames(&[1000, 2000, 7]), None).await.unwrap();
         assert_eq!(read.bytes.len(), 3007);
     }
 
     #[tokio::test]
     async fn a_body_of_the_limit_is_accepted_and_one_byte_more_is_too_large() {
         let reader = reader(&Config::default());
-        assert_eq!(reader.read(&headers(), frames(&[64 * 1024])).await.unwrap().bytes.len(), 64 * 1024);
-        let error = reader.read(&headers(), frames(&[64 * 1024, 1])).await.unwrap_err();
+        assert_eq!(reader.read(&headers(), frames(&[64 * 1024]), None).await.unwrap().bytes.len(), 64 * 1024);
+        let error = reader.read(&headers(), frames(&[64 * 1024, 1]), None).await.unwrap_err();
         assert_eq!(reason(&error), Some(Reason::BodyTooLarge));
         assert!(!error.closes, "the body was read to its end");
-        let error = reader.read(&headers(), frames(&[64 * 1024; 8])).await.unwrap_err();
+        let error = reader.read(&headers(), frames(&[64 * 1024; 8]), None).await.unwrap_err();
         assert!(error.closes, "the body was larger than the drain limit");
+    }
+
+    #[tokio::test]
+    async fn the_smaller_limit_applies() {
+        let reader = reader(&Config::default());
+        assert!(reader.read(&headers(), frames(&[4096]), Some(4096)).await.is_ok());
+        let error = reader.read(&headers(), frames(&[4097]), Some(4096)).await.unwrap_err();
+        assert_eq!(reason(&error), Some(Reason::BodyTooLarge));
+        let error = reader.read(&headers(), frames(&[64 * 1024, 1]), Some(1 << 30)).await.unwrap_err();
+        assert_eq!(reason(&error), Some(Reason::BodyTooLarge));
     }
 
     #[tokio::test]
     async fn bodies_share_memory_and_release_it() {
         let reader = reader(&Config::default());
-        let first = reader.read(&headers(), frames(&[60 * 1024])).await.unwrap();
-        let error = reader.read(&headers(), frames(&[60 * 1024])).await.unwrap_err();
+        let first = reader.read(&headers(), frames(&[60 * 1024]), None).await.unwrap();
+        let error = reader.read(&headers(), frames(&[60 * 1024]), None).await.unwrap_err();
         assert_eq!(reason(&error), Some(Reason::Overloaded));
-        assert!(reader.read(&headers(), frames(&[1024])).await.is_ok(), "small bodies take no shared memory");
+        assert!(reader.read(&headers(), frames(&[1024]), None).await.is_ok(), "small bodies take no shared memory");
         drop(first);
-        assert!(reader.read(&headers(), frames(&[60 * 1024])).await.is_ok());
+        assert!(reader.read(&headers(), frames(&[60 * 1024]), None).await.is_ok());
     }
 
     #[tokio::test]
@@ -276,7 +291,7 @@ mod tests {
         let reader = reader(&Config { body_time: ConfigDuration::millis(50), ..Config::default() });
         let before = Instant::now();
         let endless = StreamBody::new(futures_util::stream::pending::<Result<http_body::Frame<Bytes>, Infallible>>());
-        let error = reader.read(&headers(), endless).await.unwrap_err();
+        let error = reader.read(&headers(), endless, None).await.unwrap_err();
         assert_eq!(reason(&error), Some(Reason::BodyTooSlow));
         assert!(error.closes && before.elapsed() >= Duration::from_millis(50));
     }

@@ -10,6 +10,7 @@ use drystone::contract::{
 use http::{HeaderValue, uri::PathAndQuery};
 use prost_reflect::{FieldDescriptor, MessageDescriptor};
 
+use super::body_limit::BodyLimits;
 use crate::transcode::mask::{self, MaskRule};
 
 /// A contract that cannot be served over REST.
@@ -37,6 +38,8 @@ pub(crate) struct Route {
     /// The fields of the template's variables, in the same order.
     pub(crate) variables: Vec<FieldPath>,
     pub(crate) body: BodyMapping,
+    /// The size of the largest valid body in bytes; `None` if the contract does not bound it.
+    pub(crate) body_limit: Option<usize>,
     /// Infers an update mask where the client sends none.
     pub(crate) mask: Option<MaskRule>,
     /// The contract's default and maximum deadline.
@@ -101,6 +104,7 @@ fn route(
         input,
         output,
         variables,
+        body_limit: BodyLimits::new(contract.pool(), output_only).of(&descriptor.input(), &body),
         body,
         mask,
         deadline: rpc.policy.deadline,

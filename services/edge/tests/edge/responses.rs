@@ -151,10 +151,14 @@ async fn a_service_that_does_not_respond_times_out() {
     let edge = Edge::with_backend(never(), config).await;
     let reply = edge.request("GET /v1/things", "").await;
     assert_eq!((reply.status, reply.reason().as_str()), (504, "DEADLINE_EXCEEDED"));
+    let line = r#"drystone_edge_deadlines_exceeded_total{route="GET /v1/things",set_by="server"} 1"#;
+    assert!(edge.metrics.render().contains(line), "{}", edge.metrics.render());
 
     let edge = Edge::with_backend(never(), Config::default()).await;
     let reply = edge.request("GET /v1/things\ngrpc-timeout: 20m", "").await;
     assert_eq!(reply.status, 504);
+    let line = r#"drystone_edge_deadlines_exceeded_total{route="GET /v1/things",set_by="caller"} 1"#;
+    assert!(edge.metrics.render().contains(line), "{}", edge.metrics.render());
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-const QUOTA: Quota = Quota { properties: 20, bytes: 5_000 };
+const QUOTA: Quota = Quota { properties: 20, bytes: 5_000, request_ids: 10 };
 
 /// An empty store, a manual clock, and a user who owns properties.
 struct Fixture {
@@ -122,6 +122,28 @@ async fn a_user_has_a_quota_of_bytes(fixture: Fixture) {
     update(one.id, 1_500).await.unwrap();
 }
 
+async fn a_user_has_a_quota_of_request_ids(fixture: Fixture) {
+    let fixture = fixture.limited();
+    let create = async |owner, request_id| {
+        let request = NewProperty { request_id, ..new(owner, "Barn") };
+        let created = fixture.store.create(request, fixture.clock.now()).await?;
+        // Deleting does not release the request id.
+        fixture.store.delete(owner, created.id, None).await.map(drop)
+    };
+    let ids: Vec<Uuid> = (0..QUOTA.request_ids).map(|_| Uuid::now_v7()).collect();
+    for id in &ids {
+        create(fixture.owner, Some(*id)).await.unwrap();
+    }
+    let refused = create(fixture.owner, Some(Uuid::now_v7())).await;
+    assert!(matches!(refused, Err(Error::TooManyRequestIds(QUOTA))), "{refused:?}");
+    assert!(matches!(create(fixture.owner, Some(ids[0])).await, Err(Error::NotFound)), "repetitions are answered");
+    create(fixture.owner, None).await.expect("no request id");
+    create(Uuid::now_v7(), Some(ids[0])).await.expect("another user has their own quota");
+    fixture.clock.advance(Duration::from_hours(25));
+    fixture.store.forget_request_ids(fixture.clock.now() - drystone_property::REQUEST_ID_LIFETIME).await.unwrap();
+    create(fixture.owner, Some(Uuid::now_v7())).await.expect("the request ids are forgotten");
+}
+
 async fn a_request_id_is_forgotten_after_its_lifetime(fixture: Fixture) {
     let (store, clock) = (&fixture.store, &fixture.clock);
     let request = NewProperty { request_id: Some(Uuid::now_v7()), ..new(fixture.owner, "Barn") };
@@ -135,6 +157,38 @@ async fn a_request_id_is_forgotten_after_its_lifetime(fixture: Fixture) {
     assert_eq!(forget().await, 1);
     let again = NewProperty { id: Uuid::now_v7(), ..request };
     assert_ne!(store.create(again, clock.now()).await.unwrap().id, first.id);
+}
+
+/// Two days of properties that are created and deleted, each with a request id.
+async fn simulated_days_leave_only_what_is_live(fixture: Fixture) {
+    let (store, clock) = (&fixture.store, &fixture.clock);
+    let size = async || -> i64 {
+        run!(fixture.db.reader(), |db| {
+            sqlx::query_scalar(
+                "SELECT (SELECT COUNT(*) FROM property) + (SELECT COUNT(*) FROM property_usage)
+                     + (SELECT COUNT(*) FROM creation)",
+            )
+            .fetch_one(db)
+            .await
+            .unwrap()
+        })
+    };
+    let kept = fixture.create("Barn").await;
+    let mut sizes = Vec::new();
+    for hour in 0..74 {
+        for owner in [fixture.owner, Uuid::now_v7()].into_iter().filter(|_| hour < 48) {
+            let request = NewProperty { request_id: Some(Uuid::now_v7()), ..new(owner, "Hut") };
+            let created = store.create(request, clock.now()).await.unwrap();
+            assert!(store.delete(owner, created.id, None).await.unwrap());
+        }
+        clock.advance(Duration::from_hours(1));
+        store.forget_request_ids(clock.now() - drystone_property::REQUEST_ID_LIFETIME).await.unwrap();
+        sizes.push(size().await);
+    }
+    assert!(sizes[24..48].iter().all(|size| *size <= sizes[24]), "the sizes grow: {sizes:?}");
+    // The property, and the usage of its owner.
+    assert_eq!(sizes[73], 2, "{sizes:?}");
+    assert!(store.find(fixture.owner, kept.id).await.unwrap().is_some());
 }
 
 /// Opens a database of the previous release that has properties.
@@ -378,6 +432,8 @@ macro_rules! contract {
             a_created_property_is_found_unchanged,
             a_user_has_a_quota_of_properties,
             a_user_has_a_quota_of_bytes,
+            a_user_has_a_quota_of_request_ids,
+            simulated_days_leave_only_what_is_live,
             a_request_id_is_forgotten_after_its_lifetime,
             a_missing_property_is_none,
             a_property_of_another_user_is_not_found,

@@ -87,6 +87,31 @@ async fn a_refresh_token_that_was_never_issued_is_rejected() {
 }
 
 #[tokio::test]
+async fn a_new_session_over_the_limit_ends_the_one_that_was_unused_longest() {
+    let directory = directory();
+    let service = TestService::start_with(directory.path(), Config { max_sessions: 3, ..Config::default() }).await;
+    let user = Uuid::now_v7();
+    let mut sessions = Vec::new();
+    for _ in 0..3 {
+        sessions.push(service.sign_in(user).await);
+        service.clock.advance(Duration::from_mins(1));
+    }
+    service.rotate(&sessions[0], 1).await.unwrap();
+    service.clock.advance(Duration::from_mins(1));
+    let mut watcher = service.watch(0).await;
+    let newest = service.sign_in(user).await;
+    assert_eq!(session_ids(&watcher.next_revocations().await.revocations), [&sessions[1].id]);
+    let left: Vec<String> = service.list(&newest).await.into_iter().map(|session| session.id).collect();
+    assert_eq!(left, [&newest, &sessions[2], &sessions[0]].map(|session| session.id.clone()));
+    assert_rejected(service.rotate(&sessions[1], 1).await, Reason::SessionEnded);
+    service.sign_in(Uuid::now_v7()).await;
+    assert_eq!(service.list(&newest).await.len(), 3, "another user has their own limit");
+    assert!(service.metrics.render().contains(r#"drystone_sessions_ended_total{cause="evicted"} 1"#));
+    drop(watcher);
+    service.stop().await;
+}
+
+#[tokio::test]
 async fn a_user_cannot_end_the_session_of_another_user() {
     let directory = directory();
     let service = TestService::start(directory.path()).await;
