@@ -68,7 +68,7 @@ async fn http2(edge: SocketAddr) -> Result<http2::SendRequest<Empty<Bytes>>> {
 }
 
 async fn mutual_tls(mesh: &Mesh) -> Result<KeyServiceClient<tonic::transport::Channel>> {
-    let mut client = KeyServiceClient::new(mesh.channel("auth", "user"));
+    let mut client = KeyServiceClient::new(mesh.channel("auth", "operator"));
     client.get_discovery(GetDiscoveryRequest {}).await?;
     Ok(client)
 }

@@ -6,8 +6,8 @@ use clap::{Parser, Subcommand};
 use crate::{
     App,
     commands::{
-        access_show, certs, config_check, config_show, contract_export, health, migrate_status, migrate_up,
-        new_service, serve, up,
+        access_show, certs, config_check, config_show, contract_export, export_envoy, health, migrate_status,
+        migrate_up, new_service, serve, up,
     },
 };
 
@@ -40,6 +40,9 @@ enum Command {
     /// Export the contracts
     #[command(subcommand)]
     Contract(ContractCommand),
+    /// Export configurations of other programs
+    #[command(subcommand)]
+    Export(Export),
     /// Check or show the configuration
     #[command(subcommand)]
     Config(Config),
@@ -67,6 +70,12 @@ enum Access {
 enum ContractCommand {
     /// Write the descriptor set: for grpcurl, buf, Envoy, and clients in any language
     Export(contract_export::Args),
+}
+
+#[derive(Debug, Subcommand)]
+enum Export {
+    /// Write a complete configuration of Envoy, in front of the services or of the edge
+    Envoy(export_envoy::Args),
 }
 
 #[derive(Debug, Subcommand)]
@@ -106,6 +115,7 @@ impl CommandLine {
             Command::Health(args) => health::run(app, &args),
             Command::Access(Access::Show(args)) => access_show::run(app, &args),
             Command::Contract(ContractCommand::Export(args)) => contract_export::run(app, &args),
+            Command::Export(Export::Envoy(args)) => export_envoy::run(app, &args),
             Command::Config(Config::Check(args)) => config_check::run(app, &args),
             Command::Config(Config::Show(args)) => config_show::run(app, &args),
             Command::Migrate(Migrate::Status(args)) => migrate_status::run(app, &args),

@@ -5,6 +5,7 @@ pub(crate) mod certs;
 pub(crate) mod config_check;
 pub(crate) mod config_show;
 pub(crate) mod contract_export;
+pub(crate) mod export_envoy;
 pub(crate) mod health;
 pub(crate) mod migrate_status;
 pub(crate) mod migrate_up;

@@ -22,7 +22,7 @@ pub(crate) use self::{
     peer::PeerAddresses,
     service::ServiceConfig,
 };
-use crate::App;
+use crate::{App, envoy::EnvoyConfig};
 
 mod limits;
 mod peer;
@@ -85,6 +85,8 @@ pub(crate) struct MeshConfig {
     pub(crate) redis: redis::Config,
     /// Rate limits.
     pub(crate) limits: LimitsConfig,
+    /// What an exported Envoy configuration needs.
+    pub(crate) envoy: EnvoyConfig,
     /// Addresses of services in other processes.
     pub(crate) peers: BTreeMap<String, PeerAddresses>,
 }
@@ -109,6 +111,7 @@ impl Default for MeshConfig {
             admin: AdminConfig::default(),
             redis: redis::Config::default(),
             limits: LimitsConfig::default(),
+            envoy: EnvoyConfig::default(),
             peers: BTreeMap::new(),
         }
     }
@@ -227,6 +230,7 @@ impl Config {
     fn check(&self) -> Result<(), String> {
         self.mesh.redis.check()?;
         self.mesh.limits.check()?;
+        self.mesh.envoy.check()?;
         if let (Some(auth), Some(session)) = (
             self.own::<drystone_auth::Config>(drystone_auth::NAME),
             self.own::<drystone_session::Config>(drystone_session::NAME),

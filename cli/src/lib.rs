@@ -21,6 +21,7 @@ mod app;
 mod command_line;
 mod commands;
 mod config;
+mod envoy;
 mod output;
 mod process;
 mod table;

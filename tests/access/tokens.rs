@@ -1,44 +1,16 @@
 //! Invalid access tokens at every service and at the edge.
 
-use std::time::Duration;
-
-use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use drystone::{
     Reason,
     contract::{Method, Subject},
 };
 use drystone_tests::{
-    Mesh, Tokens, User,
+    Mesh, User,
     bad_tokens::{GoodToken, bad_tokens},
     grpc::{assert_refused, call_raw, reason, with_token},
     methods, services,
 };
-use serde_json::{Map, Value};
-use sqlx::{ConnectOptions, Connection, sqlite::SqliteConnectOptions};
 use tonic::{Request, Status};
-
-/// The signing key of the mesh, read from its database: a bad token must be wrong in one property only, so most need a
-/// valid signature.
-async fn signing_key(mesh: &Mesh) -> (String, Vec<u8>) {
-    let options = SqliteConnectOptions::new().filename(mesh.home().data().join("auth.db")).read_only(true);
-    let mut database = options.busy_timeout(Duration::from_secs(5)).connect().await.unwrap();
-    let query = "SELECT kid, private_key FROM signing_key ORDER BY created_at DESC LIMIT 1";
-    let key = sqlx::query_as(query).fetch_one(&mut database).await.unwrap();
-    database.close().await.unwrap();
-    key
-}
-
-fn claims(tokens: &Tokens) -> Map<String, Value> {
-    let payload = tokens.access.split('.').nth(1).unwrap();
-    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).unwrap()).unwrap()
-}
-
-/// A valid token and the key to sign variants of it.
-async fn good_token(mesh: &Mesh) -> GoodToken {
-    let (_, tokens) = User::signed_in(mesh).await;
-    let (kid, key) = signing_key(mesh).await;
-    GoodToken { key, kid, claims: claims(&tokens) }
-}
 
 /// An RPC of this service that requires a user.
 fn user_rpc(service: &str) -> &'static Method {
@@ -59,7 +31,7 @@ async fn call_with_token(mesh: &Mesh, service: &str, token: &str) -> Result<Vec<
 async fn every_bad_token_is_refused_by_every_service() {
     let mesh = Mesh::shared();
     for service in services() {
-        let good = good_token(mesh).await;
+        let good = GoodToken::of(mesh).await;
         let bad = bad_tokens(&good);
         assert!(bad.len() >= 30);
         let channel = mesh.channel(service, "edge");
@@ -82,7 +54,7 @@ async fn every_bad_token_is_refused_by_every_service() {
 #[tokio::test]
 async fn every_bad_token_is_refused_at_the_edge() {
     let mesh = Mesh::shared();
-    let good = good_token(mesh).await;
+    let good = GoodToken::of(mesh).await;
     for bad in bad_tokens(&good) {
         let answer = mesh.rest().get("/v1/users/me").bearer(&bad.token).send().await;
         assert_eq!(answer.status, 401, "{}: {}", bad.name, answer.text());

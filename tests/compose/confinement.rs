@@ -16,7 +16,7 @@ fn each_service_has_its_own_container() {
     }
     let others: Vec<&str> = compose.services().iter().map(|service| service.name).collect();
     let others: Vec<&str> = others.into_iter().filter(|name| !modules().contains(name)).collect();
-    assert_eq!(others, ["postgres", "redis"]);
+    assert_eq!(others, ["envoy", "postgres", "redis"]);
 }
 
 #[test]
@@ -74,27 +74,27 @@ fn no_service_declares_depends_on() {
 }
 
 #[test]
-fn services_can_be_scaled_and_only_the_edge_publishes_a_port() {
+fn services_can_be_scaled_and_only_entry_points_publish_a_port() {
     for service in Compose::read().services() {
         let name = service.name;
         assert!(!service.has("container_name") && !service.has("hostname"), "{name}");
         let ports = service.list("ports");
-        if name == "edge" {
-            assert_eq!(ports, ["127.0.0.1:8080:8080"]);
-        } else {
-            assert!(ports.is_empty() && !service.has("expose"), "{name} publishes {ports:?}");
+        match name {
+            "edge" => assert_eq!(ports, ["127.0.0.1:8080:8080"]),
+            "envoy" => assert_eq!(ports, ["127.0.0.1:10000:10000"]),
+            _ => assert!(ports.is_empty() && !service.has("expose"), "{name} publishes {ports:?}"),
         }
     }
 }
 
 #[test]
-fn only_the_edge_is_on_an_external_network() {
+fn only_entry_points_are_on_an_external_network() {
     let compose = Compose::read();
     let networks = compose.defined("networks").as_object().unwrap();
     let is_internal = |name: &str| networks[name]["internal"] == Value::Bool(true);
     for service in compose.services() {
         let outside: Vec<&str> = service.list("networks").into_iter().filter(|name| !is_internal(name)).collect();
-        let expected: &[&str] = if service.name == "edge" { &["outside"] } else { &[] };
+        let expected: &[&str] = if ["edge", "envoy"].contains(&service.name) { &["outside"] } else { &[] };
         assert_eq!(outside, expected, "{}", service.name);
     }
 }
@@ -117,7 +117,7 @@ fn a_store_is_reachable_only_by_its_clients() {
     assert_eq!(on("postgres"), expected);
     let expected: Vec<&str> = sorted(&mut counting.chain(["redis", "session"]));
     assert_eq!(on("redis"), expected);
-    let expected: Vec<&str> = sorted(&mut modules().into_iter());
+    let expected: Vec<&str> = sorted(&mut modules().into_iter().chain(["envoy"]));
     assert_eq!(on("mesh"), expected);
 }
 
@@ -131,7 +131,7 @@ fn images_are_pinned() {
 /// Whether the tag of an image is a complete version.
 pub fn is_pinned(image: &str) -> bool {
     let tag = image.split_once(':').map_or("", |(_, tag)| tag);
-    let version = tag.split('-').next().unwrap_or_default();
+    let version = tag.split('-').next().unwrap_or_default().trim_start_matches('v');
     let parts: Vec<&str> = version.split('.').collect();
     // PostgreSQL versions have two parts.
     let count = if image.starts_with("postgres:") { 2 } else { 3 };
@@ -146,6 +146,8 @@ fn every_container_has_a_health_check() {
         let test = texts(&check["test"]);
         let expected: &[&str] = match service.name {
             "postgres" => &["CMD", "pg_isready", "--host=127.0.0.1", "--username=postgres", "--dbname=drystone"],
+            // `envoy::the_health_check_finds_envoy_ready` runs it.
+            "envoy" => &["CMD", "bash", "-c", test[3]],
             "redis" => &["CMD-SHELL", "redis-cli ping | grep --quiet PONG"],
             _ => &["CMD", "/drystone", "health"],
         };

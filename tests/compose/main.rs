@@ -3,6 +3,7 @@
 
 mod confinement;
 mod dockerfile;
+mod envoy;
 mod file;
 mod mounts;
 mod run;

@@ -156,7 +156,8 @@ fn without_a_program_setup_runs_the_image() {
         let users = fs::read_to_string(copy.path("bin/users")).unwrap();
         assert_eq!(
             users,
-            format!("{}:{}\n", ids[0], ids[1]).repeat(modules().len() + 1),
+            // A key for each service, for Envoy, and for the operator.
+            format!("{}:{}\n", ids[0], ids[1]).repeat(modules().len() + 2),
             "the keys are created by the user who reads them"
         );
         let with_program = RepositoryCopy::new().secrets();

@@ -18,7 +18,12 @@ pub use headers::bad_headers;
 pub use shapes::bad_shapes;
 pub use signatures::bad_signatures;
 
+use std::time::Duration;
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use drystone_testing::{Mesh, User};
 use serde_json::{Map, Value};
+use sqlx::{ConnectOptions, Connection, sqlite::SqliteConnectOptions};
 
 /// The parts of a valid token.
 #[derive(Debug, Clone)]
@@ -41,6 +46,25 @@ pub struct BadToken {
 }
 
 impl GoodToken {
+    /// A valid token of a new user, and the mesh's own key, read from its database: a bad token must be wrong in one
+    /// property only, so most need a valid signature.
+    ///
+    /// # Panics
+    /// If the database cannot be read.
+    pub async fn of(mesh: &Mesh) -> Self {
+        let (_, tokens) = User::signed_in(mesh).await;
+        let payload = tokens.access.split('.').nth(1).expect("a token has three segments");
+        let claims = URL_SAFE_NO_PAD.decode(payload).expect("a segment is base64url");
+        let claims = serde_json::from_slice(&claims).expect("the claims are an object");
+        let options = SqliteConnectOptions::new().filename(mesh.home().data().join("auth.db")).read_only(true);
+        let options = options.busy_timeout(Duration::from_secs(5));
+        let mut database = options.connect().await.expect("the database can be opened");
+        let query = "SELECT kid, private_key FROM signing_key ORDER BY created_at DESC LIMIT 1";
+        let (kid, key) = sqlx::query_as(query).fetch_one(&mut database).await.expect("there is a signing key");
+        database.close().await.expect("the database can be closed");
+        Self { key, kid, claims }
+    }
+
     /// The valid token. Tests must check that it is accepted.
     #[must_use]
     pub fn token(&self) -> String {

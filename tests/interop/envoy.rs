@@ -1,52 +1,75 @@
-//! Envoy's gRPC-JSON transcoder with the exported contracts and the example configuration.
+//! Envoy with the exported configuration, in front of the services and of the edge.
+
+mod attacks;
+mod differences;
+mod operation;
 
 use std::{fs, net::SocketAddr, path::Path, process::Command};
 
-use drystone_tests::{
-    Home, Mesh, RestClient, User, binary, ports::free_addresses, process, process::Process, readme, wait,
-};
+use drystone_tests::{Home, Mesh, RestClient, User, ports::free_addresses, process, process::Process, readme, wait};
 use serde_json::{Value, json};
 
 /// Envoy in front of the services of a mesh.
 struct Envoy {
-    _process: Process,
+    process: Process,
     address: SocketAddr,
+    admin: RestClient,
     _home: Home,
 }
 
 impl Envoy {
     async fn start(mesh: &Mesh) -> Self {
+        // As the mesh: tests send more from one address than the limits allow.
+        let unlimited = [("limits.requests_per_minute", "0"), ("limits.registration_per_minute", "0")];
+        Self::of("services", mesh, &unlimited).await
+    }
+
+    /// Exports the configuration for a mesh, and starts Envoy with it.
+    async fn of(upstream: &str, mesh: &Mesh, settings: &[(&str, &str)]) -> Self {
         let home = Home::new();
-        let [address] = free_addresses();
-        let contracts = home.path().join("drystone.binpb");
-        let contracts = contracts.to_str().unwrap();
-        let exported = process::run_to_end(&mut process::drystone(&["contract", "export", "--output", contracts]));
+        let [address, admin] = free_addresses();
+        let directory = home.path().join("envoy");
+        let mut export = process::drystone(&["export", "envoy", "--of", upstream, "--output"]);
+        export.arg(&directory).envs(Self::settings(mesh, address, admin));
+        let variable = |key: &str| format!("DRYSTONE_{}", key.replace('.', "__").to_uppercase());
+        let exported = process::run_to_end(export.envs(settings.iter().map(|(key, value)| (variable(key), value))));
         assert!(exported.status.success(), "{exported:?}");
 
-        let example = fs::read_to_string(binary::repository().join("examples/envoy/envoy.yaml")).unwrap();
-        let certificates = mesh.certificates().ca().parent().unwrap().to_str().unwrap().to_owned();
-        let mut configuration = example
-            .replace("proto_descriptor: drystone.binpb", &format!("proto_descriptor: {contracts}"))
-            .replace("certs/dev", &certificates)
-            .replace("port_value: 10000", &format!("port_value: {}", address.port()));
-        for (service, port) in [("auth", 50051), ("user", 50052), ("session", 50053), ("property", 50054)] {
-            let known = format!("port_value: {port}");
-            assert_eq!(configuration.matches(&known).count(), 1, "{service} in the example");
-            let port = mesh.grpc_address(service).port();
-            configuration = configuration.replace(&known, &format!("port_value: {port}"));
-        }
-        let file = home.write("envoy.yaml", &configuration);
-
         let mut command = Command::new(readme::tool("envoy"));
-        command.arg("--config-path").arg(file);
-        command.args(["--concurrency", "1", "--disable-hot-restart", "--log-level", "warning"]);
+        command.arg("--config-path").arg(directory.join("envoy.yaml"));
+        command.args([
+            "--concurrency",
+            "1",
+            "--disable-hot-restart",
+            "--log-level",
+            "warning",
+            "--file-flush-interval-msec",
+            "100",
+        ]);
         let mut process = Process::start(&mut command, &home.path().join("envoy.log"), home.path());
-        wait::until("Envoy listens", async || {
+        wait::until("Envoy is ready", async || {
             assert!(process.exit_status().is_none(), "Envoy has exited: {}", process.log());
-            tokio::net::TcpStream::connect(address).await.ok()
+            let ready = RestClient::at(admin).get("/ready").try_send().await.ok()?;
+            (ready.status == 200).then_some(())
         })
         .await;
-        Self { _process: process, address, _home: home }
+        Self { process, address, admin: RestClient::at(admin), _home: home }
+    }
+
+    /// The settings of a mesh on free ports, as environment variables.
+    fn settings(mesh: &Mesh, address: SocketAddr, admin: SocketAddr) -> Vec<(String, String)> {
+        let certificates = mesh.certificates().ca().parent().unwrap().to_str().unwrap();
+        let mut settings = vec![
+            ("DRYSTONE_CERTS_DIR".to_owned(), certificates.to_owned()),
+            ("DRYSTONE_ISSUER".to_owned(), format!("http://{}", mesh.rest().address())),
+            ("DRYSTONE_ENVOY__LISTEN".to_owned(), address.to_string()),
+            ("DRYSTONE_ENVOY__ADMIN".to_owned(), admin.to_string()),
+        ];
+        for service in mesh.services() {
+            let variable = format!("DRYSTONE_PEERS__{}", service.to_uppercase());
+            settings.push((variable, mesh.grpc_address(service).to_string()));
+        }
+        settings
     }
 
     fn rest(&self) -> RestClient {
@@ -57,7 +80,8 @@ impl Envoy {
 /// Runs the curl example of the README at an address; the status and body of each response.
 fn run_readme_example(rest: SocketAddr, directory: &Path) -> (Vec<String>, Vec<Value>) {
     // A wrapper around the curl of the README that records status and body.
-    const CURL: &str = r#"curl() { command curl -w '%{stderr}%{http_code}\n' "$@" | tee -a bodies; echo >>bodies; }"#;
+    // From an address of its own, which no proxy has.
+    const CURL: &str = r#"curl() { command curl --interface 127.0.0.9 -w '%{stderr}%{http_code}\n' "$@" | tee -a bodies; echo >>bodies; }"#;
     let script = readme::section("walk").replace("http://127.0.0.1:8080", &format!("http://{rest}"));
     let output = readme::run(&format!("{CURL}\n{script}"), directory);
     let statuses: Vec<_> = String::from_utf8_lossy(&output.stderr).lines().map(str::to_owned).collect();
@@ -192,4 +216,36 @@ async fn envoy_and_edge_return_the_same_responses() {
     let expected = error_responses(&edge).await;
     assert_eq!(expected.each_ref().map(|(status, _)| *status), [401, 404, 400, 400, 400, 400, 401, 409, 403]);
     assert_eq!(error_responses(&envoy).await.map(|(status, body)| (status, normalize_error(body))), expected);
+}
+
+#[tokio::test]
+async fn the_readme_example_returns_the_same_through_envoy_in_front_of_the_edge() {
+    let mesh = Mesh::start();
+    let behind = Mesh::setup().set("edge.trusted_proxies", r#"["127.0.0.1"]"#).start();
+    let edges = format!("[\"{}\"]", behind.rest().address());
+    let envoy = Envoy::of("edge", &behind, &[("envoy.edges", &edges)]).await;
+    let (statuses, bodies) = run_readme_example(mesh.rest().address(), mesh.home().path());
+    let through_envoy = run_readme_example(envoy.address, behind.home().path());
+    assert_eq!(through_envoy.0, statuses);
+    let comparable = |bodies: Vec<Value>| bodies.into_iter().map(comparable).collect::<Vec<_>>();
+    for (found, expected) in comparable(through_envoy.1).into_iter().zip(comparable(bodies)) {
+        assert_eq!(found, expected);
+    }
+    // The edge sees the client's address, and not Envoy's: Envoy overwrites what the client says.
+    let user = User::register_at(envoy.rest()).await;
+    let body = json!({"email": user.email, "password": user.password});
+    envoy.rest().post("/v1/auth/login", body).header("x-forwarded-for", "192.0.2.66").send().await.expect(200);
+}
+
+/// The commands of docs/envoy.md, from the export to the first request.
+#[test]
+fn the_documented_commands_lead_to_a_request() {
+    let mesh = Mesh::start();
+    let [address, admin] = free_addresses();
+    let environment = Envoy::settings(&mesh, address, admin);
+    let script = readme::section_of("docs/envoy.md", "envoy").replace("127.0.0.1:8443", &address.to_string());
+    let script = script.replace("envoy --config-path", "envoy --disable-hot-restart --concurrency 1 --config-path");
+    let output = readme::run_with(&script, mesh.home().path(), environment);
+    let printed = String::from_utf8_lossy(&output.stdout);
+    assert!(printed.contains("\"keys\":["), "{output:?}");
 }
