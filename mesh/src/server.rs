@@ -200,6 +200,8 @@ fn http2() -> http2::Builder<TokioExecutor> {
     builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(1024)
+        // An entry point gives up as many calls as its clients do; those of a moment arrive at once.
+        .max_pending_accept_reset_streams(1024)
         // A token of 8 KiB, and other metadata.
         .max_header_list_size(32 * 1024)
         .max_send_buf_size(64 * 1024)

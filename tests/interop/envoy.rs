@@ -1,10 +1,17 @@
 //! Envoy with the exported configuration, in front of the services and of the edge.
 
 mod attacks;
+mod clients;
 mod differences;
 mod operation;
+mod verdicts;
 
-use std::{fs, net::SocketAddr, path::Path, process::Command};
+use std::{
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use drystone_tests::{Home, Mesh, RestClient, User, ports::free_addresses, process, process::Process, readme, wait};
 use serde_json::{Value, json};
@@ -14,6 +21,8 @@ struct Envoy {
     process: Process,
     address: SocketAddr,
     admin: RestClient,
+    /// The written files.
+    directory: PathBuf,
     _home: Home,
 }
 
@@ -53,7 +62,7 @@ impl Envoy {
             (ready.status == 200).then_some(())
         })
         .await;
-        Self { process, address, admin: RestClient::at(admin), _home: home }
+        Self { process, address, admin: RestClient::at(admin), directory, _home: home }
     }
 
     /// The settings of a mesh on free ports, as environment variables.

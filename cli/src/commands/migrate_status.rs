@@ -1,7 +1,7 @@
 //! `drystone migrate status`: the schema version of each database.
 
 use anyhow::{Result, bail};
-use drystone_mesh::telemetry::logs;
+use drystone_mesh::telemetry::{LogConfig, logs};
 use drystone_store::{OpenError, SchemaState};
 
 use super::migrate_up::Selection;
@@ -16,7 +16,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(app: &App, args: &Args) -> Result<()> {
     let config = Config::load(app, &args.selection.config.sources())?;
-    logs::init(&config.mesh.log)?;
+    logs::init(&LogConfig { audit_file: None, ..config.mesh.log.clone() })?;
     process::block_on(async {
         let mut table = Table::new(["SERVICE", "SCHEMA", "PROGRAM", "STATE", "DATABASE"]);
         let mut faults = Vec::new();

@@ -1,7 +1,7 @@
 //! `drystone migrate up`: applies pending migrations.
 
 use anyhow::Result;
-use drystone_mesh::telemetry::logs;
+use drystone_mesh::telemetry::{LogConfig, logs};
 use drystone_store::{Db, Location, Migration, SchemaState};
 
 use crate::{
@@ -46,7 +46,7 @@ impl Selection {
 
 pub(crate) fn run(app: &App, args: &Args) -> Result<()> {
     let config = Config::load(app, &args.selection.config.sources())?;
-    logs::init(&config.mesh.log)?;
+    logs::init(&LogConfig { audit_file: None, ..config.mesh.log.clone() })?;
     process::block_on(async {
         for (name, location, migrations) in args.selection.databases(app, &config)? {
             let SchemaState { applied, known } = drystone_store::schema_state(&location, migrations).await?;

@@ -39,7 +39,8 @@ const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
 const MAX_HEADERS_SIZE: u32 = 32 * 1024;
 
 /// How many calls that were given up are remembered, and for how long, so that what their server still sends for them is
-/// ignored. Later such frames count as errors of the server, and HTTP/2 ends the connection after 1,024 of those.
+/// ignored. Later such frames are answered with a reset, however many there are: the server is authenticated, and the
+/// connection is shared by all callers.
 const MAX_ABANDONED_CALLS: usize = 16 * 1024;
 const ABANDONED_CALL_RETENTION: Duration = Duration::from_secs(5);
 
@@ -193,6 +194,7 @@ impl ConnectTarget {
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_concurrent_reset_streams(MAX_ABANDONED_CALLS)
             .reset_stream_duration(ABANDONED_CALL_RETENTION)
+            .max_local_error_reset_streams(None)
             .keep_alive_interval(KEEP_ALIVE_INTERVAL)
             .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
             .keep_alive_while_idle(true)

@@ -13,7 +13,13 @@ use tracing_subscriber::fmt::MakeWriter;
 /// A file that is appended to. If it was renamed or removed, as by a log rotation, the next record opens a new one.
 pub(super) struct AuditFile {
     path: PathBuf,
-    file: Mutex<File>,
+    state: Mutex<OpenFile>,
+}
+
+struct OpenFile {
+    file: File,
+    /// Whether a record may have been written in part, so that the next one needs a line of its own.
+    is_torn: bool,
 }
 
 /// The file of audit records cannot be opened.
@@ -27,19 +33,27 @@ pub struct AuditFileError {
 impl AuditFile {
     pub(super) fn open(path: &Path) -> Result<Self, AuditFileError> {
         let file = append(path).map_err(|source| AuditFileError { path: path.display().to_string(), source })?;
-        Ok(Self { path: path.to_owned(), file: Mutex::new(file) })
+        Ok(Self { path: path.to_owned(), state: Mutex::new(OpenFile { file, is_torn: false }) })
     }
 
     fn write(&self, record: &[u8]) -> io::Result<()> {
-        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let OpenFile { file, is_torn } = &mut *state;
         let is_current = std::fs::metadata(&self.path).is_ok_and(|named| {
             let identity = |metadata: &Metadata| (metadata.dev(), metadata.ino());
             file.metadata().is_ok_and(|open| identity(&open) == identity(&named))
         });
         if !is_current {
             *file = append(&self.path)?;
+            *is_torn = false;
         }
-        io::Write::write_all(&mut *file, record)
+        if *is_torn {
+            io::Write::write_all(file, b"\n")?;
+        }
+        *is_torn = true;
+        io::Write::write_all(file, record)?;
+        *is_torn = false;
+        Ok(())
     }
 }
 

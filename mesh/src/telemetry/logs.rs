@@ -123,7 +123,7 @@ where
     let records = json_lines(AuditFile::open(audit_file)?);
     // With hints, events of a lower level are disabled for good, as without a file.
     let is_record = filter_fn(|metadata| metadata.is_span() || metadata.target() == AUDIT);
-    let records = records.with_filter(is_record.with_max_level_hint(LevelFilter::INFO).and(LevelFilter::INFO));
+    let records = records.with_filter(LevelFilter::INFO.and(is_record.with_max_level_hint(LevelFilter::INFO)));
     let is_not_record = filter_fn(|metadata| metadata.target() != AUDIT).with_max_level_hint(LevelFilter::TRACE);
     let filter = filter.and(is_not_record);
     let registry = tracing_subscriber::registry().with(records);
@@ -247,8 +247,12 @@ mod tests {
         let (path, rotated) = (directory.path().join("audit.log"), directory.path().join("audit.log.1"));
         let output = CapturedOutput::default();
         let writer = output.clone();
-        let config =
-            LogConfig { filter: "warn".parse().unwrap(), audit_file: Some(path.clone()), ..LogConfig::default() };
+        // More than records need is enabled for the log.
+        let config = LogConfig {
+            filter: "warn,x=debug".parse().unwrap(),
+            audit_file: Some(path.clone()),
+            ..LogConfig::default()
+        };
         let dispatch = dispatch(&config, move || writer.clone(), false).unwrap();
         dispatcher::with_default(&dispatch, || {
             let _entered = tracing::info_span!("call", request_id = "r1").entered();
@@ -256,6 +260,7 @@ mod tests {
             std::fs::rename(&path, &rotated).unwrap();
             tracing::warn!(target: "audit", event = "refresh_token_reused", "session ended");
             tracing::debug!(target: "audit", "not a record");
+            tracing::debug_span!(target: "x", "connection").in_scope(|| tracing::debug!(target: "x", "in the log"));
             tracing::info!("filtered out");
             tracing::warn!("call denied");
         });
@@ -268,8 +273,8 @@ mod tests {
         assert_eq!((&before[0]["code"], &before[0]["span"]["request_id"]), (&"Ok".into(), &"r1".into()));
         assert_eq!(after[0]["event"], "refresh_token_reused");
         let log = String::from_utf8(output.0.lock().unwrap().clone()).unwrap();
-        assert_eq!(log.lines().count(), 1, "{log}");
-        assert!(log.contains("call denied"), "{log}");
+        assert_eq!(log.lines().count(), 2, "{log}");
+        assert!(log.contains("call denied") && log.contains("in the log"), "{log}");
         assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
     }
 

@@ -11,7 +11,7 @@ use crate::Config;
 /// The counter that a session's first refresh token carries.
 pub const FIRST_COUNTER: u64 = 1;
 
-/// How much longer than it matters everything is kept, so that a clock that is set forward and back again makes nothing
+/// How much longer than it matters a revocation is kept, so that a clock that is set forward and back again makes none
 /// forgotten.
 pub(crate) const MAX_CLOCK_JUMP: TimeDelta = TimeDelta::hours(2);
 

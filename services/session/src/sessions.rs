@@ -4,7 +4,7 @@ use std::{future::Future, sync::Arc, time::Duration};
 
 use drystone_mesh::{
     clock::{Clock, Timestamp},
-    page::Page,
+    page::{MAX_PAGE_SIZE, Page},
 };
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
@@ -52,12 +52,21 @@ impl Sessions {
     /// Ends sessions of a user until there is room for one more. Concurrent sign-ins may exceed the limit by one each; later
     /// ones make up for it.
     async fn evict(&self, user_id: Uuid) -> Result<(), Error> {
-        let page = Page { size: self.max_per_user, after: None };
+        let mut page = Page { size: self.max_per_user, after: None };
         let mut sessions = self.store.list(user_id, &page, self.clock.now()).await?;
+        // More than one too many if the limit was lowered.
+        while sessions.len() > self.max_per_user as usize && page.after != sessions.last().map(|session| session.id) {
+            page = Page { size: MAX_PAGE_SIZE, after: sessions.last().map(|session| session.id) };
+            sessions.extend(self.store.list(user_id, &page, self.clock.now()).await?);
+        }
         let excess = (sessions.len() + 1).saturating_sub(self.max_per_user as usize);
         sessions.sort_unstable_by_key(|session| session.last_seen_at);
         for session in &sessions[..excess] {
             let Session { id, last_seen_at, .. } = session;
+            let ended = self.end(user_id, *id).await?;
+            if ended.sessions == 0 {
+                continue;
+            }
             tracing::info!(
                 target: "audit",
                 event = "session_evicted",
@@ -66,7 +75,6 @@ impl Sessions {
                 %last_seen_at,
                 "session ended, the user has too many"
             );
-            let ended = self.end(user_id, *id).await?;
             self.metrics.sessions_ended("evicted", ended.sessions);
         }
         Ok(())

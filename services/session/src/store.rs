@@ -70,8 +70,9 @@ pub trait SessionStore: Send + Sync {
     /// The sequence number of the newest revocation; 0 if there never was one.
     async fn newest_revocation(&self) -> Result<u64, StoreError>;
 
-    /// Deletes what has expired, except for the newest revocation: its number exposes a cursor of a lost history.
-    async fn sweep(&self, now: Timestamp) -> Result<Swept, StoreError>;
+    /// Deletes expired sessions, and the revocations that have expired at `forget_until`, except for the newest one: its
+    /// number exposes a cursor of a lost history.
+    async fn sweep(&self, now: Timestamp, forget_until: Timestamp) -> Result<Swept, StoreError>;
 
     /// Waits for a revocation after this number, by any instance of the service. Returns the number of the newest one
     /// found. A smaller number than `after` means that the store has lost revocations.

@@ -34,7 +34,7 @@ pub(crate) async fn run(store: Arc<dyn SessionStore>, clock: Clock, metrics: Ses
 
 pub(crate) async fn sweep(store: &dyn SessionStore, clock: &Clock, metrics: &SessionMetrics) -> Result<(), StoreError> {
     let now = clock.now();
-    let swept = store.sweep(now - MAX_CLOCK_JUMP).await?;
+    let swept = store.sweep(now, now - MAX_CLOCK_JUMP).await?;
     if swept.sessions > 0 {
         tracing::debug!(
             sessions = swept.sessions,

@@ -11,7 +11,7 @@ use drystone_tests::{
     methods,
 };
 use serde_json::json;
-use tonic::{Code, Request, transport::Endpoint};
+use tonic::{Code, transport::Endpoint};
 
 use super::Envoy;
 
@@ -146,22 +146,4 @@ async fn limits_count_by_address() {
     register().await.expect(200);
     register().await.expect(200);
     register().await.refused(Reason::RateLimited);
-}
-
-/// gRPC and gRPC-Web without a client certificate.
-#[tokio::test]
-async fn grpc_passes_with_deadline_and_status() {
-    let mesh = Mesh::start();
-    let envoy = Envoy::start(&mesh).await;
-    let (user, tokens) = User::signed_in(&mesh).await;
-    let channel = Endpoint::from_shared(format!("http://{}", envoy.address)).unwrap().connect_lazy();
-    let me = "/drystone.user.v1.UserService/GetMe";
-    let answer = call_raw(channel.clone(), me, with_token(Vec::new(), &tokens.access), false).await.unwrap();
-    assert!(answer.windows(user.email.len()).any(|window| window == user.email.as_bytes()));
-    let refused = call_raw(channel, me, Request::new(Vec::new()), false).await.unwrap_err();
-    assert_eq!(reason(&refused), Some(Reason::TokenMissing), "{refused:?}");
-    // A password cannot be hashed in 1 ms.
-    let body = json!({"email": user.email, "password": user.password});
-    let hurried = envoy.rest().post("/v1/auth/login", body).header("grpc-timeout", "1m").send().await;
-    assert_eq!(hurried.status, 504, "{}", hurried.text());
 }

@@ -397,11 +397,11 @@ impl SessionStore for RedisStore {
         stream_id.map_or(Ok(0), |stream_id| row::seq(&stream_id))
     }
 
-    async fn sweep(&self, now: Timestamp) -> Result<Swept, StoreError> {
+    async fn sweep(&self, now: Timestamp, forget_until: Timestamp) -> Result<Swept, StoreError> {
         let shards = stream::iter(UserShard::all()).map(|shard| self.sweep_shard(shard, now));
         let sessions =
             shards.buffer_unordered(MAX_CONCURRENT_SHARDS).try_fold(0, async |sum, count| Ok(sum + count)).await?;
-        Ok(Swept { sessions, revocations: self.trim(now).await? })
+        Ok(Swept { sessions, revocations: self.trim(forget_until).await? })
     }
 
     async fn count_active(&self, now: Timestamp) -> Result<u64, StoreError> {

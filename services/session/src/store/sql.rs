@@ -203,7 +203,7 @@ impl SessionStore for SqlStore {
         Ok(from_column(seq))
     }
 
-    async fn sweep(&self, now: Timestamp) -> Result<Swept, StoreError> {
+    async fn sweep(&self, now: Timestamp, forget_until: Timestamp) -> Result<Swept, StoreError> {
         let mut swept = Swept::default();
         loop {
             let sessions = run!(self.db.writer(), |db| {
@@ -229,7 +229,7 @@ impl SessionStore for SqlStore {
                              LIMIT $2
                          )",
                 )
-                .bind(to_micros(now))
+                .bind(to_micros(forget_until))
                 .bind(SWEEP_BATCH)
                 .execute(db)
                 .await?

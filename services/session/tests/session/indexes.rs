@@ -61,7 +61,7 @@ async fn every_query_of_sessions_and_revocations_uses_an_index() {
         let newest = store.void_tokens(user, &LIFETIMES, now).await.unwrap();
         assert_eq!(store.newest_revocation().await.unwrap(), newest);
         store.revocations_after(newest - 3, 1000, now).await.unwrap();
-        store.sweep(now).await.unwrap();
+        store.sweep(now, now).await.unwrap();
     }
     db.close().await;
     let scans = database.scans("drystone_session").await;

@@ -91,9 +91,9 @@ async fn an_unpublished_revocation_is_published_by_the_next_sweep() {
     crash_before_publishing(&namespace, &session).await;
     assert!(revoked(&store).await.is_empty());
 
-    namespace.store().await.sweep(now()).await.unwrap();
+    namespace.store().await.sweep(now(), now()).await.unwrap();
     assert_eq!(revoked(&store).await, [Scope::Session(session.id)]);
-    store.sweep(now()).await.unwrap();
+    store.sweep(now(), now()).await.unwrap();
     assert_eq!(revoked(&store).await.len(), 1, "it is published once");
 }
 
@@ -130,7 +130,7 @@ async fn a_published_revocation_that_is_still_in_the_outbox_is_not_published_twi
     let session = add(&store, Uuid::now_v7()).await;
     let ended = store.end(session.user_id, session.id, &LIFETIMES, now()).await.unwrap();
     crash_before_publishing(&namespace, &session).await;
-    store.sweep(now()).await.unwrap();
+    store.sweep(now(), now()).await.unwrap();
     let again = store.end(session.user_id, session.id, &LIFETIMES, now()).await.unwrap();
     assert_eq!(again.revocation, None, "it was deleted from the outbox");
     assert_eq!(revoked(&store).await.len(), 1);

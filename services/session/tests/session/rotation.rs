@@ -198,7 +198,7 @@ async fn run(store: &dyn SessionStore, operations: Vec<Operation>) -> Result<(),
                 model.end(now);
             }
             Operation::Sweep => {
-                store.sweep(now).await.unwrap();
+                store.sweep(now, now).await.unwrap();
             }
         }
         let listed = store.list(session.user_id, &Page { size: 9, after: None }, now).await.unwrap();

@@ -246,8 +246,8 @@ async fn a_sweep_deletes_only_what_has_expired(store: Store) {
     let kept = store.void_tokens(user, &LIFETIMES, now).await.unwrap();
     assert_eq!(revocations(&store, 0, now).await.len(), 1, "an expired revocation is not returned, swept or not");
 
-    assert_eq!(store.sweep(now).await.unwrap(), Swept { sessions: 1, revocations: 1 });
-    assert_eq!(store.sweep(now).await.unwrap(), Swept::default());
+    assert_eq!(store.sweep(now, now).await.unwrap(), Swept { sessions: 1, revocations: 1 });
+    assert_eq!(store.sweep(now, now).await.unwrap(), Swept::default());
     assert_eq!(sessions(&store, user, now).await, [active]);
     assert_eq!(revocations(&store, 0, now).await[0].seq, kept);
 }
@@ -255,7 +255,8 @@ async fn a_sweep_deletes_only_what_has_expired(store: Store) {
 async fn sequence_numbers_are_unique_and_the_newest_survives_a_sweep(store: Store) {
     let user = Uuid::now_v7();
     let last = store.void_tokens(user, &LIFETIMES, start()).await.unwrap();
-    store.sweep(start() + LIFETIMES.token_lifetime_max).await.unwrap();
+    let end = start() + LIFETIMES.token_lifetime_max;
+    store.sweep(end, end).await.unwrap();
     assert_eq!(store.newest_revocation().await.unwrap(), last);
     assert!(store.void_tokens(user, &LIFETIMES, start()).await.unwrap() > last);
 }

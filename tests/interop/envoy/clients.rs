@@ -1,0 +1,63 @@
+//! gRPC and gRPC-Web clients without client certificates.
+
+use std::process::Command;
+
+use drystone::Reason;
+use drystone_tests::{
+    Mesh, User,
+    binary::repository,
+    grpc::{call_raw, reason, with_token},
+    process, readme, unique_email,
+};
+use serde_json::{Value, json};
+use tonic::{Request, transport::Endpoint};
+
+use super::Envoy;
+
+/// gRPC without a client certificate.
+#[tokio::test]
+async fn grpc_passes_with_deadline_and_status() {
+    let mesh = Mesh::start();
+    let envoy = Envoy::start(&mesh).await;
+    let (user, tokens) = User::signed_in(&mesh).await;
+    let channel = Endpoint::from_shared(format!("http://{}", envoy.address)).unwrap().connect_lazy();
+    let me = "/drystone.user.v1.UserService/GetMe";
+    let answer = call_raw(channel.clone(), me, with_token(Vec::new(), &tokens.access), false).await.unwrap();
+    assert!(answer.windows(user.email.len()).any(|window| window == user.email.as_bytes()));
+    let refused = call_raw(channel, me, Request::new(Vec::new()), false).await.unwrap_err();
+    assert_eq!(reason(&refused), Some(Reason::TokenMissing), "{refused:?}");
+    // A password cannot be hashed in 1 ms.
+    let body = json!({"email": user.email, "password": user.password});
+    let hurried = envoy.rest().post("/v1/auth/login", body).header("grpc-timeout", "1m").send().await;
+    assert_eq!(hurried.status, 504, "{}", hurried.text());
+}
+
+/// Connect's client for Node.js, with the exported descriptor set.
+#[tokio::test]
+async fn a_grpc_web_client_signs_in_and_reads_the_reason_of_a_refusal() {
+    let mesh = Mesh::start();
+    let envoy = Envoy::start(&mesh).await;
+    let email = unique_email();
+    let mut client = Command::new("node");
+    client.arg(repository().join("tests/clients/grpc-web.mjs")).arg(format!("http://{}", envoy.address));
+    client.arg(envoy.directory.join("drystone.binpb")).arg(&email);
+    client.env("NODE_PACKAGES", repository().join("target/npm"));
+    let output = process::run_to_end(&mut client);
+    assert!(output.status.success(), "run scripts/setup first: {output:?}");
+    let found: Value = serde_json::from_str(&output.stdout).unwrap();
+    assert_eq!(found, json!({"email": email, "code": "Unauthenticated", "reason": "TOKEN_MISSING"}));
+}
+
+#[tokio::test]
+async fn grpcurl_calls_with_the_exported_descriptor_set() {
+    let mesh = Mesh::start();
+    let envoy = Envoy::start(&mesh).await;
+    let (user, tokens) = User::signed_in(&mesh).await;
+    let mut grpcurl = Command::new(readme::tool("grpcurl"));
+    grpcurl.args(["-plaintext", "-protoset"]).arg(envoy.directory.join("drystone.binpb"));
+    grpcurl.arg("-H").arg(format!("authorization: Bearer {}", tokens.access));
+    let output = process::run_to_end(grpcurl.arg(envoy.address.to_string()).arg("drystone.user.v1.UserService/GetMe"));
+    assert!(output.status.success(), "{output:?}");
+    let me: Value = serde_json::from_str(&output.stdout).unwrap();
+    assert_eq!(me["email"], json!(user.email));
+}
