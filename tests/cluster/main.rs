@@ -1,6 +1,7 @@
 //! Two instances of each service and of the edge on PostgreSQL and Redis, one process each.
 
 mod direct_clients;
+mod envoy;
 mod rate_limits;
 mod refresh;
 mod restarts;

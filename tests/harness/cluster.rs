@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// The token issuer of all instances.
-const ISSUER: &str = "https://id.example.com";
+pub(crate) const ISSUER: &str = "https://id.example.com";
 
 /// A service or the edge, and the number of the instance, from 0.
 type InstanceKey = (&'static str, usize);

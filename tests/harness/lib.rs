@@ -10,6 +10,7 @@
 pub mod bad_tokens;
 pub mod cluster;
 mod edges;
+mod envoy;
 pub mod fixture;
 pub mod load;
 pub mod mock_service;
@@ -34,5 +35,6 @@ pub fn services_on_postgres() -> Vec<&'static str> {
 pub use self::{
     cluster::Cluster,
     edges::Edges,
+    envoy::Envoy,
     production::{Production, ProductionGuard},
 };

@@ -6,90 +6,14 @@ mod differences;
 mod operation;
 mod verdicts;
 
-use std::{
-    fs,
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{fs, net::SocketAddr, path::Path};
 
-use drystone_tests::{Home, Mesh, RestClient, User, ports::free_addresses, process, process::Process, readme, wait};
+use drystone_tests::{Envoy, Mesh, RestClient, User, ports::free_addresses, readme};
 use serde_json::{Value, json};
-
-/// Envoy in front of the services of a mesh.
-struct Envoy {
-    process: Process,
-    address: SocketAddr,
-    admin: RestClient,
-    /// The written files.
-    directory: PathBuf,
-    _home: Home,
-}
-
-impl Envoy {
-    async fn start(mesh: &Mesh) -> Self {
-        // As the mesh: tests send more from one address than the limits allow.
-        let unlimited = [("limits.requests_per_minute", "0"), ("limits.registration_per_minute", "0")];
-        Self::of("services", mesh, &unlimited).await
-    }
-
-    /// Exports the configuration for a mesh, and starts Envoy with it.
-    async fn of(upstream: &str, mesh: &Mesh, settings: &[(&str, &str)]) -> Self {
-        let home = Home::new();
-        let [address, admin] = free_addresses();
-        let directory = home.path().join("envoy");
-        let mut export = process::drystone(&["export", "envoy", "--of", upstream, "--output"]);
-        export.arg(&directory).envs(Self::settings(mesh, address, admin));
-        let variable = |key: &str| format!("DRYSTONE_{}", key.replace('.', "__").to_uppercase());
-        let exported = process::run_to_end(export.envs(settings.iter().map(|(key, value)| (variable(key), value))));
-        assert!(exported.status.success(), "{exported:?}");
-
-        let mut command = Command::new(readme::tool("envoy"));
-        command.arg("--config-path").arg(directory.join("envoy.yaml"));
-        command.args([
-            "--concurrency",
-            "1",
-            "--disable-hot-restart",
-            "--log-level",
-            "warning",
-            "--file-flush-interval-msec",
-            "100",
-        ]);
-        let mut process = Process::start(&mut command, &home.path().join("envoy.log"), home.path());
-        wait::until("Envoy is ready", async || {
-            assert!(process.exit_status().is_none(), "Envoy has exited: {}", process.log());
-            let ready = RestClient::at(admin).get("/ready").try_send().await.ok()?;
-            (ready.status == 200).then_some(())
-        })
-        .await;
-        Self { process, address, admin: RestClient::at(admin), directory, _home: home }
-    }
-
-    /// The settings of a mesh on free ports, as environment variables.
-    fn settings(mesh: &Mesh, address: SocketAddr, admin: SocketAddr) -> Vec<(String, String)> {
-        let certificates = mesh.certificates().ca().parent().unwrap().to_str().unwrap();
-        let mut settings = vec![
-            ("DRYSTONE_CERTS_DIR".to_owned(), certificates.to_owned()),
-            ("DRYSTONE_ISSUER".to_owned(), format!("http://{}", mesh.rest().address())),
-            ("DRYSTONE_ENVOY__LISTEN".to_owned(), address.to_string()),
-            ("DRYSTONE_ENVOY__ADMIN".to_owned(), admin.to_string()),
-        ];
-        for service in mesh.services() {
-            let variable = format!("DRYSTONE_PEERS__{}", service.to_uppercase());
-            settings.push((variable, mesh.grpc_address(service).to_string()));
-        }
-        settings
-    }
-
-    fn rest(&self) -> RestClient {
-        RestClient::at(self.address)
-    }
-}
 
 /// Runs the curl example of the README at an address; the status and body of each response.
 fn run_readme_example(rest: SocketAddr, directory: &Path) -> (Vec<String>, Vec<Value>) {
-    // A wrapper around the curl of the README that records status and body.
-    // From an address of its own, which no proxy has.
+    // A wrapper around the curl of the README that records status and body, from an address that no proxy has.
     const CURL: &str = r#"curl() { command curl --interface 127.0.0.9 -w '%{stderr}%{http_code}\n' "$@" | tee -a bodies; echo >>bodies; }"#;
     let script = readme::section("walk").replace("http://127.0.0.1:8080", &format!("http://{rest}"));
     let output = readme::run(&format!("{CURL}\n{script}"), directory);
@@ -251,7 +175,7 @@ async fn the_readme_example_returns_the_same_through_envoy_in_front_of_the_edge(
 fn the_documented_commands_lead_to_a_request() {
     let mesh = Mesh::start();
     let [address, admin] = free_addresses();
-    let environment = Envoy::settings(&mesh, address, admin);
+    let environment = Envoy::environment(&mesh, address, admin);
     let script = readme::section_of("docs/envoy.md", "envoy").replace("127.0.0.1:8443", &address.to_string());
     let script = script.replace("envoy --config-path", "envoy --disable-hot-restart --concurrency 1 --config-path");
     let output = readme::run_with(&script, mesh.home().path(), environment);

@@ -5,15 +5,13 @@ use drystone::{
     contract::{Method, method::OUTSIDE},
 };
 use drystone_tests::{
-    Mesh, User,
+    Envoy, Mesh, User,
     bad_tokens::{GoodToken, bad_tokens},
     grpc::{call_raw, reason, with_token},
     methods,
 };
 use serde_json::json;
 use tonic::{Code, transport::Endpoint};
-
-use super::Envoy;
 
 fn is_outside(method: &Method) -> bool {
     method.callers.iter().any(|caller| caller == OUTSIDE)

@@ -4,15 +4,13 @@ use std::process::Command;
 
 use drystone::Reason;
 use drystone_tests::{
-    Mesh, User,
+    Envoy, Mesh, User,
     binary::repository,
     grpc::{call_raw, reason, with_token},
     process, readme, unique_email,
 };
 use serde_json::{Value, json};
 use tonic::{Request, transport::Endpoint};
-
-use super::Envoy;
 
 /// gRPC without a client certificate.
 #[tokio::test]

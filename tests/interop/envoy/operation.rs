@@ -1,9 +1,7 @@
 //! What operators rely on: certificates that are replaced on disk, the access log, and the key set.
 
-use drystone_tests::{Edges, Mesh, User, load::Load, logs, process, wait};
+use drystone_tests::{Edges, Envoy, Mesh, User, load::Load, logs, process, wait};
 use serde_json::Value;
-
-use super::Envoy;
 
 /// The serial numbers of the certificates with which Envoy calls.
 async fn serials(envoy: &Envoy) -> Vec<String> {

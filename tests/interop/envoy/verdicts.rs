@@ -6,7 +6,7 @@ use drystone::{
     user::v1::{SetUserRolesRequest, user_service_client::UserServiceClient},
 };
 use drystone_tests::{
-    Mesh, RestClient, User,
+    Envoy, Mesh, RestClient, User,
     grpc::{call_raw, reason, with_token},
     methods,
 };
@@ -15,8 +15,6 @@ use tonic::{
     Request,
     transport::{Channel, Endpoint},
 };
-
-use super::Envoy;
 
 /// Who calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
