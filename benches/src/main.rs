@@ -6,13 +6,15 @@
 //! 4. the memory of idle connections ([`idle_connections`]);
 //! 5. calls on PostgreSQL and Redis with one process per service, compared with pgbench and redis-benchmark
 //!    ([`stores::rates`]);
-//! 6. the same calls with ten thousand and with a million users ([`stores::growth`]).
+//! 6. REST through the edge and through Envoy ([`ingress`]);
+//! 7. the same calls with ten thousand and with a million users ([`stores::growth`]).
 //!
 //! `drystone-bench PART...` runs only these benchmarks.
 //!
 //! Results are medians of interleaved runs. Ratios are more comparable between machines than rates.
 
 mod idle_connections;
+mod ingress;
 mod load;
 mod memory_user;
 mod report;
@@ -29,7 +31,7 @@ use anyhow::{Context, Result, bail};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// The names of the benchmarks on the command line.
-const BENCHMARKS: [&str; 6] = ["startup", "transport", "sign-in", "connections", "stores", "growth"];
+const BENCHMARKS: [&str; 7] = ["startup", "transport", "sign-in", "connections", "ingress", "stores", "growth"];
 
 #[tokio::main]
 async fn main() -> Result<()> {
@@ -53,6 +55,9 @@ async fn main() -> Result<()> {
     }
     if is_selected("connections") {
         rows.extend(idle_connections::measure().await?);
+    }
+    if is_selected("ingress") {
+        rows.extend(ingress::measure().await?);
     }
     if is_selected("stores") {
         rows.extend(stores::rates::measure().await?);

@@ -31,8 +31,13 @@ impl Envoy {
 
     /// Starts Envoy in front of the `services` or the `edge` of a mesh, with these configuration values.
     pub async fn of(upstream: &str, mesh: &Mesh, settings: &[(&str, &str)]) -> Self {
+        Self::with_workers(1, upstream, mesh, settings).await
+    }
+
+    /// As [`Self::of`], with this many worker threads.
+    pub async fn with_workers(workers: u32, upstream: &str, mesh: &Mesh, settings: &[(&str, &str)]) -> Self {
         let [address, admin] = free_addresses();
-        Self::run(upstream, address, admin, Self::environment(mesh, address, admin), settings).await
+        Self::run(workers, upstream, [address, admin], Self::environment(mesh, address, admin), settings).await
     }
 
     /// Starts Envoy in front of all instances of the services of a cluster, without limits.
@@ -47,7 +52,7 @@ impl Envoy {
             let addresses: Vec<_> = (0..cluster.instances()).map(|number| cluster.address(service, number)).collect();
             environment.push((peers(service), peer_list(&addresses)));
         }
-        Self::run("services", address, admin, environment, &UNLIMITED).await
+        Self::run(1, "services", [address, admin], environment, &UNLIMITED).await
     }
 
     /// The settings of a mesh for an Envoy at these addresses, as environment variables.
@@ -70,9 +75,9 @@ impl Envoy {
     }
 
     async fn run(
+        workers: u32,
         upstream: &str,
-        address: SocketAddr,
-        admin: SocketAddr,
+        [address, admin]: [SocketAddr; 2],
         environment: Vec<(String, String)>,
         settings: &[(&str, &str)],
     ) -> Self {
@@ -86,7 +91,7 @@ impl Envoy {
 
         let mut command = Command::new(readme::tool("envoy"));
         command.arg("--config-path").arg(directory.join("envoy.yaml"));
-        command.args(["--concurrency", "1", "--disable-hot-restart", "--log-level", "warning"]);
+        command.args(["--concurrency", &workers.to_string(), "--disable-hot-restart", "--log-level", "warning"]);
         command.args(["--file-flush-interval-msec", "100"]);
         let mut process = Process::start(&mut command, &home.path().join("envoy.log"), home.path());
         let admin = RestClient::at(admin);

@@ -4,6 +4,7 @@ mod attacks;
 mod clients;
 mod differences;
 mod operation;
+mod options;
 mod verdicts;
 
 use std::{fs, net::SocketAddr, path::Path};

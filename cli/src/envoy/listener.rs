@@ -69,6 +69,7 @@ pub(super) fn of_keys(input: &Input<'_>) -> Value {
         "filter_chains": [{"filters": [manager(json!({
             "stat_prefix": "keys",
             "route_config": routes::of_keys(method),
+            "local_reply_config": local_replies(),
             "http_filters": [transcoder(input, false), router()],
         }))]}],
     })

@@ -20,6 +20,13 @@ pub(super) const CLASS_LIMIT: &str = "class_limit";
 /// The routes to the services.
 pub(super) fn of_services(input: &Input<'_>) -> Value {
     let mut routes: Vec<Value> = input.methods().into_iter().map(|method| route(input, method)).collect();
+    if !input.envoy.cors_origins.is_empty() {
+        // The filter of CORS needs a route that leads to a cluster; Envoy's own listener answers 404.
+        routes.push(json!({
+            "match": {"prefix": "/", "headers": [{"name": "origin", "present_match": true}]},
+            "route": {"cluster": clusters::KEYS, "timeout": "5s"},
+        }));
+    }
     // Also the route of REST requests until the transcoder has found their RPC.
     routes.push(json!({"match": {"prefix": "/"}, "direct_response": {"status": 404}}));
     let mut virtual_host = json!({
@@ -74,10 +81,11 @@ pub(super) fn of_edge() -> Value {
 
 /// The route to the key set, for Envoy itself.
 pub(super) fn of_keys(method: Option<&Method>) -> Value {
-    let routes: Vec<Value> = method
+    let mut routes: Vec<Value> = method
         .into_iter()
         .map(|method| json!({"match": {"path": &*method.path}, "route": {"cluster": &*method.workload, "timeout": "5s"}}))
         .collect();
+    routes.push(json!({"match": {"prefix": "/"}, "direct_response": {"status": 404}}));
     json!({"name": "keys", "virtual_hosts": [{"name": "keys", "domains": ["*"], "routes": routes}]})
 }
 
@@ -111,6 +119,8 @@ fn route(input: &Input<'_>, method: &Method) -> Value {
         let mut filters = Map::new();
         filters.insert(CLASS_LIMIT.to_owned(), limit);
         route["typed_per_filter_config"] = filters.into();
+    }
+    if input.envoy.rate_limit_service.is_some() {
         action["rate_limits"] = rate_limits(method.policy.limit.as_deref());
     }
     route["route"] = action;
@@ -172,12 +182,13 @@ fn bucket(per_minute: u32) -> Value {
 fn retry(on: &str) -> Value {
     json!({
         "retry_on": on,
-        "num_retries": 2,
+        "num_retries": 3,
         "retry_host_predicate": [{
             "name": "envoy.retry_host_predicates.previous_hosts",
             "typed_config": {"@type": type_url("retry.host.previous_hosts.v3.PreviousHostsPredicate")},
         }],
-        "host_selection_retry_max_attempts": 3,
+        // An instance that has just failed is the one with fewest requests, and so chosen again and again.
+        "host_selection_retry_max_attempts": 50,
     })
 }
 

@@ -57,3 +57,22 @@ impl TokenCache {
         self.0.remove(fingerprint);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{clock::Clock, token::testing::principal};
+
+    #[test]
+    fn a_simulated_day_of_tokens_stays_within_the_capacity() {
+        const CAPACITY: usize = 1000;
+        let cache = TokenCache::new(CAPACITY);
+        let principal = Arc::new(principal(Clock::system().now()));
+        // A token every five seconds for each of three users, none of which is removed.
+        for number in 0..24 * 60 * 60 / 5 * 3 {
+            let token = CachedToken { principal: Arc::clone(&principal), withdrawals: 0 };
+            cache.insert(Fingerprint::of(&number.to_string()), token);
+        }
+        assert!(cache.0.len() <= CAPACITY, "{}", cache.0.len());
+    }
+}
