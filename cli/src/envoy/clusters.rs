@@ -44,14 +44,7 @@ pub(super) fn service(input: &Input<'_>, workload: &str) -> Value {
                 },
             },
         },
-        "health_checks": [{
-            "timeout": "1s",
-            "interval": "2s",
-            "no_traffic_interval": "2s",
-            "unhealthy_threshold": 2,
-            "healthy_threshold": 1,
-            "grpc_health_check": {},
-        }],
+        "health_checks": [health_check("grpc_health_check", &json!({}))],
         "outlier_detection": {
             "consecutive_5xx": 5,
             "consecutive_gateway_failure": 5,
@@ -98,14 +91,7 @@ pub(super) fn edge(addresses: &[String]) -> Value {
     let mut cluster = cluster(EDGE, addresses);
     let members = json!({
         "typed_extension_protocol_options": http2(),
-        "health_checks": [{
-            "timeout": "1s",
-            "interval": "2s",
-            "no_traffic_interval": "2s",
-            "unhealthy_threshold": 2,
-            "healthy_threshold": 1,
-            "http_health_check": {"path": "/health", "codec_client_type": "HTTP2"},
-        }],
+        "health_checks": [health_check("http_health_check", &json!({"path": "/health", "codec_client_type": "HTTP2"}))],
         "outlier_detection": {
             "consecutive_5xx": 0,
             "enforcing_consecutive_5xx": 0,
@@ -149,6 +135,18 @@ fn cluster(name: &str, addresses: &[String]) -> Value {
         });
     }
     cluster
+}
+
+/// A check of this kind, which finds an instance that starts or stops within seconds.
+fn health_check(kind: &str, check: &Value) -> Value {
+    json!({
+        "timeout": "1s",
+        "interval": "2s",
+        "no_traffic_interval": "2s",
+        "unhealthy_threshold": 2,
+        "healthy_threshold": 1,
+        kind: check,
+    })
 }
 
 /// HTTP/2, with pings that find dead connections.

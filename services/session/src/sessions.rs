@@ -49,7 +49,7 @@ impl Sessions {
         Ok(session)
     }
 
-    /// Ends sessions of a user until there is room for one more. Concurrent sign-ins may exceed the limit by one each; later
+    /// Ends sessions of a user until one more is allowed. Concurrent sign-ins may exceed the limit by one each; later
     /// ones make up for it.
     async fn evict(&self, user_id: Uuid) -> Result<(), Error> {
         let mut page = Page { size: self.max_per_user, after: None };
