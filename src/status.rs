@@ -5,7 +5,10 @@
 
 use std::{borrow::Cow, collections::HashMap, time::Duration};
 
-use tonic::Status;
+use tonic::{
+    Status,
+    metadata::{MetadataMap, MetadataValue},
+};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
 use crate::Reason;
@@ -36,7 +39,36 @@ pub fn new(reason: Reason, message: &str, violations: Vec<FieldViolation>, retry
     if retry_after.is_some() {
         details.set_retry_info(retry_after);
     }
-    Status::with_error_details(reason.code(), bounded_message(message), details)
+    let headers = http_headers(Some(reason), retry_after);
+    Status::with_error_details_and_metadata(reason.code(), bounded_message(message), details, headers)
+}
+
+/// The challenge of a 401 response (RFC 6750, section 3).
+#[must_use]
+pub fn challenge(reason: Option<Reason>) -> &'static str {
+    match reason {
+        Some(Reason::TokenInvalid | Reason::TokenExpired | Reason::TokenRevoked) => "Bearer error=\"invalid_token\"",
+        _ => "Bearer",
+    }
+}
+
+/// The value of `retry-after` (RFC 9110, section 10.2.3): whole seconds, at least one.
+#[must_use]
+pub fn retry_after_seconds(delay: Duration) -> u64 {
+    delay.as_secs().saturating_add(u64::from(delay.subsec_nanos() > 0)).max(1)
+}
+
+/// Headers that say in terms of HTTP what the details say, for proxies that make HTTP of a status and read no details, such
+/// as Envoy's transcoder.
+fn http_headers(reason: Option<Reason>, retry_after: Option<Duration>) -> MetadataMap {
+    let mut headers = MetadataMap::new();
+    if reason.is_some_and(|reason| reason.http() == 401) {
+        headers.insert("www-authenticate", MetadataValue::from_static(challenge(reason)));
+    }
+    if let Some(delay) = retry_after {
+        headers.insert("retry-after", retry_after_seconds(delay).into());
+    }
+    headers
 }
 
 /// The status of an invalid request, whose message lists its violations.
@@ -70,10 +102,13 @@ pub fn shortened(status: &Status) -> Status {
     if let Some(request) = given.bad_request() {
         set_violations(&mut details, request.field_violations.clone());
     }
-    if let Some(retry) = given.retry_info() {
-        details.set_retry_info(retry.retry_delay);
+    let retry_delay = given.retry_info().and_then(|info| info.retry_delay);
+    if retry_delay.is_some() {
+        details.set_retry_info(retry_delay);
     }
-    Status::with_error_details(status.code(), bounded_message(status.message()), details)
+    let reason = details.error_info().and_then(|info| Reason::from_name(&info.reason));
+    let headers = http_headers(reason, retry_delay);
+    Status::with_error_details_and_metadata(status.code(), bounded_message(status.message()), details, headers)
 }
 
 /// The beginning of a text that is longer than `max` bytes, with an ellipsis.
@@ -196,6 +231,23 @@ mod tests {
     }
 
     #[test]
+    fn a_status_says_the_same_in_http_headers() {
+        let headers = |reason, delay| new(reason, "no", Vec::new(), delay).metadata().clone();
+        assert_eq!(headers(Reason::TokenMissing, None).get("www-authenticate").unwrap(), "Bearer");
+        assert_eq!(
+            headers(Reason::TokenRevoked, None).get("www-authenticate").unwrap(),
+            "Bearer error=\"invalid_token\""
+        );
+        let limited = headers(Reason::RateLimited, Some(Duration::from_millis(2100)));
+        assert_eq!(limited.get("retry-after").unwrap(), "3");
+        assert!(limited.get("www-authenticate").is_none());
+        assert!(headers(Reason::PropertyNotFound, None).is_empty());
+        for (delay, seconds) in [(Duration::ZERO, 1), (Duration::from_secs(2), 2), (Duration::MAX, u64::MAX)] {
+            assert_eq!(retry_after_seconds(delay), seconds);
+        }
+    }
+
+    #[test]
     fn a_shortened_status_keeps_its_code_reason_and_retry_delay() {
         let mut details = ErrorDetails::new();
         details.set_error_info("OVERLOADED", "drystone", HashMap::from([("k".repeat(9_000), "v".to_owned())]));
@@ -211,5 +263,6 @@ mod tests {
         assert!(status.message().starts_with("mmm") && status.message().ends_with("..."));
         assert_eq!(status.get_details_error_info().unwrap().reason, "OVERLOADED");
         assert_eq!(status.get_details_retry_info().unwrap().retry_delay, Some(Duration::from_secs(7)));
+        assert_eq!(status.metadata().get("retry-after").unwrap(), "7");
     }
 }

@@ -47,7 +47,7 @@ pub(crate) async fn measure() -> Result<Vec<Measurement>> {
     }
     let issuer = format!("http://{}", mesh.rest().address());
     let edge = edge.with_default_rate_limits().set("issuer", &issuer).set(PER_MINUTE.0, PER_MINUTE.1).start();
-    let envoy = Envoy::with_workers(WORKERS, "services", &mesh, &[PER_MINUTE]).await;
+    let envoy = Envoy::with_workers(WORKERS, &mesh, &[PER_MINUTE]).await;
     let user = User::register_at(mesh.rest()).await;
     let token = user.sign_in_at(mesh.rest()).await.access;
 

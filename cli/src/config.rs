@@ -193,7 +193,7 @@ impl Config {
     }
 
     /// The own keys of a service, as its crate knows them.
-    fn own<C: 'static>(&self, name: &str) -> Option<&C> {
+    pub(crate) fn own<C: 'static>(&self, name: &str) -> Option<&C> {
         self.service(name).and_then(|service| service.own.values())
     }
 

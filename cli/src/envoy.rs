@@ -49,6 +49,8 @@ pub(crate) struct Input<'a> {
     pub(crate) issuer: String,
     /// Calls a minute by class, and `default` for all requests.
     pub(crate) per_minute: BTreeMap<String, u32>,
+    /// Whether the edge expects the PROXY protocol.
+    pub(crate) has_proxy_protocol: bool,
     /// Where Envoy finds the written files.
     pub(crate) directory: PathBuf,
     /// Where Envoy finds the certificates of the mesh.
@@ -81,7 +83,7 @@ pub(crate) fn in_front_of_services(input: &Input<'_>) -> Vec<(&'static str, Valu
     let mut clusters: Vec<Value> =
         input.workloads().into_iter().map(|workload| clusters::service(input, workload)).collect();
     clusters.push(clusters::keys(input));
-    clusters.extend(input.envoy.rate_limit_service.as_deref().map(clusters::rate_limit));
+    clusters.extend(input.envoy.rate_limit_service.as_deref().map(|address| clusters::rate_limit(input, address)));
     let bootstrap = bootstrap(input, &[listener::of_services(input), listener::of_keys(input)], &clusters);
     let mut files = vec![
         ("envoy.yaml", bootstrap),
@@ -94,7 +96,7 @@ pub(crate) fn in_front_of_services(input: &Input<'_>) -> Vec<(&'static str, Valu
 
 /// The files of Envoy in front of the edge, by name.
 pub(crate) fn in_front_of_edge(input: &Input<'_>, edge: &[String]) -> Vec<(&'static str, Value)> {
-    let bootstrap = bootstrap(input, &[listener::of_edge(input)], &[clusters::edge(edge)]);
+    let bootstrap = bootstrap(input, &[listener::of_edge(input)], &[clusters::edge(input, edge)]);
     let mut files = vec![("envoy.yaml", bootstrap)];
     files.extend(secrets::listener(input).map(|secret| (LISTENER_SECRET, secret)));
     files

@@ -10,7 +10,7 @@ use rustls::{pki_types::ServerName, version::TLS13};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tonic::{
-    Request, Status,
+    IntoStreamingRequest, Request, Status, Streaming,
     client::Grpc,
     codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
     transport::{Channel, Endpoint, Uri},
@@ -96,6 +96,21 @@ pub async fn call_raw(
         return Ok(Vec::new());
     }
     grpc.unary(request, path, Raw).await.map(tonic::Response::into_inner)
+}
+
+/// Calls any streaming RPC with encoded messages.
+///
+/// # Errors
+/// The status, if the call ends without a message.
+pub async fn stream_raw<S>(channel: Channel, path: &str, messages: S) -> Result<Streaming<Vec<u8>>, Status>
+where
+    S: IntoStreamingRequest<Message = Vec<u8>>,
+    S::Stream: Send + 'static,
+{
+    let mut grpc = Grpc::new(channel);
+    grpc.ready().await.map_err(|error| Status::unavailable(format!("not connected: {error:?}")))?;
+    let path = PathAndQuery::try_from(path).expect("the path of an RPC is valid");
+    grpc.streaming(messages.into_streaming_request(), path, Raw).await.map(tonic::Response::into_inner)
 }
 
 /// A codec for encoded messages.

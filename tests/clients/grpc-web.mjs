@@ -1,5 +1,7 @@
 // Registers, signs in and reads the account over gRPC-Web, with Connect's client and the exported descriptor set.
 //
+// Then reads a stream of the fixture.
+//
 //   node tests/clients/grpc-web.mjs URL DESCRIPTORS EMAIL
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
@@ -26,4 +28,8 @@ const me = await user.getMe({}, { headers });
 // A refusal has its code, and the reason in its details.
 const refusal = await user.getMe({}).catch((error) => ConnectError.from(error));
 const details = refusal.findDetails(registry.getMessage("google.rpc.ErrorInfo"));
-console.log(JSON.stringify({ email: me.email, code: Code[refusal.code], reason: details[0]?.reason }));
+
+const fixture = client("acme.fixture.v1.FixtureService");
+const stream = [];
+for await (const message of fixture.watch({ text: "one" })) stream.push(message.text);
+console.log(JSON.stringify({ stream, email: me.email, code: Code[refusal.code], reason: details[0]?.reason }));

@@ -26,18 +26,27 @@ const UNLIMITED: [(&str, &str); 2] = [("limits.requests_per_minute", "0"), ("lim
 impl Envoy {
     /// Starts Envoy in front of the services of a mesh, without limits.
     pub async fn start(mesh: &Mesh) -> Self {
-        Self::of("services", mesh, &UNLIMITED).await
+        Self::of(mesh, &UNLIMITED).await
     }
 
-    /// Starts Envoy in front of the `services` or the `edge` of a mesh, with these configuration values.
-    pub async fn of(upstream: &str, mesh: &Mesh, settings: &[(&str, &str)]) -> Self {
-        Self::with_workers(1, upstream, mesh, settings).await
+    /// Starts Envoy in front of the services of a mesh, with these configuration values.
+    pub async fn of(mesh: &Mesh, settings: &[(&str, &str)]) -> Self {
+        Self::with_workers(1, mesh, settings).await
     }
 
     /// As [`Self::of`], with this many worker threads.
-    pub async fn with_workers(workers: u32, upstream: &str, mesh: &Mesh, settings: &[(&str, &str)]) -> Self {
+    pub async fn with_workers(workers: u32, mesh: &Mesh, settings: &[(&str, &str)]) -> Self {
         let [address, admin] = free_addresses();
-        Self::run(workers, upstream, [address, admin], Self::environment(mesh, address, admin), settings).await
+        Self::run(workers, "services", [address, admin], Self::environment(mesh, address, admin), settings).await
+    }
+
+    /// Starts Envoy in front of edges, with these configuration values.
+    pub async fn of_edges(edges: &[SocketAddr], settings: &[(&str, &str)]) -> Self {
+        let [address, admin] = free_addresses();
+        let edges: Vec<String> = edges.iter().map(ToString::to_string).collect();
+        let mut environment = listening(address, admin);
+        environment.push(("DRYSTONE_ENVOY__EDGES".to_owned(), serde_json::json!(edges).to_string()));
+        Self::run(1, "edge", [address, admin], environment, settings).await
     }
 
     /// Starts Envoy in front of all instances of the services of a cluster, without limits.
@@ -106,9 +115,14 @@ impl Envoy {
 }
 
 fn environment(certificates: &str, issuer: &str, address: SocketAddr, admin: SocketAddr) -> Vec<(String, String)> {
+    let mut environment = listening(address, admin);
+    environment.push(("DRYSTONE_CERTS_DIR".to_owned(), certificates.to_owned()));
+    environment.push(("DRYSTONE_ISSUER".to_owned(), issuer.to_owned()));
+    environment
+}
+
+fn listening(address: SocketAddr, admin: SocketAddr) -> Vec<(String, String)> {
     vec![
-        ("DRYSTONE_CERTS_DIR".to_owned(), certificates.to_owned()),
-        ("DRYSTONE_ISSUER".to_owned(), issuer.to_owned()),
         ("DRYSTONE_ENVOY__LISTEN".to_owned(), address.to_string()),
         ("DRYSTONE_ENVOY__ADMIN".to_owned(), admin.to_string()),
     ]

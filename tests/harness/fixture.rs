@@ -5,7 +5,7 @@ use std::{process::Command, sync::LazyLock};
 use prost_reflect::{DescriptorPool, MessageDescriptor};
 
 /// The package of `fixture.proto`.
-pub const PACKAGE: &str = "drystone.fixture.v1";
+pub const PACKAGE: &str = "acme.fixture.v1";
 
 static DESCRIPTOR_SET: LazyLock<Vec<u8>> =
     LazyLock::new(|| compile(include_str!("fixture.proto")).expect("the fixture is a valid contract"));

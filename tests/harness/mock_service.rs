@@ -3,17 +3,24 @@
 use std::{
     convert::Infallible,
     net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
-use bytes::Bytes;
-use http::{HeaderMap, Request, Response};
-use http_body_util::{BodyExt, StreamBody};
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
+use http_body_util::{BodyExt, Empty, StreamBody, combinators::UnsyncBoxBody};
 use hyper::{body::Frame, body::Incoming, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::{ServerConfig, version::TLS13};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::mpsc,
+};
 use tokio_rustls::TlsAcceptor;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
 use crate::certs::Credentials;
@@ -29,13 +36,23 @@ pub struct RecordedCall {
     pub message: Bytes,
 }
 
-/// A gRPC server that records every call and answers each with the same response. Health checks are answered SERVING and
-/// not recorded. It runs until the test's runtime ends.
+/// A gRPC server that records every call and answers each with the same response, or echoes. Health checks are answered
+/// SERVING and not recorded. It runs until the test's runtime ends.
 #[derive(Debug, Clone)]
 pub struct MockService {
     address: SocketAddr,
-    response: Result<Bytes, Status>,
+    response: Arc<Mutex<MockResponse>>,
     calls: Arc<Mutex<Vec<RecordedCall>>>,
+    open_streams: Arc<AtomicUsize>,
+}
+
+/// What a mock service answers.
+#[derive(Debug, Clone)]
+pub enum MockResponse {
+    /// An encoded message, or an error.
+    Unary(Result<Bytes, Status>),
+    /// Each message of the client, twice, as soon as it arrives.
+    Echo,
 }
 
 impl MockService {
@@ -44,14 +61,14 @@ impl MockService {
     /// # Panics
     /// If it cannot be started.
     pub async fn start(credentials: Credentials) -> Self {
-        Self::start_with_response(credentials, Ok(Bytes::new())).await
+        Self::start_with_response(credentials, MockResponse::Unary(Ok(Bytes::new()))).await
     }
 
-    /// Starts it with this response: an encoded message, or an error status.
+    /// Starts it with this response.
     ///
     /// # Panics
     /// If it cannot be started.
-    pub async fn start_with_response(credentials: Credentials, response: Result<Bytes, Status>) -> Self {
+    pub async fn start_with_response(credentials: Credentials, response: MockResponse) -> Self {
         let (chain, key) = credentials.into_parts();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let mut config = ServerConfig::builder_with_provider(provider)
@@ -65,7 +82,8 @@ impl MockService {
 
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
         let address = listener.local_addr().expect("the listener is bound");
-        let this = Self { address, response, calls: Arc::default() };
+        let response = Arc::new(Mutex::new(response));
+        let this = Self { address, response, calls: Arc::default(), open_streams: Arc::default() };
         let service = this.clone();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
@@ -73,6 +91,17 @@ impl MockService {
             }
         });
         this
+    }
+
+    /// Changes the response.
+    pub fn respond_with(&self, response: MockResponse) {
+        *lock(&self.response) = response;
+    }
+
+    /// How many echoed streams are open.
+    #[must_use]
+    pub fn open_streams(&self) -> usize {
+        self.open_streams.load(Ordering::SeqCst)
     }
 
     /// The address that it listens on.
@@ -84,7 +113,7 @@ impl MockService {
     /// The calls so far, without health checks.
     #[must_use]
     pub fn calls(&self) -> Vec<RecordedCall> {
-        self.calls.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.calls).clone()
     }
 
     async fn serve_connection(self, acceptor: TlsAcceptor, stream: TcpStream) {
@@ -97,30 +126,110 @@ impl MockService {
             http2::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await;
     }
 
-    async fn respond(
-        &self,
-        request: Request<Incoming>,
-    ) -> Response<impl hyper::body::Body<Data = Bytes, Error = Infallible> + use<>> {
+    async fn respond(&self, request: Request<Incoming>) -> Response<ResponseBody> {
         let (head, body) = request.into_parts();
-        let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
         let path = head.uri.path().to_owned();
-        let outcome = if path == "/grpc.health.v1.Health/Check" {
+        if path == "/grpc.health.v1.Health/Check" {
             // SERVING
-            Ok(Bytes::from_static(&[8, 1]))
-        } else {
-            let call = RecordedCall { path, headers: head.headers, message: body.slice(body.len().min(5)..) };
-            self.calls.lock().unwrap_or_else(PoisonError::into_inner).push(call);
-            self.response.clone()
+            return unary(&Ok(Bytes::from_static(&[8, 1])));
+        }
+        let record = |message| {
+            let call = RecordedCall { path: path.clone(), headers: head.headers.clone(), message };
+            lock(&self.calls).push(call);
         };
-        let status = outcome.as_ref().err().cloned().unwrap_or_else(|| Status::ok(""));
-        let mut trailers = HeaderMap::new();
-        status.add_header(&mut trailers).expect("the status fits into headers");
-        let frames = outcome.ok().map(|message| Frame::data(length_prefixed(&message)));
-        let frames: Vec<_> = frames.into_iter().chain([Frame::trailers(trailers)]).map(Ok).collect();
-        let mut response = Response::new(StreamBody::new(tokio_stream::iter(frames)));
-        response.headers_mut().insert("content-type", http::HeaderValue::from_static("application/grpc"));
-        response
+        let response = lock(&self.response).clone();
+        match response {
+            MockResponse::Unary(outcome) => {
+                let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+                record(body.slice(body.len().min(5)..));
+                unary(&outcome)
+            }
+            MockResponse::Echo => {
+                record(Bytes::new());
+                let (sender, receiver) = mpsc::channel(16);
+                tokio::spawn(echo(body, sender, OpenStream::new(self.open_streams.clone())));
+                response_of(StreamBody::new(ReceiverStream::new(receiver)).boxed_unsync())
+            }
+        }
     }
+}
+
+type ResponseBody = UnsyncBoxBody<Bytes, Infallible>;
+
+fn unary(outcome: &Result<Bytes, Status>) -> Response<ResponseBody> {
+    match outcome {
+        Ok(message) => {
+            let frames = [Frame::data(length_prefixed(message)), Frame::trailers(trailers())].map(Ok);
+            response_of(StreamBody::new(tokio_stream::iter(frames)).boxed_unsync())
+        }
+        // As tonic does, in the headers.
+        Err(status) => {
+            let mut response = response_of(Empty::new().boxed_unsync());
+            status.add_header(response.headers_mut()).expect("the status fits into headers");
+            response
+        }
+    }
+}
+
+fn response_of(body: ResponseBody) -> Response<ResponseBody> {
+    let mut response = Response::new(body);
+    response.headers_mut().insert("content-type", HeaderValue::from_static("application/grpc"));
+    response
+}
+
+fn trailers() -> HeaderMap {
+    HeaderMap::from_iter([(HeaderName::from_static("grpc-status"), HeaderValue::from_static("0"))])
+}
+
+/// Sends each message twice, until the client has sent its last or has gone.
+async fn echo(mut body: Incoming, sender: mpsc::Sender<Result<Frame<Bytes>, Infallible>>, _open: OpenStream) {
+    let mut received = BytesMut::new();
+    loop {
+        while let Some(message) = next_message(&mut received) {
+            for _ in 0..2 {
+                if sender.send(Ok(Frame::data(message.clone()))).await.is_err() {
+                    return;
+                }
+            }
+        }
+        let frame = tokio::select! {
+            frame = body.frame() => frame,
+            () = sender.closed() => return,
+        };
+        match frame {
+            Some(Ok(frame)) => received.extend_from_slice(&frame.into_data().unwrap_or_default()),
+            // The client has gone.
+            Some(Err(_)) => return,
+            None => break,
+        }
+    }
+    let _the_client_has_gone = sender.send(Ok(Frame::trailers(trailers()))).await;
+}
+
+/// Takes the next message with its prefix, if it is complete.
+fn next_message(received: &mut BytesMut) -> Option<Bytes> {
+    let length = u32::from_be_bytes(*received.get(1..)?.first_chunk()?) as usize + 5;
+    (received.len() >= length).then(|| received.split_to(length).freeze())
+}
+
+/// Counts an open stream, until it is dropped.
+struct OpenStream(Arc<AtomicUsize>);
+
+impl OpenStream {
+    fn new(count: Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::SeqCst);
+        Self(count)
+    }
+}
+
+impl Drop for OpenStream {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A gRPC length-prefixed message, not compressed.

@@ -83,3 +83,15 @@ fn search_path() -> OsString {
     let path = env::var_os("PATH").unwrap_or_default();
     env::join_paths(directories.into_iter().chain(env::split_paths(&path))).expect("the paths can be joined")
 }
+
+/// The directory with the Python code that the commands of the section `python-client` have generated.
+///
+/// # Panics
+/// If there is none.
+#[must_use]
+pub fn generated_python(directory: &Path) -> PathBuf {
+    let generated = Path::new("drystone/auth/v1/auth_pb2_grpc.py");
+    let subdirectories = fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path());
+    let mut found = subdirectories.chain([directory.to_owned()]).filter(|path| path.join(generated).is_file());
+    found.next().unwrap_or_else(|| panic!("the commands have not generated {}", generated.display()))
+}

@@ -165,7 +165,7 @@ fn the_readme_python_client_is_generated_and_works() {
     let output = Command::new(readme::tool("python"))
         .arg(program)
         .arg(mesh.ready_file())
-        .env("PYTHONPATH", generated(home.path()))
+        .env("PYTHONPATH", readme::generated_python(home.path()))
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .output()
         .unwrap();
@@ -199,12 +199,4 @@ fn protoc_generates_code_from_the_exported_contract() {
         .unwrap();
     succeed(&output);
     assert!(home.path().join("drystone/user/v1/user_pb2.py").is_file());
-}
-
-/// The directory with the generated Python code.
-fn generated(directory: &Path) -> PathBuf {
-    let generated = Path::new("drystone/auth/v1/auth_pb2_grpc.py");
-    let subdirectories = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
-    let mut found = subdirectories.chain([directory.to_owned()]).filter(|path| path.join(generated).is_file());
-    found.next().unwrap_or_else(|| panic!("the commands have not generated {}", generated.display()))
 }

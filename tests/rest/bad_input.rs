@@ -8,7 +8,7 @@ use drystone::Reason;
 use drystone_tests::{
     Mesh, RestResponse, User,
     certs::{LeafParams, TRUST_DOMAIN},
-    mock_service::MockService,
+    mock_service::{MockResponse, MockService},
     unique_email,
 };
 use http::Method;
@@ -160,7 +160,7 @@ async fn field_violations_use_the_json_name() {
 async fn register_with_mock_user_service(answer: Result<Bytes, Status>) -> RestResponse {
     let mesh = Mesh::shared();
     let credentials = mesh.certificates().authority().issue(&LeafParams::of(TRUST_DOMAIN, "user"));
-    let user = MockService::start_with_response(credentials, answer).await;
+    let user = MockService::start_with_response(credentials, MockResponse::Unary(answer)).await;
     let setup = Mesh::setup().serve(&["auth", "edge"], mesh.certificates());
     let setup = setup.set("peers.user", &user.address().to_string());
     let peers = ["session", "property"];

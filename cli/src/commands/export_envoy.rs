@@ -60,6 +60,9 @@ pub(crate) fn run(app: &App, args: &Args) -> Result<()> {
         domain: &config.mesh.trust_domain,
         issuer: edge.map_or_else(String::new, |edge| config.issuer(edge)),
         per_minute: config.mesh.limits.per_minute(),
+        has_proxy_protocol: config
+            .own::<drystone_edge::Config>(drystone_edge::NAME)
+            .is_some_and(|edge| edge.proxy_protocol),
         certificates: absolute(&config.mesh.certs_dir)?,
         contracts: &contracts,
         directory,

@@ -12,13 +12,16 @@ pub(super) const KEYS: &str = "keys";
 /// The cluster of the rate-limit service.
 pub(super) const RATE_LIMIT: &str = "rate_limit";
 
+/// The name of a cluster's HTTP options.
+const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+
 /// The cluster of the edges.
 pub(super) const EDGE: &str = "edge";
 
 /// A service of the mesh, by mutual TLS as the workload `ingress`; the service must have its SPIFFE ID.
 pub(super) fn service(input: &Input<'_>, workload: &str) -> Value {
     let addresses = input.peers.get(workload).cloned().unwrap_or_default();
-    let mut cluster = cluster(workload, &addresses);
+    let mut cluster = cluster(input, workload, &addresses);
     let members = json!({
         "typed_extension_protocol_options": http2(),
         "transport_socket": {
@@ -80,15 +83,15 @@ pub(super) fn keys_address(input: &Input<'_>) -> Value {
 }
 
 /// The rate-limit service, over HTTP/2 without TLS.
-pub(super) fn rate_limit(address: &str) -> Value {
-    let mut cluster = cluster(RATE_LIMIT, &[address.to_owned()]);
+pub(super) fn rate_limit(input: &Input<'_>, address: &str) -> Value {
+    let mut cluster = cluster(input, RATE_LIMIT, &[address.to_owned()]);
     extend(&mut cluster, json!({"typed_extension_protocol_options": http2()}));
     cluster
 }
 
 /// The edges, over HTTP/2 without TLS.
-pub(super) fn edge(addresses: &[String]) -> Value {
-    let mut cluster = cluster(EDGE, addresses);
+pub(super) fn edge(input: &Input<'_>, addresses: &[String]) -> Value {
+    let mut cluster = cluster(input, EDGE, addresses);
     let members = json!({
         "typed_extension_protocol_options": http2(),
         "health_checks": [health_check("http_health_check", &json!({"path": "/health", "codec_client_type": "HTTP2"}))],
@@ -103,10 +106,28 @@ pub(super) fn edge(addresses: &[String]) -> Value {
         },
     });
     extend(&mut cluster, members);
+    if input.has_proxy_protocol {
+        // A header states the client, so each client has a connection of its own, which it does not close itself.
+        cluster["typed_extension_protocol_options"][HTTP_OPTIONS]["common_http_protocol_options"] =
+            json!({"idle_timeout": "2s"});
+        cluster["transport_socket"] = json!({
+            "name": "envoy.transport_sockets.upstream_proxy_protocol",
+            "typed_config": {
+                "@type": type_url("transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport"),
+                // Health checks have no client.
+                "config": {"version": "V2"},
+                "allow_unspecified_address": true,
+                "transport_socket": {
+                    "name": "envoy.transport_sockets.raw_buffer",
+                    "typed_config": {"@type": type_url("transport_sockets.raw_buffer.v3.RawBuffer")},
+                },
+            },
+        });
+    }
     cluster
 }
 
-fn cluster(name: &str, addresses: &[String]) -> Value {
+fn cluster(input: &Input<'_>, name: &str, addresses: &[String]) -> Value {
     let are_numeric = addresses.iter().all(|address| {
         address.parse::<SocketAddr>().is_ok()
             || address.rsplit_once(':').is_some_and(|(host, _)| host.parse::<IpAddr>().is_ok())
@@ -117,11 +138,14 @@ fn cluster(name: &str, addresses: &[String]) -> Value {
         "name": name,
         "connect_timeout": "1s",
         "lb_policy": "LEAST_REQUEST",
+        // Otherwise workers learn of a second change within a second late, such as that the only healthy instance is another.
+        "common_lb_config": {"update_merge_window": "0s"},
         "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": endpoints}]},
         "circuit_breakers": {"thresholds": [{
-            "max_connections": 1024,
-            "max_pending_requests": 1024,
-            "max_requests": 1024,
+            // Of all clients: what one of them may use is limited elsewhere.
+            "max_connections": input.envoy.max_connections,
+            "max_pending_requests": input.envoy.max_connections,
+            "max_requests": input.envoy.max_connections,
             "retry_budget": {"budget_percent": {"value": 20.0}, "min_retry_concurrency": 10},
         }]},
     });
@@ -152,7 +176,7 @@ fn health_check(kind: &str, check: &Value) -> Value {
 /// HTTP/2, with pings that find dead connections.
 fn http2() -> Value {
     json!({
-        "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+        HTTP_OPTIONS: {
             "@type": type_url("upstreams.http.v3.HttpProtocolOptions"),
             "explicit_http_config": {
                 "http2_protocol_options": {"connection_keepalive": {"interval": "10s", "timeout": "5s"}},

@@ -22,6 +22,7 @@ pub(super) fn of_services(input: &Input<'_>) -> Value {
                 {"remove_on_match": {"key_matcher": {"prefix": METADATA_PREFIX, "ignore_case": true}}},
             ]}}),
         ),
+        health_check(),
         filter("cors", "cors.v3.Cors", json!({})),
         filter("grpc_web", "grpc_web.v3.GrpcWeb", json!({})),
     ];
@@ -54,7 +55,7 @@ pub(super) fn of_services(input: &Input<'_>) -> Value {
 
 /// The listener in front of the edges.
 pub(super) fn of_edge(input: &Input<'_>) -> Value {
-    listener(input, "edge", &routes::of_edge(), &[router()])
+    listener(input, "edge", &routes::of_edge(), &[health_check(), router()])
 }
 
 /// The listener at which Envoy itself fetches the key set, which services serve over gRPC alone.
@@ -142,6 +143,18 @@ fn manager(mut config: Value) -> Value {
 fn filter(name: &str, kind: &str, mut config: Value) -> Value {
     config["@type"] = type_url(&format!("filters.http.{kind}")).into();
     json!({"name": format!("envoy.filters.http.{name}"), "typed_config": config})
+}
+
+/// Answers health checks with 503 once an operator drains this Envoy (`POST /healthcheck/fail` at the admin port).
+fn health_check() -> Value {
+    filter(
+        "health_check",
+        "health_check.v3.HealthCheck",
+        json!({
+            "pass_through_mode": true,
+            "headers": [{"name": ":path", "string_match": {"exact": routes::HEALTH}}],
+        }),
+    )
 }
 
 fn router() -> Value {

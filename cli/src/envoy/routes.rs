@@ -14,12 +14,16 @@ const DEFAULT_DEADLINE: Duration = Duration::from_secs(10);
 /// How much later than the service Envoy gives up, so that the service answers with its reason.
 const MARGIN: Duration = Duration::from_secs(1);
 
+/// The path of the health of an entry point.
+pub(super) const HEALTH: &str = "/health";
+
 /// The name of the filter that limits classes of RPCs, as routes configure it.
 pub(super) const CLASS_LIMIT: &str = "class_limit";
 
 /// The routes to the services.
 pub(super) fn of_services(input: &Input<'_>) -> Value {
-    let mut routes: Vec<Value> = input.methods().into_iter().map(|method| route(input, method)).collect();
+    let mut routes: Vec<Value> = vec![health()];
+    routes.extend(input.methods().into_iter().map(|method| route(input, method)));
     if !input.envoy.cors_origins.is_empty() {
         // The filter of CORS needs a route that leads to a cluster; Envoy's own listener answers 404.
         routes.push(json!({
@@ -66,17 +70,25 @@ pub(super) fn of_edge() -> Value {
             "name": "edge",
             "domains": ["*"],
             "request_headers_to_remove": identity_headers(),
-            "routes": [{
-                "match": {"prefix": "/"},
-                "route": {
-                    "cluster": clusters::EDGE,
-                    // The edge has deadlines of its own.
-                    "timeout": "75s",
-                    "retry_policy": retry("connect-failure,refused-stream,reset-before-request"),
+            "routes": [
+                // Safe methods (RFC 9110, section 9.2.1) may be sent twice.
+                {
+                    "match": {"prefix": "/", "headers": [safe_method()]},
+                    "route": to_edge("connect-failure,refused-stream,reset"),
                 },
-            }],
+                {"match": {"prefix": "/"}, "route": to_edge("connect-failure,refused-stream,reset-before-request")},
+            ],
         }],
     })
+}
+
+fn to_edge(retry_on: &str) -> Value {
+    // The edge has deadlines of its own.
+    json!({"cluster": clusters::EDGE, "timeout": "75s", "retry_policy": retry(retry_on)})
+}
+
+fn safe_method() -> Value {
+    json!({"name": ":method", "string_match": {"safe_regex": {"regex": "GET|HEAD"}}})
 }
 
 /// The route to the key set, for Envoy itself.
@@ -87,6 +99,18 @@ pub(super) fn of_keys(method: Option<&Method>) -> Value {
         .collect();
     routes.push(json!({"match": {"prefix": "/"}, "direct_response": {"status": 404}}));
     json!({"name": "keys", "virtual_hosts": [{"name": "keys", "domains": ["*"], "routes": routes}]})
+}
+
+/// Envoy's own health, as the edge serves it.
+fn health() -> Value {
+    json!({
+        "match": {
+            "path": HEALTH,
+            "headers": [safe_method()],
+        },
+        "direct_response": {"status": 200, "body": {"inline_string": r#"{"status":"ok"}"#}},
+        "response_headers_to_add": [overwrite("content-type", "application/json")],
+    })
 }
 
 fn route(input: &Input<'_>, method: &Method) -> Value {
@@ -157,6 +181,8 @@ pub(super) fn local_limit(class: &str, per_minute: u32) -> Value {
         "filter_enforced": {"default_value": {"numerator": 100}},
         // As the services: RESOURCE_EXHAUSTED and not UNAVAILABLE.
         "rate_limited_as_resource_exhausted": true,
+        // When the next call is allowed.
+        "response_headers_to_add": [overwrite("retry-after", &60_u32.div_ceil(per_minute.max(1)).to_string())],
         "always_consume_default_token_bucket": false,
         "max_dynamic_descriptors": 10_000,
         "rate_limits": rate_limits(Some(class)),

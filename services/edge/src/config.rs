@@ -12,6 +12,9 @@ pub struct Config {
     /// The proxies in front of the edge, such as a TLS terminator, that report the client's address. Without them the
     /// client is the peer of the connection.
     pub trusted_proxies: Vec<Network>,
+    /// Whether each connection begins with a header of the PROXY protocol (version 1 or 2), which states its client. Then only
+    /// `trusted_proxies` may connect.
+    pub proxy_protocol: bool,
     /// The header in which those proxies report the client.
     pub client_address_header: ClientAddressHeader,
     /// The deadline of a call, from when its body is read; a client can set an earlier one with `grpc-timeout`.
@@ -48,6 +51,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             trusted_proxies: Vec::new(),
+            proxy_protocol: false,
             client_address_header: ClientAddressHeader::default(),
             deadline: ConfigDuration::seconds(10),
             body_limit: 1024 * 1024,
@@ -108,6 +112,11 @@ impl Config {
         if let Some((key, _)) = counts.into_iter().find(|(_, count)| *count == 0) {
             return Err(format!("edge.{key} must be at least 1"));
         }
+        if self.proxy_protocol && self.trusted_proxies.is_empty() {
+            return Err(
+                "edge.proxy_protocol needs the proxies that speak it; list them in edge.trusted_proxies".to_owned()
+            );
+        }
         if self.body_memory < self.body_limit {
             return Err(
                 "edge.body_memory must be at least edge.body_limit, or no body of that size is accepted".to_owned()
@@ -153,6 +162,7 @@ mod tests {
         let error = |config: Config| config.check().unwrap_err();
         assert!(error(Config { connections: Some(0), ..Config::default() }).starts_with("edge.connections"));
         assert!(error(Config { body_memory: 5, ..Config::default() }).starts_with("edge.body_memory"));
+        assert!(error(Config { proxy_protocol: true, ..Config::default() }).starts_with("edge.proxy_protocol"));
         assert!(
             error(Config { idle_time: ConfigDuration::seconds(0), ..Config::default() }).starts_with("edge.idle_time")
         );

@@ -19,6 +19,7 @@ pub(crate) mod forwarded;
 pub(crate) mod headers;
 pub(crate) mod protocol;
 pub(crate) mod proxies;
+pub(crate) mod proxy_protocol;
 pub(crate) mod response;
 pub(crate) mod serve;
 pub(crate) mod token;

@@ -128,13 +128,16 @@ async fn limits_count_by_address() {
     let mesh = Mesh::start();
     let settings =
         [("limits.requests_per_minute", "20"), ("limits.registration_per_minute", "2"), ("envoy.trusted_hops", "1")];
-    let envoy = Envoy::of("services", &mesh, &settings).await;
+    let envoy = Envoy::of(&mesh, &settings).await;
     let from =
         async |client: &str| envoy.rest().get("/.well-known/jwks.json").header("x-forwarded-for", client).send().await;
     for _ in 0..20 {
         from("192.0.2.1").await.expect(200);
     }
-    from("192.0.2.1").await.refused(Reason::RateLimited);
+    // Twenty a minute are one in three seconds.
+    let limited = from("192.0.2.1").await;
+    assert_eq!(limited.header("retry-after"), "3");
+    limited.refused(Reason::RateLimited);
     from("192.0.2.2").await.expect(200);
     let register = async || {
         let body = json!({"email": drystone_tests::unique_email(), "password": "correct horse", "displayName": "Ada"});
@@ -143,5 +146,7 @@ async fn limits_count_by_address() {
     };
     register().await.expect(200);
     register().await.expect(200);
-    register().await.refused(Reason::RateLimited);
+    let limited = register().await;
+    assert_eq!(limited.header("retry-after"), "30");
+    limited.refused(Reason::RateLimited);
 }

@@ -1,13 +1,12 @@
-//! gRPC and gRPC-Web clients without client certificates.
+//! gRPC clients without client certificates.
 
 use std::process::Command;
 
 use drystone::Reason;
 use drystone_tests::{
     Envoy, Mesh, User,
-    binary::repository,
     grpc::{call_raw, reason, with_token},
-    process, readme, unique_email,
+    process, readme,
 };
 use serde_json::{Value, json};
 use tonic::{Request, transport::Endpoint};
@@ -28,22 +27,6 @@ async fn grpc_passes_with_deadline_and_status() {
     let body = json!({"email": user.email, "password": user.password});
     let hurried = envoy.rest().post("/v1/auth/login", body).header("grpc-timeout", "1m").send().await;
     assert_eq!(hurried.status, 504, "{}", hurried.text());
-}
-
-/// Connect's client for Node.js, with the exported descriptor set.
-#[tokio::test]
-async fn a_grpc_web_client_signs_in_and_reads_the_reason_of_a_refusal() {
-    let mesh = Mesh::start();
-    let envoy = Envoy::start(&mesh).await;
-    let email = unique_email();
-    let mut client = Command::new("node");
-    client.arg(repository().join("tests/clients/grpc-web.mjs")).arg(format!("http://{}", envoy.address));
-    client.arg(envoy.directory.join("drystone.binpb")).arg(&email);
-    client.env("NODE_PACKAGES", repository().join("target/npm"));
-    let output = process::run_to_end(&mut client);
-    assert!(output.status.success(), "run scripts/setup first: {output:?}");
-    let found: Value = serde_json::from_str(&output.stdout).unwrap();
-    assert_eq!(found, json!({"email": email, "code": "Unauthenticated", "reason": "TOKEN_MISSING"}));
 }
 
 #[tokio::test]

@@ -20,7 +20,7 @@ async fn clients_speak_http_1_and_2_over_tls_with_the_configured_certificate() {
     let certificate = home.write("tls.crt", &cert.pem());
     let key = home.write("tls.key", &signing_key.serialize_pem());
     let settings = [("envoy.certificate", certificate.to_str().unwrap()), ("envoy.key", key.to_str().unwrap())];
-    let envoy = Envoy::of("services", &mesh, &settings).await;
+    let envoy = Envoy::of(&mesh, &settings).await;
     let url = format!("https://localhost:{}/.well-known/jwks.json", envoy.address.port());
     for (version, expected) in [("--http1.1", "200 1.1"), ("--http2", "200 2")] {
         let mut curl = Command::new("curl");
@@ -38,7 +38,7 @@ async fn clients_speak_http_1_and_2_over_tls_with_the_configured_certificate() {
 #[tokio::test]
 async fn only_configured_origins_may_call_from_browsers() {
     let mesh = Mesh::start();
-    let envoy = Envoy::of("services", &mesh, &[("envoy.cors_origins", r#"["https://app.example.org"]"#)]).await;
+    let envoy = Envoy::of(&mesh, &[("envoy.cors_origins", r#"["https://app.example.org"]"#)]).await;
     let preflight = async |origin: &str| {
         let request = envoy.rest().request(Method::OPTIONS, "/v1/users/me").header("origin", origin);
         let request = request.header("access-control-request-method", "GET");
@@ -96,7 +96,7 @@ async fn rate_limit_service() -> (SocketAddr, Arc<Mutex<Vec<Bytes>>>) {
 async fn a_rate_limit_service_is_asked_by_class_and_address() {
     let mesh = Mesh::start();
     let (address, asked) = rate_limit_service().await;
-    let envoy = Envoy::of("services", &mesh, &[("envoy.rate_limit_service", &address.to_string())]).await;
+    let envoy = Envoy::of(&mesh, &[("envoy.rate_limit_service", &address.to_string())]).await;
     let body = json!({"email": unique_email(), "password": "correct horse", "displayName": "Ada"});
     envoy.rest().post("/v1/auth/register", body).send().await.refused(Reason::RateLimited);
     let asked = asked.lock().await;

@@ -1,5 +1,6 @@
 //! Error responses: JSON of `google.rpc.Status`, and the headers that go with it.
 
+use drystone::status;
 use drystone_mesh::error::Reason;
 use http::{
     HeaderValue, Method, StatusCode, Version,
@@ -54,11 +55,10 @@ impl ErrorEncoder {
 
         let headers = response.headers_mut();
         if let Some(delay) = retry_delay {
-            let whole_seconds = delay.as_secs() + u64::from(delay.subsec_nanos() > 0);
-            headers.insert(RETRY_AFTER, whole_seconds.max(1).into());
+            headers.insert(RETRY_AFTER, status::retry_after_seconds(delay).into());
         }
         if http_status == StatusCode::UNAUTHORIZED {
-            headers.insert(WWW_AUTHENTICATE, challenge(reason));
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(status::challenge(reason)));
         }
         match accepts {
             Some(Accepts::Identity) => {
@@ -117,14 +117,6 @@ fn http_status_of(reason: Option<Reason>, code: Code) -> StatusCode {
         Code::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
         Code::Unknown | Code::Internal | Code::DataLoss => StatusCode::INTERNAL_SERVER_ERROR,
     }
-}
-
-/// The challenge of a 401 response (RFC 6750, section 3).
-fn challenge(reason: Option<Reason>) -> HeaderValue {
-    HeaderValue::from_static(match reason {
-        Some(Reason::TokenInvalid | Reason::TokenExpired | Reason::TokenRevoked) => "Bearer error=\"invalid_token\"",
-        _ => "Bearer",
-    })
 }
 
 /// Renames the fields of `BadRequest`, and of a message that is made of them, to the client's names.

@@ -1,6 +1,15 @@
 //! Connections: accepted, limited in time and number, and drained when the edge stops.
 
-use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use drystone_mesh::{
     accept::accept,
@@ -22,7 +31,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use crate::{config::Config, exchange::Exchange, forward::Backend};
+use crate::{config::Config, exchange::Exchange, forward::Backend, http::proxy_protocol};
 
 /// The maximum size of a request's head, of which a token may take 8 KiB.
 const MAX_HEAD: usize = 16 * 1024;
@@ -49,6 +58,10 @@ struct Listening<C> {
     http: auto::Builder<TokioExecutor>,
     http_of_proxy: auto::Builder<TokioExecutor>,
     request_timeout: Duration,
+    /// Whether each connection begins with a header of the PROXY protocol.
+    has_proxy_protocol: bool,
+    /// Whether a connection that the PROXY protocol refuses has been reported.
+    has_warned: AtomicBool,
 }
 
 /// Serves until `stop`, then lets running requests end.
@@ -62,20 +75,23 @@ pub(crate) async fn run<C: Backend>(
     let limits = limits(config, memory);
     let memory_mib = memory.map(|bytes| bytes >> 20);
     info!(service = crate::NAME, %address, max_connections = limits.max_connections, memory_mib, "serving");
-    let listening = Listening {
+    let listening = Arc::new(Listening {
         exchange,
         connections: Connections::new(limits),
         http: http(config, MAX_HEAD),
         http_of_proxy: http(config, MAX_HEAD_OF_PROXY),
         request_timeout: config.request_time.duration(),
-    };
+        has_proxy_protocol: config.proxy_protocol,
+        has_warned: AtomicBool::new(false),
+    });
     listening.exchange.metrics.register_unsent(listening.connections.unsent());
     let accepting = async {
         loop {
             let (stream, remote) = accept(&listener).await;
-            let peer = listening.peer(remote);
-            if let Ok(connection) = listening.connections.register(peer).await {
-                listening.serve(stream, remote, peer, connection);
+            if listening.may_connect(remote)
+                && let Ok(connection) = listening.connections.register(listening.peer(remote)).await
+            {
+                listening.serve(stream, remote, connection);
             }
         }
     };
@@ -88,12 +104,14 @@ pub(crate) async fn run<C: Backend>(
     // the last of them.
     let listener = listener.into_std()?;
     while let Ok((stream, remote)) = listener.accept() {
-        let peer = listening.peer(remote);
-        let Some(registered) = listening.connections.try_register(peer) else { break };
+        if !listening.may_connect(remote) {
+            continue;
+        }
+        let Some(registered) = listening.connections.try_register(listening.peer(remote)) else { break };
         if let Ok(connection) = registered
             && let Ok(stream) = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream))
         {
-            listening.serve(stream, remote, peer, connection);
+            listening.serve(stream, remote, connection);
         }
     }
     drop(listener);
@@ -148,19 +166,84 @@ impl<C: Backend> Listening<C> {
         if self.exchange.trusted_proxies.trusts(remote.ip()) { PeerKind::Proxy(key) } else { PeerKind::Single(key) }
     }
 
-    fn serve(&self, stream: TcpStream, remote: SocketAddr, peer: PeerKind, connection: Connection) {
-        let http = match peer {
-            PeerKind::Single(_) => self.http.clone(),
-            PeerKind::Proxy(_) => self.http_of_proxy.clone(),
-        };
-        let exchange = self.exchange.clone();
-        let request_timeout = self.request_timeout;
+    /// Whoever speaks the PROXY protocol states any client, so only trusted proxies may.
+    fn may_connect(&self, remote: SocketAddr) -> bool {
+        let may_connect = !self.has_proxy_protocol || self.exchange.trusted_proxies.trusts(remote.ip());
+        if !may_connect {
+            self.warn_once(remote, "the peer is not in edge.trusted_proxies");
+        }
+        may_connect
+    }
+
+    fn serve(self: &Arc<Self>, stream: TcpStream, remote: SocketAddr, connection: Connection) {
+        let this = self.clone();
         tokio::spawn(async move {
-            let gauge = exchange.metrics.connections.clone();
+            let gauge = this.exchange.metrics.connections.clone();
             gauge.inc();
-            serve_connection(exchange, &http, stream, remote, &connection, request_timeout).await;
+            this.serve_client(stream, remote, connection).await;
             gauge.dec();
         });
+    }
+
+    async fn serve_client(&self, mut stream: TcpStream, mut peer: SocketAddr, mut connection: Connection) {
+        if self.has_proxy_protocol {
+            let Some(client) = self.client_of_proxy(&mut stream, peer, connection).await else { return };
+            (peer, connection) = client;
+        }
+        let http = match self.peer(peer) {
+            PeerKind::Single(_) => &self.http,
+            PeerKind::Proxy(_) => &self.http_of_proxy,
+        };
+        serve_connection(self.exchange.clone(), http, stream, peer, &connection, self.request_timeout).await;
+    }
+
+    /// Reads the client that the proxy states, and registers the connection as the client's. `None` if it is to be closed.
+    async fn client_of_proxy(
+        &self,
+        stream: &mut TcpStream,
+        proxy: SocketAddr,
+        connection: Connection,
+    ) -> Option<(SocketAddr, Connection)> {
+        let header = tokio::select! {
+            header = time::timeout(self.request_timeout, proxy_protocol::read_header(stream)) => header,
+            () = connection.closing() => return None,
+        };
+        match header {
+            Ok(Ok(None)) => Some((proxy, connection)),
+            Ok(Ok(Some(client))) => {
+                // Its place is free for the client.
+                drop(connection);
+                let client = SocketAddr::new(client.ip().to_canonical(), client.port());
+                let registered = self.connections.try_register(self.peer(client));
+                registered.and_then(Result::ok).map(|connection| (client, connection))
+            }
+            Ok(Err(error)) if error.kind() == io::ErrorKind::InvalidData => {
+                self.warn_once(proxy, &error.to_string());
+                None
+            }
+            Ok(Err(error)) => {
+                debug!(%proxy, %error, "connection failed within its PROXY header");
+                None
+            }
+            Err(_elapsed) => {
+                debug!(%proxy, "connection closed: no PROXY header");
+                None
+            }
+        }
+    }
+
+    /// The first refusal is a warning, since it may be a proxy that is not configured; more of them are not news.
+    fn warn_once(&self, peer: SocketAddr, cause: &str) {
+        if self.has_warned.swap(true, Ordering::Relaxed) {
+            debug!(%peer, cause, "connection closed");
+        } else {
+            warn!(
+                %peer,
+                cause,
+                "connection closed: with edge.proxy_protocol, each connection comes from a proxy in edge.trusted_proxies and \
+                 begins with a PROXY header; correct the proxy, or the setting"
+            );
+        }
     }
 }
 

@@ -30,7 +30,7 @@ async fn duplicate_members_are_refused_in_either_spelling() {
         (r#"{"maybeText": "a", "maybe_text": "b"}"#, "maybe_text"),
         (r#"{"left": "a", "left": "b"}"#, "left"),
         (
-            r#"{"detail": {"@type": "type.googleapis.com/drystone.fixture.v1.Nested", "displayName": "a", "display_name": "b"}}"#,
+            r#"{"detail": {"@type": "type.googleapis.com/acme.fixture.v1.Nested", "displayName": "a", "display_name": "b"}}"#,
             "detail.display_name",
         ),
     ] {

@@ -13,6 +13,7 @@ mod invalid_requests;
 mod limit;
 mod protocol;
 mod proxies;
+mod proxy_protocol;
 mod requests;
 mod responses;
 mod routes;
@@ -118,7 +119,7 @@ fn without_keys() -> TokenVerifier {
 
 /// The fixture as a contract of the platform.
 fn fixture_contract() -> Contracts {
-    Contracts::load([EncodedContract::platform("fixture", fixture::descriptor_set())]).unwrap()
+    Contracts::load([EncodedContract::from_bytes("fixture", fixture::descriptor_set())]).unwrap()
 }
 
 /// A backend that fails with this status.

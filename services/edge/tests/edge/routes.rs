@@ -47,8 +47,8 @@ async fn a_path_without_binding_is_not_found() {
         "GET /v1//things",
         "GET /v1/things/a/b",
         "GET /v1/Things",
-        "POST /drystone.fixture.v1.FixtureService/Hidden",
-        "POST /drystone.fixture.v1.FixtureService/Search",
+        "POST /acme.fixture.v1.FixtureService/Hidden",
+        "POST /acme.fixture.v1.FixtureService/Search",
         "GET /../v1/things",
         "GET /health/",
     ] {
