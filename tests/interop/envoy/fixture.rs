@@ -41,9 +41,14 @@ impl Behind {
     }
 
     async fn with_tls(response: MockResponse, has_tls: bool) -> Self {
+        Self::with_identity("fixture", response, has_tls).await
+    }
+
+    /// The service has the certificate of this workload.
+    async fn with_identity(workload: &str, response: MockResponse, has_tls: bool) -> Self {
         let (mesh, home) = (Mesh::start(), Home::new());
         let authority = mesh.certificates().authority();
-        let leaf = LeafParams::of(TRUST_DOMAIN, "fixture");
+        let leaf = LeafParams::of(TRUST_DOMAIN, workload);
         let service = MockService::start_with_response(authority.issue(&leaf), response).await;
         let contract = home.path().join("fixture.binpb");
         fs::write(&contract, fixture::descriptor_set()).unwrap();
@@ -128,6 +133,25 @@ async fn a_python_client_without_a_certificate_signs_in_and_streams() {
     assert!(output.stdout.contains("all checks passed"), "{output:?}");
     // It has given up its last stream.
     wait::until("the service sees the end", async || (behind.service.open_streams() == 0).then_some(())).await;
+}
+
+#[tokio::test]
+async fn a_server_with_the_identity_of_another_service_is_not_called() {
+    let response = MockResponse::Unary(Ok(bytes::Bytes::new()));
+    let behind = Behind::with_identity("property", response, false).await;
+    let answer = behind.envoy.rest().get("/v1/things/one").send().await;
+    answer.refused(Reason::Unavailable);
+    assert!(behind.service.calls().is_empty());
+}
+
+#[tokio::test]
+async fn only_idempotent_calls_are_tried_again() {
+    let error = status::new(Reason::Unavailable, "starting", Vec::new(), None);
+    let behind = Behind::start(MockResponse::Unary(Err(error))).await;
+    behind.envoy.rest().post("/v1/things", json!({})).send().await.expect(503);
+    assert_eq!(behind.service.calls().len(), 1, "Create may have begun");
+    behind.envoy.rest().get("/v1/things/one").send().await.expect(503);
+    assert!(behind.service.calls().len() > 2, "Get is tried again");
 }
 
 /// What a service trusts because an entry point says it, a client cannot say.
