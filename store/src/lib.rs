@@ -1,4 +1,4 @@
-//! Storage for services: SQL on two engines, migrations, Redis, and rate limits in Redis.
+//! Storage for services: SQL on two engines, migrations, encryption at rest, Redis, and rate limits in Redis.
 //!
 //! A service owns one database: an SQLite file, or a schema in a PostgreSQL database. It keeps its migrations in
 //! `migrations/{postgres,sqlite}/0001_name.sql`, lists them as [`Migration`]s, and opens its [`Location`] with
@@ -34,6 +34,8 @@
 //!
 //! Short-lived data with frequent writes can be stored in [`redis`] instead.
 //!
+//! Values that must stay secret even from a reader of the database are sealed: see [`sealing`].
+//!
 //! A service gets its database from its context: `use drystone_store::ContextExt`, then `context.database()`.
 
 mod address;
@@ -49,6 +51,7 @@ mod open_error;
 mod postgres;
 mod probe;
 pub mod redis;
+pub mod sealing;
 mod sqlite;
 mod transaction;
 

@@ -1,0 +1,201 @@
+//! The transit engine of HashiCorp Vault as the keeper of the master key, which then never leaves Vault.
+//!
+//! Source: <https://developer.hashicorp.com/vault/api-docs/secret/transit>. The key must be of an AEAD type, such as the
+//! default `aes256-gcm96`, since the place of a value is its `associated_data`.
+
+use std::{fs, io, path::PathBuf, pin::pin, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use base64::{Engine, prelude::BASE64_STANDARD};
+use bytes::Bytes;
+use http::{Method, Request, StatusCode, header};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper_util::rt::TokioIo;
+use rustls::{
+    ClientConfig, RootCertStore,
+    pki_types::{CertificateDer, ServerName, pem::PemObject},
+};
+use serde::Deserialize;
+use serde_json::json;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    time::timeout,
+};
+use tokio_rustls::TlsConnector;
+use url::Url;
+use zeroize::Zeroizing;
+
+use super::{DataKey, KeyEncryption, SealError, VaultConfig};
+
+/// The timeout of a call.
+const CALL_TIMEOUT: Duration = Duration::from_secs(5);
+/// The maximum size of a response in bytes.
+const MAX_RESPONSE: usize = 64 * 1024;
+
+/// A key of the transit engine.
+pub struct Vault {
+    host: String,
+    port: u16,
+    /// `None`: HTTP without TLS.
+    tls: Option<TlsConnector>,
+    mount: String,
+    key: String,
+    namespace: Option<String>,
+    token_file: PathBuf,
+    id: String,
+}
+
+impl Vault {
+    /// A client with these settings. It connects for each call.
+    ///
+    /// # Errors
+    /// A sentence that names the setting.
+    pub fn new(config: &VaultConfig) -> Result<Self, String> {
+        config.check()?;
+        let url = Url::parse(&config.address).map_err(|error| format!("sealing.vault.address is no URL: {error}"))?;
+        let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+        let tls = (url.scheme() == "https").then(|| tls(config)).transpose()?;
+        Ok(Self {
+            host,
+            port: url.port_or_known_default().unwrap_or(443),
+            tls,
+            mount: config.mount.clone(),
+            key: config.key.clone(),
+            namespace: config.namespace.clone(),
+            token_file: config.token_file.clone(),
+            id: format!("vault:{}/{}", config.mount, config.key),
+        })
+    }
+
+    /// Calls `POST /v1/MOUNT/OPERATION/KEY`, and returns the member `name` of the response's `data`.
+    async fn call(&self, operation: &str, body: serde_json::Value, name: &str) -> Result<Zeroizing<String>, SealError> {
+        let path = format!("/v1/{}/{operation}/{}", self.mount, self.key);
+        let (status, bytes) = timeout(CALL_TIMEOUT, self.send(&path, body))
+            .await
+            .map_err(|_| SealError::Unavailable(format!("no response from {} within {CALL_TIMEOUT:?}", self.host)))?
+            .map_err(|error| SealError::Unavailable(format!("{}: {error}", self.host)))?;
+        if status != StatusCode::OK {
+            let errors = serde_json::from_slice::<Errors>(&bytes).map(|errors| errors.errors.join("; "));
+            let text = format!("Vault answered {status} to {operation}: {}", errors.unwrap_or_default());
+            // A ciphertext that another key made, or with other associated data.
+            let is_invalid = operation == "decrypt" && status == StatusCode::BAD_REQUEST;
+            return Err(if is_invalid { SealError::Invalid(self.id.clone()) } else { SealError::Unavailable(text) });
+        }
+        let mut response: Response = serde_json::from_slice(&bytes)
+            .map_err(|_| SealError::Unavailable(format!("Vault's response to {operation} is not as documented")))?;
+        let value = response.data.remove(name).and_then(|value| value.as_str().map(str::to_owned));
+        value
+            .map(Zeroizing::new)
+            .ok_or_else(|| SealError::Unavailable(format!("Vault's response to {operation} has no `{name}`")))
+    }
+
+    async fn send(&self, path: &str, body: serde_json::Value) -> Result<(StatusCode, Zeroizing<Vec<u8>>), BoxError> {
+        let token = Zeroizing::new(fs::read_to_string(&self.token_file).map_err(|error| {
+            io::Error::new(
+                error.kind(),
+                format!("the token file {} cannot be read: {error}", self.token_file.display()),
+            )
+        })?);
+        let mut token = http::HeaderValue::from_str(token.trim())?;
+        token.set_sensitive(true);
+        let mut request = Request::builder()
+            .method(Method::POST)
+            .uri(path)
+            .header(header::HOST, format!("{}:{}", self.host, self.port))
+            .header(header::CONTENT_TYPE, "application/json")
+            .header("x-vault-request", "true")
+            .header("x-vault-token", token);
+        if let Some(namespace) = &self.namespace {
+            request = request.header("x-vault-namespace", namespace);
+        }
+        let request = request.body(Full::new(Bytes::from(body.to_string())))?;
+        let stream = TcpStream::connect((self.host.as_str(), self.port)).await?;
+        match &self.tls {
+            Some(tls) => {
+                let name = ServerName::try_from(self.host.clone())?;
+                exchange(tls.connect(name, stream).await?, request).await
+            }
+            None => exchange(stream, request).await,
+        }
+    }
+}
+
+impl std::fmt::Debug for Vault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Vault").field("id", &self.id).field("host", &self.host).finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl KeyEncryption for Vault {
+    fn key_id(&self) -> &str {
+        &self.id
+    }
+
+    async fn encrypt(&self, key: &DataKey, context: &[u8]) -> Result<Vec<u8>, SealError> {
+        let plaintext = Zeroizing::new(BASE64_STANDARD.encode(key.expose()));
+        let body = json!({"plaintext": *plaintext, "associated_data": BASE64_STANDARD.encode(context)});
+        self.call("encrypt", body, "ciphertext").await.map(|text| text.as_bytes().to_vec())
+    }
+
+    async fn decrypt(&self, key_id: &str, encrypted: &[u8], context: &[u8]) -> Result<DataKey, SealError> {
+        if key_id != self.id {
+            return Err(SealError::UnknownKey(key_id.to_owned()));
+        }
+        let ciphertext = str::from_utf8(encrypted).map_err(|_| SealError::Malformed)?;
+        let body = json!({"ciphertext": ciphertext, "associated_data": BASE64_STANDARD.encode(context)});
+        let text = self.call("decrypt", body, "plaintext").await?;
+        let bytes = BASE64_STANDARD.decode(text.as_bytes()).map(Zeroizing::new);
+        bytes.ok().and_then(|bytes| DataKey::from_bytes(&bytes)).ok_or(SealError::Malformed)
+    }
+}
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+#[derive(Deserialize)]
+struct Response {
+    data: serde_json::Map<String, serde_json::Value>,
+}
+
+#[derive(Deserialize)]
+struct Errors {
+    errors: Vec<String>,
+}
+
+async fn exchange(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    request: Request<Full<Bytes>>,
+) -> Result<(StatusCode, Zeroizing<Vec<u8>>), BoxError> {
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    let mut exchange = pin!(async {
+        let (head, body) = sender.send_request(request).await?.into_parts();
+        let body = Limited::new(body, MAX_RESPONSE).collect().await?.to_bytes();
+        Ok((head.status, Zeroizing::new(body.to_vec())))
+    });
+    tokio::select! {
+        answer = exchange.as_mut() => answer,
+        // The response may have arrived before the end.
+        _end = connection => exchange.await,
+    }
+}
+
+fn tls(config: &VaultConfig) -> Result<TlsConnector, String> {
+    let mut roots = RootCertStore::empty();
+    if config.ca.as_os_str().is_empty() {
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    } else {
+        let cannot = |error: &dyn std::fmt::Display| format!("sealing.vault.ca, {}: {error}", config.ca.display());
+        for certificate in CertificateDer::pem_file_iter(&config.ca).map_err(|error| cannot(&error))? {
+            let certificate = certificate.map_err(|error| cannot(&error))?;
+            roots.add(certificate).map_err(|error| cannot(&error))?;
+        }
+    }
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let client = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(TlsConnector::from(Arc::new(client)))
+}
