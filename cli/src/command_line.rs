@@ -6,8 +6,8 @@ use clap::{Parser, Subcommand};
 use crate::{
     App,
     commands::{
-        access_show, certs, config_check, config_show, contract_export, export_envoy, health, migrate_status,
-        migrate_up, new_service, serve, up,
+        access_show, certs, config_check, config_show, contract_export, export_envoy, health, keys_generate,
+        migrate_status, migrate_up, new_service, serve, up,
     },
 };
 
@@ -49,9 +49,18 @@ enum Command {
     /// Manage the database schemas
     #[command(subcommand)]
     Migrate(Migrate),
+    /// Manage the keys that encrypt secrets in databases
+    #[command(subcommand)]
+    Keys(Keys),
     /// Create a project from a template
     #[command(subcommand)]
     New(New),
+}
+
+#[derive(Debug, Subcommand)]
+enum Keys {
+    /// Write a file with a new master key, for sealing.key_file
+    Generate(keys_generate::Args),
 }
 
 #[derive(Debug, Subcommand)]
@@ -120,6 +129,7 @@ impl CommandLine {
             Command::Config(Config::Show(args)) => config_show::run(app, &args),
             Command::Migrate(Migrate::Status(args)) => migrate_status::run(app, &args),
             Command::Migrate(Migrate::Up(args)) => migrate_up::run(app, &args),
+            Command::Keys(Keys::Generate(args)) => keys_generate::run(&args),
             Command::New(New::Service(args)) => new_service::run(app, &args),
         }
     }

@@ -7,6 +7,7 @@ pub(crate) mod config_show;
 pub(crate) mod contract_export;
 pub(crate) mod export_envoy;
 pub(crate) mod health;
+pub(crate) mod keys_generate;
 pub(crate) mod migrate_status;
 pub(crate) mod migrate_up;
 pub(crate) mod new_service;

@@ -14,7 +14,7 @@ use drystone_mesh::{
     identity::TrustDomain,
     module::ShutdownStage,
 };
-use drystone_store::redis;
+use drystone_store::{redis, sealing::SealingConfig};
 use serde::{Deserialize, Serialize};
 
 pub(crate) use self::{
@@ -83,6 +83,8 @@ pub(crate) struct MeshConfig {
     pub(crate) admin: AdminConfig,
     /// The Redis server, if one is used.
     pub(crate) redis: redis::Config,
+    /// The master key that encrypts secrets in databases.
+    pub(crate) sealing: SealingConfig,
     /// Rate limits.
     pub(crate) limits: LimitsConfig,
     /// What an exported Envoy configuration needs.
@@ -110,6 +112,7 @@ impl Default for MeshConfig {
             log: LogConfig::default(),
             admin: AdminConfig::default(),
             redis: redis::Config::default(),
+            sealing: SealingConfig::default(),
             limits: LimitsConfig::default(),
             envoy: EnvoyConfig::default(),
             peers: BTreeMap::new(),
@@ -229,6 +232,7 @@ impl Config {
     /// Checks what types cannot express.
     fn check(&self) -> Result<(), String> {
         self.mesh.redis.check()?;
+        self.mesh.sealing.check()?;
         self.mesh.limits.check()?;
         self.mesh.envoy.check()?;
         if let (Some(auth), Some(session)) = (

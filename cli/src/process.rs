@@ -5,6 +5,7 @@
 
 mod banner;
 mod database;
+mod master_key;
 mod ready_file;
 
 use std::{
@@ -32,7 +33,7 @@ use drystone_mesh::{
     telemetry::{Metrics, admin},
     token::TokenVerifierConfig,
 };
-use drystone_store::{Address, limit::RedisLimits, redis::SharedRedis};
+use drystone_store::{Address, Db, limit::RedisLimits, redis::SharedRedis};
 use http::Extensions;
 use tokio::{net::TcpListener, runtime::Builder, task::JoinSet};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -60,6 +61,8 @@ pub(crate) struct Plan {
     pub(crate) certificates: CertificatePaths,
     /// Whether to print the start banner.
     pub(crate) banner: bool,
+    /// Whether a missing master key is generated.
+    pub(crate) generates_master_key: bool,
 }
 
 /// The stop tokens of each stage.
@@ -87,7 +90,8 @@ pub(crate) fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
 /// # Errors
 /// A start error in one sentence, or a task that failed.
 pub(crate) async fn run(plan: Plan) -> Result<()> {
-    let Plan { config, contracts, mut identities, mut peers, ready_file, certificates, banner } = plan;
+    let Plan { config, contracts, mut identities, mut peers, ready_file, certificates, banner, generates_master_key } =
+        plan;
     let running: Vec<&ServiceConfig> =
         config.services.iter().filter(|service| identities.contains_key(service.module.name())).collect();
     let keeps_files = running.iter().any(|service| uses_data_dir(service));
@@ -122,10 +126,21 @@ pub(crate) async fn run(plan: Plan) -> Result<()> {
     // The admin port opens first and reports what the start waits for, such as a database. Services accept connections only
     // after all of them have been prepared.
     let prepare = async {
-        let mut prepared = Vec::new();
+        let mut opened = Vec::new();
         for (service, listener) in running.iter().zip(listeners) {
-            let identity = identities.remove(service.module.name()).context("the service has no certificate")?;
-            prepared.push(prepare(service, &config, &shared, redis.clone(), &stops, identity, listener).await?);
+            opened.push(open(service, listener, &config, &shared, &stops).await?);
+        }
+        let keys = master_key::load(&config.mesh, generates_master_key, &opened).await?;
+        let mut prepared = Vec::new();
+        for opened in opened {
+            let name = opened.service.module.name();
+            let identity = identities.remove(name).context("the service has no certificate")?;
+            let mut resources = Extensions::new();
+            resources.insert(redis.clone());
+            if let Some(keys) = &keys {
+                resources.insert(keys.clone());
+            }
+            prepared.push(prepare(opened, &shared, resources, &stops, identity).await?);
         }
         anyhow::Ok(prepared)
     };
@@ -210,27 +225,49 @@ impl Prepared {
     }
 }
 
-/// Opens what one service needs and creates its server. Errors before serving are returned from here.
-async fn prepare(
-    service: &ServiceConfig,
+/// A service with its listener and its database.
+struct Opened<'a> {
+    service: &'a ServiceConfig,
+    listener: TcpListener,
+    database: Option<Db>,
+    /// The background tasks of the service, and what stops them.
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+/// Opens the database of a service, if it has one.
+async fn open<'a>(
+    service: &'a ServiceConfig,
+    listener: TcpListener,
     config: &Config,
+    shared: &Shared,
+    stops: &ShutdownTokens,
+) -> Result<Opened<'a>> {
+    let (tasks, stop) = (TaskTracker::new(), stops.rest.child_token());
+    let database = match service.location(&config.mesh.data_dir) {
+        Some(location) => Some(database::open(service.module, location, &shared.health, &tasks, &stop).await?),
+        None => None,
+    };
+    Ok(Opened { service, listener, database, tasks, stop })
+}
+
+/// Creates the server of a service. Errors before serving are returned from here.
+async fn prepare(
+    opened: Opened<'_>,
     shared: &Arc<Shared>,
-    redis: SharedRedis,
+    mut resources: Extensions,
     stops: &ShutdownTokens,
     identity: Identity,
-    listener: TcpListener,
 ) -> Result<Prepared> {
+    let Opened { service, listener, database, tasks, stop } = opened;
     let module = service.module;
-    let (tasks, stop) = (TaskTracker::new(), stops.rest.child_token());
     let stop_serving = match module.shutdown_stage() {
         ShutdownStage::EntryPoint => stops.front.clone(),
         ShutdownStage::Service => stops.services.clone(),
     };
-    let mut resources = Extensions::new();
-    if let Some(location) = service.location(&config.mesh.data_dir) {
-        resources.insert(database::open(module, location, &shared.health, &tasks, &stop).await?);
+    if let Some(database) = database {
+        resources.insert(database);
     }
-    resources.insert(redis);
     let started = module
         .start(Context {
             name: module.name(),

@@ -168,6 +168,14 @@ impl Sealer {
         Self(keys)
     }
 
+    /// With a master key that only this value has, for tests and benchmarks.
+    ///
+    /// # Errors
+    /// [`SealError::Random`].
+    pub fn ephemeral() -> Result<Self, SealError> {
+        Ok(Self::new(Arc::new(MasterKeys::ephemeral()?)))
+    }
+
     /// The id of the master key that seals.
     #[must_use]
     pub fn key_id(&self) -> &str {

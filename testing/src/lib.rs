@@ -45,7 +45,7 @@ use drystone::contract::{Contracts, EncodedContract, Method};
 
 pub use self::{
     home::Home,
-    mesh::{Mesh, Setup, Starting},
+    mesh::{MASTER_KEY, Mesh, Setup, Starting},
     metrics::MetricsSnapshot,
     partial_service::PartialService,
     ports::free_addresses,

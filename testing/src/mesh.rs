@@ -17,6 +17,9 @@ use crate::{
 
 const READY_FILE: &str = "ready.json";
 
+/// The master key of services that run apart: `drystone up` generates one in its data directory.
+pub const MASTER_KEY: &str = "test AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+
 /// A mesh that runs until it is stopped or dropped.
 #[derive(Debug)]
 pub struct Mesh {
@@ -161,6 +164,7 @@ impl Setup {
         } else {
             let mut command = process::command(&binary, &["serve"]);
             command.args(&self.served);
+            command.env("DRYSTONE_SEALING__KEYS", MASTER_KEY);
             command
         };
         command.arg("--ready-file").arg(&ready_file).env("DRYSTONE_DATA_DIR", home.data());

@@ -95,7 +95,8 @@ impl Stack {
         let setup = Mesh::setup().home(home).serve(&[name], unused).with_default_rate_limits();
         // Test machines are slow under load.
         let setup = setup.set("redis.timeout", "5s");
-        // Overrides the port and the certificates of the harness with those of the configuration.
+        // Overrides the port, the master key and the certificates of the harness with those of the configuration.
+        let setup = setup.set("sealing.keys", "");
         let setup = setup.set(&format!("{name}.listen"), &self.listen(name));
         let setup = setup.set("certs_dir", secrets.to_str().unwrap());
         let setup = service.environment().iter().fold(setup, |setup, (variable, value)| {

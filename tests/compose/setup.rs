@@ -26,7 +26,13 @@ echo "$2" >>"$(dirname "$0")/users"
 while [ "$1" != --volume ]; do shift; done
 directory=${2%:/certs}
 shift 3
-exec drystone "$1" "$2" "$3" "$4" "$directory"
+count=$#
+while [ "$count" -gt 0 ]; do
+    case $1 in /certs*) set -- "$@" "$directory${1#/certs}" ;; *) set -- "$@" "$1" ;; esac
+    shift
+    count=$((count - 1))
+done
+exec drystone "$@"
 "#;
 
 impl RepositoryCopy {
@@ -102,6 +108,7 @@ fn setup_creates_every_mounted_secret_with_owner_and_mode() {
         let expected = match name.rsplit_once('.') {
             Some((_, "key")) => 0o600,
             Some(_) => 0o644,
+            None if name == "master_key" => 0o600,
             None => 0o640,
         };
         assert_eq!(mode(&file), expected, "{name}");
@@ -156,8 +163,8 @@ fn without_a_program_setup_runs_the_image() {
         let users = fs::read_to_string(copy.path("bin/users")).unwrap();
         assert_eq!(
             users,
-            // A key for each service, for Envoy, and for the operator.
-            format!("{}:{}\n", ids[0], ids[1]).repeat(modules().len() + 2),
+            // A key for each service, for Envoy, and for the operator, and the master key.
+            format!("{}:{}\n", ids[0], ids[1]).repeat(modules().len() + 3),
             "the keys are created by the user who reads them"
         );
         let with_program = RepositoryCopy::new().secrets();

@@ -18,12 +18,14 @@ pub use headers::bad_headers;
 pub use shapes::bad_shapes;
 pub use signatures::bad_signatures;
 
-use std::time::Duration;
+use std::{fs, time::Duration};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use drystone_testing::{Mesh, User};
 use serde_json::{Map, Value};
 use sqlx::{ConnectOptions, Connection, sqlite::SqliteConnectOptions};
+
+use crate::sealed;
 
 /// The parts of a valid token.
 #[derive(Debug, Clone)]
@@ -60,8 +62,11 @@ impl GoodToken {
         let options = options.busy_timeout(Duration::from_secs(5));
         let mut database = options.connect().await.expect("the database can be opened");
         let query = "SELECT kid, private_key FROM signing_key ORDER BY created_at DESC LIMIT 1";
-        let (kid, key) = sqlx::query_as(query).fetch_one(&mut database).await.expect("there is a signing key");
+        let (kid, envelope): (String, Vec<u8>) =
+            sqlx::query_as(query).fetch_one(&mut database).await.expect("there is a signing key");
         database.close().await.expect("the database can be closed");
+        let master = fs::read_to_string(mesh.home().data().join("master.key")).expect("there is a master key");
+        let key = sealed::open(&master, &envelope, ["signing_key", &kid, "private_key"]);
         Self { key, kid, claims }
     }
 

@@ -16,6 +16,7 @@ pub mod load;
 pub mod mock_service;
 mod production;
 pub mod readme;
+pub mod sealed;
 pub mod walk;
 
 pub use drystone_testing::*;

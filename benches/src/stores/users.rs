@@ -19,7 +19,7 @@ use drystone_auth::{
     },
 };
 use drystone_mesh::clock::Clock;
-use drystone_store::{Db, Location};
+use drystone_store::{Db, Location, sealing::Sealer};
 use tonic::metadata::{Ascii, MetadataValue};
 use uuid::{Builder, Uuid};
 
@@ -90,9 +90,10 @@ impl SeedUsers {
     pub(crate) async fn of(database: &str, count: u64) -> Result<Self> {
         let clock = Clock::system();
         let store = AuthStore::new(Db::open(Location::server("auth", database)?, MIGRATIONS).await?);
-        let keys = KeyRing::open(&store, &clock).await.context("reading the signing keys")?;
+        let sealer = Sealer::ephemeral().context("generating a master key")?;
+        let keys = KeyRing::open(&store, &sealer, &clock).await.context("reading the signing keys")?;
         let refresh_token_codec =
-            refresh_token_codec(&store, &clock).await.context("reading the refresh tokens' secret")?;
+            refresh_token_codec(&store, &sealer, &clock).await.context("reading the refresh tokens' secret")?;
         let counters = (0..count).map(|_| AtomicU64::new(drystone_session::FIRST_COUNTER)).collect();
         Ok(Self {
             access_token_signer: AccessTokenSigner::new(

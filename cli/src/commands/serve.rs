@@ -60,7 +60,16 @@ pub(crate) fn run(app: &App, args: Args) -> Result<()> {
         certificates.workloads.insert(name.to_owned(), files);
     }
     let peers = config.peers();
-    let plan = Plan { contracts, peers, identities, ready_file: args.ready_file, certificates, banner: false, config };
+    let plan = Plan {
+        contracts,
+        peers,
+        identities,
+        ready_file: args.ready_file,
+        certificates,
+        banner: false,
+        generates_master_key: false,
+        config,
+    };
     process::block_on(process::run(plan))
 }
 

@@ -84,6 +84,7 @@ pub(crate) fn run(app: &App, args: Args) -> Result<()> {
             ready_file: args.ready_file,
             certificates,
             banner: !args.ephemeral,
+            generates_master_key: true,
             config,
         })
         .await

@@ -3,6 +3,7 @@
 use std::{io, time::Duration};
 
 use drystone_mesh::error::{Error as MeshError, Reason};
+use drystone_store::sealing::SealError;
 use tonic::Status;
 
 use crate::{password::HashError, password::hasher::HashingError, token::signing_key::KeyError};
@@ -104,6 +105,9 @@ pub enum StartError {
     /// The store failed.
     #[error("cannot read the signing keys from the auth database")]
     Store(#[from] sqlx::Error),
+    /// A key or secret cannot be sealed or opened.
+    #[error("the keys in the auth database cannot be used: {0}")]
+    Seal(#[from] SealError),
     /// A signing key cannot be used.
     #[error(transparent)]
     Key(#[from] KeyError),

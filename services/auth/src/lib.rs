@@ -77,6 +77,7 @@ use drystone::{
     user::v1::user_service_client::UserServiceClient,
 };
 use drystone_mesh::{client::Channel, clock::Clock, module::Module, telemetry::Metrics};
+use drystone_store::sealing::Sealer;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use crate::{
@@ -111,6 +112,8 @@ pub const NAME: &str = "auth";
 pub struct Deps {
     /// The store of credentials and keys.
     pub store: AuthStore,
+    /// Seals the keys.
+    pub sealer: Sealer,
     /// The user service, which owns the accounts.
     pub users: UserServiceClient<Channel>,
     /// The property service.
@@ -159,6 +162,7 @@ impl Service {
     pub async fn new(deps: Deps) -> Result<Self, StartError> {
         let Deps {
             store,
+            sealer,
             users,
             properties,
             sessions,
@@ -175,6 +179,7 @@ impl Service {
         let sweep = OrphanSweep { upstreams: Arc::clone(&upstreams), store: store.clone(), clock: clock.clone() };
         let service = Self::assemble(
             store,
+            &sealer,
             upstreams,
             ServiceOptions { clock, metrics: &metrics, attempts, config: &config, issuer, public_url: &public_url },
         )
@@ -185,15 +190,17 @@ impl Service {
 
     async fn assemble(
         store: AuthStore,
+        sealer: &Sealer,
         upstreams: Arc<dyn Upstreams>,
         options: ServiceOptions<'_>,
     ) -> Result<Self, StartError> {
         let ServiceOptions { clock, metrics, attempts, config, issuer, public_url } = options;
         config.check().map_err(StartError::Config)?;
-        let keys = Arc::new(key_ring::retry_while_unavailable(|| KeyRing::open(&store, &clock)).await?);
+        let keys = Arc::new(key_ring::retry_while_unavailable(|| KeyRing::open(&store, sealer, &clock)).await?);
         let refresh_token_codec =
-            key_ring::retry_while_unavailable(|| key_ring::refresh_token_codec(&store, &clock)).await?;
-        let devices = key_ring::retry_while_unavailable(|| key_ring::device_token_codec(&store, &clock)).await?;
+            key_ring::retry_while_unavailable(|| key_ring::refresh_token_codec(&store, sealer, &clock)).await?;
+        let devices =
+            key_ring::retry_while_unavailable(|| key_ring::device_token_codec(&store, sealer, &clock)).await?;
         let hashing = HashingPool::start(config.pool_size(), config.cost(), HashingMetrics::new(metrics))
             .map_err(StartError::Threads)?;
         let hashing = Arc::new(hashing);

@@ -32,6 +32,7 @@ impl Module for Service {
         let attempts = AttemptLimits::new(&context.limits()?, per_minute(SIGN_IN_LIMIT), per_minute(REFRESH_LIMIT));
         let service = Self::new(Deps {
             store: AuthStore::new(context.database()?),
+            sealer: context.sealer().await?,
             users: UserServiceClient::new(node.dialer.dependency("user", Kind::Optional)?),
             properties: PropertyServiceClient::new(node.dialer.dependency("property", Kind::Optional)?),
             sessions: SessionServiceClient::new(node.dialer.channel("session")?),

@@ -4,17 +4,46 @@ use drystone_mesh::{
     clock::Timestamp,
     time::{from_micros, to_micros},
 };
-use drystone_store::{Db, Migration, migration, run};
-use uuid::Uuid;
-use zeroize::Zeroizing;
-
-use crate::{
-    credential::Credential, password::PasswordHash, password::typed_password::PasswordForm,
-    token::signing_key::StoredKey,
+use drystone_store::{
+    Db, Migration, migration, run,
+    sealing::{self, Place, Sealed, Stored},
 };
+use uuid::Uuid;
+
+use crate::{credential::Credential, password::PasswordHash, password::typed_password::PasswordForm};
 
 /// The migrations of the schema.
-pub const MIGRATIONS: &[Migration] = &[migration!("0001", "credentials_and_keys"), migration!("0002", "password_form")];
+pub const MIGRATIONS: &[Migration] = &[
+    migration!("0001", "credentials_and_keys"),
+    migration!("0002", "password_form"),
+    sealing::migration(3),
+    migration!("0004", "sealed_keys"),
+];
+
+/// A signing key in its row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SigningKeyRow {
+    /// The key id.
+    pub kid: String,
+    /// The signature algorithm.
+    pub algorithm: String,
+    /// The private key, at [`signing_key_place`].
+    pub private_key: Stored,
+    /// When it was generated.
+    pub created_at: Timestamp,
+}
+
+/// Where the private key of a signing key is sealed.
+#[must_use]
+pub fn signing_key_place(kid: &str) -> Place<'_> {
+    Place { table: "signing_key", row: kid.as_bytes(), column: "private_key" }
+}
+
+/// Where a secret is sealed.
+#[must_use]
+pub fn secret_place(name: &str) -> Place<'_> {
+    Place { table: "secret", row: name.as_bytes(), column: "value" }
+}
 
 /// The columns of a credential, in the order of [`CredentialRow`].
 macro_rules! columns {
@@ -164,72 +193,76 @@ impl AuthStore {
     }
 
     /// All signing keys, newest first.
-    pub async fn signing_keys(&self) -> sqlx::Result<Vec<StoredKey>> {
+    pub async fn signing_keys(&self) -> sqlx::Result<Vec<SigningKeyRow>> {
         let rows = run!(self.db.reader(), |db| {
-            sqlx::query_as::<_, (String, String, Vec<u8>, i64)>(
-                "SELECT kid, algorithm, private_key, created_at
+            sqlx::query_as::<_, (String, String, Vec<u8>, Option<String>, i64)>(
+                "SELECT kid, algorithm, private_key, sealed_by, created_at
                  FROM signing_key
                  ORDER BY created_at DESC, kid",
             )
             .fetch_all(db)
             .await?
         });
-        let read = |(kid, algorithm, private_key, created_at)| StoredKey {
+        let read = |(kid, algorithm, private_key, sealed_by, created_at)| SigningKeyRow {
             kid,
             algorithm,
-            private_key: Zeroizing::new(private_key),
+            private_key: Stored::read(private_key, sealed_by),
             created_at: from_micros(created_at),
         };
         Ok(rows.into_iter().map(read).collect())
     }
 
     /// Inserts a signing key if there is none; otherwise changes nothing.
-    pub async fn insert_first_signing_key(&self, key: StoredKey) -> sqlx::Result<()> {
+    pub async fn insert_first_signing_key(
+        &self,
+        kid: &str,
+        algorithm: &str,
+        private_key: &Sealed,
+        now: Timestamp,
+    ) -> sqlx::Result<()> {
         // Exclusive, so that no concurrent transaction inserts a key after the check.
         let mut transaction = self.db.begin_exclusive().await?;
         run!(transaction.connection(), |connection| {
             sqlx::query(
-                "INSERT INTO signing_key (kid, algorithm, private_key, created_at)
-                 SELECT $1, $2, $3, $4
+                "INSERT INTO signing_key (kid, algorithm, private_key, sealed_by, created_at)
+                 SELECT $1, $2, $3, $4, $5
                  WHERE NOT EXISTS (SELECT 1 FROM signing_key)",
             )
-            .bind(key.kid)
-            .bind(key.algorithm)
-            .bind(key.private_key.as_slice())
-            .bind(to_micros(key.created_at))
+            .bind(kid)
+            .bind(algorithm)
+            .bind(private_key.envelope.as_slice())
+            .bind(private_key.key_id.as_str())
+            .bind(to_micros(now))
             .execute(connection)
             .await?;
         });
         transaction.commit().await
     }
 
-    /// The secret with this name; inserts `fresh` if there is none.
-    pub async fn secret(&self, name: &str, fresh: &[u8], now: Timestamp) -> sqlx::Result<Zeroizing<Vec<u8>>> {
-        self.db.retry(|| self.secret_once(name, fresh, now)).await
+    /// The secret with this name, at [`secret_place`].
+    pub async fn secret(&self, name: &str) -> sqlx::Result<Option<Stored>> {
+        let row: Option<(Vec<u8>, Option<String>)> = run!(self.db.reader(), |db| {
+            sqlx::query_as("SELECT value, sealed_by FROM secret WHERE name = $1").bind(name).fetch_optional(db).await?
+        });
+        Ok(row.map(|(value, sealed_by)| Stored::read(value, sealed_by)))
     }
-}
 
-/// Transactions that are retried as a whole.
-impl AuthStore {
-    async fn secret_once(&self, name: &str, fresh: &[u8], now: Timestamp) -> sqlx::Result<Zeroizing<Vec<u8>>> {
-        let mut transaction = self.db.begin().await?;
-        run!(transaction.connection(), |connection| {
+    /// Inserts a secret if there is none with this name; otherwise changes nothing.
+    pub async fn insert_secret(&self, name: &str, value: &Sealed, now: Timestamp) -> sqlx::Result<()> {
+        run!(self.db.writer(), |db| {
             sqlx::query(
-                "INSERT INTO secret (name, value, created_at)
-                 VALUES ($1, $2, $3)
+                "INSERT INTO secret (name, value, sealed_by, created_at)
+                 VALUES ($1, $2, $3, $4)
                  ON CONFLICT (name) DO NOTHING",
             )
             .bind(name)
-            .bind(fresh)
+            .bind(value.envelope.as_slice())
+            .bind(value.key_id.as_str())
             .bind(to_micros(now))
-            .execute(connection)
+            .execute(db)
             .await?;
         });
-        let value: Vec<u8> = run!(transaction.connection(), |connection| {
-            sqlx::query_scalar("SELECT value FROM secret WHERE name = $1").bind(name).fetch_one(connection).await?
-        });
-        transaction.commit().await?;
-        Ok(Zeroizing::new(value))
+        Ok(())
     }
 }
 

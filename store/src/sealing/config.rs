@@ -1,10 +1,12 @@
 //! The section `[sealing]` of the configuration.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
 use drystone_mesh::config::Secret;
 use serde::{Deserialize, Serialize};
 use url::Url;
+
+use super::{KeyEncryption, MasterKeyError, MasterKeys, Vault};
 
 /// Where the master key is.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -50,6 +52,23 @@ impl Default for VaultConfig {
 }
 
 impl SealingConfig {
+    /// The configured master key; `None` if there is none.
+    ///
+    /// # Errors
+    /// A sentence that says what is wrong with it.
+    pub fn open(&self) -> Result<Option<Arc<dyn KeyEncryption>>, String> {
+        let invalid = |error: MasterKeyError| error.to_string();
+        Ok(if let Some(path) = &self.key_file {
+            Some(Arc::new(MasterKeys::read(path).map_err(invalid)?))
+        } else if !self.keys.is_empty() {
+            Some(Arc::new(MasterKeys::parse(self.keys.expose()).map_err(invalid)?))
+        } else if !self.vault.address.is_empty() {
+            Some(Arc::new(Vault::new(&self.vault)?))
+        } else {
+            None
+        })
+    }
+
     /// Checks what types cannot express.
     ///
     /// # Errors

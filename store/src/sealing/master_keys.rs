@@ -95,6 +95,12 @@ impl MasterKeys {
         Self::parse(&Zeroizing::new(fs::read_to_string(path).map_err(unreadable)?))
     }
 
+    /// A new key that is stored nowhere.
+    pub(super) fn ephemeral() -> Result<Self, SealError> {
+        let first = "ephemeral".to_owned();
+        Ok(Self { keys: BTreeMap::from([(first.clone(), DataKey::generate()?)]), first })
+    }
+
     /// Writes a file with a new key, accessible to its owner only.
     ///
     /// # Errors

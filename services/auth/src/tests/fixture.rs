@@ -16,7 +16,10 @@ use drystone_mesh::{
     telemetry::{Metrics, TraceContext},
     token::{KeySet, Principal, PublicKey, RevocationView, TokenVerifier, TokenVerifierConfig},
 };
-use drystone_store::Db;
+use drystone_store::{
+    Db,
+    sealing::{MasterKeys, Sealer},
+};
 use tempfile::TempDir;
 use tonic::{Request, Response, Status};
 
@@ -37,6 +40,12 @@ pub(super) struct Fixture {
     pub(super) clock: Clock,
     pub(super) metrics: Metrics,
     pub(super) directory: Arc<TempDir>,
+}
+
+/// The same master key each time, as for restarts.
+pub(super) fn sealer() -> Sealer {
+    let keys = MasterKeys::parse("test AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=").unwrap();
+    Sealer::new(Arc::new(keys))
 }
 
 impl Fixture {
@@ -71,8 +80,10 @@ impl Fixture {
         });
         let db = Db::open(&directory.path().join("auth.db"), MIGRATIONS).await.unwrap();
         let store: AuthStore = AuthStore::new(db);
+        let sealer = sealer();
         let service = Service::assemble(
             store.clone(),
+            &sealer,
             Arc::clone(&upstreams) as _,
             ServiceOptions {
                 clock: clock.clone(),

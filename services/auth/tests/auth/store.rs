@@ -4,11 +4,14 @@ use std::{any::Any, time::Duration};
 
 use drystone_auth::{
     AuthStore, MIGRATIONS, credential::Credential, password::PasswordHash, password::typed_password::PasswordForm,
-    token::signing_key::StoredKey,
+    store::SigningKeyRow,
 };
 use drystone_backends::Postgres;
 use drystone_mesh::clock::Clock;
-use drystone_store::{Db, Location, run};
+use drystone_store::{
+    Db, Location, run,
+    sealing::{Sealed, Stored},
+};
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 use uuid::Uuid;
@@ -175,32 +178,48 @@ async fn a_hash_is_replaced_only_if_the_old_one_is_stored(fixture: Fixture) {
     assert_eq!(fixture.store.credential(expected.user_id).await.unwrap(), Some(expected));
 }
 
+/// A value that a master key has sealed.
+fn sealed(bytes: &[u8]) -> Sealed {
+    Sealed { envelope: bytes.to_vec(), key_id: "k1".to_owned() }
+}
+
 async fn only_the_first_signing_key_is_inserted(fixture: Fixture) {
-    assert_eq!(fixture.store.signing_keys().await.unwrap(), []);
-    let keys = [0, 1].map(|_| StoredKey::generate(fixture.clock.now()).unwrap());
-    for key in keys.clone() {
-        fixture.store.insert_first_signing_key(key).await.unwrap();
+    let (store, now) = (&fixture.store, fixture.clock.now());
+    assert_eq!(store.signing_keys().await.unwrap(), []);
+    for kid in ["one", "two"] {
+        store.insert_first_signing_key(kid, "ES256", &sealed(kid.as_bytes()), now).await.unwrap();
     }
-    assert_eq!(fixture.store.signing_keys().await.unwrap(), [keys[0].clone()]);
+    let expected = SigningKeyRow {
+        kid: "one".to_owned(),
+        algorithm: "ES256".to_owned(),
+        private_key: Stored::Sealed(sealed(b"one")),
+        created_at: now,
+    };
+    assert_eq!(store.signing_keys().await.unwrap(), [expected]);
 }
 
 async fn concurrent_inserts_of_a_first_signing_key_store_one(fixture: Fixture) {
     let mut tasks = JoinSet::new();
-    for _ in 0..8 {
+    for number in 0..8 {
         let (store, now) = (fixture.store.clone(), fixture.clock.now());
-        tasks.spawn(async move { store.insert_first_signing_key(StoredKey::generate(now).unwrap()).await });
+        tasks.spawn(
+            async move { store.insert_first_signing_key(&number.to_string(), "ES256", &sealed(b"key"), now).await },
+        );
     }
-    while let Some(done) = tasks.join_next().await {
-        done.unwrap().unwrap();
+    while let Some(inserted) = tasks.join_next().await {
+        inserted.unwrap().unwrap();
     }
     assert_eq!(fixture.store.signing_keys().await.unwrap().len(), 1);
 }
 
-async fn a_secret_is_generated_once(fixture: Fixture) {
-    let now = fixture.clock.now();
-    assert_eq!(*fixture.store.secret("one", &[1, 2, 3], now).await.unwrap(), [1, 2, 3]);
-    assert_eq!(*fixture.store.secret("one", &[4, 5, 6], now).await.unwrap(), [1, 2, 3]);
-    assert_eq!(*fixture.store.secret("other", &[7], now).await.unwrap(), [7]);
+async fn a_secret_is_inserted_once(fixture: Fixture) {
+    let (store, now) = (&fixture.store, fixture.clock.now());
+    assert_eq!(store.secret("one").await.unwrap(), None);
+    store.insert_secret("one", &sealed(&[1, 2, 3]), now).await.unwrap();
+    store.insert_secret("one", &sealed(&[4, 5, 6]), now).await.unwrap();
+    store.insert_secret("other", &sealed(&[7]), now).await.unwrap();
+    assert_eq!(store.secret("one").await.unwrap(), Some(Stored::Sealed(sealed(&[1, 2, 3]))));
+    assert_eq!(store.secret("other").await.unwrap(), Some(Stored::Sealed(sealed(&[7]))));
 }
 
 /// Opens a database of the previous release that has a credential.
@@ -246,7 +265,7 @@ macro_rules! contract {
             a_hash_is_replaced_only_if_the_old_one_is_stored,
             only_the_first_signing_key_is_inserted,
             concurrent_inserts_of_a_first_signing_key_store_one,
-            a_secret_is_generated_once,
+            a_secret_is_inserted_once,
         })+
     };
 }

@@ -1,0 +1,56 @@
+//! The master key of the process: the configured one, or a file in the data directory that `drystone up` generates.
+
+use std::{path::Path, sync::Arc};
+
+use anyhow::{Result, bail};
+use drystone_store::sealing::{self, KeyEncryption, MasterKeys};
+use tracing::info;
+
+use super::Opened;
+use crate::config::MeshConfig;
+
+/// The name of the generated file.
+const FILE: &str = "master.key";
+
+/// The master key. `None` if no service needs one, or none is configured or generated.
+///
+/// # Errors
+/// The configured key cannot be used; or the generated file is gone, while there are databases that its key seals.
+pub(super) async fn load(
+    config: &MeshConfig,
+    may_generate: bool,
+    opened: &[Opened<'_>],
+) -> Result<Option<Arc<dyn KeyEncryption>>> {
+    let sealing = opened.iter().filter(|opened| sealing::seals(opened.service.module.migrations()));
+    let sealing: Vec<_> =
+        sealing.filter_map(|opened| Some((opened.service.module.name(), opened.database.as_ref()?))).collect();
+    if sealing.is_empty() {
+        return Ok(None);
+    }
+    let configured = config.sealing.open().map_err(anyhow::Error::msg)?;
+    if configured.is_some() || !may_generate {
+        return Ok(configured);
+    }
+    let path = config.data_dir.join(FILE);
+    if path.exists() {
+        return Ok(Some(Arc::new(MasterKeys::read(&path)?)));
+    }
+    for (name, database) in sealing {
+        if sealing::is_in_use(database).await? {
+            bail!(
+                "the master key file {} is missing, which seals the database of `{name}`; restore it from your copy",
+                path.display()
+            );
+        }
+    }
+    Ok(Some(Arc::new(generate(&path)?)))
+}
+
+fn generate(path: &Path) -> Result<MasterKeys> {
+    if let Some(directory) = path.parent() {
+        std::fs::create_dir_all(directory)?;
+    }
+    let keys = MasterKeys::generate(path)?;
+    info!(path = %path.display(), "generated a master key, which encrypts secrets in databases; keep a copy apart from them");
+    Ok(keys)
+}

@@ -1,0 +1,130 @@
+//! The master key, which encrypts secrets in databases.
+
+use std::{
+    fs::{self, Permissions},
+    os::unix::fs::PermissionsExt,
+    path::Path,
+};
+
+use drystone_tests::{
+    Home, MASTER_KEY, Mesh, User,
+    bad_tokens::GoodToken,
+    process::{ProcessOutput, drystone, run_to_end},
+};
+
+/// What every private key of P-256 has in its PKCS#8 form: the algorithm `id-ecPublicKey` with the curve `prime256v1`.
+const PKCS8_P256: &[u8] =
+    &[0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
+
+fn contains(bytes: &[u8], wanted: &[u8]) -> bool {
+    bytes.windows(wanted.len()).any(|window| window == wanted)
+}
+
+/// Starts a mesh that is expected to refuse.
+fn up(home: &Home) -> ProcessOutput {
+    run_to_end(
+        drystone(&["up", "--ephemeral", "--data-dir"])
+            .arg(home.data())
+            .current_dir(home.path())
+            .env("DRYSTONE_LOG__FILTER", "error"),
+    )
+}
+
+#[track_caller]
+fn assert_refused(output: &ProcessOutput, words: &[&str]) {
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let lines: Vec<_> = output.stderr.lines().collect();
+    let [line] = lines[..] else { panic!("one sentence: {output:?}") };
+    for word in words {
+        assert!(line.contains(word), "`{word}` is not in: {line}");
+    }
+}
+
+/// The files of a data directory, without the master key.
+fn copied(data: &Path) -> Vec<(String, Vec<u8>)> {
+    let files = fs::read_dir(data).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_file());
+    let files = files.filter(|path| !path.ends_with("master.key"));
+    files.map(|path| (path.display().to_string(), fs::read(path).unwrap())).collect()
+}
+
+#[tokio::test]
+async fn a_copied_database_has_no_signing_key() {
+    let mesh = Mesh::start();
+    let (_, tokens) = User::signed_in(&mesh).await;
+    mesh.rest().get("/v1/users/me").bearer(&tokens.access).send().await.expect(200);
+    let opened = GoodToken::of(&mesh).await;
+    assert!(contains(&opened.key, PKCS8_P256), "the key is found where it is not sealed");
+    // While it runs, with the write-ahead log, and after the stop.
+    let running = copied(&mesh.home().data());
+    let home = mesh.stop();
+    let files = [running, copied(&home.data())].concat();
+    assert!(files.iter().any(|(name, _)| name.ends_with("auth.db-wal")));
+    for (name, bytes) in files {
+        assert!(!contains(&bytes, PKCS8_P256), "{name} has a private key");
+        assert!(!contains(&bytes, &opened.key[opened.key.len() - 32..]), "{name} has a part of the key");
+    }
+}
+
+#[tokio::test]
+async fn a_start_without_the_right_master_key_is_refused() {
+    let setup = || Mesh::setup().set("issuer", "https://id.example.com");
+    let mesh = setup().start();
+    let (_, tokens) = User::signed_in(&mesh).await;
+    let home = mesh.stop();
+    let file = home.data().join("master.key");
+    let key = fs::read(&file).unwrap();
+    assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+
+    fs::remove_file(&file).unwrap();
+    assert_refused(&up(&home), &["master.key is missing", "database of `auth`", "restore it"]);
+    assert!(!file.exists(), "no other key is generated");
+
+    fs::write(&file, MASTER_KEY).unwrap();
+    fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
+    assert_refused(&up(&home), &["database of `auth`", "master key `k-", "is missing"]);
+
+    let id = String::from_utf8(key.clone()).unwrap();
+    let id = id.lines().last().unwrap().split(' ').next().unwrap().to_owned();
+    fs::write(&file, MASTER_KEY.replace("test", &id)).unwrap();
+    assert_refused(
+        &up(&home),
+        &["database of `auth`", &format!("the master key `{id}` is not the one that sealed it")],
+    );
+
+    fs::write(&file, "not a key").unwrap();
+    assert_refused(&up(&home), &["line 1 of the master keys is no key"]);
+
+    fs::write(&file, &key).unwrap();
+    fs::set_permissions(&file, Permissions::from_mode(0o644)).unwrap();
+    assert_refused(&up(&home), &["master.key", "chmod 600"]);
+
+    fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
+    let mesh = setup().home(home).start();
+    mesh.rest().get("/v1/users/me").bearer(&tokens.access).send().await.expect(200);
+}
+
+#[test]
+fn a_service_that_runs_apart_needs_a_configured_master_key() {
+    let mesh = Mesh::start();
+    let serve = |key_file: Option<&Path>| {
+        let home = Home::new();
+        let mut command = drystone(&["serve", "auth", "--ready-file"]);
+        command
+            .arg(home.path().join("ready.json"))
+            .env("DRYSTONE_CERTS_DIR", mesh.certificates().ca().parent().unwrap());
+        command.env("DRYSTONE_DATA_DIR", home.data()).env("DRYSTONE_LOG__FILTER", "error");
+        command.env("DRYSTONE_AUTH__LISTEN", "127.0.0.1:0").env("DRYSTONE_ADMIN__LISTEN", "127.0.0.1:0");
+        run_to_end(command.envs(key_file.map(|file| ("DRYSTONE_SEALING__KEY_FILE", file))).current_dir(home.path()))
+    };
+    assert_refused(&serve(None), &["`auth`", "no master key", "drystone keys generate FILE", "sealing.key_file"]);
+    let home = Home::new();
+    let file = home.path().join("master.key");
+    assert_refused(&serve(Some(&file)), &["master.key cannot be read"]);
+
+    let generate = || run_to_end(drystone(&["keys", "generate"]).arg(&file));
+    let written = generate();
+    assert!(written.status.success() && written.stdout.contains("sealing.key_file"), "{written:?}");
+    let key = fs::read(&file).unwrap();
+    assert_refused(&generate(), &["master.key exists", "not replaced"]);
+    assert_eq!(fs::read(&file).unwrap(), key);
+}
