@@ -7,7 +7,7 @@ use crate::{
     App,
     commands::{
         access_show, certs, config_check, config_show, contract_export, export_envoy, health, keys_generate,
-        migrate_status, migrate_up, new_service, serve, up,
+        keys_rewrap, keys_seal, migrate_status, migrate_up, new_service, serve, up,
     },
 };
 
@@ -61,6 +61,10 @@ enum Command {
 enum Keys {
     /// Write a file with a new master key, for sealing.key_file
     Generate(keys_generate::Args),
+    /// Put the encrypted keys under the master key that encrypts now
+    Rewrap(keys_rewrap::Args),
+    /// Encrypt and replace the keys that an earlier release stored unencrypted
+    Seal(keys_seal::Args),
 }
 
 #[derive(Debug, Subcommand)]
@@ -130,6 +134,8 @@ impl CommandLine {
             Command::Migrate(Migrate::Status(args)) => migrate_status::run(app, &args),
             Command::Migrate(Migrate::Up(args)) => migrate_up::run(app, &args),
             Command::Keys(Keys::Generate(args)) => keys_generate::run(&args),
+            Command::Keys(Keys::Rewrap(args)) => keys_rewrap::run(app, &args),
+            Command::Keys(Keys::Seal(args)) => keys_seal::run(app, &args),
             Command::New(New::Service(args)) => new_service::run(app, &args),
         }
     }

@@ -8,6 +8,8 @@ pub(crate) mod contract_export;
 pub(crate) mod export_envoy;
 pub(crate) mod health;
 pub(crate) mod keys_generate;
+pub(crate) mod keys_rewrap;
+pub(crate) mod keys_seal;
 pub(crate) mod migrate_status;
 pub(crate) mod migrate_up;
 pub(crate) mod new_service;

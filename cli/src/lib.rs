@@ -15,6 +15,8 @@
 //! | `command_line` | the commands and their flags |
 //! | `commands` | what each command does, one a file |
 //! | `config` | the configuration: a few settings of the mesh, and a section for each service |
+//! | `envoy` | the exported configuration of Envoy |
+//! | `operator` | calls of commands to services |
 //! | `process` | a running process: bind, open, serve, wait, stop |
 
 mod app;
@@ -22,6 +24,7 @@ mod command_line;
 mod commands;
 mod config;
 mod envoy;
+mod operator;
 mod output;
 mod process;
 mod table;

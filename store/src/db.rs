@@ -3,7 +3,7 @@
 use std::{error::Error as StdError, time::Duration};
 
 use drystone_mesh::backoff::Backoff;
-use sqlx::SqlitePool;
+use sqlx::{AssertSqlSafe, SqlitePool};
 
 use super::{
     Failure, Location, Migration, OpenError, Transaction, failure, migration, postgres,
@@ -138,6 +138,21 @@ impl Db {
             tokio::time::sleep(backoff.failed()).await;
         }
         transaction().await
+    }
+
+    /// Removes earlier values of rows of these tables from the files of the database: from free space, and on SQLite from the
+    /// write-ahead log. On SQLite it writes the whole file anew, and meanwhile nothing else. PostgreSQL's own log still has them until
+    /// its segments are recycled.
+    pub async fn scrub(&self, tables: &[&str]) -> sqlx::Result<()> {
+        match &self.0 {
+            Either::Sqlite(sqlite) => sqlite::scrub(sqlite).await,
+            Either::Postgres(postgres) => {
+                for table in tables {
+                    sqlx::raw_sql(AssertSqlSafe(format!("VACUUM (FULL) \"{table}\""))).execute(postgres.pool()).await?;
+                }
+                Ok(())
+            }
+        }
     }
 
     /// Checks that the database responds.

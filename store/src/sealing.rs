@@ -14,6 +14,7 @@ mod check;
 mod config;
 mod data_key;
 mod envelope;
+mod master_key_file;
 mod master_keys;
 mod vault;
 
@@ -28,6 +29,7 @@ pub use self::{
     config::{SealingConfig, VaultConfig},
     data_key::DataKey,
     envelope::Envelope,
+    master_key_file::MasterKeyFile,
     master_keys::{MasterKeyError, MasterKeys},
     vault::Vault,
 };
@@ -55,21 +57,28 @@ pub fn seals(migrations: &[Migration]) -> bool {
 /// Encrypts data keys: master keys in this process, or a key management service.
 #[async_trait]
 pub trait KeyEncryption: fmt::Debug + Send + Sync {
-    /// The id of the key that encrypts, which [`Self::decrypt`] is given with the result. At most
-    /// [`Envelope::MAX_KEY_ID`] bytes.
-    fn key_id(&self) -> &str;
+    /// The id of the key that encrypts. At most [`Envelope::MAX_KEY_ID`] bytes.
+    fn key_id(&self) -> String;
 
-    /// Encrypts a data key. `context` is authenticated.
+    /// Encrypts a data key; returns the id of the key that did, and the result. `context` is authenticated.
     ///
     /// # Errors
     /// [`SealError::Unavailable`] and [`SealError::Random`].
-    async fn encrypt(&self, key: &DataKey, context: &[u8]) -> Result<Vec<u8>, SealError>;
+    async fn encrypt(&self, key: &DataKey, context: &[u8]) -> Result<(String, Vec<u8>), SealError>;
 
     /// Decrypts a data key that the key `key_id` encrypted with the same context.
     ///
     /// # Errors
     /// [`SealError::UnknownKey`], [`SealError::Invalid`] and [`SealError::Unavailable`].
     async fn decrypt(&self, key_id: &str, encrypted: &[u8], context: &[u8]) -> Result<DataKey, SealError>;
+
+    /// Reads the keys anew, where they may have changed.
+    ///
+    /// # Errors
+    /// [`SealError::KeyFile`]; the keys stay as they were.
+    async fn refresh(&self) -> Result<(), SealError> {
+        Ok(())
+    }
 }
 
 /// Why a value cannot be sealed or opened.
@@ -91,6 +100,9 @@ pub enum SealError {
     /// The key management service does not answer, or refuses.
     #[error("the key management service is unavailable: {0}")]
     Unavailable(String),
+    /// The master key file cannot be read anew.
+    #[error(transparent)]
+    KeyFile(#[from] MasterKeyError),
     /// The random number generator of the system fails.
     #[error("the system has no random numbers")]
     Random,
@@ -168,18 +180,18 @@ impl Sealer {
         Self(keys)
     }
 
-    /// With a master key that only this value has, for tests and benchmarks.
-    ///
-    /// # Errors
-    /// [`SealError::Random`].
-    pub fn ephemeral() -> Result<Self, SealError> {
-        Ok(Self::new(Arc::new(MasterKeys::ephemeral()?)))
-    }
-
     /// The id of the master key that seals.
     #[must_use]
-    pub fn key_id(&self) -> &str {
+    pub fn key_id(&self) -> String {
         self.0.key_id()
+    }
+
+    /// Reads the master key anew, where it may have changed.
+    ///
+    /// # Errors
+    /// [`SealError::KeyFile`]; the master key stays as it was.
+    pub async fn refresh(&self) -> Result<(), SealError> {
+        self.0.refresh().await
     }
 
     /// Seals a value for its place.
@@ -188,9 +200,9 @@ impl Sealer {
     /// [`SealError::Unavailable`] and [`SealError::Random`].
     pub async fn seal(&self, place: Place<'_>, value: &[u8]) -> Result<Sealed, SealError> {
         let (key, context) = (DataKey::generate()?, place.context());
-        let encrypted_key = self.0.encrypt(&key, &context).await?;
+        let (key_id, encrypted_key) = self.0.encrypt(&key, &context).await?;
         let ciphertext = key.encrypt(&context, value)?;
-        Ok(self.sealed(&Envelope { key_id: self.key_id().into(), encrypted_key, ciphertext }))
+        Ok(Envelope { key_id, encrypted_key, ciphertext }.into())
     }
 
     /// Opens a value at its place.
@@ -221,12 +233,14 @@ impl Sealer {
     pub async fn rewrap(&self, place: Place<'_>, envelope: &[u8]) -> Result<Sealed, SealError> {
         let (envelope, context) = (Envelope::decode(envelope)?, place.context());
         let key = self.0.decrypt(&envelope.key_id, &envelope.encrypted_key, &context).await?;
-        let encrypted_key = self.0.encrypt(&key, &context).await?;
-        Ok(self.sealed(&Envelope { key_id: self.key_id().into(), encrypted_key, ..envelope }))
+        let (key_id, encrypted_key) = self.0.encrypt(&key, &context).await?;
+        Ok(Envelope { key_id, encrypted_key, ..envelope }.into())
     }
+}
 
-    fn sealed(&self, envelope: &Envelope) -> Sealed {
-        Sealed { envelope: envelope.encode(), key_id: self.key_id().to_owned() }
+impl From<Envelope> for Sealed {
+    fn from(envelope: Envelope) -> Self {
+        Self { envelope: envelope.encode(), key_id: envelope.key_id }
     }
 }
 

@@ -15,6 +15,10 @@ const MAX_READERS: u32 = 4;
 /// How long a statement waits for a writer in another process, and a caller for a connection.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How often emptying the write-ahead log is tried, and the time between.
+const SCRUB_ATTEMPTS: u32 = 100;
+const SCRUB_INTERVAL: Duration = Duration::from_millis(50);
+
 /// An SQLite database. SQLite has one writer at a time, so there is one writing connection: writers queue in order,
 /// without `SQLITE_BUSY`. Readers never wait for them, because of the write-ahead log.
 #[derive(Debug, Clone)]
@@ -67,4 +71,19 @@ impl SqliteDb {
         self.readers.close().await;
         self.writer.close().await;
     }
+}
+
+/// Writes the file anew without free space, and empties the write-ahead log.
+pub(super) async fn scrub(db: &SqliteDb) -> sqlx::Result<()> {
+    sqlx::raw_sql("VACUUM").execute(&db.writer).await?;
+    // A reader may still need the log.
+    for _ in 0..SCRUB_ATTEMPTS {
+        let (busy, _, _): (i64, i64, i64) =
+            sqlx::query_as("PRAGMA wal_checkpoint(TRUNCATE)").fetch_one(&db.writer).await?;
+        if busy == 0 {
+            return Ok(());
+        }
+        tokio::time::sleep(SCRUB_INTERVAL).await;
+    }
+    Err(sqlx::Error::Protocol("the write-ahead log is in use and could not be emptied; try again".to_owned()))
 }

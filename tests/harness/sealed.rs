@@ -21,8 +21,9 @@ pub fn open(key_file: &str, envelope: &[u8], [table, row, column]: [&str; 3]) ->
     let (encrypted_key, value) = rest.split_at(usize::from(key_length));
     let id = std::str::from_utf8(id).expect("the id is text");
     let lines = key_file.lines().filter_map(|line| line.split_once(' '));
-    let master = lines.filter(|(name, _)| *name == id).map(|(_, key)| STANDARD.decode(key).expect("a key is base64"));
-    let master = master.last().unwrap_or_else(|| panic!("there is no master key `{id}`"));
+    let mut master =
+        lines.filter(|(name, _)| *name == id).map(|(_, key)| STANDARD.decode(key).expect("a key is base64"));
+    let master = master.next().unwrap_or_else(|| panic!("there is no master key `{id}`"));
     decrypt(&decrypt(&master, encrypted_key, &context), value, &context)
 }
 

@@ -10,7 +10,9 @@ use drystone_tests::{
     Home, MASTER_KEY, Mesh, User,
     bad_tokens::GoodToken,
     process::{ProcessOutput, drystone, run_to_end},
+    sealed,
 };
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, sqlite::SqliteConnectOptions};
 
 /// What every private key of P-256 has in its PKCS#8 form: the algorithm `id-ecPublicKey` with the curve `prime256v1`.
 const PKCS8_P256: &[u8] =
@@ -18,6 +20,33 @@ const PKCS8_P256: &[u8] =
 
 fn contains(bytes: &[u8], wanted: &[u8]) -> bool {
     bytes.windows(wanted.len()).any(|window| window == wanted)
+}
+
+/// Runs a command of an operator of this mesh.
+fn operator(mesh: &Mesh, command: &[&str]) -> ProcessOutput {
+    let mut command = drystone(command);
+    command.env("DRYSTONE_CERTS_DIR", mesh.certificates().ca().parent().unwrap());
+    run_to_end(command.env("DRYSTONE_PEERS__AUTH", mesh.grpc_address("auth").to_string()))
+}
+
+/// Stores all keys as a release without sealing did. Returns their bytes.
+async fn unseal_all(home: &Home) -> Vec<Vec<u8>> {
+    let master = fs::read_to_string(home.data().join("master.key")).unwrap();
+    let mut database = SqliteConnectOptions::new().filename(home.data().join("auth.db")).connect().await.unwrap();
+    let mut opened = Vec::new();
+    for (table, key, value) in [("signing_key", "kid", "private_key"), ("secret", "name", "value")] {
+        let select = format!("SELECT {key}, {value} FROM {table}");
+        let rows: Vec<(String, Vec<u8>)> =
+            sqlx::query_as(AssertSqlSafe(select)).fetch_all(&mut database).await.unwrap();
+        for (row, envelope) in rows {
+            let plain = sealed::open(&master, &envelope, [table, &row, value]);
+            let update = format!("UPDATE {table} SET {value} = $2, sealed_by = NULL WHERE {key} = $1");
+            sqlx::query(AssertSqlSafe(update)).bind(row).bind(&plain).execute(&mut database).await.unwrap();
+            opened.push(plain);
+        }
+    }
+    database.close().await.unwrap();
+    opened
 }
 
 /// Starts a mesh that is expected to refuse.
@@ -127,4 +156,80 @@ fn a_service_that_runs_apart_needs_a_configured_master_key() {
     let key = fs::read(&file).unwrap();
     assert_refused(&generate(), &["master.key exists", "not replaced"]);
     assert_eq!(fs::read(&file).unwrap(), key);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keys_of_a_release_without_sealing_are_sealed_and_replaced_while_the_mesh_serves() {
+    let setup = || Mesh::setup().set("issuer", "https://id.example.com");
+    let mesh = setup().start();
+    let (_, tokens) = User::signed_in(&mesh).await;
+    let home = mesh.stop();
+    let keys = unseal_all(&home).await;
+    assert_eq!(keys.len(), 3);
+    let has_key = |home: &Home| {
+        let files = copied(&home.data());
+        let found = files.iter().filter(|(_, bytes)| keys.iter().any(|key| contains(bytes, &key[key.len() - 32..])));
+        found.map(|(name, _)| name.clone()).collect::<Vec<_>>()
+    };
+    assert!(!has_key(&home).is_empty(), "the search finds what is not sealed");
+
+    let mesh = setup().home(home).start();
+    let published = async || mesh.rest().get("/.well-known/jwks.json").send().await.expect(200).json()["keys"].clone();
+    assert_eq!(published().await.as_array().unwrap().len(), 1);
+    let output = operator(&mesh, &["keys", "seal"]);
+    assert!(output.status.success() && output.stdout.starts_with("encrypted and replaced 3 keys"), "{output:?}");
+    assert_eq!(published().await.as_array().unwrap().len(), 2);
+    let found = has_key(mesh.home());
+    assert!(found.is_empty(), "no file of the running mesh has a key that was not sealed: {found:?}");
+    let again = operator(&mesh, &["keys", "seal"]);
+    assert_eq!(again.stdout, "all keys are encrypted already\n", "{again:?}");
+
+    // What was issued before is valid, also after a restart.
+    mesh.rest().get("/v1/users/me").bearer(&tokens.access).send().await.expect(200);
+    let mesh = setup().home(mesh.stop()).start();
+    mesh.rest().get("/v1/users/me").bearer(&tokens.access).send().await.expect(200);
+    let refreshed = tokens.refresh(mesh.rest()).await;
+    mesh.rest().get("/v1/users/me").bearer(&refreshed.access).send().await.expect(200);
+    let home = mesh.stop();
+    assert!(has_key(&home).is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_master_key_is_replaced_while_the_mesh_serves() {
+    let mesh = Mesh::start();
+    let (_, tokens) = User::signed_in(&mesh).await;
+    let file = mesh.home().data().join("master.key");
+    let old = fs::read_to_string(&file).unwrap();
+    // As an operator does: the new key first, in a new file with the name of the old one.
+    let next = mesh.home().data().join("next.key");
+    let generated = run_to_end(drystone(&["keys", "generate"]).arg(&next));
+    assert!(generated.status.success(), "{generated:?}");
+    let new = fs::read_to_string(&next).unwrap();
+    fs::write(&next, format!("{new}{old}")).unwrap();
+    fs::rename(&next, &file).unwrap();
+    let id = new.lines().last().unwrap().split(' ').next().unwrap();
+    let output = operator(&mesh, &["keys", "rewrap"]);
+    assert_eq!(output.stdout, format!("3 keys are under the master key `{id}`\n"), "{output:?}");
+    mesh.rest().get("/v1/users/me").bearer(&tokens.access).send().await.expect(200);
+    let refreshed = tokens.refresh(mesh.rest()).await;
+
+    // The old key is not needed any more.
+    let home = mesh.stop();
+    fs::write(&file, &old).unwrap();
+    assert_refused(&up(&home), &["database of `auth`", &format!("master key `{id}` is missing")]);
+    fs::write(&file, &new).unwrap();
+    let mesh = Mesh::setup().home(home).start();
+    refreshed.refresh(mesh.rest()).await;
+}
+
+#[test]
+fn only_an_operator_seals_and_rewraps() {
+    let mesh = Mesh::start();
+    for command in ["seal", "rewrap"] {
+        let home = Home::new();
+        let mut without = drystone(&["keys", command]);
+        without.env("DRYSTONE_CERTS_DIR", home.path());
+        let output = run_to_end(without.env("DRYSTONE_PEERS__AUTH", mesh.grpc_address("auth").to_string()));
+        assert_refused(&output, &["operator.pem"]);
+    }
 }

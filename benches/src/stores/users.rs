@@ -14,12 +14,16 @@ use drystone_auth::{
     store::{AuthStore, MIGRATIONS},
     token::{
         access_token_signer::{AccessTokenParams, AccessTokenSigner},
-        key_ring::{KeyRing, refresh_token_codec},
-        refresh_token::{RefreshToken, RefreshTokenCodec},
+        key_ring::KeyRing,
+        refresh_token::RefreshToken,
     },
 };
 use drystone_mesh::clock::Clock;
-use drystone_store::{Db, Location, sealing::Sealer};
+use drystone_store::{
+    Db, Location,
+    sealing::{MasterKeys, Sealer},
+};
+use drystone_tests::MASTER_KEY;
 use tonic::metadata::{Ascii, MetadataValue};
 use uuid::{Builder, Uuid};
 
@@ -80,7 +84,7 @@ fn scatter(number: u64) -> u64 {
 #[derive(Debug)]
 pub(crate) struct SeedUsers {
     access_token_signer: AccessTokenSigner,
-    refresh_token_codec: RefreshTokenCodec,
+    keys: Arc<KeyRing>,
     /// The counter of each user's session.
     counters: Vec<AtomicU64>,
 }
@@ -90,19 +94,17 @@ impl SeedUsers {
     pub(crate) async fn of(database: &str, count: u64) -> Result<Self> {
         let clock = Clock::system();
         let store = AuthStore::new(Db::open(Location::server("auth", database)?, MIGRATIONS).await?);
-        let sealer = Sealer::ephemeral().context("generating a master key")?;
-        let keys = KeyRing::open(&store, &sealer, &clock).await.context("reading the signing keys")?;
-        let refresh_token_codec =
-            refresh_token_codec(&store, &sealer, &clock).await.context("reading the refresh tokens' secret")?;
+        let sealer = Sealer::new(Arc::new(MasterKeys::parse(MASTER_KEY)?));
+        let keys = Arc::new(KeyRing::open(store, sealer, clock).await.context("reading the keys")?);
         let counters = (0..count).map(|_| AtomicU64::new(drystone_session::FIRST_COUNTER)).collect();
         Ok(Self {
             access_token_signer: AccessTokenSigner::new(
-                Arc::new(keys),
+                keys.clone(),
                 ISSUER.to_owned(),
                 "drystone".to_owned(),
                 LIFETIME,
             ),
-            refresh_token_codec,
+            keys,
             counters,
         })
     }
@@ -132,7 +134,8 @@ impl SeedUsers {
     pub(crate) fn refresh_token(&self, user: SeedUser) -> Result<String> {
         let counter = self.counter(user)?.load(Ordering::Relaxed);
         let (session_id, user_id) = (user.session_id(), user.user_id());
-        Ok(self.refresh_token_codec.encode(RefreshToken { session_id, user_id, counter }))
+        let token = RefreshToken { session_id, user_id, counter };
+        Ok(self.keys.current().refresh_tokens.encode(token, self.keys.now()))
     }
 
     /// Counts a refresh of the user's session.

@@ -3,7 +3,7 @@
 use std::{path::Path, sync::Arc};
 
 use anyhow::{Result, bail};
-use drystone_store::sealing::{self, KeyEncryption, MasterKeys};
+use drystone_store::sealing::{self, KeyEncryption, MasterKeyFile, MasterKeys};
 use tracing::info;
 
 use super::Opened;
@@ -33,7 +33,7 @@ pub(super) async fn load(
     }
     let path = config.data_dir.join(FILE);
     if path.exists() {
-        return Ok(Some(Arc::new(MasterKeys::read(&path)?)));
+        return Ok(Some(Arc::new(MasterKeyFile::open(&path)?)));
     }
     for (name, database) in sealing {
         if sealing::is_in_use(database).await? {
@@ -43,14 +43,15 @@ pub(super) async fn load(
             );
         }
     }
-    Ok(Some(Arc::new(generate(&path)?)))
+    generate(&path)?;
+    Ok(Some(Arc::new(MasterKeyFile::open(&path)?)))
 }
 
-fn generate(path: &Path) -> Result<MasterKeys> {
+fn generate(path: &Path) -> Result<()> {
     if let Some(directory) = path.parent() {
         std::fs::create_dir_all(directory)?;
     }
-    let keys = MasterKeys::generate(path)?;
+    MasterKeys::generate(path)?;
     info!(path = %path.display(), "generated a master key, which encrypts secrets in databases; keep a copy apart from them");
-    Ok(keys)
+    Ok(())
 }

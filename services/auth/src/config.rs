@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Services reject access tokens with a longer lifetime.
-const MAX_TOKEN_LIFETIME: ConfigDuration = ConfigDuration::hours(1);
+pub(crate) const MAX_ACCESS_TOKEN_LIFETIME: ConfigDuration = ConfigDuration::hours(1);
 
 /// Limits the size of every token.
 const MAX_CLIENT_ID_LENGTH: usize = 255;
@@ -94,9 +94,11 @@ impl Config {
             ));
         }
         if self.access_token_lifetime.duration() < Duration::from_secs(1)
-            || self.access_token_lifetime > MAX_TOKEN_LIFETIME
+            || self.access_token_lifetime > MAX_ACCESS_TOKEN_LIFETIME
         {
-            return Err(format!("auth.access_token_lifetime must be from 1s to {MAX_TOKEN_LIFETIME}, such as `5m`"));
+            return Err(format!(
+                "auth.access_token_lifetime must be from 1s to {MAX_ACCESS_TOKEN_LIFETIME}, such as `5m`"
+            ));
         }
         if self.cost().check().is_err() {
             return Err(format!(

@@ -3,7 +3,7 @@
 use std::{io, time::Duration};
 
 use drystone_mesh::error::{Error as MeshError, Reason};
-use drystone_store::sealing::SealError;
+use drystone_store::sealing::{CheckError, SealError};
 use tonic::Status;
 
 use crate::{password::HashError, password::hasher::HashingError, token::signing_key::KeyError};
@@ -35,6 +35,12 @@ pub enum Error {
     /// The access token could not be signed.
     #[error("the access token could not be signed")]
     Signing(#[source] jsonwebtoken::errors::Error),
+    /// There is no signing key.
+    #[error("there is no signing key")]
+    NoSigningKey,
+    /// Stored keys could not be changed.
+    #[error("the stored keys could not be changed")]
+    Keys(#[source] StartError),
     /// The named service sent a response that lacks the named field, which the contract requires.
     #[error("the response of {0} lacks {1}")]
     InvalidResponse(&'static str, &'static str),
@@ -57,11 +63,16 @@ impl Error {
             Self::RequestIdReused => Reason::RequestIdReused,
             Self::Hashing(HashingError::QueueFull) => Reason::Overloaded,
             Self::Hashing(HashingError::DeadlineExceeded) => Reason::DeadlineExceeded,
-            Self::Hashing(HashingError::Stopped) => Reason::Unavailable,
-            Self::Limited(error) | Self::Upstream(error) => error.reason(),
-            Self::Hashing(HashingError::Hash(_)) | Self::Signing(_) | Self::InvalidResponse(..) | Self::Store(_) => {
-                Reason::Internal
+            Self::Hashing(HashingError::Stopped) | Self::Keys(StartError::Seal(SealError::Unavailable(_))) => {
+                Reason::Unavailable
             }
+            Self::Limited(error) | Self::Upstream(error) => error.reason(),
+            Self::Hashing(HashingError::Hash(_))
+            | Self::Signing(_)
+            | Self::NoSigningKey
+            | Self::Keys(_)
+            | Self::InvalidResponse(..)
+            | Self::Store(_) => Reason::Internal,
         }
     }
 }
@@ -71,7 +82,9 @@ impl From<Error> for MeshError {
         let reason = error.reason();
         match error {
             Error::Limited(error) | Error::Upstream(error) => error,
-            Error::Store(error) => drystone_store::to_mesh_error(error),
+            Error::Store(error) | Error::Keys(StartError::Store(error)) => drystone_store::to_mesh_error(error),
+            // For the operator, who alone changes keys.
+            Error::Keys(StartError::Seal(error)) => Self::new(reason, error.to_string()).caused_by(error),
             Error::Hashing(HashingError::QueueFull) => {
                 Self::new(reason, "too many concurrent sign-ins; retry in a second").retry_after(RETRY_AFTER)
             }
@@ -120,6 +133,15 @@ pub enum StartError {
     /// The system's random number generator failed.
     #[error("the system's random number generator failed")]
     Random,
+}
+
+impl From<CheckError> for StartError {
+    fn from(error: CheckError) -> Self {
+        match error {
+            CheckError::Store(error) => Self::Store(error),
+            CheckError::Seal(error) => Self::Seal(error),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@
 //! | [`password`], [`password::hasher`] | password hashes, and the pool of threads that computes them |
 //! | [`token::tokens`], [`token::access_token_signer`], [`token::refresh_token`] | the tokens |
 //! | [`token::signing_key`], [`token::key_ring`], [`discovery`] | signing keys, and their publication |
+//! | [`token::key_rotation`] | sealing and replacement of stored keys |
 //! | [`upstreams`], [`property_claims`] | calls to other services |
 //! | [`credential`], [`store`] | what is stored; all SQL is in `store.rs` |
 //! | [`orphan_sweep`] | removes the credentials of incomplete registrations |
@@ -100,6 +101,7 @@ use crate::{
     token::{
         access_token_signer::AccessTokenSigner,
         key_ring::{self, KeyRing},
+        key_rotation::KeyRotation,
         tokens::TokenIssuer,
     },
     upstreams::{GrpcUpstreams, Upstreams},
@@ -179,28 +181,27 @@ impl Service {
         let sweep = OrphanSweep { upstreams: Arc::clone(&upstreams), store: store.clone(), clock: clock.clone() };
         let service = Self::assemble(
             store,
-            &sealer,
+            sealer,
             upstreams,
             ServiceOptions { clock, metrics: &metrics, attempts, config: &config, issuer, public_url: &public_url },
         )
         .await?;
-        tasks.spawn(sweep.run(orphan_sweep::INITIAL_DELAY, stop));
+        tasks.spawn(sweep.run(orphan_sweep::INITIAL_DELAY, stop.clone()));
+        tasks.spawn(Arc::clone(&service.keys.keys).follow(stop));
         Ok(service)
     }
 
     async fn assemble(
         store: AuthStore,
-        sealer: &Sealer,
+        sealer: Sealer,
         upstreams: Arc<dyn Upstreams>,
         options: ServiceOptions<'_>,
     ) -> Result<Self, StartError> {
         let ServiceOptions { clock, metrics, attempts, config, issuer, public_url } = options;
         config.check().map_err(StartError::Config)?;
-        let keys = Arc::new(key_ring::retry_while_unavailable(|| KeyRing::open(&store, sealer, &clock)).await?);
-        let refresh_token_codec =
-            key_ring::retry_while_unavailable(|| key_ring::refresh_token_codec(&store, sealer, &clock)).await?;
-        let devices =
-            key_ring::retry_while_unavailable(|| key_ring::device_token_codec(&store, sealer, &clock)).await?;
+        let open = || KeyRing::open(store.clone(), sealer.clone(), clock.clone());
+        let keys = Arc::new(key_ring::retry_while_unavailable(open).await?);
+        let rotation = KeyRotation { store: store.clone(), sealer, clock: clock.clone() };
         let hashing = HashingPool::start(config.pool_size(), config.cost(), HashingMetrics::new(metrics))
             .map_err(StartError::Threads)?;
         let hashing = Arc::new(hashing);
@@ -208,7 +209,7 @@ impl Service {
         let metadata = discovery::document(&issuer, public_url);
         let lifetime = config.access_token_lifetime.duration();
         let access_token_signer = AccessTokenSigner::new(Arc::clone(&keys), issuer, config.client_id.clone(), lifetime);
-        let issuer = Arc::new(TokenIssuer { access_token_signer, refresh_token_codec, clock: clock.clone() });
+        let issuer = Arc::new(TokenIssuer { access_token_signer, keys: Arc::clone(&keys), clock: clock.clone() });
         let claim_metrics = PropertyClaimMetrics::new(metrics);
         let property_claims =
             |omitted| PropertyClaims::new(Arc::clone(&upstreams), config.property_claims_timeout.duration(), omitted);
@@ -223,7 +224,7 @@ impl Service {
             },
             sign_in: SignIn {
                 attempts: attempts.clone(),
-                devices,
+                keys: Arc::clone(&keys),
                 upstreams: Arc::clone(&upstreams),
                 store,
                 hashing,
@@ -241,7 +242,7 @@ impl Service {
             },
             upstreams,
         };
-        Ok(Self { auth, keys: KeyRpc { keys, metadata } })
+        Ok(Self { auth, keys: KeyRpc { keys, rotation, metadata } })
     }
 
     /// The gRPC services, to be added to a server.

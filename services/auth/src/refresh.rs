@@ -43,7 +43,7 @@ impl Refresh {
     /// and `SESSION_ENDED` from the session service; other errors of the upstreams.
     pub async fn refresh(&self, call: &Call, refresh_token: &str) -> Result<TokenPair, Error> {
         let RefreshToken { session_id, user_id, counter } =
-            self.issuer.refresh_token_codec.decode(refresh_token).ok_or(Error::RefreshTokenInvalid)?;
+            self.issuer.keys.current().refresh_tokens.decode(refresh_token).ok_or(Error::RefreshTokenInvalid)?;
 
         call::record_user(user_id);
         self.attempts.refresh(session_id).await?;

@@ -26,7 +26,7 @@ use crate::{
     property_claims::PropertyClaims,
     store::AuthStore,
     token::{
-        device_token::DeviceTokenCodec,
+        key_ring::KeyRing,
         tokens::{TokenIssuer, TokenPair},
     },
     upstreams::Upstreams,
@@ -37,7 +37,7 @@ pub struct SignIn {
     /// Rate limits.
     pub attempts: AttemptLimits,
     /// Device tokens.
-    pub devices: DeviceTokenCodec,
+    pub keys: Arc<KeyRing>,
     /// The other services.
     pub upstreams: Arc<dyn Upstreams>,
     /// The store of credentials.
@@ -77,7 +77,8 @@ impl SignIn {
     ) -> Result<SignedIn, Error> {
         let as_of = self.clock.now();
         let address = Email::parse(email).ok();
-        let device = address.as_ref().and_then(|address| self.devices.decode(device_token, address, as_of));
+        let device =
+            address.as_ref().and_then(|address| self.keys.current().device_tokens.decode(device_token, address, as_of));
         let client = &call.fields().client;
         let attempt = self.attempts.sign_in(client, email, device).await?;
         let origin = JobOrigin { is_known: device.is_some(), ..JobOrigin::unknown(client) };
@@ -110,7 +111,7 @@ impl SignIn {
         }
         let tokens = self.issuer.issue(session, account, properties, as_of)?;
         let device = device.unwrap_or_else(|| id::v7_at(as_of));
-        Ok(SignedIn { tokens, device_token: self.devices.encode(&email, device, as_of) })
+        Ok(SignedIn { tokens, device_token: self.keys.current().device_tokens.encode(&email, device, as_of) })
     }
 
     /// Always computes exactly one hash, of the password form that the stored hash has.

@@ -6,13 +6,16 @@
 //! | `access_token_signer.rs` | the access token, a signed JWT |
 //! | `refresh_token.rs` | the refresh token |
 //! | `device_token.rs` | the device token, which proves an earlier sign-in |
-//! | `mac.rs` | the MAC of those two |
-//! | `key_ring.rs`, `signing_key.rs` | the signing keys |
+//! | `mac_keys.rs`, `mac.rs` | the secrets and the MAC of those two |
+//! | `key_ring.rs`, `signing_key.rs` | the keys of a running service |
+//! | `key_rotation.rs` | sealing and replacement of stored keys |
 
 pub mod access_token_signer;
 pub mod device_token;
 pub mod key_ring;
+pub mod key_rotation;
 pub mod mac;
+pub mod mac_keys;
 pub mod refresh_token;
 pub mod signing_key;
 pub mod tokens;

@@ -6,7 +6,7 @@ use drystone_mesh::config::Secret;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-use super::{KeyEncryption, MasterKeyError, MasterKeys, Vault};
+use super::{KeyEncryption, MasterKeyError, MasterKeyFile, MasterKeys, Vault};
 
 /// Where the master key is.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -59,7 +59,7 @@ impl SealingConfig {
     pub fn open(&self) -> Result<Option<Arc<dyn KeyEncryption>>, String> {
         let invalid = |error: MasterKeyError| error.to_string();
         Ok(if let Some(path) = &self.key_file {
-            Some(Arc::new(MasterKeys::read(path).map_err(invalid)?))
+            Some(Arc::new(MasterKeyFile::open(path).map_err(invalid)?))
         } else if !self.keys.is_empty() {
             Some(Arc::new(MasterKeys::parse(self.keys.expose()).map_err(invalid)?))
         } else if !self.vault.address.is_empty() {

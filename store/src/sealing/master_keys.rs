@@ -95,12 +95,6 @@ impl MasterKeys {
         Self::parse(&Zeroizing::new(fs::read_to_string(path).map_err(unreadable)?))
     }
 
-    /// A new key that is stored nowhere.
-    pub(super) fn ephemeral() -> Result<Self, SealError> {
-        let first = "ephemeral".to_owned();
-        Ok(Self { keys: BTreeMap::from([(first.clone(), DataKey::generate()?)]), first })
-    }
-
     /// Writes a file with a new key, accessible to its owner only.
     ///
     /// # Errors
@@ -126,13 +120,13 @@ impl MasterKeys {
 
 #[async_trait]
 impl KeyEncryption for MasterKeys {
-    fn key_id(&self) -> &str {
-        &self.first
+    fn key_id(&self) -> String {
+        self.first.clone()
     }
 
-    async fn encrypt(&self, key: &DataKey, context: &[u8]) -> Result<Vec<u8>, SealError> {
+    async fn encrypt(&self, key: &DataKey, context: &[u8]) -> Result<(String, Vec<u8>), SealError> {
         let master = self.keys.get(&self.first).ok_or_else(|| SealError::UnknownKey(self.first.clone()))?;
-        master.encrypt(context, key.expose())
+        Ok((self.first.clone(), master.encrypt(context, key.expose())?))
     }
 
     async fn decrypt(&self, key_id: &str, encrypted: &[u8], context: &[u8]) -> Result<DataKey, SealError> {
@@ -217,7 +211,7 @@ mod tests {
         let generated = MasterKeys::generate(&path).unwrap();
         let read = MasterKeys::read(&path).unwrap();
         assert_eq!((read.key_id(), read.keys.len()), (generated.key_id(), 1));
-        let bytes = |keys: &MasterKeys| keys.keys[generated.key_id()].expose().to_vec();
+        let bytes = |keys: &MasterKeys| keys.keys[&generated.key_id()].expose().to_vec();
         assert_eq!(bytes(&read), bytes(&generated));
         let error = MasterKeys::generate(&path).unwrap_err().to_string();
         assert!(error.contains("master.key exists"), "{error}");

@@ -79,6 +79,29 @@ async fn an_earlier_master_key_opens_until_values_are_rewrapped() {
 }
 
 #[tokio::test]
+async fn a_key_file_is_read_anew_for_a_key_that_it_did_not_have() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("master.key");
+    let write = |lines: &[String]| {
+        use std::os::unix::fs::PermissionsExt;
+        std::fs::write(&path, lines.concat()).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+    };
+    write(&[line("k1", 1)]);
+    let file = Sealer::new(Arc::new(MasterKeyFile::open(&path).unwrap()));
+    let value = sealer(&[line("k2", 2)]).seal(PLACE, b"a secret").await.unwrap();
+    assert!(file.open(PLACE, &value.envelope).await.is_err());
+    write(&[line("k2", 2), line("k1", 1)]);
+    assert_eq!(file.key_id(), "k1");
+    assert_eq!(file.open(PLACE, &value.envelope).await.unwrap().as_slice(), b"a secret");
+    assert_eq!(file.key_id(), "k2");
+    // What cannot be read changes nothing.
+    write(&["broken".to_owned()]);
+    assert!(matches!(file.refresh().await, Err(SealError::KeyFile(_))));
+    assert_eq!(file.open(PLACE, &value.envelope).await.unwrap().as_slice(), b"a secret");
+}
+
+#[tokio::test]
 async fn a_database_is_refused_with_another_master_key() {
     let directory = tempfile::tempdir().unwrap();
     let db = Db::open(&directory.path().join("test.db"), MIGRATIONS).await.unwrap();

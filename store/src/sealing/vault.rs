@@ -129,14 +129,15 @@ impl std::fmt::Debug for Vault {
 
 #[async_trait]
 impl KeyEncryption for Vault {
-    fn key_id(&self) -> &str {
-        &self.id
+    fn key_id(&self) -> String {
+        self.id.clone()
     }
 
-    async fn encrypt(&self, key: &DataKey, context: &[u8]) -> Result<Vec<u8>, SealError> {
+    async fn encrypt(&self, key: &DataKey, context: &[u8]) -> Result<(String, Vec<u8>), SealError> {
         let plaintext = Zeroizing::new(BASE64_STANDARD.encode(key.expose()));
         let body = json!({"plaintext": *plaintext, "associated_data": BASE64_STANDARD.encode(context)});
-        self.call("encrypt", body, "ciphertext").await.map(|text| text.as_bytes().to_vec())
+        let ciphertext = self.call("encrypt", body, "ciphertext").await?;
+        Ok((self.id.clone(), ciphertext.as_bytes().to_vec()))
     }
 
     async fn decrypt(&self, key_id: &str, encrypted: &[u8], context: &[u8]) -> Result<DataKey, SealError> {

@@ -80,10 +80,9 @@ impl Fixture {
         });
         let db = Db::open(&directory.path().join("auth.db"), MIGRATIONS).await.unwrap();
         let store: AuthStore = AuthStore::new(db);
-        let sealer = sealer();
         let service = Service::assemble(
             store.clone(),
-            &sealer,
+            sealer(),
             Arc::clone(&upstreams) as _,
             ServiceOptions {
                 clock: clock.clone(),

@@ -1,15 +1,24 @@
 //! Signing keys and the refresh token secret.
 
-use drystone::auth::v1::{GetDiscoveryRequest, key_service_server::KeyService};
-use drystone_store::{Db, run, sealing::Stored};
+use std::{sync::Arc, time::Duration};
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use drystone::auth::v1::{GetDiscoveryRequest, SealKeysRequest, key_service_server::KeyService};
+use drystone_store::{
+    Db, run,
+    sealing::{MasterKeys, Sealer, Stored},
+};
+use tokio_util::sync::CancellationToken;
 use tonic::Request;
 
 use super::fixture::{EMAIL, Fixture, ISSUER, PASSWORD, fast_hashing, sealer};
 use crate::{
     StartError, store,
     token::{
-        key_ring::{self, KeyRing, retry_while_unavailable},
-        refresh_token::{RefreshToken, RefreshTokenCodec},
+        key_ring::{KeyRing, LEAD, retry_while_unavailable},
+        key_rotation::KeyRotation,
+        mac_keys::MacKeys,
+        refresh_token::RefreshTokenCodec,
         signing_key::{ALGORITHM, StoredKey},
     },
 };
@@ -26,16 +35,24 @@ async fn the_first_start_generates_a_key_that_a_restart_keeps() {
     fixture.verify(&token).await;
 }
 
+async fn ring(fixture: &Fixture) -> KeyRing {
+    KeyRing::open(fixture.store.clone(), sealer(), fixture.clock.clone()).await.unwrap()
+}
+
+fn kid(ring: &KeyRing) -> String {
+    ring.current().signing(ring.now()).unwrap().kid().to_owned()
+}
+
 #[tokio::test]
 async fn instances_that_start_concurrently_use_one_key() {
     let fixture = Fixture::new().await;
-    let stored = fixture.store.signing_keys().await.unwrap();
     let (store, sealer, clock) = (&fixture.store, sealer(), &fixture.clock);
+    let stored = store.keys().await.unwrap();
     let value = sealer.seal(store::signing_key_place("second"), b"key").await.unwrap();
     store.insert_first_signing_key("second", "ES256", &value, clock.now()).await.unwrap();
-    assert_eq!(store.signing_keys().await.unwrap(), stored);
-    let (one, other) = tokio::join!(KeyRing::open(store, &sealer, clock), KeyRing::open(store, &sealer, clock));
-    assert_eq!(one.unwrap().signing().kid(), other.unwrap().signing().kid());
+    assert_eq!(store.keys().await.unwrap(), stored);
+    let (one, other) = tokio::join!(ring(&fixture), ring(&fixture));
+    assert_eq!(kid(&one), kid(&other));
 }
 
 #[tokio::test]
@@ -73,26 +90,117 @@ async fn keys_of_a_release_without_sealing_are_read() {
     let token = fixture.sign_in(EMAIL, PASSWORD).await.unwrap().into_inner();
     fixture.verify(&token.access_token).await;
     assert_eq!(fixture.jwks().await[0].kid, key.kid);
-    let session_id = token.session_id.parse().unwrap();
-    let user_id = token.user_id.parse().unwrap();
-    let expected = RefreshTokenCodec::new(&[7; 32]).encode(RefreshToken { session_id, user_id, counter: 0 });
-    assert_eq!(token.refresh_token.len(), expected.len());
-    assert!(RefreshTokenCodec::new(&[7; 32]).decode(&token.refresh_token).is_some());
+    let of_secret = RefreshTokenCodec::new(MacKeys::single(*b"drt", &[7; 32]));
+    assert!(of_secret.decode(&token.refresh_token).is_some());
+}
+
+/// A fixture with the keys of a release without sealing, and the refresh token of a session that it began.
+async fn unsealed() -> (Fixture, String) {
+    let fixture = Fixture::with_account().await;
+    let key = StoredKey::generate(fixture.clock.now()).unwrap();
+    unseal_all(&fixture, &key, &[7; 32]).await;
+    let fixture = fixture.restart(fast_hashing()).await;
+    let token = fixture.sign_in(EMAIL, PASSWORD).await.unwrap().into_inner().refresh_token;
+    (fixture, token)
+}
+
+#[tokio::test]
+async fn sealing_replaces_the_keys_after_everybody_has_read_them() {
+    let (fixture, old_token) = unsealed().await;
+    let service = &fixture.service.keys;
+    let old = kid(&service.keys);
+    let response = service.seal_keys(Request::new(SealKeysRequest {})).await.unwrap().into_inner();
+    assert_eq!(response.sealed, 3, "a signing key and two secrets");
+
+    // Published, but not used yet.
+    let published = || async { fixture.jwks().await.into_iter().map(|jwk| jwk.kid).collect::<Vec<_>>() };
+    let both = published().await;
+    assert_eq!((both.len(), kid(&service.keys)), (2, old.clone()));
+    let token = fixture.sign_in(EMAIL, PASSWORD).await.unwrap().into_inner().refresh_token;
+    assert_eq!(token.len(), 102);
+
+    fixture.clock.advance(LEAD.to_std().unwrap());
+    assert_ne!(kid(&service.keys), old);
+    let after = fixture.sign_in(EMAIL, PASSWORD).await.unwrap().into_inner();
+    assert_eq!(after.refresh_token.len(), 107);
+    fixture.verify(&after.access_token).await;
+    for token in [&old_token, &token, &after.refresh_token] {
+        let refreshed = fixture.refresh(token).await.unwrap();
+        assert_eq!(refreshed.into_inner().refresh_token.len(), 107);
+    }
+
+    // The replaced key is published until the last token that it may have signed has expired.
+    fixture.clock.advance(Duration::from_hours(1));
+    assert_eq!(published().await, both);
+    fixture.clock.advance(Duration::from_secs(121));
+    assert_eq!(published().await, [kid(&service.keys)]);
+
+    // A second time there is nothing to do.
+    let response = service.seal_keys(Request::new(SealKeysRequest {})).await.unwrap().into_inner();
+    assert_eq!((response.sealed, published().await.len()), (0, 1));
+}
+
+#[tokio::test]
+async fn other_instances_read_replaced_keys_within_seconds() {
+    let (fixture, _) = unsealed().await;
+    let other = ring(&fixture).await;
+    let stop = CancellationToken::new();
+    let other = Arc::new(other);
+    let following = tokio::spawn(other.clone().follow(stop.clone()));
+    fixture.service.keys.seal_keys(Request::new(SealKeysRequest {})).await.unwrap();
+    // The first look is at once; the next one would be after five seconds.
+    other.reload().await.unwrap();
+    fixture.clock.advance(LEAD.to_std().unwrap());
+    assert_eq!(kid(&other), kid(&fixture.service.keys.keys));
+    stop.cancel();
+    following.await.unwrap();
+}
+
+#[tokio::test]
+async fn two_operators_who_seal_at_once_replace_the_keys_once() {
+    let (fixture, _) = unsealed().await;
+    let service = &fixture.service.keys;
+    let seal = || service.seal_keys(Request::new(SealKeysRequest {}));
+    let (one, other) = tokio::join!(seal(), seal());
+    one.unwrap();
+    other.unwrap();
+    let rows = fixture.store.keys().await.unwrap();
+    assert_eq!((rows.signing.len(), rows.secrets.len()), (2, 4));
+}
+
+#[tokio::test]
+async fn rewrapped_keys_open_with_the_new_master_key_alone() {
+    let fixture = Fixture::with_account().await;
+    let before = fixture.store.keys().await.unwrap();
+    let line = |id: &str, byte: u8| format!("{id} {}\n", BASE64_STANDARD.encode([byte; 32]));
+    let old = "test AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\n".to_owned();
+    let sealer = |lines: String| Sealer::new(Arc::new(MasterKeys::parse(&lines).unwrap()));
+    let both = sealer(line("new", 9) + &old);
+    let rotation = KeyRotation { store: fixture.store.clone(), sealer: both, clock: fixture.clock.clone() };
+    assert_eq!(rotation.rewrap().await.unwrap(), 3);
+    assert_ne!(fixture.store.keys().await.unwrap(), before);
+    let open = |lines| KeyRing::open(fixture.store.clone(), sealer(lines), fixture.clock.clone());
+    let ring = open(line("new", 9)).await.unwrap();
+    assert_eq!(kid(&ring), kid(&fixture.service.keys.keys));
+    let error = open(old).await.unwrap_err().to_string();
+    assert!(error.contains("the master key `new` is missing"), "{error}");
 }
 
 #[tokio::test]
 async fn stored_keys_and_secrets_are_sealed() {
     let fixture = Fixture::new().await;
-    for row in fixture.store.signing_keys().await.unwrap() {
+    let rows = fixture.store.keys().await.unwrap();
+    for row in rows.signing {
         let Stored::Sealed(value) = &row.private_key else { panic!("{row:?} is not sealed") };
         let private_key = sealer().open(store::signing_key_place(&row.kid), &value.envelope).await.unwrap();
         assert_eq!((&*row.algorithm, &*value.key_id), (ALGORITHM, "test"));
         let moved = sealer().open(store::signing_key_place("other"), &value.envelope).await;
         assert!(moved.is_err() && !private_key.is_empty());
     }
-    for name in ["refresh_token", "device_token"] {
-        let stored = fixture.store.secret(name).await.unwrap().unwrap();
-        assert!(matches!(&stored, Stored::Sealed(value) if value.key_id == "test"), "{name}: {stored:?}");
+    let names: Vec<_> = rows.secrets.iter().map(|row| &*row.name).collect();
+    assert_eq!(names, ["device_token", "refresh_token"]);
+    for row in rows.secrets {
+        assert!(matches!(&row.value, Stored::Sealed(value) if value.key_id == "test"), "{row:?}");
     }
 }
 
@@ -101,8 +209,7 @@ async fn a_corrupt_secret_is_a_start_error() {
     let fixture = Fixture::new().await;
     let key = StoredKey::generate(fixture.clock.now()).unwrap();
     unseal_all(&fixture, &key, &[0]).await;
-    let open = key_ring::refresh_token_codec;
-    let error = open(&fixture.store, &sealer(), &fixture.clock).await.unwrap_err();
+    let error = KeyRing::open(fixture.store.clone(), sealer(), fixture.clock.clone()).await.unwrap_err();
     assert!(matches!(error, StartError::CorruptSecret));
 }
 

@@ -4,7 +4,6 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use chrono::{SubsecRound, TimeDelta};
 use drystone_mesh::{clock::Timestamp, id, token::Claims};
-use jsonwebtoken::{Algorithm, Header};
 use uuid::Uuid;
 
 use crate::{error::Error, token::key_ring::KeyRing};
@@ -13,7 +12,7 @@ use crate::{error::Error, token::key_ring::KeyRing};
 pub const AUDIENCE: &str = "drystone";
 
 /// The `typ` header of an access token (RFC 9068, section 2.1).
-const TYPE: &str = "at+jwt";
+pub(super) const TYPE: &str = "at+jwt";
 
 /// The authentication method of a password (RFC 8176).
 const PASSWORD: &str = "pwd";
@@ -54,20 +53,14 @@ pub struct AccessTokenSigner {
     issuer: String,
     client_id: String,
     lifetime: TimeDelta,
-    header: Header,
 }
 
 impl AccessTokenSigner {
-    /// Signs with the newest key of `keys`. `client_id` becomes the claim of that name.
+    /// Signs with the keys of `keys`. `client_id` becomes the claim of that name.
     #[must_use]
     pub fn new(keys: Arc<KeyRing>, issuer: String, client_id: String, lifetime: Duration) -> Self {
-        let header = Header {
-            typ: Some(TYPE.to_owned()),
-            kid: Some(keys.signing().kid().to_owned()),
-            ..Header::new(Algorithm::ES256)
-        };
         let lifetime = TimeDelta::from_std(lifetime).unwrap_or(TimeDelta::zero());
-        Self { keys, issuer, client_id, lifetime, header }
+        Self { keys, issuer, client_id, lifetime }
     }
 
     /// Builds and signs a token.
@@ -94,7 +87,9 @@ impl AccessTokenSigner {
             perms: params.permissions,
             props: params.properties,
         };
-        let jwt = jsonwebtoken::encode(&self.header, &claims, self.keys.signing().private()).map_err(Error::Signing)?;
+        let keys = self.keys.current();
+        let signing = keys.signing(self.keys.now()).ok_or(Error::NoSigningKey)?;
+        let jwt = jsonwebtoken::encode(signing.header(), &claims, signing.private()).map_err(Error::Signing)?;
         Ok(AccessToken { jwt, expires_at })
     }
 }

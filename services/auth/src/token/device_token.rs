@@ -3,58 +3,53 @@
 //! A device token grants no access. Its bearer's sign-ins have an allowance of their own, which the guesses of strangers cannot
 //! use up, and are hashed before those of strangers. It is bound to one e-mail address.
 //!
-//! | bytes | content |
+//! | bytes of the body | content |
 //! |---|---|
-//! | 0..3 | `ddt` |
-//! | 3 | the version, 1 |
-//! | 4..20 | the first half of the SHA-256 of the e-mail address in its normal form |
-//! | 20..36 | the device, a UUID |
-//! | 36..44 | when it was issued, in seconds since 1970, big-endian |
-//! | 44..76 | HMAC-SHA256 (RFC 2104) of bytes 0..44 |
+//! | 0..16 | the first half of the SHA-256 of the e-mail address in its normal form |
+//! | 16..32 | the device, a UUID |
+//! | 32..40 | when it was issued, in seconds since 1970, big-endian |
+//!
+//! For the rest of a token see `mac_keys.rs`; its kind is `ddt`. A replaced secret verifies the tokens that were issued before.
 
 use aws_lc_rs::digest::{SHA256, digest};
 use chrono::{DateTime, TimeDelta};
 use drystone_mesh::{clock::Timestamp, email::Email};
 use uuid::Uuid;
 
-use super::mac::{SECRET_LENGTH, TokenMac};
+use super::mac_keys::{BODY_LENGTH, MacKeys};
 
-const PREFIX: [u8; 4] = *b"ddt\x01";
-const PAYLOAD_LENGTH: usize = 44;
 /// How long a token is valid: each sign-in issues a new one.
 const LIFETIME: TimeDelta = TimeDelta::days(180);
 
 /// Encodes and authenticates device tokens with a secret key.
 #[derive(Debug)]
-pub struct DeviceTokenCodec(TokenMac);
+pub struct DeviceTokenCodec(MacKeys);
 
 impl DeviceTokenCodec {
-    /// A codec with this HMAC key.
+    /// A codec with these secrets.
     #[must_use]
-    pub fn new(secret: &[u8; SECRET_LENGTH]) -> Self {
-        Self(TokenMac::new(secret))
+    pub fn new(keys: MacKeys) -> Self {
+        Self(keys)
     }
 
     /// A token of this device, which has signed in to the account of this address.
     #[must_use]
     pub fn encode(&self, email: &Email, device: Uuid, now: Timestamp) -> String {
-        let mut payload = [0; PAYLOAD_LENGTH];
-        payload[..4].copy_from_slice(&PREFIX);
-        payload[4..20].copy_from_slice(&account(email));
-        payload[20..36].copy_from_slice(device.as_bytes());
-        payload[36..].copy_from_slice(&now.timestamp().to_be_bytes());
-        self.0.encode(&payload)
+        let mut body = [0; BODY_LENGTH];
+        body[..16].copy_from_slice(&account(email));
+        body[16..32].copy_from_slice(device.as_bytes());
+        body[32..].copy_from_slice(&now.timestamp().to_be_bytes());
+        self.0.encode(&body, now)
     }
 
     /// The device of a token for this address; `None` if it is malformed, expired, forged, or for another address.
     #[must_use]
     pub fn decode(&self, text: &str, email: &Email, now: Timestamp) -> Option<Uuid> {
-        let payload = self.0.decode::<PAYLOAD_LENGTH>(text)?;
-        let (prefix, rest) = payload.split_first_chunk::<4>()?;
-        let (of, rest) = rest.split_first_chunk::<16>()?;
+        let token = self.0.decode(text)?;
+        let (of, rest) = token.body.split_first_chunk::<16>()?;
         let (device, issued_at) = rest.split_first_chunk::<16>()?;
         let issued_at = DateTime::from_timestamp(i64::from_be_bytes(issued_at.try_into().ok()?), 0)?;
-        let is_valid = *prefix == PREFIX && *of == account(email) && now < issued_at + LIFETIME;
+        let is_valid = *of == account(email) && now < issued_at + LIFETIME && token.is_for(issued_at);
         is_valid.then(|| Uuid::from_bytes(*device))
     }
 }
@@ -71,25 +66,29 @@ mod tests {
 
     use super::*;
 
+    fn of_secret(secret: u8) -> DeviceTokenCodec {
+        DeviceTokenCodec::new(MacKeys::single(*b"ddt", &[secret; 32]))
+    }
+
     fn email(text: &str) -> Email {
         Email::parse(text).unwrap()
     }
 
     #[test]
     fn a_token_is_valid_for_its_address_in_every_spelling() {
-        let (codec, device, now) = (DeviceTokenCodec::new(&[7; 32]), Uuid::now_v7(), Clock::system().now());
+        let (codec, device, now) = (of_secret(7), Uuid::now_v7(), Clock::system().now());
         let token = codec.encode(&email("ada@example.com"), device, now);
         assert_eq!(token.len(), 102);
         assert_eq!(codec.decode(&token, &email("Ada@Example.com"), now), Some(device));
         assert_eq!(codec.decode(&token, &email("bob@example.com"), now), None);
-        assert_eq!(DeviceTokenCodec::new(&[8; 32]).decode(&token, &email("ada@example.com"), now), None);
+        assert_eq!(of_secret(8).decode(&token, &email("ada@example.com"), now), None);
         assert_eq!(codec.decode(&token[1..], &email("ada@example.com"), now), None);
         assert_eq!(codec.decode("", &email("ada@example.com"), now), None);
     }
 
     #[test]
     fn a_token_expires() {
-        let (codec, device, now) = (DeviceTokenCodec::new(&[7; 32]), Uuid::now_v7(), Clock::system().now());
+        let (codec, device, now) = (of_secret(7), Uuid::now_v7(), Clock::system().now());
         let token = codec.encode(&email("ada@example.com"), device, now);
         let valid = |later: TimeDelta| codec.decode(&token, &email("ada@example.com"), now + later).is_some();
         assert!(valid(LIFETIME - TimeDelta::seconds(1)) && !valid(LIFETIME));

@@ -1,128 +1,219 @@
-//! The signing keys. The newest signs; all are published, so that tokens of older keys stay valid until they expire.
+//! The keys of a running service: those that sign access tokens, and the secrets of refresh and device tokens.
+//!
+//! Instances share the keys by the store, and read them anew every few seconds. A new key is published at once and signs
+//! [`LEAD`] later, so that every instance and verifier knows it by then. A replaced signing key stays published until the
+//! last token that it signed has expired.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
+use arc_swap::ArcSwap;
 use aws_lc_rs::rand;
+use chrono::TimeDelta;
 use drystone::auth::v1::Jwk;
-use drystone_mesh::clock::Clock;
+use drystone_mesh::clock::{Clock, Timestamp};
 use drystone_store::{
     Failure,
-    sealing::{SealError, Sealer},
+    sealing::{SealError, Sealed, Sealer},
 };
+use tokio::{sync::Mutex, time::MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
 use crate::{
     StartError,
-    store::{self, AuthStore},
+    config::MAX_ACCESS_TOKEN_LIFETIME,
+    store::{self, AuthStore, KeyRows},
     token::{
         device_token::DeviceTokenCodec,
         mac::SECRET_LENGTH,
+        mac_keys::MacKeys,
         refresh_token::RefreshTokenCodec,
         signing_key::{SigningKey, StoredKey},
     },
 };
 
-/// The interval of retries while the database is unavailable.
+/// How much earlier a key is published than it signs: verifiers fetch the key set every minute, and instances read the keys
+/// every [`RELOAD_INTERVAL`].
+pub const LEAD: TimeDelta = TimeDelta::minutes(2);
+
+/// How often the keys are read anew.
+const RELOAD_INTERVAL: Duration = Duration::from_secs(5);
+
+/// The interval of retries while the database is unavailable at start.
 const RETRY_INTERVAL: Duration = Duration::from_millis(250);
 
-/// The name of the refresh token secret in the store.
-const REFRESH_SECRET: &str = "refresh_token";
-/// The name of the device token secret in the store.
-const DEVICE_SECRET: &str = "device_token";
+/// How long a replaced key stays published after its last token has expired: clocks differ.
+const RETIREMENT_MARGIN: TimeDelta = TimeDelta::minutes(2);
 
-/// The signing keys of a running service.
+/// The kinds of token with a secret: the name of the secret, and how tokens begin.
+pub(crate) const REFRESH: (&str, [u8; 3]) = ("refresh_token", *b"drt");
+pub(crate) const DEVICE: (&str, [u8; 3]) = ("device_token", *b"ddt");
+
+/// The keys of a running service, which follow the store.
 #[derive(Debug)]
 pub struct KeyRing {
-    signing: SigningKey,
-    published: Vec<Jwk>,
+    store: AuthStore,
+    sealer: Sealer,
+    clock: Clock,
+    current: ArcSwap<Keys>,
+    /// The rows that `current` was read from.
+    rows: Mutex<KeyRows>,
+}
+
+/// The keys, as they were read last.
+#[derive(Debug)]
+pub struct Keys {
+    /// With the time from which each signs, latest first.
+    signing: Vec<(SigningKey, Timestamp)>,
+    /// Of refresh tokens.
+    pub refresh_tokens: RefreshTokenCodec,
+    /// Of device tokens.
+    pub device_tokens: DeviceTokenCodec,
+}
+
+impl Keys {
+    /// The key that signs access tokens now. `None` if there is none at all, which [`KeyRing`] excludes.
+    #[must_use]
+    pub fn signing(&self, now: Timestamp) -> Option<&SigningKey> {
+        let signing = self.signing.iter().find(|(_, signs_from)| *signs_from <= now);
+        signing.or(self.signing.last()).map(|(key, _)| key)
+    }
+
+    /// The public keys of access tokens, latest first: the next one, the one that signs, and earlier ones whose tokens may be
+    /// in use.
+    #[must_use]
+    pub fn published(&self, now: Timestamp) -> Vec<Jwk> {
+        let mut published = Vec::new();
+        let mut replaced_at: Option<Timestamp> = None;
+        for (key, signs_from) in &self.signing {
+            let lifetime = TimeDelta::from_std(MAX_ACCESS_TOKEN_LIFETIME.duration()).unwrap_or(TimeDelta::MAX);
+            if replaced_at.is_none_or(|replaced_at| now < replaced_at + lifetime + RETIREMENT_MARGIN) {
+                published.push(key.jwk().clone());
+            }
+            replaced_at = Some(*signs_from);
+        }
+        published
+    }
 }
 
 impl KeyRing {
-    /// Reads the keys, and generates the first one if there is none.
+    /// Reads the keys, and generates those that are missing.
     ///
     /// # Errors
-    /// The store fails, or has an invalid key.
-    pub async fn open(store: &AuthStore, sealer: &Sealer, clock: &Clock) -> Result<Self, StartError> {
-        let mut stored = store.signing_keys().await?;
-        if stored.is_empty() {
-            // Two instances that start concurrently both get here. The store keeps the first key; both then read it.
-            let key = StoredKey::generate(clock.now())?;
-            let private_key = sealer.seal(store::signing_key_place(&key.kid), &key.private_key).await?;
-            store.insert_first_signing_key(&key.kid, &key.algorithm, &private_key, key.created_at).await?;
-            stored = store.signing_keys().await?;
-        }
-        let mut keys = Vec::new();
-        for row in stored {
-            let private_key = sealer.read(store::signing_key_place(&row.kid), &row.private_key).await?;
-            let (kid, algorithm, created_at) = (row.kid, row.algorithm, row.created_at);
-            keys.push(SigningKey::load(&StoredKey { kid, algorithm, private_key, created_at })?);
-        }
-        let published = keys.iter().map(|key| key.jwk().clone()).collect();
-        if keys.is_empty() {
-            return Err(StartError::NoSigningKey);
-        }
-        Ok(Self { signing: keys.swap_remove(0), published })
+    /// The store or the master key fails, or a key is invalid.
+    pub async fn open(store: AuthStore, sealer: Sealer, clock: Clock) -> Result<Self, StartError> {
+        let rows = match store.keys().await? {
+            rows if rows.is_complete() => rows,
+            rows => {
+                // Two instances that start concurrently both get here. The store keeps the first keys; both then read them.
+                generate_missing(&store, &sealer, &clock, &rows).await?;
+                store.keys().await?
+            }
+        };
+        let keys = read(&sealer, &rows).await?;
+        Ok(Self { store, sealer, clock, current: ArcSwap::from_pointee(keys), rows: Mutex::new(rows) })
     }
 
-    /// The key for new signatures.
+    /// The keys as they were read last.
     #[must_use]
-    pub fn signing(&self) -> &SigningKey {
-        &self.signing
+    pub fn current(&self) -> Arc<Keys> {
+        self.current.load_full()
     }
 
-    /// The public keys, newest first.
+    /// The time by which keys are chosen.
     #[must_use]
-    pub fn published(&self) -> &[Jwk] {
-        &self.published
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// Reads the keys anew if they have changed in the store.
+    ///
+    /// # Errors
+    /// As [`Self::open`]; the keys stay as they were.
+    pub async fn reload(&self) -> Result<(), StartError> {
+        let mut known = self.rows.lock().await;
+        let rows = self.store.keys().await?;
+        if rows != *known {
+            self.current.store(Arc::new(read(&self.sealer, &rows).await?));
+            *known = rows;
+            tracing::info!("keys have changed and were read anew");
+        }
+        Ok(())
+    }
+
+    /// Follows the store until `stop`.
+    pub async fn follow(self: Arc<Self>, stop: CancellationToken) {
+        let mut interval = tokio::time::interval(RELOAD_INTERVAL);
+        interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = interval.tick() => {}
+                () = stop.cancelled() => return,
+            }
+            if let Err(error) = self.reload().await {
+                tracing::warn!(%error, "keys could not be read anew; those that were read last stay in use");
+            }
+        }
     }
 }
 
-/// Reads the secret of the refresh tokens, or generates it if there is none.
+/// A new secret, sealed for this name.
 ///
 /// # Errors
-/// The store fails, or has a secret of invalid length.
-pub async fn refresh_token_codec(
-    store: &AuthStore,
-    sealer: &Sealer,
-    clock: &Clock,
-) -> Result<RefreshTokenCodec, StartError> {
-    secret(store, sealer, REFRESH_SECRET, clock).await.map(|secret| RefreshTokenCodec::new(&secret))
-}
-
-/// The codec of device tokens, with the stored secret; generates the secret if it is missing.
-///
-/// # Errors
-/// The store fails, or has a secret of invalid length.
-pub async fn device_token_codec(
-    store: &AuthStore,
-    sealer: &Sealer,
-    clock: &Clock,
-) -> Result<DeviceTokenCodec, StartError> {
-    secret(store, sealer, DEVICE_SECRET, clock).await.map(|secret| DeviceTokenCodec::new(&secret))
-}
-
-async fn secret(
-    store: &AuthStore,
-    sealer: &Sealer,
-    name: &str,
-    clock: &Clock,
-) -> Result<Zeroizing<[u8; SECRET_LENGTH]>, StartError> {
-    let mut stored = store.secret(name).await?;
-    if stored.is_none() {
-        let mut fresh = Zeroizing::new([0; SECRET_LENGTH]);
-        rand::fill(fresh.as_mut()).map_err(|_| StartError::Random)?;
-        let fresh = sealer.seal(store::secret_place(name), fresh.as_ref()).await?;
-        // As with signing keys, the first one is kept.
-        store.insert_secret(name, &fresh, clock.now()).await?;
-        stored = store.secret(name).await?;
-    }
-    let stored = sealer.read(store::secret_place(name), &stored.ok_or(StartError::CorruptSecret)?).await?;
+/// The master key fails.
+pub(crate) async fn new_secret(sealer: &Sealer, name: &str) -> Result<Sealed, StartError> {
     let mut secret = Zeroizing::new([0; SECRET_LENGTH]);
-    if stored.len() != SECRET_LENGTH {
+    rand::fill(secret.as_mut()).map_err(|_| StartError::Random)?;
+    Ok(sealer.seal(store::secret_place(name), secret.as_ref()).await?)
+}
+
+async fn generate_missing(store: &AuthStore, sealer: &Sealer, clock: &Clock, rows: &KeyRows) -> Result<(), StartError> {
+    if rows.signing.is_empty() {
+        let key = StoredKey::generate(clock.now())?;
+        let private_key = sealer.seal(store::signing_key_place(&key.kid), &key.private_key).await?;
+        store.insert_first_signing_key(&key.kid, &key.algorithm, &private_key, key.created_at).await?;
+    }
+    for (name, _) in [REFRESH, DEVICE] {
+        if !rows.secrets.iter().any(|secret| secret.name == name) {
+            store.insert_secret(name, &new_secret(sealer, name).await?, clock.now()).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn read(sealer: &Sealer, rows: &KeyRows) -> Result<Keys, StartError> {
+    let mut signing = Vec::new();
+    for row in &rows.signing {
+        let private_key = sealer.read(store::signing_key_place(&row.kid), &row.private_key).await?;
+        let (kid, algorithm, created_at) = (row.kid.clone(), row.algorithm.clone(), row.created_at);
+        signing.push((SigningKey::load(&StoredKey { kid, algorithm, private_key, created_at })?, row.signs_from));
+    }
+    if signing.is_empty() {
+        return Err(StartError::NoSigningKey);
+    }
+    signing.sort_by_key(|(_, signs_from)| std::cmp::Reverse(*signs_from));
+    Ok(Keys {
+        signing,
+        refresh_tokens: RefreshTokenCodec::new(secrets(sealer, rows, REFRESH).await?),
+        device_tokens: DeviceTokenCodec::new(secrets(sealer, rows, DEVICE).await?),
+    })
+}
+
+async fn secrets(sealer: &Sealer, rows: &KeyRows, (name, kind): (&str, [u8; 3])) -> Result<MacKeys, StartError> {
+    let mut secrets = Vec::new();
+    for row in rows.secrets.iter().filter(|row| row.kind() == name) {
+        let opened = sealer.read(store::secret_place(&row.name), &row.value).await?;
+        let mut secret = Zeroizing::new([0; SECRET_LENGTH]);
+        if opened.len() != SECRET_LENGTH {
+            return Err(StartError::CorruptSecret);
+        }
+        secret.copy_from_slice(&opened);
+        secrets.push((row.number().ok_or(StartError::CorruptSecret)?, secret, row.signs_from));
+    }
+    if secrets.is_empty() {
         return Err(StartError::CorruptSecret);
     }
-    secret.copy_from_slice(&stored);
-    Ok(secret)
+    Ok(MacKeys::new(kind, secrets.iter().map(|(number, secret, signs_from)| (*number, &**secret, *signs_from))))
 }
 
 /// Retries `read` until the database and the master key are available, as opening the database does.

@@ -1,25 +1,21 @@
 //! Refresh tokens: `{session, user, counter}` and a MAC, so that only the session's counter has to be stored.
 //!
-//! | bytes | content |
+//! | bytes of the body | content |
 //! |---|---|
-//! | 0..3 | `drt` |
-//! | 3 | the version, 1 |
-//! | 4..20 | the session's id |
-//! | 20..36 | the user's id |
-//! | 36..44 | the counter, big-endian |
-//! | 44..76 | HMAC-SHA256 (RFC 2104) of bytes 0..44 |
+//! | 0..16 | the session's id |
+//! | 16..32 | the user's id |
+//! | 32..40 | the counter, big-endian |
 //!
-//! The session determines the user; the token has the user's id so that a refresh can read the user's roles before it
-//! consumes the token.
+//! For the rest of a token see `mac_keys.rs`; its kind is `drt`. The session determines the user; the token has the user's id
+//! so that a refresh can read the user's roles before it consumes the token.
 //!
-//! On the wire: 102 characters (`mac.rs`).
+//! A replaced secret verifies the tokens of sessions that began before, which the session's id shows (UUIDv7).
 
+use chrono::DateTime;
+use drystone_mesh::clock::Timestamp;
 use uuid::Uuid;
 
-use super::mac::{SECRET_LENGTH, TokenMac};
-
-const PREFIX: [u8; 4] = *b"drt\x01";
-const PAYLOAD_LENGTH: usize = 44;
+use super::mac_keys::{BODY_LENGTH, MacKeys};
 
 /// The content of a refresh token: it authorizes its bearer to rotate the session from this counter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,45 +28,48 @@ pub struct RefreshToken {
     pub counter: u64,
 }
 
-/// Encodes and authenticates refresh tokens with a secret key.
+/// Encodes and authenticates refresh tokens with secret keys.
 #[derive(Debug)]
-pub struct RefreshTokenCodec(TokenMac);
+pub struct RefreshTokenCodec(MacKeys);
 
 impl RefreshTokenCodec {
-    /// A codec with this HMAC key.
+    /// A codec with these secrets.
     #[must_use]
-    pub fn new(secret: &[u8; SECRET_LENGTH]) -> Self {
-        Self(TokenMac::new(secret))
+    pub fn new(keys: MacKeys) -> Self {
+        Self(keys)
     }
 
     /// Encodes a token with its MAC.
     #[must_use]
-    pub fn encode(&self, token: RefreshToken) -> String {
-        self.0.encode(&payload(token))
+    pub fn encode(&self, token: RefreshToken, now: Timestamp) -> String {
+        let mut body = [0; BODY_LENGTH];
+        body[..16].copy_from_slice(token.session_id.as_bytes());
+        body[16..32].copy_from_slice(token.user_id.as_bytes());
+        body[32..].copy_from_slice(&token.counter.to_be_bytes());
+        self.0.encode(&body, now)
     }
 
-    /// Decodes a token; `None` if it is malformed or its MAC is invalid. Compares MACs in constant time.
+    /// Decodes a token; `None` if it is malformed, its MAC is invalid, or its secret was replaced before its session began.
+    /// Compares MACs in constant time.
     #[must_use]
     pub fn decode(&self, text: &str) -> Option<RefreshToken> {
-        let payload = self.0.decode::<PAYLOAD_LENGTH>(text)?;
-        let (prefix, rest) = payload.split_first_chunk::<4>()?;
-        let (session_id, rest) = rest.split_first_chunk::<16>()?;
+        let token = self.0.decode(text)?;
+        let (session_id, rest) = token.body.split_first_chunk::<16>()?;
         let (user_id, counter) = rest.split_first_chunk::<16>()?;
-        (*prefix == PREFIX).then_some(RefreshToken {
-            session_id: Uuid::from_bytes(*session_id),
+        let session_id = Uuid::from_bytes(*session_id);
+        token.is_for(began_at(session_id)).then_some(RefreshToken {
+            session_id,
             user_id: Uuid::from_bytes(*user_id),
             counter: u64::from_be_bytes(counter.try_into().ok()?),
         })
     }
 }
 
-fn payload(token: RefreshToken) -> [u8; PAYLOAD_LENGTH] {
-    let mut payload = [0; PAYLOAD_LENGTH];
-    payload[..4].copy_from_slice(&PREFIX);
-    payload[4..20].copy_from_slice(token.session_id.as_bytes());
-    payload[20..36].copy_from_slice(token.user_id.as_bytes());
-    payload[36..].copy_from_slice(&token.counter.to_be_bytes());
-    payload
+/// When a session began, from its id. An id without a time is of no session of ours, and so of none that began before.
+fn began_at(session_id: Uuid) -> Timestamp {
+    let seconds = session_id.get_timestamp().map(|timestamp| timestamp.to_unix());
+    let began_at = seconds.and_then(|(seconds, nanos)| DateTime::from_timestamp(i64::try_from(seconds).ok()?, nanos));
+    began_at.unwrap_or(Timestamp::MAX_UTC)
 }
 
 #[cfg(test)]
@@ -85,7 +84,15 @@ mod tests {
     const ENCODED_LENGTH: usize = 102;
 
     fn codec() -> RefreshTokenCodec {
-        RefreshTokenCodec::new(&[7; SECRET_LENGTH])
+        of_secret(7)
+    }
+
+    fn of_secret(secret: u8) -> RefreshTokenCodec {
+        RefreshTokenCodec::new(MacKeys::single(*b"drt", &[secret; 32]))
+    }
+
+    fn encode(codec: &RefreshTokenCodec, token: RefreshToken) -> String {
+        codec.encode(token, Timestamp::UNIX_EPOCH)
     }
 
     fn token(counter: u64) -> RefreshToken {
@@ -103,7 +110,7 @@ mod tests {
     #[test]
     fn a_token_has_the_documented_layout() {
         let token = token(3);
-        let text = codec().encode(token);
+        let text = encode(&codec(), token);
         assert_eq!(text.len(), ENCODED_LENGTH);
         let bytes = BASE64_URL_SAFE_NO_PAD.decode(&text).unwrap();
         assert_eq!(&bytes[..4], b"drt\x01");
@@ -114,21 +121,34 @@ mod tests {
 
     #[test]
     fn a_token_of_another_secret_is_rejected() {
-        let text = RefreshTokenCodec::new(&[8; SECRET_LENGTH]).encode(token(1));
+        let text = encode(&of_secret(8), token(1));
         assert_eq!(codec().decode(&text), None);
     }
 
     #[test]
-    fn another_version_is_rejected_even_with_a_valid_mac() {
-        let mut payload = payload(token(1));
-        payload[3] = 2;
-        assert_eq!(codec().decode(&codec().0.encode(&payload)), None);
+    fn a_replaced_secret_verifies_the_tokens_of_earlier_sessions_only() {
+        let replaced_at = DateTime::from_timestamp(1_800_000_000, 0).unwrap();
+        let secrets = [(0, &[7; 32], Timestamp::UNIX_EPOCH), (1, &[8; 32], replaced_at)];
+        let codec = RefreshTokenCodec::new(MacKeys::new(*b"drt", secrets));
+        let session = |offset: i64| {
+            let seconds = u64::try_from(replaced_at.timestamp() + offset).unwrap();
+            let time = uuid::Timestamp::from_unix(uuid::NoContext, seconds, 0);
+            RefreshToken { session_id: Uuid::new_v7(time), ..token(1) }
+        };
+        // Who has the replaced secret signs with it.
+        let forged = |offset| encode(&of_secret(7), session(offset));
+        assert_eq!(codec.decode(&forged(-1)).unwrap().counter, 1);
+        assert_eq!(codec.decode(&forged(120)), None);
+        let later = session(120);
+        assert_eq!(codec.decode(&codec.encode(later, replaced_at)), Some(later));
+        // A session's id that shows no time.
+        assert_eq!(codec.decode(&encode(&of_secret(7), token(1))), None);
     }
 
     #[test]
     fn padding_whitespace_and_the_standard_alphabet_are_rejected() {
         let text =
-            (0..1000).map(|counter| codec().encode(token(counter))).find(|text| text.contains(['-', '_'])).unwrap();
+            (0..1000).map(|counter| encode(&codec(), token(counter))).find(|text| text.contains(['-', '_'])).unwrap();
         let others = [
             format!("{text}="),
             format!("{text}===="),
@@ -146,12 +166,12 @@ mod tests {
     proptest! {
         #[test]
         fn a_token_round_trips(token in tokens()) {
-            prop_assert_eq!(codec().decode(&codec().encode(token)), Some(token));
+            prop_assert_eq!(codec().decode(&encode(&codec(), token)), Some(token));
         }
 
         #[test]
         fn a_token_with_any_bit_changed_is_rejected(token in tokens(), byte in 0..TOKEN_LENGTH, bit in 0..8) {
-            let mut bytes = BASE64_URL_SAFE_NO_PAD.decode(codec().encode(token)).unwrap();
+            let mut bytes = BASE64_URL_SAFE_NO_PAD.decode(encode(&codec(), token)).unwrap();
             bytes[byte] ^= 1_u8 << bit;
             prop_assert_eq!(codec().decode(&BASE64_URL_SAFE_NO_PAD.encode(bytes)), None);
         }
@@ -162,7 +182,7 @@ mod tests {
             index in 0..ENCODED_LENGTH,
             other in "[ -~]",
         ) {
-            let mut text = codec().encode(token);
+            let mut text = encode(&codec(), token);
             prop_assume!(text[index..=index] != other);
             text.replace_range(index..=index, &other);
             prop_assert_eq!(codec().decode(&text), None);
@@ -174,7 +194,7 @@ mod tests {
             length in 0..ENCODED_LENGTH,
             more in "[A-Za-z0-9_-]{1,8}",
         ) {
-            let text = codec().encode(token);
+            let text = encode(&codec(), token);
             prop_assert_eq!(codec().decode(&text[..length]), None);
             prop_assert_eq!(codec().decode(&format!("{text}{more}")), None);
         }

@@ -10,8 +10,10 @@ use aws_lc_rs::{
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use drystone::auth::v1::Jwk;
 use drystone_mesh::clock::Timestamp;
-use jsonwebtoken::EncodingKey;
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use zeroize::Zeroizing;
+
+use super::access_token_signer::TYPE;
 
 /// The `alg` value in tokens and JWKs.
 pub const ALGORITHM: &str = "ES256";
@@ -78,6 +80,8 @@ pub enum KeyError {
 #[derive(Debug)]
 pub struct SigningKey {
     private: EncodingKey,
+    /// Of the tokens that it signs.
+    header: Header,
     jwk: Jwk,
 }
 
@@ -92,7 +96,10 @@ impl SigningKey {
             return Err(KeyError::Algorithm { kid, algorithm: stored.algorithm.clone() });
         }
         match parse(&stored.private_key).as_ref().and_then(public_jwk) {
-            Some(jwk) if jwk.kid == kid => Ok(Self { private: EncodingKey::from_ec_der(&stored.private_key), jwk }),
+            Some(jwk) if jwk.kid == kid => {
+                let header = Header { typ: Some(TYPE.to_owned()), kid: Some(kid), ..Header::new(Algorithm::ES256) };
+                Ok(Self { private: EncodingKey::from_ec_der(&stored.private_key), header, jwk })
+            }
             _ => Err(KeyError::Corrupt { kid }),
         }
     }
@@ -101,6 +108,12 @@ impl SigningKey {
     #[must_use]
     pub fn kid(&self) -> &str {
         &self.jwk.kid
+    }
+
+    /// The header of the tokens that it signs.
+    #[must_use]
+    pub fn header(&self) -> &Header {
+        &self.header
     }
 
     /// The public key, to be published.

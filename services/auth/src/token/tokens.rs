@@ -1,6 +1,6 @@
 //! The token pair of a sign-in or refresh, and its issuer.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use drystone_mesh::clock::{Clock, Timestamp};
 use uuid::Uuid;
@@ -9,7 +9,8 @@ use crate::{
     error::Error,
     token::{
         access_token_signer::{AccessTokenParams, AccessTokenSigner},
-        refresh_token::{RefreshToken, RefreshTokenCodec},
+        key_ring::KeyRing,
+        refresh_token::RefreshToken,
     },
     upstreams::{AccountClaims, SessionState},
 };
@@ -37,8 +38,8 @@ pub struct TokenPair {
 pub struct TokenIssuer {
     /// Signs access tokens.
     pub access_token_signer: AccessTokenSigner,
-    /// Encodes and decodes refresh tokens.
-    pub refresh_token_codec: RefreshTokenCodec,
+    /// The keys of refresh tokens.
+    pub keys: Arc<KeyRing>,
     /// Source of time.
     pub clock: Clock,
 }
@@ -65,10 +66,11 @@ impl TokenIssuer {
             permissions: account.permissions,
             properties,
         })?;
+        let token = RefreshToken { session_id, user_id, counter };
         let expires_in = access_token.expires_at.timestamp() - self.clock.now().timestamp();
         Ok(TokenPair {
             access_token: access_token.jwt,
-            refresh_token: self.refresh_token_codec.encode(RefreshToken { session_id, user_id, counter }),
+            refresh_token: self.keys.current().refresh_tokens.encode(token, self.keys.now()),
             expires_in: i32::try_from(expires_in.max(0)).unwrap_or(i32::MAX),
             session_id,
             user_id,

@@ -3,8 +3,11 @@
 use std::{any::Any, time::Duration};
 
 use drystone_auth::{
-    AuthStore, MIGRATIONS, credential::Credential, password::PasswordHash, password::typed_password::PasswordForm,
-    store::SigningKeyRow,
+    AuthStore, MIGRATIONS,
+    credential::Credential,
+    password::PasswordHash,
+    password::typed_password::PasswordForm,
+    store::{NewSecret, SealedKeys, SigningKeyRow},
 };
 use drystone_backends::Postgres;
 use drystone_mesh::clock::Clock;
@@ -185,7 +188,7 @@ fn sealed(bytes: &[u8]) -> Sealed {
 
 async fn only_the_first_signing_key_is_inserted(fixture: Fixture) {
     let (store, now) = (&fixture.store, fixture.clock.now());
-    assert_eq!(store.signing_keys().await.unwrap(), []);
+    assert_eq!(store.keys().await.unwrap().signing, []);
     for kid in ["one", "two"] {
         store.insert_first_signing_key(kid, "ES256", &sealed(kid.as_bytes()), now).await.unwrap();
     }
@@ -194,8 +197,9 @@ async fn only_the_first_signing_key_is_inserted(fixture: Fixture) {
         algorithm: "ES256".to_owned(),
         private_key: Stored::Sealed(sealed(b"one")),
         created_at: now,
+        signs_from: now,
     };
-    assert_eq!(store.signing_keys().await.unwrap(), [expected]);
+    assert_eq!(store.keys().await.unwrap().signing, [expected]);
 }
 
 async fn concurrent_inserts_of_a_first_signing_key_store_one(fixture: Fixture) {
@@ -209,17 +213,43 @@ async fn concurrent_inserts_of_a_first_signing_key_store_one(fixture: Fixture) {
     while let Some(inserted) = tasks.join_next().await {
         inserted.unwrap().unwrap();
     }
-    assert_eq!(fixture.store.signing_keys().await.unwrap().len(), 1);
+    assert_eq!(fixture.store.keys().await.unwrap().signing.len(), 1);
 }
 
 async fn a_secret_is_inserted_once(fixture: Fixture) {
     let (store, now) = (&fixture.store, fixture.clock.now());
-    assert_eq!(store.secret("one").await.unwrap(), None);
     store.insert_secret("one", &sealed(&[1, 2, 3]), now).await.unwrap();
     store.insert_secret("one", &sealed(&[4, 5, 6]), now).await.unwrap();
     store.insert_secret("other", &sealed(&[7]), now).await.unwrap();
-    assert_eq!(store.secret("one").await.unwrap(), Some(Stored::Sealed(sealed(&[1, 2, 3]))));
-    assert_eq!(store.secret("other").await.unwrap(), Some(Stored::Sealed(sealed(&[7]))));
+    let secrets = store.keys().await.unwrap().secrets;
+    let expected = [("one", &[1, 2, 3][..]), ("other", &[7])];
+    assert_eq!(secrets.len(), expected.len());
+    for (row, (name, value)) in secrets.iter().zip(expected) {
+        assert_eq!((&*row.name, &row.value), (name, &Stored::Sealed(sealed(value))));
+    }
+}
+
+async fn keys_are_sealed_and_replaced_all_or_nothing(fixture: Fixture) {
+    let (store, now) = (&fixture.store, fixture.clock.now());
+    store.insert_first_signing_key("one", "ES256", &sealed(b"one"), now).await.unwrap();
+    let keys = |secret: &str| SealedKeys {
+        secrets: vec![(secret.to_owned(), sealed(b"new"))],
+        new_secrets: vec![NewSecret { name: "a/1".to_owned(), value: sealed(b"next"), signs_from: now }],
+        now,
+        ..SealedKeys::default()
+    };
+    // What is sealed already, or is not there, is not replaced.
+    store.insert_secret("a", &sealed(b"a"), now).await.unwrap();
+    let before = store.keys().await.unwrap();
+    assert!(!store.seal_keys(&keys("a")).await.unwrap() && !store.seal_keys(&keys("b")).await.unwrap());
+    assert_eq!(store.keys().await.unwrap(), before);
+    store.scrub_keys().await.unwrap();
+    assert_eq!(store.keys().await.unwrap(), before);
+    // An envelope is replaced if it is the expected one.
+    assert!(store.replace_secret_envelope("a", &sealed(b"a"), &sealed(b"b")).await.unwrap());
+    assert!(!store.replace_secret_envelope("a", &sealed(b"a"), &sealed(b"c")).await.unwrap());
+    assert!(store.replace_signing_key_envelope("one", &sealed(b"one"), &sealed(b"b")).await.unwrap());
+    assert!(!store.replace_signing_key_envelope("two", &sealed(b"one"), &sealed(b"b")).await.unwrap());
 }
 
 /// Opens a database of the previous release that has a credential.
@@ -266,6 +296,7 @@ macro_rules! contract {
             only_the_first_signing_key_is_inserted,
             concurrent_inserts_of_a_first_signing_key_store_one,
             a_secret_is_inserted_once,
+            keys_are_sealed_and_replaced_all_or_nothing,
         })+
     };
 }
