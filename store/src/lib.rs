@@ -1,4 +1,4 @@
-//! Storage for services: SQL on two engines, migrations, encryption at rest, Redis, and rate limits in Redis.
+//! Storage for services: SQL on two engines, migrations, an outbox, encryption at rest, Redis, and rate limits in Redis.
 //!
 //! A service owns one database: an SQLite file, or a schema in a PostgreSQL database. It keeps its migrations in
 //! `migrations/{postgres,sqlite}/0001_name.sql`, lists them as [`Migration`]s, and opens its [`Location`] with
@@ -34,6 +34,8 @@
 //!
 //! Short-lived data with frequent writes can be stored in [`redis`] instead.
 //!
+//! Side effects outside the database, such as calls that must follow a change, are messages in an [`outbox`].
+//!
 //! Values that must stay secret even from a reader of the database are sealed: see [`sealing`].
 //!
 //! A service gets its database from its context: `use drystone_store::ContextExt`, then `context.database()`.
@@ -48,6 +50,7 @@ pub mod limit;
 mod location;
 mod migration;
 mod open_error;
+pub mod outbox;
 mod postgres;
 mod probe;
 pub mod redis;
