@@ -48,11 +48,24 @@ pub struct Message {
 }
 
 /// Writes a message in the transaction of the change that it follows from. It is delivered after the commit:
-/// [`Relay::wake`] makes that soon.
+/// [`Relay::wake`] makes that soon. Earlier messages of its key that wait for their next attempt do not hold it up: they are tried
+/// at once.
 ///
 /// # Errors
 /// The database fails.
 pub async fn put(transaction: &mut Transaction, message: &Message) -> sqlx::Result<()> {
+    run!(transaction.connection(), |connection| {
+        sqlx::query(
+            "UPDATE outbox
+             SET next_attempt_at = $2
+             WHERE key = $1 AND dead_at IS NULL AND lease IS NULL AND next_attempt_at > $2",
+        )
+        .bind(message.key.as_str())
+        .bind(to_micros(message.created_at))
+        .execute(connection)
+        .await
+        .map(drop)?;
+    });
     run!(transaction.connection(), |connection| {
         sqlx::query(
             "INSERT INTO outbox (id, kind, key, payload, created_at, next_attempt_at)

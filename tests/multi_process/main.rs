@@ -6,3 +6,4 @@ mod postgres;
 mod process_per_service;
 mod redis;
 mod restart;
+mod role_changes;

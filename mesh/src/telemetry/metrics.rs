@@ -3,6 +3,8 @@
 //! Every label value is from a closed set, so that callers cannot increase the cardinality.
 
 use std::{
+    any::{Any, TypeId},
+    collections::HashMap,
     fmt,
     sync::{Arc, Mutex, OnceLock, PoisonError},
     time::Duration,
@@ -62,6 +64,8 @@ struct Inner {
     retries: Family<ClientLabels, Counter>,
     ejected_endpoints: Family<ClientLabels, Gauge>,
     suppressed_lines: Family<EventLabels, Counter>,
+    /// By type: see [`Metrics::shared`].
+    shared: Mutex<HashMap<TypeId, Box<dyn Any + Send>>>,
 }
 
 /// A label value that is known once the contracts are loaded.
@@ -184,6 +188,7 @@ impl Metrics {
             retries,
             ejected_endpoints,
             suppressed_lines,
+            shared: Mutex::default(),
         }))
     }
 
@@ -225,6 +230,18 @@ impl Metrics {
     /// counters.
     pub fn register(&self, add: impl FnOnce(&mut Registry)) {
         add(&mut self.0.registry.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Metrics that several services of a process have in common, such as families with a label for the service. The first call
+    /// with a type registers them.
+    pub fn shared<T: Clone + Send + 'static>(&self, register: impl FnOnce(&mut Registry) -> T) -> T {
+        let mut shared = self.0.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(metrics) = shared.get(&TypeId::of::<T>()).and_then(|metrics| metrics.downcast_ref::<T>()) {
+            return metrics.clone();
+        }
+        let metrics = register(&mut self.0.registry.lock().unwrap_or_else(PoisonError::into_inner));
+        shared.insert(TypeId::of::<T>(), Box::new(metrics.clone()));
+        metrics
     }
 
     /// All metrics in the [OpenMetrics](https://prometheus.io/docs/specs/om/open_metrics_spec/) text format.

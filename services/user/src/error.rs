@@ -26,9 +26,11 @@ pub enum Error {
     /// The user may read the account, but not change it.
     #[error("this requires the permission `{0}`")]
     PermissionMissing(&'static str),
-    /// The roles were changed, but tokens with the previous roles may still be valid.
-    #[error("the roles are saved, but tokens with the previous roles may be valid until they expire; retry the call")]
-    TokensNotVoided(#[source] Box<Status>),
+    /// The roles were changed, and tokens with the previous roles are not void yet.
+    #[error(
+        "the roles are saved, and tokens with the previous roles will be void as soon as the session service answers; retry the call to wait for it"
+    )]
+    TokensNotVoided,
     /// The store failed.
     #[error("the account store failed")]
     Store(#[from] sqlx::Error),
@@ -43,9 +45,7 @@ impl From<Error> for MeshError {
             Error::NotFound => Self::new(Reason::UserNotFound, message),
             Error::Stale => etag::stale(),
             Error::PermissionMissing(_) => Self::new(Reason::PermissionMissing, message),
-            Error::TokensNotVoided(status) => {
-                Self::new(Reason::Unavailable, message).retry_after(Duration::from_secs(1)).caused_by(status)
-            }
+            Error::TokensNotVoided => Self::new(Reason::Unavailable, message).retry_after(Duration::from_secs(1)),
             Error::Store(cause) => drystone_store::to_mesh_error(cause),
         }
     }

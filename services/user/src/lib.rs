@@ -10,6 +10,7 @@
 //! | [`Role`], [`Roles`] | the roles, and the permissions of each |
 //! | [`permission`] | who may read and change an account |
 //! | [`UserStore`] | the store of accounts; all SQL is in `store.rs` |
+//! | `void_tokens.rs` | the message that voids tokens after a change of roles |
 //! | [`Error`] | the errors of this service, and the reason of each |
 //!
 //! # How to add an RPC
@@ -38,13 +39,18 @@ pub mod permission;
 mod role;
 mod rpc;
 mod store;
+mod void_tokens;
 
 use std::fmt;
 
 use drystone::{
     session::v1::session_service_client::SessionServiceClient, user::v1::user_service_server::UserServiceServer,
 };
-use drystone_mesh::{client::Channel, clock::Clock, module::Module};
+use drystone_mesh::{client::Channel, clock::Clock, module::Module, telemetry::Metrics};
+use drystone_store::outbox::{Relay, RelayMetrics};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::void_tokens::VoidTokens;
 
 pub use crate::{
     account::{Account, NewAccount},
@@ -68,21 +74,30 @@ pub struct Deps {
     pub permissions: Permissions,
     /// The source of time.
     pub clock: Clock,
+    /// Receives the metrics of the outbox.
+    pub metrics: Metrics,
+    /// Tracks the relay of the outbox.
+    pub tasks: TaskTracker,
+    /// Stops it.
+    pub stop: CancellationToken,
 }
 
 /// `drystone.user.v1.UserService`.
 pub struct Service {
     store: UserStore,
-    sessions: SessionServiceClient<Channel>,
+    relay: Relay,
     permissions: Permissions,
     clock: Clock,
 }
 
 impl Service {
-    /// Creates the service.
+    /// Creates the service, and spawns the relay of its outbox.
     #[must_use]
-    pub fn new(Deps { store, sessions, permissions, clock }: Deps) -> Self {
-        Self { store, sessions, permissions, clock }
+    pub fn new(Deps { store, sessions, permissions, clock, metrics, tasks, stop }: Deps) -> Self {
+        let metrics = RelayMetrics::new(&metrics, NAME);
+        let relay = Relay::new(store.db().clone(), clock.clone(), metrics, VoidTokens { sessions });
+        tasks.spawn(relay.clone().run(stop));
+        Self { store, relay, permissions, clock }
     }
 
     /// The tonic server of this service.

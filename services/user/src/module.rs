@@ -21,6 +21,9 @@ impl Module for Service {
             sessions: SessionServiceClient::new(node.dialer.channel("session")?),
             permissions: Permissions::of(&node.contracts),
             clock: node.clock.clone(),
+            metrics: node.metrics.clone(),
+            tasks: node.tasks.clone(),
+            stop: node.stop.clone(),
         });
         Ok(Server::new(&node)?.add_service(service.into_server()).into())
     }

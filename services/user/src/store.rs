@@ -5,13 +5,13 @@ use drystone_mesh::{
     page::Page,
     time::{from_micros, to_micros},
 };
-use drystone_store::{Db, Migration, migration, run};
+use drystone_store::{Db, Migration, migration, outbox, run};
 use uuid::Uuid;
 
-use crate::{Account, DisplayName, Email, Error, NewAccount, Roles};
+use crate::{Account, DisplayName, Email, Error, NewAccount, Roles, void_tokens};
 
 /// The migrations of the schema.
-pub const MIGRATIONS: &[Migration] = &[migration!("0001", "account")];
+pub const MIGRATIONS: &[Migration] = &[migration!("0001", "account"), outbox::migration(2)];
 
 /// The columns of an account, in the order of [`AccountRow`].
 macro_rules! columns {
@@ -33,6 +33,11 @@ impl UserStore {
     #[must_use]
     pub fn new(db: Db) -> Self {
         Self { db }
+    }
+
+    /// The database, for the relay of the outbox.
+    pub(crate) fn db(&self) -> &Db {
+        &self.db
     }
 
     /// Creates an account. Idempotent: the same id with the same e-mail address returns the existing account.
@@ -101,26 +106,10 @@ impl UserStore {
         self.db.retry(|| self.rename_once(id, name, version, now)).await
     }
 
-    /// Replaces the roles. If they are the same, the version does not change.
-    pub async fn set_roles(&self, id: Uuid, roles: Roles, now: Timestamp) -> Result<Option<Account>, Error> {
-        // `fetch_all` although there is at most one row: see `Db::writer`.
-        let mut changed = run!(self.db.writer(), |db| {
-            sqlx::query_as::<_, AccountRow>(concat!(
-                "UPDATE account
-                 SET roles = $2,
-                     version = CASE WHEN roles = $2 THEN version ELSE version + 1 END,
-                     updated_at = CASE WHEN roles = $2 THEN updated_at ELSE $3 END
-                 WHERE id = $1
-                 RETURNING ",
-                columns!()
-            ))
-            .bind(id)
-            .bind(roles.to_string())
-            .bind(to_micros(now))
-            .fetch_all(db)
-            .await?
-        });
-        changed.pop().map(read_account).transpose()
+    /// Replaces the roles. If they are the same, the version does not change. In the same transaction the message is written that
+    /// voids the tokens with the previous roles. Returns the account, and the id of the message.
+    pub async fn set_roles(&self, id: Uuid, roles: Roles, now: Timestamp) -> Result<Option<(Account, Uuid)>, Error> {
+        self.db.retry(|| self.set_roles_once(id, roles, now)).await
     }
 }
 
@@ -161,6 +150,31 @@ impl UserStore {
             Some(_) => Err(Error::IdTaken),
             None => Err(Error::EmailTaken),
         }
+    }
+
+    async fn set_roles_once(&self, id: Uuid, roles: Roles, now: Timestamp) -> Result<Option<(Account, Uuid)>, Error> {
+        let mut transaction = self.db.begin().await?;
+        let changed = run!(transaction.connection(), |connection| {
+            sqlx::query_as::<_, AccountRow>(concat!(
+                "UPDATE account
+                 SET roles = $2,
+                     version = CASE WHEN roles = $2 THEN version ELSE version + 1 END,
+                     updated_at = CASE WHEN roles = $2 THEN updated_at ELSE $3 END
+                 WHERE id = $1
+                 RETURNING ",
+                columns!()
+            ))
+            .bind(id)
+            .bind(roles.to_string())
+            .bind(to_micros(now))
+            .fetch_optional(connection)
+            .await?
+        });
+        let Some(account) = changed.map(read_account).transpose()? else { return Ok(None) };
+        let message = void_tokens::message(id, now);
+        outbox::put(&mut transaction, &message).await?;
+        transaction.commit().await?;
+        Ok(Some((account, message.id)))
     }
 
     async fn rename_once(

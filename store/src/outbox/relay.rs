@@ -20,9 +20,9 @@ use super::{
 use crate::Db;
 
 /// How long a message is leased. A killed instance holds it up for so long.
-const LEASE: TimeDelta = TimeDelta::seconds(30);
-/// How long one delivery may take, well within the lease.
-const DELIVERY_TIMEOUT: Duration = Duration::from_secs(10);
+const LEASE: TimeDelta = TimeDelta::seconds(10);
+/// How long one delivery may take, well within the lease: clocks of instances differ.
+const DELIVERY_TIMEOUT: Duration = Duration::from_secs(4);
 /// How many messages are leased at a time. They are delivered at once.
 const BATCH: u32 = 32;
 /// How often messages are looked for that another instance has written.
@@ -56,44 +56,67 @@ pub enum DeliveryError {
     Permanent(String),
 }
 
-/// The metrics of an outbox. Clones share their values.
+/// The metrics of the outbox of one service.
 #[derive(Debug, Clone, Default)]
 pub struct RelayMetrics {
     live: Gauge,
     lag: Gauge,
     dead: Gauge,
-    attempts: Family<Outcome, Counter>,
+    delivered: Counter,
+    failed: Counter,
+    given_up: Counter,
+}
+
+/// Those of all services of a process.
+#[derive(Clone, Default)]
+struct Families {
+    live: Family<ServiceLabel, Gauge>,
+    lag: Family<ServiceLabel, Gauge>,
+    dead: Family<ServiceLabel, Gauge>,
+    attempts: Family<AttemptLabels, Counter>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Outcome {
+struct ServiceLabel {
+    service: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct AttemptLabels {
+    service: &'static str,
     outcome: &'static str,
 }
 
 impl RelayMetrics {
-    /// Registers the metrics of a service's outbox.
+    /// The metrics of the outbox of this service.
     #[must_use]
-    pub fn new(metrics: &Metrics) -> Self {
-        let this = Self::default();
-        metrics.register(|registry| {
-            registry.register("drystone_outbox_messages", "Messages to be delivered", this.live.clone());
+    pub fn new(metrics: &Metrics, service: &'static str) -> Self {
+        let Families { live, lag, dead, attempts } = metrics.shared(|registry| {
+            let families = Families::default();
+            registry.register("drystone_outbox_messages", "Messages to be delivered", families.live.clone());
             registry.register(
                 "drystone_outbox_lag_seconds",
                 "Age of the oldest message to be delivered",
-                this.lag.clone(),
+                families.lag.clone(),
             );
-            registry.register("drystone_outbox_dead_letters", "Messages that were given up", this.dead.clone());
+            registry.register("drystone_outbox_dead_letters", "Messages that were given up", families.dead.clone());
             registry.register(
                 "drystone_outbox_deliveries",
                 "Attempts to deliver messages, by outcome",
-                this.attempts.clone(),
+                families.attempts.clone(),
             );
+            families
         });
-        this
-    }
-
-    fn count(&self, outcome: &'static str) {
-        self.attempts.get_or_create(&Outcome { outcome }).inc();
+        let label = ServiceLabel { service };
+        let attempts = |outcome| attempts.get_or_create_owned(&AttemptLabels { service, outcome });
+        Self {
+            live: live.get_or_create_owned(&label),
+            lag: lag.get_or_create_owned(&label),
+            dead: dead.get_or_create_owned(&label),
+            delivered: attempts("delivered"),
+            failed: attempts("failed"),
+            given_up: attempts("given_up"),
+        }
     }
 }
 
@@ -198,7 +221,7 @@ impl Relay {
         let delivery = timeout(DELIVERY_TIMEOUT, deliver.deliver(&message)).await;
         let error = match delivery {
             Ok(Ok(())) => {
-                metrics.count("delivered");
+                metrics.delivered.inc();
                 return store::delivered(db, *lease, sequence).await;
             }
             Ok(Err(error)) => error,
@@ -208,10 +231,10 @@ impl Relay {
         let is_dead = matches!(error, DeliveryError::Permanent(_)) || attempts >= MAX_ATTEMPTS;
         let text = drystone::status::shorten(&error.to_string(), MAX_ERROR_LENGTH).into_owned();
         if is_dead {
-            metrics.count("dead");
+            metrics.given_up.inc();
             tracing::error!(kind = message.kind, key = message.key, id = %message.id, error = text, "message given up");
         } else {
-            metrics.count("failed");
+            metrics.failed.inc();
             tracing::warn!(
                 kind = message.kind,
                 key = message.key,

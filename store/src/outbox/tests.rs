@@ -166,6 +166,22 @@ async fn a_failed_message_waits_before_the_next_attempt(fixture: Fixture) {
     assert_eq!(receiver.delivered("a"), [1]);
 }
 
+async fn a_later_message_of_the_key_ends_the_wait(fixture: Fixture) {
+    let receiver = Receiver::default();
+    let relay = fixture.relay(&receiver);
+    receiver.fail(1, false);
+    fixture.put("a", 1).await;
+    relay.round().await.unwrap();
+    receiver.recover();
+    assert_eq!(relay.round().await.unwrap(), 0);
+    fixture.put("b", 2).await;
+    assert_eq!(relay.round().await.unwrap(), 1, "another key changes nothing");
+    fixture.put("a", 3).await;
+    relay.round().await.unwrap();
+    relay.round().await.unwrap();
+    assert_eq!((receiver.delivered("a"), receiver.delivered("b")), (vec![1, 3], vec![2]));
+}
+
 async fn a_dead_letter_keeps_its_error_and_lets_later_ones_pass(fixture: Fixture) {
     let receiver = Receiver::default();
     let relay = fixture.relay(&receiver);
@@ -285,6 +301,7 @@ on_both_engines! {
     a_transaction_that_is_rolled_back_sends_nothing,
     a_failure_holds_up_its_key_alone,
     a_failed_message_waits_before_the_next_attempt,
+    a_later_message_of_the_key_ends_the_wait,
     a_dead_letter_keeps_its_error_and_lets_later_ones_pass,
     what_fails_for_a_day_is_given_up,
     the_messages_of_a_killed_instance_are_delivered_after_its_lease,

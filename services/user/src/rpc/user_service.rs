@@ -1,12 +1,11 @@
 //! `drystone.user.v1.UserService`.
 
-use drystone::{
-    session::v1::VoidTokensRequest,
-    user::v1::{
-        GetMeRequest, GetUserRequest, ListUsersRequest, ListUsersResponse, LookUpForSignInRequest,
-        LookUpForSignInResponse, ProvisionUserRequest, SetUserRolesRequest, UpdateUserRequest, User,
-        look_up_for_sign_in_request::Key, user_service_server::UserService,
-    },
+use std::time::Duration;
+
+use drystone::user::v1::{
+    GetMeRequest, GetUserRequest, ListUsersRequest, ListUsersResponse, LookUpForSignInRequest, LookUpForSignInResponse,
+    ProvisionUserRequest, SetUserRolesRequest, UpdateUserRequest, User, look_up_for_sign_in_request::Key,
+    user_service_server::UserService,
 };
 use drystone_mesh::{
     call::{self, Call},
@@ -21,6 +20,9 @@ use crate::{Account, DisplayName, Email, Error, NewAccount, Role, Roles, Service
 
 /// The list that page tokens are bound to.
 const LIST: &str = "users";
+
+/// How long a change of roles waits until the tokens with the previous ones are void.
+const VOIDING_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The fields of an account that can be changed.
 const MUTABLE_FIELDS: [&str; 1] = ["display_name"];
@@ -104,20 +106,17 @@ impl UserService for Service {
         Ok(Response::new(ListUsersResponse { users, next_page_token }))
     }
 
-    /// The roles are saved before tokens are voided: a token issued in between already has the new roles. Tokens are
-    /// voided even if the roles did not change, since an earlier call may have failed after saving them.
+    /// The roles are saved together with the message that voids the tokens with the previous roles: a token issued in between
+    /// already has the new roles. The call waits for that, so that its success means that old tokens are refused.
     async fn set_user_roles(&self, request: Request<SetUserRolesRequest>) -> RpcResult<User> {
-        let call = Call::of(&request)?;
         let message = request.into_inner();
         let id = id::parse("id", &message.id)?;
         call::record_user(id);
         let roles = parse_roles("roles", &message.roles)?;
-        let account = self.store.set_roles(id, roles, self.clock.now()).await?.ok_or(Error::NotFound)?;
-        self.sessions
-            .clone()
-            .void_tokens(call.request(VoidTokensRequest { user_id: id.to_string() }))
-            .await
-            .map_err(|status| Error::TokensNotVoided(Box::new(status)))?;
+        let (account, voiding) = self.store.set_roles(id, roles, self.clock.now()).await?.ok_or(Error::NotFound)?;
+        if !self.relay.settled(voiding, VOIDING_TIMEOUT).await.map_err(Error::Store)? {
+            return Err(Error::TokensNotVoided.into());
+        }
         Ok(Response::new(account.into()))
     }
 }

@@ -168,16 +168,17 @@ async fn roles_are_replaced_and_unchanged_roles_keep_the_version(fixture: Fixtur
     fixture.clock.advance(Duration::from_secs(1));
     let now = fixture.clock.now();
 
-    let promoted = fixture.store.set_roles(first.id, Role::Admin.into(), now).await.unwrap().unwrap();
+    let (promoted, message) = fixture.store.set_roles(first.id, Role::Admin.into(), now).await.unwrap().unwrap();
     assert_eq!(promoted.roles, Role::Admin.into());
     assert_ne!(promoted.version, first.version);
     assert_eq!(promoted.updated_at, now);
 
     fixture.clock.advance(Duration::from_secs(1));
-    let again = fixture.store.set_roles(first.id, Role::Admin.into(), fixture.clock.now()).await.unwrap();
-    assert_eq!(again, Some(promoted));
+    let again = fixture.store.set_roles(first.id, Role::Admin.into(), fixture.clock.now()).await.unwrap().unwrap();
+    assert_eq!(again.0, promoted);
+    assert_ne!(again.1, message);
 
-    let none = fixture.store.set_roles(first.id, Roles::default(), now).await.unwrap().unwrap();
+    let (none, _) = fixture.store.set_roles(first.id, Roles::default(), now).await.unwrap().unwrap();
     assert_eq!(none.roles, Roles::default());
 }
 
