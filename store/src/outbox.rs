@@ -47,6 +47,17 @@ pub struct Message {
     pub created_at: Timestamp,
 }
 
+/// What has become of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// It was delivered.
+    Delivered,
+    /// It will be delivered.
+    Pending,
+    /// It is a dead letter.
+    GivenUp,
+}
+
 /// Writes a message in the transaction of the change that it follows from. It is delivered after the commit:
 /// [`Relay::wake`] makes that soon. Earlier messages of its key that wait for their next attempt do not hold it up: they are tried
 /// at once.

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{
-    Message,
+    Message, Outcome,
     store::{self, Leased},
 };
 use crate::Db;
@@ -173,42 +173,45 @@ impl Relay {
         }
     }
 
-    /// Waits until a message is delivered or given up. Returns false if it is neither within `max`.
+    /// Waits until a message is delivered or given up, for at most this time.
     ///
     /// # Errors
     /// The database fails.
-    pub async fn settled(&self, id: Uuid, max: Duration) -> sqlx::Result<bool> {
-        let wait = async {
+    pub async fn outcome(&self, id: Uuid, max: Duration) -> sqlx::Result<Outcome> {
+        let settled = async {
             loop {
                 let done = self.0.done.notified();
                 tokio::pin!(done);
                 // Enabled before the look, so that no round is missed.
                 done.as_mut().enable();
-                if !store::is_live(&self.0.db, id).await? {
-                    return Ok(());
+                match store::outcome(&self.0.db, id).await? {
+                    Outcome::Pending => {}
+                    outcome => return Ok(outcome),
                 }
                 self.wake();
                 done.await;
             }
         };
-        match timeout(max, wait).await {
-            Ok(outcome) => outcome.map(|()| true),
-            Err(_elapsed) => Ok(false),
-        }
+        timeout(max, settled).await.unwrap_or(Ok(Outcome::Pending))
     }
 
     /// Delivers what is due. Returns how many messages that were.
     pub(super) async fn round(&self) -> sqlx::Result<usize> {
         let Inner { db, clock, lease, metrics, .. } = &*self.0;
-        let now = clock.now();
-        let leased = store::lease(db, *lease, now, now + LEASE, BATCH).await?;
-        let count = leased.len();
-        // Of different keys, so in any order.
-        let deliveries = leased.into_iter().map(|leased| self.deliver(leased));
-        for outcome in futures_util::future::join_all(deliveries).await {
-            outcome?;
+        let mut backlog = store::backlog(db).await?;
+        let mut count = 0;
+        // An idle relay only reads.
+        if backlog.live > 0 {
+            let now = clock.now();
+            let leased = store::lease(db, *lease, now, now + LEASE, BATCH).await?;
+            count = leased.len();
+            // Of different keys, so in any order.
+            let deliveries = leased.into_iter().map(|leased| self.deliver(leased));
+            for outcome in futures_util::future::join_all(deliveries).await {
+                outcome?;
+            }
+            backlog = store::backlog(db).await?;
         }
-        let backlog = store::backlog(db).await?;
         metrics.live.set(backlog.live);
         metrics.dead.set(backlog.dead);
         metrics.lag.set(backlog.oldest.map_or(0, |oldest| (clock.now() - oldest).num_seconds().max(0)));

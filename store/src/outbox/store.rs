@@ -6,7 +6,7 @@ use drystone_mesh::{
 };
 use uuid::Uuid;
 
-use super::Message;
+use super::{Message, Outcome};
 use crate::{Db, Either, run};
 
 /// A message that is leased to this instance.
@@ -132,13 +132,14 @@ pub(super) async fn backlog(db: &Db) -> sqlx::Result<Backlog> {
     Ok(Backlog { live, oldest: oldest.map(from_micros), dead })
 }
 
-/// Whether a message is neither delivered nor given up.
-pub(super) async fn is_live(db: &Db, id: Uuid) -> sqlx::Result<bool> {
-    let found: i64 = run!(db.reader(), |db| {
-        sqlx::query_scalar("SELECT COUNT(*) FROM outbox WHERE id = $1 AND dead_at IS NULL")
-            .bind(id)
-            .fetch_one(db)
-            .await?
+/// What has become of a message.
+pub(super) async fn outcome(db: &Db, id: Uuid) -> sqlx::Result<Outcome> {
+    let dead_at: Option<Option<i64>> = run!(db.reader(), |db| {
+        sqlx::query_scalar("SELECT dead_at FROM outbox WHERE id = $1").bind(id).fetch_optional(db).await?
     });
-    Ok(found > 0)
+    Ok(match dead_at {
+        None => Outcome::Delivered,
+        Some(Some(_)) => Outcome::GivenUp,
+        Some(None) => Outcome::Pending,
+    })
 }

@@ -195,6 +195,7 @@ async fn a_dead_letter_keeps_its_error_and_lets_later_ones_pass(fixture: Fixture
         sqlx::query_scalar("SELECT last_error FROM outbox WHERE id = $1").bind(dead).fetch_one(db).await.unwrap()
     });
     assert_eq!(error, "never");
+    assert_eq!(relay.outcome(dead, Duration::from_secs(5)).await.unwrap(), Outcome::GivenUp);
     // It stays so, whatever happens.
     receiver.recover();
     fixture.clock.advance(Duration::from_hours(24));
@@ -252,7 +253,7 @@ async fn several_instances_deliver_everything_in_order(fixture: Fixture) {
         relays[usize::from(number) % relays.len()].wake();
     }
     for id in ids {
-        assert!(relays[0].settled(id, Duration::from_mins(1)).await.unwrap());
+        assert_eq!(relays[0].outcome(id, Duration::from_mins(1)).await.unwrap(), Outcome::Delivered);
     }
     stop.cancel();
     for running in running {
@@ -272,10 +273,11 @@ async fn a_message_that_is_not_delivered_in_time_is_reported(fixture: Fixture) {
     let relay = fixture.relay(&receiver);
     receiver.fail(1, false);
     let id = fixture.put("a", 1).await;
-    assert!(!relay.settled(id, Duration::from_millis(50)).await.unwrap());
+    assert_eq!(relay.outcome(id, Duration::from_millis(50)).await.unwrap(), Outcome::Pending);
     receiver.recover();
+    fixture.clock.advance(Duration::from_secs(1));
     relay.round().await.unwrap();
-    assert!(relay.settled(id, Duration::from_secs(5)).await.unwrap());
+    assert_eq!(relay.outcome(id, Duration::from_secs(5)).await.unwrap(), Outcome::Delivered);
 }
 
 macro_rules! on_both_engines {

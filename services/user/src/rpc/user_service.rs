@@ -14,6 +14,7 @@ use drystone_mesh::{
     page::{self, Page},
     time::to_proto,
 };
+use drystone_store::outbox::Outcome;
 use tonic::{Request, Response, Status};
 
 use crate::{Account, DisplayName, Email, Error, NewAccount, Role, Roles, Service, permission};
@@ -114,7 +115,7 @@ impl UserService for Service {
         call::record_user(id);
         let roles = parse_roles("roles", &message.roles)?;
         let (account, voiding) = self.store.set_roles(id, roles, self.clock.now()).await?.ok_or(Error::NotFound)?;
-        if !self.relay.settled(voiding, VOIDING_TIMEOUT).await.map_err(Error::Store)? {
+        if self.relay.outcome(voiding, VOIDING_TIMEOUT).await.map_err(Error::Store)? != Outcome::Delivered {
             return Err(Error::TokensNotVoided.into());
         }
         Ok(Response::new(account.into()))
