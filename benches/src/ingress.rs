@@ -98,8 +98,10 @@ fn run(server: SocketAddr, id: u32, token: &str, connections: u32) -> Result<Run
     let used = processor_seconds(id)? - before;
     let text = String::from_utf8_lossy(&output.stdout);
     ensure!(output.status.success() && !text.contains("Non-2xx"), "{text}");
+    // At the start of a line: a share of another one may end with 99%.
     let after = |name: &str| -> Result<&str> {
-        let rest = text.split(name).nth(1).with_context(|| format!("no `{name}` in {text}"))?;
+        let rest = text.lines().find_map(|line| line.trim_start().strip_prefix(name));
+        let rest = rest.with_context(|| format!("no `{name}` in {text}"))?;
         rest.split_whitespace().next().context("no value")
     };
     let rate: f64 = after("Requests/sec:")?.parse()?;
