@@ -63,6 +63,11 @@ impl Input<'_> {
         self.directory.join(name).display().to_string()
     }
 
+    /// Requests a minute from one address, if they are limited.
+    fn request_limit(&self) -> Option<u32> {
+        self.per_minute.get("default").copied().filter(|requests| *requests > 0)
+    }
+
     /// The RPCs that outside clients may call, by service.
     fn methods(&self) -> Vec<&Method> {
         let methods = self.contracts.methods().iter().map(AsRef::as_ref);

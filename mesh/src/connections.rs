@@ -333,14 +333,6 @@ impl Connection {
         &self.usage
     }
 
-    /// Waits until the connection is to be closed, for what comes ahead of HTTP.
-    pub async fn closing(&self) {
-        tokio::select! {
-            () = self.usage.closing() => {}
-            () = self.usage.evicted() => {}
-        }
-    }
-
     /// Serves HTTP until the connection ends. It is closed gracefully when it is idle or the server stops, and dropped when it
     /// is evicted.
     ///

@@ -22,6 +22,8 @@ struct Reads {
     answered: Arc<AtomicUsize>,
     /// Which of the servers is called.
     server: Arc<AtomicUsize>,
+    /// How many callers have seen a change of it.
+    switched: Arc<AtomicUsize>,
     failed: JoinSet<Vec<String>>,
 }
 
@@ -29,15 +31,20 @@ impl Reads {
     /// Calls the first of these servers.
     fn start(servers: &[RestClient], token: &str) -> Self {
         let (stop, answered) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
-        let server = Arc::<AtomicUsize>::default();
+        let (server, switched) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
         let mut failed = JoinSet::new();
         for _ in 0..CALLERS {
             let (stop, answered, token) = (stop.clone(), answered.clone(), token.to_owned());
-            let (server, servers) = (server.clone(), servers.to_vec());
+            let (server, switched, servers) = (server.clone(), switched.clone(), servers.to_vec());
             failed.spawn(async move {
-                let mut failed = Vec::new();
+                let (mut failed, mut called) = (Vec::new(), 0);
                 while !stop.load(Ordering::Relaxed) {
-                    let rest = servers[server.load(Ordering::Relaxed)];
+                    let index = server.load(Ordering::Relaxed);
+                    if index != called {
+                        called = index;
+                        switched.fetch_add(1, Ordering::Relaxed);
+                    }
+                    let rest = servers[index];
                     for path in ["/v1/users/me", "/v1/properties", "/v1/sessions", "/.well-known/jwks.json"] {
                         match rest.get(path).bearer(&token).try_send().await {
                             Ok(answer) if answer.status == 200 => drop(answered.fetch_add(1, Ordering::Relaxed)),
@@ -49,7 +56,7 @@ impl Reads {
                 failed
             });
         }
-        Self { stop, answered, server, failed }
+        Self { stop, answered, server, switched, failed }
     }
 
     async fn wait_for(&self, description: &str, count: usize) {
@@ -161,11 +168,13 @@ async fn killing_and_draining_edges_and_draining_envoy_fails_no_idempotent_call(
     let [first, _] = &mut envoys;
     first.rest().get("/health").send().await.expect(200);
     first.admin.post("/healthcheck/fail", serde_json::json!({})).send().await.expect(200);
-    first.rest().get("/health").send().await.expect(503);
+    for path in ["/health", "/health?from=balancer"] {
+        first.rest().get(path).send().await.expect(503);
+    }
     reads.wait_for("calls of an Envoy that is drained", 100).await;
     reads.server.store(1, Ordering::Relaxed);
-    // Each caller looks again after four calls.
-    reads.wait_for("calls of the other Envoy", 100).await;
+    let switched = || reads.switched.load(Ordering::Relaxed);
+    wait::until("all callers call the other one", async || (switched() == CALLERS).then_some(())).await;
     wait::until("nobody calls", async || {
         let stats = first.admin.get("/stats?filter=http.edge.downstream_rq_active").send().await.text();
         stats.trim().ends_with(": 0").then_some(())

@@ -67,13 +67,19 @@ async fn envoy_and_edge_return_the_same_responses() {
         let stale = rest.patch(&property, json!({"displayName": "Shed", "etag": "v9"})).bearer(&tokens.access);
         let stale = stale.send().await;
         let forbidden = rest.get("/v1/users").bearer(&tokens.access).send().await;
-        [missing, absent, no_id, invalid, update, page, credentials, stale, forbidden]
-            .map(|answer| (answer.status, answer.json()))
+        [missing, absent, no_id, invalid, update, page, credentials, stale, forbidden].map(|answer| {
+            let headers = ["www-authenticate", "retry-after"].map(|name| answer.header(name).to_owned());
+            (answer.status, headers, answer.json())
+        })
     };
     let expected = error_responses(&edge).await;
-    assert_eq!(expected.each_ref().map(|(status, _)| *status), [401, 404, 400, 400, 400, 400, 401, 409, 403]);
+    assert_eq!(expected.each_ref().map(|(status, ..)| *status), [401, 404, 400, 400, 400, 400, 401, 409, 403]);
     assert_eq!(
-        error_responses(&envoy).await.map(|(status, body)| (status, without_differences_of_envoy(body))),
+        error_responses(&envoy).await.map(|(status, headers, body)| (
+            status,
+            headers,
+            without_differences_of_envoy(body)
+        )),
         expected
     );
 }

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 
 use crate::{
@@ -69,6 +69,12 @@ pub(crate) fn run(app: &App, args: &Args) -> Result<()> {
     };
     let files = match args.of {
         Upstream::Services => envoy::in_front_of_services(&input),
+        Upstream::Edge if input.has_proxy_protocol && input.envoy.trusted_hops > 0 => {
+            bail!(
+                "envoy.trusted_hops and edge.proxy_protocol exclude each other: Envoy states the proxy in front of it, and not the \
+                 client that this proxy names; unset edge.proxy_protocol, or set envoy.trusted_hops to 0"
+            );
+        }
         Upstream::Edge => {
             let listens = edge.map(|edge| edge.to_string());
             let named = &config.mesh.envoy.edges;

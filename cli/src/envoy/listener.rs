@@ -26,8 +26,9 @@ pub(super) fn of_services(input: &Input<'_>) -> Value {
         filter("cors", "cors.v3.Cors", json!({})),
         filter("grpc_web", "grpc_web.v3.GrpcWeb", json!({})),
     ];
-    if let Some(per_minute) = input.per_minute.get("default").copied().filter(|calls| *calls > 0) {
-        filters.push(json!({"name": "request_limit", "typed_config": routes::local_limit("default", per_minute)}));
+    if let Some(per_minute) = input.request_limit() {
+        let limit = routes::local_limit("default", per_minute);
+        filters.push(json!({"name": routes::REQUEST_LIMIT, "typed_config": limit}));
     }
     filters.push(transcoder(input, true));
     filters.push(json!({"name": routes::CLASS_LIMIT, "typed_config": routes::no_limit()}));
@@ -152,7 +153,7 @@ fn health_check() -> Value {
         "health_check.v3.HealthCheck",
         json!({
             "pass_through_mode": true,
-            "headers": [{"name": ":path", "string_match": {"exact": routes::HEALTH}}],
+            "headers": [{"name": ":path", "string_match": {"safe_regex": {"regex": format!("{}(\\?.*)?", routes::HEALTH)}}}],
         }),
     )
 }

@@ -17,12 +17,18 @@ const MARGIN: Duration = Duration::from_secs(1);
 /// The path of the health of an entry point.
 pub(super) const HEALTH: &str = "/health";
 
+/// Health checks of one address, as at the edge.
+const HEALTH_CHECKS_PER_MINUTE: u32 = 600;
+
+/// The name of the filter that limits all requests.
+pub(super) const REQUEST_LIMIT: &str = "request_limit";
+
 /// The name of the filter that limits classes of RPCs, as routes configure it.
 pub(super) const CLASS_LIMIT: &str = "class_limit";
 
 /// The routes to the services.
 pub(super) fn of_services(input: &Input<'_>) -> Value {
-    let mut routes: Vec<Value> = vec![health()];
+    let mut routes: Vec<Value> = vec![health(input)];
     routes.extend(input.methods().into_iter().map(|method| route(input, method)));
     if !input.envoy.cors_origins.is_empty() {
         // The filter of CORS needs a route that leads to a cluster; Envoy's own listener answers 404.
@@ -101,16 +107,20 @@ pub(super) fn of_keys(method: Option<&Method>) -> Value {
     json!({"name": "keys", "virtual_hosts": [{"name": "keys", "domains": ["*"], "routes": routes}]})
 }
 
-/// Envoy's own health, as the edge serves it.
-fn health() -> Value {
-    json!({
+/// Envoy's own health, as the edge serves it: with a limit of its own, so that clients cannot use up that of the checks.
+fn health(input: &Input<'_>) -> Value {
+    let mut route = json!({
         "match": {
             "path": HEALTH,
             "headers": [safe_method()],
         },
         "direct_response": {"status": 200, "body": {"inline_string": r#"{"status":"ok"}"#}},
         "response_headers_to_add": [overwrite("content-type", "application/json")],
-    })
+    });
+    if input.request_limit().is_some() {
+        route["typed_per_filter_config"] = json!({REQUEST_LIMIT: local_limit("health", HEALTH_CHECKS_PER_MINUTE)});
+    }
+    route
 }
 
 fn route(input: &Input<'_>, method: &Method) -> Value {
@@ -155,7 +165,8 @@ fn route(input: &Input<'_>, method: &Method) -> Value {
 pub(super) fn rate_limits(class: Option<&str>) -> Value {
     json!([{"actions": [
         {"generic_key": {"descriptor_key": "class", "descriptor_value": class.unwrap_or("default")}},
-        {"remote_address": {}},
+        // As the services count: the first 64 bits of IPv6.
+        {"masked_remote_address": {"v4_prefix_mask_len": 32, "v6_prefix_mask_len": 64}},
     ]}])
 }
 
@@ -188,7 +199,7 @@ pub(super) fn local_limit(class: &str, per_minute: u32) -> Value {
         "rate_limits": rate_limits(Some(class)),
         // An empty value stands for each address.
         "descriptors": [{
-            "entries": [{"key": "class", "value": class}, {"key": "remote_address"}],
+            "entries": [{"key": "class", "value": class}, {"key": "masked_remote_address"}],
             "token_bucket": bucket(per_minute),
         }],
         // Of all addresses together; the limit that counts is that of each.

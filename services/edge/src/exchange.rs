@@ -1,7 +1,6 @@
 //! One request and its response: find the route, count the request, check the token, read the body, make the message, call, respond.
 
 use std::{
-    net::SocketAddr,
     panic::AssertUnwindSafe,
     time::{Duration, Instant},
 };
@@ -28,7 +27,7 @@ use crate::{
         error_response::ErrorEncoder,
         headers::{self, ClientRequest},
         protocol,
-        proxies::TrustedProxies,
+        proxies::{Peer, TrustedProxies},
         response::{self, EdgeResponse},
         token,
     },
@@ -74,7 +73,7 @@ impl<C: Backend> Exchange<C> {
     pub(crate) async fn respond<B>(
         &self,
         request: Request<B>,
-        peer: SocketAddr,
+        peer: Peer,
         in_progress: RequestInProgress,
     ) -> Response<MeteredBody>
     where
@@ -87,7 +86,7 @@ impl<C: Backend> Exchange<C> {
             head.headers.remove(EXPECT);
         }
         let request_id = headers::request_id(&head.headers);
-        let address = self.trusted_proxies.client(peer.ip(), &head.headers);
+        let address = self.trusted_proxies.client(peer, &head.headers);
         let client_request = ClientRequest { headers: &head.headers, request_id: &request_id, address, received_at };
         let matched = self.table.find(&head.method, head.uri.path());
         let route = match matched {

@@ -139,6 +139,14 @@ async fn limits_count_by_address() {
     assert_eq!(limited.header("retry-after"), "3");
     limited.refused(Reason::RateLimited);
     from("192.0.2.2").await.expect(200);
+    // Checks of health do not share it.
+    envoy.rest().get("/health").header("x-forwarded-for", "192.0.2.1").send().await.expect(200);
+    // The network of one subscriber.
+    for number in 0..20 {
+        from(&format!("2001:db8::{number}")).await.expect(200);
+    }
+    from("2001:db8::ffff").await.refused(Reason::RateLimited);
+    from("2001:db8:0:1::1").await.expect(200);
     let register = async || {
         let body = json!({"email": drystone_tests::unique_email(), "password": "correct horse", "displayName": "Ada"});
         let call = envoy.rest().post("/v1/auth/register", body).header("x-forwarded-for", "192.0.2.3");

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use drystone_tests::{Envoy, Mesh, Setup, User, process, walk::Walk};
+use drystone_tests::{Envoy, Home, Mesh, Setup, User, process, walk::Walk};
 use serde_json::{Value, json};
 
 fn behind_a_proxy() -> Setup {
@@ -29,6 +29,17 @@ async fn the_proxy_protocol_states_the_client_of_each_connection() {
     assert_eq!(address_of_session(&envoy, "192.0.2.66").await, "127.0.0.9");
     let direct = behind.rest().get("/health").try_send().await;
     assert!(direct.is_err(), "a connection without the header is closed: {direct:?}");
+}
+
+/// Envoy states its peer, and not the client that a proxy in front of it names.
+#[test]
+fn the_proxy_protocol_excludes_a_proxy_in_front_of_envoy() {
+    let home = Home::new();
+    let mut export = process::drystone(&["export", "envoy", "--of", "edge", "--output"]);
+    export.arg(home.path().join("envoy")).env("DRYSTONE_EDGE__PROXY_PROTOCOL", "true");
+    export.env("DRYSTONE_EDGE__TRUSTED_PROXIES", r#"["10.0.0.7"]"#).env("DRYSTONE_ENVOY__TRUSTED_HOPS", "1");
+    let output = process::run_to_end(&mut export);
+    assert!(!output.status.success() && output.stderr.contains("exclude each other"), "{output:?}");
 }
 
 /// The address of a new session, of a client at 127.0.0.9 that claims another address. (In place of 127.0.0.1 Envoy reports

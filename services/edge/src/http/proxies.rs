@@ -8,7 +8,7 @@
 
 use std::{
     fmt,
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     str::FromStr,
     sync::atomic::{AtomicBool, Ordering},
 };
@@ -36,6 +36,25 @@ pub enum ClientAddressHeader {
     Forwarded,
 }
 
+/// The peer of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Peer {
+    /// That of the socket.
+    Socket(SocketAddr),
+    /// The client that a trusted proxy states with the PROXY protocol.
+    Stated(SocketAddr),
+    /// A client whose address this trusted proxy does not state.
+    Unstated(SocketAddr),
+}
+
+impl Peer {
+    /// Its address, or that of its proxy.
+    pub(crate) fn address(self) -> SocketAddr {
+        let (Self::Socket(address) | Self::Stated(address) | Self::Unstated(address)) = self;
+        address
+    }
+}
+
 /// The proxies that are trusted to report the client's address.
 #[derive(Debug)]
 pub(crate) struct TrustedProxies {
@@ -54,11 +73,22 @@ impl TrustedProxies {
         }
     }
 
+    /// Whether this peer may report another client.
+    pub(crate) fn trusts_peer(&self, peer: Peer) -> bool {
+        match peer {
+            Peer::Socket(address) | Peer::Stated(address) => self.trusts(address.ip()),
+            Peer::Unstated(_) => false,
+        }
+    }
+
     /// The client's address, for a connection from `peer`.
-    pub(crate) fn client(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
-        let mut client = peer.to_canonical();
-        if !self.trusts(client) {
-            self.warn_of_untrusted_proxy(client, headers);
+    pub(crate) fn client(&self, peer: Peer, headers: &HeaderMap) -> IpAddr {
+        let mut client = peer.address().ip().to_canonical();
+        if !self.trusts_peer(peer) {
+            // Behind a proxy that speaks the PROXY protocol, a client cannot be a proxy that was not configured.
+            if matches!(peer, Peer::Socket(_)) {
+                self.warn_of_untrusted_proxy(client, headers);
+            }
             return client;
         }
         let is_x_forwarded_for = match self.header {
@@ -178,7 +208,9 @@ mod tests {
         for (name, value) in lines {
             headers.append(name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
         }
-        TrustedProxies::new(&config).client(peer.parse().unwrap(), &headers).to_string()
+        TrustedProxies::new(&config)
+            .client(Peer::Socket((peer.parse::<IpAddr>().unwrap(), 1).into()), &headers)
+            .to_string()
     }
 
     fn x_forwarded_for(trusted: &[&str], peer: &str, values: &[&str]) -> String {
@@ -189,6 +221,20 @@ mod tests {
     fn forwarded(values: &[&str]) -> String {
         let lines: Vec<_> = values.iter().map(|value| (FORWARDED, *value)).collect();
         client(ClientAddressHeader::Either, &["10.0.0.0/8"], "10.0.0.1", &lines)
+    }
+
+    #[test]
+    fn a_stated_client_is_no_proxy_to_be_listed() {
+        let proxies =
+            TrustedProxies::new(&Config { trusted_proxies: vec!["10.0.0.1".parse().unwrap()], ..Config::default() });
+        let headers = HeaderMap::from_iter([(X_FORWARDED_FOR, HeaderValue::from_static("192.0.2.9"))]);
+        let at = |address: [u8; 4]| SocketAddr::from((address, 1));
+        assert_eq!(proxies.client(Peer::Stated(at([192, 0, 2, 1])), &headers).to_string(), "192.0.2.1");
+        assert_eq!(proxies.client(Peer::Unstated(at([10, 0, 0, 1])), &headers).to_string(), "10.0.0.1");
+        assert!(!proxies.has_warned.load(Ordering::Relaxed));
+        assert_eq!(proxies.client(Peer::Stated(at([10, 0, 0, 1])), &headers).to_string(), "192.0.2.9");
+        assert_eq!(proxies.client(Peer::Socket(at([192, 0, 2, 1])), &headers).to_string(), "192.0.2.1");
+        assert!(proxies.has_warned.load(Ordering::Relaxed));
     }
 
     #[test]

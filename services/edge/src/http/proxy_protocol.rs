@@ -21,12 +21,22 @@ const MAX_LINE: usize = 107;
 /// extensions, such as the identifiers of cloud load balancers.
 const MAX_REST: usize = 2048;
 
-/// Reads the header of a connection. `None` if the proxy speaks for itself, as in a health check, or does not know the
-/// client.
+/// Whose connection it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// The proxy's own, as for a health check.
+    Local,
+    /// That of a client whose address the proxy does not state.
+    Unknown,
+    /// That of the client at this address.
+    Client(SocketAddr),
+}
+
+/// Reads the header of a connection.
 ///
 /// # Errors
 /// Those of the connection, and `InvalidData` for what is no header or too long.
-pub(crate) async fn read_header(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<SocketAddr>> {
+pub(crate) async fn read_header(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Source> {
     // The shortest header has 15 bytes.
     let mut start = [0; SIGNATURE.len()];
     stream.read_exact(&mut start).await?;
@@ -53,16 +63,16 @@ pub(crate) async fn read_header(stream: &mut (impl AsyncRead + Unpin)) -> io::Re
 }
 
 /// `TCP4 SOURCE DESTINATION SOURCE-PORT DESTINATION-PORT`, `TCP6` likewise, or `UNKNOWN` and anything.
-fn source_of_version_1(line: &[u8]) -> io::Result<Option<SocketAddr>> {
+fn source_of_version_1(line: &[u8]) -> io::Result<Source> {
     let line = str::from_utf8(line).map_err(|_| invalid("a header of version 1 is not ASCII"))?;
     let mut words = line.split(' ');
     let source = match words.next() {
-        Some("UNKNOWN") => return Ok(None),
+        Some("UNKNOWN") => return Ok(Source::Unknown),
         Some("TCP4") => addresses::<Ipv4Addr>(words),
         Some("TCP6") => addresses::<Ipv6Addr>(words),
         _ => None,
     };
-    source.map(Some).ok_or_else(|| invalid("a header of version 1 has invalid addresses"))
+    source.map(Source::Client).ok_or_else(|| invalid("a header of version 1 has invalid addresses"))
 }
 
 fn addresses<'a, A: FromStr + Into<IpAddr>>(mut words: impl Iterator<Item = &'a str>) -> Option<SocketAddr> {
@@ -73,21 +83,23 @@ fn addresses<'a, A: FromStr + Into<IpAddr>>(mut words: impl Iterator<Item = &'a 
     words.next().is_none().then(|| SocketAddr::new(source.into(), port))
 }
 
-fn source_of_version_2(version_command: u8, family: u8, rest: &[u8]) -> io::Result<Option<SocketAddr>> {
+fn source_of_version_2(version_command: u8, family: u8, rest: &[u8]) -> io::Result<Source> {
     match (version_command, family) {
-        // LOCAL, whatever the addresses; and PROXY of a protocol that the proxy does not name, or of a UNIX socket.
-        (0x20, _) | (0x21, 0x00 | 0x31) => Ok(None),
+        // LOCAL, whatever the addresses.
+        (0x20, _) => Ok(Source::Local),
+        // PROXY of a protocol that the proxy does not name, or of a UNIX socket.
+        (0x21, 0x00 | 0x31) => Ok(Source::Unknown),
         // TCP over IPv4: source and destination, then both ports.
         (0x21, 0x11) => match rest.first_chunk::<12>() {
             Some([a, b, c, d, _, _, _, _, high, low, ..]) => {
-                Ok(Some((Ipv4Addr::new(*a, *b, *c, *d), u16::from_be_bytes([*high, *low])).into()))
+                Ok(Source::Client((Ipv4Addr::new(*a, *b, *c, *d), u16::from_be_bytes([*high, *low])).into()))
             }
             None => Err(invalid("a header of version 2 is shorter than its addresses")),
         },
         // TCP over IPv6.
         (0x21, 0x21) => match (rest.first_chunk::<16>(), rest.get(32..36)) {
             (Some(source), Some(&[high, low, ..])) => {
-                Ok(Some((Ipv6Addr::from(*source), u16::from_be_bytes([high, low])).into()))
+                Ok(Source::Client((Ipv6Addr::from(*source), u16::from_be_bytes([high, low])).into()))
             }
             _ => Err(invalid("a header of version 2 is shorter than its addresses")),
         },
@@ -109,13 +121,17 @@ fn invalid(text: &'static str) -> io::Error {
 mod tests {
     use super::*;
 
-    /// The client of a header, and what follows it.
-    async fn read(header: &[u8]) -> Result<Option<String>, String> {
+    /// The source of a header, and what follows it.
+    async fn read(header: &[u8]) -> Result<Source, String> {
         let bytes = [header, b"GET / HTTP/1.1\r\n"].concat();
         let mut rest = bytes.as_slice();
         let source = read_header(&mut rest).await.map_err(|error| error.to_string())?;
         assert_eq!(rest, b"GET / HTTP/1.1\r\n", "the bytes of the client are left");
-        Ok(source.map(|source| source.to_string()))
+        Ok(source)
+    }
+
+    fn client(address: &str) -> Source {
+        Source::Client(address.parse().unwrap())
     }
 
     fn version_2(version_command: u8, family: u8, rest: &[u8]) -> Vec<u8> {
@@ -131,21 +147,21 @@ mod tests {
         ipv6[15] = 9;
         ipv6[32..].copy_from_slice(&[0, 7, 0, 80]);
         for (header, expected) in [
-            (b"PROXY TCP4 192.0.2.7 10.0.0.1 4660 80\r\n".to_vec(), Some("192.0.2.7:4660")),
-            (b"PROXY TCP6 2001:db8::9 ::1 7 80\r\n".to_vec(), Some("[2001:db8::9]:7")),
-            (b"PROXY UNKNOWN\r\n".to_vec(), None),
-            (b"PROXY UNKNOWN ffff:f...f ffff 65535 65535\r\n".to_vec(), None),
-            (version_2(0x21, 0x11, &ipv4), Some("192.0.2.7:4660")),
+            (b"PROXY TCP4 192.0.2.7 10.0.0.1 4660 80\r\n".to_vec(), client("192.0.2.7:4660")),
+            (b"PROXY TCP6 2001:db8::9 ::1 7 80\r\n".to_vec(), client("[2001:db8::9]:7")),
+            (b"PROXY UNKNOWN\r\n".to_vec(), Source::Unknown),
+            (b"PROXY UNKNOWN ffff:f...f ffff 65535 65535\r\n".to_vec(), Source::Unknown),
+            (version_2(0x21, 0x11, &ipv4), client("192.0.2.7:4660")),
             // With an extension, and of the maximum length.
-            (version_2(0x21, 0x11, &[ipv4.as_slice(), &[4, 0, 1, 42]].concat()), Some("192.0.2.7:4660")),
-            (version_2(0x21, 0x11, &[ipv4.as_slice(), &[0; MAX_REST - 12]].concat()), Some("192.0.2.7:4660")),
-            (version_2(0x21, 0x21, &ipv6), Some("[2001:db8::9]:7")),
-            (version_2(0x20, 0x00, &[]), None),
-            (version_2(0x20, 0x11, &ipv4), None),
-            (version_2(0x21, 0x00, &[1, 2, 3]), None),
-            (version_2(0x21, 0x31, &[0; 216]), None),
+            (version_2(0x21, 0x11, &[ipv4.as_slice(), &[4, 0, 1, 42]].concat()), client("192.0.2.7:4660")),
+            (version_2(0x21, 0x11, &[ipv4.as_slice(), &[0; MAX_REST - 12]].concat()), client("192.0.2.7:4660")),
+            (version_2(0x21, 0x21, &ipv6), client("[2001:db8::9]:7")),
+            (version_2(0x20, 0x00, &[]), Source::Local),
+            (version_2(0x20, 0x11, &ipv4), Source::Local),
+            (version_2(0x21, 0x00, &[1, 2, 3]), Source::Unknown),
+            (version_2(0x21, 0x31, &[0; 216]), Source::Unknown),
         ] {
-            assert_eq!(read(&header).await, Ok(expected.map(str::to_owned)), "{header:?}");
+            assert_eq!(read(&header).await, Ok(expected), "{header:?}");
         }
     }
 

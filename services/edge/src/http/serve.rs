@@ -25,13 +25,21 @@ use hyper_util::{
 };
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::Notify,
+    sync::{Notify, OwnedSemaphorePermit, Semaphore},
     time,
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use crate::{config::Config, exchange::Exchange, forward::Backend, http::proxy_protocol};
+use crate::{
+    config::Config,
+    exchange::Exchange,
+    forward::Backend,
+    http::{
+        proxies::Peer,
+        proxy_protocol::{self, Source},
+    },
+};
 
 /// The maximum size of a request's head, of which a token may take 8 KiB.
 const MAX_HEAD: usize = 16 * 1024;
@@ -47,6 +55,12 @@ const MAX_SEND_BUFFER: usize = 64 * 1024;
 const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 512 * 1024;
 
+/// How many connections may wait for their PROXY header at a time. Proxies send it at once.
+const MAX_PENDING_HEADERS: usize = 1024;
+
+/// How many connections of the kernel's queue are served at a stop; by default it holds no more.
+const MAX_BACKLOG: usize = 4096;
+
 /// The timeout for the request of a client that connected just before the stop. If the connection is closed before the
 /// request is read, the client cannot know whether it was executed.
 const FINAL_REQUEST_TIMEOUT: Duration = Duration::from_millis(250);
@@ -58,8 +72,9 @@ struct Listening<C> {
     http: auto::Builder<TokioExecutor>,
     http_of_proxy: auto::Builder<TokioExecutor>,
     request_timeout: Duration,
-    /// Whether each connection begins with a header of the PROXY protocol.
-    has_proxy_protocol: bool,
+    /// Where each connection begins with a header of the PROXY protocol: the permits to wait for one.
+    headers: Option<Arc<Semaphore>>,
+    stop: CancellationToken,
     /// Whether a connection that the PROXY protocol refuses has been reported.
     has_warned: AtomicBool,
 }
@@ -81,18 +96,15 @@ pub(crate) async fn run<C: Backend>(
         http: http(config, MAX_HEAD),
         http_of_proxy: http(config, MAX_HEAD_OF_PROXY),
         request_timeout: config.request_time.duration(),
-        has_proxy_protocol: config.proxy_protocol,
+        headers: config.proxy_protocol.then(|| Arc::new(Semaphore::new(MAX_PENDING_HEADERS))),
+        stop: stop.clone(),
         has_warned: AtomicBool::new(false),
     });
     listening.exchange.metrics.register_unsent(listening.connections.unsent());
     let accepting = async {
         loop {
             let (stream, remote) = accept(&listener).await;
-            if listening.may_connect(remote)
-                && let Ok(connection) = listening.connections.register(listening.peer(remote)).await
-            {
-                listening.serve(stream, remote, connection);
-            }
+            listening.admit(stream, remote).await;
         }
     };
     tokio::select! {
@@ -103,21 +115,27 @@ pub(crate) async fn run<C: Backend>(
     // Serve the connections in the backlog. The socket is polled directly, since the runtime may not have been notified of
     // the last of them.
     let listener = listener.into_std()?;
-    while let Ok((stream, remote)) = listener.accept() {
-        if !listening.may_connect(remote) {
-            continue;
-        }
-        let Some(registered) = listening.connections.try_register(listening.peer(remote)) else { break };
-        if let Ok(connection) = registered
-            && let Ok(stream) = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream))
+    for _ in 0..MAX_BACKLOG {
+        let Ok((stream, remote)) = listener.accept() else { break };
+        if let Ok(stream) = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream))
+            && !listening.try_admit(stream, remote)
         {
-            listening.serve(stream, remote, connection);
+            break;
         }
     }
     drop(listener);
     let connections = &listening.connections;
-    if connections.count() > 0 {
+    let is_waiting =
+        listening.headers.as_ref().is_some_and(|headers| headers.available_permits() < MAX_PENDING_HEADERS);
+    if connections.count() > 0 || is_waiting {
         time::sleep(FINAL_REQUEST_TIMEOUT.min(config.stop_time.duration())).await;
+    }
+    // Headers are not waited for any more: what has not been registered will not be.
+    if let Some(headers) = &listening.headers {
+        headers.close();
+        while headers.available_permits() < MAX_PENDING_HEADERS {
+            tokio::task::yield_now().await;
+        }
     }
     if time::timeout(config.stop_time.duration(), connections.close()).await.is_err() {
         connections.evict_all();
@@ -161,75 +179,106 @@ fn limits(config: &Config, memory: Option<u64>) -> ConnectionLimits {
 }
 
 impl<C: Backend> Listening<C> {
-    fn peer(&self, remote: SocketAddr) -> PeerKind {
-        let key = Key::client(remote.ip());
-        if self.exchange.trusted_proxies.trusts(remote.ip()) { PeerKind::Proxy(key) } else { PeerKind::Single(key) }
+    fn kind(&self, peer: Peer) -> PeerKind {
+        let key = Key::client(peer.address().ip());
+        if self.exchange.trusted_proxies.trusts_peer(peer) { PeerKind::Proxy(key) } else { PeerKind::Single(key) }
+    }
+
+    /// Registers and serves a connection. Waits while there are too many.
+    async fn admit(self: &Arc<Self>, stream: TcpStream, remote: SocketAddr) {
+        let Some(headers) = &self.headers else {
+            let peer = Peer::Socket(remote);
+            if let Ok(connection) = self.connections.register(self.kind(peer)).await {
+                self.spawn(self.clone().serve(stream, peer, connection));
+            }
+            return;
+        };
+        if self.may_connect(remote)
+            && let Ok(permit) = headers.clone().acquire_owned().await
+        {
+            self.spawn(self.clone().serve_client_of_proxy(stream, remote, permit));
+        }
+    }
+
+    /// The same without waiting. Returns false if there are too many.
+    fn try_admit(self: &Arc<Self>, stream: TcpStream, remote: SocketAddr) -> bool {
+        let Some(headers) = &self.headers else {
+            let peer = Peer::Socket(remote);
+            let Some(registered) = self.connections.try_register(self.kind(peer)) else { return false };
+            if let Ok(connection) = registered {
+                self.spawn(self.clone().serve(stream, peer, connection));
+            }
+            return true;
+        };
+        if !self.may_connect(remote) {
+            return true;
+        }
+        let permit = headers.clone().try_acquire_owned();
+        permit.map(|permit| self.spawn(self.clone().serve_client_of_proxy(stream, remote, permit))).is_ok()
+    }
+
+    fn spawn(&self, serving: impl Future<Output = ()> + Send + 'static) {
+        let gauge = self.exchange.metrics.connections.clone();
+        tokio::spawn(async move {
+            gauge.inc();
+            serving.await;
+            gauge.dec();
+        });
     }
 
     /// Whoever speaks the PROXY protocol states any client, so only trusted proxies may.
     fn may_connect(&self, remote: SocketAddr) -> bool {
-        let may_connect = !self.has_proxy_protocol || self.exchange.trusted_proxies.trusts(remote.ip());
+        let may_connect = self.exchange.trusted_proxies.trusts(remote.ip());
         if !may_connect {
             self.warn_once(remote, "the peer is not in edge.trusted_proxies");
         }
         may_connect
     }
 
-    fn serve(self: &Arc<Self>, stream: TcpStream, remote: SocketAddr, connection: Connection) {
-        let this = self.clone();
-        tokio::spawn(async move {
-            let gauge = this.exchange.metrics.connections.clone();
-            gauge.inc();
-            this.serve_client(stream, remote, connection).await;
-            gauge.dec();
-        });
-    }
-
-    async fn serve_client(&self, mut stream: TcpStream, mut peer: SocketAddr, mut connection: Connection) {
-        if self.has_proxy_protocol {
-            let Some(client) = self.client_of_proxy(&mut stream, peer, connection).await else { return };
-            (peer, connection) = client;
-        }
-        let http = match self.peer(peer) {
+    async fn serve(self: Arc<Self>, stream: TcpStream, peer: Peer, connection: Connection) {
+        let http = match self.kind(peer) {
             PeerKind::Single(_) => &self.http,
             PeerKind::Proxy(_) => &self.http_of_proxy,
         };
         serve_connection(self.exchange.clone(), http, stream, peer, &connection, self.request_timeout).await;
     }
 
-    /// Reads the client that the proxy states, and registers the connection as the client's. `None` if it is to be closed.
-    async fn client_of_proxy(
-        &self,
-        stream: &mut TcpStream,
+    /// Serves a connection whose proxy states the client. Until then it is not registered, and holds a permit: it is
+    /// nobody's, and no client can make it lose its place.
+    async fn serve_client_of_proxy(
+        self: Arc<Self>,
+        mut stream: TcpStream,
         proxy: SocketAddr,
-        connection: Connection,
-    ) -> Option<(SocketAddr, Connection)> {
+        permit: OwnedSemaphorePermit,
+    ) {
         let header = tokio::select! {
-            header = time::timeout(self.request_timeout, proxy_protocol::read_header(stream)) => header,
-            () = connection.closing() => return None,
+            header = time::timeout(self.request_timeout, proxy_protocol::read_header(&mut stream)) => header,
+            () = self.stopped() => return,
         };
-        match header {
-            Ok(Ok(None)) => Some((proxy, connection)),
-            Ok(Ok(Some(client))) => {
-                // Its place is free for the client.
-                drop(connection);
-                let client = SocketAddr::new(client.ip().to_canonical(), client.port());
-                let registered = self.connections.try_register(self.peer(client));
-                registered.and_then(Result::ok).map(|connection| (client, connection))
-            }
+        let peer = match header {
+            Ok(Ok(Source::Local)) => Peer::Socket(proxy),
+            Ok(Ok(Source::Unknown)) => Peer::Unstated(proxy),
+            Ok(Ok(Source::Client(client))) => Peer::Stated(SocketAddr::new(client.ip().to_canonical(), client.port())),
             Ok(Err(error)) if error.kind() == io::ErrorKind::InvalidData => {
-                self.warn_once(proxy, &error.to_string());
-                None
+                return self.warn_once(proxy, &error.to_string());
             }
-            Ok(Err(error)) => {
-                debug!(%proxy, %error, "connection failed within its PROXY header");
-                None
-            }
-            Err(_elapsed) => {
-                debug!(%proxy, "connection closed: no PROXY header");
-                None
-            }
+            Ok(Err(error)) => return debug!(%proxy, %error, "connection failed within its PROXY header"),
+            Err(_elapsed) => return debug!(%proxy, "connection closed: no PROXY header"),
+        };
+        let registered = tokio::select! {
+            registered = self.connections.register(self.kind(peer)) => registered,
+            () = self.stopped() => return,
+        };
+        drop(permit);
+        if let Ok(connection) = registered {
+            self.serve(stream, peer, connection).await;
         }
+    }
+
+    /// Waits until a stop waits no longer for connections that are not registered.
+    async fn stopped(&self) {
+        self.stop.cancelled().await;
+        time::sleep(FINAL_REQUEST_TIMEOUT).await;
     }
 
     /// The first refusal is a warning, since it may be a proxy that is not configured; more of them are not news.
@@ -251,7 +300,7 @@ async fn serve_connection<C: Backend>(
     exchange: Arc<Exchange<C>>,
     http: &auto::Builder<TokioExecutor>,
     stream: TcpStream,
-    peer: SocketAddr,
+    peer: Peer,
     open: &Connection,
     request_timeout: Duration,
 ) {
@@ -268,10 +317,10 @@ async fn serve_connection<C: Backend>(
     tokio::select! {
         end = open.serve(http.serve_connection(socket, service)) => {
             if let Err(error) = end {
-                debug!(%peer, %error, "connection failed");
+                debug!(?peer, %error, "connection failed");
             }
         }
-        () = first_request_timeout(&first_request, request_timeout) => debug!(%peer, "connection closed: no request"),
+        () = first_request_timeout(&first_request, request_timeout) => debug!(?peer, "connection closed: no request"),
     }
 }
 

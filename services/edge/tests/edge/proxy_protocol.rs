@@ -37,6 +37,13 @@ async fn the_client_is_the_one_that_the_proxy_states() {
     // A trusted proxy in front of the one that connects.
     assert_eq!(status("10.0.0.1", "\nx-forwarded-for: 192.0.2.3").await, 200);
     assert_eq!(status("192.0.2.3", "").await, 429);
+    // A client that the proxy does not state cannot name one.
+    for (number, header) in [&b"PROXY UNKNOWN\r\n"[..], b"\r\n\r\n\0\r\nQUIT\n\x21\0\0\0"].into_iter().enumerate() {
+        let mut unstated = edge.client().await;
+        unstated.send(header).await;
+        let reply = unstated.request("GET /v1/things/one\nx-forwarded-for: 192.0.2.77", "").await;
+        assert_eq!(reply.status, if number == 0 { 200 } else { 429 }, "both count as the proxy");
+    }
     // A proxy that speaks for itself.
     let mut check = edge.client().await;
     check.send(b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0").await;
