@@ -94,6 +94,7 @@ pub(crate) async fn run(plan: Plan) -> Result<()> {
         plan;
     let running: Vec<&ServiceConfig> =
         config.services.iter().filter(|service| identities.contains_key(service.module.name())).collect();
+    master_key::check(&config.mesh, generates_master_key, &running)?;
     let keeps_files = running.iter().any(|service| uses_data_dir(service));
     let _lock = keeps_files.then(|| lock_data_dir(&config.mesh.data_dir)).transpose()?;
 

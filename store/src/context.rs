@@ -50,12 +50,7 @@ impl<C> ContextExt for Context<C> {
         let keys = self.resources.get::<Arc<dyn KeyEncryption>>().cloned();
         let (name, database) = (self.name, self.database());
         async move {
-            let keys = keys.ok_or_else(|| {
-                format!(
-                    "the service `{name}` encrypts secrets in its database and has no master key; run `drystone keys generate FILE` \
-                     once, and set sealing.key_file to that file, or sealing.vault.address"
-                )
-            })?;
+            let keys = keys.ok_or_else(|| no_master_key(name))?;
             let (db, sealer) = (database?, Sealer::new(keys));
             let mut backoff = Backoff::new(MIN_BACKOFF, MAX_BACKOFF);
             loop {
@@ -78,6 +73,15 @@ impl<C> ContextExt for Context<C> {
         self.tasks.spawn(redis::probe(redis.clone(), component, self.stop.clone()));
         Ok(redis)
     }
+}
+
+/// The sentence for a service that seals values and has no master key.
+#[must_use]
+pub fn no_master_key(service: &str) -> String {
+    format!(
+        "the service `{service}` encrypts secrets in its database and has no master key; run `drystone keys generate FILE` once, \
+         and set sealing.key_file to that file, or sealing.vault.address"
+    )
 }
 
 fn is_temporary(error: &CheckError) -> bool {

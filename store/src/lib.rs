@@ -62,7 +62,7 @@ pub use drystone_mesh::{migration, module::Migration};
 
 pub use address::{Address, AddressError, ServerUrl};
 pub use config::{DatabaseConfig, PoolConfig};
-pub use context::ContextExt;
+pub use context::{ContextExt, no_master_key};
 pub use db::{Db, Either};
 pub use failure::{Error, Failure, Result, to_mesh_error};
 pub use location::{Location, PostgresLocation};

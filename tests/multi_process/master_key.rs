@@ -143,7 +143,11 @@ fn a_service_that_runs_apart_needs_a_configured_master_key() {
             .env("DRYSTONE_CERTS_DIR", mesh.certificates().ca().parent().unwrap());
         command.env("DRYSTONE_DATA_DIR", home.data()).env("DRYSTONE_LOG__FILTER", "error");
         command.env("DRYSTONE_AUTH__LISTEN", "127.0.0.1:0").env("DRYSTONE_ADMIN__LISTEN", "127.0.0.1:0");
-        run_to_end(command.envs(key_file.map(|file| ("DRYSTONE_SEALING__KEY_FILE", file))).current_dir(home.path()))
+        let key_file = key_file.map(|file| ("DRYSTONE_SEALING__KEY_FILE", file));
+        let output = run_to_end(command.envs(key_file).current_dir(home.path()));
+        // So that a release before can still be started.
+        assert!(!home.data().join("auth.db").exists(), "no database is opened, and so none migrated");
+        output
     };
     assert_refused(&serve(None), &["`auth`", "no master key", "drystone keys generate FILE", "sealing.key_file"]);
     let home = Home::new();

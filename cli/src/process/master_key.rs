@@ -7,10 +7,25 @@ use drystone_store::sealing::{self, KeyEncryption, MasterKeyFile, MasterKeys};
 use tracing::info;
 
 use super::Opened;
-use crate::config::MeshConfig;
+use crate::config::{MeshConfig, ServiceConfig};
 
 /// The name of the generated file.
 const FILE: &str = "master.key";
+
+/// Checks the configured master key before a database is opened, and so migrated, without one that can be used.
+///
+/// # Errors
+/// The configured key cannot be used, or there is none although a service seals values.
+pub(super) fn check(config: &MeshConfig, may_generate: bool, services: &[&ServiceConfig]) -> Result<()> {
+    let Some(service) = services.iter().find(|service| sealing::seals(service.module.migrations())) else {
+        return Ok(());
+    };
+    let configured = config.sealing.open().map_err(anyhow::Error::msg)?;
+    if configured.is_none() && !may_generate {
+        bail!("{}", drystone_store::no_master_key(service.module.name()));
+    }
+    Ok(())
+}
 
 /// The master key. `None` if no service needs one, or none is configured or generated.
 ///

@@ -43,7 +43,8 @@ impl KeyEncryption for MasterKeyFile {
 
     async fn decrypt(&self, key_id: &str, encrypted: &[u8], context: &[u8]) -> Result<DataKey, SealError> {
         match self.keys.load_full().decrypt(key_id, encrypted, context).await {
-            Err(SealError::UnknownKey(_)) if self.reload().is_ok() => {
+            Err(SealError::UnknownKey(_)) => {
+                self.reload()?;
                 self.keys.load_full().decrypt(key_id, encrypted, context).await
             }
             outcome => outcome,

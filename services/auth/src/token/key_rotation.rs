@@ -28,7 +28,8 @@ impl KeyRotation {
     /// has the key as well. Returns how many keys that were. Can be repeated.
     ///
     /// # Errors
-    /// The store or the master key fails. Nothing is changed then, except that free space may still hold unsealed keys.
+    /// The store or the master key fails. Either nothing is changed then, or only free space may still hold unsealed keys: a
+    /// repetition removes them.
     pub async fn seal(&self) -> Result<u32, StartError> {
         let rows = self.store.keys().await?;
         let plan = self.plan(&rows).await?;

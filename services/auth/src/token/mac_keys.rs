@@ -54,8 +54,8 @@ pub struct Authentic {
 }
 
 impl Authentic {
-    /// Whether the secret was the one that signs when something began that the token is for. Who gets a copy of a secret after
-    /// it was replaced can forge nothing for what began later.
+    /// Whether the secret was the one that signs when something began that the token is for. Who has a copy of a replaced secret
+    /// can forge nothing for what began later, if the token itself does not say when that was.
     #[must_use]
     pub fn is_for(&self, began_at: Timestamp) -> bool {
         self.replaced_at.is_none_or(|replaced_at| began_at < replaced_at + CLOCK_SKEW)
