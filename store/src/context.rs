@@ -26,7 +26,8 @@ pub trait ContextExt {
     /// The service has no migrations, or its configuration needs no database.
     fn database(&self) -> Result<Db, StartError>;
 
-    /// The sealer of the service's database. Waits while a key management service or the database is unavailable.
+    /// The sealer of the service's database. Waits while a key management service or the database is unavailable, which the
+    /// vital component `NAME master key` reports.
     ///
     /// # Errors
     /// No master key is configured, or another one seals the database.
@@ -49,14 +50,19 @@ impl<C> ContextExt for Context<C> {
     fn sealer(&self) -> impl Future<Output = Result<Sealer, StartError>> + Send {
         let keys = self.resources.get::<Arc<dyn KeyEncryption>>().cloned();
         let (name, database) = (self.name, self.database());
+        let component = self.shared.health.component(format!("{name} master key"), Kind::Vital);
         async move {
             let keys = keys.ok_or_else(|| no_master_key(name))?;
             let (db, sealer) = (database?, Sealer::new(keys));
             let mut backoff = Backoff::new(MIN_BACKOFF, MAX_BACKOFF);
             loop {
                 match sealing::check(&db, &sealer).await {
-                    Ok(()) => return Ok(sealer),
+                    Ok(()) => {
+                        component.up();
+                        return Ok(sealer);
+                    }
                     Err(error) if is_temporary(&error) => {
+                        component.down(error.to_string());
                         tracing::warn!(service = name, %error, "waiting for the master key");
                     }
                     Err(error) => return Err(format!("the database of `{name}` cannot be used: {error}").into()),

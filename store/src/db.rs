@@ -3,7 +3,7 @@
 use std::{error::Error as StdError, time::Duration};
 
 use drystone_mesh::backoff::Backoff;
-use sqlx::{AssertSqlSafe, SqlitePool};
+use sqlx::SqlitePool;
 
 use super::{
     Failure, Location, Migration, OpenError, Transaction, failure, migration, postgres,
@@ -141,17 +141,15 @@ impl Db {
     }
 
     /// Removes earlier values of rows of these tables from the files of the database: from free space, and on SQLite from the
-    /// write-ahead log. On SQLite it writes the whole file anew, and meanwhile nothing else. PostgreSQL's own log still has them until
-    /// its segments are recycled.
+    /// write-ahead log. It writes the whole file of SQLite anew, or the tables of PostgreSQL, and meanwhile nothing else is written
+    /// there. PostgreSQL's own log still has them until its segments are recycled.
+    ///
+    /// # Errors
+    /// Also if the database is in use for longer than a few seconds, or the role does not own the tables: earlier values may be left.
     pub async fn scrub(&self, tables: &[&str]) -> sqlx::Result<()> {
         match &self.0 {
             Either::Sqlite(sqlite) => sqlite::scrub(sqlite).await,
-            Either::Postgres(postgres) => {
-                for table in tables {
-                    sqlx::raw_sql(AssertSqlSafe(format!("VACUUM (FULL) \"{table}\""))).execute(postgres.pool()).await?;
-                }
-                Ok(())
-            }
+            Either::Postgres(postgres) => postgres::scrub(&postgres.pool(), tables).await,
         }
     }
 

@@ -69,7 +69,7 @@ pub trait KeyEncryption: fmt::Debug + Send + Sync {
     /// Decrypts a data key that the key `key_id` encrypted with the same context.
     ///
     /// # Errors
-    /// [`SealError::UnknownKey`], [`SealError::Invalid`] and [`SealError::Unavailable`].
+    /// [`SealError::UnknownKey`], [`SealError::Invalid`], [`SealError::Refused`] and [`SealError::Unavailable`].
     async fn decrypt(&self, key_id: &str, encrypted: &[u8], context: &[u8]) -> Result<DataKey, SealError>;
 
     /// Reads the keys anew, where they may have changed.
@@ -94,6 +94,12 @@ pub enum SealError {
         "a sealed value does not open; the master key `{0}` is not the one that sealed it, or the value was changed"
     )]
     Invalid(String),
+    /// The key management service does not decrypt the value.
+    #[error(
+        "a sealed value does not open; its key was replaced, the version of the key may not decrypt any more, or the value was \
+         changed: {0}"
+    )]
+    Refused(String),
     /// The stored bytes are no envelope.
     #[error("a sealed value is malformed; restore the database from a backup")]
     Malformed,

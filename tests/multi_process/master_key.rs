@@ -186,7 +186,10 @@ async fn keys_of_a_release_without_sealing_are_sealed_and_replaced_while_the_mes
     let found = has_key(mesh.home());
     assert!(found.is_empty(), "no file of the running mesh has a key that was not sealed: {found:?}");
     let again = operator(&mesh, &["keys", "seal"]);
-    assert_eq!(again.stdout, "all keys are encrypted already\n", "{again:?}");
+    assert_eq!(
+        again.stdout, "all keys were encrypted already; earlier bytes were removed from the files of the database\n",
+        "{again:?}"
+    );
 
     // What was issued before is valid, also after a restart.
     mesh.rest().get("/v1/users/me").bearer(&tokens.access).send().await.expect(200);
@@ -235,5 +238,25 @@ fn only_an_operator_seals_and_rewraps() {
         without.env("DRYSTONE_CERTS_DIR", home.path());
         let output = run_to_end(without.env("DRYSTONE_PEERS__AUTH", mesh.grpc_address("auth").to_string()));
         assert_refused(&output, &["operator.pem"]);
+        // With the certificate of a service in the place of the operator's.
+        let [certificate, key] = mesh.certificates().files_of("user");
+        fs::copy(certificate, home.path().join("operator.pem")).unwrap();
+        fs::copy(key, home.path().join("operator.key")).unwrap();
+        fs::copy(mesh.certificates().ca(), home.path().join("ca.pem")).unwrap();
+        let mut service = drystone(&["keys", command]);
+        service.env("DRYSTONE_CERTS_DIR", home.path());
+        let output = run_to_end(service.env("DRYSTONE_PEERS__AUTH", mesh.grpc_address("auth").to_string()));
+        assert_refused(&output, &["CALLER_NOT_ALLOWED"]);
     }
+}
+
+#[test]
+fn a_check_of_the_configuration_reads_the_master_key() {
+    let home = Home::new();
+    let missing = home.path().join("missing.key");
+    let check = || run_to_end(drystone(&["config", "check"]).env("DRYSTONE_SEALING__KEY_FILE", &missing));
+    assert_refused(&check(), &["missing.key", "cannot be read"]);
+    assert!(run_to_end(drystone(&["keys", "generate"]).arg(&missing)).status.success());
+    let output = check();
+    assert!(output.status.success(), "{output:?}");
 }

@@ -24,7 +24,8 @@ pub(crate) fn run(app: &App, args: &Args) -> Result<()> {
         let sealed =
             keys.seal_keys(SealKeysRequest {}).await.map_err(|status| operator::failure(&status))?.into_inner().sealed;
         output::print(match sealed {
-            0 => "all keys are encrypted already\n".to_owned(),
+            0 => "all keys were encrypted already; earlier bytes were removed from the files of the database\n"
+                .to_owned(),
             count => format!(
                 "encrypted and replaced {count} keys; the new ones sign in two minutes, and tokens stay valid\n"
             ),

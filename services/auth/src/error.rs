@@ -6,7 +6,10 @@ use drystone_mesh::error::{Error as MeshError, Reason};
 use drystone_store::sealing::{CheckError, SealError};
 use tonic::Status;
 
-use crate::{password::HashError, password::hasher::HashingError, token::signing_key::KeyError};
+use crate::{
+    password::{HashError, hasher::HashingError},
+    token::{key_ring::RELOAD_INTERVAL, signing_key::KeyError},
+};
 
 /// The retry delay after the hashing queue was full: a full queue is processed in less.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -20,6 +23,9 @@ pub enum Error {
     /// The refresh token is malformed or has an invalid MAC.
     #[error("the refresh token is invalid; sign in again")]
     RefreshTokenInvalid,
+    /// The refresh token does not verify, and this instance may not know the key that signed it.
+    #[error("the keys of this instance are not current; retry in a few seconds")]
+    KeysStale,
     /// The account no longer exists, which ends its sessions.
     #[error("the account of this session no longer exists; sign in with another account")]
     SessionEnded,
@@ -63,9 +69,9 @@ impl Error {
             Self::RequestIdReused => Reason::RequestIdReused,
             Self::Hashing(HashingError::QueueFull) => Reason::Overloaded,
             Self::Hashing(HashingError::DeadlineExceeded) => Reason::DeadlineExceeded,
-            Self::Hashing(HashingError::Stopped) | Self::Keys(StartError::Seal(SealError::Unavailable(_))) => {
-                Reason::Unavailable
-            }
+            Self::KeysStale
+            | Self::Hashing(HashingError::Stopped)
+            | Self::Keys(StartError::Scrub(_) | StartError::Seal(SealError::Unavailable(_))) => Reason::Unavailable,
             Self::Limited(error) | Self::Upstream(error) => error.reason(),
             Self::Hashing(HashingError::Hash(_))
             | Self::Signing(_)
@@ -85,6 +91,10 @@ impl From<Error> for MeshError {
             Error::Store(error) | Error::Keys(StartError::Store(error)) => drystone_store::to_mesh_error(error),
             // For the operator, who alone changes keys.
             Error::Keys(StartError::Seal(error)) => Self::new(reason, error.to_string()).caused_by(error),
+            Error::Keys(error @ (StartError::Scrub(_) | StartError::UnsealedKey)) => {
+                Self::new(reason, error.to_string()).caused_by(error)
+            }
+            Error::KeysStale => Self::new(reason, error.to_string()).retry_after(RELOAD_INTERVAL),
             Error::Hashing(HashingError::QueueFull) => {
                 Self::new(reason, "too many concurrent sign-ins; retry in a second").retry_after(RETRY_AFTER)
             }
@@ -118,6 +128,17 @@ pub enum StartError {
     /// The store failed.
     #[error("cannot read the signing keys from the auth database")]
     Store(#[from] sqlx::Error),
+    /// Keys were sealed, but their earlier bytes could not be removed.
+    #[error(
+        "the keys are encrypted and replaced, but the files of the database still have their earlier bytes: {0}; run `drystone keys \
+         seal` again"
+    )]
+    Scrub(#[source] sqlx::Error),
+    /// A key that is not sealed appeared where all were.
+    #[error(
+        "an unencrypted key appeared in the auth database, where all keys were encrypted; somebody else wrote it: remove it, and find out who"
+    )]
+    UnsealedKey,
     /// A key or secret cannot be sealed or opened.
     #[error("the keys in the auth database cannot be used: {0}")]
     Seal(#[from] SealError),
@@ -162,6 +183,8 @@ mod tests {
             (Error::Signing(jsonwebtoken::errors::ErrorKind::InvalidEcdsaKey.into()), Reason::Internal),
             (Error::Store(sqlx::Error::RowNotFound), Reason::Internal),
             (Error::Store(sqlx::Error::PoolTimedOut), Reason::Unavailable),
+            (Error::KeysStale, Reason::Unavailable),
+            (Error::Keys(StartError::Scrub(sqlx::Error::PoolTimedOut)), Reason::Unavailable),
         ];
         for (error, reason) in cases {
             let shown = error.to_string();

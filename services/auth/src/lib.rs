@@ -77,7 +77,7 @@ use drystone::{
     session::v1::session_service_client::SessionServiceClient,
     user::v1::user_service_client::UserServiceClient,
 };
-use drystone_mesh::{client::Channel, clock::Clock, module::Module, telemetry::Metrics};
+use drystone_mesh::{client::Channel, clock::Clock, health::Component, module::Module, telemetry::Metrics};
 use drystone_store::sealing::Sealer;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -100,7 +100,7 @@ use crate::{
     sign_in::SignIn,
     token::{
         access_token_signer::AccessTokenSigner,
-        key_ring::{self, KeyRing},
+        key_ring::{self, KeyRing, RELOAD_INTERVAL},
         key_rotation::KeyRotation,
         tokens::TokenIssuer,
     },
@@ -126,6 +126,8 @@ pub struct Deps {
     pub clock: Clock,
     /// The metrics registry.
     pub metrics: Metrics,
+    /// Reports whether the keys are current.
+    pub keys_health: Component,
     /// Rate limits.
     pub attempts: AttemptLimits,
     /// The configuration section `[auth]`.
@@ -170,6 +172,7 @@ impl Service {
             sessions,
             clock,
             metrics,
+            keys_health,
             attempts,
             config,
             issuer,
@@ -187,7 +190,7 @@ impl Service {
         )
         .await?;
         tasks.spawn(sweep.run(orphan_sweep::INITIAL_DELAY, stop.clone()));
-        tasks.spawn(Arc::clone(&service.keys.keys).follow(stop));
+        tasks.spawn(Arc::clone(&service.keys.keys).follow(RELOAD_INTERVAL, keys_health, stop));
         Ok(service)
     }
 
@@ -201,7 +204,7 @@ impl Service {
         config.check().map_err(StartError::Config)?;
         let open = || KeyRing::open(store.clone(), sealer.clone(), clock.clone());
         let keys = Arc::new(key_ring::retry_while_unavailable(open).await?);
-        let rotation = KeyRotation { store: store.clone(), sealer, clock: clock.clone() };
+        let rotation = KeyRotation { keys: Arc::clone(&keys), store: store.clone(), sealer, clock: clock.clone() };
         let hashing = HashingPool::start(config.pool_size(), config.cost(), HashingMetrics::new(metrics))
             .map_err(StartError::Threads)?;
         let hashing = Arc::new(hashing);

@@ -30,6 +30,7 @@ impl Module for Service {
         let node = context.node()?;
         let per_minute = |name| context.shared.limits_per_minute.get(name).copied().unwrap_or_default();
         let attempts = AttemptLimits::new(&context.limits()?, per_minute(SIGN_IN_LIMIT), per_minute(REFRESH_LIMIT));
+        let keys_health = context.shared.health.component(format!("{NAME} keys"), Kind::Vital);
         let service = Self::new(Deps {
             store: AuthStore::new(context.database()?),
             sealer: context.sealer().await?,
@@ -38,6 +39,7 @@ impl Module for Service {
             sessions: SessionServiceClient::new(node.dialer.channel("session")?),
             clock: node.clock.clone(),
             metrics: node.metrics.clone(),
+            keys_health,
             attempts,
             issuer: context.shared.issuer.clone(),
             public_url: context.shared.issuer.clone(),

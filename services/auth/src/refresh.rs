@@ -39,11 +39,14 @@ impl Refresh {
     /// Rotates the session and issues tokens with the user's current roles and properties.
     ///
     /// # Errors
-    /// [`Error::RefreshTokenInvalid`]; [`Error::SessionEnded`] if the account no longer exists; `REFRESH_TOKEN_REUSED`
+    /// [`Error::RefreshTokenInvalid`], or [`Error::KeysStale`] if the keys are; [`Error::SessionEnded`] if the account no longer exists; `REFRESH_TOKEN_REUSED`
     /// and `SESSION_ENDED` from the session service; other errors of the upstreams.
     pub async fn refresh(&self, call: &Call, refresh_token: &str) -> Result<TokenPair, Error> {
-        let RefreshToken { session_id, user_id, counter } =
-            self.issuer.keys.current().refresh_tokens.decode(refresh_token).ok_or(Error::RefreshTokenInvalid)?;
+        let keys = &self.issuer.keys;
+        let Some(RefreshToken { session_id, user_id, counter }) = keys.current().refresh_tokens.decode(refresh_token)
+        else {
+            return Err(if keys.is_stale() { Error::KeysStale } else { Error::RefreshTokenInvalid });
+        };
 
         call::record_user(user_id);
         self.attempts.refresh(session_id).await?;

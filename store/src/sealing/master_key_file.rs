@@ -7,7 +7,8 @@ use async_trait::async_trait;
 
 use super::{DataKey, KeyEncryption, MasterKeyError, MasterKeys, SealError};
 
-/// The keys of a file. It is read anew when a value names a key that it did not have, and on request.
+/// The keys of a file. It is read anew when a value names a key that it did not have, and on request. Keys that the file no longer
+/// has still open values until the process ends: values are rewrapped after the file has changed.
 #[derive(Debug)]
 pub struct MasterKeyFile {
     path: PathBuf,
@@ -26,7 +27,7 @@ impl MasterKeyFile {
     }
 
     fn reload(&self) -> Result<(), MasterKeyError> {
-        self.keys.store(Arc::new(MasterKeys::read(&self.path)?));
+        self.keys.store(Arc::new(MasterKeys::read(&self.path)?.with_earlier(&self.keys.load())?));
         Ok(())
     }
 }

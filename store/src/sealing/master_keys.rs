@@ -1,9 +1,13 @@
 //! Master keys in this process, from a file or an environment variable.
 
-use std::{collections::BTreeMap, fs, io, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+};
 
 use async_trait::async_trait;
-use aws_lc_rs::rand;
+use aws_lc_rs::{constant_time::verify_slices_are_equal, rand};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use zeroize::Zeroizing;
 
@@ -57,12 +61,29 @@ pub enum MasterKeyError {
     /// Two keys have the same id.
     #[error("two master keys have the id `{0}`; ids are never used again")]
     Duplicate(String),
+    /// A key has other bytes than before.
+    #[error("the master key `{0}` has other bytes than before; ids are never used again: give the new key another one")]
+    Changed(String),
     /// The random number generator of the system fails.
     #[error("the system has no random numbers")]
     Random,
 }
 
 impl MasterKeys {
+    /// These keys, and those of `earlier` that they lack, which open what is not rewrapped yet.
+    ///
+    /// # Errors
+    /// [`MasterKeyError::Changed`].
+    pub(super) fn with_earlier(mut self, earlier: &Self) -> Result<Self, MasterKeyError> {
+        for (id, key) in &earlier.keys {
+            let current = self.keys.entry(id.clone()).or_insert_with(|| key.clone());
+            if verify_slices_are_equal(current.expose(), key.expose()).is_err() {
+                return Err(MasterKeyError::Changed(id.clone()));
+            }
+        }
+        Ok(self)
+    }
+
     /// Reads keys from a text.
     ///
     /// # Errors
@@ -110,7 +131,7 @@ impl MasterKeys {
             *encoded
         ));
         let name = || path.display().to_string();
-        write_new(path, text.as_bytes()).map_err(|error| match error.kind() {
+        write_new(path, &id, text.as_bytes()).map_err(|error| match error.kind() {
             io::ErrorKind::AlreadyExists => MasterKeyError::Exists(name()),
             _ => MasterKeyError::Unwritable { path: name(), cause: error.to_string() },
         })?;
@@ -157,7 +178,7 @@ fn is_exposed(path: &Path) -> io::Result<bool> {
     fs::metadata(path).map(|_| false)
 }
 
-fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
+fn write_new(path: &Path, id: &str, bytes: &[u8]) -> io::Result<()> {
     use std::io::Write;
     let mut options = fs::OpenOptions::new();
     options.write(true).create_new(true);
@@ -166,9 +187,19 @@ fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
         use std::os::unix::fs::OpenOptionsExt;
         options.mode(0o600);
     }
-    let mut file = options.open(path)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
+    // Whole or not at all: under another name first. A link, unlike a rename, never replaces a file.
+    let mut unfinished = path.as_os_str().to_owned();
+    unfinished.push(format!(".{id}.unfinished"));
+    let unfinished = PathBuf::from(unfinished);
+    let write = || {
+        let mut file = options.open(&unfinished)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::hard_link(&unfinished, path)
+    };
+    let written = write();
+    let removed = fs::remove_file(&unfinished);
+    written.and(removed)?;
     // The name is in the directory.
     match path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
         Some(directory) => fs::File::open(directory)?.sync_all(),
@@ -211,6 +242,8 @@ mod tests {
         let generated = MasterKeys::generate(&path).unwrap();
         let read = MasterKeys::read(&path).unwrap();
         assert_eq!((read.key_id(), read.keys.len()), (generated.key_id(), 1));
+        let names: Vec<_> = fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(names, ["master.key"], "nothing else is left");
         let bytes = |keys: &MasterKeys| keys.keys[&generated.key_id()].expose().to_vec();
         assert_eq!(bytes(&read), bytes(&generated));
         let error = MasterKeys::generate(&path).unwrap_err().to_string();

@@ -3,11 +3,13 @@
 use std::{collections::BTreeMap, net::SocketAddr, sync::Mutex};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
+use rustls::pki_types::PrivateKeyDer;
 use serde_json::{Value, json};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::TcpListener,
 };
+use tokio_rustls::TlsAcceptor;
 
 use super::*;
 use crate::Db;
@@ -95,6 +97,14 @@ async fn a_key_file_is_read_anew_for_a_key_that_it_did_not_have() {
     assert_eq!(file.key_id(), "k1");
     assert_eq!(file.open(PLACE, &value.envelope).await.unwrap().as_slice(), b"a secret");
     assert_eq!(file.key_id(), "k2");
+    // A key that the file lost still opens what is not rewrapped; one that has changed is refused.
+    write(&[line("k3", 3)]);
+    file.refresh().await.unwrap();
+    let rewrapped = file.rewrap(PLACE, &value.envelope).await.unwrap();
+    assert_eq!(rewrapped.key_id, "k3");
+    write(&[line("k3", 4)]);
+    let changed = file.refresh().await.unwrap_err().to_string();
+    assert!(changed.starts_with("the master key `k3` has other bytes"), "{changed}");
     // What cannot be read changes nothing.
     write(&["broken".to_owned()]);
     assert!(matches!(file.refresh().await, Err(SealError::KeyFile(_))));
@@ -138,12 +148,26 @@ struct TransitState {
 
 impl Transit {
     async fn start() -> Self {
+        Self::start_with(None).await
+    }
+
+    async fn start_with(tls: Option<TlsAcceptor>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, state) = (listener.local_addr().unwrap(), Arc::<Mutex<TransitState>>::default());
         let shared = state.clone();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(serve(stream, shared.clone()));
+                let (shared, tls) = (shared.clone(), tls.clone());
+                tokio::spawn(async move {
+                    match tls {
+                        None => serve(stream, shared).await,
+                        Some(tls) => {
+                            if let Ok(stream) = tls.accept(stream).await {
+                                serve(stream, shared).await;
+                            }
+                        }
+                    }
+                });
             }
         });
         Self { address, state }
@@ -154,7 +178,7 @@ impl Transit {
     }
 }
 
-async fn serve(mut stream: TcpStream, state: Arc<Mutex<TransitState>>) {
+async fn serve(mut stream: impl AsyncRead + AsyncWrite + Unpin, state: Arc<Mutex<TransitState>>) {
     let mut bytes = Vec::new();
     let (head, body) = loop {
         if stream.read_buf(&mut bytes).await.unwrap() == 0 {
@@ -220,11 +244,59 @@ async fn the_transit_engine_of_vault_keeps_the_master_key() {
     assert_eq!(value.key_id, "vault:transit/drystone");
     assert_eq!(sealer.open(PLACE, &value.envelope).await.unwrap().as_slice(), b"a secret");
     let moved = sealer.open(Place { row: b"other", ..PLACE }, &value.envelope).await.unwrap_err();
-    assert!(matches!(moved, SealError::Invalid(_)), "{moved}");
+    assert!(matches!(&moved, SealError::Refused(text) if text.contains("authentication failed")), "{moved}");
     // Vault has seen the data key, and never the value.
     let state = transit.state.lock().unwrap();
     assert!(state.calls.iter().all(|head| head.contains("x-vault-request: true")), "{:?}", state.calls);
     assert!(!state.values.values().any(|(plaintext, _)| plaintext.contains(&BASE64_STANDARD.encode("a secret"))));
+}
+
+/// A certificate for these names, signed by itself: the PEM file to trust, and a server with it.
+fn certificate(names: &[&str]) -> (tempfile::NamedTempFile, TlsAcceptor) {
+    let names: Vec<_> = names.iter().map(|&name| name.to_owned()).collect();
+    let rcgen::CertifiedKey { cert, signing_key } = rcgen::generate_simple_self_signed(names).unwrap();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), cert.pem()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let key = PrivateKeyDer::Pkcs8(signing_key.serialize_der().into());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![cert.der().clone()], key)
+        .unwrap();
+    (file, TlsAcceptor::from(Arc::new(config)))
+}
+
+#[tokio::test]
+async fn vault_is_called_over_tls_and_has_to_prove_its_name() {
+    let token = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(token.path(), "s.token").unwrap();
+    let (of_host, server) = certificate(&["127.0.0.1", "localhost"]);
+    let (of_other, other_server) = certificate(&["vault.example.org"]);
+    let (transit, other) = (Transit::start_with(Some(server)).await, Transit::start_with(Some(other_server)).await);
+    let sealer = |transit: &Transit, host: &str, ca: &std::path::Path| {
+        let config = VaultConfig {
+            address: format!("https://{host}:{}", transit.address.port()),
+            token_file: token.path().to_owned(),
+            ca: ca.to_owned(),
+            ..VaultConfig::default()
+        };
+        Sealer::new(Arc::new(Vault::new(&config).unwrap()))
+    };
+    for host in ["127.0.0.1", "localhost"] {
+        let sealer = sealer(&transit, host, of_host.path());
+        let value = sealer.seal(PLACE, b"a secret").await.unwrap();
+        assert_eq!(sealer.open(PLACE, &value.envelope).await.unwrap().as_slice(), b"a secret");
+    }
+    // An unknown issuer, and another name.
+    for (transit, ca) in [(&transit, &of_other), (&other, &of_other)] {
+        let error = sealer(transit, "127.0.0.1", ca.path()).seal(PLACE, b"a secret").await.unwrap_err();
+        assert!(matches!(&error, SealError::Unavailable(text) if text.contains("certificate")), "{error}");
+    }
+    assert!(other.state.lock().unwrap().calls.is_empty(), "nothing is sent to a server of another name");
+    // HTTP to a port that speaks TLS.
+    assert!(vault(&transit, token.path()).seal(PLACE, b"a secret").await.is_err());
 }
 
 #[tokio::test]

@@ -15,8 +15,7 @@ use rustls::{
     ClientConfig, RootCertStore,
     pki_types::{CertificateDer, ServerName, pem::PemObject},
 };
-use serde::Deserialize;
-use serde_json::json;
+use serde::{Deserialize, Serialize};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
@@ -68,9 +67,11 @@ impl Vault {
         })
     }
 
-    /// Calls `POST /v1/MOUNT/OPERATION/KEY`, and returns the member `name` of the response's `data`.
-    async fn call(&self, operation: &str, body: serde_json::Value, name: &str) -> Result<Zeroizing<String>, SealError> {
+    /// Calls `POST /v1/MOUNT/OPERATION/KEY`, and returns the response's `data`.
+    async fn call(&self, operation: &str, body: &Body<'_>) -> Result<Data, SealError> {
         let path = format!("/v1/{}/{operation}/{}", self.mount, self.key);
+        let body = serde_json::to_vec(body).map(Zeroizing::new);
+        let body = body.map_err(|error| SealError::Unavailable(error.to_string()))?;
         let (status, bytes) = timeout(CALL_TIMEOUT, self.send(&path, body))
             .await
             .map_err(|_| SealError::Unavailable(format!("no response from {} within {CALL_TIMEOUT:?}", self.host)))?
@@ -78,19 +79,16 @@ impl Vault {
         if status != StatusCode::OK {
             let errors = serde_json::from_slice::<Errors>(&bytes).map(|errors| errors.errors.join("; "));
             let text = format!("Vault answered {status} to {operation}: {}", errors.unwrap_or_default());
-            // A ciphertext that another key made, or with other associated data.
+            // A ciphertext that another key made, or with other associated data, or a version of the key that may not decrypt.
             let is_invalid = operation == "decrypt" && status == StatusCode::BAD_REQUEST;
-            return Err(if is_invalid { SealError::Invalid(self.id.clone()) } else { SealError::Unavailable(text) });
+            return Err(if is_invalid { SealError::Refused(text) } else { SealError::Unavailable(text) });
         }
-        let mut response: Response = serde_json::from_slice(&bytes)
+        let response: Response = serde_json::from_slice(&bytes)
             .map_err(|_| SealError::Unavailable(format!("Vault's response to {operation} is not as documented")))?;
-        let value = response.data.remove(name).and_then(|value| value.as_str().map(str::to_owned));
-        value
-            .map(Zeroizing::new)
-            .ok_or_else(|| SealError::Unavailable(format!("Vault's response to {operation} has no `{name}`")))
+        Ok(response.data)
     }
 
-    async fn send(&self, path: &str, body: serde_json::Value) -> Result<(StatusCode, Zeroizing<Vec<u8>>), BoxError> {
+    async fn send(&self, path: &str, body: Zeroizing<Vec<u8>>) -> Result<(StatusCode, Zeroizing<Vec<u8>>), BoxError> {
         let token = Zeroizing::new(fs::read_to_string(&self.token_file).map_err(|error| {
             io::Error::new(
                 error.kind(),
@@ -109,7 +107,7 @@ impl Vault {
         if let Some(namespace) = &self.namespace {
             request = request.header("x-vault-namespace", namespace);
         }
-        let request = request.body(Full::new(Bytes::from(body.to_string())))?;
+        let request = request.body(Full::new(Bytes::from_owner(body)))?;
         let stream = TcpStream::connect((self.host.as_str(), self.port)).await?;
         match &self.tls {
             Some(tls) => {
@@ -135,9 +133,10 @@ impl KeyEncryption for Vault {
 
     async fn encrypt(&self, key: &DataKey, context: &[u8]) -> Result<(String, Vec<u8>), SealError> {
         let plaintext = Zeroizing::new(BASE64_STANDARD.encode(key.expose()));
-        let body = json!({"plaintext": *plaintext, "associated_data": BASE64_STANDARD.encode(context)});
-        let ciphertext = self.call("encrypt", body, "ciphertext").await?;
-        Ok((self.id.clone(), ciphertext.as_bytes().to_vec()))
+        let body = Body { plaintext: Some(&plaintext), ..Body::new(context) };
+        let ciphertext = self.call("encrypt", &body).await?.ciphertext;
+        let ciphertext = ciphertext.ok_or_else(|| SealError::Unavailable("Vault encrypted to nothing".to_owned()))?;
+        Ok((self.id.clone(), ciphertext.into_bytes()))
     }
 
     async fn decrypt(&self, key_id: &str, encrypted: &[u8], context: &[u8]) -> Result<DataKey, SealError> {
@@ -145,8 +144,9 @@ impl KeyEncryption for Vault {
             return Err(SealError::UnknownKey(key_id.to_owned()));
         }
         let ciphertext = str::from_utf8(encrypted).map_err(|_| SealError::Malformed)?;
-        let body = json!({"ciphertext": ciphertext, "associated_data": BASE64_STANDARD.encode(context)});
-        let text = self.call("decrypt", body, "plaintext").await?;
+        let body = Body { ciphertext: Some(ciphertext), ..Body::new(context) };
+        let text = self.call("decrypt", &body).await?.plaintext;
+        let text = text.ok_or_else(|| SealError::Unavailable("Vault decrypted to nothing".to_owned()))?;
         let bytes = BASE64_STANDARD.decode(text.as_bytes()).map(Zeroizing::new);
         bytes.ok().and_then(|bytes| DataKey::from_bytes(&bytes)).ok_or(SealError::Malformed)
     }
@@ -154,9 +154,33 @@ impl KeyEncryption for Vault {
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
+/// The body of a request. Bodies with a data key are in buffers that are wiped, except those of the HTTP connection.
+#[derive(Serialize)]
+struct Body<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    plaintext: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ciphertext: Option<&'a str>,
+    associated_data: String,
+}
+
+impl Body<'_> {
+    fn new(context: &[u8]) -> Self {
+        Self { plaintext: None, ciphertext: None, associated_data: BASE64_STANDARD.encode(context) }
+    }
+}
+
 #[derive(Deserialize)]
 struct Response {
-    data: serde_json::Map<String, serde_json::Value>,
+    data: Data,
+}
+
+#[derive(Deserialize)]
+struct Data {
+    #[serde(default)]
+    plaintext: Option<Zeroizing<String>>,
+    #[serde(default)]
+    ciphertext: Option<String>,
 }
 
 #[derive(Deserialize)]

@@ -35,7 +35,6 @@ impl KeyService for KeyRpc {
 
     async fn seal_keys(&self, _: Request<SealKeysRequest>) -> Result<Response<SealKeysResponse>, Status> {
         let sealed = self.rotation.seal().await.map_err(Error::Keys)?;
-        self.keys.reload().await.map_err(Error::Keys)?;
         Ok(Response::new(SealKeysResponse { sealed }))
     }
 

@@ -4,18 +4,21 @@ use std::{sync::Arc, time::Duration};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use drystone::auth::v1::{GetDiscoveryRequest, SealKeysRequest, key_service_server::KeyService};
+use drystone_mesh::health::{Health, Kind, State};
 use drystone_store::{
     Db, run,
     sealing::{MasterKeys, Sealer, Stored},
 };
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use tonic::Request;
+use tonic::{Code, Request};
+use tonic_types::StatusExt;
 
 use super::fixture::{EMAIL, Fixture, ISSUER, PASSWORD, fast_hashing, sealer};
 use crate::{
     StartError, store,
     token::{
-        key_ring::{KeyRing, LEAD, retry_while_unavailable},
+        key_ring::{KeyRing, LEAD, RELOAD_INTERVAL, retry_while_unavailable},
         key_rotation::KeyRotation,
         mac_keys::MacKeys,
         refresh_token::RefreshTokenCodec,
@@ -140,20 +143,86 @@ async fn sealing_replaces_the_keys_after_everybody_has_read_them() {
     assert_eq!((response.sealed, published().await.len()), (0, 1));
 }
 
+const COMPONENT: &str = "auth keys";
+
+/// A task that follows the store in a short interval.
+struct Follower(CancellationToken, JoinHandle<()>);
+
+impl Follower {
+    fn start(ring: &Arc<KeyRing>, health: &Health) -> Self {
+        let (stop, component) = (CancellationToken::new(), health.component(COMPONENT, Kind::Vital));
+        let follow = Arc::clone(ring).follow(Duration::from_millis(5), component, stop.clone());
+        Self(stop, tokio::spawn(follow))
+    }
+
+    async fn stop(self) {
+        self.0.cancel();
+        self.1.await.unwrap();
+    }
+}
+
+async fn until(condition: impl Fn() -> bool) {
+    let condition = async {
+        while !condition() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), condition).await.unwrap();
+}
+
+/// An instance without the new master key must not tell clients that their new tokens are invalid.
+#[tokio::test]
+async fn an_instance_that_cannot_open_new_keys_says_so_and_is_taken_out_of_service() {
+    let fixture = Fixture::with_account().await;
+    let (ring, health) = (Arc::clone(&fixture.service.keys.keys), Health::new());
+    let follower = Follower::start(&ring, &health);
+    until(|| health.state(COMPONENT) == Some(State::Up)).await;
+    let token = fixture.sign_in(EMAIL, PASSWORD).await.unwrap().into_inner().refresh_token;
+    let invalid = fixture.refresh("x").await.unwrap_err();
+    assert_eq!(invalid.code(), Code::Unauthenticated);
+
+    // Another instance has a new master key, and rewraps the keys under it.
+    let lines = format!("new {}\ntest AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=", BASE64_STANDARD.encode([9; 32]));
+    let sealer = Sealer::new(Arc::new(MasterKeys::parse(&lines).unwrap()));
+    let rotation =
+        KeyRotation { keys: Arc::clone(&ring), store: fixture.store.clone(), sealer, clock: fixture.clock.clone() };
+    rotation.rewrap().await.unwrap();
+    until(|| health.state(COMPONENT) == Some(State::Degraded)).await;
+    assert!(health.report().components[COMPONENT].detail.contains("`new` is missing"));
+    let unknown = fixture.refresh("x").await.unwrap_err();
+    assert_eq!(unknown.code(), Code::Unavailable);
+    assert_eq!(unknown.get_details_retry_info().unwrap().retry_delay, Some(RELOAD_INTERVAL));
+    fixture.refresh(&token).await.unwrap();
+
+    // Before others sign with new keys.
+    fixture.clock.advance(LEAD.to_std().unwrap() / 2);
+    until(|| health.state(COMPONENT) == Some(State::Down)).await;
+    follower.stop().await;
+}
+
+#[tokio::test]
+async fn an_unsealed_key_is_refused_where_all_were_sealed() {
+    let fixture = Fixture::with_account().await;
+    let ring = &fixture.service.keys.keys;
+    let before = kid(ring);
+    let key = StoredKey::generate(fixture.clock.now()).unwrap();
+    unseal_all(&fixture, &key, &[7; 32]).await;
+    let error = ring.reload().await.unwrap_err().to_string();
+    assert!(error.starts_with("an unencrypted key appeared"), "{error}");
+    assert_eq!(kid(ring), before);
+}
+
 #[tokio::test]
 async fn other_instances_read_replaced_keys_within_seconds() {
     let (fixture, _) = unsealed().await;
-    let other = ring(&fixture).await;
-    let stop = CancellationToken::new();
-    let other = Arc::new(other);
-    let following = tokio::spawn(other.clone().follow(stop.clone()));
+    let (other, health) = (Arc::new(ring(&fixture).await), Health::new());
+    let follower = Follower::start(&other, &health);
     fixture.service.keys.seal_keys(Request::new(SealKeysRequest {})).await.unwrap();
-    // The first look is at once; the next one would be after five seconds.
-    other.reload().await.unwrap();
+    until(|| other.current().published(other.now()).len() == 2).await;
     fixture.clock.advance(LEAD.to_std().unwrap());
     assert_eq!(kid(&other), kid(&fixture.service.keys.keys));
-    stop.cancel();
-    following.await.unwrap();
+    assert_eq!(health.state(COMPONENT), Some(State::Up));
+    follower.stop().await;
 }
 
 #[tokio::test]
@@ -176,7 +245,8 @@ async fn rewrapped_keys_open_with_the_new_master_key_alone() {
     let old = "test AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\n".to_owned();
     let sealer = |lines: String| Sealer::new(Arc::new(MasterKeys::parse(&lines).unwrap()));
     let both = sealer(line("new", 9) + &old);
-    let rotation = KeyRotation { store: fixture.store.clone(), sealer: both, clock: fixture.clock.clone() };
+    let (keys, store) = (Arc::clone(&fixture.service.keys.keys), fixture.store.clone());
+    let rotation = KeyRotation { keys, store, sealer: both, clock: fixture.clock.clone() };
     assert_eq!(rotation.rewrap().await.unwrap(), 3);
     assert_ne!(fixture.store.keys().await.unwrap(), before);
     let open = |lines| KeyRing::open(fixture.store.clone(), sealer(lines), fixture.clock.clone());

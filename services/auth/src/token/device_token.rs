@@ -9,7 +9,8 @@
 //! | 16..32 | the device, a UUID |
 //! | 32..40 | when it was issued, in seconds since 1970, big-endian |
 //!
-//! For the rest of a token see `mac_keys.rs`; its kind is `ddt`. A replaced secret verifies the tokens that were issued before.
+//! For the rest of a token see `mac_keys.rs`; its kind is `ddt`. A replaced secret verifies tokens for [`GRACE`]:
+//! who has a copy of it can forge the time of issue.
 
 use aws_lc_rs::digest::{SHA256, digest};
 use chrono::{DateTime, TimeDelta};
@@ -20,6 +21,9 @@ use super::mac_keys::{BODY_LENGTH, MacKeys};
 
 /// How long a token is valid: each sign-in issues a new one.
 const LIFETIME: TimeDelta = TimeDelta::days(180);
+
+/// How long a replaced secret verifies tokens. A device that does not sign in meanwhile is a new one.
+const GRACE: TimeDelta = TimeDelta::days(7);
 
 /// Encodes and authenticates device tokens with a secret key.
 #[derive(Debug)]
@@ -49,7 +53,7 @@ impl DeviceTokenCodec {
         let (of, rest) = token.body.split_first_chunk::<16>()?;
         let (device, issued_at) = rest.split_first_chunk::<16>()?;
         let issued_at = DateTime::from_timestamp(i64::from_be_bytes(issued_at.try_into().ok()?), 0)?;
-        let is_valid = *of == account(email) && now < issued_at + LIFETIME && token.is_for(issued_at);
+        let is_valid = *of == account(email) && now < issued_at + LIFETIME && token.is_recent(GRACE, now);
         is_valid.then(|| Uuid::from_bytes(*device))
     }
 }
@@ -84,6 +88,23 @@ mod tests {
         assert_eq!(of_secret(8).decode(&token, &email("ada@example.com"), now), None);
         assert_eq!(codec.decode(&token[1..], &email("ada@example.com"), now), None);
         assert_eq!(codec.decode("", &email("ada@example.com"), now), None);
+    }
+
+    #[test]
+    fn a_replaced_secret_verifies_tokens_for_a_week_whatever_their_time() {
+        let (device, replaced_at) = (Uuid::now_v7(), Clock::system().now());
+        let codec = DeviceTokenCodec::new(MacKeys::new(
+            *b"ddt",
+            [(0, &[7; 32], Timestamp::UNIX_EPOCH), (1, &[8; 32], replaced_at)],
+        ));
+        // Who has the replaced secret writes any time into the token.
+        for issued_at in [replaced_at - TimeDelta::days(1), replaced_at + TimeDelta::days(6)] {
+            let token = of_secret(7).encode(&email("ada@example.com"), device, issued_at);
+            let valid = |now: Timestamp| codec.decode(&token, &email("ada@example.com"), now).is_some();
+            assert!(valid(replaced_at + TimeDelta::days(6)) && !valid(replaced_at + GRACE), "{issued_at}");
+        }
+        let token = codec.encode(&email("ada@example.com"), device, replaced_at);
+        assert!(codec.decode(&token, &email("ada@example.com"), replaced_at + TimeDelta::days(100)).is_some());
     }
 
     #[test]

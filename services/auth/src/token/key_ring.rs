@@ -4,16 +4,25 @@
 //! [`LEAD`] later, so that every instance and verifier knows it by then. A replaced signing key stays published until the
 //! last token that it signed has expired.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
 use aws_lc_rs::rand;
 use chrono::TimeDelta;
 use drystone::auth::v1::Jwk;
-use drystone_mesh::clock::{Clock, Timestamp};
+use drystone_mesh::{
+    clock::{Clock, Timestamp},
+    health::Component,
+};
 use drystone_store::{
     Failure,
-    sealing::{SealError, Sealed, Sealer},
+    sealing::{SealError, Sealed, Sealer, Stored},
 };
 use tokio::{sync::Mutex, time::MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
@@ -37,7 +46,10 @@ use crate::{
 pub const LEAD: TimeDelta = TimeDelta::minutes(2);
 
 /// How often the keys are read anew.
-const RELOAD_INTERVAL: Duration = Duration::from_secs(5);
+pub(crate) const RELOAD_INTERVAL: Duration = Duration::from_secs(5);
+
+/// How long keys may be stale until the instance is taken out of service: others do not sign with new ones before [`LEAD`].
+const MAX_STALE: TimeDelta = TimeDelta::minutes(1);
 
 /// The interval of retries while the database is unavailable at start.
 const RETRY_INTERVAL: Duration = Duration::from_millis(250);
@@ -58,6 +70,8 @@ pub struct KeyRing {
     current: ArcSwap<Keys>,
     /// The rows that `current` was read from.
     rows: Mutex<KeyRows>,
+    /// Whether the last attempt to read the keys anew failed.
+    is_stale: AtomicBool,
 }
 
 /// The keys, as they were read last.
@@ -111,7 +125,8 @@ impl KeyRing {
             }
         };
         let keys = read(&sealer, &rows).await?;
-        Ok(Self { store, sealer, clock, current: ArcSwap::from_pointee(keys), rows: Mutex::new(rows) })
+        let (current, rows) = (ArcSwap::from_pointee(keys), Mutex::new(rows));
+        Ok(Self { store, sealer, clock, current, rows, is_stale: AtomicBool::new(false) })
     }
 
     /// The keys as they were read last.
@@ -126,14 +141,29 @@ impl KeyRing {
         self.clock.now()
     }
 
+    /// Whether the keys could not be read anew: other instances may use keys that this one does not know.
+    #[must_use]
+    pub fn is_stale(&self) -> bool {
+        self.is_stale.load(Ordering::Relaxed)
+    }
+
     /// Reads the keys anew if they have changed in the store.
     ///
     /// # Errors
-    /// As [`Self::open`]; the keys stay as they were.
+    /// As [`Self::open`], and [`StartError::UnsealedKey`]; the keys stay as they were.
     pub async fn reload(&self) -> Result<(), StartError> {
+        let outcome = self.read_changed().await;
+        self.is_stale.store(outcome.is_err(), Ordering::Relaxed);
+        outcome
+    }
+
+    async fn read_changed(&self) -> Result<(), StartError> {
         let mut known = self.rows.lock().await;
         let rows = self.store.keys().await?;
         if rows != *known {
+            if has_unsealed(&rows) && !has_unsealed(&known) {
+                return Err(StartError::UnsealedKey);
+            }
             self.current.store(Arc::new(read(&self.sealer, &rows).await?));
             *known = rows;
             tracing::info!("keys have changed and were read anew");
@@ -141,17 +171,27 @@ impl KeyRing {
         Ok(())
     }
 
-    /// Follows the store until `stop`.
-    pub async fn follow(self: Arc<Self>, stop: CancellationToken) {
-        let mut interval = tokio::time::interval(RELOAD_INTERVAL);
+    /// Reads the keys anew in this interval until `stop`. `health` is down while the keys have been stale for [`MAX_STALE`].
+    pub async fn follow(self: Arc<Self>, interval: Duration, health: Component, stop: CancellationToken) {
+        let mut stale_since = None;
+        let mut interval = tokio::time::interval(interval);
         interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 _ = interval.tick() => {}
                 () = stop.cancelled() => return,
             }
-            if let Err(error) = self.reload().await {
-                tracing::warn!(%error, "keys could not be read anew; those that were read last stay in use");
+            let Err(error) = self.reload().await else {
+                stale_since = None;
+                health.up();
+                continue;
+            };
+            tracing::warn!(%error, "keys could not be read anew; those that were read last stay in use");
+            let now = self.clock.now();
+            if now - *stale_since.get_or_insert(now) < MAX_STALE {
+                health.degraded(error.to_string());
+            } else {
+                health.down(error.to_string());
             }
         }
     }
@@ -197,6 +237,11 @@ async fn read(sealer: &Sealer, rows: &KeyRows) -> Result<Keys, StartError> {
         refresh_tokens: RefreshTokenCodec::new(secrets(sealer, rows, REFRESH).await?),
         device_tokens: DeviceTokenCodec::new(secrets(sealer, rows, DEVICE).await?),
     })
+}
+
+fn has_unsealed(rows: &KeyRows) -> bool {
+    let mut values = rows.signing.iter().map(|row| &row.private_key).chain(rows.secrets.iter().map(|row| &row.value));
+    values.any(|value| matches!(value, Stored::Plain(_)))
 }
 
 async fn secrets(sealer: &Sealer, rows: &KeyRows, (name, kind): (&str, [u8; 3])) -> Result<MacKeys, StartError> {

@@ -1,5 +1,7 @@
 //! Sealing and replacement of the stored keys, by an operator's command, while all instances serve.
 
+use std::sync::Arc;
+
 use drystone_mesh::clock::Clock;
 use drystone_store::sealing::{Sealed, Sealer, Stored};
 
@@ -7,7 +9,7 @@ use crate::{
     StartError,
     store::{self, AuthStore, KeyRows, NewSecret, NewSigningKey, SealedKeys},
     token::{
-        key_ring::{DEVICE, LEAD, REFRESH, new_secret},
+        key_ring::{DEVICE, KeyRing, LEAD, REFRESH, new_secret},
         signing_key::StoredKey,
     },
 };
@@ -15,6 +17,8 @@ use crate::{
 /// Seals, replaces and rewraps keys.
 #[derive(Debug)]
 pub struct KeyRotation {
+    /// The keys in use, which are read anew after a change.
+    pub keys: Arc<KeyRing>,
     /// The keys.
     pub store: AuthStore,
     /// The master key.
@@ -28,8 +32,8 @@ impl KeyRotation {
     /// has the key as well. Returns how many keys that were. Can be repeated.
     ///
     /// # Errors
-    /// The store or the master key fails. Either nothing is changed then, or only free space may still hold unsealed keys: a
-    /// repetition removes them.
+    /// The store or the master key fails: nothing is changed. [`StartError::Scrub`]: keys are sealed and replaced, and the files of
+    /// the database still have earlier bytes, which a repetition removes.
     pub async fn seal(&self) -> Result<u32, StartError> {
         let rows = self.store.keys().await?;
         let plan = self.plan(&rows).await?;
@@ -37,8 +41,9 @@ impl KeyRotation {
         if count > 0 && self.store.seal_keys(&plan).await? {
             tracing::info!(count, "keys were sealed and replaced");
         }
+        self.keys.reload().await?;
         // Also after an attempt that did not get here.
-        self.store.scrub_keys().await?;
+        self.store.scrub_keys().await.map_err(StartError::Scrub)?;
         Ok(u32::try_from(count).unwrap_or(u32::MAX))
     }
 

@@ -60,6 +60,13 @@ impl Authentic {
     pub fn is_for(&self, began_at: Timestamp) -> bool {
         self.replaced_at.is_none_or(|replaced_at| began_at < replaced_at + CLOCK_SKEW)
     }
+
+    /// Whether the secret signs, or was replaced less than `grace` ago. For a token that says itself when it was issued, which
+    /// who has a copy of a replaced secret can forge.
+    #[must_use]
+    pub fn is_recent(&self, grace: TimeDelta, now: Timestamp) -> bool {
+        self.replaced_at.is_none_or(|replaced_at| now < replaced_at + grace)
+    }
 }
 
 impl MacKeys {
