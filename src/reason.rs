@@ -84,6 +84,11 @@ reasons! {
     /// The user does not have the required permission.
     PermissionMissing "PERMISSION_MISSING" PermissionDenied 403,
 
+    /// The user would give more than they have, or change a user or role that is not below them.
+    AuthorityExceeded "AUTHORITY_EXCEEDED" PermissionDenied 403,
+    /// The change would leave no administrator.
+    LastAdministrator "LAST_ADMINISTRATOR" FailedPrecondition 400,
+
     /// The e-mail address is unknown or the password is wrong.
     InvalidCredentials "INVALID_CREDENTIALS" Unauthenticated 401,
     /// The refresh token is invalid.
@@ -101,6 +106,14 @@ reasons! {
     StaleEtag "STALE_ETAG" Aborted 409,
     /// There is no such account, or the user may not see it.
     UserNotFound "USER_NOT_FOUND" NotFound 404,
+    /// There is no such role.
+    RoleNotFound "ROLE_NOT_FOUND" NotFound 404,
+    /// There is a role with this name.
+    RoleExists "ROLE_EXISTS" AlreadyExists 409,
+    /// Users have the role, or other roles inherit it.
+    RoleInUse "ROLE_IN_USE" FailedPrecondition 400,
+    /// A contract declares the permission, or another workload has registered it.
+    PermissionExists "PERMISSION_EXISTS" AlreadyExists 409,
     /// There is no such session, or it is another user's.
     SessionNotFound "SESSION_NOT_FOUND" NotFound 404,
     /// There is no such property, or it is another user's.

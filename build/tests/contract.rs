@@ -121,6 +121,10 @@ fn each_error_in_a_rule_names_the_rpc_and_what_to_do() {
             "option (drystone.access.v1.rule) = { callers: \"edge\" subject: SUBJECT_USER max_auth_age: { seconds: -5 } };",
             "has a `max_auth_age` that is not a positive duration",
         ),
+        (
+            "option (drystone.access.v1.rule) = { callers: \"edge\" subject: SUBJECT_USER_OR_OPERATOR };",
+            "has SUBJECT_USER_OR_OPERATOR but does not list `operator` among its callers",
+        ),
     ] {
         let finding = finding(options);
         assert!(finding.starts_with("acme.stone.v1.StoneService.Lay: ") && finding.contains(expected), "{finding}");
@@ -138,7 +142,7 @@ fn unknown_callers_and_permissions_are_rejected() {
     assert!(caller.ends_with(&format!("known are {}", known.join(", "))), "{caller}");
     let permission =
         finding(&format!("{RULE} = {{ callers: \"edge\" subject: SUBJECT_USER permission: \"stones:eat\" }};"));
-    assert!(permission.contains("names the unknown permission `stones:eat`; declared are users:read"), "{permission}");
+    assert!(permission.contains("names the unknown permission `stones:eat`; declared are roles:grant"), "{permission}");
 }
 
 #[test]

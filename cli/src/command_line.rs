@@ -7,7 +7,8 @@ use crate::{
     App,
     commands::{
         access_show, certs, config_check, config_show, contract_export, export_envoy, health, keys_generate,
-        keys_rewrap, keys_seal, migrate_status, migrate_up, new_service, serve, up,
+        keys_rewrap, keys_seal, migrate_status, migrate_up, new_service, roles_grant, roles_list, roles_revoke,
+        roles_show, serve, up, users_list, users_promote, users_show,
     },
 };
 
@@ -49,12 +50,40 @@ enum Command {
     /// Manage the database schemas
     #[command(subcommand)]
     Migrate(Migrate),
+    /// Show accounts, and make the first administrator
+    #[command(subcommand)]
+    Users(Users),
+    /// Show, grant and revoke roles
+    #[command(subcommand)]
+    Roles(Roles),
     /// Manage the keys that encrypt secrets in databases
     #[command(subcommand)]
     Keys(Keys),
     /// Create a project from a template
     #[command(subcommand)]
     New(New),
+}
+
+#[derive(Debug, Subcommand)]
+enum Users {
+    /// List accounts, oldest first
+    List(users_list::Args),
+    /// Grant a user a role, such as to the first administrator
+    Promote(users_promote::Args),
+    /// Show an account, and what its user may do and why
+    Show(users_show::Args),
+}
+
+#[derive(Debug, Subcommand)]
+enum Roles {
+    /// List all roles
+    List(roles_list::Args),
+    /// Show a role
+    Show(roles_show::Args),
+    /// Grant a role to a user
+    Grant(roles_grant::Args),
+    /// Revoke a role from a user
+    Revoke(roles_revoke::Args),
 }
 
 #[derive(Debug, Subcommand)]
@@ -133,6 +162,13 @@ impl CommandLine {
             Command::Config(Config::Show(args)) => config_show::run(app, &args),
             Command::Migrate(Migrate::Status(args)) => migrate_status::run(app, &args),
             Command::Migrate(Migrate::Up(args)) => migrate_up::run(app, &args),
+            Command::Users(Users::List(args)) => users_list::run(app, &args),
+            Command::Users(Users::Promote(args)) => users_promote::run(app, &args),
+            Command::Users(Users::Show(args)) => users_show::run(app, &args),
+            Command::Roles(Roles::List(args)) => roles_list::run(app, &args),
+            Command::Roles(Roles::Show(args)) => roles_show::run(app, &args),
+            Command::Roles(Roles::Grant(args)) => roles_grant::run(app, &args),
+            Command::Roles(Roles::Revoke(args)) => roles_revoke::run(app, &args),
             Command::Keys(Keys::Generate(args)) => keys_generate::run(&args),
             Command::Keys(Keys::Rewrap(args)) => keys_rewrap::run(app, &args),
             Command::Keys(Keys::Seal(args)) => keys_seal::run(app, &args),

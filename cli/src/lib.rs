@@ -19,6 +19,7 @@
 //! | `operator` | calls of commands to services |
 //! | `process` | a running process: bind, open, serve, wait, stop |
 
+mod accounts;
 mod app;
 mod command_line;
 mod commands;

@@ -6,7 +6,7 @@ use prost_reflect::{DescriptorPool, FieldDescriptor, MethodDescriptor, ServiceDe
 
 use crate::{
     ContractError, EncodedContract,
-    method::{ANY, Idempotency, Method, NON_SERVING_WORKLOADS, OUTSIDE, Permission, Policy, Subject},
+    method::{ANY, Idempotency, Method, NON_SERVING_WORKLOADS, OPERATOR, OUTSIDE, Permission, Policy, Subject},
     options::{Options, Rule},
     rest::{Binding, HEALTH_PATH},
 };
@@ -150,7 +150,7 @@ impl Validator {
         let permissions = self.options.permissions(service);
         for permission in permissions.iter().filter(|permission| !is_permission_name(&permission.name)) {
             self.findings.push(format!(
-                "{}: declares the permission `{}`; a permission is RESOURCE:ACTION, each of a-z, 0-9, `-` and `_`",
+                "{}: declares the permission `{}`; a permission is RESOURCE:ACTION, each of a-z, 0-9, `-` and `_`, or with `:own` or `:any` after it",
                 service.full_name(),
                 permission.name
             ));
@@ -221,8 +221,12 @@ fn check_rule(method: &Method, subject: Option<Subject>, problems: &mut Vec<Stri
     if method.callers.is_empty() {
         problems.push("its access rule has no callers".to_owned());
     }
-    if subject != Some(Subject::User) && (method.permission.is_some() || method.max_auth_age.is_some()) {
+    let has_user = matches!(subject, Some(Subject::User | Subject::UserOrOperator));
+    if !has_user && (method.permission.is_some() || method.max_auth_age.is_some()) {
         problems.push("requires a permission or a recent sign-in, which needs SUBJECT_USER".to_owned());
+    }
+    if subject == Some(Subject::UserOrOperator) && !method.callers.iter().any(|caller| caller == OPERATOR) {
+        problems.push("has SUBJECT_USER_OR_OPERATOR but does not list `operator` among its callers".to_owned());
     }
 }
 
@@ -238,7 +242,7 @@ fn check_policy(method: &Method, problems: &mut Vec<String>) {
     {
         problems.push(format!("names the limit `{limit}`; a limit name has only a-z, 0-9 and `_`"));
     }
-    if cache_max_age.is_some() && (method.subject == Subject::User || method.idempotency != Idempotency::NoSideEffects)
+    if cache_max_age.is_some() && (method.subject != Subject::None || method.idempotency != Idempotency::NoSideEffects)
     {
         problems.push("has a `cache_max_age`, which needs SUBJECT_NONE and NO_SIDE_EFFECTS".to_owned());
     }
@@ -286,9 +290,12 @@ fn is_workload_name(name: &str) -> bool {
     name.len() <= MAX_WORKLOAD_NAME_LENGTH && is_identifier(name) && reserved().all(|other| other != name)
 }
 
-/// Whether this is RESOURCE:ACTION, as `drystone.access.v1.Permission` requires.
-fn is_permission_name(name: &str) -> bool {
-    name.split_once(':').is_some_and(|(resource, action)| is_identifier(resource) && is_identifier(action))
+/// Whether this is RESOURCE:ACTION or RESOURCE:ACTION:SCOPE, as `drystone.access.v1.Permission` requires.
+#[must_use]
+pub fn is_permission_name(name: &str) -> bool {
+    let mut parts = name.split(':');
+    let has_action = parts.next().is_some_and(is_identifier) && parts.next().is_some_and(is_identifier);
+    has_action && parts.next().is_none_or(|scope| ["own", "any"].contains(&scope)) && parts.next().is_none()
 }
 
 /// Whether a text is not empty and has only lower-case letters, digits, `-` and `_`.

@@ -29,6 +29,7 @@ use std::fmt;
 
 pub use self::{
     decode::Contract,
+    decode::is_permission_name,
     encoded::{ContractFileError, EncodedContract},
     merge::Contracts,
     method::{Audit, Deadline, Idempotency, Method, NON_SERVING_WORKLOADS, Permission, Policy, Subject},

@@ -8,10 +8,12 @@ use crate::rest::Binding;
 pub const OUTSIDE: &str = "outside";
 /// The caller name that means every workload `/service/NAME` of the trust domain, except [`NON_SERVING_WORKLOADS`].
 pub const ANY: &str = "any";
+/// The workload of operators.
+pub const OPERATOR: &str = "operator";
 /// The workloads that [`OUTSIDE`] means.
 pub const ENTRY_POINTS: [&str; 2] = ["edge", "ingress"];
 /// The workloads that serve no RPC: entry points and the operator. [`ANY`] excludes them, so they must be listed.
-pub const NON_SERVING_WORKLOADS: [&str; 3] = ["edge", "ingress", "operator"];
+pub const NON_SERVING_WORKLOADS: [&str; 3] = ["edge", "ingress", OPERATOR];
 
 /// One RPC, its access rule and its policy.
 #[derive(Debug, Clone)]
@@ -49,6 +51,8 @@ pub enum Subject {
     None,
     /// An end user, by access token.
     User,
+    /// An end user, by access token; or the operator, without one.
+    UserOrOperator,
 }
 
 /// Where a call is recorded (`drystone.access.v1.Audit`).
@@ -94,13 +98,24 @@ pub struct Deadline {
 /// A permission of end users.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Permission {
-    /// `RESOURCE:ACTION`
+    /// `RESOURCE:ACTION` or `RESOURCE:ACTION:SCOPE`.
     pub name: String,
     /// What the permission allows.
     pub description: String,
 }
 
 impl Method {
+    /// Whether a call of this workload requires an end user's access token. One that is not required is verified as well, if the
+    /// subject is [`Subject::UserOrOperator`].
+    #[must_use]
+    pub fn requires_token(&self, workload: Option<&str>) -> bool {
+        match self.subject {
+            Subject::None => false,
+            Subject::User => true,
+            Subject::UserOrOperator => workload != Some(OPERATOR),
+        }
+    }
+
     /// Whether the rule allows this workload of the trust domain to call.
     #[must_use]
     pub fn allows(&self, workload: &str) -> bool {

@@ -52,6 +52,7 @@ impl Options {
             callers: strings(&rule, "callers"),
             subject: match enum_name(&rule, "subject").as_str() {
                 "SUBJECT_USER" => Some(Subject::User),
+                "SUBJECT_USER_OR_OPERATOR" => Some(Subject::UserOrOperator),
                 "SUBJECT_NONE" => Some(Subject::None),
                 _ => None,
             },

@@ -5,6 +5,7 @@
 
 use std::{sync::Arc, time::Instant};
 
+use drystone::contract::method::OPERATOR;
 use http::HeaderValue;
 use tonic::{Extensions, Request};
 use uuid::Uuid;
@@ -64,6 +65,15 @@ pub struct Client {
     pub agent: String,
 }
 
+/// Who acts by a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Actor<'a> {
+    /// An end user.
+    User(&'a Principal),
+    /// The operator, by certificate and without a token.
+    Operator,
+}
+
 impl Call {
     /// A call with these fields.
     #[must_use]
@@ -114,6 +124,19 @@ impl Call {
         self.0.principal.as_deref().ok_or_else(|| Error::new(Reason::TokenMissing, "the call needs an access token"))
     }
 
+    /// Who acts: the end user, or the operator where the rule has SUBJECT_USER_OR_OPERATOR.
+    ///
+    /// # Errors
+    /// `TOKEN_MISSING` if it is neither.
+    pub fn actor(&self) -> Result<Actor<'_>> {
+        match (&self.0.principal, &self.0.caller) {
+            (Some(principal), _) => Ok(Actor::User(principal)),
+            // The server stack has checked the trust domain.
+            (None, Some(caller)) if caller.workload() == Some(OPERATOR) => Ok(Actor::Operator),
+            (None, _) => self.principal().map(Actor::User),
+        }
+    }
+
     /// A request to another service within this call, without the user's token.
     pub fn request<T>(&self, message: T) -> Request<T> {
         self.outgoing(message, OnBehalf::Service)
@@ -135,6 +158,11 @@ impl Call {
 /// token; a handler that identifies the user otherwise, such as sign-in, calls this.
 pub fn record_user(user_id: Uuid) {
     tracing::Span::current().record("user", tracing::field::display(user_id));
+}
+
+/// Records the user whom the current call concerns, where that is not the one who makes it, for its log lines and audit record.
+pub fn record_target(user_id: Uuid) {
+    tracing::Span::current().record("target_user", tracing::field::display(user_id));
 }
 
 /// What the client needs to know about an outgoing request.

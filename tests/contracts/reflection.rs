@@ -158,7 +158,11 @@ fn assert_rule(pool: &DescriptorPool, rpc: &MethodDescriptor, method: &Method) {
     let callers = rule.get_field_by_name("callers").unwrap();
     let callers: Vec<&str> = callers.as_list().unwrap().iter().map(|caller| caller.as_str().unwrap()).collect();
     assert_eq!(callers, method.callers, "{}", method.path);
-    let subject = if method.subject == Subject::User { 2 } else { 1 };
+    let subject = match method.subject {
+        Subject::None => 1,
+        Subject::User => 2,
+        Subject::UserOrOperator => 3,
+    };
     assert_eq!(rule.get_field_by_name("subject").as_deref(), Some(&Value::EnumNumber(subject)), "{}", method.path);
     let permission = rule.get_field_by_name("permission").unwrap();
     assert_eq!(permission.as_str().filter(|name| !name.is_empty()), method.permission.as_deref(), "{}", method.path);

@@ -249,14 +249,3 @@ fn only_an_operator_seals_and_rewraps() {
         assert_refused(&output, &["CALLER_NOT_ALLOWED"]);
     }
 }
-
-#[test]
-fn a_check_of_the_configuration_reads_the_master_key() {
-    let home = Home::new();
-    let missing = home.path().join("missing.key");
-    let check = || run_to_end(drystone(&["config", "check"]).env("DRYSTONE_SEALING__KEY_FILE", &missing));
-    assert_refused(&check(), &["missing.key", "cannot be read"]);
-    assert!(run_to_end(drystone(&["keys", "generate"]).arg(&missing)).status.success());
-    let output = check();
-    assert!(output.status.success(), "{output:?}");
-}

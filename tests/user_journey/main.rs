@@ -2,5 +2,6 @@
 
 mod end_to_end;
 mod limits;
+mod roles;
 mod sessions;
 mod sign_in;

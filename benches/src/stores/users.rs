@@ -125,6 +125,7 @@ impl SeedUsers {
             as_of: now,
             roles: vec!["member".to_owned()],
             permissions: Vec::new(),
+            claims_expire_at: None,
             properties: BTreeMap::from([(user.property_id().to_string(), "owner".to_owned())]),
         })?;
         Ok(ActiveUser { user, bearer: format!("Bearer {}", token.jwt).parse()? })

@@ -71,6 +71,7 @@ impl<'c> MethodRule<'c> {
             subject: match method.subject {
                 Subject::None => "none",
                 Subject::User => "user",
+                Subject::UserOrOperator => "user_or_operator",
             },
             permission: method.permission.as_deref(),
             max_auth_age_seconds: method.max_auth_age.map(|age| age.as_secs()),

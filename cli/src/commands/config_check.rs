@@ -16,8 +16,6 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(app: &App, args: &Args) -> Result<()> {
-    let config = Config::load(app, &args.config.sources())?;
-    config.contracts(app)?;
-    config.mesh.sealing.open().map_err(anyhow::Error::msg)?;
+    Config::load(app, &args.config.sources())?.contracts(app)?;
     output::print("the configuration can be used\n")
 }

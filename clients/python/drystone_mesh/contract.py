@@ -30,6 +30,7 @@ class Subject(enum.Enum):
 
     NONE = 1
     USER = 2
+    USER_OR_OPERATOR = 3
 
 
 class Audit(enum.Enum):
@@ -179,6 +180,8 @@ def _method(options: _Options, path: str, method: Any) -> Method:
     if not rule.callers:
         raise ContractError(f"the access rule of {path} has no callers")
     max_auth_age = _seconds(rule, "max_auth_age", path)
+    if subject is Subject.USER_OR_OPERATOR and "operator" not in rule.callers:
+        raise ContractError(f"{path} has SUBJECT_USER_OR_OPERATOR but does not list `operator` among its callers")
     if subject is Subject.NONE and (rule.permission or max_auth_age is not None):
         raise ContractError(f"{path} requires a permission or a recent sign-in, which needs SUBJECT_USER")
     policy = options.of_method(method, "policy")

@@ -36,6 +36,10 @@ class RevocationView:
         self._sessions: dict[uuid.UUID, datetime.datetime] = {}
         #: Users whose tokens issued up to the first time are revoked, and when the entry can be removed.
         self._users: dict[uuid.UUID, tuple[datetime.datetime, datetime.datetime]] = {}
+        #: The same by role, for all users who have it.
+        self._roles: dict[str, tuple[datetime.datetime, datetime.datetime]] = {}
+        #: The same for all tokens, of revocations of a kind that this release does not know.
+        self._unknown: tuple[datetime.datetime, datetime.datetime] | None = None
         self._next_sweep = datetime.datetime.min.replace(tzinfo=datetime.UTC)
         self.last_heard: float | None = None
 
@@ -48,11 +52,13 @@ class RevocationView:
             self._sweep(now)
         self.last_heard = self._monotonic()
 
-    def is_revoked(self, user_id: uuid.UUID, session_id: uuid.UUID, issued_at: datetime.datetime) -> bool:
-        """Whether a token of this user and session, issued at this time, has been revoked."""
+    def is_revoked(
+        self, user_id: uuid.UUID, session_id: uuid.UUID, issued_at: datetime.datetime, roles: Iterable[str] = ()
+    ) -> bool:
+        """Whether a token of this user and session, with these roles and issued at this time, has been revoked."""
         with self._lock:
-            user = self._users.get(user_id)
-            return session_id in self._sessions or (user is not None and issued_at <= user[0])
+            entries = [self._unknown, self._users.get(user_id), *(self._roles.get(role) for role in roles)]
+            return session_id in self._sessions or any(entry and issued_at <= entry[0] for entry in entries)
 
     @property
     def is_fresh(self) -> bool:
@@ -61,7 +67,7 @@ class RevocationView:
 
     def __len__(self) -> int:
         with self._lock:
-            return len(self._sessions) + len(self._users)
+            return len(self._sessions) + len(self._users) + len(self._roles) + (self._unknown is not None)
 
     def _now(self) -> datetime.datetime:
         return datetime.datetime.fromtimestamp(self._clock(), datetime.UTC)
@@ -76,10 +82,13 @@ class RevocationView:
         elif scope == "user_tokens":
             if user_id := _id(revocation.user_tokens.user_id):
                 revoked_until = _time(revocation.user_tokens, "before_time") or now
-                previous = self._users.get(user_id, (revoked_until, remove_at))
-                self._users[user_id] = (max(revoked_until, previous[0]), max(remove_at, previous[1]))
+                self._users[user_id] = _merged(self._users.get(user_id), (revoked_until, remove_at))
+        elif scope == "role_tokens":
+            role, revoked_until = revocation.role_tokens.role, _time(revocation.role_tokens, "before_time") or now
+            self._roles[role] = _merged(self._roles.get(role), (revoked_until, remove_at))
         else:
-            _LOG.warning("revocation of an unknown kind ignored")
+            _LOG.warning("a revocation of a kind that this release does not know revokes all earlier tokens")
+            self._unknown = _merged(self._unknown, (now, remove_at))
 
     def _sweep(self, now: datetime.datetime) -> None:
         if now < self._next_sweep:
@@ -87,6 +96,15 @@ class RevocationView:
         self._next_sweep = now + _SWEEP_INTERVAL
         self._sessions = {session: at for session, at in self._sessions.items() if at > now}
         self._users = {user: entry for user, entry in self._users.items() if entry[1] > now}
+        self._roles = {role: entry for role, entry in self._roles.items() if entry[1] > now}
+        if self._unknown is not None and self._unknown[1] <= now:
+            self._unknown = None
+
+
+def _merged(
+    entry: tuple[datetime.datetime, datetime.datetime] | None, other: tuple[datetime.datetime, datetime.datetime]
+) -> tuple[datetime.datetime, datetime.datetime]:
+    return other if entry is None else (max(entry[0], other[0]), max(entry[1], other[1]))
 
 
 def _id(text: str) -> uuid.UUID | None:

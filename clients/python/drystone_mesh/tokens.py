@@ -85,6 +85,12 @@ class Principal:
     #: The properties of the user: relation by property id.
     properties: dict[str, str]
 
+    def has_permission(self, permission: str) -> bool:
+        """Whether the user has this permission. Who has `RESOURCE:ACTION:any` has `RESOURCE:ACTION:own`."""
+        if permission in self.permissions:
+            return True
+        return permission.endswith(":own") and permission.removesuffix("own") + "any" in self.permissions
+
 
 class Verifier:
     """Verifies access tokens locally."""
@@ -111,7 +117,9 @@ class Verifier:
             raise NotReady("no revocations have been received yet")
         payload = self._verified_payload(token)
         principal = self._principal(_object(payload, "its claims are not those of an access token"))
-        if self.revocations.is_revoked(principal.user_id, principal.session_id, principal.issued_at):
+        if self.revocations.is_revoked(
+            principal.user_id, principal.session_id, principal.issued_at, principal.roles
+        ):
             raise TokenRevoked("it has been revoked")
         return principal
 

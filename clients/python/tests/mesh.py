@@ -59,7 +59,8 @@ class Things:
 
     def add_to(self, server):
         parse, write = self.text.FromString, self.text.SerializeToString
-        unary = {name: self.answer for name in ("ForAny", "ForAuth", "ForUser", "ForManager", "ForRecent", "NoRule")}
+        names = ("ForAny", "ForAuth", "ForUser", "ForManager", "ForManagerOrOperator", "ForOwner", "ForRecent", "NoRule")
+        unary = {name: self.answer for name in names}
         handlers = {
             name: grpc.unary_unary_rpc_method_handler(method, parse, write)
             for name, method in (unary | {"Slow": self.slow}).items()

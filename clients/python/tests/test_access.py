@@ -24,6 +24,7 @@ class AccessTest(MeshTest):
             "ForAuth": {"auth"},
             "ForUser": entry_points | {"user"},
             "ForManager": entry_points,
+            "ForManagerOrOperator": entry_points | {"operator"},
             "ForRecent": entry_points,
         }
         for method, allowed in callers.items():
@@ -94,6 +95,29 @@ class AccessTest(MeshTest):
         # With SUBJECT_NONE the token is ignored.
         self.assertEqual(self.call("auth", "ForAny", token="x"), "hello")
         self.assertIsNone(self.things.served[-1].principal)
+
+    def test_the_operator_needs_no_token_where_the_rule_says_so(self):
+        self.assertEqual(self.call("operator", "ForManagerOrOperator"), "hello")
+        self.assertIsNone(self.things.served[-1].principal)
+        self.refused("TOKEN_MISSING", "edge", "ForManagerOrOperator")
+        # A token that is sent counts.
+        self.refused("TOKEN_INVALID", "operator", "ForManagerOrOperator", token="x")
+        self.refused("PERMISSION_MISSING", "operator", "ForManagerOrOperator", token=self.signer.token())
+        manager = self.signer.sign(support.claims(perms=["things:manage"]))
+        self.call("edge", "ForManagerOrOperator", token=manager)
+
+    def test_who_holds_any_holds_own(self):
+        for permission, is_held in (
+            ("things:read:own", True),
+            ("things:read:any", True),
+            ("things:read", False),
+            ("things:write:any", False),
+        ):
+            token = self.signer.sign(support.claims(perms=[permission]))
+            if is_held:
+                self.call("edge", "ForOwner", token=token)
+            else:
+                self.refused("PERMISSION_MISSING", "edge", "ForOwner", token=token)
 
     def test_the_caller_is_checked_before_token_and_message(self):
         self.refused("CALLER_NOT_ALLOWED", "auth", "ForUser", token="x")

@@ -27,13 +27,14 @@ class ContractTest(unittest.TestCase):
     def test_each_option_is_read(self):
         contract = Contract.decode(support.things_set().read_bytes(), "things")
         methods = {path.rpartition("/")[2]: method for path, method in contract.methods.items()}
-        self.assertEqual(len(methods), 10)
-        self.assertEqual(contract.permissions, ("things:manage",))
+        self.assertEqual(len(methods), 12)
+        self.assertEqual(contract.permissions, ("things:manage", "things:read:own"))
         self.assertEqual(methods["ForAny"], Method("/acme.things.v1.ThingService/ForAny", ("any",)))
         user = methods["ForUser"]
         self.assertEqual((user.callers, user.subject, user.audit), (("outside", "user"), Subject.USER, Audit.TRAIL))
         self.assertEqual(methods["ForAuth"].audit, Audit.LOG)
         self.assertEqual(methods["ForManager"].permission, "things:manage")
+        self.assertEqual(methods["ForManagerOrOperator"].subject, Subject.USER_OR_OPERATOR)
         self.assertEqual(methods["ForRecent"].max_auth_age, 300)
         self.assertEqual((methods["Slow"].default_deadline, methods["Slow"].max_deadline), (0.2, 0.5))
         self.assertTrue(methods["Echo"].client_streaming and methods["Echo"].server_streaming)
@@ -44,7 +45,7 @@ class ContractTest(unittest.TestCase):
         for workload in ("auth", "user", "session", "property"):
             contract = Contract.decode(content, workload)
             self.assertTrue(all(path.startswith(f"/drystone.{workload}.v1.") for path in contract.methods))
-        self.assertEqual(Contract.decode(content, "user").permissions[0], "users:read")
+        self.assertIn("users:read", Contract.decode(content, "user").permissions)
 
     def test_only_the_services_of_the_workload_are_served(self):
         contract = Contract.decode(support.things_set().read_bytes(), "others")
@@ -62,6 +63,7 @@ class ContractTest(unittest.TestCase):
             (valid + ' permission: "x:y"', "SUBJECT_USER"),
             (valid + " max_auth_age: {seconds: 1}", "SUBJECT_USER"),
             ('callers: ["auth"] subject: SUBJECT_USER max_auth_age: {seconds: -1}', "positive"),
+            ('callers: ["auth"] subject: SUBJECT_USER_OR_OPERATOR', "does not list `operator`"),
         ):
             with self.subTest(rule), self.assertRaisesRegex(ContractError, fault):
                 decode_rule(rule)

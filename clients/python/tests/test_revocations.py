@@ -59,10 +59,35 @@ class RevocationViewTest(unittest.TestCase):
     def test_invalid_revocations_are_ignored_and_the_rest_applied(self):
         with self.assertLogs("drystone.revocations", "WARNING"):
             self.view.apply(
-                [revocation(), revocation(session_id="x"), revocation(user_tokens={}), session(self.sessions[0], ends=None)]
+                [revocation(session_id="x"), revocation(user_tokens={}), session(self.sessions[0], ends=None)]
             )
         self.assertTrue(self.is_revoked(0))
         self.assertEqual(len(self.view), 1)
+
+    def test_a_revoked_role_revokes_the_earlier_tokens_of_all_who_have_it(self):
+        role = revocation(role_tokens={"role": "manager"}, ends=60)
+        role.role_tokens.before_time.FromDatetime(at(0))
+        self.view.apply([role])
+        for roles, issued, expected in (
+            (["member", "manager"], 0, True),
+            (["manager"], 1, False),
+            (["managers"], 0, False),
+            ([], 0, False),
+        ):
+            is_revoked = self.view.is_revoked(self.users[0], self.sessions[0], at(issued), roles)
+            self.assertEqual(is_revoked, expected, (roles, issued))
+        self.seconds = 130
+        self.view.apply([])
+        self.assertEqual(len(self.view), 0)
+
+    def test_a_revocation_of_an_unknown_kind_revokes_every_earlier_token(self):
+        with self.assertLogs("drystone.revocations", "WARNING"):
+            self.view.apply([revocation(ends=60)])
+        self.assertTrue(self.is_revoked(0, 0) and self.is_revoked(1, -1000))
+        self.assertFalse(self.is_revoked(0, 1))
+        self.seconds = 130
+        self.view.apply([])
+        self.assertEqual(len(self.view), 0)
 
     def test_times_beyond_the_calendar_are_kept(self):
         far = session(self.sessions[0], ends=None)

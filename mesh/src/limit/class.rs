@@ -47,11 +47,11 @@ impl ClassLimits {
                     let limit = shared()?.limit(&format!("{name}_address"), calls);
                     by_key.by_address.insert(name.to_owned(), limit);
                 }
-                Subject::User if !by_key.by_user.contains_key(name) => {
+                Subject::User | Subject::UserOrOperator if !by_key.by_user.contains_key(name) => {
                     let limit = in_process.limit(&format!("{name}_user"), calls);
                     by_key.by_user.insert(name.to_owned(), limit);
                 }
-                Subject::None | Subject::User => {}
+                Subject::None | Subject::User | Subject::UserOrOperator => {}
             }
         }
         Ok(Self(Arc::new(by_key)))
@@ -62,7 +62,7 @@ impl ClassLimits {
     pub fn of(&self, method: &Method) -> Option<Limit> {
         let limits = match method.subject {
             Subject::None => &self.0.by_address,
-            Subject::User => &self.0.by_user,
+            Subject::User | Subject::UserOrOperator => &self.0.by_user,
         };
         limits.get(method.policy.limit.as_deref()?).cloned()
     }

@@ -12,7 +12,7 @@ use std::{
 
 use drystone::contract::{Method, Subject, method::ENTRY_POINTS};
 use futures_util::FutureExt;
-use http::{HeaderMap, HeaderValue, Request, Response};
+use http::{HeaderMap, HeaderValue, Request, Response, header::AUTHORIZATION};
 use hyper::body::{Body as _, Incoming};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -146,8 +146,8 @@ impl Stack {
         let incoming = IncomingCall::of(peer, request.headers());
         let path = request.uri().path();
         let request_id = incoming.request_id.to_str().unwrap_or_default();
-        let user = tracing::field::Empty;
-        let span = info_span!("call", request_id, method = path, caller = %peer.info.svid.id, user);
+        let (user, target_user) = (tracing::field::Empty, tracing::field::Empty);
+        let span = info_span!("call", request_id, method = path, caller = %peer.info.svid.id, user, target_user);
         let entry = self.methods.get(path);
         if let Err(error) = request::check(request.method(), request.headers()) {
             let response = span.in_scope(|| incoming.reject_malformed(error, &self.malformed_lines));
@@ -223,7 +223,7 @@ impl Stack {
         // Load before the token, whose verification is expensive.
         let permit = self.in_flight.clone().try_acquire_owned().map_err(|_| overloaded())?;
         // The user and their permissions.
-        let (principal, authorization) = self.verify_token(rule, headers)?;
+        let (principal, authorization) = self.verify_token(rule, incoming, headers)?;
         if let Some(principal) = &principal {
             call::record_user(principal.user_id);
             access::authorize_user(rule, principal, now)?;
@@ -299,9 +299,12 @@ impl Stack {
     fn verify_token(
         &self,
         rule: &Method,
+        incoming: &IncomingCall<'_>,
         headers: &HeaderMap,
     ) -> Result<(Option<Arc<Principal>>, Option<HeaderValue>), Rejection> {
-        if rule.subject == Subject::None {
+        let caller = access::workload(&incoming.peer.info.svid.id, &self.domain);
+        let is_optional = !rule.requires_token(caller);
+        if rule.subject == Subject::None || (is_optional && !headers.contains_key(AUTHORIZATION)) {
             return Ok((None, None));
         }
         let deny = |error: Error| Rejection::Denied(Denial::new(RulePart::Subject, error));

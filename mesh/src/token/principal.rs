@@ -30,9 +30,12 @@ pub struct Principal {
 }
 
 impl Principal {
-    /// Whether the user has this permission.
+    /// Whether the user has this permission. Who has `RESOURCE:ACTION:any` has `RESOURCE:ACTION:own`.
     #[must_use]
     pub fn has_permission(&self, permission: &str) -> bool {
-        self.permissions.iter().any(|granted| granted == permission)
+        let own = permission.strip_suffix(":own");
+        self.permissions
+            .iter()
+            .any(|granted| granted == permission || own.is_some_and(|own| granted.strip_suffix(":any") == Some(own)))
     }
 }

@@ -44,8 +44,9 @@ struct Inner {
     created: Instant,
     /// Milliseconds from `created` to the last message from the session service, plus one; 0 before the first.
     last_update: AtomicU64,
-    /// The total number of entries in the shards.
+    /// The total number of entries in the shards, and of `groups`.
     entries: AtomicUsize,
+    groups: RwLock<Groups>,
     /// When the next sweep is due, in milliseconds of monotonic time.
     next_sweep: AtomicU64,
     shards: [RwLock<Shard>; SHARDS],
@@ -57,6 +58,14 @@ struct Shard {
     sessions: HashMap<Uuid, Retention>,
     /// Users whose tokens up to a timestamp are revoked.
     users: HashMap<Uuid, UserRevocation>,
+}
+
+/// Revocations of the tokens of many users.
+#[derive(Default)]
+struct Groups {
+    roles: HashMap<String, UserRevocation>,
+    /// Of a kind that this release does not know: every token.
+    unknown: Option<UserRevocation>,
 }
 
 #[derive(Clone, Copy)]
@@ -82,6 +91,7 @@ impl RevocationView {
             created: Instant::now(),
             last_update: AtomicU64::new(0),
             entries: AtomicUsize::new(0),
+            groups: RwLock::default(),
             next_sweep: AtomicU64::new(0),
             shards: Default::default(),
         }))
@@ -109,6 +119,7 @@ impl RevocationView {
             || self.read(principal.user_id, |shard| {
                 shard.users.get(&principal.user_id).is_some_and(|entry| principal.issued_at <= entry.revoked_until)
             })
+            || self.0.groups.read().unwrap_or_else(PoisonError::into_inner).revoke(principal)
     }
 
     /// Whether the last update was received within the last 10 seconds.
@@ -163,7 +174,21 @@ impl RevocationView {
                 let entry = UserRevocation { revoked_until, retention };
                 self.write(id, |shard| upsert(&mut shard.users, id, entry, |existing| existing.merge(entry)));
             }
-            None => log_ignored("unknown scope"),
+            Some(Scope::RoleTokens(tokens)) => {
+                let revoked_until = tokens.before_time.as_ref().and_then(from_proto).unwrap_or(now);
+                let entry = UserRevocation { revoked_until, retention };
+                self.change_groups(|groups| {
+                    upsert(&mut groups.roles, tokens.role.clone(), entry, |existing| existing.merge(entry));
+                });
+            }
+            None => {
+                tracing::warn!("a revocation of a kind that this release does not know revokes all earlier tokens");
+                let entry = UserRevocation { revoked_until: now, retention };
+                self.change_groups(|groups| match &mut groups.unknown {
+                    Some(existing) => existing.merge(entry),
+                    none => *none = Some(entry),
+                });
+            }
         }
     }
 
@@ -181,6 +206,11 @@ impl RevocationView {
             shard.users.retain(|_, entry| !entry.retention.has_ended(now, monotonic));
             self.0.entries.fetch_sub(before - shard.len(), Ordering::AcqRel);
         }
+        let mut groups = self.0.groups.write().unwrap_or_else(PoisonError::into_inner);
+        let before = groups.len();
+        groups.roles.retain(|_, entry| !entry.retention.has_ended(now, monotonic));
+        groups.unknown.take_if(|entry| entry.retention.has_ended(now, monotonic));
+        self.0.entries.fetch_sub(before - groups.len(), Ordering::AcqRel);
     }
 
     fn read(&self, id: Uuid, query: impl FnOnce(&Shard) -> bool) -> bool {
@@ -195,6 +225,13 @@ impl RevocationView {
         self.0.entries.fetch_add(shard.len() - before, Ordering::AcqRel);
     }
 
+    fn change_groups(&self, change: impl FnOnce(&mut Groups)) {
+        let mut groups = self.0.groups.write().unwrap_or_else(PoisonError::into_inner);
+        let before = groups.len();
+        change(&mut groups);
+        self.0.entries.fetch_add(groups.len() - before, Ordering::AcqRel);
+    }
+
     /// The last byte of a UUID of version 7 is random.
     fn shard(&self, id: Uuid) -> &RwLock<Shard> {
         &self.0.shards[usize::from(id.as_bytes()[15]) % SHARDS]
@@ -204,6 +241,19 @@ impl RevocationView {
 impl Shard {
     fn len(&self) -> usize {
         self.sessions.len() + self.users.len()
+    }
+}
+
+impl Groups {
+    fn len(&self) -> usize {
+        self.roles.len() + usize::from(self.unknown.is_some())
+    }
+
+    fn revoke(&self, principal: &Principal) -> bool {
+        let is_covered = |entry: &UserRevocation| principal.issued_at <= entry.revoked_until;
+        self.unknown.as_ref().is_some_and(is_covered)
+            || (!self.roles.is_empty()
+                && principal.roles.iter().any(|role| self.roles.get(role).is_some_and(is_covered)))
     }
 }
 
@@ -245,7 +295,7 @@ fn upsert<K: Eq + Hash, V>(map: &mut HashMap<K, V>, key: K, value: V, merge: imp
 
 #[cfg(test)]
 mod tests {
-    use drystone::session::v1::UserTokens;
+    use drystone::session::v1::{RoleTokens, UserTokens};
     use proptest::prelude::*;
 
     use super::*;
@@ -340,9 +390,48 @@ mod tests {
         let no_end = Revocation { scope: Some(Scope::SessionId(token.session_id.to_string())), expire_time: None };
         let no_id = Revocation { scope: Some(Scope::SessionId("x".to_owned())), expire_time: None };
         let no_user = Revocation { scope: Some(Scope::UserTokens(UserTokens::default())), expire_time: None };
-        view.apply(&[Revocation::default(), no_id, no_user, no_end]);
+        view.apply(&[no_id, no_user, no_end]);
         assert!(view.is_revoked(&token));
         assert_eq!(view.len(), 1);
+    }
+
+    fn role_revocation(role: &str, before: Timestamp, expires: Timestamp) -> Revocation {
+        let tokens = RoleTokens { role: role.to_owned(), before_time: Some(to_proto(before)) };
+        Revocation { scope: Some(Scope::RoleTokens(tokens)), expire_time: Some(to_proto(expires)) }
+    }
+
+    #[test]
+    fn a_revoked_role_revokes_the_earlier_tokens_of_all_who_have_it() {
+        let clock = clock();
+        let view = RevocationView::new(clock.clone());
+        let now = clock.now();
+        let with = |roles: &[&str], issued_at| Principal {
+            roles: roles.iter().map(|&role| role.to_owned()).collect(),
+            ..principal(issued_at)
+        };
+        view.apply(&[role_revocation("manager", now - HOUR, now + HOUR), role_revocation("manager", now, now + HOUR)]);
+        assert_eq!(view.len(), 1);
+        assert!(view.is_revoked(&with(&["member", "manager"], now)));
+        assert!(!view.is_revoked(&with(&["manager"], now + TimeDelta::milliseconds(1))));
+        assert!(!view.is_revoked(&with(&["member", "managers"], now)));
+        assert!(!view.is_revoked(&with(&[], now)));
+        clock.advance(HOUR + Duration::from_mins(2));
+        view.apply(&[]);
+        assert!(view.is_empty());
+    }
+
+    #[test]
+    fn a_revocation_of_an_unknown_kind_revokes_every_earlier_token() {
+        let clock = clock();
+        let view = RevocationView::new(clock.clone());
+        let now = clock.now();
+        view.apply(&[Revocation { scope: None, expire_time: Some(to_proto(now + HOUR)) }]);
+        assert_eq!(view.len(), 1);
+        assert!(view.is_revoked(&principal(now)) && view.is_revoked(&principal(now - HOUR)));
+        assert!(!view.is_revoked(&principal(now + TimeDelta::milliseconds(1))));
+        clock.advance(HOUR + Duration::from_mins(2));
+        view.apply(&[]);
+        assert!(view.is_empty());
     }
 
     #[test]

@@ -36,8 +36,10 @@ pub struct AccountClaims {
     pub user_id: Uuid,
     /// The roles.
     pub roles: Vec<String>,
-    /// The permissions of those roles.
+    /// The permissions of the user.
     pub permissions: Vec<String>,
+    /// When the first of these expires.
+    pub expire_time: Option<Timestamp>,
 }
 
 /// A session and its current counter.
@@ -106,7 +108,12 @@ impl GrpcUpstreams {
             }
         };
         let user_id = parse_id(&response.user_id, "the user service", "a user id")?;
-        Ok(Some(AccountClaims { user_id, roles: response.roles, permissions: response.permissions }))
+        Ok(Some(AccountClaims {
+            user_id,
+            roles: response.roles,
+            permissions: response.permissions,
+            expire_time: response.expire_time.as_ref().and_then(from_proto),
+        }))
     }
 }
 

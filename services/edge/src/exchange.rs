@@ -216,7 +216,7 @@ impl<C: Backend> Exchange<C> {
         let call = headers::call(client_request, authorization, limit_deadline(route.deadline, self.deadline))?;
         let message = transcode::request(route, head.uri.path(), head.uri.query(), &body.bytes)?;
         let request = match route.rpc.subject {
-            Subject::User => call.request_for_user(message),
+            Subject::User | Subject::UserOrOperator => call.request_for_user(message),
             Subject::None => call.request(message),
         };
         let latest = call.fields().deadline.unwrap_or_else(|| Instant::now() + self.deadline);

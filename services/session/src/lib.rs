@@ -75,7 +75,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 pub use crate::{
     config::{Config, StoreKind},
     error::Error,
-    revocation::{Revocation, Scope},
+    revocation::{Holder, Revocation, Scope},
     rotation::{LATE_REPLACEMENT, MAX_REPEATS, MAX_REPLACEMENTS, Presented, PresentedBy, Rotation},
     session::{FIRST_COUNTER, Lifetimes, NewSession, Session, UserShard},
     store::{EndedSessions, MIGRATIONS, RedisStore, SessionStore, SqlStore, StoreError, Swept},

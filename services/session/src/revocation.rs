@@ -15,15 +15,40 @@ pub struct Revocation {
 }
 
 /// The tokens that a revocation voids.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Scope {
     /// Every token of this session.
     Session(Uuid),
-    /// The tokens of one user that were issued at or before a timestamp.
-    UserTokens {
-        /// The user.
-        user_id: Uuid,
+    /// Tokens that were issued at or before a timestamp.
+    Tokens {
+        /// Whose.
+        of: Holder,
         /// The timestamp.
         void_until: Timestamp,
     },
+}
+
+/// Whose tokens are void.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Holder {
+    /// Those of one user.
+    User(Uuid),
+    /// Those with this role.
+    Role(String),
+}
+
+impl Holder {
+    /// How it is stored: the user, nil for a role, and the role. So a release that does not know roles reads a revocation of a user
+    /// who does not exist, and does not stop there.
+    pub(crate) fn to_columns(&self) -> (Uuid, Option<&str>) {
+        match self {
+            Self::User(id) => (*id, None),
+            Self::Role(role) => (Uuid::nil(), Some(role)),
+        }
+    }
+
+    /// From its columns.
+    pub(crate) fn from_columns(user_id: Uuid, role: Option<String>) -> Self {
+        role.map_or(Self::User(user_id), Self::Role)
+    }
 }

@@ -8,7 +8,7 @@ use drystone_mesh::time::to_proto;
 use uuid::Uuid;
 
 use crate::{
-    revocation::{Revocation, Scope},
+    revocation::{Holder, Revocation, Scope},
     session::Session,
 };
 
@@ -33,10 +33,15 @@ impl From<Revocation> for v1::Revocation {
     fn from(revocation: Revocation) -> Self {
         let scope = match revocation.scope {
             Scope::Session(id) => v1::revocation::Scope::SessionId(id.to_string()),
-            Scope::UserTokens { user_id, void_until } => v1::revocation::Scope::UserTokens(v1::UserTokens {
-                user_id: user_id.to_string(),
-                before_time: Some(to_proto(void_until)),
-            }),
+            Scope::Tokens { of: Holder::User(user_id), void_until } => {
+                v1::revocation::Scope::UserTokens(v1::UserTokens {
+                    user_id: user_id.to_string(),
+                    before_time: Some(to_proto(void_until)),
+                })
+            }
+            Scope::Tokens { of: Holder::Role(role), void_until } => {
+                v1::revocation::Scope::RoleTokens(v1::RoleTokens { role, before_time: Some(to_proto(void_until)) })
+            }
         };
         Self { scope: Some(scope), expire_time: Some(to_proto(revocation.forget_at)) }
     }

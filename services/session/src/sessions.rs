@@ -14,6 +14,7 @@ use crate::{
     Error,
     hub::Hub,
     metrics::SessionMetrics,
+    revocation::Holder,
     rotation::{LATE_REPLACEMENT, PresentedBy, Rotation},
     session::{Lifetimes, NewSession, Session},
     store::{EndedSessions, SessionStore, StoreError},
@@ -193,14 +194,18 @@ impl Sessions {
         Ok(ended.sessions)
     }
 
-    /// Voids the access tokens issued to this user so far.
-    pub(crate) async fn void_tokens(&self, user_id: Uuid) -> Result<(), Error> {
+    /// Voids the access tokens issued so far to these users.
+    pub(crate) async fn void_tokens(&self, of: impl IntoIterator<Item = Holder>) -> Result<(), Error> {
         let (this, _call) = (self.clone(), self.revoking_calls.token());
+        let of: Vec<_> = of.into_iter().collect();
         let revocation = self
             .run_to_completion(async move {
-                let revocation = this.store.void_tokens(user_id, &this.lifetimes, this.clock.now()).await?;
-                this.hub.announce(revocation);
-                Ok(revocation)
+                let mut newest = 0;
+                for of in &of {
+                    newest = this.store.void_tokens(of, &this.lifetimes, this.clock.now()).await?;
+                    this.hub.announce(newest);
+                }
+                Ok(newest)
             })
             .await?;
         self.hub.wait_for_acks(revocation, self.ack_timeout).await;
@@ -283,7 +288,7 @@ mod tests {
         let (directory, stop) = (tempfile::tempdir().unwrap(), CancellationToken::new());
         let clock = Clock::manual(Clock::system().now());
         let service = service_at(&directory, &stop, clock.clone()).await;
-        service.sessions.void_tokens(Uuid::now_v7()).await.unwrap();
+        service.sessions.void_tokens([Holder::User(Uuid::now_v7())]).await.unwrap();
         clock.advance(Duration::from_hours(24 * 30));
         let slot = service.feeds.hub.reserve(None).unwrap();
         let mut feed = crate::feed::Feed::open(service.feeds.clone(), slot, 0);
@@ -302,8 +307,8 @@ mod tests {
             let slot = service.feeds.hub.reserve(None).unwrap();
             crate::feed::Feed::open(service.feeds.clone(), slot, 0).next().await.unwrap().unwrap().revocations.len()
         };
-        service.sessions.void_tokens(Uuid::now_v7()).await.unwrap();
-        service.sessions.void_tokens(Uuid::now_v7()).await.unwrap();
+        service.sessions.void_tokens([Holder::User(Uuid::now_v7())]).await.unwrap();
+        service.sessions.void_tokens([Holder::User(Uuid::now_v7())]).await.unwrap();
         clock.set_by(TimeDelta::minutes(150));
         crate::sweep::sweep(&**store, &clock, metrics).await.unwrap();
         assert_eq!(watch().await, 2, "a watcher that starts meanwhile");

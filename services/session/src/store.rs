@@ -15,7 +15,7 @@ pub use self::{
     sql::{MIGRATIONS, SqlStore},
 };
 use crate::{
-    revocation::Revocation,
+    revocation::{Holder, Revocation},
     rotation::{PresentedBy, Rotation},
     session::{Lifetimes, Session},
 };
@@ -61,8 +61,8 @@ pub trait SessionStore: Send + Sync {
         now: Timestamp,
     ) -> Result<EndedSessions, StoreError>;
 
-    /// Revokes the access tokens issued to this user so far. Returns the sequence number of the revocation.
-    async fn void_tokens(&self, user_id: Uuid, lifetimes: &Lifetimes, now: Timestamp) -> Result<u64, StoreError>;
+    /// Revokes the access tokens issued to these users so far. Returns the sequence number of the revocation.
+    async fn void_tokens(&self, of: &Holder, lifetimes: &Lifetimes, now: Timestamp) -> Result<u64, StoreError>;
 
     /// At most `limit` revocations after `seq` that have not expired, in order.
     async fn revocations_after(&self, seq: u64, limit: u32, now: Timestamp) -> Result<Vec<Revocation>, StoreError>;

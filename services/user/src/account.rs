@@ -3,7 +3,10 @@
 use drystone_mesh::clock::Timestamp;
 use uuid::Uuid;
 
-use crate::{DisplayName, Email, Roles};
+use crate::{
+    DisplayName, Email,
+    role::{Grant, MEMBER, RoleName},
+};
 
 /// An account.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,14 +17,32 @@ pub struct Account {
     pub email: Email,
     /// The display name.
     pub display_name: DisplayName,
-    /// The roles.
-    pub roles: Roles,
+    /// The granted roles, also expired ones.
+    pub grants: Vec<Grant>,
     /// Incremented with each change; the etag is derived from it.
     pub version: i64,
     /// When it was created.
     pub created_at: Timestamp,
     /// When it was last changed.
     pub updated_at: Timestamp,
+}
+
+impl Account {
+    /// The roles of the user now, sorted, with `member`.
+    #[must_use]
+    pub fn roles(&self, now: Timestamp) -> Vec<String> {
+        let active = self.grants.iter().filter(|grant| grant.is_active(now)).map(|grant| grant.role.to_string());
+        let mut roles: Vec<_> = active.chain([MEMBER.to_owned()]).collect();
+        roles.sort_unstable();
+        roles.dedup();
+        roles
+    }
+
+    /// Whether the user has been granted this role, and the grant has not expired.
+    #[must_use]
+    pub fn has_role(&self, role: &RoleName, now: Timestamp) -> bool {
+        self.grants.iter().any(|grant| grant.role == *role && grant.is_active(now))
+    }
 }
 
 /// An account to create.
@@ -33,6 +54,4 @@ pub struct NewAccount {
     pub email: Email,
     /// The display name.
     pub display_name: DisplayName,
-    /// The roles.
-    pub roles: Roles,
 }

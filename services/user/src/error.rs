@@ -8,6 +8,8 @@ use drystone_mesh::{
 };
 use tonic::Status;
 
+use crate::role::{InvalidRole, Refused, definitions::MAX_TOKEN_PERMISSIONS};
+
 /// An error of the user service.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -20,15 +22,68 @@ pub enum Error {
     /// No such account, or one that the user may not read.
     #[error("there is no such account, or you may not read it")]
     NotFound,
-    /// The account has changed since its etag was read.
-    #[error("the account has changed since its etag was read")]
+    /// The account or role has changed since its etag was read.
+    #[error("it has changed since its etag was read")]
     Stale,
     /// The user may read the account, but not change it.
     #[error("this requires the permission `{0}`")]
     PermissionMissing(&'static str),
-    /// The roles were changed, and tokens with the previous roles are not void yet.
+    /// No such role.
+    #[error("there is no such role; `ListRoles` has them")]
+    RoleNotFound,
+    /// There is a role with this name.
+    #[error("there is a role with this name; choose another one")]
+    RoleExists,
+    /// Users have the role, or roles inherit it.
+    #[error("the role is in use: users have it, or roles inherit it; set `force` to take it away from all of them")]
+    RoleInUse,
+    /// `member` is neither granted nor revoked.
+    #[error("everybody has `member`; it is neither granted nor revoked")]
+    Everybody,
+    /// The role cannot be as the request wants it.
+    #[error(transparent)]
+    InvalidRole(#[from] InvalidRole),
+    /// The actor may not do it.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// No administrator would be left.
     #[error(
-        "the roles are saved, and tokens with the previous roles will be void as soon as the session service answers; retry the call to wait for it"
+        "nobody else has the role `admin` without an expiry and without a denied permission; make another user administrator first"
+    )]
+    LastAdministrator,
+    /// No such permission.
+    #[error("there is no permission `{0}`; `ListPermissions` has them")]
+    UnknownPermission(String),
+    /// A contract declares the permission, or another workload has registered it.
+    #[error("{} the permission `{name}` already; choose another name", match by {
+        Some(workload) => format!("the workload `{workload}` has registered"),
+        None => "a contract declares".to_owned(),
+    })]
+    PermissionExists {
+        /// The permission.
+        name: String,
+        /// The workload.
+        by: Option<String>,
+    },
+    /// All permissions together would not fit into a token.
+    #[error(
+        "all permissions together would have {size} bytes, and a token has room for {MAX_TOKEN_PERMISSIONS}; register fewer or with shorter names"
+    )]
+    TooManyPermissions {
+        /// The size in bytes.
+        size: usize,
+    },
+    /// The user has as many as they may have.
+    #[error("a user has at most {max} {what}; remove others first, also expired ones")]
+    TooMany {
+        /// Of what.
+        what: &'static str,
+        /// The maximum.
+        max: usize,
+    },
+    /// A change was saved, and tokens from before are not void yet.
+    #[error(
+        "the change is saved, and tokens from before will be void as soon as the session service answers; retry the call to wait for it"
     )]
     TokensNotVoided,
     /// The store failed.
@@ -44,7 +99,25 @@ impl From<Error> for MeshError {
             Error::IdTaken => Self::new(Reason::RequestIdReused, message),
             Error::NotFound => Self::new(Reason::UserNotFound, message),
             Error::Stale => etag::stale(),
-            Error::PermissionMissing(_) => Self::new(Reason::PermissionMissing, message),
+            Error::PermissionMissing(_) | Error::Refused(Refused::PermissionMissing(_)) => {
+                Self::new(Reason::PermissionMissing, message)
+            }
+            Error::RoleNotFound => Self::new(Reason::RoleNotFound, message),
+            Error::RoleExists => Self::new(Reason::RoleExists, message),
+            Error::RoleInUse => Self::new(Reason::RoleInUse, message),
+            Error::Everybody => Self::invalid_field("role", message),
+            Error::InvalidRole(InvalidRole::UnknownRole(_) | InvalidRole::Cycle(_)) => {
+                Self::invalid_field("role.inherits", message)
+            }
+            Error::InvalidRole(InvalidRole::InheritsHigher { .. }) => Self::invalid_field("role.level", message),
+            Error::InvalidRole(InvalidRole::UnknownPermission(_)) => Self::invalid_field("role.permissions", message),
+            Error::InvalidRole(InvalidRole::TooMany) | Error::TooManyPermissions { .. } | Error::TooMany { .. } => {
+                Self::new(Reason::QuotaExceeded, message)
+            }
+            Error::Refused(_) => Self::new(Reason::AuthorityExceeded, message),
+            Error::LastAdministrator => Self::new(Reason::LastAdministrator, message),
+            Error::UnknownPermission(_) => Self::invalid_field("permission", message),
+            Error::PermissionExists { .. } => Self::new(Reason::PermissionExists, message),
             Error::TokensNotVoided => Self::new(Reason::Unavailable, message).retry_after(Duration::from_secs(1)),
             Error::Store(cause) => drystone_store::to_mesh_error(cause),
         }

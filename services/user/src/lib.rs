@@ -7,9 +7,9 @@
 //! |---|---|
 //! | [`rpc`](crate::Service) | the RPCs: convert, call the domain, convert back |
 //! | [`Account`], [`Email`], [`DisplayName`] | the fields of an account, and their valid values |
-//! | [`Role`], [`Roles`] | the roles, and the permissions of each |
+//! | [`role`] | roles and permissions: what each user may do, and who may change that |
 //! | [`permission`] | who may read and change an account |
-//! | [`UserStore`] | the store of accounts; all SQL is in `store.rs` |
+//! | [`UserStore`] | the store of accounts, roles and grants; all SQL is in `store.rs` and `store/` |
 //! | `void_tokens.rs` | the message that voids tokens after a change of roles |
 //! | [`Error`] | the errors of this service, and the reason of each |
 //!
@@ -36,26 +36,29 @@ mod account;
 mod error;
 mod module;
 pub mod permission;
-mod role;
+pub mod role;
 mod rpc;
-mod store;
+pub mod store;
 mod void_tokens;
 
-use std::fmt;
+use std::{fmt, sync::Arc, time::Duration};
 
 use drystone::{
-    session::v1::session_service_client::SessionServiceClient, user::v1::user_service_server::UserServiceServer,
+    session::v1::session_service_client::SessionServiceClient,
+    user::v1::{
+        role_service_server::{RoleService, RoleServiceServer},
+        user_service_server::{UserService, UserServiceServer},
+    },
 };
 use drystone_mesh::{client::Channel, clock::Clock, module::Module, telemetry::Metrics};
-use drystone_store::outbox::{Relay, RelayMetrics};
+use drystone_store::outbox::{Outcome, Relay, RelayMetrics};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::void_tokens::VoidTokens;
+use crate::{store::Saved, void_tokens::VoidTokens};
 
 pub use crate::{
     account::{Account, NewAccount},
     error::Error,
-    role::{Permissions, Role, Roles, UnknownRole},
     store::{MIGRATIONS, UserStore},
 };
 
@@ -70,8 +73,6 @@ pub struct Deps {
     pub store: UserStore,
     /// The session service, which voids the tokens of a user whose roles change.
     pub sessions: SessionServiceClient<Channel>,
-    /// The permissions that the contracts of the mesh declare.
-    pub permissions: Permissions,
     /// The source of time.
     pub clock: Clock,
     /// Receives the metrics of the outbox.
@@ -82,28 +83,43 @@ pub struct Deps {
     pub stop: CancellationToken,
 }
 
-/// `drystone.user.v1.UserService`.
-pub struct Service {
+/// How long a change of roles waits until the tokens from before are void.
+const VOIDING_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// `drystone.user.v1.UserService` and `drystone.user.v1.RoleService`. Clones share their state.
+#[derive(Clone)]
+pub struct Service(Arc<Inner>);
+
+struct Inner {
     store: UserStore,
     relay: Relay,
-    permissions: Permissions,
     clock: Clock,
 }
 
 impl Service {
     /// Creates the service, and spawns the relay of its outbox.
     #[must_use]
-    pub fn new(Deps { store, sessions, permissions, clock, metrics, tasks, stop }: Deps) -> Self {
+    pub fn new(Deps { store, sessions, clock, metrics, tasks, stop }: Deps) -> Self {
         let metrics = RelayMetrics::new(&metrics, NAME);
         let relay = Relay::new(store.db().clone(), clock.clone(), metrics, VoidTokens { sessions });
         tasks.spawn(relay.clone().run(stop));
-        Self { store, relay, permissions, clock }
+        Self(Arc::new(Inner { store, relay, clock }))
     }
 
-    /// The tonic server of this service.
+    /// The tonic servers of this service.
     #[must_use]
-    pub fn into_server(self) -> UserServiceServer<Self> {
-        UserServiceServer::new(self)
+    pub fn into_servers(self) -> (UserServiceServer<impl UserService>, RoleServiceServer<impl RoleService>) {
+        (UserServiceServer::new(self.clone()), RoleServiceServer::new(self))
+    }
+
+    /// Waits until the tokens that a change concerns are void, so that its success means that they are refused. What was saved is
+    /// saved together with the message that voids them: a token that is issued in between already has the change.
+    async fn voided<T>(&self, saved: Saved<T>) -> Result<T, Error> {
+        let Some(message) = saved.voiding else { return Ok(saved.value) };
+        match self.0.relay.outcome(message, VOIDING_TIMEOUT).await? {
+            Outcome::Delivered => Ok(saved.value),
+            Outcome::Pending | Outcome::GivenUp => Err(Error::TokensNotVoided),
+        }
     }
 }
 

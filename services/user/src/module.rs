@@ -1,13 +1,19 @@
 //! The service as a module of a binary.
 
-use drystone::session::v1::session_service_client::SessionServiceClient;
+use drystone::{contract::Contracts, session::v1::session_service_client::SessionServiceClient};
 use drystone_mesh::{
     module::{Context, NoConfig, Service as Module, StartError, Started},
     server::Server,
 };
 use drystone_store::{ContextExt, Migration};
 
-use crate::{Deps, MIGRATIONS, NAME, Permissions, Service, UserStore};
+use crate::{
+    Deps, MIGRATIONS, NAME, Service, UserStore,
+    role::{
+        Permission,
+        definitions::{MAX_TOKEN_PERMISSIONS, token_size},
+    },
+};
 
 impl Module for Service {
     const NAME: &'static str = NAME;
@@ -16,15 +22,40 @@ impl Module for Service {
 
     async fn start(context: Context<NoConfig>) -> Result<Started, StartError> {
         let node = context.node()?;
+        let declared = declared(&node.contracts)?;
         let service = Self::new(Deps {
-            store: UserStore::new(context.database()?),
+            store: UserStore::new(context.database()?, declared),
             sessions: SessionServiceClient::new(node.dialer.channel("session")?),
-            permissions: Permissions::of(&node.contracts),
             clock: node.clock.clone(),
             metrics: node.metrics.clone(),
             tasks: node.tasks.clone(),
             stop: node.stop.clone(),
         });
-        Ok(Server::new(&node)?.add_service(service.into_server()).into())
+        let (users, roles) = service.into_servers();
+        Ok(Server::new(&node)?.add_service(users).add_service(roles).into())
     }
+}
+
+/// The permissions that the contracts declare.
+///
+/// # Errors
+/// They do not fit into a token.
+fn declared(contracts: &Contracts) -> Result<Vec<Permission>, StartError> {
+    let declared = contracts.permissions().iter();
+    let declared: Vec<_> = declared
+        .map(|permission| Permission {
+            name: permission.name.clone(),
+            description: permission.description.clone(),
+            registered_by: None,
+        })
+        .collect();
+    let size = token_size(declared.iter().map(|permission| permission.name.as_str()));
+    if size > MAX_TOKEN_PERMISSIONS {
+        return Err(format!(
+            "the contracts declare permissions of {size} bytes, and a token has room for {MAX_TOKEN_PERMISSIONS}; declare fewer or with \
+             shorter names"
+        )
+        .into());
+    }
+    Ok(declared)
 }

@@ -1,6 +1,6 @@
 //! Who may read and change an account, beyond the rules of the contract.
 
-use drystone_mesh::token::Principal;
+use drystone_mesh::call::Actor;
 use uuid::Uuid;
 
 use crate::Error;
@@ -10,22 +10,29 @@ pub const USERS_READ: &str = "users:read";
 /// Change every account.
 pub const USERS_WRITE: &str = "users:write";
 
-/// A user may read their own account, and every account with [`USERS_READ`].
+/// A user may read their own account, and every account with [`USERS_READ`]. The operator may read every account.
 ///
 /// # Errors
 /// [`Error::NotFound`], so that the existence of an account is not revealed.
-pub fn may_read(user: &Principal, account: Uuid) -> Result<(), Error> {
-    if user.user_id == account || user.has_permission(USERS_READ) { Ok(()) } else { Err(Error::NotFound) }
+pub fn may_read(actor: Actor<'_>, account: Uuid) -> Result<(), Error> {
+    if may(actor, account, USERS_READ) { Ok(()) } else { Err(Error::NotFound) }
 }
 
-/// A user may change their own account, and every account with [`USERS_WRITE`].
+/// A user may change their own account, and every account with [`USERS_WRITE`]. The operator may change every account.
 ///
 /// # Errors
 /// [`Error::PermissionMissing`] for an account that the user may read, [`Error::NotFound`] for any other.
-pub fn may_write(user: &Principal, account: Uuid) -> Result<(), Error> {
-    if user.user_id == account || user.has_permission(USERS_WRITE) {
+pub fn may_write(actor: Actor<'_>, account: Uuid) -> Result<(), Error> {
+    if may(actor, account, USERS_WRITE) {
         return Ok(());
     }
-    may_read(user, account)?;
+    may_read(actor, account)?;
     Err(Error::PermissionMissing(USERS_WRITE))
+}
+
+fn may(actor: Actor<'_>, account: Uuid, permission: &str) -> bool {
+    match actor {
+        Actor::Operator => true,
+        Actor::User(user) => user.user_id == account || user.has_permission(permission),
+    }
 }

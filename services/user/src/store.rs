@@ -1,4 +1,16 @@
-//! The store of accounts.
+//! The store of accounts, roles and grants.
+
+mod access;
+mod change;
+mod definitions;
+mod grants;
+mod roles;
+
+pub use self::{
+    access::Access,
+    change::{ActorId, Saved},
+    roles::RoleChange,
+};
 
 use drystone_mesh::{
     clock::Timestamp,
@@ -8,31 +20,44 @@ use drystone_mesh::{
 use drystone_store::{Db, Migration, migration, outbox, run};
 use uuid::Uuid;
 
-use crate::{Account, DisplayName, Email, Error, NewAccount, Roles, void_tokens};
+use self::definitions::DefinitionCache;
+use crate::{Account, DisplayName, Email, Error, NewAccount, role::Permission};
 
 /// The migrations of the schema.
-pub const MIGRATIONS: &[Migration] = &[migration!("0001", "account"), outbox::migration(2)];
+pub const MIGRATIONS: &[Migration] =
+    &[migration!("0001", "account"), outbox::migration(2), migration!("0003", "roles")];
 
 /// The columns of an account, in the order of [`AccountRow`].
 macro_rules! columns {
     () => {
-        "id, email, display_name, roles, version, created_at, updated_at"
+        "id, email, display_name, version, created_at, updated_at,
+         (
+             SELECT string_agg(role || ' ' || COALESCE(CAST(expires_at AS TEXT), ''), ',')
+             FROM role_grant
+             WHERE role_grant.user_id = account.id
+         )"
     };
 }
+pub(crate) use columns;
 
-type AccountRow = (Uuid, String, String, String, i64, i64, i64);
+/// The last column has the grants: the role, a space, when it expires, and commas between them.
+type AccountRow = (Uuid, String, String, i64, i64, i64, Option<String>);
 
-/// The store of accounts. `tests/user/store.rs` tests what it promises on both engines.
+/// What instances of the release before read as roles: those of a new account.
+const ROLES_OF_RELEASE_BEFORE: &str = "member";
+
+/// The store of accounts, roles and grants. `tests/user/store.rs` tests what it promises on both engines.
 #[derive(Debug, Clone)]
 pub struct UserStore {
     db: Db,
+    definitions: DefinitionCache,
 }
 
 impl UserStore {
-    /// A store in a database that was opened with [`MIGRATIONS`].
+    /// A store in a database that was opened with [`MIGRATIONS`]. `declared` are the permissions of the contracts.
     #[must_use]
-    pub fn new(db: Db) -> Self {
-        Self { db }
+    pub fn new(db: Db, declared: Vec<Permission>) -> Self {
+        Self { db, definitions: DefinitionCache::new(declared) }
     }
 
     /// The database, for the relay of the outbox.
@@ -50,32 +75,30 @@ impl UserStore {
 
     /// The account with this id.
     pub async fn find(&self, id: Uuid) -> Result<Option<Account>, Error> {
-        run!(self.db.reader(), |db| {
+        let row = run!(self.db.reader(), |db| {
             sqlx::query_as::<_, AccountRow>(concat!("SELECT ", columns!(), " FROM account WHERE id = $1"))
                 .bind(id)
                 .fetch_optional(db)
                 .await?
-        })
-        .map(read_account)
-        .transpose()
+        });
+        Ok(row.map(read_account))
     }
 
     /// The account with this e-mail address, case-insensitive.
     pub async fn find_by_email(&self, email: &Email) -> Result<Option<Account>, Error> {
-        run!(self.db.reader(), |db| {
+        let row = run!(self.db.reader(), |db| {
             sqlx::query_as::<_, AccountRow>(concat!("SELECT ", columns!(), " FROM account WHERE email_key = $1"))
                 .bind(email.key())
                 .fetch_optional(db)
                 .await?
-        })
-        .map(read_account)
-        .transpose()
+        });
+        Ok(row.map(read_account))
     }
 
     /// The accounts of a page, oldest first, plus one more if there is a next page.
     pub async fn list(&self, page: &Page) -> Result<Vec<Account>, Error> {
         // The nil UUID is less than every UUID of version 7.
-        run!(self.db.reader(), |db| {
+        let rows = run!(self.db.reader(), |db| {
             sqlx::query_as::<_, AccountRow>(concat!(
                 "SELECT ",
                 columns!(),
@@ -85,10 +108,8 @@ impl UserStore {
             .bind(page.limit())
             .fetch_all(db)
             .await?
-        })
-        .into_iter()
-        .map(read_account)
-        .collect()
+        });
+        Ok(rows.into_iter().map(read_account).collect())
     }
 
     /// Changes the display name, if the account is at this version. If the name is the same, the version does not
@@ -104,12 +125,6 @@ impl UserStore {
         now: Timestamp,
     ) -> Result<Option<Account>, Error> {
         self.db.retry(|| self.rename_once(id, name, version, now)).await
-    }
-
-    /// Replaces the roles. If they are the same, the version does not change. In the same transaction the message is written that
-    /// voids the tokens with the previous roles. Returns the account, and the id of the message.
-    pub async fn set_roles(&self, id: Uuid, roles: Roles, now: Timestamp) -> Result<Option<(Account, Uuid)>, Error> {
-        self.db.retry(|| self.set_roles_once(id, roles, now)).await
     }
 }
 
@@ -130,14 +145,14 @@ impl UserStore {
             .bind(new.email.as_str())
             .bind(key.as_str())
             .bind(new.display_name.as_str())
-            .bind(new.roles.to_string())
+            .bind(ROLES_OF_RELEASE_BEFORE)
             .bind(to_micros(now))
             .fetch_optional(connection)
             .await?
         });
         if let Some(row) = created {
             transaction.commit().await?;
-            return read_account(row);
+            return Ok(read_account(row));
         }
         let existing = run!(transaction.connection(), |connection| {
             sqlx::query_as::<_, AccountRow>(concat!("SELECT ", columns!(), " FROM account WHERE id = $1"))
@@ -145,36 +160,11 @@ impl UserStore {
                 .fetch_optional(connection)
                 .await?
         });
-        match existing.map(read_account).transpose()? {
+        match existing.map(read_account) {
             Some(account) if account.email.key() == key => Ok(account),
             Some(_) => Err(Error::IdTaken),
             None => Err(Error::EmailTaken),
         }
-    }
-
-    async fn set_roles_once(&self, id: Uuid, roles: Roles, now: Timestamp) -> Result<Option<(Account, Uuid)>, Error> {
-        let mut transaction = self.db.begin().await?;
-        let changed = run!(transaction.connection(), |connection| {
-            sqlx::query_as::<_, AccountRow>(concat!(
-                "UPDATE account
-                 SET roles = $2,
-                     version = CASE WHEN roles = $2 THEN version ELSE version + 1 END,
-                     updated_at = CASE WHEN roles = $2 THEN updated_at ELSE $3 END
-                 WHERE id = $1
-                 RETURNING ",
-                columns!()
-            ))
-            .bind(id)
-            .bind(roles.to_string())
-            .bind(to_micros(now))
-            .fetch_optional(connection)
-            .await?
-        });
-        let Some(account) = changed.map(read_account).transpose()? else { return Ok(None) };
-        let message = void_tokens::message(id, now);
-        outbox::put(&mut transaction, &message).await?;
-        transaction.commit().await?;
-        Ok(Some((account, message.id)))
     }
 
     async fn rename_once(
@@ -204,7 +194,7 @@ impl UserStore {
         });
         if let Some(row) = renamed {
             transaction.commit().await?;
-            return read_account(row).map(Some);
+            return Ok(Some(read_account(row)));
         }
         let exists = run!(transaction.connection(), |connection| {
             sqlx::query("SELECT 1 FROM account WHERE id = $1").bind(id).fetch_optional(connection).await?.is_some()
@@ -213,16 +203,15 @@ impl UserStore {
     }
 }
 
-fn read_account(
-    (id, email, display_name, roles, version, created_at, updated_at): AccountRow,
-) -> Result<Account, Error> {
-    Ok(Account {
+fn read_account(row: AccountRow) -> Account {
+    let (id, email, display_name, version, created_at, updated_at, grants) = row;
+    Account {
         id,
         email: Email::from_stored(email),
         display_name: DisplayName::from_stored(display_name),
-        roles: roles.parse().map_err(|error| sqlx::Error::Decode(Box::new(error)))?,
+        grants: access::read_grants(grants.as_deref()),
         version,
         created_at: from_micros(created_at),
         updated_at: from_micros(updated_at),
-    })
+    }
 }

@@ -4,21 +4,34 @@
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use drystone::session::v1::{VoidTokensRequest, session_service_client::SessionServiceClient};
+use drystone::session::v1::{VoidRoleTokensRequest, VoidTokensRequest, session_service_client::SessionServiceClient};
 use drystone_mesh::{call::Call, client::Channel, clock::Timestamp, id};
 use drystone_store::outbox::{Deliver, DeliveryError, Message};
 use uuid::Uuid;
 
-/// The kind of the message.
-const KIND: &str = "void_tokens";
+use crate::role::RoleName;
+
+/// The kinds of message: about one user, and about all who have one of several roles.
+const OF_USER: &str = "void_tokens";
+const OF_ROLES: &str = "void_role_tokens";
+
+/// The key of messages about roles: they are delivered in order.
+const ROLES: &str = "roles";
 
 /// The timeout of a delivery.
 const TIMEOUT: Duration = Duration::from_secs(3);
 
-/// The message for a user whose roles have changed. Changes of one user are delivered in order.
-pub(crate) fn message(user_id: Uuid, now: Timestamp) -> Message {
+/// The message for a user whose roles or overrides have changed. Changes of one user are delivered in order.
+pub(crate) fn of_user(user_id: Uuid, now: Timestamp) -> Message {
     let key = user_id.to_string();
-    Message { id: id::v7_at(now), kind: KIND.to_owned(), payload: key.clone().into_bytes(), key, created_at: now }
+    Message { id: id::v7_at(now), kind: OF_USER.to_owned(), payload: key.clone().into_bytes(), key, created_at: now }
+}
+
+/// The message for roles that have changed, and those that inherit them.
+pub(crate) fn of_roles(roles: &[RoleName], now: Timestamp) -> Message {
+    let names: Vec<_> = roles.iter().map(RoleName::as_str).collect();
+    let (key, payload) = (ROLES.to_owned(), names.join(" ").into_bytes());
+    Message { id: id::v7_at(now), kind: OF_ROLES.to_owned(), payload, key, created_at: now }
 }
 
 /// Calls the session service.
@@ -30,16 +43,20 @@ pub(crate) struct VoidTokens {
 #[async_trait]
 impl Deliver for VoidTokens {
     async fn deliver(&self, message: &Message) -> Result<(), DeliveryError> {
-        if message.kind != KIND {
-            return Err(DeliveryError::Permanent(format!(
-                "this release knows no message of the kind `{}`",
-                message.kind
-            )));
-        }
-        let user_id = String::from_utf8_lossy(&message.payload).into_owned();
-        let call = Call::background(Some(Instant::now() + TIMEOUT));
-        let voided = self.sessions.clone().void_tokens(call.request(VoidTokensRequest { user_id })).await;
+        let payload = String::from_utf8_lossy(&message.payload).into_owned();
+        let (call, mut sessions) = (Call::background(Some(Instant::now() + TIMEOUT)), self.sessions.clone());
+        let voided = match message.kind.as_str() {
+            OF_USER => sessions.void_tokens(call.request(VoidTokensRequest { user_id: payload })).await.map(drop),
+            OF_ROLES => {
+                let roles = payload.split(' ').map(str::to_owned).collect();
+                sessions.void_role_tokens(call.request(VoidRoleTokensRequest { roles })).await.map(drop)
+            }
+            // An instance of a later release delivers it.
+            kind => {
+                return Err(DeliveryError::Temporary(format!("this release knows no message of the kind `{kind}`")));
+            }
+        };
         // The message is right, so that whatever is wrong may be mended.
-        voided.map(drop).map_err(|status| DeliveryError::Temporary(status.message().to_owned()))
+        voided.map_err(|status| DeliveryError::Temporary(status.message().to_owned()))
     }
 }

@@ -325,7 +325,12 @@ fn user_service(handlers: Arc<Handlers>) -> PartialService<UserServiceServer<()>
         async move {
             handlers.handle().await?;
             let roles = vec![handlers.name.to_owned()];
-            Ok(Response::new(LookUpForSignInResponse { user_id: String::new(), roles, permissions: Vec::new() }))
+            Ok(Response::new(LookUpForSignInResponse {
+                user_id: String::new(),
+                roles,
+                permissions: Vec::new(),
+                expire_time: None,
+            }))
         }
     })
 }

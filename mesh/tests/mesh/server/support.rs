@@ -65,7 +65,8 @@ impl CommandHandlers {
             }
             _ => describe(&call),
         };
-        let message = LookUpForSignInResponse { user_id: String::new(), roles, permissions: Vec::new() };
+        let message =
+            LookUpForSignInResponse { user_id: String::new(), roles, permissions: Vec::new(), expire_time: None };
         Ok(Response::from_parts(metadata, message, Extensions::default()))
     }
 }

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use drystone::user::v1::User;
 use drystone_mesh::{
     call::Call,
-    clock::Clock,
+    clock::{Clock, Timestamp},
     display_name::DisplayName,
     email::Email,
     error::{Error as MeshError, Reason},
@@ -51,6 +51,8 @@ pub(super) enum CreationFailure {
 pub(super) struct FakeState {
     pub(super) users: BTreeMap<Uuid, User>,
     pub(super) roles: Vec<String>,
+    /// When the first role expires.
+    pub(super) claims_expire_at: Option<Timestamp>,
     /// For lookups of accounts. Creations fail by `next_creation_failure`.
     pub(super) user_service: Availability,
     pub(super) property_service: Availability,
@@ -90,7 +92,8 @@ impl FakeUpstreams {
         let state = self.state();
         let Some((id, _)) = state.users.iter().find(|(_, user)| matches(user)) else { return Ok(None) };
         let permissions = vec!["users:read".to_owned()];
-        Ok(Some(AccountClaims { user_id: *id, roles: state.roles.clone(), permissions }))
+        let expire_time = state.claims_expire_at;
+        Ok(Some(AccountClaims { user_id: *id, roles: state.roles.clone(), permissions, expire_time }))
     }
 }
 

@@ -41,6 +41,20 @@ async fn an_access_token_has_exactly_the_documented_claims() {
 }
 
 #[tokio::test]
+async fn a_token_is_not_valid_for_longer_than_the_roles_in_it() {
+    let fixture = Fixture::with_account().await;
+    for (seconds, lifetime) in [(1000, 300), (60, 60), (0, 1)] {
+        let end = fixture.clock.now() + chrono::TimeDelta::seconds(seconds);
+        fixture.upstreams.state().claims_expire_at = Some(end);
+        let tokens = fixture.sign_in(EMAIL, PASSWORD).await.unwrap().into_inner();
+        let claims = segment(&tokens.access_token, 1);
+        assert_eq!(claims["exp"].as_i64().unwrap() - claims["iat"].as_i64().unwrap(), lifetime, "{seconds}");
+        assert_eq!(i64::from(tokens.expires_in), lifetime);
+        fixture.verify(&tokens.access_token).await;
+    }
+}
+
+#[tokio::test]
 async fn the_jti_has_the_issue_time_to_the_millisecond() {
     let fixture = Fixture::with_account().await;
     let response = fixture.sign_in(EMAIL, PASSWORD).await.unwrap().into_inner();
@@ -70,6 +84,7 @@ async fn a_token_with_the_maximum_of_claims_is_accepted_by_the_verifier() {
         as_of: now,
         roles: vec!["admin".to_owned(), "member".to_owned()],
         permissions: vec!["users:read".to_owned(), "users:write".to_owned()],
+        claims_expire_at: None,
         properties,
     };
     let token = fixture.service.auth.sign_in.issuer.access_token_signer.sign(params).unwrap();

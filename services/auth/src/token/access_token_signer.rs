@@ -31,8 +31,10 @@ pub struct AccessTokenParams {
     pub as_of: Timestamp,
     /// The user's roles.
     pub roles: Vec<String>,
-    /// The permissions of those roles.
+    /// The user's permissions.
     pub permissions: Vec<String>,
+    /// When the first of these expires: the token is valid until then at most.
+    pub claims_expire_at: Option<Timestamp>,
     /// The user's relations to properties, by property id.
     pub properties: BTreeMap<String, String>,
 }
@@ -69,7 +71,9 @@ impl AccessTokenSigner {
     /// [`Error::Signing`].
     pub fn sign(&self, params: AccessTokenParams) -> Result<AccessToken, Error> {
         let issued_at = params.as_of;
-        let expires_at = (issued_at + self.lifetime).trunc_subsecs(0);
+        let end = (issued_at + self.lifetime).min(params.claims_expire_at.unwrap_or(Timestamp::MAX_UTC));
+        // Never at the second of its issue, which no verifier accepts.
+        let expires_at = end.trunc_subsecs(0).max(issued_at.trunc_subsecs(0) + TimeDelta::seconds(1));
         let claims = Claims {
             iss: self.issuer.clone(),
             aud: AUDIENCE.to_owned(),

@@ -64,6 +64,7 @@ impl TokenIssuer {
             as_of,
             roles: account.roles,
             permissions: account.permissions,
+            claims_expire_at: account.expire_time,
             properties,
         })?;
         let token = RefreshToken { session_id, user_id, counter };

@@ -1,8 +1,9 @@
 //! `drystone.session.v1.SessionService`.
 
 use drystone::session::v1::{
-    ListSessionsRequest, ListSessionsResponse, RevokeAllSessionsRequest, RevokeAllSessionsResponse,
-    RevokeSessionRequest, RotateSessionRequest, RotateSessionResponse, StartSessionRequest, StartSessionResponse,
+    EndUserSessionsRequest, EndUserSessionsResponse, ListSessionsRequest, ListSessionsResponse,
+    RevokeAllSessionsRequest, RevokeAllSessionsResponse, RevokeSessionRequest, RotateSessionRequest,
+    RotateSessionResponse, StartSessionRequest, StartSessionResponse, VoidRoleTokensRequest, VoidRoleTokensResponse,
     VoidTokensRequest, VoidTokensResponse, WatchRevocationsRequest, session_service_server::SessionService,
 };
 use drystone_mesh::{
@@ -13,7 +14,7 @@ use drystone_mesh::{
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
 use super::{to_message, watch};
-use crate::{Service, rotation::PresentedBy, session::NewSession};
+use crate::{Service, revocation::Holder, rotation::PresentedBy, session::NewSession};
 
 /// The list that page tokens are bound to.
 const LIST: &str = "sessions";
@@ -81,8 +82,29 @@ impl SessionService for Service {
     async fn void_tokens(&self, request: Request<VoidTokensRequest>) -> Result<Response<VoidTokensResponse>, Status> {
         let user_id = id::parse("user_id", &request.into_inner().user_id)?;
         call::record_user(user_id);
-        self.sessions.void_tokens(user_id).await?;
+        self.sessions.void_tokens([Holder::User(user_id)]).await?;
         Ok(Response::new(VoidTokensResponse {}))
+    }
+
+    async fn void_role_tokens(
+        &self,
+        request: Request<VoidRoleTokensRequest>,
+    ) -> Result<Response<VoidRoleTokensResponse>, Status> {
+        self.sessions.void_tokens(request.into_inner().roles.into_iter().map(Holder::Role)).await?;
+        Ok(Response::new(VoidRoleTokensResponse {}))
+    }
+
+    /// Tokens are voided as well: a sign-in that read the account before may start a session after the others have ended. It is
+    /// never refreshed.
+    async fn end_user_sessions(
+        &self,
+        request: Request<EndUserSessionsRequest>,
+    ) -> Result<Response<EndUserSessionsResponse>, Status> {
+        let user_id = id::parse("user_id", &request.into_inner().user_id)?;
+        call::record_user(user_id);
+        let ended = self.sessions.revoke_all(user_id, None).await?;
+        self.sessions.void_tokens([Holder::User(user_id)]).await?;
+        Ok(Response::new(EndUserSessionsResponse { ended_count: i32::try_from(ended).unwrap_or(i32::MAX) }))
     }
 
     type WatchRevocationsStream = watch::ResponseStream;

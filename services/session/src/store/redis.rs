@@ -50,7 +50,7 @@ use self::{
 };
 use super::{EndedSessions, SessionStore, StoreError, Swept};
 use crate::{
-    revocation::Revocation,
+    revocation::{Holder, Revocation},
     rotation::{Presented, PresentedBy, Rotation},
     session::{Lifetimes, Session, UserShard},
 };
@@ -362,9 +362,13 @@ impl SessionStore for RedisStore {
         }
     }
 
-    async fn void_tokens(&self, user_id: Uuid, lifetimes: &Lifetimes, now: Timestamp) -> Result<u64, StoreError> {
+    async fn void_tokens(&self, of: &Holder, lifetimes: &Lifetimes, now: Timestamp) -> Result<u64, StoreError> {
+        let (user_id, role) = of.to_columns();
         let mut add = cmd("XADD");
         add.arg(self.keys.stream()).arg("*").arg("user").arg(text(user_id)).arg("until").arg(to_micros(now));
+        if let Some(role) = role {
+            add.arg("role").arg(role);
+        }
         add.arg("forget").arg(to_micros(lifetimes.forget_at(now)));
         row::seq(&self.redis.query::<String>(&add).await?)
     }

@@ -11,13 +11,14 @@ use uuid::Uuid;
 
 use super::{EndedSessions, SessionStore, StoreError, Swept};
 use crate::{
-    revocation::{Revocation, Scope},
+    revocation::{Holder, Revocation, Scope},
     rotation::{Presented, PresentedBy, Rotation},
     session::{Lifetimes, Session},
 };
 
 /// The migrations of the schema.
-pub const MIGRATIONS: &[Migration] = &[migration!("0001", "session"), migration!("0002", "rotation")];
+pub const MIGRATIONS: &[Migration] =
+    &[migration!("0001", "session"), migration!("0002", "rotation"), migration!("0003", "role_tokens")];
 
 /// The columns of a session, in the order of [`SessionRow`].
 macro_rules! session_columns {
@@ -29,7 +30,7 @@ macro_rules! session_columns {
 
 type SessionRow = (Uuid, Uuid, String, String, i64, i64, i64, i64, i64, i64, i64, i64, i64, String, String);
 
-type RevocationRow = (i64, Option<Uuid>, Option<Uuid>, Option<i64>, i64);
+type RevocationRow = (i64, Option<Uuid>, Option<Uuid>, Option<i64>, i64, Option<String>);
 
 /// How many rows one statement of a sweep deletes: bounded, so that writers do not wait long for it.
 const SWEEP_BATCH: i64 = 1000;
@@ -162,16 +163,18 @@ impl SessionStore for SqlStore {
         self.db.retry(|| self.end_all_once(user_id, keep, lifetimes, now)).await
     }
 
-    async fn void_tokens(&self, user_id: Uuid, lifetimes: &Lifetimes, now: Timestamp) -> Result<u64, StoreError> {
+    async fn void_tokens(&self, of: &Holder, lifetimes: &Lifetimes, now: Timestamp) -> Result<u64, StoreError> {
+        let (user_id, role) = of.to_columns();
         let mut seq = run!(self.db.writer(), |db| {
             sqlx::query_scalar(
-                "INSERT INTO revocation (user_id, void_until, forget_at)
-                 VALUES ($1, $2, $3)
+                "INSERT INTO revocation (user_id, void_until, forget_at, role)
+                 VALUES ($1, $2, $3, $4)
                  RETURNING seq",
             )
             .bind(user_id)
             .bind(to_micros(now))
             .bind(to_micros(lifetimes.forget_at(now)))
+            .bind(role)
             .fetch_all(db)
             .await?
         });
@@ -181,7 +184,7 @@ impl SessionStore for SqlStore {
     async fn revocations_after(&self, seq: u64, limit: u32, now: Timestamp) -> Result<Vec<Revocation>, StoreError> {
         let rows = run!(self.db.reader(), |db| {
             sqlx::query_as::<_, RevocationRow>(
-                "SELECT seq, session_id, user_id, void_until, forget_at
+                "SELECT seq, session_id, user_id, void_until, forget_at, role
                  FROM revocation
                  WHERE seq > $1 AND forget_at > $2
                  ORDER BY seq
@@ -444,10 +447,12 @@ fn count(column: i64) -> u32 {
     u32::try_from(column).unwrap_or(u32::MAX)
 }
 
-fn read_revocation((seq, session_id, user_id, void_until, forget_at): RevocationRow) -> sqlx::Result<Revocation> {
+fn read_revocation((seq, session_id, user_id, void_until, forget_at, role): RevocationRow) -> sqlx::Result<Revocation> {
     let scope = match (session_id, user_id, void_until) {
         (Some(id), None, None) => Scope::Session(id),
-        (None, Some(user_id), Some(until)) => Scope::UserTokens { user_id, void_until: from_micros(until) },
+        (None, Some(user_id), Some(until)) => {
+            Scope::Tokens { of: Holder::from_columns(user_id, role), void_until: from_micros(until) }
+        }
         _ => return Err(sqlx::Error::Decode(format!("revocation {seq} has an unknown scope").into())),
     };
     Ok(Revocation { seq: from_column(seq), scope, forget_at: from_micros(forget_at) })

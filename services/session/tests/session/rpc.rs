@@ -13,9 +13,10 @@ use std::{
 
 use chrono::DateTime;
 use drystone::session::v1::{
-    ListSessionsRequest, Revocation, RevokeAllSessionsRequest, RevokeSessionRequest, RotateSessionRequest,
-    RotateSessionResponse, Session, StartSessionRequest, VoidTokensRequest, WatchRevocationsRequest,
-    WatchRevocationsResponse, revocation::Scope, session_service_client::SessionServiceClient,
+    EndUserSessionsRequest, ListSessionsRequest, Revocation, RevokeAllSessionsRequest, RevokeSessionRequest,
+    RotateSessionRequest, RotateSessionResponse, Session, StartSessionRequest, UserTokens, VoidRoleTokensRequest,
+    VoidTokensRequest, WatchRevocationsRequest, WatchRevocationsResponse, revocation::Scope,
+    session_service_client::SessionServiceClient,
 };
 use drystone_mesh::{
     call::{Call, CallFields, Client, new_request_id},
@@ -216,7 +217,7 @@ fn session_ids(revocations: &[Revocation]) -> Vec<&str> {
         .iter()
         .map(|revocation| match revocation.scope.as_ref().unwrap() {
             Scope::SessionId(id) => id.as_str(),
-            Scope::UserTokens(_) => panic!("{revocation:?} does not revoke a session"),
+            Scope::UserTokens(_) | Scope::RoleTokens(_) => panic!("{revocation:?} does not revoke a session"),
         })
         .collect()
 }

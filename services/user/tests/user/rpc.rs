@@ -21,7 +21,7 @@ use drystone_mesh::{
 };
 use drystone_store::Db;
 use drystone_testing::wait;
-use drystone_user::{Deps, MIGRATIONS, Permissions, Service, UserStore};
+use drystone_user::{Deps, MIGRATIONS, Service, UserStore, role::Permission};
 use sessions::FakeSessionService;
 use tempfile::TempDir;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -43,8 +43,7 @@ impl Fixture {
         let clock = Clock::manual(Clock::system().now());
         let sessions = FakeSessionService::unavailable();
         let service = Service::new(Deps {
-            permissions: Permissions::of(&drystone::contracts().unwrap()),
-            store: UserStore::new(db),
+            store: UserStore::new(db, declared()),
             sessions: sessions.client.clone(),
             clock: clock.clone(),
             metrics: Metrics::default(),
@@ -72,6 +71,16 @@ impl Fixture {
         let request = request_of(None, SetUserRolesRequest { id: id.to_owned(), roles });
         outcome(self.service.set_user_roles(request).await)
     }
+}
+
+/// The permissions of our contracts.
+fn declared() -> Vec<Permission> {
+    let permission = |permission: &drystone::contract::Permission| Permission {
+        name: permission.name.clone(),
+        description: permission.description.clone(),
+        registered_by: None,
+    };
+    drystone::contracts().unwrap().permissions().iter().map(permission).collect()
 }
 
 fn create(id: Uuid, email: &str) -> ProvisionUserRequest {
@@ -164,8 +173,12 @@ async fn an_invalid_account_is_rejected() {
 async fn a_user_is_looked_up_by_email_case_insensitively_and_by_id() {
     let fixture = Fixture::new().await;
     let user = fixture.create("Ada@example.com").await;
-    let expected =
-        LookUpForSignInResponse { user_id: user.id.clone(), roles: vec!["member".to_owned()], permissions: vec![] };
+    let expected = LookUpForSignInResponse {
+        user_id: user.id.clone(),
+        roles: vec!["member".to_owned()],
+        permissions: vec![],
+        expire_time: None,
+    };
     for key in [Key::Email(" ada@EXAMPLE.com ".to_owned()), Key::UserId(user.id)] {
         assert_eq!(fixture.look_up(key).await.as_ref(), Ok(&expected));
     }
@@ -298,13 +311,16 @@ async fn changing_roles_voids_the_tokens_with_the_previous_roles() {
     assert_eq!(fixture.set_roles(&user.id, &["member", "admin"]).await.unwrap().roles, ["admin", "member"]);
     assert_eq!(*fixture.sessions.voided.lock().unwrap(), std::slice::from_ref(&user.id));
     let found = fixture.look_up(Key::UserId(user.id.clone())).await.unwrap();
-    assert_eq!(found.permissions, ["users:read", "users:write"]);
+    assert_eq!(found.permissions, ["roles:grant", "roles:read", "roles:write", "users:read", "users:write"]);
 
-    let none: [&str; 0] = [];
-    assert_eq!(fixture.set_roles(&user.id, &none).await.unwrap().roles, none);
-    assert_eq!(fixture.set_roles(&user.id, &["owner"]).await, Err(Reason::InvalidRequest));
+    let other = fixture.create("bob@example.com").await;
+    assert_eq!(fixture.set_roles(&user.id, &[]).await, Err(Reason::LastAdministrator));
+    fixture.set_roles(&other.id, &["admin"]).await.unwrap();
+    assert_eq!(fixture.set_roles(&user.id, &[]).await.unwrap().roles, ["member"]);
+    assert_eq!(fixture.set_roles(&user.id, &["owner"]).await, Err(Reason::RoleNotFound));
+    assert_eq!(fixture.set_roles(&user.id, &["Owner"]).await, Err(Reason::InvalidRequest));
     assert_eq!(fixture.set_roles(&Uuid::now_v7().to_string(), &[]).await, Err(Reason::UserNotFound));
-    assert_eq!(fixture.sessions.voided.lock().unwrap().len(), 2);
+    assert_eq!(fixture.sessions.voided.lock().unwrap().len(), 3);
 }
 
 #[tokio::test]
@@ -312,7 +328,7 @@ async fn tokens_are_voided_even_if_nobody_repeats_a_change_of_roles_that_failed_
     let mut fixture = Fixture::new().await;
     let user = fixture.create("ada@example.com").await;
     assert_eq!(fixture.set_roles(&user.id, &["admin"]).await, Err(Reason::Unavailable));
-    assert_eq!(fixture.look_up(Key::UserId(user.id.clone())).await.unwrap().roles, ["admin"]);
+    assert_eq!(fixture.look_up(Key::UserId(user.id.clone())).await.unwrap().roles, ["admin", "member"]);
     assert_eq!(*fixture.sessions.voided.lock().unwrap(), [""; 0]);
 
     fixture.sessions.start();
@@ -323,6 +339,6 @@ async fn tokens_are_voided_even_if_nobody_repeats_a_change_of_roles_that_failed_
     })
     .await;
     // Who does repeat it waits for it.
-    assert_eq!(fixture.set_roles(&user.id, &["admin"]).await.unwrap().roles, ["admin"]);
+    assert_eq!(fixture.set_roles(&user.id, &["admin"]).await.unwrap().roles, ["admin", "member"]);
     assert_eq!(fixture.sessions.voided.lock().unwrap().len(), 2);
 }

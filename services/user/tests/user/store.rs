@@ -5,7 +5,7 @@ use std::{any::Any, collections::HashSet, time::Duration};
 use drystone_backends::Postgres;
 use drystone_mesh::{clock::Clock, page::Page};
 use drystone_store::{Db, Location};
-use drystone_user::{Account, DisplayName, Email, Error, MIGRATIONS, NewAccount, Role, Roles, UserStore};
+use drystone_user::{Account, DisplayName, Email, Error, MIGRATIONS, NewAccount, UserStore, role::RoleName};
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 use uuid::Uuid;
@@ -33,7 +33,7 @@ impl Fixture {
 
     fn with_db(db: Db, guard: impl Any) -> Self {
         let clock = Clock::manual(Clock::system().now());
-        Self { store: UserStore::new(db), clock, _guard: Box::new(guard) }
+        Self { store: UserStore::new(db, Vec::new()), clock, _guard: Box::new(guard) }
     }
 
     async fn create(&self, email: &str) -> Account {
@@ -42,12 +42,7 @@ impl Fixture {
 }
 
 fn new(email: &str) -> NewAccount {
-    NewAccount {
-        id: Uuid::now_v7(),
-        email: Email::parse(email).unwrap(),
-        display_name: name("Ada"),
-        roles: Role::Member.into(),
-    }
+    NewAccount { id: Uuid::now_v7(), email: Email::parse(email).unwrap(), display_name: name("Ada") }
 }
 
 fn name(text: &str) -> DisplayName {
@@ -72,7 +67,7 @@ async fn a_missing_account_is_none(fixture: Fixture) {
     assert_eq!(store.find_by_email(&Email::parse("ada@example.com").unwrap()).await.unwrap(), None);
     assert_eq!(store.rename(id, &name("Eve"), None, now).await.unwrap(), None);
     assert_eq!(store.rename(id, &name("Eve"), Some(1), now).await.unwrap(), None);
-    assert_eq!(store.set_roles(id, Roles::default(), now).await.unwrap(), None);
+    assert!(matches!(store.set_roles(id, &[], now).await, Err(Error::NotFound)));
 }
 
 async fn creating_an_account_is_idempotent(fixture: Fixture) {
@@ -168,18 +163,25 @@ async fn roles_are_replaced_and_unchanged_roles_keep_the_version(fixture: Fixtur
     fixture.clock.advance(Duration::from_secs(1));
     let now = fixture.clock.now();
 
-    let (promoted, message) = fixture.store.set_roles(first.id, Role::Admin.into(), now).await.unwrap().unwrap();
-    assert_eq!(promoted.roles, Role::Admin.into());
+    let roles = |names: &[&str]| names.iter().map(|name| name.parse().unwrap()).collect::<Vec<RoleName>>();
+    let admin = roles(&["admin", "member"]);
+    let message = fixture.store.set_roles(first.id, &admin, now).await.unwrap().voiding;
+    let promoted = fixture.store.find(first.id).await.unwrap().unwrap();
+    assert_eq!(promoted.roles(now), ["admin", "member"]);
     assert_ne!(promoted.version, first.version);
     assert_eq!(promoted.updated_at, now);
 
     fixture.clock.advance(Duration::from_secs(1));
-    let again = fixture.store.set_roles(first.id, Role::Admin.into(), fixture.clock.now()).await.unwrap().unwrap();
-    assert_eq!(again.0, promoted);
-    assert_ne!(again.1, message);
+    let again = fixture.store.set_roles(first.id, &admin, fixture.clock.now()).await.unwrap().voiding;
+    assert_eq!(fixture.store.find(first.id).await.unwrap().unwrap(), promoted);
+    assert!(message.is_some() && again.is_some() && message != again);
 
-    let (none, _) = fixture.store.set_roles(first.id, Roles::default(), now).await.unwrap().unwrap();
-    assert_eq!(none.roles, Roles::default());
+    let second = fixture.create("bob@example.com").await;
+    fixture.store.set_roles(second.id, &admin, now).await.unwrap();
+    fixture.store.set_roles(first.id, &[], now).await.unwrap();
+    assert_eq!(fixture.store.find(first.id).await.unwrap().unwrap().roles(now), ["member"]);
+    let unknown = fixture.store.set_roles(first.id, &roles(&["gone"]), now).await;
+    assert!(matches!(unknown, Err(Error::RoleNotFound)));
 }
 
 async fn pages_contain_every_account_once_during_concurrent_creations(fixture: Fixture) {

@@ -11,7 +11,7 @@ use redis::{from_redis_value, streams::StreamId};
 use uuid::Uuid;
 
 use crate::{
-    revocation::{Revocation, Scope},
+    revocation::{Holder, Revocation, Scope},
     session::Session,
     store::StoreError,
 };
@@ -59,7 +59,8 @@ pub(super) fn revocation(entry: &StreamId) -> Result<Revocation, StoreError> {
     let scope = match (field(entry, "session")?, field(entry, "user")?, field(entry, "until")?) {
         (Some(id), None, None) => Scope::Session(uuid::<String>(id)?),
         (None, Some(user), Some(until)) => {
-            Scope::UserTokens { user_id: uuid::<String>(user)?, void_until: from_micros(until) }
+            let of = Holder::from_columns(uuid::<String>(user)?, field(entry, "role")?);
+            Scope::Tokens { of, void_until: from_micros(until) }
         }
         _ => return Err(StoreError::Unreadable("a revocation with an unknown scope")),
     };

@@ -164,6 +164,55 @@ async fn voiding_tokens_revokes_those_issued_so_far_and_keeps_the_session() {
 }
 
 #[tokio::test]
+async fn voiding_the_tokens_of_roles_is_one_revocation_a_role() {
+    let directory = directory();
+    let service = TestService::start_with(directory.path(), with_ack_timeout(ConfigDuration::millis(50))).await;
+    let mut watcher = service.watch(0).await;
+    let roles = vec!["editor".to_owned(), "manager".to_owned()];
+    service.client.clone().void_role_tokens(VoidRoleTokensRequest { roles: roles.clone() }).await.unwrap();
+    let mut voided = Vec::new();
+    while voided.len() < roles.len() {
+        for revocation in watcher.next_revocations().await.revocations {
+            let Some(Scope::RoleTokens(tokens)) = revocation.scope else { panic!("{revocation:?}") };
+            assert_eq!(tokens.before_time, Some(to_proto(service.clock.now())));
+            voided.push(tokens.role);
+        }
+    }
+    assert_eq!(voided, roles);
+    drop(watcher);
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn ending_the_sessions_of_a_user_voids_the_tokens_of_a_sign_in_in_progress() {
+    let directory = directory();
+    let service = TestService::start_with(directory.path(), with_ack_timeout(ConfigDuration::millis(50))).await;
+    let (user_id, other) = (Uuid::now_v7(), service.sign_in(Uuid::now_v7()).await);
+    let sessions = [service.sign_in(user_id).await, service.sign_in(user_id).await];
+    let request = EndUserSessionsRequest { user_id: user_id.to_string() };
+    let ended = service.client.clone().end_user_sessions(request).await.unwrap().into_inner();
+    assert_eq!(ended.ended_count, 2);
+    let mut watcher = service.watch(0).await;
+    let mut scopes = Vec::new();
+    while scopes.len() < 3 {
+        scopes.extend(
+            watcher.next_revocations().await.revocations.into_iter().map(|revocation| revocation.scope.unwrap()),
+        );
+    }
+    let tokens = Scope::UserTokens(UserTokens {
+        user_id: user_id.to_string(),
+        before_time: Some(to_proto(service.clock.now())),
+    });
+    assert_eq!(scopes.pop(), Some(tokens));
+    for session in sessions {
+        assert!(scopes.contains(&Scope::SessionId(session.id)));
+    }
+    assert_eq!(service.rotate(&other, 1).await.unwrap().counter, 2);
+    drop(watcher);
+    service.stop().await;
+}
+
+#[tokio::test]
 async fn a_restart_keeps_sessions_and_revocations() {
     let directory = directory();
     let service = TestService::start(directory.path()).await;

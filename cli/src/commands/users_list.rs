@@ -1,0 +1,55 @@
+//! `drystone users list`: all accounts, oldest first.
+
+use anyhow::Result;
+use drystone::user::v1::ListUsersRequest;
+
+use crate::{
+    App,
+    accounts::{Accounts, UserView},
+    config::ConfigFile,
+    operator, output, process,
+    table::Table,
+};
+
+/// The number of accounts that are read at once.
+const PAGE_SIZE: i32 = 200;
+
+/// The flags of `drystone users list`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    config: ConfigFile,
+
+    /// Maximum number of accounts to show
+    #[arg(long, value_name = "NUMBER", default_value_t = 1000)]
+    limit: usize,
+
+    /// Write JSON instead of a table
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(app: &App, args: &Args) -> Result<()> {
+    process::block_on(async {
+        let mut accounts = Accounts::connect(app, &args.config)?;
+        let (mut users, mut page_token) = (Vec::new(), String::new());
+        while users.len() < args.limit {
+            let page_size = i32::try_from(args.limit - users.len()).unwrap_or(PAGE_SIZE).min(PAGE_SIZE);
+            let listed = accounts.users.list_users(ListUsersRequest { page_size, page_token }).await;
+            let listed = listed.map_err(|status| operator::failure(&status))?.into_inner();
+            users.extend(listed.users.into_iter().map(UserView::from));
+            page_token = listed.next_page_token;
+            if page_token.is_empty() {
+                break;
+            }
+        }
+        if args.json {
+            return output::print(serde_json::to_string_pretty(&users)? + "\n");
+        }
+        let mut table = Table::new(["ID", "EMAIL", "NAME", "ROLES", "CREATED"]);
+        for user in users {
+            table.row([user.id, user.email, user.display_name, user.roles.join(" "), user.create_time]);
+        }
+        output::print(table.to_string())
+    })
+}

@@ -1,0 +1,383 @@
+//! Who may change which roles, grants and overrides.
+//!
+//! Nobody gives what they do not have: neither to others by a grant, an override or a role, nor to themselves by a role that they
+//! have. All is decided by what the acting user may do now, not by their token.
+
+use uuid::Uuid;
+
+use super::{ADMIN, ADMIN_LEVEL, Definitions, Effective, MEMBER, PermissionSet, RoleName, definitions::PreparedRole};
+
+/// Who acts.
+#[derive(Debug)]
+pub enum Actor {
+    /// The operator of the mesh, who may do everything except for removing the last administrator.
+    Operator,
+    /// A user.
+    User(Subject),
+}
+
+/// A user, and what they may do now.
+#[derive(Debug)]
+pub struct Subject {
+    /// The user.
+    pub id: Uuid,
+    /// What they may do.
+    pub effective: Effective,
+    /// The roles that they have, without expired ones, with those that these inherit, and without `member`.
+    pub roles: Vec<RoleName>,
+}
+
+/// Why an actor may not do it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// The actor lacks the permission for such changes.
+    #[error("this requires the permission `{0}`")]
+    PermissionMissing(&'static str),
+    /// Nobody changes what they have themselves.
+    #[error("you cannot change your own roles and overrides, nor a role that you have; ask another administrator")]
+    Oneself,
+    /// The user has a role of the actor's level or a higher one.
+    #[error("the user has a role of your level or a higher one")]
+    UserLevel,
+    /// The role is of the actor's level or a higher one.
+    #[error("the role `{0}` is of your level or a higher one, or a role inherits it that is")]
+    RoleLevel(RoleName),
+    /// A role would get the actor's level or a higher one.
+    #[error("the level of a role that you change is lower than your own, which is {0}")]
+    Level(u16),
+    /// The actor does not have the permission.
+    #[error("you do not have the permission `{0}` yourself")]
+    NotHeld(String),
+    /// Only administrators change what everybody has.
+    #[error("only an administrator changes `member`, which everybody has")]
+    Everybody,
+    /// The role `admin` is fixed.
+    #[error("`admin` has every permission, and cannot be changed")]
+    Admin,
+    /// The built-in roles stay.
+    #[error("the built-in role `{0}` cannot be deleted, nor its level changed")]
+    BuiltIn(RoleName),
+}
+
+/// The permission to grant and revoke roles, and to set overrides.
+pub const ROLES_GRANT: &str = "roles:grant";
+/// The permission to change roles.
+pub const ROLES_WRITE: &str = "roles:write";
+
+impl Actor {
+    fn user(&self, definitions: &Definitions, permission: &'static str) -> Result<Option<&Subject>, Refused> {
+        let Self::User(user) = self else { return Ok(None) };
+        if user.effective.has(definitions, permission) {
+            Ok(Some(user))
+        } else {
+            Err(Refused::PermissionMissing(permission))
+        }
+    }
+
+    /// Whether the actor may grant this role to a user.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub(crate) fn may_grant(
+        &self,
+        definitions: &Definitions,
+        user: &Subject,
+        role: &PreparedRole,
+    ) -> Result<(), Refused> {
+        let Some(actor) = self.user(definitions, ROLES_GRANT)? else { return Ok(()) };
+        actor.is_above(user)?;
+        actor.is_above_role(role)?;
+        actor.holds_all(definitions, &role.permissions)
+    }
+
+    /// Whether the actor may revoke this role from a user.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub(crate) fn may_revoke(
+        &self,
+        definitions: &Definitions,
+        user: &Subject,
+        role: &PreparedRole,
+    ) -> Result<(), Refused> {
+        let Some(actor) = self.user(definitions, ROLES_GRANT)? else { return Ok(()) };
+        actor.is_above(user)?;
+        actor.is_above_role(role)
+    }
+
+    /// Whether the actor may set or remove an override of this permission. To remove a denial is to give.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub(crate) fn may_override(
+        &self,
+        definitions: &Definitions,
+        user: &Subject,
+        permission: &str,
+    ) -> Result<(), Refused> {
+        let Some(actor) = self.user(definitions, ROLES_GRANT)? else { return Ok(()) };
+        actor.is_above(user)?;
+        if actor.effective.has(definitions, permission) { Ok(()) } else { Err(Refused::NotHeld(permission.to_owned())) }
+    }
+
+    /// Whether the actor may change a role: from its state in `before` to that in `after`. It is new if it is not in `before`, and
+    /// deleted if it is not in `after`.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub(crate) fn may_write(&self, before: &Definitions, after: &Definitions, name: &RoleName) -> Result<(), Refused> {
+        let (old, new) = (before.role(name.as_str()), after.role(name.as_str()));
+        if name.as_str() == ADMIN {
+            return Err(Refused::Admin);
+        }
+        if old.is_some_and(|old| old.role.is_built_in() && new.is_none_or(|new| new.role.level != old.role.level)) {
+            return Err(Refused::BuiltIn(name.clone()));
+        }
+        let Some(actor) = self.user(before, ROLES_WRITE)? else {
+            // `admin` has all permissions at a level of its own.
+            return if new.is_some_and(|new| new.role.level >= ADMIN_LEVEL) {
+                Err(Refused::Level(ADMIN_LEVEL))
+            } else {
+                Ok(())
+            };
+        };
+        // The role, and those whose holders the change concerns as well.
+        for affected in before.affected_by(name.as_str()) {
+            let is_low = before.role(affected.as_str()).is_none_or(|role| role.role.level < actor.effective.level);
+            if !is_low {
+                return Err(Refused::RoleLevel(affected));
+            }
+        }
+        if new.is_some_and(|new| new.role.level >= actor.effective.level) {
+            return Err(Refused::Level(actor.effective.level));
+        }
+        if name.as_str() == MEMBER && !actor.effective.is_admin {
+            return Err(Refused::Everybody);
+        }
+        if actor.roles.contains(name) {
+            return Err(Refused::Oneself);
+        }
+        let nothing = PermissionSet::default();
+        let (old, new) = (old.map_or(&nothing, |old| &old.permissions), new.map_or(&nothing, |new| &new.permissions));
+        match new.without(old).find(|id| !actor.effective.permissions.contains(*id)) {
+            None => Ok(()),
+            Some(id) => Err(Refused::NotHeld(after.name(id).to_owned())),
+        }
+    }
+}
+
+impl Subject {
+    /// Administrators also change other administrators.
+    fn is_above(&self, user: &Self) -> Result<(), Refused> {
+        if self.id == user.id {
+            return Err(Refused::Oneself);
+        }
+        if self.effective.is_admin || user.effective.level < self.effective.level {
+            Ok(())
+        } else {
+            Err(Refused::UserLevel)
+        }
+    }
+
+    fn is_above_role(&self, role: &PreparedRole) -> Result<(), Refused> {
+        let is_of_both = self.effective.is_admin && role.role.name.as_str() == ADMIN;
+        if is_of_both || role.role.level < self.effective.level {
+            Ok(())
+        } else {
+            Err(Refused::RoleLevel(role.role.name.clone()))
+        }
+    }
+
+    fn holds_all(&self, definitions: &Definitions, permissions: &PermissionSet) -> Result<(), Refused> {
+        match permissions.without(&self.effective.permissions).next() {
+            None => Ok(()),
+            Some(id) => Err(Refused::NotHeld(definitions.name(id).to_owned())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::role::{
+        Effect, Grant, Override,
+        definitions::tests::{permissions, role},
+        evaluation::{
+            evaluate,
+            tests::{exception, grant, now},
+        },
+    };
+
+    fn definitions() -> Definitions {
+        Definitions::new(
+            1,
+            permissions("roles:grant roles:write notes:read notes:write shifts:write secrets:read"),
+            vec![
+                role("admin", 1000, "", ""),
+                role("manager", 500, "roles:grant roles:write notes:read notes:write", ""),
+                role("director", 600, "secrets:read", "base"),
+                role("editor", 200, "notes:write", "reader"),
+                role("reader", 100, "notes:read", ""),
+                role("base", 50, "", ""),
+                role("planner", 300, "shifts:write", ""),
+                role("member", 1, "", ""),
+            ],
+        )
+    }
+
+    fn subject(definitions: &Definitions, grants: &[Grant], overrides: &[Override]) -> Subject {
+        let effective = evaluate(definitions, grants, overrides, now());
+        let active = grants.iter().filter(|grant| grant.is_active(now()));
+        let roles = active.flat_map(|grant| definitions.role(grant.role.as_str()).unwrap().closure.clone());
+        Subject { id: Uuid::now_v7(), effective, roles: roles.collect() }
+    }
+
+    fn with(roles: &[&str], overrides: &[Override]) -> Subject {
+        let grants: Vec<_> = roles.iter().map(|role| grant(role, None)).collect();
+        subject(&definitions(), &grants, overrides)
+    }
+
+    fn name(name: &str) -> RoleName {
+        name.parse().unwrap()
+    }
+
+    /// Each way to get more than one has.
+    #[test]
+    fn nobody_grants_above_themselves() {
+        let definitions = definitions();
+        let denied = exception("notes:write", Effect::Deny, None);
+        let extra = exception("secrets:read", Effect::Grant, None);
+        let held = exception("roles:grant", Effect::Grant, None);
+        let level = |role| Err(Refused::RoleLevel(name(role)));
+        let not_held = |permission: &str| Err(Refused::NotHeld(permission.to_owned()));
+        let no_permission = Err(Refused::PermissionMissing(ROLES_GRANT));
+        let cases = [
+            (with(&["manager"], &[]), with(&[], &[]), "editor", Ok(())),
+            (with(&["manager"], &[]), with(&["planner"], &[]), "editor", Ok(())),
+            (with(&["admin"], &[]), with(&["admin"], &[]), "manager", Ok(())),
+            (with(&["admin"], &[]), with(&[], &[]), "admin", Ok(())),
+            // A role above, of the same level, or with a permission that one does not have.
+            (with(&["manager"], &[]), with(&[], &[]), "admin", level("admin")),
+            (with(&["manager"], &[]), with(&[], &[]), "director", level("director")),
+            (with(&["manager"], &[]), with(&[], &[]), "manager", level("manager")),
+            (with(&["manager"], &[]), with(&[], &[]), "planner", not_held("shifts:write")),
+            // A user above, or of the same level.
+            (with(&["manager"], &[]), with(&["manager"], &[]), "editor", Err(Refused::UserLevel)),
+            (with(&["manager"], &[]), with(&["admin"], &[]), "editor", Err(Refused::UserLevel)),
+            (with(&["manager"], &[]), with(&["director"], &[]), "base", Err(Refused::UserLevel)),
+            // What a denial took, one does not give.
+            (with(&["manager"], std::slice::from_ref(&denied)), with(&[], &[]), "editor", not_held("notes:write")),
+            (with(&["admin"], std::slice::from_ref(&denied)), with(&[], &[]), "editor", not_held("notes:write")),
+            // A permission by override gives no level.
+            (with(&["reader"], &[held.clone(), extra]), with(&[], &[]), "director", level("director")),
+            (with(&[], &[held]), with(&[], &[]), "reader", Err(Refused::UserLevel)),
+            // Without the permission to grant.
+            (with(&["director"], &[]), with(&[], &[]), "base", no_permission.clone()),
+            (with(&[], &[]), with(&[], &[]), "base", no_permission.clone()),
+            // An expired grant is none.
+            (subject(&definitions, &[grant("manager", Some(0))], &[]), with(&[], &[]), "reader", no_permission),
+        ];
+        for (actor, user, role, expected) in cases {
+            let role = definitions.role(role).unwrap();
+            let shown = format!("{actor:?} grants {} to {user:?}", role.role.name);
+            assert_eq!(Actor::User(actor).may_grant(&definitions, &user, role), expected, "{shown}");
+        }
+    }
+
+    #[test]
+    fn nobody_changes_themselves() {
+        let definitions = definitions();
+        for role in ["admin", "manager"] {
+            let (actor, mut same) = (with(&[role], &[]), with(&[role], &[]));
+            same.id = actor.id;
+            let (actor, reader) = (Actor::User(actor), definitions.role("reader").unwrap());
+            assert_eq!(actor.may_grant(&definitions, &same, reader), Err(Refused::Oneself));
+            assert_eq!(actor.may_revoke(&definitions, &same, reader), Err(Refused::Oneself));
+            assert_eq!(actor.may_override(&definitions, &same, "notes:read"), Err(Refused::Oneself));
+        }
+    }
+
+    #[test]
+    fn an_override_needs_the_permission_and_a_user_below() {
+        let definitions = definitions();
+        let may = |actor: Subject, user: Subject, permission| {
+            Actor::User(actor).may_override(&definitions, &user, permission)
+        };
+        assert_eq!(may(with(&["manager"], &[]), with(&["editor"], &[]), "notes:write"), Ok(()));
+        let not_held = Err(Refused::NotHeld("secrets:read".to_owned()));
+        assert_eq!(may(with(&["manager"], &[]), with(&["editor"], &[]), "secrets:read"), not_held);
+        assert_eq!(may(with(&["manager"], &[]), with(&["admin"], &[]), "notes:write"), Err(Refused::UserLevel));
+        assert_eq!(may(with(&["admin"], &[]), with(&["admin"], &[]), "notes:write"), Ok(()));
+        let denied = exception("secrets:read", Effect::Deny, None);
+        let not_held = Err(Refused::NotHeld("secrets:read".to_owned()));
+        assert_eq!(may(with(&["admin"], &[denied]), with(&[], &[]), "secrets:read"), not_held);
+    }
+
+    #[test]
+    fn a_role_is_revoked_by_who_is_above_it_and_its_holder() {
+        let definitions = definitions();
+        let may = |actor: &[&str], user: &[&str], role| {
+            Actor::User(with(actor, &[])).may_revoke(&definitions, &with(user, &[]), definitions.role(role).unwrap())
+        };
+        // Also with a permission that the actor does not have: it is taken, not given.
+        assert_eq!(may(&["manager"], &["planner"], "planner"), Ok(()));
+        assert_eq!(may(&["manager"], &["admin"], "admin"), Err(Refused::UserLevel));
+        assert_eq!(may(&["manager"], &["director"], "base"), Err(Refused::UserLevel));
+        assert_eq!(may(&["admin"], &["admin"], "admin"), Ok(()));
+        assert_eq!(may(&["editor"], &["reader"], "reader"), Err(Refused::PermissionMissing(ROLES_GRANT)));
+    }
+
+    /// Each way to get more by a role.
+    #[test]
+    fn nobody_writes_a_role_above_themselves() {
+        let definitions = definitions();
+        let not_held = |permission: &str| Err(Refused::NotHeld(permission.to_owned()));
+        let above = |role| Err(Refused::RoleLevel(name(role)));
+        let manager = || with(&["manager"], &[]);
+        let denied = exception("notes:write", Effect::Deny, None);
+        let cases = [
+            (manager(), role("writer", 400, "notes:write", "reader"), Ok(())),
+            (manager(), role("editor", 499, "", ""), Ok(())),
+            (manager(), role("writer", 500, "", ""), Err(Refused::Level(500))),
+            (manager(), role("editor", 501, "notes:write", ""), Err(Refused::Level(500))),
+            (manager(), role("editor", 200, "notes:write secrets:read", ""), not_held("secrets:read")),
+            // By inheritance.
+            (manager(), role("helper", 300, "notes:read", "planner"), not_held("shifts:write")),
+            (manager(), role("director", 600, "", ""), above("director")),
+            (manager(), role("manager", 500, "notes:read secrets:read", ""), above("manager")),
+            // A role below that a role above inherits.
+            (manager(), role("base", 50, "notes:read", ""), above("director")),
+            // A role that one has: a temporary role would make it permanent.
+            (with(&["manager", "editor"], &[]), role("editor", 200, "notes:read", ""), Err(Refused::Oneself)),
+            (with(&["manager", "editor"], &[]), role("reader", 100, "notes:write", ""), Err(Refused::Oneself)),
+            (manager(), role("member", 1, "notes:read", ""), Err(Refused::Everybody)),
+            (with(&["admin"], &[]), role("member", 1, "notes:read", ""), Ok(())),
+            (with(&["admin"], &[denied]), role("reader", 100, "notes:write", ""), not_held("notes:write")),
+            (with(&["admin"], &[]), role("admin", 1000, "", ""), Err(Refused::Admin)),
+            (with(&["admin"], &[]), role("manager", 400, "", ""), Err(Refused::BuiltIn(name("manager")))),
+            (with(&["editor"], &[]), role("writer", 5, "", ""), Err(Refused::PermissionMissing(ROLES_WRITE))),
+        ];
+        for (actor, changed, expected) in cases {
+            let (shown, name) = (format!("{actor:?} writes {changed:?}"), changed.name.clone());
+            let after = definitions.with(&changed).unwrap();
+            assert_eq!(Actor::User(actor).may_write(&definitions, &after, &name), expected, "{shown}");
+        }
+    }
+
+    #[test]
+    fn the_operator_may_do_everything_but_change_admin() {
+        let definitions = definitions();
+        let admin = definitions.role("admin").unwrap();
+        Actor::Operator.may_grant(&definitions, &with(&[], &[]), admin).unwrap();
+        Actor::Operator.may_revoke(&definitions, &with(&["admin"], &[]), admin).unwrap();
+        Actor::Operator.may_override(&definitions, &with(&["admin"], &[]), "notes:read").unwrap();
+        let write = |changed| {
+            let after = definitions.with(&changed).unwrap();
+            Actor::Operator.may_write(&definitions, &after, &name("director"))
+        };
+        assert_eq!(write(role("director", 999, "secrets:read", "")), Ok(()));
+        assert_eq!(write(role("director", 1000, "", "")), Err(Refused::Level(1000)));
+        let after = definitions.with(&role("admin", 1000, "", "")).unwrap();
+        assert_eq!(Actor::Operator.may_write(&definitions, &after, &name("admin")), Err(Refused::Admin));
+    }
+}
