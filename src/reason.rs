@@ -91,6 +91,8 @@ reasons! {
 
     /// The e-mail address is unknown or the password is wrong.
     InvalidCredentials "INVALID_CREDENTIALS" Unauthenticated 401,
+    /// An administrator has disabled the account. Only who knows the password learns that.
+    AccountDisabled "ACCOUNT_DISABLED" PermissionDenied 403,
     /// The refresh token is invalid.
     RefreshTokenInvalid "REFRESH_TOKEN_INVALID" Unauthenticated 401,
     /// A used refresh token was presented again: the session has been ended.

@@ -57,6 +57,7 @@ pub(crate) struct UserView {
     pub(crate) email: String,
     pub(crate) display_name: String,
     pub(crate) roles: Vec<String>,
+    pub(crate) status: String,
     pub(crate) create_time: String,
     pub(crate) update_time: String,
 }
@@ -64,6 +65,7 @@ pub(crate) struct UserView {
 impl From<User> for UserView {
     fn from(user: User) -> Self {
         Self {
+            status: user.status().as_str_name().trim_start_matches("USER_STATUS_").to_lowercase(),
             id: user.id,
             email: user.email,
             display_name: user.display_name,

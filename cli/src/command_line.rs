@@ -8,7 +8,7 @@ use crate::{
     commands::{
         access_show, certs, config_check, config_show, contract_export, export_envoy, health, keys_generate,
         keys_rewrap, keys_seal, migrate_status, migrate_up, new_service, roles_grant, roles_list, roles_revoke,
-        roles_show, serve, up, users_list, users_promote, users_show,
+        roles_show, serve, up, users_disable, users_enable, users_list, users_promote, users_show,
     },
 };
 
@@ -66,6 +66,10 @@ enum Command {
 
 #[derive(Debug, Subcommand)]
 enum Users {
+    /// Disable an account, and end its sessions
+    Disable(users_disable::Args),
+    /// Enable a disabled account
+    Enable(users_enable::Args),
     /// List accounts, oldest first
     List(users_list::Args),
     /// Grant a user a role, such as to the first administrator
@@ -162,6 +166,8 @@ impl CommandLine {
             Command::Config(Config::Show(args)) => config_show::run(app, &args),
             Command::Migrate(Migrate::Status(args)) => migrate_status::run(app, &args),
             Command::Migrate(Migrate::Up(args)) => migrate_up::run(app, &args),
+            Command::Users(Users::Disable(args)) => users_disable::run(app, &args),
+            Command::Users(Users::Enable(args)) => users_enable::run(app, &args),
             Command::Users(Users::List(args)) => users_list::run(app, &args),
             Command::Users(Users::Promote(args)) => users_promote::run(app, &args),
             Command::Users(Users::Show(args)) => users_show::run(app, &args),

@@ -19,6 +19,8 @@ pub(crate) mod roles_revoke;
 pub(crate) mod roles_show;
 pub(crate) mod serve;
 pub(crate) mod up;
+pub(crate) mod users_disable;
+pub(crate) mod users_enable;
 pub(crate) mod users_list;
 pub(crate) mod users_promote;
 pub(crate) mod users_show;

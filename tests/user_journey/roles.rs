@@ -315,3 +315,39 @@ async fn a_change_of_a_role_is_one_revocation_for_all_who_have_it() {
     let tokens = holders[0].refresh(journey.mesh.rest()).await;
     journey.get("/v1/users", &tokens).await.refused(Reason::PermissionMissing);
 }
+
+#[tokio::test]
+async fn a_disabled_account_ends_at_once_and_signs_in_again_when_enabled() {
+    let journey = Journey::start();
+    let (_, admin) = journey.user(&["admin"]).await;
+    let (manager, manager_tokens) = journey.user(&["manager"]).await;
+    let (user, tokens) = journey.user(&[]).await;
+    let other_device = user.sign_in(&journey.mesh).await;
+    let sign_in = async || {
+        let body = json!({"email": user.email, "password": user.password});
+        journey.mesh.rest().post("/v1/auth/login", body).send().await
+    };
+    journey.of_user("disable", &manager, json!({}), &manager_tokens).await.refused(Reason::AuthorityExceeded);
+    journey.of_user("disable", &user, json!({}), &tokens).await.refused(Reason::PermissionMissing);
+    let disabled = journey.of_user("disable", &user, json!({}), &manager_tokens).await.expect(200).json();
+    assert_eq!(disabled["status"], "USER_STATUS_DISABLED");
+    for tokens in [&tokens, &other_device] {
+        journey.get("/v1/users/me", tokens).await.refused(Reason::TokenRevoked);
+        let refresh = json!({"refreshToken": tokens.refresh});
+        journey.mesh.rest().post("/v1/auth/refresh", refresh).send().await.refused(Reason::SessionEnded);
+    }
+    sign_in().await.refused(Reason::AccountDisabled);
+    let wrong = json!({"email": user.email, "password": "not the password"});
+    journey.mesh.rest().post("/v1/auth/login", wrong).send().await.refused(Reason::InvalidCredentials);
+
+    let enabled = journey.operator(&["users", "enable", &user.email]);
+    assert!(enabled.status.success(), "{enabled:?}");
+    sign_in().await.expect(200);
+    journey.get("/v1/users/me", &tokens).await.refused(Reason::TokenRevoked);
+    let output = journey.operator(&["users", "disable", &manager.email]);
+    assert!(output.status.success(), "{output:?}");
+    journey.get("/v1/users/me", &manager_tokens).await.refused(Reason::TokenRevoked);
+    let listed = journey.operator(&["users", "list"]);
+    assert!(listed.stdout.contains("disabled") && listed.stdout.contains("active"), "{listed:?}");
+    journey.get("/v1/users/me", &admin).await.expect(200);
+}

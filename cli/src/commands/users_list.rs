@@ -46,9 +46,9 @@ pub(crate) fn run(app: &App, args: &Args) -> Result<()> {
         if args.json {
             return output::print(serde_json::to_string_pretty(&users)? + "\n");
         }
-        let mut table = Table::new(["ID", "EMAIL", "NAME", "ROLES", "CREATED"]);
+        let mut table = Table::new(["ID", "EMAIL", "NAME", "STATUS", "ROLES", "CREATED"]);
         for user in users {
-            table.row([user.id, user.email, user.display_name, user.roles.join(" "), user.create_time]);
+            table.row([user.id, user.email, user.display_name, user.status, user.roles.join(" "), user.create_time]);
         }
         output::print(table.to_string())
     })

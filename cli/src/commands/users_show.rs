@@ -54,6 +54,7 @@ pub(crate) fn run(app: &App, args: &Args) -> Result<()> {
             ("email", user.email),
             ("display name", user.display_name),
             ("roles", user.roles.join(" ")),
+            ("status", user.status),
             ("created", user.create_time),
             ("changed", user.update_time),
         ] {

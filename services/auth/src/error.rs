@@ -20,14 +20,17 @@ pub enum Error {
     /// Unknown email address or wrong password; the caller is not told which.
     #[error("the email address or the password is wrong")]
     InvalidCredentials,
+    /// An administrator has disabled the account, whose password was right.
+    #[error("the account is disabled; ask an administrator")]
+    AccountDisabled,
     /// The refresh token is malformed or has an invalid MAC.
     #[error("the refresh token is invalid; sign in again")]
     RefreshTokenInvalid,
     /// The refresh token does not verify, and this instance may not know the key that signed it.
     #[error("the keys of this instance are not current; retry in a few seconds")]
     KeysStale,
-    /// The account no longer exists, which ends its sessions.
-    #[error("the account of this session no longer exists; sign in with another account")]
+    /// The account no longer exists or is disabled, which ends its sessions.
+    #[error("the account of this session no longer exists or is disabled; sign in with another account")]
     SessionEnded,
     /// The request id belongs to a registration with another password.
     #[error("the request id was used for another registration; send a new one")]
@@ -64,6 +67,7 @@ impl Error {
     pub fn reason(&self) -> Reason {
         match self {
             Self::InvalidCredentials => Reason::InvalidCredentials,
+            Self::AccountDisabled => Reason::AccountDisabled,
             Self::RefreshTokenInvalid => Reason::RefreshTokenInvalid,
             Self::SessionEnded => Reason::SessionEnded,
             Self::RequestIdReused => Reason::RequestIdReused,
@@ -175,6 +179,7 @@ mod tests {
     fn each_error_has_its_reason() {
         let cases = [
             (Error::InvalidCredentials, Reason::InvalidCredentials),
+            (Error::AccountDisabled, Reason::AccountDisabled),
             (Error::RefreshTokenInvalid, Reason::RefreshTokenInvalid),
             (Error::RequestIdReused, Reason::RequestIdReused),
             (Error::Hashing(HashingError::QueueFull), Reason::Overloaded),

@@ -39,7 +39,7 @@ impl Refresh {
     /// Rotates the session and issues tokens with the user's current roles and properties.
     ///
     /// # Errors
-    /// [`Error::RefreshTokenInvalid`], or [`Error::KeysStale`] if the keys are; [`Error::SessionEnded`] if the account no longer exists; `REFRESH_TOKEN_REUSED`
+    /// [`Error::RefreshTokenInvalid`], or [`Error::KeysStale`] if the keys are; [`Error::SessionEnded`] if the account no longer exists or is disabled; `REFRESH_TOKEN_REUSED`
     /// and `SESSION_ENDED` from the session service; other errors of the upstreams.
     pub async fn refresh(&self, call: &Call, refresh_token: &str) -> Result<TokenPair, Error> {
         let keys = &self.issuer.keys;
@@ -53,7 +53,7 @@ impl Refresh {
         let as_of = self.clock.now();
         let (account, claims) =
             tokio::join!(self.upstreams.account_by_id(call, user_id), self.property_claims.fetch(call, user_id));
-        let account = account?.ok_or(Error::SessionEnded)?;
+        let account = account?.filter(|account| !account.is_disabled).ok_or(Error::SessionEnded)?;
 
         let session = self.upstreams.rotate_session(call, session_id, counter).await?;
         if session.user_id != user_id {

@@ -67,7 +67,7 @@ impl SignIn {
     /// empty; an invalid one counts as none.
     ///
     /// # Errors
-    /// [`Error::InvalidCredentials`]; [`Error::Limited`]; errors of the upstreams, the hashing pool and the store.
+    /// [`Error::InvalidCredentials`]; [`Error::AccountDisabled`]; [`Error::Limited`]; errors of the upstreams, the hashing pool and the store.
     pub async fn sign_in(
         &self,
         call: &Call,
@@ -102,6 +102,10 @@ impl SignIn {
             return Err(Error::InvalidCredentials);
         };
         attempt.succeeded().await;
+        // After the password, so that nobody else learns it.
+        if account.is_disabled {
+            return Err(Error::AccountDisabled);
+        }
         let properties = self.property_claims.or_empty(call, claims);
         self.confirm(&credential).await;
 

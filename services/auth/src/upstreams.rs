@@ -10,7 +10,7 @@ use drystone::{
         session_service_client::SessionServiceClient,
     },
     user::v1::{
-        LookUpForSignInRequest, ProvisionUserRequest, User, look_up_for_sign_in_request::Key,
+        LookUpForSignInRequest, ProvisionUserRequest, User, UserStatus, look_up_for_sign_in_request::Key,
         user_service_client::UserServiceClient,
     },
 };
@@ -40,6 +40,8 @@ pub struct AccountClaims {
     pub permissions: Vec<String>,
     /// When the first of these expires.
     pub expire_time: Option<Timestamp>,
+    /// Whether an administrator has disabled the account.
+    pub is_disabled: bool,
 }
 
 /// A session and its current counter.
@@ -108,8 +110,11 @@ impl GrpcUpstreams {
             }
         };
         let user_id = parse_id(&response.user_id, "the user service", "a user id")?;
+        // A user service of the release before sends no status.
+        let is_disabled = response.status() == UserStatus::Disabled;
         Ok(Some(AccountClaims {
             user_id,
+            is_disabled,
             roles: response.roles,
             permissions: response.permissions,
             expire_time: response.expire_time.as_ref().and_then(from_proto),

@@ -8,6 +8,33 @@ use crate::{
     role::{Grant, MEMBER, RoleName},
 };
 
+/// Whether the user of an account can sign in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    /// The user can.
+    Active,
+    /// An administrator has disabled the account.
+    Disabled,
+}
+
+impl Status {
+    /// As it is stored.
+    pub(crate) const fn to_column(self) -> i16 {
+        match self {
+            Self::Active => 1,
+            Self::Disabled => 2,
+        }
+    }
+
+    /// As it was stored. What a later release has stored is no reason to let anybody in.
+    pub(crate) const fn from_column(column: i16) -> Self {
+        match column {
+            1 => Self::Active,
+            _ => Self::Disabled,
+        }
+    }
+}
+
 /// An account.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Account {
@@ -19,6 +46,8 @@ pub struct Account {
     pub display_name: DisplayName,
     /// The granted roles, also expired ones.
     pub grants: Vec<Grant>,
+    /// Whether the user can sign in.
+    pub status: Status,
     /// Incremented with each change; the etag is derived from it.
     pub version: i64,
     /// When it was created.

@@ -57,7 +57,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{store::Saved, void_tokens::VoidTokens};
 
 pub use crate::{
-    account::{Account, NewAccount},
+    account::{Account, NewAccount, Status},
     error::Error,
     store::{MIGRATIONS, UserStore},
 };

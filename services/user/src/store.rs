@@ -5,6 +5,7 @@ mod change;
 mod definitions;
 mod grants;
 mod roles;
+mod status;
 
 pub use self::{
     access::Access,
@@ -21,16 +22,16 @@ use drystone_store::{Db, Migration, migration, outbox, run};
 use uuid::Uuid;
 
 use self::definitions::DefinitionCache;
-use crate::{Account, DisplayName, Email, Error, NewAccount, role::Permission};
+use crate::{Account, DisplayName, Email, Error, NewAccount, Status, role::Permission};
 
 /// The migrations of the schema.
 pub const MIGRATIONS: &[Migration] =
-    &[migration!("0001", "account"), outbox::migration(2), migration!("0003", "roles")];
+    &[migration!("0001", "account"), outbox::migration(2), migration!("0003", "roles"), migration!("0004", "status")];
 
 /// The columns of an account, in the order of [`AccountRow`].
 macro_rules! columns {
     () => {
-        "id, email, display_name, version, created_at, updated_at,
+        "id, email, display_name, version, created_at, updated_at, status,
          (
              SELECT string_agg(role || ' ' || COALESCE(CAST(expires_at AS TEXT), ''), ',')
              FROM role_grant
@@ -41,7 +42,7 @@ macro_rules! columns {
 pub(crate) use columns;
 
 /// The last column has the grants: the role, a space, when it expires, and commas between them.
-type AccountRow = (Uuid, String, String, i64, i64, i64, Option<String>);
+type AccountRow = (Uuid, String, String, i64, i64, i64, i16, Option<String>);
 
 /// What instances of the release before read as roles: those of a new account.
 const ROLES_OF_RELEASE_BEFORE: &str = "member";
@@ -204,12 +205,13 @@ impl UserStore {
 }
 
 fn read_account(row: AccountRow) -> Account {
-    let (id, email, display_name, version, created_at, updated_at, grants) = row;
+    let (id, email, display_name, version, created_at, updated_at, status, grants) = row;
     Account {
         id,
         email: Email::from_stored(email),
         display_name: DisplayName::from_stored(display_name),
         grants: access::read_grants(grants.as_deref()),
+        status: Status::from_column(status),
         version,
         created_at: from_micros(created_at),
         updated_at: from_micros(updated_at),

@@ -1,19 +1,22 @@
-//! Tokens with previous roles are void after a change of roles: a message in the outbox, so that neither happens without the
-//! other.
+//! Tokens with previous roles are void after a change of roles, and the sessions of disabled accounts end: by a message in the
+//! outbox, so that neither happens without the other.
 
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use drystone::session::v1::{VoidRoleTokensRequest, VoidTokensRequest, session_service_client::SessionServiceClient};
+use drystone::session::v1::{
+    EndUserSessionsRequest, VoidRoleTokensRequest, VoidTokensRequest, session_service_client::SessionServiceClient,
+};
 use drystone_mesh::{call::Call, client::Channel, clock::Timestamp, id};
 use drystone_store::outbox::{Deliver, DeliveryError, Message};
 use uuid::Uuid;
 
 use crate::role::RoleName;
 
-/// The kinds of message: about one user, and about all who have one of several roles.
+/// The kinds of message: about one user, about all who have one of several roles, and about one user whose sessions end as well.
 const OF_USER: &str = "void_tokens";
 const OF_ROLES: &str = "void_role_tokens";
+const WITH_SESSIONS: &str = "end_user_sessions";
 
 /// The key of messages about roles: they are delivered in order.
 const ROLES: &str = "roles";
@@ -25,6 +28,11 @@ const TIMEOUT: Duration = Duration::from_secs(3);
 pub(crate) fn of_user(user_id: Uuid, now: Timestamp) -> Message {
     let key = user_id.to_string();
     Message { id: id::v7_at(now), kind: OF_USER.to_owned(), payload: key.clone().into_bytes(), key, created_at: now }
+}
+
+/// The message for a user whose sessions end. In order with the other changes of the user.
+pub(crate) fn with_sessions(user_id: Uuid, now: Timestamp) -> Message {
+    Message { kind: WITH_SESSIONS.to_owned(), ..of_user(user_id, now) }
 }
 
 /// The message for roles that have changed, and those that inherit them.
@@ -50,6 +58,10 @@ impl Deliver for VoidTokens {
             OF_ROLES => {
                 let roles = payload.split(' ').map(str::to_owned).collect();
                 sessions.void_role_tokens(call.request(VoidRoleTokensRequest { roles })).await.map(drop)
+            }
+            WITH_SESSIONS => {
+                let request = call.request(EndUserSessionsRequest { user_id: payload });
+                sessions.end_user_sessions(request).await.map(drop)
             }
             // An instance of a later release delivers it.
             kind => {

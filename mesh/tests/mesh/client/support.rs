@@ -330,6 +330,7 @@ fn user_service(handlers: Arc<Handlers>) -> PartialService<UserServiceServer<()>
                 roles,
                 permissions: Vec::new(),
                 expire_time: None,
+                status: 0,
             }))
         }
     })

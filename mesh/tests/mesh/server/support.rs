@@ -65,8 +65,13 @@ impl CommandHandlers {
             }
             _ => describe(&call),
         };
-        let message =
-            LookUpForSignInResponse { user_id: String::new(), roles, permissions: Vec::new(), expire_time: None };
+        let message = LookUpForSignInResponse {
+            user_id: String::new(),
+            roles,
+            permissions: Vec::new(),
+            expire_time: None,
+            status: 0,
+        };
         Ok(Response::from_parts(metadata, message, Extensions::default()))
     }
 }

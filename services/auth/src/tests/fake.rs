@@ -51,6 +51,8 @@ pub(super) enum CreationFailure {
 pub(super) struct FakeState {
     pub(super) users: BTreeMap<Uuid, User>,
     pub(super) roles: Vec<String>,
+    /// Whether the accounts are disabled.
+    pub(super) is_disabled: bool,
     /// When the first role expires.
     pub(super) claims_expire_at: Option<Timestamp>,
     /// For lookups of accounts. Creations fail by `next_creation_failure`.
@@ -93,7 +95,8 @@ impl FakeUpstreams {
         let Some((id, _)) = state.users.iter().find(|(_, user)| matches(user)) else { return Ok(None) };
         let permissions = vec!["users:read".to_owned()];
         let expire_time = state.claims_expire_at;
-        Ok(Some(AccountClaims { user_id: *id, roles: state.roles.clone(), permissions, expire_time }))
+        let (roles, is_disabled) = (state.roles.clone(), state.is_disabled);
+        Ok(Some(AccountClaims { user_id: *id, roles, permissions, expire_time, is_disabled }))
     }
 }
 

@@ -14,6 +14,21 @@ use super::{
 use crate::config::PasswordConfig;
 
 #[tokio::test]
+async fn only_who_knows_the_password_learns_that_an_account_is_disabled() {
+    let fixture = Fixture::with_account().await;
+    let token = fixture.sign_in(EMAIL, PASSWORD).await.unwrap().into_inner().refresh_token;
+    fixture.upstreams.state().is_disabled = true;
+    let reason = |status: tonic::Status| drystone_mesh::error::reason_of(&status);
+    let disabled = fixture.sign_in(EMAIL, PASSWORD).await.unwrap_err();
+    assert_eq!(reason(disabled), Some(drystone::Reason::AccountDisabled));
+    let wrong = fixture.sign_in(EMAIL, "wrong password").await.unwrap_err();
+    assert_eq!(reason(wrong), Some(drystone::Reason::InvalidCredentials));
+    assert_eq!(reason(fixture.refresh(&token).await.unwrap_err()), Some(drystone::Reason::SessionEnded));
+    fixture.upstreams.state().is_disabled = false;
+    fixture.sign_in(EMAIL, PASSWORD).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_correct_password_starts_a_session_and_returns_tokens() {
     let fixture = Fixture::with_account().await;
     let response = fixture.sign_in(EMAIL, PASSWORD).await.unwrap().into_inner();

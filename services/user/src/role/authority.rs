@@ -6,6 +6,7 @@
 use uuid::Uuid;
 
 use super::{ADMIN, ADMIN_LEVEL, Definitions, Effective, MEMBER, PermissionSet, RoleName, definitions::PreparedRole};
+use crate::{Status, permission::USERS_WRITE};
 
 /// Who acts.
 #[derive(Debug)]
@@ -21,6 +22,8 @@ pub enum Actor {
 pub struct Subject {
     /// The user.
     pub id: Uuid,
+    /// Whether the user can sign in.
+    pub status: Status,
     /// What they may do.
     pub effective: Effective,
     /// The roles that they have, without expired ones, with those that these inherit, and without `member`.
@@ -67,7 +70,7 @@ pub const ROLES_WRITE: &str = "roles:write";
 impl Actor {
     fn user(&self, definitions: &Definitions, permission: &'static str) -> Result<Option<&Subject>, Refused> {
         let Self::User(user) = self else { return Ok(None) };
-        if user.effective.has(definitions, permission) {
+        if user.status == Status::Active && user.effective.has(definitions, permission) {
             Ok(Some(user))
         } else {
             Err(Refused::PermissionMissing(permission))
@@ -118,6 +121,17 @@ impl Actor {
         let Some(actor) = self.user(definitions, ROLES_GRANT)? else { return Ok(()) };
         actor.is_above(user)?;
         if actor.effective.has(definitions, permission) { Ok(()) } else { Err(Refused::NotHeld(permission.to_owned())) }
+    }
+
+    /// Whether the actor may disable and enable the account of a user.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub(crate) fn may_disable(&self, definitions: &Definitions, user: &Subject) -> Result<(), Refused> {
+        match self.user(definitions, USERS_WRITE)? {
+            Some(actor) => actor.is_above(user),
+            None => Ok(()),
+        }
     }
 
     /// Whether the actor may change a role: from its state in `before` to that in `after`. It is new if it is not in `before`, and
@@ -229,7 +243,7 @@ mod tests {
         let effective = evaluate(definitions, grants, overrides, now());
         let active = grants.iter().filter(|grant| grant.is_active(now()));
         let roles = active.flat_map(|grant| definitions.role(grant.role.as_str()).unwrap().closure.clone());
-        Subject { id: Uuid::now_v7(), effective, roles: roles.collect() }
+        Subject { id: Uuid::now_v7(), status: Status::Active, effective, roles: roles.collect() }
     }
 
     fn with(roles: &[&str], overrides: &[Override]) -> Subject {

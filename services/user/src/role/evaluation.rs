@@ -57,8 +57,8 @@ pub enum Effect {
     Deny,
 }
 
-/// What a user may do now.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What a user may do now. The default is nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Effective {
     /// The permissions, with all that they imply.
     pub permissions: PermissionSet,

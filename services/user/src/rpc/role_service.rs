@@ -20,14 +20,14 @@ use prost_types::Timestamp as ProtoTimestamp;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
-use super::{invalid, parse_role};
+use super::{actor, invalid, parse_role};
 use crate::{
     Error, Service,
     role::{
         Definitions, Effect, Grant, GrantRecord, MEMBER, Override, OverrideRecord, Permission, Role, RoleName,
         evaluation,
     },
-    store::{ActorId, RoleChange},
+    store::RoleChange,
 };
 
 /// The fields of a role that can be changed.
@@ -229,13 +229,6 @@ impl RoleService for Service {
         });
         Ok(Response::new(BatchCheckResponse { allowed: allowed.collect() }))
     }
-}
-
-fn actor<T>(request: &Request<T>) -> Result<ActorId, Status> {
-    Ok(match Call::of(request)?.actor()? {
-        Actor::User(user) => ActorId::User(user.user_id),
-        Actor::Operator => ActorId::Operator,
-    })
 }
 
 /// The user that a call changes, who is recorded for the audit.

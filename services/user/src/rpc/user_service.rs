@@ -1,9 +1,9 @@
 //! `drystone.user.v1.UserService`.
 
 use drystone::user::v1::{
-    GetMeRequest, GetUserByEmailRequest, GetUserRequest, ListUsersRequest, ListUsersResponse, LookUpForSignInRequest,
-    LookUpForSignInResponse, ProvisionUserRequest, SetUserRolesRequest, UpdateUserRequest, User,
-    look_up_for_sign_in_request::Key, user_service_server::UserService,
+    DisableUserRequest, EnableUserRequest, GetMeRequest, GetUserByEmailRequest, GetUserRequest, ListUsersRequest,
+    ListUsersResponse, LookUpForSignInRequest, LookUpForSignInResponse, ProvisionUserRequest, SetUserRolesRequest,
+    UpdateUserRequest, User, UserStatus, look_up_for_sign_in_request::Key, user_service_server::UserService,
 };
 use drystone_mesh::{
     call::{self, Call},
@@ -13,10 +13,10 @@ use drystone_mesh::{
     page::{self, Page},
     time::to_proto,
 };
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response};
 
 use super::{invalid, parse_role};
-use crate::{Account, DisplayName, Email, Error, NewAccount, Service, permission};
+use crate::{Account, DisplayName, Email, Error, NewAccount, Service, Status, permission, store::ActorId};
 
 /// The list that page tokens are bound to.
 const LIST: &str = "users";
@@ -24,7 +24,7 @@ const LIST: &str = "users";
 /// The fields of an account that can be changed.
 const MUTABLE_FIELDS: [&str; 1] = ["display_name"];
 
-type RpcResult<T> = Result<Response<T>, Status>;
+type RpcResult<T> = Result<Response<T>, tonic::Status>;
 
 #[tonic::async_trait]
 impl UserService for Service {
@@ -65,6 +65,7 @@ impl UserService for Service {
             roles: access.account.roles(now),
             permissions: effective.token_permissions(&access.definitions),
             expire_time: effective.expires_at.map(to_proto),
+            status: to_status(access.account.status).into(),
         }))
     }
 
@@ -116,6 +117,16 @@ impl UserService for Service {
         Ok(Response::new(ListUsersResponse { users, next_page_token }))
     }
 
+    async fn disable_user(&self, request: Request<DisableUserRequest>) -> RpcResult<User> {
+        let by = super::actor(&request)?;
+        self.set_status(by, &request.into_inner().id, Status::Disabled).await
+    }
+
+    async fn enable_user(&self, request: Request<EnableUserRequest>) -> RpcResult<User> {
+        let by = super::actor(&request)?;
+        self.set_status(by, &request.into_inner().id, Status::Active).await
+    }
+
     async fn set_user_roles(&self, request: Request<SetUserRolesRequest>) -> RpcResult<User> {
         let message = request.into_inner();
         let id = id::parse("id", &message.id)?;
@@ -126,6 +137,15 @@ impl UserService for Service {
         self.voided(saved).await?;
         let account = self.0.store.find(id).await?.ok_or(Error::NotFound)?;
         Ok(Response::new(to_message(account, now)))
+    }
+}
+
+impl Service {
+    async fn set_status(&self, by: ActorId, id: &str, status: Status) -> RpcResult<User> {
+        let (id, now) = (id::parse("id", id)?, self.0.clock.now());
+        call::record_target(id);
+        let saved = self.0.store.set_status(by, id, status, now).await?;
+        Ok(Response::new(to_message(self.voided(saved).await?, now)))
     }
 }
 
@@ -142,5 +162,13 @@ fn to_message(account: Account, now: Timestamp) -> User {
         etag: etag::format(account.version),
         create_time: Some(to_proto(account.created_at)),
         update_time: Some(to_proto(account.updated_at)),
+        status: to_status(account.status).into(),
+    }
+}
+
+fn to_status(status: Status) -> UserStatus {
+    match status {
+        Status::Active => UserStatus::Active,
+        Status::Disabled => UserStatus::Disabled,
     }
 }

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::{AccountRow, UserStore, columns, read_account};
 use crate::{
-    Account, Error,
+    Account, Error, Status,
     role::{Definitions, Effect, Effective, Grant, GrantRecord, Override, OverrideRecord, RoleName, evaluation},
 };
 
@@ -28,7 +28,7 @@ macro_rules! access_columns {
     };
 }
 
-type AccessRow = (Uuid, String, String, i64, i64, i64, Option<String>, i64, Option<String>);
+type AccessRow = (Uuid, String, String, i64, i64, i64, i16, Option<String>, i64, Option<String>);
 
 /// How many users one statement reads, at most: fewer are filled up, so that there are few statements to prepare.
 const BATCH_SIZES: [usize; 3] = [1, 10, 100];
@@ -45,9 +45,12 @@ pub struct Access {
 }
 
 impl Access {
-    /// What the user may do now.
+    /// What the user may do now. Nothing, if the account is disabled.
     #[must_use]
     pub fn evaluate(&self, now: Timestamp) -> Effective {
+        if self.account.status != Status::Active {
+            return Effective::default();
+        }
         evaluation::evaluate(&self.definitions, &self.account.grants, &self.overrides, now)
     }
 }
@@ -108,10 +111,11 @@ impl UserStore {
     }
 
     async fn read_access(&self, row: Option<AccessRow>) -> Result<Option<Access>, Error> {
-        let Some((id, email, name, version, created_at, updated_at, grants, definitions, overrides)) = row else {
+        let Some((id, email, name, version, created_at, updated_at, status, grants, definitions, overrides)) = row
+        else {
             return Ok(None);
         };
-        let row: AccountRow = (id, email, name, version, created_at, updated_at, grants);
+        let row: AccountRow = (id, email, name, version, created_at, updated_at, status, grants);
         let (account, overrides) = (read_account(row), read_overrides(overrides.as_deref()));
         Ok(Some(Access { account, overrides, definitions: self.definitions_at(definitions).await? }))
     }

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::{UserStore, access};
 use crate::{
-    Error,
+    Error, Status,
     role::{Actor, Definitions, Grant, Override, Refused, RoleName, Subject, authority, evaluation},
     void_tokens,
 };
@@ -81,7 +81,7 @@ impl UserStore {
         let definitions = self.definitions_in(transaction.connection(), version - definitions).await?;
         let mut change = Change { transaction, definitions, by, actor: Actor::Operator, now };
         if let ActorId::User(id) = by {
-            // An account that was deleted meanwhile may do nothing.
+            // An account that is gone or disabled may do nothing.
             let user =
                 change.subject(id).await?.ok_or(Error::Refused(Refused::PermissionMissing(authority::ROLES_GRANT)))?;
             change.actor = Actor::User(user);
@@ -94,8 +94,9 @@ impl Change {
     /// A user, and what they may do now. `None` if there is none.
     pub(super) async fn subject(&mut self, id: Uuid) -> Result<Option<Subject>, Error> {
         let row = run!(self.transaction.connection(), |connection| {
-            sqlx::query_as::<_, (Option<String>, Option<String>)>(
+            sqlx::query_as::<_, (i16, Option<String>, Option<String>)>(
                 "SELECT
+                     status,
                      (
                          SELECT string_agg(role || ' ' || COALESCE(CAST(expires_at AS TEXT), ''), ',')
                          FROM role_grant
@@ -117,10 +118,13 @@ impl Change {
             .fetch_optional(connection)
             .await?
         });
-        Ok(row.map(|(grants, overrides)| {
+        Ok(row.map(|(status, grants, overrides)| {
             let (grants, overrides) =
                 (access::read_grants(grants.as_deref()), access::read_overrides(overrides.as_deref()));
-            subject(&self.definitions, id, &grants, &overrides, self.now)
+            Subject {
+                status: Status::from_column(status),
+                ..subject(&self.definitions, id, &grants, &overrides, self.now)
+            }
         }))
     }
 
@@ -132,6 +136,7 @@ impl Change {
                  FROM role_grant
                  WHERE role = 'admin'
                      AND expires_at IS NULL
+                     AND EXISTS (SELECT 1 FROM account WHERE account.id = role_grant.user_id AND status = 1)
                      AND NOT EXISTS (
                          SELECT 1
                          FROM permission_override
@@ -179,6 +184,14 @@ impl Change {
         Ok(Saved { value, voiding: Some(message.id) })
     }
 
+    /// Ends a change of one user's account, whose sessions end.
+    pub(super) async fn commit_and_end_sessions<T>(mut self, user_id: Uuid, value: T) -> Result<Saved<T>, Error> {
+        let message = void_tokens::with_sessions(user_id, self.now);
+        outbox::put(&mut self.transaction, &message).await?;
+        self.transaction.commit().await?;
+        Ok(Saved { value, voiding: Some(message.id) })
+    }
+
     /// Ends a change of roles. The tokens of all who have one of the roles in `concerned` become void.
     pub(super) async fn commit_for_roles<T>(mut self, concerned: &[RoleName], value: T) -> Result<Saved<T>, Error> {
         let message = (!concerned.is_empty()).then(|| void_tokens::of_roles(concerned, self.now));
@@ -194,5 +207,10 @@ fn subject(definitions: &Definitions, id: Uuid, grants: &[Grant], overrides: &[O
     let effective = evaluation::evaluate(definitions, grants, overrides, now);
     let active = grants.iter().filter(|grant| grant.is_active(now));
     let held = active.filter_map(|grant| definitions.role(grant.role.as_str()));
-    Subject { id, effective, roles: held.flat_map(|role| role.closure.iter().cloned()).collect() }
+    Subject {
+        id,
+        status: Status::Active,
+        effective,
+        roles: held.flat_map(|role| role.closure.iter().cloned()).collect(),
+    }
 }

@@ -227,7 +227,7 @@ impl UserStore {
 }
 
 impl Change {
-    async fn existing(&mut self, user_id: Uuid) -> Result<Subject, Error> {
+    pub(super) async fn existing(&mut self, user_id: Uuid) -> Result<Subject, Error> {
         self.subject(user_id).await?.ok_or(Error::NotFound)
     }
 
@@ -280,7 +280,7 @@ impl Change {
     }
 
     /// Refuses the change if there was an administrator before, and is none any more.
-    async fn keep_an_administrator(&mut self, before: i64) -> Result<(), Error> {
+    pub(super) async fn keep_an_administrator(&mut self, before: i64) -> Result<(), Error> {
         if before > 0 && self.administrators().await? == 0 { Err(Error::LastAdministrator) } else { Ok(()) }
     }
 

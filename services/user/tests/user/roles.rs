@@ -7,15 +7,15 @@ use drystone_backends::Postgres;
 use drystone_mesh::clock::{Clock, Timestamp};
 use drystone_store::{Db, Location, run};
 use drystone_user::{
-    DisplayName, Email, Error, MIGRATIONS, NewAccount, UserStore,
+    DisplayName, Email, Error, MIGRATIONS, NewAccount, Status, UserStore,
     role::{Effect, Grant, InvalidRole, MAX_GRANTS, MAX_OVERRIDES, Override, Permission, Refused, Role, RoleName},
     store::{ActorId, RoleChange},
 };
 use tempfile::TempDir;
 use uuid::Uuid;
 
-const DECLARED: [&str; 6] =
-    ["roles:grant", "roles:read", "roles:write", "notes:read:any", "notes:read:own", "notes:write"];
+const DECLARED: [&str; 7] =
+    ["roles:grant", "roles:read", "roles:write", "notes:read:any", "notes:read:own", "notes:write", "users:write"];
 
 struct Fixture {
     store: UserStore,
@@ -118,9 +118,9 @@ async fn the_built_in_roles_are_there(fixture: Fixture) {
     assert_eq!(levels, [("admin".to_owned(), 1000), ("manager".to_owned(), 500), ("member".to_owned(), 1)]);
     assert!(definitions.roles().all(Role::is_built_in));
     let user = fixture.user(&["manager"]).await;
-    assert_eq!(fixture.permissions(user).await, ["roles:grant", "roles:read", "roles:write"]);
+    assert_eq!(fixture.permissions(user).await, ["roles:grant", "roles:read", "roles:write", "users:write"]);
     let admin = fixture.user(&["admin"]).await;
-    let all = ["notes:read:any", "notes:write", "roles:grant", "roles:read", "roles:write"];
+    let all = ["notes:read:any", "notes:write", "roles:grant", "roles:read", "roles:write", "users:write"];
     assert_eq!(fixture.permissions(admin).await, all);
 }
 
@@ -386,6 +386,42 @@ async fn a_user_has_a_bounded_number_of_roles_and_overrides(fixture: Fixture) {
     }
 }
 
+/// A disabled account has no permission, and what disables it is bound as roles are.
+async fn an_account_is_disabled_by_who_is_above_it(fixture: Fixture) {
+    let (admin, manager, user) =
+        (fixture.user(&["admin"]).await, fixture.user(&["manager"]).await, fixture.user(&["manager"]).await);
+    let set = async |by, user, status| fixture.store.set_status(by, user, status, fixture.now()).await;
+    for (by, whom) in [(manager, admin), (manager, user), (manager, manager), (admin, admin), (user, manager)] {
+        let refused = set(ActorId::User(by), whom, Status::Disabled).await;
+        assert!(matches!(refused, Err(Error::Refused(_))), "{refused:?}");
+    }
+    let last = set(ActorId::Operator, admin, Status::Disabled).await;
+    assert!(matches!(last, Err(Error::LastAdministrator)), "{last:?}");
+    let missing = set(ActorId::Operator, Uuid::now_v7(), Status::Disabled).await;
+    assert!(matches!(missing, Err(Error::NotFound)));
+
+    let before = fixture.store.find(user).await.unwrap().unwrap().version;
+    let disabled = set(ActorId::User(admin), user, Status::Disabled).await.unwrap();
+    assert_eq!((disabled.value.status, disabled.value.version), (Status::Disabled, before + 1));
+    assert!(fixture.messages().await.contains(&("end_user_sessions".to_owned(), user.to_string())));
+    assert!(fixture.permissions(user).await.is_empty());
+    let refused = fixture.grant(ActorId::User(user), fixture.user(&[]).await, "member").await;
+    assert!(refused.is_err());
+    let refused = fixture.except(ActorId::User(user), fixture.user(&[]).await, "roles:read", Effect::Grant).await;
+    assert!(matches!(refused, Err(Error::Refused(Refused::PermissionMissing(_)))), "{refused:?}");
+    assert_eq!(set(ActorId::User(admin), user, Status::Disabled).await.unwrap().value, disabled.value);
+
+    // A disabled administrator is none.
+    let other = fixture.user(&["admin"]).await;
+    set(ActorId::Operator, other, Status::Disabled).await.unwrap();
+    let last = fixture.revoke(ActorId::Operator, admin, "admin").await;
+    assert!(matches!(last, Err(Error::LastAdministrator)), "{last:?}");
+    set(ActorId::User(admin), other, Status::Active).await.unwrap();
+    fixture.revoke(ActorId::User(other), admin, "admin").await.unwrap();
+    set(ActorId::User(other), user, Status::Active).await.unwrap();
+    assert_eq!(fixture.permissions(user).await, ["roles:grant", "roles:read", "roles:write", "users:write"]);
+}
+
 /// Two instances: each has the change of the other at once.
 async fn another_instance_sees_a_changed_role_at_once(fixture: Fixture) {
     let declared = DECLARED.iter().map(|name| permission(name, None)).collect();
@@ -427,6 +463,7 @@ macro_rules! contract {
             a_role_in_use_is_deleted_by_force_only,
             products_register_permissions,
             a_user_has_a_bounded_number_of_roles_and_overrides,
+            an_account_is_disabled_by_who_is_above_it,
             another_instance_sees_a_changed_role_at_once,
         })+
     };
