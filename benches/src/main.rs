@@ -7,7 +7,8 @@
 //! 5. calls on PostgreSQL and Redis with one process per service, compared with pgbench and redis-benchmark
 //!    ([`stores::rates`]);
 //! 6. REST through the edge and through Envoy ([`ingress`]);
-//! 7. the same calls with ten thousand and with a million users ([`stores::growth`]).
+//! 7. the same calls with ten thousand and with a million users ([`stores::growth`]);
+//! 8. the evaluation of permissions, and a change of a role that 100,000 users have ([`stores::roles`]).
 //!
 //! `drystone-bench PART...` runs only these benchmarks.
 //!
@@ -31,7 +32,8 @@ use anyhow::{Context, Result, bail};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// The names of the benchmarks on the command line.
-const BENCHMARKS: [&str; 7] = ["startup", "transport", "sign-in", "connections", "ingress", "stores", "growth"];
+const BENCHMARKS: [&str; 8] =
+    ["startup", "transport", "sign-in", "connections", "ingress", "stores", "growth", "roles"];
 
 #[tokio::main]
 async fn main() -> Result<()> {
@@ -64,6 +66,9 @@ async fn main() -> Result<()> {
     }
     if is_selected("growth") {
         rows.extend(stores::growth::measure().await?);
+    }
+    if is_selected("roles") {
+        rows.extend(stores::roles::measure().await?);
     }
     report::publish(&rows, Path::new("target/bench.json"))
 }

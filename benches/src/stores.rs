@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `rates.rs` | calls per second compared with the stores alone, and the memory of each process |
 //! | `growth.rs` | the same calls with ten thousand and with a million users |
+//! | `roles.rs` | the evaluation of permissions, and a change of a role that many users have |
 //! | `processes.rs` | the processes of the mesh |
 //! | `servers.rs` | PostgreSQL and Redis |
 //! | `users.rs`, `seed.rs` | the stored users and their tokens, and the seeding of the stores |
@@ -16,6 +17,7 @@ mod pgbench;
 mod processes;
 pub(crate) mod rates;
 mod redis_benchmark;
+pub(crate) mod roles;
 mod seed;
 mod servers;
 mod users;

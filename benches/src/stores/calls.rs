@@ -7,7 +7,11 @@ use drystone::{
     auth::v1::{RefreshRequest, auth_service_client::AuthServiceClient},
     property::v1::{CreatePropertyRequest, ListPropertiesRequest, property_service_client::PropertyServiceClient},
     session::v1::{ListSessionsRequest, session_service_client::SessionServiceClient},
-    user::v1::{GetMeRequest, GetUserRequest, user_service_client::UserServiceClient},
+    user::v1::{
+        BatchCheckRequest, CheckPermissionRequest, GetMeRequest, GetUserRequest, LookUpForSignInRequest,
+        look_up_for_sign_in_request::Key, role_service_client::RoleServiceClient,
+        user_service_client::UserServiceClient,
+    },
 };
 use tonic::{Code, Request, Status, transport::Channel};
 
@@ -29,6 +33,10 @@ pub(crate) enum BenchRpc {
     ListSessions,
     /// Auth calls user and property, then session.
     Refresh,
+    /// As auth, by id.
+    LookUpForSignIn,
+    /// As a service, of a hundred users.
+    BatchCheck,
 }
 
 impl BenchRpc {
@@ -40,6 +48,8 @@ impl BenchRpc {
             Self::CreateProperty => "CreateProperty",
             Self::ListSessions => "ListSessions",
             Self::Refresh => "Refresh",
+            Self::LookUpForSignIn => "LookUpForSignIn",
+            Self::BatchCheck => "BatchCheck of 100",
         }
     }
 }
@@ -50,6 +60,8 @@ pub(crate) struct RpcClient {
     users: Arc<SeedUsers>,
     auth: AuthServiceClient<Channel>,
     user: UserServiceClient<Channel>,
+    user_as_auth: UserServiceClient<Channel>,
+    roles_as_property: RoleServiceClient<Channel>,
     session: SessionServiceClient<Channel>,
     property: PropertyServiceClient<Channel>,
 }
@@ -60,6 +72,8 @@ impl RpcClient {
             users: Arc::new(users),
             auth: AuthServiceClient::new(processes.channel("auth")?),
             user: UserServiceClient::new(processes.channel("user")?),
+            user_as_auth: UserServiceClient::new(processes.channel_as("auth", "user")?),
+            roles_as_property: RoleServiceClient::new(processes.channel_as("property", "user")?),
             session: SessionServiceClient::new(processes.channel("session")?),
             property: PropertyServiceClient::new(processes.channel("property")?),
         })
@@ -104,8 +118,8 @@ impl RpcClient {
                 let request = ListPropertiesRequest { page_size: -1, ..ListPropertiesRequest::default() };
                 self.property.list_properties(with_token(request, active_user)).await.map(drop)
             }
-            // Has no access token.
-            BenchRpc::Refresh => return Ok(()),
+            // Have no access token.
+            BenchRpc::Refresh | BenchRpc::LookUpForSignIn | BenchRpc::BatchCheck => return Ok(()),
         };
         match result.map_err(|status: Status| (status.code(), status)) {
             Err((Code::InvalidArgument, _)) => Ok(()),
@@ -133,14 +147,15 @@ impl RpcClient {
             move || {
                 let (client, active_users, at) = (client.clone(), active_users.clone(), next % active_users.len());
                 next += in_flight;
-                async move { client.call(rpc, active_users.get(at).context("no users")?).await }
+                async move { client.call(rpc, &active_users, at).await }
             }
         })
         .await
         .with_context(|| format!("calling {}", rpc.name()))
     }
 
-    async fn call(mut self, rpc: BenchRpc, active_user: &ActiveUser) -> Result<()> {
+    async fn call(mut self, rpc: BenchRpc, active_users: &[ActiveUser], at: usize) -> Result<()> {
+        let active_user = active_users.get(at).context("no users")?;
         match rpc {
             BenchRpc::GetMe => {
                 let response = self.user.get_me(with_token(GetMeRequest {}, active_user)).await?.into_inner();
@@ -164,6 +179,22 @@ impl RpcClient {
                 let refresh_token = self.users.refresh_token(active_user.user)?;
                 self.auth.refresh(RefreshRequest { refresh_token }).await?;
                 self.users.refreshed(active_user.user)?;
+            }
+            BenchRpc::LookUpForSignIn => {
+                let key = Some(Key::UserId(active_user.user.user_id().to_string()));
+                let response =
+                    self.user_as_auth.look_up_for_sign_in(LookUpForSignInRequest { key }).await?.into_inner();
+                ensure!(!response.roles.is_empty(), "no roles");
+            }
+            BenchRpc::BatchCheck => {
+                let users = active_users.iter().cycle().skip(at).take(100);
+                let checks = users.map(|active_user| CheckPermissionRequest {
+                    user_id: active_user.user.user_id().to_string(),
+                    permission: "users:read".to_owned(),
+                });
+                let request = BatchCheckRequest { checks: checks.collect() };
+                let response = self.roles_as_property.batch_check(request).await?.into_inner();
+                ensure!(response.allowed.len() == 100, "{} results", response.allowed.len());
             }
         }
         Ok(())

@@ -37,8 +37,15 @@ const RUNS: usize = 5;
 const AIM: f64 = 1.5;
 
 /// CreateProperty is last, since it makes the lists and claims longer.
-const RPCS: [BenchRpc; 5] =
-    [BenchRpc::GetMe, BenchRpc::ListSessions, BenchRpc::ListProperties, BenchRpc::Refresh, BenchRpc::CreateProperty];
+const RPCS: [BenchRpc; 7] = [
+    BenchRpc::GetMe,
+    BenchRpc::LookUpForSignIn,
+    BenchRpc::BatchCheck,
+    BenchRpc::ListSessions,
+    BenchRpc::ListProperties,
+    BenchRpc::Refresh,
+    BenchRpc::CreateProperty,
+];
 
 /// Measures both.
 pub(crate) async fn measure() -> Result<Vec<Measurement>> {

@@ -48,8 +48,13 @@ impl MeshProcesses {
 
     /// A channel to a service with the edge's certificate.
     pub(crate) fn channel(&self, service: &str) -> Result<Channel> {
+        self.channel_as("edge", service)
+    }
+
+    /// A channel to a service with the certificate of this workload.
+    pub(crate) fn channel_as(&self, workload: &str, service: &str) -> Result<Channel> {
         let (_, mesh) = self.running.iter().find(|(name, _)| *name == service).context("no such service")?;
-        Ok(mesh.channel_with(service, Some(self.certificates.of("edge"))))
+        Ok(mesh.channel_with(service, Some(self.certificates.of(workload))))
     }
 
     /// The resident memory of each process, in megabytes.

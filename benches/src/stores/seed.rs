@@ -54,6 +54,11 @@ pub(crate) async fn fill(database: &str, redis: &str, users: u64) -> Result<Dura
     );
     tokio::try_join!(accounts, properties, sessions(redis, users))?;
     let mut connection = PgConnection::connect(database).await?;
+    // Of one user in sixteen.
+    let grants = "INSERT INTO drystone_user.role_grant (user_id, role, granted_by, granted_at)
+         SELECT id, 'manager', 'operator', created_at FROM drystone_user.account WHERE id::text LIKE '%0'";
+    sqlx::raw_sql(grants).execute(&mut connection).await?;
+    sqlx::raw_sql("VACUUM (ANALYZE) drystone_user.role_grant").execute(&mut connection).await?;
     sqlx::raw_sql("CHECKPOINT").execute(&mut connection).await?;
     connection.close().await?;
     Ok(started.elapsed())

@@ -112,18 +112,23 @@ impl SeedUsers {
     /// `count` users, evenly distributed over all, with access tokens. Each `round` has other users if there are
     /// enough.
     pub(crate) fn active_users(&self, count: u64, round: u64) -> Result<Vec<ActiveUser>> {
-        let total = self.counters.len() as u64;
-        (0..count).map(|number| self.active_user(SeedUser((number * total / count + round) % total))).collect()
+        self.active_users_with(&["member"], count, round)
     }
 
-    fn active_user(&self, user: SeedUser) -> Result<ActiveUser> {
+    /// The same with these roles.
+    pub(crate) fn active_users_with(&self, roles: &[&str], count: u64, round: u64) -> Result<Vec<ActiveUser>> {
+        let total = self.counters.len() as u64;
+        (0..count).map(|number| self.active_user(SeedUser((number * total / count + round) % total), roles)).collect()
+    }
+
+    fn active_user(&self, user: SeedUser, roles: &[&str]) -> Result<ActiveUser> {
         let now = Clock::system().now();
         let token = self.access_token_signer.sign(AccessTokenParams {
             user_id: user.user_id(),
             session_id: user.session_id(),
             auth_time: now,
             as_of: now,
-            roles: vec!["member".to_owned()],
+            roles: roles.iter().map(|&role| role.to_owned()).collect(),
             permissions: Vec::new(),
             claims_expire_at: None,
             properties: BTreeMap::from([(user.property_id().to_string(), "owner".to_owned())]),

@@ -8,7 +8,7 @@ mod roles;
 mod status;
 
 pub use self::{
-    access::Access,
+    access::{Access, Rights},
     change::{ActorId, Saved},
     roles::RoleChange,
 };
@@ -28,20 +28,27 @@ use crate::{Account, DisplayName, Email, Error, NewAccount, Status, role::Permis
 pub const MIGRATIONS: &[Migration] =
     &[migration!("0001", "account"), outbox::migration(2), migration!("0003", "roles"), migration!("0004", "status")];
 
-/// The columns of an account, in the order of [`AccountRow`].
-macro_rules! columns {
+/// The grants of an account: the role, a space, when it expires, and commas between them.
+macro_rules! grants_column {
     () => {
-        "id, email, display_name, version, created_at, updated_at, status,
-         (
+        "(
              SELECT string_agg(role || ' ' || COALESCE(CAST(expires_at AS TEXT), ''), ',')
              FROM role_grant
              WHERE role_grant.user_id = account.id
          )"
     };
 }
+pub(crate) use grants_column;
+
+/// The columns of an account, in the order of [`AccountRow`].
+macro_rules! columns {
+    () => {
+        concat!("id, email, display_name, version, created_at, updated_at, status, ", crate::store::grants_column!())
+    };
+}
 pub(crate) use columns;
 
-/// The last column has the grants: the role, a space, when it expires, and commas between them.
+/// The last column is `grants_column`.
 type AccountRow = (Uuid, String, String, i64, i64, i64, i16, Option<String>);
 
 /// What instances of the release before read as roles: those of a new account.

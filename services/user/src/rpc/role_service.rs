@@ -198,9 +198,9 @@ impl RoleService for Service {
 
     async fn check_permission(&self, request: Request<CheckPermissionRequest>) -> RpcResult<CheckPermissionResponse> {
         let CheckPermissionRequest { user_id, permission } = request.into_inner();
-        let access = self.0.store.access(id::parse("user_id", &user_id)?).await?;
+        let rights = self.0.store.rights(&[id::parse("user_id", &user_id)?]).await?;
         let now = self.0.clock.now();
-        let allowed = access.is_some_and(|access| access.evaluate(now).has(&access.definitions, &permission));
+        let allowed = rights.first().is_some_and(|rights| rights.evaluate(now).has(rights.definitions(), &permission));
         Ok(Response::new(CheckPermissionResponse { allowed }))
     }
 
@@ -214,18 +214,13 @@ impl RoleService for Service {
         distinct.sort_unstable();
         distinct.dedup();
         let now = self.0.clock.now();
-        let mut users: Vec<_> = self
-            .0
-            .store
-            .access_of_all(&distinct)
-            .await?
-            .into_iter()
-            .map(|access| (access.account.id, access.evaluate(now), access.definitions))
-            .collect();
-        users.sort_unstable_by_key(|(id, _, _)| *id);
+        let rights = self.0.store.rights(&distinct).await?;
+        let mut users: Vec<_> = rights.iter().map(|rights| (rights, rights.evaluate(now))).collect();
+        users.sort_unstable_by_key(|(rights, _)| rights.user_id);
         let allowed = ids.iter().zip(&checks).map(|(id, check)| {
-            let found = users.binary_search_by_key(id, |(id, _, _)| *id).ok().and_then(|index| users.get(index));
-            found.is_some_and(|(_, effective, definitions)| effective.has(definitions, &check.permission))
+            let found = users.binary_search_by_key(id, |(rights, _)| rights.user_id).ok();
+            let found = found.and_then(|index| users.get(index));
+            found.is_some_and(|(rights, effective)| effective.has(rights.definitions(), &check.permission))
         });
         Ok(Response::new(BatchCheckResponse { allowed: allowed.collect() }))
     }

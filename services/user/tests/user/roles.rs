@@ -8,7 +8,9 @@ use drystone_mesh::clock::{Clock, Timestamp};
 use drystone_store::{Db, Location, run};
 use drystone_user::{
     DisplayName, Email, Error, MIGRATIONS, NewAccount, Status, UserStore,
-    role::{Effect, Grant, InvalidRole, MAX_GRANTS, MAX_OVERRIDES, Override, Permission, Refused, Role, RoleName},
+    role::{
+        Effect, Effective, Grant, InvalidRole, MAX_GRANTS, MAX_OVERRIDES, Override, Permission, Refused, Role, RoleName,
+    },
     store::{ActorId, RoleChange},
 };
 use tempfile::TempDir;
@@ -146,8 +148,10 @@ async fn grants_and_overrides_are_read_as_they_were_written(fixture: Fixture) {
     assert_eq!(access.evaluate(now).expires_at, end);
     let by_email = fixture.store.access_by_email(&access.account.email).await.unwrap().unwrap();
     assert_eq!((by_email.account, by_email.overrides), (access.account.clone(), access.overrides.clone()));
-    let all = fixture.store.access_of_all(&[user, admin, Uuid::now_v7()]).await.unwrap();
+    let all = fixture.store.rights(&[user, admin, Uuid::now_v7()]).await.unwrap();
     assert_eq!(all.len(), 2);
+    let rights = all.iter().find(|rights| rights.user_id == user).unwrap();
+    assert_eq!(rights.evaluate(now), access.evaluate(now));
 
     assert_eq!(fixture.permissions(user).await, ["notes:read:own", "notes:write"]);
     fixture.clock.advance(Duration::from_mins(1));
@@ -405,6 +409,8 @@ async fn an_account_is_disabled_by_who_is_above_it(fixture: Fixture) {
     assert_eq!((disabled.value.status, disabled.value.version), (Status::Disabled, before + 1));
     assert!(fixture.messages().await.contains(&("end_user_sessions".to_owned(), user.to_string())));
     assert!(fixture.permissions(user).await.is_empty());
+    let rights = fixture.store.rights(&[user]).await.unwrap();
+    assert!(rights[0].is_disabled && rights[0].evaluate(fixture.now()) == Effective::default());
     let refused = fixture.grant(ActorId::User(user), fixture.user(&[]).await, "member").await;
     assert!(refused.is_err());
     let refused = fixture.except(ActorId::User(user), fixture.user(&[]).await, "roles:read", Effect::Grant).await;
