@@ -33,6 +33,7 @@ mod watch;
 pub use bearer::BearerToken;
 pub use claims::{Claims, is_client_id};
 pub use error::TokenError;
+pub use jwt::MAX_LENGTH as MAX_TOKEN_LENGTH;
 pub use key::{Algorithm, PublicKey, PublicKeyError};
 pub use key_set::KeySet;
 pub use principal::Principal;

@@ -337,6 +337,8 @@ async fn a_disabled_account_ends_at_once_and_signs_in_again_when_enabled() {
         journey.mesh.rest().post("/v1/auth/refresh", refresh).send().await.refused(Reason::SessionEnded);
     }
     sign_in().await.refused(Reason::AccountDisabled);
+    let path = format!("/v1/users/{}/permissions", manager.id);
+    assert!(journey.get(&path, &admin).await.expect(200).text().contains("\"granted\":true"));
     let wrong = json!({"email": user.email, "password": "not the password"});
     journey.mesh.rest().post("/v1/auth/login", wrong).send().await.refused(Reason::InvalidCredentials);
 
@@ -347,6 +349,8 @@ async fn a_disabled_account_ends_at_once_and_signs_in_again_when_enabled() {
     let output = journey.operator(&["users", "disable", &manager.email]);
     assert!(output.status.success(), "{output:?}");
     journey.get("/v1/users/me", &manager_tokens).await.refused(Reason::TokenRevoked);
+    let of_disabled = journey.get(&path, &admin).await.expect(200).text();
+    assert!(of_disabled.contains("the account is disabled") && !of_disabled.contains("\"granted\":true"));
     let listed = journey.operator(&["users", "list"]);
     assert!(listed.stdout.contains("disabled") && listed.stdout.contains("active"), "{listed:?}");
     journey.get("/v1/users/me", &admin).await.expect(200);

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use super::{TokenError, json};
 
 /// The maximum length of a token, in bytes.
-pub(super) const MAX_LENGTH: usize = 8 * 1024;
+pub const MAX_LENGTH: usize = 8 * 1024;
 
 /// The decoded segments of a token, not verified yet.
 #[derive(Debug)]

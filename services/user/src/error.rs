@@ -65,6 +65,9 @@ pub enum Error {
         /// The workload.
         by: Option<String>,
     },
+    /// A role names the permission, which nobody declares.
+    #[error("a role names the permission `{0}`, which nobody declares; an administrator takes it from the role first")]
+    PermissionDormant(String),
     /// All permissions together would not fit into a token.
     #[error(
         "all permissions together would have {size} bytes, and a token has room for {MAX_TOKEN_PERMISSIONS}; register fewer or with shorter names"
@@ -106,7 +109,7 @@ impl From<Error> for MeshError {
             Error::RoleExists => Self::new(Reason::RoleExists, message),
             Error::RoleInUse => Self::new(Reason::RoleInUse, message),
             Error::Everybody => Self::invalid_field("role", message),
-            Error::InvalidRole(InvalidRole::UnknownRole(_) | InvalidRole::Cycle(_)) => {
+            Error::InvalidRole(InvalidRole::UnknownRole(_) | InvalidRole::Cycle(_) | InvalidRole::TooDeep(_)) => {
                 Self::invalid_field("role.inherits", message)
             }
             Error::InvalidRole(InvalidRole::InheritsHigher { .. }) => Self::invalid_field("role.level", message),
@@ -117,7 +120,9 @@ impl From<Error> for MeshError {
             Error::Refused(_) => Self::new(Reason::AuthorityExceeded, message),
             Error::LastAdministrator => Self::new(Reason::LastAdministrator, message),
             Error::UnknownPermission(_) => Self::invalid_field("permission", message),
-            Error::PermissionExists { .. } => Self::new(Reason::PermissionExists, message),
+            Error::PermissionExists { .. } | Error::PermissionDormant(_) => {
+                Self::new(Reason::PermissionExists, message)
+            }
             Error::TokensNotVoided => Self::new(Reason::Unavailable, message).retry_after(Duration::from_secs(1)),
             Error::Store(cause) => drystone_store::to_mesh_error(cause),
         }

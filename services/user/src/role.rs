@@ -32,7 +32,7 @@ pub const ADMIN_LEVEL: Level = 1000;
 /// The maximum number of roles of a mesh.
 pub const MAX_ROLES: usize = 256;
 /// The maximum number of roles of one user.
-pub const MAX_GRANTS: usize = 32;
+pub const MAX_GRANTS: usize = 16;
 /// The maximum number of overrides of one user.
 pub const MAX_OVERRIDES: usize = 64;
 

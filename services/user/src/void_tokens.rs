@@ -19,7 +19,7 @@ const OF_ROLES: &str = "void_role_tokens";
 const WITH_SESSIONS: &str = "end_user_sessions";
 
 /// The key of messages about roles: they are delivered in order.
-const ROLES: &str = "roles";
+pub(crate) const ROLES: &str = "roles";
 
 /// The timeout of a delivery.
 const TIMEOUT: Duration = Duration::from_secs(3);

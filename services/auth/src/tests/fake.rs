@@ -51,6 +51,10 @@ pub(super) enum CreationFailure {
 pub(super) struct FakeState {
     pub(super) users: BTreeMap<Uuid, User>,
     pub(super) roles: Vec<String>,
+    /// The permissions; if there are none, `users:read`.
+    pub(super) permissions: Vec<String>,
+    /// Whether the users have more properties than one.
+    pub(super) many_properties: bool,
     /// Whether the accounts are disabled.
     pub(super) is_disabled: bool,
     /// When the first role expires.
@@ -93,7 +97,10 @@ impl FakeUpstreams {
         availability.respond().await?;
         let state = self.state();
         let Some((id, _)) = state.users.iter().find(|(_, user)| matches(user)) else { return Ok(None) };
-        let permissions = vec!["users:read".to_owned()];
+        let mut permissions = state.permissions.clone();
+        if permissions.is_empty() {
+            permissions.push("users:read".to_owned());
+        }
         let expire_time = state.claims_expire_at;
         let (roles, is_disabled) = (state.roles.clone(), state.is_disabled);
         Ok(Some(AccountClaims { user_id: *id, roles, permissions, expire_time, is_disabled }))
@@ -158,7 +165,9 @@ impl Upstreams for FakeUpstreams {
     async fn property_claims(&self, _: &Call, _: Uuid) -> Result<BTreeMap<String, String>, Error> {
         let availability = self.called("property_claims").property_service;
         availability.respond().await?;
-        Ok(BTreeMap::from([("a-property".to_owned(), "owner".to_owned())]))
+        let count = if self.state().many_properties { 64 } else { 0 };
+        let many = (0..count).map(|_| (Uuid::now_v7().to_string(), "owner".to_owned()));
+        Ok(many.chain([("a-property".to_owned(), "owner".to_owned())]).collect())
     }
 
     async fn start_session(&self, _: &Call, user_id: Uuid) -> Result<SessionState, Error> {

@@ -54,6 +54,25 @@ async fn a_token_is_not_valid_for_longer_than_the_roles_in_it() {
     }
 }
 
+/// All permissions of a mesh, and as many roles as a user may have: the properties give way.
+#[tokio::test]
+async fn a_token_that_would_be_too_large_has_no_properties() {
+    let fixture = Fixture::with_account().await;
+    let role = |number: usize| format!("{number:02}{}", "r".repeat(61));
+    fixture.upstreams.state().roles = (0..16).map(role).collect();
+    fixture.upstreams.state().permissions =
+        (0..63).map(|number| format!("{number:02}{}:write", "p".repeat(54))).collect();
+    let tokens = fixture.sign_in(EMAIL, PASSWORD).await.unwrap().into_inner();
+    let claims = segment(&tokens.access_token, 1);
+    let size = serde_json::to_string(&claims["perms"]).unwrap().len();
+    assert!((4000..=4096).contains(&size), "{size}");
+    fixture.verify(&tokens.access_token).await;
+    fixture.upstreams.state().many_properties = true;
+    let tokens = fixture.sign_in(EMAIL, PASSWORD).await.unwrap().into_inner();
+    assert_eq!(segment(&tokens.access_token, 1)["props"], json!({}));
+    fixture.verify(&tokens.access_token).await;
+}
+
 #[tokio::test]
 async fn the_jti_has_the_issue_time_to_the_millisecond() {
     let fixture = Fixture::with_account().await;

@@ -3,7 +3,11 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use chrono::{SubsecRound, TimeDelta};
-use drystone_mesh::{clock::Timestamp, id, token::Claims};
+use drystone_mesh::{
+    clock::Timestamp,
+    id,
+    token::{Claims, MAX_TOKEN_LENGTH},
+};
 use uuid::Uuid;
 
 use crate::{error::Error, token::key_ring::KeyRing};
@@ -74,7 +78,7 @@ impl AccessTokenSigner {
         let end = (issued_at + self.lifetime).min(params.claims_expire_at.unwrap_or(Timestamp::MAX_UTC));
         // Never at the second of its issue, which no verifier accepts.
         let expires_at = end.trunc_subsecs(0).max(issued_at.trunc_subsecs(0) + TimeDelta::seconds(1));
-        let claims = Claims {
+        let mut claims = Claims {
             iss: self.issuer.clone(),
             aud: AUDIENCE.to_owned(),
             sub: params.user_id,
@@ -93,7 +97,15 @@ impl AccessTokenSigner {
         };
         let keys = self.keys.current();
         let signing = keys.signing(self.keys.now()).ok_or(Error::NoSigningKey)?;
-        let jwt = jsonwebtoken::encode(signing.header(), &claims, signing.private()).map_err(Error::Signing)?;
+        let sign =
+            |claims: &Claims| jsonwebtoken::encode(signing.header(), claims, signing.private()).map_err(Error::Signing);
+        let mut jwt = sign(&claims)?;
+        if jwt.len() > MAX_TOKEN_LENGTH && !claims.props.is_empty() {
+            // No verifier would accept it. Services do without properties, as when the property service does not answer.
+            tracing::warn!(user_id = %claims.sub, properties = claims.props.len(), "properties do not fit into the access token");
+            claims.props.clear();
+            jwt = sign(&claims)?;
+        }
         Ok(AccessToken { jwt, expires_at })
     }
 }

@@ -3,9 +3,13 @@
 //! Nobody gives what they do not have: neither to others by a grant, an override or a role, nor to themselves by a role that they
 //! have. All is decided by what the acting user may do now, not by their token.
 
+use drystone_mesh::clock::Timestamp;
 use uuid::Uuid;
 
-use super::{ADMIN, ADMIN_LEVEL, Definitions, Effective, MEMBER, PermissionSet, RoleName, definitions::PreparedRole};
+use super::{
+    ADMIN, ADMIN_LEVEL, Definitions, Effect, Effective, Grant, MEMBER, Override, PermissionSet, RoleName,
+    definitions::PreparedRole, evaluation,
+};
 use crate::{Status, permission::USERS_WRITE};
 
 /// Who acts.
@@ -18,7 +22,7 @@ pub enum Actor {
 }
 
 /// A user, and what they may do now.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Subject {
     /// The user.
     pub id: Uuid,
@@ -28,6 +32,9 @@ pub struct Subject {
     pub effective: Effective,
     /// The roles that they have, without expired ones, with those that these inherit, and without `member`.
     pub roles: Vec<RoleName>,
+    grants: Vec<Grant>,
+    overrides: Vec<Override>,
+    now: Timestamp,
 }
 
 /// Why an actor may not do it.
@@ -51,8 +58,11 @@ pub enum Refused {
     /// The actor does not have the permission.
     #[error("you do not have the permission `{0}` yourself")]
     NotHeld(String),
+    /// The actor would give for longer than they have it.
+    #[error("you have this for a time only, and give nothing that lasts longer")]
+    Temporary,
     /// Only administrators change what everybody has.
-    #[error("only an administrator changes `member`, which everybody has")]
+    #[error("only an administrator changes `member`, which everybody has, and the roles that it inherits")]
     Everybody,
     /// The role `admin` is fixed.
     #[error("`admin` has every permission, and cannot be changed")]
@@ -70,14 +80,25 @@ pub const ROLES_WRITE: &str = "roles:write";
 impl Actor {
     fn user(&self, definitions: &Definitions, permission: &'static str) -> Result<Option<&Subject>, Refused> {
         let Self::User(user) = self else { return Ok(None) };
-        if user.status == Status::Active && user.effective.has(definitions, permission) {
-            Ok(Some(user))
-        } else {
-            Err(Refused::PermissionMissing(permission))
-        }
+        user.needs(definitions, permission)?;
+        Ok(Some(user))
     }
 
-    /// Whether the actor may grant this role to a user.
+    /// Checks what the actor may do now, and then what they may do until `until`, which is for good if it is absent.
+    fn checked_until(
+        &self,
+        definitions: &Definitions,
+        permission: &'static str,
+        until: Option<Timestamp>,
+        check: impl Fn(&Subject) -> Result<(), Refused>,
+    ) -> Result<(), Refused> {
+        let Some(actor) = self.user(definitions, permission)? else { return Ok(()) };
+        check(actor)?;
+        let lasting = actor.until(definitions, until);
+        lasting.needs(definitions, permission).and_then(|()| check(&lasting)).map_err(|_| Refused::Temporary)
+    }
+
+    /// Whether the actor may grant this role to a user until `until`, or for good.
     ///
     /// # Errors
     /// [`Refused`].
@@ -86,11 +107,13 @@ impl Actor {
         definitions: &Definitions,
         user: &Subject,
         role: &PreparedRole,
+        until: Option<Timestamp>,
     ) -> Result<(), Refused> {
-        let Some(actor) = self.user(definitions, ROLES_GRANT)? else { return Ok(()) };
-        actor.is_above(user)?;
-        actor.is_above_role(role)?;
-        actor.holds_all(definitions, &role.permissions)
+        self.checked_until(definitions, ROLES_GRANT, until, |actor| {
+            actor.is_above(user)?;
+            actor.is_above_role(role)?;
+            actor.holds_all(definitions, role)
+        })
     }
 
     /// Whether the actor may revoke this role from a user.
@@ -108,7 +131,8 @@ impl Actor {
         actor.is_above_role(role)
     }
 
-    /// Whether the actor may set or remove an override of this permission. To remove a denial is to give.
+    /// Whether the actor may replace the override of this permission by `new`, or remove it. To remove a denial is to give: also what
+    /// implies the permission.
     ///
     /// # Errors
     /// [`Refused`].
@@ -117,10 +141,33 @@ impl Actor {
         definitions: &Definitions,
         user: &Subject,
         permission: &str,
+        new: Option<&Override>,
     ) -> Result<(), Refused> {
-        let Some(actor) = self.user(definitions, ROLES_GRANT)? else { return Ok(()) };
-        actor.is_above(user)?;
-        if actor.effective.has(definitions, permission) { Ok(()) } else { Err(Refused::NotHeld(permission.to_owned())) }
+        let had_denial = user.overrides.iter().any(|one| one.permission == permission && one.effect == Effect::Deny);
+        let check = |actor: &Subject| {
+            actor.is_above(user)?;
+            let stronger = definitions.id(permission).and_then(|id| definitions.implied_by(id)).filter(|_| had_denial);
+            for needed in [Some(permission), stronger.map(|id| definitions.name(id))].into_iter().flatten() {
+                if !actor.effective.has(definitions, needed) {
+                    return Err(Refused::NotHeld(needed.to_owned()));
+                }
+            }
+            Ok(())
+        };
+        let is_lasting_denial = new.is_some_and(|new| new.effect == Effect::Deny && new.expires_at.is_none());
+        let until = match new {
+            // Only takes.
+            _ if is_lasting_denial || (new.is_none() && !had_denial) => {
+                return match self.user(definitions, ROLES_GRANT)? {
+                    Some(actor) => check(actor),
+                    None => Ok(()),
+                };
+            }
+            Some(new) if !had_denial => new.expires_at,
+            // The end of a denial is for good.
+            _ => None,
+        };
+        self.checked_until(definitions, ROLES_GRANT, until, check)
     }
 
     /// Whether the actor may disable and enable the account of a user.
@@ -147,40 +194,82 @@ impl Actor {
         if old.is_some_and(|old| old.role.is_built_in() && new.is_none_or(|new| new.role.level != old.role.level)) {
             return Err(Refused::BuiltIn(name.clone()));
         }
-        let Some(actor) = self.user(before, ROLES_WRITE)? else {
+        if matches!(self, Self::Operator) {
             // `admin` has all permissions at a level of its own.
             return if new.is_some_and(|new| new.role.level >= ADMIN_LEVEL) {
                 Err(Refused::Level(ADMIN_LEVEL))
             } else {
                 Ok(())
             };
-        };
-        // The role, and those whose holders the change concerns as well.
-        for affected in before.affected_by(name.as_str()) {
-            let is_low = before.role(affected.as_str()).is_none_or(|role| role.role.level < actor.effective.level);
-            if !is_low {
-                return Err(Refused::RoleLevel(affected));
+        }
+        let affected = before.affected_by(name.as_str());
+        // A role is for good.
+        self.checked_until(before, ROLES_WRITE, None, |actor| {
+            // The role, and those whose holders the change concerns as well.
+            for affected in &affected {
+                if before.role(affected.as_str()).is_some_and(|role| role.role.level >= actor.effective.level) {
+                    return Err(Refused::RoleLevel(affected.clone()));
+                }
             }
-        }
-        if new.is_some_and(|new| new.role.level >= actor.effective.level) {
-            return Err(Refused::Level(actor.effective.level));
-        }
-        if name.as_str() == MEMBER && !actor.effective.is_admin {
-            return Err(Refused::Everybody);
-        }
-        if actor.roles.contains(name) {
-            return Err(Refused::Oneself);
-        }
-        let nothing = PermissionSet::default();
-        let (old, new) = (old.map_or(&nothing, |old| &old.permissions), new.map_or(&nothing, |new| &new.permissions));
-        match new.without(old).find(|id| !actor.effective.permissions.contains(*id)) {
-            None => Ok(()),
-            Some(id) => Err(Refused::NotHeld(after.name(id).to_owned())),
-        }
+            if new.is_some_and(|new| new.role.level >= actor.effective.level) {
+                return Err(Refused::Level(actor.effective.level));
+            }
+            if affected.iter().any(|affected| affected.as_str() == MEMBER) && !actor.effective.is_admin {
+                return Err(Refused::Everybody);
+            }
+            if actor.roles.contains(name) {
+                return Err(Refused::Oneself);
+            }
+            let Some(new) = new else { return Ok(()) };
+            let had = |permission: &String| old.is_some_and(|old| old.unknown.contains(permission));
+            if let Some(unknown) = new.unknown.iter().find(|permission| !had(permission)) {
+                return Err(Refused::NotHeld(unknown.clone()));
+            }
+            let nothing = PermissionSet::default();
+            let old = old.map_or(&nothing, |old| &old.permissions);
+            match new.permissions.without(old).find(|id| !actor.effective.permissions.contains(*id)) {
+                None => Ok(()),
+                Some(id) => Err(Refused::NotHeld(after.name(id).to_owned())),
+            }
+        })
     }
 }
 
 impl Subject {
+    /// A user with these grants and overrides.
+    pub(crate) fn new(
+        definitions: &Definitions,
+        id: Uuid,
+        status: Status,
+        grants: Vec<Grant>,
+        overrides: Vec<Override>,
+        now: Timestamp,
+    ) -> Self {
+        let effective = evaluation::evaluate(definitions, &grants, &overrides, now);
+        let active = grants.iter().filter(|grant| grant.is_active(now));
+        let held = active.filter_map(|grant| definitions.role(grant.role.as_str()));
+        let roles = held.flat_map(|role| role.closure.iter().cloned()).collect();
+        Self { id, status, effective, roles, grants, overrides, now }
+    }
+
+    /// The same user with what they have until this time at least, or for good.
+    fn until(&self, definitions: &Definitions, until: Option<Timestamp>) -> Self {
+        let lasts = |end: Option<Timestamp>| end.is_none_or(|end| until.is_some_and(|until| until <= end));
+        let grants = self.grants.iter().filter(|grant| lasts(grant.expires_at)).cloned().collect();
+        // A denial holds now, however long.
+        let overrides = self.overrides.iter().filter(|one| one.effect == Effect::Deny || lasts(one.expires_at));
+        let lasting = Self::new(definitions, self.id, self.status, grants, overrides.cloned().collect(), self.now);
+        Self { roles: self.roles.clone(), ..lasting }
+    }
+
+    fn needs(&self, definitions: &Definitions, permission: &'static str) -> Result<(), Refused> {
+        if self.status == Status::Active && self.effective.has(definitions, permission) {
+            Ok(())
+        } else {
+            Err(Refused::PermissionMissing(permission))
+        }
+    }
+
     /// Administrators also change other administrators.
     fn is_above(&self, user: &Self) -> Result<(), Refused> {
         if self.id == user.id {
@@ -202,8 +291,12 @@ impl Subject {
         }
     }
 
-    fn holds_all(&self, definitions: &Definitions, permissions: &PermissionSet) -> Result<(), Refused> {
-        match permissions.without(&self.effective.permissions).next() {
+    /// Also those that nobody declares, as far as this process knows: another one may know them.
+    fn holds_all(&self, definitions: &Definitions, role: &PreparedRole) -> Result<(), Refused> {
+        if let Some(unknown) = role.unknown.first() {
+            return Err(Refused::NotHeld(unknown.clone()));
+        }
+        match role.permissions.without(&self.effective.permissions).next() {
             None => Ok(()),
             Some(id) => Err(Refused::NotHeld(definitions.name(id).to_owned())),
         }
@@ -214,12 +307,8 @@ impl Subject {
 mod tests {
     use super::*;
     use crate::role::{
-        Effect, Grant, Override,
         definitions::tests::{permissions, role},
-        evaluation::{
-            evaluate,
-            tests::{exception, grant, now},
-        },
+        evaluation::tests::{exception, grant, now},
     };
 
     fn definitions() -> Definitions {
@@ -240,10 +329,7 @@ mod tests {
     }
 
     fn subject(definitions: &Definitions, grants: &[Grant], overrides: &[Override]) -> Subject {
-        let effective = evaluate(definitions, grants, overrides, now());
-        let active = grants.iter().filter(|grant| grant.is_active(now()));
-        let roles = active.flat_map(|grant| definitions.role(grant.role.as_str()).unwrap().closure.clone());
-        Subject { id: Uuid::now_v7(), status: Status::Active, effective, roles: roles.collect() }
+        Subject::new(definitions, Uuid::now_v7(), Status::Active, grants.to_vec(), overrides.to_vec(), now())
     }
 
     fn with(roles: &[&str], overrides: &[Override]) -> Subject {
@@ -294,7 +380,7 @@ mod tests {
         for (actor, user, role, expected) in cases {
             let role = definitions.role(role).unwrap();
             let shown = format!("{actor:?} grants {} to {user:?}", role.role.name);
-            assert_eq!(Actor::User(actor).may_grant(&definitions, &user, role), expected, "{shown}");
+            assert_eq!(Actor::User(actor).may_grant(&definitions, &user, role, None), expected, "{shown}");
         }
     }
 
@@ -305,9 +391,9 @@ mod tests {
             let (actor, mut same) = (with(&[role], &[]), with(&[role], &[]));
             same.id = actor.id;
             let (actor, reader) = (Actor::User(actor), definitions.role("reader").unwrap());
-            assert_eq!(actor.may_grant(&definitions, &same, reader), Err(Refused::Oneself));
+            assert_eq!(actor.may_grant(&definitions, &same, reader, None), Err(Refused::Oneself));
             assert_eq!(actor.may_revoke(&definitions, &same, reader), Err(Refused::Oneself));
-            assert_eq!(actor.may_override(&definitions, &same, "notes:read"), Err(Refused::Oneself));
+            assert_eq!(actor.may_override(&definitions, &same, "notes:read", None), Err(Refused::Oneself));
         }
     }
 
@@ -315,7 +401,8 @@ mod tests {
     fn an_override_needs_the_permission_and_a_user_below() {
         let definitions = definitions();
         let may = |actor: Subject, user: Subject, permission| {
-            Actor::User(actor).may_override(&definitions, &user, permission)
+            let new = exception(permission, Effect::Grant, None);
+            Actor::User(actor).may_override(&definitions, &user, permission, Some(&new))
         };
         assert_eq!(may(with(&["manager"], &[]), with(&["editor"], &[]), "notes:write"), Ok(()));
         let not_held = Err(Refused::NotHeld("secrets:read".to_owned()));
@@ -382,9 +469,9 @@ mod tests {
     fn the_operator_may_do_everything_but_change_admin() {
         let definitions = definitions();
         let admin = definitions.role("admin").unwrap();
-        Actor::Operator.may_grant(&definitions, &with(&[], &[]), admin).unwrap();
+        Actor::Operator.may_grant(&definitions, &with(&[], &[]), admin, None).unwrap();
         Actor::Operator.may_revoke(&definitions, &with(&["admin"], &[]), admin).unwrap();
-        Actor::Operator.may_override(&definitions, &with(&["admin"], &[]), "notes:read").unwrap();
+        Actor::Operator.may_override(&definitions, &with(&["admin"], &[]), "notes:read", None).unwrap();
         let write = |changed| {
             let after = definitions.with(&changed).unwrap();
             Actor::Operator.may_write(&definitions, &after, &name("director"))
@@ -393,5 +480,92 @@ mod tests {
         assert_eq!(write(role("director", 1000, "", "")), Err(Refused::Level(1000)));
         let after = definitions.with(&role("admin", 1000, "", "")).unwrap();
         assert_eq!(Actor::Operator.may_write(&definitions, &after, &name("admin")), Err(Refused::Admin));
+    }
+
+    /// What one has for a time, one gives for that time at most: neither to a friend nor into a role.
+    #[test]
+    fn nobody_gives_for_longer_than_they_have() {
+        let definitions = definitions();
+        let friend = with(&[], &[]);
+        let reader = definitions.role("reader").unwrap();
+        let at = |seconds| Some(now() + chrono::TimeDelta::seconds(seconds));
+        let temporary = || Actor::User(subject(&definitions, &[grant("manager", Some(60))], &[]));
+        for (until, expected) in [(at(60), Ok(())), (at(61), Err(Refused::Temporary)), (None, Err(Refused::Temporary))]
+        {
+            assert_eq!(temporary().may_grant(&definitions, &friend, reader, until), expected, "{until:?}");
+            let new = Override { expires_at: until, ..exception("notes:read", Effect::Grant, None) };
+            assert_eq!(
+                temporary().may_override(&definitions, &friend, "notes:read", Some(&new)),
+                expected,
+                "{until:?}"
+            );
+        }
+        let after = definitions.with(&role("writer", 5, "notes:write", "")).unwrap();
+        assert_eq!(temporary().may_write(&definitions, &after, &name("writer")), Err(Refused::Temporary));
+        // What takes only, and what one has for good as well.
+        let denial = exception("notes:read", Effect::Deny, None);
+        temporary().may_override(&definitions, &friend, "notes:read", Some(&denial)).unwrap();
+        temporary().may_revoke(&definitions, &friend, reader).unwrap();
+        let both = subject(&definitions, &[grant("manager", None), grant("planner", Some(60))], &[]);
+        let (both, planner) = (Actor::User(both), definitions.role("planner").unwrap());
+        both.may_grant(&definitions, &friend, reader, None).unwrap();
+        both.may_grant(&definitions, &friend, planner, at(60)).unwrap();
+        assert_eq!(both.may_grant(&definitions, &friend, planner, None), Err(Refused::Temporary));
+        // A denied user, whose denial would end.
+        let denied = with(&[], &[denial]);
+        assert_eq!(temporary().may_override(&definitions, &denied, "notes:read", None), Err(Refused::Temporary));
+        let shorter = exception("notes:read", Effect::Deny, Some(1));
+        let shortened = temporary().may_override(&definitions, &denied, "notes:read", Some(&shorter));
+        assert_eq!(shortened, Err(Refused::Temporary));
+    }
+
+    /// A denial of `own` takes `any` as well, which its end would give back.
+    #[test]
+    fn the_end_of_a_denial_gives_what_it_took() {
+        let definitions = Definitions::new(
+            1,
+            permissions("roles:grant notes:read:any notes:read:own"),
+            vec![
+                role("manager", 500, "roles:grant notes:read:own", ""),
+                role("chief", 500, "roles:grant notes:read:any", ""),
+                role("reader", 100, "notes:read:any", ""),
+            ],
+        );
+        let of = |role: &str| Actor::User(subject(&definitions, &[grant(role, None)], &[]));
+        let denial = exception("notes:read:own", Effect::Deny, None);
+        let denied = subject(&definitions, &[grant("reader", None)], std::slice::from_ref(&denial));
+        let any = Err(Refused::NotHeld("notes:read:any".to_owned()));
+        for new in [
+            None,
+            Some(exception("notes:read:own", Effect::Grant, None)),
+            Some(exception("notes:read:own", Effect::Deny, Some(1))),
+        ] {
+            assert_eq!(of("manager").may_override(&definitions, &denied, "notes:read:own", new.as_ref()), any);
+            of("chief").may_override(&definitions, &denied, "notes:read:own", new.as_ref()).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_role_that_everybody_inherits_or_that_names_what_nobody_declares_is_not_for_managers() {
+        let definitions = Definitions::new(
+            1,
+            permissions("roles:grant roles:write notes:read"),
+            vec![
+                role("admin", 1000, "", ""),
+                role("manager", 500, "roles:grant roles:write notes:read", ""),
+                role("base", 1, "", ""),
+                role("member", 1, "", "base"),
+                role("dormant", 5, "payroll:read", ""),
+            ],
+        );
+        let of = |role: &str| Actor::User(subject(&definitions, &[grant(role, None)], &[]));
+        let after = definitions.with(&role("base", 1, "notes:read", "")).unwrap();
+        assert_eq!(of("manager").may_write(&definitions, &after, &name("base")), Err(Refused::Everybody));
+        of("admin").may_write(&definitions, &after, &name("base")).unwrap();
+        let not_held = Err(Refused::NotHeld("payroll:read".to_owned()));
+        let (friend, dormant) = (with(&[], &[]), definitions.role("dormant").unwrap());
+        assert_eq!(of("manager").may_grant(&definitions, &friend, dormant, None), not_held);
+        let after = definitions.with(&role("heir", 6, "", "dormant")).unwrap();
+        assert_eq!(of("manager").may_write(&definitions, &after, &name("heir")), not_held);
     }
 }

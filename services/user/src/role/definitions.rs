@@ -12,6 +12,9 @@ use super::{ADMIN, Level, MAX_ROLES, MEMBER, PermissionSet, Role, RoleName, perm
 /// The maximum size of all permissions together, as they are in a token, in bytes.
 pub const MAX_TOKEN_PERMISSIONS: usize = 4096;
 
+/// The maximum number of roles that one inherits, directly or not, with itself.
+const MAX_INHERITED: usize = 32;
+
 /// The maximum length of the name of a permission.
 const MAX_PERMISSION_LENGTH: usize = 100;
 
@@ -57,6 +60,8 @@ pub(crate) struct PreparedRole {
     pub(crate) permissions: PermissionSet,
     /// The role and those that it inherits, directly or not.
     pub(crate) closure: BTreeSet<RoleName>,
+    /// The permissions that it names, or a role that it inherits, and that nobody declares as far as this process knows.
+    pub(crate) unknown: Vec<String>,
 }
 
 /// Why a role cannot be as it is.
@@ -83,6 +88,9 @@ pub enum InvalidRole {
     /// No such permission.
     #[error("there is no permission `{0}`; `ListPermissions` has them")]
     UnknownPermission(String),
+    /// A role would inherit too many others.
+    #[error("`{0}` would inherit more than {MAX_INHERITED} roles, directly or not")]
+    TooDeep(RoleName),
     /// There are too many roles.
     #[error("there are {MAX_ROLES} roles, and there cannot be more")]
     TooMany,
@@ -128,7 +136,9 @@ impl Definitions {
                 }
             }
         }
-        PreparedRole { role: role.clone(), permissions, closure }
+        let named = closure.iter().filter_map(|name| roles.get(name)).flat_map(|role| &role.permissions);
+        let unknown = named.filter(|name| self.id(name).is_none()).cloned().collect();
+        PreparedRole { role: role.clone(), permissions, closure, unknown }
     }
 
     /// The permissions that a role grants itself.
@@ -220,7 +230,11 @@ impl Definitions {
         if let Some(unknown) = role.permissions.iter().find(|name| self.id(name).is_none() && !had(name)) {
             return Err(InvalidRole::UnknownPermission(unknown.clone()));
         }
-        Ok(Self::new(self.version, self.permissions.iter().cloned(), roles.into_values().collect()))
+        let after = Self::new(self.version, self.permissions.iter().cloned(), roles.into_values().collect());
+        match after.roles.values().find(|prepared| prepared.closure.len() > MAX_INHERITED) {
+            Some(deep) => Err(InvalidRole::TooDeep(deep.role.name.clone())),
+            None => Ok(after),
+        }
     }
 }
 
@@ -313,6 +327,12 @@ pub(crate) mod tests {
         ] {
             assert!(refused(changed).to_string().starts_with(text));
         }
+        let chain = |number: usize| {
+            let inherits = if number == 0 { String::new() } else { format!("r{}", number - 1) };
+            role(&format!("r{number}"), 1, "", &inherits)
+        };
+        let deep = Definitions::new(1, [], (0..MAX_INHERITED).map(chain).collect());
+        assert_eq!(deep.with(&chain(MAX_INHERITED)).unwrap_err(), InvalidRole::TooDeep(name("r32")));
         let many = (0..MAX_ROLES).map(|number| role(&format!("r{number}"), 1, "", "")).collect();
         assert_eq!(Definitions::new(1, [], many).with(&role("new", 1, "", "")).unwrap_err(), InvalidRole::TooMany);
     }

@@ -22,7 +22,7 @@ use uuid::Uuid;
 
 use super::{actor, invalid, parse_role};
 use crate::{
-    Error, Service,
+    Error, Service, Status as AccountStatus,
     role::{
         Definitions, Effect, Grant, GrantRecord, MEMBER, Override, OverrideRecord, Permission, Role, RoleName,
         evaluation,
@@ -193,7 +193,14 @@ impl RoleService for Service {
         }
         let (now, access) = (self.0.clock.now(), self.0.store.access(id).await?.ok_or(Error::NotFound)?);
         let (grants, overrides) = self.0.store.records(id).await?;
-        Ok(Response::new(effective_permissions(id, &access.definitions, grants, overrides, now)))
+        let mut effective = effective_permissions(id, &access.definitions, grants, overrides, now);
+        if access.account.status == AccountStatus::Disabled {
+            for permission in &mut effective.permissions {
+                permission.granted = false;
+                permission.derivation.push("the account is disabled".to_owned());
+            }
+        }
+        Ok(Response::new(effective))
     }
 
     async fn check_permission(&self, request: Request<CheckPermissionRequest>) -> RpcResult<CheckPermissionResponse> {

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::{UserStore, access};
 use crate::{
     Error, Status,
-    role::{Actor, Definitions, Grant, Override, Refused, RoleName, Subject, authority, evaluation},
+    role::{Actor, Definitions, Refused, RoleName, Subject, authority},
     void_tokens,
 };
 
@@ -121,10 +121,7 @@ impl Change {
         Ok(row.map(|(status, grants, overrides)| {
             let (grants, overrides) =
                 (access::read_grants(grants.as_deref()), access::read_overrides(overrides.as_deref()));
-            Subject {
-                status: Status::from_column(status),
-                ..subject(&self.definitions, id, &grants, &overrides, self.now)
-            }
+            Subject::new(&self.definitions, id, Status::from_column(status), grants, overrides, self.now)
         }))
     }
 
@@ -155,20 +152,32 @@ impl Change {
     pub(super) async fn touch_account(&mut self, user_id: Uuid) -> Result<(), Error> {
         let now = self.now;
         run!(self.transaction.connection(), |connection| {
-            // Instances of the release before know two roles.
+            sqlx::query("UPDATE account SET version = version + 1, updated_at = $2 WHERE id = $1")
+                .bind(user_id)
+                .bind(to_micros(now))
+                .execute(connection)
+                .await?;
+        });
+        Ok(())
+    }
+
+    /// What instances of the release before read: `admin` only for who is administrator for good and lacks nothing.
+    async fn write_roles_of_release_before(&mut self, user_id: Uuid) -> Result<(), Error> {
+        run!(self.transaction.connection(), |connection| {
             sqlx::query(
                 "UPDATE account
-                 SET version = version + 1,
-                     updated_at = $2,
-                     roles = CASE
-                         WHEN EXISTS (SELECT 1 FROM role_grant WHERE user_id = $1 AND role = 'admin')
-                         THEN 'admin member'
-                         ELSE 'member'
-                     END
+                 SET roles = CASE
+                     WHEN status = 1
+                         AND EXISTS (
+                             SELECT 1 FROM role_grant WHERE user_id = $1 AND role = 'admin' AND expires_at IS NULL
+                         )
+                         AND NOT EXISTS (SELECT 1 FROM permission_override WHERE user_id = $1 AND is_denial)
+                     THEN 'admin member'
+                     ELSE 'member'
+                 END
                  WHERE id = $1",
             )
             .bind(user_id)
-            .bind(to_micros(now))
             .execute(connection)
             .await?;
         });
@@ -178,6 +187,7 @@ impl Change {
     /// Ends a change of one user, whose tokens become void: also if it changed nothing, since an earlier attempt may not have waited
     /// for that.
     pub(super) async fn commit_for_user<T>(mut self, user_id: Uuid, value: T) -> Result<Saved<T>, Error> {
+        self.write_roles_of_release_before(user_id).await?;
         let message = void_tokens::of_user(user_id, self.now);
         outbox::put(&mut self.transaction, &message).await?;
         self.transaction.commit().await?;
@@ -186,6 +196,7 @@ impl Change {
 
     /// Ends a change of one user's account, whose sessions end.
     pub(super) async fn commit_and_end_sessions<T>(mut self, user_id: Uuid, value: T) -> Result<Saved<T>, Error> {
+        self.write_roles_of_release_before(user_id).await?;
         let message = void_tokens::with_sessions(user_id, self.now);
         outbox::put(&mut self.transaction, &message).await?;
         self.transaction.commit().await?;
@@ -200,17 +211,5 @@ impl Change {
         }
         self.transaction.commit().await?;
         Ok(Saved { value, voiding: message.map(|message| message.id) })
-    }
-}
-
-fn subject(definitions: &Definitions, id: Uuid, grants: &[Grant], overrides: &[Override], now: Timestamp) -> Subject {
-    let effective = evaluation::evaluate(definitions, grants, overrides, now);
-    let active = grants.iter().filter(|grant| grant.is_active(now));
-    let held = active.filter_map(|grant| definitions.role(grant.role.as_str()));
-    Subject {
-        id,
-        status: Status::Active,
-        effective,
-        roles: held.flat_map(|role| role.closure.iter().cloned()).collect(),
     }
 }

@@ -102,7 +102,7 @@ impl UserStore {
         if grant.role.as_str() == MEMBER {
             return Err(Error::Everybody);
         }
-        change.actor.may_grant(&definitions, &user, role)?;
+        change.actor.may_grant(&definitions, &user, role, grant.expires_at)?;
         let before = change.administrators().await?;
         if change.insert_grant(user_id, grant).await? {
             change.touch_account(user_id).await?;
@@ -174,7 +174,7 @@ impl UserStore {
         if definitions.id(&exception.permission).is_none() {
             return Err(Error::UnknownPermission(exception.permission.clone()));
         }
-        change.actor.may_override(&definitions, &user, &exception.permission)?;
+        change.actor.may_override(&definitions, &user, &exception.permission, Some(exception))?;
         let before = change.administrators().await?;
         let set_by = by.to_string();
         run!(change.transaction.connection(), |connection| {
@@ -213,7 +213,7 @@ impl UserStore {
     ) -> Result<Saved<()>, Error> {
         let mut change = self.begin_change(ChangeOf::Grants, by, now).await?;
         let user = change.existing(user_id).await?;
-        change.actor.may_override(&change.definitions, &user, permission)?;
+        change.actor.may_override(&change.definitions, &user, permission, None)?;
         run!(change.transaction.connection(), |connection| {
             sqlx::query("DELETE FROM permission_override WHERE user_id = $1 AND permission = $2")
                 .bind(user_id)

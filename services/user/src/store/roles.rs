@@ -2,6 +2,7 @@
 
 use drystone_mesh::{clock::Timestamp, time::to_micros};
 use drystone_store::run;
+use uuid::Uuid;
 
 use super::{
     ActorId, Saved, UserStore,
@@ -13,6 +14,7 @@ use crate::{
         Definitions, Permission, Role, RoleName,
         definitions::{MAX_TOKEN_PERMISSIONS, token_size},
     },
+    void_tokens,
 };
 
 /// The fields of a role to be changed.
@@ -120,7 +122,8 @@ impl UserStore {
         let after = before.with(&role)?;
         change.actor.may_write(&before, &after, name)?;
         if role == old {
-            return Ok(Saved { value: old, voiding: None });
+            // An earlier attempt may not have waited until the tokens are void.
+            return Ok(Saved { value: old, voiding: change.pending_of_roles().await? });
         }
         (role.version, role.updated_at) = (old.version + 1, now);
         change.write_role(&role).await?;
@@ -183,6 +186,13 @@ impl UserStore {
         if let Some(known) = permissions.iter().find_map(by_other) {
             return Err(Error::PermissionExists { name: known.name, by: known.registered_by });
         }
+        // Who registers it would give it to all who have the role.
+        let is_dormant = |wanted: &&Permission| {
+            before.id(&wanted.name).is_none() && before.roles().any(|role| role.permissions.contains(&wanted.name))
+        };
+        if let Some(dormant) = permissions.iter().find(is_dormant) {
+            return Err(Error::PermissionDormant(dormant.name.clone()));
+        }
         let is_known = |wanted: &&Permission| before.permissions().contains(wanted);
         if permissions.iter().all(|wanted| is_known(&wanted)) {
             // Services do so at each start: no new version, which everybody would read.
@@ -220,6 +230,18 @@ fn without(definitions: &Definitions, name: &RoleName) -> Definitions {
 }
 
 impl Change {
+    /// The last message about roles that is not delivered yet.
+    async fn pending_of_roles(&mut self) -> Result<Option<Uuid>, Error> {
+        Ok(run!(self.transaction.connection(), |connection| {
+            sqlx::query_scalar(
+                "SELECT id FROM outbox WHERE key = $1 AND dead_at IS NULL ORDER BY sequence DESC LIMIT 1",
+            )
+            .bind(void_tokens::ROLES)
+            .fetch_optional(connection)
+            .await?
+        }))
+    }
+
     async fn write_role(&mut self, role: &Role) -> Result<(), Error> {
         let names = |names: &[RoleName]| names.iter().map(RoleName::as_str).collect::<Vec<_>>().join(" ");
         let (inherits, permissions) = (names(&role.inherits), role.permissions.join(" "));
