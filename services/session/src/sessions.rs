@@ -200,11 +200,8 @@ impl Sessions {
         let of: Vec<_> = of.into_iter().collect();
         let revocation = self
             .run_to_completion(async move {
-                let mut newest = 0;
-                for of in &of {
-                    newest = this.store.void_tokens(of, &this.lifetimes, this.clock.now()).await?;
-                    this.hub.announce(newest);
-                }
+                let newest = this.store.void_tokens(&of, &this.lifetimes, this.clock.now()).await?;
+                this.hub.announce(newest);
                 Ok(newest)
             })
             .await?;

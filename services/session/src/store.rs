@@ -61,8 +61,9 @@ pub trait SessionStore: Send + Sync {
         now: Timestamp,
     ) -> Result<EndedSessions, StoreError>;
 
-    /// Revokes the access tokens issued to these users so far. Returns the sequence number of the revocation.
-    async fn void_tokens(&self, of: &Holder, lifetimes: &Lifetimes, now: Timestamp) -> Result<u64, StoreError>;
+    /// Revokes the access tokens issued so far to each of these. Returns the sequence number of the last revocation; 0 if there are
+    /// none.
+    async fn void_tokens(&self, of: &[Holder], lifetimes: &Lifetimes, now: Timestamp) -> Result<u64, StoreError>;
 
     /// At most `limit` revocations after `seq` that have not expired, in order.
     async fn revocations_after(&self, seq: u64, limit: u32, now: Timestamp) -> Result<Vec<Revocation>, StoreError>;

@@ -362,15 +362,18 @@ impl SessionStore for RedisStore {
         }
     }
 
-    async fn void_tokens(&self, of: &Holder, lifetimes: &Lifetimes, now: Timestamp) -> Result<u64, StoreError> {
-        let (user_id, role) = of.to_columns();
-        let mut add = cmd("XADD");
-        add.arg(self.keys.stream()).arg("*").arg("user").arg(text(user_id)).arg("until").arg(to_micros(now));
-        if let Some(role) = role {
-            add.arg("role").arg(role);
+    async fn void_tokens(&self, of: &[Holder], lifetimes: &Lifetimes, now: Timestamp) -> Result<u64, StoreError> {
+        let mut last = 0;
+        for (user_id, role) in of.iter().map(Holder::to_columns) {
+            let mut add = cmd("XADD");
+            add.arg(self.keys.stream()).arg("*").arg("user").arg(text(user_id)).arg("until").arg(to_micros(now));
+            if let Some(role) = role {
+                add.arg("role").arg(role);
+            }
+            add.arg("forget").arg(to_micros(lifetimes.forget_at(now)));
+            last = row::seq(&self.redis.query::<String>(&add).await?)?;
         }
-        add.arg("forget").arg(to_micros(lifetimes.forget_at(now)));
-        row::seq(&self.redis.query::<String>(&add).await?)
+        Ok(last)
     }
 
     async fn revocations_after(&self, seq: u64, limit: u32, now: Timestamp) -> Result<Vec<Revocation>, StoreError> {

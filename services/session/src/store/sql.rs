@@ -163,22 +163,8 @@ impl SessionStore for SqlStore {
         self.db.retry(|| self.end_all_once(user_id, keep, lifetimes, now)).await
     }
 
-    async fn void_tokens(&self, of: &Holder, lifetimes: &Lifetimes, now: Timestamp) -> Result<u64, StoreError> {
-        let (user_id, role) = of.to_columns();
-        let mut seq = run!(self.db.writer(), |db| {
-            sqlx::query_scalar(
-                "INSERT INTO revocation (user_id, void_until, forget_at, role)
-                 VALUES ($1, $2, $3, $4)
-                 RETURNING seq",
-            )
-            .bind(user_id)
-            .bind(to_micros(now))
-            .bind(to_micros(lifetimes.forget_at(now)))
-            .bind(role)
-            .fetch_all(db)
-            .await?
-        });
-        Ok(from_column(seq.pop().ok_or(sqlx::Error::RowNotFound)?))
+    async fn void_tokens(&self, of: &[Holder], lifetimes: &Lifetimes, now: Timestamp) -> Result<u64, StoreError> {
+        self.db.retry(|| self.void_tokens_once(of, lifetimes, now)).await
     }
 
     async fn revocations_after(&self, seq: u64, limit: u32, now: Timestamp) -> Result<Vec<Revocation>, StoreError> {
@@ -306,6 +292,29 @@ impl SqlStore {
                 Ok(Some(Rotation::Reused { session, revocation }))
             }
         }
+    }
+
+    /// In one transaction: a role may have many that inherit it, and each commit is synced to disk.
+    async fn void_tokens_once(&self, of: &[Holder], lifetimes: &Lifetimes, now: Timestamp) -> Result<u64, StoreError> {
+        let (mut transaction, mut last) = (self.db.begin().await?, 0);
+        for (user_id, role) in of.iter().map(Holder::to_columns) {
+            let mut seq: Vec<i64> = run!(transaction.connection(), |connection| {
+                sqlx::query_scalar(
+                    "INSERT INTO revocation (user_id, void_until, forget_at, role)
+                     VALUES ($1, $2, $3, $4)
+                     RETURNING seq",
+                )
+                .bind(user_id)
+                .bind(to_micros(now))
+                .bind(to_micros(lifetimes.forget_at(now)))
+                .bind(role)
+                .fetch_all(connection)
+                .await?
+            });
+            last = from_column(seq.pop().ok_or(sqlx::Error::RowNotFound)?);
+        }
+        transaction.commit().await?;
+        Ok(last)
     }
 
     async fn end_once(

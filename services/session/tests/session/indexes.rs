@@ -58,7 +58,7 @@ async fn every_query_of_sessions_and_revocations_uses_an_index() {
         store.list(user, &Page { size: 50, after: None }, now).await.unwrap();
         store.end(user, sessions[1], &LIFETIMES, now).await.unwrap();
         store.end_all(user, None, &LIFETIMES, now).await.unwrap();
-        let newest = store.void_tokens(&Holder::User(user), &LIFETIMES, now).await.unwrap();
+        let newest = store.void_tokens(&[Holder::User(user)], &LIFETIMES, now).await.unwrap();
         assert_eq!(store.newest_revocation().await.unwrap(), newest);
         store.revocations_after(newest - 3, 1000, now).await.unwrap();
         store.sweep(now, now).await.unwrap();

@@ -220,11 +220,11 @@ async fn an_instance_is_notified_of_revocations_by_another() {
         let other = other.clone();
         async move { other.wait_for_revocation(0).await.unwrap() }
     });
-    let seq = one.void_tokens(&Holder::User(Uuid::now_v7()), &LIFETIMES, now()).await.unwrap();
+    let seq = one.void_tokens(&[Holder::User(Uuid::now_v7())], &LIFETIMES, now()).await.unwrap();
     assert_eq!(waiting.await.unwrap(), seq);
     // And again, on the established connection.
     let waiting = tokio::spawn(async move { other.wait_for_revocation(seq).await.unwrap() });
-    let next = one.void_tokens(&Holder::User(Uuid::now_v7()), &LIFETIMES, now()).await.unwrap();
+    let next = one.void_tokens(&[Holder::User(Uuid::now_v7())], &LIFETIMES, now()).await.unwrap();
     assert_eq!(waiting.await.unwrap(), next);
 }
 

@@ -166,25 +166,31 @@ async fn ending_all_sessions_can_keep_one(store: Store) {
 async fn voiding_tokens_keeps_the_sessions(store: Store) {
     let session = add(&store, Uuid::now_v7(), start()).await;
     let now = start() + seconds(60);
-    let seq = store.void_tokens(&Holder::User(session.user_id), &LIFETIMES, now).await.unwrap();
+    let seq = store.void_tokens(&[Holder::User(session.user_id)], &LIFETIMES, now).await.unwrap();
     let scope = Scope::Tokens { of: Holder::User(session.user_id), void_until: now };
     let expected = Revocation { seq, scope, forget_at: now + LIFETIMES.token_lifetime_max };
     assert_eq!(revocations(&store, 0, now).await, [expected]);
     let role = Holder::Role("manager".to_owned());
-    let seq = store.void_tokens(&role, &LIFETIMES, now).await.unwrap();
+    let seq = store.void_tokens(std::slice::from_ref(&role), &LIFETIMES, now).await.unwrap();
     let expected = Revocation {
         seq,
         scope: Scope::Tokens { of: role, void_until: now },
         forget_at: now + LIFETIMES.token_lifetime_max,
     };
     assert_eq!(revocations(&store, seq - 1, now).await, [expected]);
+    let all = [Holder::Role("editor".to_owned()), Holder::Role("lead".to_owned()), Holder::User(session.user_id)];
+    let last = store.void_tokens(&all, &LIFETIMES, now).await.unwrap();
+    let stored = revocations(&store, seq, now).await;
+    assert_eq!(stored.last().unwrap().seq, last);
+    let scopes: Vec<_> = stored.into_iter().map(|revocation| revocation.scope).collect();
+    assert_eq!(scopes, all.map(|of| Scope::Tokens { of, void_until: now }));
     assert_eq!(sessions(&store, session.user_id, now).await, [session]);
 }
 
 async fn revocations_are_read_in_order_from_any_cursor_in_batches(store: Store) {
     let mut seqs = Vec::new();
     for _ in 0..5 {
-        seqs.push(store.void_tokens(&Holder::User(Uuid::now_v7()), &LIFETIMES, start()).await.unwrap());
+        seqs.push(store.void_tokens(&[Holder::User(Uuid::now_v7())], &LIFETIMES, start()).await.unwrap());
     }
     assert!(seqs.is_sorted() && seqs[0] > 0);
     assert_eq!(store.newest_revocation().await.unwrap(), seqs[4]);
@@ -203,9 +209,9 @@ async fn concurrent_revocations_are_each_stored_once(store: Store) {
     let tasks: Vec<_> = (0..64)
         .map(|_| {
             let store = store.clone();
-            tokio::spawn(
-                async move { store.void_tokens(&Holder::User(Uuid::now_v7()), &LIFETIMES, start()).await.unwrap() },
-            )
+            tokio::spawn(async move {
+                store.void_tokens(&[Holder::User(Uuid::now_v7())], &LIFETIMES, start()).await.unwrap()
+            })
         })
         .collect();
     let mut seqs = Vec::new();
@@ -252,8 +258,8 @@ async fn a_sweep_deletes_only_what_has_expired(store: Store) {
     let user = Uuid::now_v7();
     add(&store, user, start()).await;
     let active = add(&store, user, start() + seconds(1)).await;
-    store.void_tokens(&Holder::User(user), &LIFETIMES, now - LIFETIMES.token_lifetime_max).await.unwrap();
-    let kept = store.void_tokens(&Holder::User(user), &LIFETIMES, now).await.unwrap();
+    store.void_tokens(&[Holder::User(user)], &LIFETIMES, now - LIFETIMES.token_lifetime_max).await.unwrap();
+    let kept = store.void_tokens(&[Holder::User(user)], &LIFETIMES, now).await.unwrap();
     assert_eq!(revocations(&store, 0, now).await.len(), 1, "an expired revocation is not returned, swept or not");
 
     assert_eq!(store.sweep(now, now).await.unwrap(), Swept { sessions: 1, revocations: 1 });
@@ -264,11 +270,11 @@ async fn a_sweep_deletes_only_what_has_expired(store: Store) {
 
 async fn sequence_numbers_are_unique_and_the_newest_survives_a_sweep(store: Store) {
     let user = Uuid::now_v7();
-    let last = store.void_tokens(&Holder::User(user), &LIFETIMES, start()).await.unwrap();
+    let last = store.void_tokens(&[Holder::User(user)], &LIFETIMES, start()).await.unwrap();
     let end = start() + LIFETIMES.token_lifetime_max;
     store.sweep(end, end).await.unwrap();
     assert_eq!(store.newest_revocation().await.unwrap(), last);
-    assert!(store.void_tokens(&Holder::User(user), &LIFETIMES, start()).await.unwrap() > last);
+    assert!(store.void_tokens(&[Holder::User(user)], &LIFETIMES, start()).await.unwrap() > last);
 }
 
 /// Opens a database of the previous release that has a session.
