@@ -3,10 +3,7 @@
 use drystone_mesh::clock::Timestamp;
 use uuid::Uuid;
 
-use crate::{
-    DisplayName, Email,
-    role::{Grant, MEMBER, RoleName},
-};
+use crate::{DisplayName, Email, role::Grant};
 
 /// Whether the user of an account can sign in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,24 +51,6 @@ pub struct Account {
     pub created_at: Timestamp,
     /// When it was last changed.
     pub updated_at: Timestamp,
-}
-
-impl Account {
-    /// The roles of the user now, sorted, with `member`.
-    #[must_use]
-    pub fn roles(&self, now: Timestamp) -> Vec<String> {
-        let active = self.grants.iter().filter(|grant| grant.is_active(now)).map(|grant| grant.role.to_string());
-        let mut roles: Vec<_> = active.chain([MEMBER.to_owned()]).collect();
-        roles.sort_unstable();
-        roles.dedup();
-        roles
-    }
-
-    /// Whether the user has been granted this role, and the grant has not expired.
-    #[must_use]
-    pub fn has_role(&self, role: &RoleName, now: Timestamp) -> bool {
-        self.grants.iter().any(|grant| grant.role == *role && grant.is_active(now))
-    }
 }
 
 /// An account to create.

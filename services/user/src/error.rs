@@ -70,7 +70,7 @@ pub enum Error {
     PermissionDormant(String),
     /// All permissions together would not fit into a token.
     #[error(
-        "all permissions together would have {size} bytes, and a token has room for {MAX_TOKEN_PERMISSIONS}; register fewer or with shorter names"
+        "all permissions together would have {size} bytes, and a token may have {MAX_TOKEN_PERMISSIONS}; register fewer or with shorter names"
     )]
     TooManyPermissions {
         /// The size in bytes.

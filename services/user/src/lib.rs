@@ -8,9 +8,9 @@
 //! | [`rpc`](crate::Service) | the RPCs: convert, call the domain, convert back |
 //! | [`Account`], [`Email`], [`DisplayName`] | the fields of an account, and their valid values |
 //! | [`role`] | roles and permissions: what each user may do, and who may change that |
-//! | [`permission`] | who may read and change an account |
+//! | [`permission`] | the permissions of this service, and who may read and change an account |
 //! | [`UserStore`] | the store of accounts, roles and grants; all SQL is in `store.rs` and `store/` |
-//! | `void_tokens.rs` | the message that voids tokens after a change of roles |
+//! | `void_tokens.rs` | the messages that void tokens and end sessions after a change of roles or status |
 //! | [`Error`] | the errors of this service, and the reason of each |
 //!
 //! # How to add an RPC

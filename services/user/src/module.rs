@@ -52,7 +52,7 @@ fn declared(contracts: &Contracts) -> Result<Vec<Permission>, StartError> {
     let size = token_size(declared.iter().map(|permission| permission.name.as_str()));
     if size > MAX_TOKEN_PERMISSIONS {
         return Err(format!(
-            "the contracts declare permissions of {size} bytes, and a token has room for {MAX_TOKEN_PERMISSIONS}; declare fewer or with \
+            "the contracts declare permissions of {size} bytes, and a token may have {MAX_TOKEN_PERMISSIONS}; declare fewer or with \
              shorter names"
         )
         .into());

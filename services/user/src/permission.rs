@@ -1,4 +1,4 @@
-//! Who may read and change an account, beyond the rules of the contract.
+//! The permissions of this service, and who may read and change an account, beyond the rules of the contract.
 
 use drystone_mesh::call::Actor;
 use uuid::Uuid;
@@ -9,6 +9,12 @@ use crate::Error;
 pub const USERS_READ: &str = "users:read";
 /// Change every account.
 pub const USERS_WRITE: &str = "users:write";
+/// Read roles, permissions and who has them.
+pub const ROLES_READ: &str = "roles:read";
+/// Change roles.
+pub const ROLES_WRITE: &str = "roles:write";
+/// Grant and revoke roles, and set overrides.
+pub const ROLES_GRANT: &str = "roles:grant";
 
 /// A user may read their own account, and every account with [`USERS_READ`]. The operator may read every account.
 ///

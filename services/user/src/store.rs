@@ -1,15 +1,15 @@
 //! The store of accounts, roles and grants.
 
-mod access;
 mod change;
 mod definitions;
 mod grants;
+mod rights;
 mod roles;
 mod status;
 
 pub use self::{
-    access::{Access, Rights},
     change::{ActorId, Saved},
+    rights::Rights,
     roles::RoleChange,
 };
 
@@ -38,12 +38,12 @@ macro_rules! grants_column {
          )"
     };
 }
-pub(crate) use grants_column;
+use grants_column;
 
 /// The columns of an account, in the order of [`AccountRow`].
 macro_rules! columns {
     () => {
-        concat!("id, email, display_name, version, created_at, updated_at, status, ", crate::store::grants_column!())
+        concat!("id, email, display_name, version, created_at, updated_at, status, ", $crate::store::grants_column!())
     };
 }
 pub(crate) use columns;
@@ -217,7 +217,7 @@ fn read_account(row: AccountRow) -> Account {
         id,
         email: Email::from_stored(email),
         display_name: DisplayName::from_stored(display_name),
-        grants: access::read_grants(grants.as_deref()),
+        grants: rights::read_grants(grants.as_deref()),
         status: Status::from_column(status),
         version,
         created_at: from_micros(created_at),

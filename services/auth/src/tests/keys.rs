@@ -9,6 +9,7 @@ use drystone_store::{
     Db, run,
     sealing::{MasterKeys, Sealer, Stored},
 };
+use drystone_testing::wait;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request};
@@ -161,13 +162,8 @@ impl Follower {
     }
 }
 
-async fn until(condition: impl Fn() -> bool) {
-    let condition = async {
-        while !condition() {
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(20), condition).await.unwrap();
+async fn until(what: &str, condition: impl Fn() -> bool) {
+    wait::until(what, async || condition().then_some(())).await;
 }
 
 /// An instance without the new master key must not tell clients that their new tokens are invalid.
@@ -176,7 +172,7 @@ async fn an_instance_that_cannot_open_new_keys_says_so_and_is_taken_out_of_servi
     let fixture = Fixture::with_account().await;
     let (ring, health) = (Arc::clone(&fixture.service.keys.keys), Health::new());
     let follower = Follower::start(&ring, &health);
-    until(|| health.state(COMPONENT) == Some(State::Up)).await;
+    until("the keys are current", || health.state(COMPONENT) == Some(State::Up)).await;
     let token = fixture.sign_in(EMAIL, PASSWORD).await.unwrap().into_inner().refresh_token;
     let invalid = fixture.refresh("x").await.unwrap_err();
     assert_eq!(invalid.code(), Code::Unauthenticated);
@@ -187,7 +183,7 @@ async fn an_instance_that_cannot_open_new_keys_says_so_and_is_taken_out_of_servi
     let rotation =
         KeyRotation { keys: Arc::clone(&ring), store: fixture.store.clone(), sealer, clock: fixture.clock.clone() };
     rotation.rewrap().await.unwrap();
-    until(|| health.state(COMPONENT) == Some(State::Degraded)).await;
+    until("the keys are stale", || health.state(COMPONENT) == Some(State::Degraded)).await;
     assert!(health.report().components[COMPONENT].detail.contains("`new` is missing"));
     let unknown = fixture.refresh("x").await.unwrap_err();
     assert_eq!(unknown.code(), Code::Unavailable);
@@ -196,7 +192,7 @@ async fn an_instance_that_cannot_open_new_keys_says_so_and_is_taken_out_of_servi
 
     // Before others sign with new keys.
     fixture.clock.advance(LEAD.to_std().unwrap() / 2);
-    until(|| health.state(COMPONENT) == Some(State::Down)).await;
+    until("the keys are stale for too long", || health.state(COMPONENT) == Some(State::Down)).await;
     follower.stop().await;
 }
 
@@ -218,7 +214,7 @@ async fn other_instances_read_replaced_keys_within_seconds() {
     let (other, health) = (Arc::new(ring(&fixture).await), Health::new());
     let follower = Follower::start(&other, &health);
     fixture.service.keys.seal_keys(Request::new(SealKeysRequest {})).await.unwrap();
-    until(|| other.current().published(other.now()).len() == 2).await;
+    until("both keys are read", || other.current().published(other.now()).len() == 2).await;
     fixture.clock.advance(LEAD.to_std().unwrap());
     assert_eq!(kid(&other), kid(&fixture.service.keys.keys));
     assert_eq!(health.state(COMPONENT), Some(State::Up));

@@ -226,7 +226,7 @@ impl<C: Backend> Listening<C> {
         });
     }
 
-    /// Whoever speaks the PROXY protocol states any client, so only trusted proxies may.
+    /// A peer that speaks the PROXY protocol can state any client, so only trusted proxies may.
     fn may_connect(&self, remote: SocketAddr) -> bool {
         let may_connect = self.exchange.trusted_proxies.trusts(remote.ip());
         if !may_connect {

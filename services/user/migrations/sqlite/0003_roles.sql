@@ -44,11 +44,10 @@ CREATE TABLE permission_override (
 -- One row. Each change of roles, grants and overrides updates it first, so that they happen one after the other.
 CREATE TABLE role_state (
     id      INTEGER NOT NULL PRIMARY KEY CHECK (id = 1),
-    version INTEGER NOT NULL,  -- of all roles and permissions
-    changes INTEGER NOT NULL   -- of grants and overrides
+    version INTEGER NOT NULL  -- of all roles and permissions
 ) STRICT, WITHOUT ROWID;
 
-INSERT INTO role_state (id, version, changes) VALUES (1, 1, 0);
+INSERT INTO role_state (id, version) VALUES (1, 1);
 
 INSERT INTO role (name, description, level, inherits, permissions, version, created_at, updated_at)
 VALUES

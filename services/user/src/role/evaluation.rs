@@ -86,6 +86,16 @@ impl Override {
     }
 }
 
+/// The names of the roles of a user now, sorted, with `member`.
+#[must_use]
+pub fn active_roles(grants: &[Grant], now: Timestamp) -> Vec<String> {
+    let active = grants.iter().filter(|grant| grant.is_active(now)).map(|grant| grant.role.to_string());
+    let mut roles: Vec<_> = active.chain([MEMBER.to_owned()]).collect();
+    roles.sort_unstable();
+    roles.dedup();
+    roles
+}
+
 /// Evaluates grants and overrides. A denial beats every grant; what has expired does not count; the order does not matter.
 #[must_use]
 pub fn evaluate(definitions: &Definitions, grants: &[Grant], overrides: &[Override], now: Timestamp) -> Effective {

@@ -23,6 +23,7 @@ use uuid::Uuid;
 use super::{actor, invalid, parse_role};
 use crate::{
     Error, Service, Status as AccountStatus,
+    permission::ROLES_READ,
     role::{
         Definitions, Effect, Grant, GrantRecord, MEMBER, Override, OverrideRecord, Permission, Role, RoleName,
         evaluation,
@@ -32,9 +33,6 @@ use crate::{
 
 /// The fields of a role that can be changed.
 const MUTABLE_FIELDS: [&str; 4] = ["description", "level", "inherits", "permissions"];
-
-/// Read roles, permissions and who has them.
-const ROLES_READ: &str = "roles:read";
 
 /// The maximum length of a description or reason, in characters.
 const MAX_TEXT: usize = 200;
@@ -191,10 +189,10 @@ impl RoleService for Service {
         {
             return Err(Error::NotFound.into());
         }
-        let (now, access) = (self.0.clock.now(), self.0.store.access(id).await?.ok_or(Error::NotFound)?);
+        let (now, rights) = (self.0.clock.now(), self.0.store.rights(id).await?.ok_or(Error::NotFound)?);
         let (grants, overrides) = self.0.store.records(id).await?;
-        let mut effective = effective_permissions(id, &access.definitions, grants, overrides, now);
-        if access.account.status == AccountStatus::Disabled {
+        let mut effective = effective_permissions(id, &rights.definitions, grants, overrides, now);
+        if rights.status == AccountStatus::Disabled {
             for permission in &mut effective.permissions {
                 permission.granted = false;
                 permission.derivation.push("the account is disabled".to_owned());
@@ -205,9 +203,9 @@ impl RoleService for Service {
 
     async fn check_permission(&self, request: Request<CheckPermissionRequest>) -> RpcResult<CheckPermissionResponse> {
         let CheckPermissionRequest { user_id, permission } = request.into_inner();
-        let rights = self.0.store.rights(&[id::parse("user_id", &user_id)?]).await?;
+        let rights = self.0.store.rights(id::parse("user_id", &user_id)?).await?;
         let now = self.0.clock.now();
-        let allowed = rights.first().is_some_and(|rights| rights.evaluate(now).has(rights.definitions(), &permission));
+        let allowed = rights.is_some_and(|rights| rights.evaluate(now).has(&rights.definitions, &permission));
         Ok(Response::new(CheckPermissionResponse { allowed }))
     }
 
@@ -221,13 +219,13 @@ impl RoleService for Service {
         distinct.sort_unstable();
         distinct.dedup();
         let now = self.0.clock.now();
-        let rights = self.0.store.rights(&distinct).await?;
+        let rights = self.0.store.rights_of_all(&distinct).await?;
         let mut users: Vec<_> = rights.iter().map(|rights| (rights, rights.evaluate(now))).collect();
         users.sort_unstable_by_key(|(rights, _)| rights.user_id);
         let allowed = ids.iter().zip(&checks).map(|(id, check)| {
             let found = users.binary_search_by_key(id, |(rights, _)| rights.user_id).ok();
             let found = found.and_then(|index| users.get(index));
-            found.is_some_and(|(rights, effective)| effective.has(rights.definitions(), &check.permission))
+            found.is_some_and(|(rights, effective)| effective.has(&rights.definitions, &check.permission))
         });
         Ok(Response::new(BatchCheckResponse { allowed: allowed.collect() }))
     }

@@ -16,7 +16,10 @@ use drystone_mesh::{
 use tonic::{Request, Response};
 
 use super::{invalid, parse_role};
-use crate::{Account, DisplayName, Email, Error, NewAccount, Service, Status, permission, store::ActorId};
+use crate::{
+    Account, DisplayName, Email, Error, NewAccount, Service, Status, permission, role::evaluation::active_roles,
+    store::ActorId,
+};
 
 /// The list that page tokens are bound to.
 const LIST: &str = "users";
@@ -50,22 +53,22 @@ impl UserService for Service {
         let found = match request.into_inner().key {
             // An invalid e-mail address gets the same response as an unknown one.
             Some(Key::Email(text)) => match Email::parse(&text) {
-                Ok(email) => self.0.store.access_by_email(&email).await?,
+                Ok(email) => self.0.store.rights_by_email(&email).await?,
                 Err(_) => None,
             },
-            Some(Key::UserId(text)) => self.0.store.access(id::parse("user_id", &text)?).await?,
+            Some(Key::UserId(text)) => self.0.store.rights(id::parse("user_id", &text)?).await?,
             None => None,
         };
-        let access = found.ok_or(Error::NotFound)?;
-        call::record_user(access.account.id);
+        let rights = found.ok_or(Error::NotFound)?;
+        call::record_user(rights.user_id);
         let now = self.0.clock.now();
-        let effective = access.evaluate(now);
+        let effective = rights.evaluate(now);
         Ok(Response::new(LookUpForSignInResponse {
-            user_id: access.account.id.to_string(),
-            roles: access.account.roles(now),
-            permissions: effective.token_permissions(&access.definitions),
+            user_id: rights.user_id.to_string(),
+            roles: active_roles(&rights.grants, now),
+            permissions: effective.token_permissions(&rights.definitions),
             expire_time: effective.expires_at.map(to_proto),
-            status: to_status(access.account.status).into(),
+            status: to_status(rights.status).into(),
         }))
     }
 
@@ -155,7 +158,7 @@ fn parse_name(field: &'static str, text: &str) -> Result<DisplayName, MeshError>
 
 fn to_message(account: Account, now: Timestamp) -> User {
     User {
-        roles: account.roles(now),
+        roles: active_roles(&account.grants, now),
         id: account.id.to_string(),
         email: account.email.into_string(),
         display_name: account.display_name.into_string(),

@@ -6,10 +6,14 @@ use drystone_mesh::{clock::Timestamp, time::to_micros};
 use drystone_store::{Transaction, outbox, run};
 use uuid::Uuid;
 
-use super::{UserStore, access};
+use super::{
+    UserStore, grants_column,
+    rights::{self, overrides_column},
+};
 use crate::{
     Error, Status,
-    role::{Actor, Definitions, Refused, RoleName, Subject, authority},
+    permission::ROLES_GRANT,
+    role::{Actor, Definitions, Refused, RoleName, Subject},
     void_tokens,
 };
 
@@ -60,30 +64,29 @@ pub(super) struct Change {
 impl UserStore {
     pub(super) async fn begin_change(&self, of: ChangeOf, by: ActorId, now: Timestamp) -> Result<Change, Error> {
         let mut transaction = self.db.begin().await?;
-        let (definitions, grants) = match of {
-            ChangeOf::Definitions => (1_i64, 0_i64),
-            ChangeOf::Grants => (0, 1),
+        let step = match of {
+            ChangeOf::Definitions => 1_i64,
+            ChangeOf::Grants => 0,
         };
+        // The row is locked until the end of the transaction, also where its version stays.
         let version: i64 = run!(transaction.connection(), |connection| {
             sqlx::query_scalar(
                 "UPDATE role_state
-                 SET version = version + $1, changes = changes + $2
+                 SET version = version + $1
                  WHERE id = 1
                  RETURNING version",
             )
-            .bind(definitions)
-            .bind(grants)
+            .bind(step)
             .fetch_all(connection)
             .await?
         })
         .pop()
         .ok_or(sqlx::Error::RowNotFound)?;
-        let definitions = self.definitions_in(transaction.connection(), version - definitions).await?;
+        let definitions = self.definitions_in(transaction.connection(), version - step).await?;
         let mut change = Change { transaction, definitions, by, actor: Actor::Operator, now };
         if let ActorId::User(id) = by {
             // An account that is gone or disabled may do nothing.
-            let user =
-                change.subject(id).await?.ok_or(Error::Refused(Refused::PermissionMissing(authority::ROLES_GRANT)))?;
+            let user = change.subject(id).await?.ok_or(Error::Refused(Refused::PermissionMissing(ROLES_GRANT)))?;
             change.actor = Actor::User(user);
         }
         Ok(change)
@@ -94,33 +97,20 @@ impl Change {
     /// A user, and what they may do now. `None` if there is none.
     pub(super) async fn subject(&mut self, id: Uuid) -> Result<Option<Subject>, Error> {
         let row = run!(self.transaction.connection(), |connection| {
-            sqlx::query_as::<_, (i16, Option<String>, Option<String>)>(
-                "SELECT
-                     status,
-                     (
-                         SELECT string_agg(role || ' ' || COALESCE(CAST(expires_at AS TEXT), ''), ',')
-                         FROM role_grant
-                         WHERE role_grant.user_id = account.id
-                     ),
-                     (
-                         SELECT string_agg(
-                             CASE WHEN is_denial THEN '-' ELSE '+' END || permission || ' '
-                                 || COALESCE(CAST(expires_at AS TEXT), ''),
-                             ','
-                         )
-                         FROM permission_override
-                         WHERE permission_override.user_id = account.id
-                     )
-                 FROM account
-                 WHERE id = $1",
-            )
+            sqlx::query_as::<_, (i16, Option<String>, Option<String>)>(concat!(
+                "SELECT status, ",
+                grants_column!(),
+                ", ",
+                overrides_column!(),
+                " FROM account WHERE id = $1"
+            ))
             .bind(id)
             .fetch_optional(connection)
             .await?
         });
         Ok(row.map(|(status, grants, overrides)| {
             let (grants, overrides) =
-                (access::read_grants(grants.as_deref()), access::read_overrides(overrides.as_deref()));
+                (rights::read_grants(grants.as_deref()), rights::read_overrides(overrides.as_deref()));
             Subject::new(&self.definitions, id, Status::from_column(status), grants, overrides, self.now)
         }))
     }

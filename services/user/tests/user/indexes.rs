@@ -56,9 +56,9 @@ async fn every_query_of_accounts_uses_an_index() {
         let manager: RoleName = "manager".parse().unwrap();
         let grant = Grant { role: manager.clone(), expires_at: None };
         store.grant_role(ActorId::Operator, id, &grant, now).await.unwrap();
-        store.access(id).await.unwrap().unwrap();
-        store.access_by_email(&email).await.unwrap().unwrap();
-        assert_eq!(store.rights(&[id, Uuid::now_v7()]).await.unwrap().len(), 1);
+        store.rights(id).await.unwrap().unwrap();
+        store.rights_by_email(&email).await.unwrap().unwrap();
+        assert_eq!(store.rights_of_all(&[id, Uuid::now_v7()]).await.unwrap().len(), 1);
         store.records(id).await.unwrap();
         store.revoke_role(ActorId::Operator, id, &manager, now).await.unwrap();
     }

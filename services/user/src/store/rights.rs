@@ -1,4 +1,4 @@
-//! What users may do: read with one statement for each user.
+//! What users may do: read with one statement, without their accounts, of which few are in memory among a great number.
 
 use std::sync::Arc;
 
@@ -7,18 +7,16 @@ use drystone_store::run;
 use sqlx::AssertSqlSafe;
 use uuid::Uuid;
 
-use super::{AccountRow, UserStore, columns, grants_column, read_account};
+use super::{UserStore, grants_column};
 use crate::{
-    Account, Error, Status,
+    Error, Status,
     role::{Definitions, Effect, Effective, Grant, GrantRecord, Override, OverrideRecord, RoleName, evaluation},
 };
 
-/// The version of the definitions, and the overrides of an account: `-` for a denial or `+`, the permission, a space, when it
-/// expires, and commas between them.
-macro_rules! access_columns {
+/// The overrides of an account: `-` for a denial or `+`, the permission, a space, when it expires, and commas between them.
+macro_rules! overrides_column {
     () => {
-        "(SELECT version FROM role_state WHERE id = 1),
-         (
+        "(
              SELECT string_agg(
                  CASE WHEN is_denial THEN '-' ELSE '+' END || permission || ' ' || COALESCE(CAST(expires_at AS TEXT), ''), ','
              )
@@ -27,114 +25,81 @@ macro_rules! access_columns {
          )"
     };
 }
+pub(super) use overrides_column;
 
-type AccessRow = (Uuid, String, String, i64, i64, i64, i16, Option<String>, i64, Option<String>);
+/// The columns of what a user may do, in the order of [`RightsRow`]. Whether the account is disabled is in an index of those that
+/// are.
+macro_rules! columns {
+    () => {
+        concat!(
+            "id,
+             EXISTS (SELECT 1 FROM account AS inactive WHERE inactive.id = account.id AND inactive.status <> 1), ",
+            grants_column!(),
+            ", ",
+            overrides_column!(),
+            ", (SELECT version FROM role_state WHERE id = 1)"
+        )
+    };
+}
 
-type RightsRow = (Uuid, bool, Option<String>, i64, Option<String>);
+/// The last column is the version of the definitions.
+type RightsRow = (Uuid, bool, Option<String>, Option<String>, i64);
 
 /// How many users one statement reads, at most: fewer are filled up, so that there are few statements to prepare.
 const BATCH_SIZES: [usize; 3] = [1, 10, 100];
-
-/// An account, and what its user may do.
-#[derive(Debug)]
-pub struct Access {
-    /// The account.
-    pub account: Account,
-    /// The overrides, also expired ones.
-    pub overrides: Vec<Override>,
-    /// The roles and permissions that these name.
-    pub definitions: Arc<Definitions>,
-}
-
-impl Access {
-    /// What the user may do now. Nothing, if the account is disabled.
-    #[must_use]
-    pub fn evaluate(&self, now: Timestamp) -> Effective {
-        if self.account.status != Status::Active {
-            return Effective::default();
-        }
-        evaluation::evaluate(&self.definitions, &self.account.grants, &self.overrides, now)
-    }
-}
 
 /// What a user may do.
 #[derive(Debug)]
 pub struct Rights {
     /// The user.
     pub user_id: Uuid,
-    /// Whether the account is disabled.
-    pub is_disabled: bool,
-    grants: Vec<Grant>,
-    overrides: Vec<Override>,
-    definitions: Arc<Definitions>,
+    /// Whether the user can sign in.
+    pub status: Status,
+    /// The granted roles, also expired ones.
+    pub grants: Vec<Grant>,
+    /// The overrides, also expired ones.
+    pub overrides: Vec<Override>,
+    /// The roles and permissions that these name.
+    pub definitions: Arc<Definitions>,
 }
 
 impl Rights {
     /// What the user may do now. Nothing, if the account is disabled.
     #[must_use]
     pub fn evaluate(&self, now: Timestamp) -> Effective {
-        if self.is_disabled {
-            return Effective::default();
+        match self.status {
+            Status::Active => evaluation::evaluate(&self.definitions, &self.grants, &self.overrides, now),
+            Status::Disabled => Effective::default(),
         }
-        evaluation::evaluate(&self.definitions, &self.grants, &self.overrides, now)
-    }
-
-    /// The roles and permissions that these name.
-    #[must_use]
-    pub fn definitions(&self) -> &Definitions {
-        &self.definitions
     }
 }
 
 impl UserStore {
-    /// The account with this id, and what its user may do.
-    pub async fn access(&self, id: Uuid) -> Result<Option<Access>, Error> {
-        let row = run!(self.db.reader(), |db| {
-            sqlx::query_as::<_, AccessRow>(concat!(
-                "SELECT ",
-                columns!(),
-                ", ",
-                access_columns!(),
-                " FROM account WHERE id = $1"
-            ))
-            .bind(id)
-            .fetch_optional(db)
-            .await?
-        });
-        self.read_access(row).await
+    /// What the user with this id may do.
+    pub async fn rights(&self, id: Uuid) -> Result<Option<Rights>, Error> {
+        Ok(self.rights_of_all(&[id]).await?.pop())
     }
 
-    /// The account with this e-mail address, case-insensitive, and what its user may do.
-    pub async fn access_by_email(&self, email: &Email) -> Result<Option<Access>, Error> {
+    /// What the user with this e-mail address, case-insensitive, may do.
+    pub async fn rights_by_email(&self, email: &Email) -> Result<Option<Rights>, Error> {
         let row = run!(self.db.reader(), |db| {
-            sqlx::query_as::<_, AccessRow>(concat!(
-                "SELECT ",
-                columns!(),
-                ", ",
-                access_columns!(),
-                " FROM account WHERE email_key = $1"
-            ))
-            .bind(email.key())
-            .fetch_optional(db)
-            .await?
+            sqlx::query_as::<_, RightsRow>(concat!("SELECT ", columns!(), " FROM account WHERE email_key = $1"))
+                .bind(email.key())
+                .fetch_optional(db)
+                .await?
         });
-        self.read_access(row).await
+        match row {
+            Some(row) => self.read_rights(row).await.map(Some),
+            None => Ok(None),
+        }
     }
 
-    /// What the users with these ids may do, at most 100, in any order. Their accounts are not read: of a great number of them few
-    /// are in memory.
-    pub async fn rights(&self, ids: &[Uuid]) -> Result<Vec<Rights>, Error> {
+    /// What the users with these ids may do, at most 100, in any order.
+    pub async fn rights_of_all(&self, ids: &[Uuid]) -> Result<Vec<Rights>, Error> {
         let Some(first) = ids.first() else { return Ok(Vec::new()) };
         let size = BATCH_SIZES.into_iter().find(|size| *size >= ids.len()).unwrap_or(ids.len());
         let places = (1..=size).map(|number| format!("${number}")).collect::<Vec<_>>().join(", ");
-        let select = concat!(
-            "SELECT id,
-                 EXISTS (SELECT 1 FROM account AS inactive WHERE inactive.id = account.id AND inactive.status <> 1), ",
-            grants_column!(),
-            ", ",
-            access_columns!(),
-            " FROM account WHERE id IN ("
-        );
+        let select = concat!("SELECT ", columns!(), " FROM account WHERE id IN (");
         let rows = run!(self.db.reader(), |db| {
             let mut query = sqlx::query_as::<_, RightsRow>(AssertSqlSafe(format!("{select}{places})")));
             for id in ids.iter().chain(std::iter::repeat_n(first, size - ids.len())) {
@@ -143,26 +108,21 @@ impl UserStore {
             query.fetch_all(db).await?
         });
         let mut all = Vec::with_capacity(rows.len());
-        for (user_id, is_disabled, grants, definitions, overrides) in rows {
-            all.push(Rights {
-                user_id,
-                is_disabled,
-                grants: read_grants(grants.as_deref()),
-                overrides: read_overrides(overrides.as_deref()),
-                definitions: self.definitions_at(definitions).await?,
-            });
+        for row in rows {
+            all.push(self.read_rights(row).await?);
         }
         Ok(all)
     }
 
-    async fn read_access(&self, row: Option<AccessRow>) -> Result<Option<Access>, Error> {
-        let Some((id, email, name, version, created_at, updated_at, status, grants, definitions, overrides)) = row
-        else {
-            return Ok(None);
-        };
-        let row: AccountRow = (id, email, name, version, created_at, updated_at, status, grants);
-        let (account, overrides) = (read_account(row), read_overrides(overrides.as_deref()));
-        Ok(Some(Access { account, overrides, definitions: self.definitions_at(definitions).await? }))
+    async fn read_rights(&self, row: RightsRow) -> Result<Rights, Error> {
+        let (user_id, is_disabled, grants, overrides, version) = row;
+        Ok(Rights {
+            user_id,
+            status: if is_disabled { Status::Disabled } else { Status::Active },
+            grants: read_grants(grants.as_deref()),
+            overrides: read_overrides(overrides.as_deref()),
+            definitions: self.definitions_at(version).await?,
+        })
     }
 
     /// The grants and overrides of a user, with who made them.
