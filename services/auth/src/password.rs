@@ -1,9 +1,13 @@
-//! Passwords and their Argon2id hashes (RFC 9106).
+//! Passwords and their hashes.
+//!
+//! New hashes are Argon2id (RFC 9106). Hashes of other systems, in the forms listed at [`PasswordHash`], are verified too,
+//! and replaced when their user signs in.
 //!
 //! Hashing here blocks the calling thread. Requests use [`HashingPool`](crate::password::hasher::HashingPool) instead.
 
 pub mod hasher;
 pub mod opaque_string;
+mod stored_hash;
 pub mod typed_password;
 
 use std::{fmt, str::FromStr};
@@ -12,12 +16,17 @@ use argon2::{
     Algorithm, Argon2, Block, Params, Version,
     password_hash::phc::{self, Output, ParamsString, Salt},
 };
-use aws_lc_rs::{constant_time, rand};
+use aws_lc_rs::rand;
 use zeroize::Zeroizing;
+
+use self::stored_hash::StoredHash;
 
 /// The maximum memory of one hash: 1 GiB. Guards against a stored hash or a configuration that needs more than a
 /// server has.
 pub const MAX_MEMORY_KIB: u32 = 1024 * 1024;
+
+/// The maximum of memory, in KiB, times passes: two or three seconds on one core.
+const MAX_WORK_KIB: u64 = 4 * MAX_MEMORY_KIB as u64;
 
 const SALT_LENGTH: usize = 16;
 const OUTPUT_LENGTH: usize = 32;
@@ -68,32 +77,47 @@ pub struct Cost {
 
 impl Cost {
     fn params(self) -> Result<Params, HashError> {
-        if self.memory_kib > MAX_MEMORY_KIB {
-            return Err(HashError::Cost);
-        }
-        // Checked here, since the library's own check can overflow.
-        if self.parallelism > self.memory_kib / 8 {
+        if !self.is_within_limits() {
             return Err(HashError::Cost);
         }
         Params::new(self.memory_kib, self.iterations, self.parallelism, Some(OUTPUT_LENGTH))
             .map_err(|_| HashError::Cost)
     }
 
+    fn is_within_limits(self) -> bool {
+        self.memory_kib <= MAX_MEMORY_KIB
+            // Checked here, since the library's own check can overflow.
+            && self.parallelism <= self.memory_kib / 8
+            && u64::from(self.memory_kib) * u64::from(self.iterations) <= MAX_WORK_KIB
+    }
+
     /// Validates the parameters.
     ///
     /// # Errors
-    /// [`HashError::Cost`] if Argon2id does not allow them.
+    /// [`HashError::Cost`] if Argon2id does not allow them, or if they need too much memory or time.
     pub fn check(self) -> Result<(), HashError> {
         self.params().map(drop)
     }
 }
 
-/// A password hash, as a PHC string such as `$argon2id$v=19$m=19456,t=2,p=1$SALT$HASH`.
+/// A password hash in a supported form whose cost is within limits, for example
+/// `$argon2id$v=19$m=19456,t=2,p=1$SALT$HASH`.
+///
+/// | form | limits |
+/// |---|---|
+/// | `$argon2id$`, `$argon2i$`, `$argon2d$` (PHC) | 1 GiB of memory, 4 GiB summed over the passes |
+/// | `$2a$`, `$2b$`, `$2y$` (bcrypt) | cost 4 to 15 |
+/// | `$pbkdf2-sha256$`, `$pbkdf2-sha512$`, `$pbkdf2$` (PHC, passlib) | 1 to 2,000,000 iterations |
+/// | `pbkdf2_sha256$`, `pbkdf2_sha1$` (Django) | 1 to 2,000,000 iterations |
+/// | `$scrypt$` (PHC, passlib) | 64 MiB of memory, `r` at most 64, `p` at most 16 |
+///
+/// Except in bcrypt, the output has 16 to 64 bytes and the salt 1 to 64 (Argon2: at least 8). The whole string has at most
+/// 512 printable ASCII characters.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PasswordHash(String);
 
 impl PasswordHash {
-    /// The PHC string.
+    /// The string.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -114,7 +138,7 @@ impl FromStr for PasswordHash {
     type Err = HashError;
 
     fn from_str(text: &str) -> Result<Self, HashError> {
-        ParsedHash::parse(text)?;
+        StoredHash::parse(text)?;
         Ok(Self(text.to_owned()))
     }
 }
@@ -132,7 +156,7 @@ pub enum Verification {
     Mismatch,
     /// The password is correct.
     Match,
-    /// The password is correct, but its hash does not have the current parameters.
+    /// The password is correct, but its hash does not have the current algorithm and parameters.
     MatchNeedsRehash,
 }
 
@@ -147,7 +171,7 @@ impl Verification {
 /// Why a hash cannot be computed or parsed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HashError {
-    /// Not a PHC string of Argon2.
+    /// Not a string in a supported form.
     #[error("the stored password hash is malformed")]
     Malformed,
     /// The cost parameters are out of range.
@@ -186,7 +210,8 @@ impl PasswordHasher {
         let params = self.params.clone();
         let salt = new_salt()?;
         let mut output = Zeroizing::new([0; OUTPUT_LENGTH]);
-        self.compute(Algorithm::Argon2id, Version::V0x13, &params, password, &salt, output.as_mut())?;
+        let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params.clone());
+        stored_hash::compute_argon2(&argon2, &mut self.memory, password.as_bytes(), &salt, output.as_mut())?;
         encode(&params, &salt, output.as_ref())
     }
 
@@ -195,19 +220,11 @@ impl PasswordHasher {
     /// # Errors
     /// See [`HashError`].
     pub fn verify(&mut self, password: &Password, hash: &PasswordHash) -> Result<Verification, HashError> {
-        let ParsedHash { algorithm, version, params, salt, output: expected } = ParsedHash::parse(hash.as_str())?;
-        let mut buffer = Zeroizing::new([0; Output::MAX_LENGTH]);
-        let output = buffer.get_mut(..expected.len()).ok_or(HashError::Malformed)?;
-        self.compute(algorithm, version, &params, password, &salt, output)?;
-
-        if constant_time::verify_slices_are_equal(output, expected.as_bytes()).is_err() {
+        let stored = StoredHash::parse(hash.as_str())?;
+        if !stored.matches(password.as_bytes(), &mut self.memory)? {
             return Ok(Verification::Mismatch);
         }
-        let current = algorithm == Algorithm::Argon2id
-            && version == Version::V0x13
-            && params == self.params
-            && salt.len() >= SALT_LENGTH;
-        Ok(if current { Verification::Match } else { Verification::MatchNeedsRehash })
+        Ok(if stored.is_current(&self.params) { Verification::Match } else { Verification::MatchNeedsRehash })
     }
 
     /// Whether memory for the next hash is allocated.
@@ -219,51 +236,6 @@ impl PasswordHasher {
     /// Frees the memory. The next hash allocates it again.
     pub fn release_memory(&mut self) {
         self.memory = Vec::new();
-    }
-
-    fn compute(
-        &mut self,
-        algorithm: Algorithm,
-        version: Version,
-        params: &Params,
-        password: &Password,
-        salt: &[u8],
-        output: &mut [u8],
-    ) -> Result<(), HashError> {
-        let blocks = params.block_count();
-        if self.memory.len() < blocks {
-            self.memory.resize(blocks, Block::new());
-        }
-        Argon2::new(algorithm, version, params.clone())
-            .hash_password_into_with_memory(password.as_bytes(), salt, output, self.memory.as_mut_slice())
-            .map_err(HashError::Argon2)
-    }
-}
-
-/// The fields of a PHC string.
-struct ParsedHash {
-    algorithm: Algorithm,
-    version: Version,
-    params: Params,
-    salt: Salt,
-    output: Output,
-}
-
-impl ParsedHash {
-    fn parse(text: &str) -> Result<Self, HashError> {
-        let hash = phc::PasswordHash::new(text).map_err(|_| HashError::Malformed)?;
-        let params = Params::try_from(&hash).map_err(|_| HashError::Malformed)?;
-        if params.m_cost() > MAX_MEMORY_KIB || params.p_cost() > params.m_cost() / 8 {
-            return Err(HashError::Cost);
-        }
-        Ok(Self {
-            algorithm: Algorithm::new(hash.algorithm.as_str()).map_err(|_| HashError::Malformed)?,
-            // A PHC string without a version has version 1.0.
-            version: hash.version.map_or(Ok(Version::V0x10), Version::try_from).map_err(|_| HashError::Malformed)?,
-            params,
-            salt: hash.salt.ok_or(HashError::Malformed)?,
-            output: hash.hash.ok_or(HashError::Malformed)?,
-        })
     }
 }
 
@@ -383,7 +355,6 @@ mod tests {
             "$argon2id$v=99$m=64,t=1,p=1$c29tZXNhbHQ$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc",
             "$argon2id$v=19$m=4,t=1,p=1$c29tZXNhbHQ$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc",
             "$argon2id$v=19$m=4294967295,t=1,p=1$c29tZXNhbHQ$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc",
-            "$scrypt$ln=16,r=8,p=1$c29tZXNhbHQ$CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc",
         ];
         for text in malformed {
             assert!(text.parse::<PasswordHash>().is_err(), "{text}");
@@ -399,6 +370,8 @@ mod tests {
             Cost { parallelism: 0, ..CHEAP },
             Cost { parallelism: 9, ..CHEAP },
             Cost { parallelism: u32::MAX, ..CHEAP },
+            Cost { memory_kib: MAX_MEMORY_KIB, iterations: 5, ..CHEAP },
+            Cost { iterations: u32::MAX, ..CHEAP },
         ];
         for cost in out_of_range {
             assert_eq!(cost.check(), Err(HashError::Cost), "{cost:?}");
