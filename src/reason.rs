@@ -108,6 +108,12 @@ reasons! {
     StaleEtag "STALE_ETAG" Aborted 409,
     /// There is no such account, or the user may not see it.
     UserNotFound "USER_NOT_FOUND" NotFound 404,
+    /// The account is deleted; it can be restored.
+    UserDeleted "USER_DELETED" FailedPrecondition 400,
+    /// The account is not deleted, so that it cannot be removed for good.
+    UserNotDeleted "USER_NOT_DELETED" FailedPrecondition 400,
+    /// Another account is linked to this Telegram user.
+    TelegramIdTaken "TELEGRAM_ID_TAKEN" AlreadyExists 409,
     /// There is no such role.
     RoleNotFound "ROLE_NOT_FOUND" NotFound 404,
     /// There is a role with this name.

@@ -82,7 +82,7 @@ impl Target {
         let kind = contract.rsplit_once("::").map_or(contract, |(kind, _)| kind);
         let _ = writeln!(
             source,
-            "#[allow(clippy::all, clippy::pedantic, clippy::expect_used, unused_imports, missing_docs)]\n\
+            "#[allow(clippy::all, clippy::pedantic, clippy::expect_used, unused_imports, unused_mut, missing_docs)]\n\
              mod contract_impls {{\n    {uses}\n    \
              include!(concat!(env!(\"OUT_DIR\"), \"/validate_impl.rs\"));\n    \
              include!(concat!(env!(\"OUT_DIR\"), \"/redacted_debug.rs\"));\n}}\n\n\

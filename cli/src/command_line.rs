@@ -8,7 +8,8 @@ use crate::{
     commands::{
         access_show, certs, config_check, config_show, contract_export, export_envoy, health, keys_generate,
         keys_rewrap, keys_seal, migrate_status, migrate_up, new_service, roles_grant, roles_list, roles_revoke,
-        roles_show, serve, up, users_disable, users_enable, users_list, users_promote, users_show,
+        roles_show, serve, up, users_delete, users_disable, users_enable, users_export, users_import, users_list,
+        users_promote, users_purge, users_show, users_undelete,
     },
 };
 
@@ -66,16 +67,26 @@ enum Command {
 
 #[derive(Debug, Subcommand)]
 enum Users {
+    /// Delete an account, and end its sessions; it can be restored for some time
+    Delete(users_delete::Args),
     /// Disable an account, and end its sessions
     Disable(users_disable::Args),
     /// Enable a disabled account
     Enable(users_enable::Args),
+    /// Write all accounts as lines of JSON, without passwords
+    Export(users_export::Args),
+    /// Import accounts, with the hashes of their passwords, from lines of JSON
+    Import(users_import::Args),
     /// List accounts, oldest first
     List(users_list::Args),
     /// Grant a user a role, such as to the first administrator
     Promote(users_promote::Args),
+    /// Remove a deleted account for good
+    Purge(users_purge::Args),
     /// Show an account, and what its user may do and why
     Show(users_show::Args),
+    /// Restore a deleted account
+    Undelete(users_undelete::Args),
 }
 
 #[derive(Debug, Subcommand)]
@@ -168,6 +179,11 @@ impl CommandLine {
             Command::Migrate(Migrate::Up(args)) => migrate_up::run(app, &args),
             Command::Users(Users::Disable(args)) => users_disable::run(app, &args),
             Command::Users(Users::Enable(args)) => users_enable::run(app, &args),
+            Command::Users(Users::Delete(args)) => users_delete::run(app, &args),
+            Command::Users(Users::Export(args)) => users_export::run(app, &args),
+            Command::Users(Users::Import(args)) => users_import::run(app, &args),
+            Command::Users(Users::Purge(args)) => users_purge::run(app, &args),
+            Command::Users(Users::Undelete(args)) => users_undelete::run(app, &args),
             Command::Users(Users::List(args)) => users_list::run(app, &args),
             Command::Users(Users::Promote(args)) => users_promote::run(app, &args),
             Command::Users(Users::Show(args)) => users_show::run(app, &args),

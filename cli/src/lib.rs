@@ -25,6 +25,7 @@ mod command_line;
 mod commands;
 mod config;
 mod envoy;
+mod import_file;
 mod operator;
 mod output;
 mod process;

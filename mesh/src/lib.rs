@@ -12,7 +12,7 @@
 //! | [`error`] | errors with a closed set of reasons, and their gRPC statuses |
 //! | [`deadline`] | deadlines of calls |
 //! | [`limit`] | rate limits |
-//! | [`page`], [`etag`], [`mask`], [`id`], [`time`] | pagination, row versions, field masks, ids and timestamps in messages |
+//! | [`page`], [`filter`], [`etag`], [`mask`], [`id`], [`time`] | pagination, filters, row versions, field masks, ids and timestamps in messages |
 //! | [`backoff`], [`consecutive_failures`] | delays between retries, the failure count of circuit breakers |
 //! | [`email`], [`display_name`], [`text`] | validation of e-mail addresses, names and other free-form text |
 //! | [`telemetry`] | logs, metrics, trace context, the admin port |
@@ -40,6 +40,7 @@ pub mod display_name;
 pub mod email;
 pub mod error;
 pub mod etag;
+pub mod filter;
 pub mod health;
 pub mod host;
 pub mod id;

@@ -56,13 +56,19 @@ pub enum LineMode {
 /// # Errors
 /// See [`TextError`].
 pub fn normalize(text: &str, mode: LineMode, max: usize) -> Result<Cow<'_, str>, TextError> {
-    let text = if is_nfc(text) { Cow::Borrowed(text) } else { Cow::Owned(text.nfc().collect()) };
+    let text = to_nfc(text);
     let characters: Vec<char> = text.chars().collect();
     if characters.len() > max {
         return Err(TextError::TooLong(max));
     }
     (0..characters.len()).try_for_each(|index| check_code_point(&characters, index, mode))?;
     Ok(text)
+}
+
+/// The text in NFC (UAX #15).
+#[must_use]
+pub fn to_nfc(text: &str) -> Cow<'_, str> {
+    if is_nfc(text) { Cow::Borrowed(text) } else { Cow::Owned(text.nfc().collect()) }
 }
 
 /// Whether a text is invisible: it has no letter, number, punctuation or visible symbol.

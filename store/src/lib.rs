@@ -36,6 +36,8 @@
 //!
 //! Side effects outside the database, such as calls that must follow a change, are messages in an [`outbox`].
 //!
+//! A creation can be repeated safely with a [`request_id`].
+//!
 //! Values that must stay secret even from a reader of the database are sealed: see [`sealing`].
 //!
 //! A service gets its database from its context: `use drystone_store::ContextExt`, then `context.database()`.
@@ -54,9 +56,11 @@ pub mod outbox;
 mod postgres;
 mod probe;
 pub mod redis;
+pub mod request_id;
 pub mod sealing;
 mod sqlite;
 mod transaction;
+mod values;
 
 pub use drystone_mesh::{migration, module::Migration};
 
@@ -71,6 +75,7 @@ pub use open_error::OpenError;
 pub use postgres::PostgresPool;
 pub use probe::probe;
 pub use transaction::Transaction;
+pub use values::{places, values};
 
 #[cfg(test)]
 mod tests;

@@ -274,7 +274,7 @@ async fn a_connection_stays_open_after_an_error_response() {
         ("POST /v1/auth/login", "{"),
         ("POST /v1/auth/login", r#"{"email":7}"#),
         ("POST /nowhere", r#"{"some":"body"}"#),
-        ("DELETE /v1/users/me", ""),
+        ("PUT /v1/users/me", ""),
         ("GET /v1/users/me", ""),
     ] {
         let length = body.len();

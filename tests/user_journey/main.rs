@@ -1,6 +1,8 @@
 //! The user journey: sign-up, sign-in, sessions, rate limits, sign-out.
 
+mod accounts;
 mod end_to_end;
+mod journey;
 mod limits;
 mod roles;
 mod sessions;

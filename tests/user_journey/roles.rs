@@ -10,62 +10,12 @@ use drystone::{
     },
 };
 use drystone_tests::{
-    Mesh, RestResponse, Tokens, User,
+    User,
     grpc::{assert_refused, with_token},
-    process::{ProcessOutput, drystone, run_to_end},
 };
 use serde_json::{Value, json};
 
-/// A mesh of its own: its roles concern every user.
-struct Journey {
-    mesh: Mesh,
-}
-
-impl Journey {
-    fn start() -> Self {
-        Self { mesh: Mesh::start() }
-    }
-
-    /// A signed-in user with these roles.
-    async fn user(&self, roles: &[&str]) -> (User, Tokens) {
-        let (user, tokens) = User::signed_in(&self.mesh).await;
-        for role in roles {
-            let output = self.operator(&["roles", "grant", &user.email, role]);
-            assert!(output.status.success(), "{output:?}");
-        }
-        if roles.is_empty() {
-            return (user, tokens);
-        }
-        let tokens = tokens.refresh(self.mesh.rest()).await;
-        (user, tokens)
-    }
-
-    fn operator(&self, command: &[&str]) -> ProcessOutput {
-        let mut command = drystone(command);
-        command.env("DRYSTONE_CERTS_DIR", self.mesh.certificates().ca().parent().unwrap());
-        run_to_end(command.env("DRYSTONE_PEERS__USER", self.mesh.grpc_address("user").to_string()))
-    }
-
-    async fn get(&self, path: &str, tokens: &Tokens) -> RestResponse {
-        self.mesh.rest().get(path).bearer(&tokens.access).send().await
-    }
-
-    async fn post(&self, path: &str, body: Value, tokens: &Tokens) -> RestResponse {
-        self.mesh.rest().post(path, body).bearer(&tokens.access).send().await
-    }
-
-    async fn patch(&self, path: &str, body: Value, tokens: &Tokens) -> RestResponse {
-        self.mesh.rest().patch(path, body).bearer(&tokens.access).send().await
-    }
-
-    async fn delete(&self, path: &str, tokens: &Tokens) -> RestResponse {
-        self.mesh.rest().delete(path).bearer(&tokens.access).send().await
-    }
-
-    async fn of_user(&self, verb: &str, user: &User, body: Value, tokens: &Tokens) -> RestResponse {
-        self.post(&format!("/v1/users/{}:{verb}", user.id), body, tokens).await
-    }
-}
+use crate::journey::Journey;
 
 #[tokio::test]
 async fn the_first_administrator_is_promoted_by_the_operator() {

@@ -1,4 +1,4 @@
-//! `drystone users list`: all accounts, oldest first.
+//! `drystone users list`: accounts, oldest first.
 
 use anyhow::Result;
 use drystone::user::v1::ListUsersRequest;
@@ -20,6 +20,18 @@ pub(crate) struct Args {
     #[command(flatten)]
     config: ConfigFile,
 
+    /// Which accounts, such as `status = disabled AND role = manager` or `email = "ada@*"`
+    #[arg(long, default_value = "")]
+    filter: String,
+
+    /// `create_time`, `email`, or one of them and ` desc`
+    #[arg(long, value_name = "ORDER", default_value = "")]
+    order_by: String,
+
+    /// Beginnings of an e-mail address or of words of names
+    #[arg(long, value_name = "WORDS", default_value = "")]
+    search: String,
+
     /// Maximum number of accounts to show
     #[arg(long, value_name = "NUMBER", default_value_t = 1000)]
     limit: usize,
@@ -35,7 +47,14 @@ pub(crate) fn run(app: &App, args: &Args) -> Result<()> {
         let (mut users, mut page_token) = (Vec::new(), String::new());
         while users.len() < args.limit {
             let page_size = i32::try_from(args.limit - users.len()).unwrap_or(PAGE_SIZE).min(PAGE_SIZE);
-            let listed = accounts.users.list_users(ListUsersRequest { page_size, page_token }).await;
+            let listed = accounts.users.list_users(ListUsersRequest {
+                page_size,
+                page_token,
+                filter: args.filter.clone(),
+                order_by: args.order_by.clone(),
+                search: args.search.clone(),
+            });
+            let listed = listed.await;
             let listed = listed.map_err(|status| operator::failure(&status))?.into_inner();
             users.extend(listed.users.into_iter().map(UserView::from));
             page_token = listed.next_page_token;

@@ -7,7 +7,7 @@
 //! | module | content |
 //! |---|---|
 //! | `rpc` | the gRPC handlers: convert, call the domain, convert back |
-//! | [`register`], [`sign_in`], [`refresh`] | one operation each |
+//! | [`register`], [`sign_in`], [`refresh`], [`import`] | one operation each |
 //! | [`attempts`] | rate limit of sign-ins per account |
 //! | [`password::typed_password`], [`password::opaque_string`] | passwords as received, and their normalization |
 //! | [`password`], [`password::hasher`] | password hashes, and the pool of threads that computes them |
@@ -50,6 +50,7 @@ pub mod config;
 pub mod credential;
 pub mod discovery;
 pub mod error;
+pub mod import;
 pub mod metrics;
 mod module;
 pub mod orphan_sweep;
@@ -89,6 +90,7 @@ pub use crate::{
     token::access_token_signer::AUDIENCE,
 };
 use crate::{
+    import::UserImport,
     metrics::{HashingMetrics, PropertyClaimMetrics},
     orphan_sweep::OrphanSweep,
     password::PasswordHash,
@@ -218,6 +220,7 @@ impl Service {
             |omitted| PropertyClaims::new(Arc::clone(&upstreams), config.property_claims_timeout.duration(), omitted);
 
         let auth = AuthRpc {
+            import: UserImport { upstreams: Arc::clone(&upstreams), store: store.clone(), clock: clock.clone() },
             registration: Registration {
                 upstreams: Arc::clone(&upstreams),
                 store: store.clone(),

@@ -5,9 +5,11 @@ use drystone_mesh::{
     time::{from_micros, to_micros},
 };
 use drystone_store::{
-    Db, Migration, migration, run,
+    Db, Migration, migration, places, run,
     sealing::{self, CheckError, Place, Sealed, Sealer, Stored},
+    values,
 };
+use sqlx::AssertSqlSafe;
 use uuid::Uuid;
 
 use crate::{
@@ -142,6 +144,9 @@ macro_rules! columns {
     };
 }
 
+/// How many credentials one statement inserts or changes.
+const BATCH: usize = 100;
+
 type CredentialRow = (Uuid, String, String, Option<Uuid>, Option<i64>, i64, i64);
 
 /// The store of credentials, signing keys and secrets. `tests/auth/store.rs` tests its contract on both databases.
@@ -178,6 +183,70 @@ impl AuthStore {
             .rows_affected()
         });
         Ok(inserted == 1)
+    }
+
+    /// Inserts credentials with new user ids and without request ids.
+    pub async fn insert_credentials(&self, credentials: &[Credential]) -> sqlx::Result<()> {
+        for batch in credentials.chunks(BATCH) {
+            let sql = format!(
+                "INSERT INTO credential (user_id, password_hash, form, pending_since, created_at, updated_at) VALUES {}",
+                values(batch.len(), 6)
+            );
+            run!(self.db.writer(), |db| {
+                let mut query = sqlx::query(AssertSqlSafe(sql));
+                for credential in batch {
+                    query = query
+                        .bind(credential.user_id)
+                        .bind(credential.password_hash.as_str())
+                        .bind(credential.form.name())
+                        .bind(credential.pending_since.map(to_micros))
+                        .bind(to_micros(credential.created_at))
+                        .bind(to_micros(credential.updated_at));
+                }
+                query.execute(db).await?;
+            });
+        }
+        Ok(())
+    }
+
+    /// Marks credentials as no longer pending, since their accounts exist.
+    pub async fn confirm_credentials(&self, user_ids: &[Uuid]) -> sqlx::Result<()> {
+        for batch in user_ids.chunks(BATCH) {
+            let sql =
+                format!("UPDATE credential SET pending_since = NULL WHERE user_id IN ({})", places(1, batch.len()));
+            run!(self.db.writer(), |db| {
+                let mut query = sqlx::query(AssertSqlSafe(sql));
+                for user_id in batch {
+                    query = query.bind(*user_id);
+                }
+                query.execute(db).await?;
+            });
+        }
+        Ok(())
+    }
+
+    /// Deletes the credentials of these users that have been pending since `cutoff` or longer.
+    pub async fn delete_pending_credentials(&self, user_ids: &[Uuid], cutoff: Timestamp) -> sqlx::Result<()> {
+        for batch in user_ids.chunks(BATCH) {
+            let sql =
+                format!("DELETE FROM credential WHERE pending_since <= $1 AND user_id IN ({})", places(2, batch.len()));
+            run!(self.db.writer(), |db| {
+                let mut query = sqlx::query(AssertSqlSafe(sql)).bind(to_micros(cutoff));
+                for user_id in batch {
+                    query = query.bind(*user_id);
+                }
+                query.execute(db).await?;
+            });
+        }
+        Ok(())
+    }
+
+    /// Deletes the credential of a user, if there is one.
+    pub async fn delete_credential(&self, user_id: Uuid) -> sqlx::Result<()> {
+        run!(self.db.writer(), |db| {
+            sqlx::query("DELETE FROM credential WHERE user_id = $1").bind(user_id).execute(db).await?;
+        });
+        Ok(())
     }
 
     /// The credential of a user.

@@ -5,6 +5,7 @@
 mod attempts;
 mod fake;
 mod fixture;
+mod imports;
 mod keys;
 mod orphans;
 mod password_form;

@@ -10,7 +10,8 @@ use drystone::{
         session_service_client::SessionServiceClient,
     },
     user::v1::{
-        LookUpForSignInRequest, ProvisionUserRequest, User, UserStatus, look_up_for_sign_in_request::Key,
+        LookUpForSignInRequest, LookUpImportedRequest, NewUser, ProvisionResult, ProvisionUserRequest,
+        ProvisionUsersRequest, User, UserStatus, look_up_for_sign_in_request::Key,
         user_service_client::UserServiceClient,
     },
 };
@@ -69,6 +70,22 @@ pub trait Upstreams: Send + Sync {
         display_name: DisplayName,
     ) -> Result<User, Error>;
 
+    /// The ids of accounts that this source has imported, in the order of their ids there; empty for the others.
+    async fn look_up_imported(
+        &self,
+        call: &Call,
+        source: &str,
+        external_ids: Vec<String>,
+    ) -> Result<Vec<String>, Error>;
+
+    /// Creates the accounts of an import, each by itself. Idempotent.
+    async fn provision_users(
+        &self,
+        call: &Call,
+        source: String,
+        users: Vec<NewUser>,
+    ) -> Result<Vec<ProvisionResult>, Error>;
+
     /// The account with this email address.
     async fn account_by_email(&self, call: &Call, email: &Email) -> Result<Option<AccountClaims>, Error>;
 
@@ -111,7 +128,7 @@ impl GrpcUpstreams {
         };
         let user_id = parse_id(&response.user_id, "the user service", "a user id")?;
         // A user service of the release before sends no status.
-        let is_disabled = response.status() == UserStatus::Disabled;
+        let is_disabled = !matches!(response.status(), UserStatus::Unspecified | UserStatus::Active);
         Ok(Some(AccountClaims {
             user_id,
             is_disabled,
@@ -144,6 +161,28 @@ impl Upstreams for GrpcUpstreams {
         });
         let response = self.users.clone().provision_user(request).await.map_err(provisioning_error)?;
         Ok(response.into_inner())
+    }
+
+    async fn look_up_imported(
+        &self,
+        call: &Call,
+        source: &str,
+        external_ids: Vec<String>,
+    ) -> Result<Vec<String>, Error> {
+        let request = call.request(LookUpImportedRequest { source: source.to_owned(), external_ids });
+        let found = self.users.clone().look_up_imported(request).await;
+        Ok(found.map_err(|status| to_mesh_error("the user service", status))?.into_inner().user_ids)
+    }
+
+    async fn provision_users(
+        &self,
+        call: &Call,
+        source: String,
+        users: Vec<NewUser>,
+    ) -> Result<Vec<ProvisionResult>, Error> {
+        let request = call.request(ProvisionUsersRequest { source, users });
+        let provisioned = self.users.clone().provision_users(request).await;
+        Ok(provisioned.map_err(|status| to_mesh_error("the user service", status))?.into_inner().results)
     }
 
     async fn account_by_email(&self, call: &Call, email: &Email) -> Result<Option<AccountClaims>, Error> {

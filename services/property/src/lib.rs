@@ -53,7 +53,6 @@ pub use crate::{
     property::{NewProperty, Property},
     relation::{Claim, Relation},
     store::{MIGRATIONS, PropertyStore, Quota},
-    sweep::REQUEST_ID_LIFETIME,
 };
 
 pub use drystone_mesh::display_name::DisplayName;

@@ -7,7 +7,11 @@ use drystone_mesh::{
     page::Page,
     time::{from_micros, to_micros},
 };
-use drystone_store::{Db, Migration, Transaction, migration, run};
+use drystone_store::{
+    Db, Migration, Transaction, migration,
+    request_id::{self, Claimed, Creation, RequestIds},
+    run,
+};
 use sqlx::types::Json;
 use uuid::Uuid;
 
@@ -69,7 +73,7 @@ pub struct Quota {
     pub properties: u32,
     /// The bytes of their names, descriptions and labels together.
     pub bytes: u64,
-    /// The number of request ids of creations in [`REQUEST_ID_LIFETIME`](crate::REQUEST_ID_LIFETIME).
+    /// The number of request ids of creations in [`request_id::LIFETIME`].
     pub request_ids: u32,
 }
 
@@ -91,8 +95,8 @@ impl From<&Config> for Quota {
     }
 }
 
-/// How many request ids one statement of a sweep forgets: bounded, so that writers do not wait long for it.
-const SWEEP_BATCH: i64 = 1000;
+/// How many properties one statement deletes, if all of a user are deleted: bounded, so that writers do not wait long for it.
+const DELETE_BATCH: i64 = 500;
 
 /// The store of properties. For users other than the owner, a property does not exist. `tests/property/store.rs` tests
 /// what it promises on both engines.
@@ -109,7 +113,7 @@ impl PropertyStore {
         Self { db, quota }
     }
 
-    /// Creates a property. Idempotent for [`REQUEST_ID_LIFETIME`](crate::REQUEST_ID_LIFETIME): the same request id with the
+    /// Creates a property. Idempotent for [`request_id::LIFETIME`]: the same request id with the
     /// same content returns the property that it created, as it is now.
     ///
     /// # Errors
@@ -178,26 +182,33 @@ impl PropertyStore {
 
     /// Forgets the request ids of creations before this time. Returns how many.
     pub async fn forget_request_ids(&self, before: Timestamp) -> Result<u64, Error> {
+        Ok(request_id::forget(&self.db, before).await?)
+    }
+
+    /// Deletes all properties of a user, a number of them at a time. Returns how many.
+    pub async fn delete_all(&self, owner: Uuid) -> Result<u64, Error> {
         let mut total = 0;
         loop {
-            let forgotten = run!(self.db.writer(), |db| {
+            let deleted = run!(self.db.writer(), |db| {
                 sqlx::query(
-                    "DELETE FROM creation
-                     WHERE (owner_id, request_id) IN (
-                         SELECT owner_id, request_id FROM creation WHERE created_at < $1 ORDER BY created_at LIMIT $2
-                     )",
+                    "DELETE FROM property
+                     WHERE id IN (SELECT id FROM property WHERE owner_id = $1 ORDER BY id LIMIT $2)",
                 )
-                .bind(to_micros(before))
-                .bind(SWEEP_BATCH)
+                .bind(owner)
+                .bind(DELETE_BATCH)
                 .execute(db)
                 .await?
                 .rows_affected()
             });
-            total += forgotten;
-            if forgotten < SWEEP_BATCH.unsigned_abs() {
-                return Ok(total);
+            total += deleted;
+            if deleted < DELETE_BATCH.unsigned_abs() {
+                break;
             }
         }
+        run!(self.db.writer(), |db| {
+            sqlx::query("DELETE FROM creation WHERE owner_id = $1").bind(owner).execute(db).await?;
+        });
+        Ok(total)
     }
 
     /// At most `limit` relations of a user to properties, newest property first.
@@ -332,40 +343,15 @@ async fn claim_request_id(
     quota: Quota,
     now: Timestamp,
 ) -> Result<Option<Uuid>, Error> {
-    let fingerprint = new.content.fingerprint();
-    let claimed = run!(transaction.connection(), |connection| {
-        sqlx::query(
-            "INSERT INTO creation (owner_id, request_id, property_id, fingerprint, created_at)
-             SELECT $1, $2, $3, $4, $5
-             WHERE NOT EXISTS (SELECT 1 FROM creation WHERE owner_id = $1 LIMIT 1 OFFSET $6)
-             ON CONFLICT DO NOTHING",
-        )
-        .bind(new.owner_id)
-        .bind(request_id)
-        .bind(new.id)
-        .bind(fingerprint.as_slice())
-        .bind(to_micros(now))
-        .bind(i64::from(quota.request_ids).saturating_sub(1))
-        .execute(connection)
-        .await?
-        .rows_affected()
-    });
-    if claimed > 0 {
-        return Ok(None);
+    let (owner, resource, fingerprint) = (new.owner_id, new.id, new.content.fingerprint());
+    let creation = Creation { owner, request_id, resource, fingerprint };
+    let request_ids = RequestIds::new(quota.request_ids).with_column("property_id");
+    match request_ids.claim(transaction, &creation, now).await? {
+        Claimed::New => Ok(None),
+        Claimed::Created(id) => Ok(Some(id)),
+        Claimed::Reused => Err(Error::RequestIdReused),
+        Claimed::TooMany => Err(Error::TooManyRequestIds(quota)),
     }
-    let recorded = run!(transaction.connection(), |connection| {
-        sqlx::query_as::<_, (Uuid, Vec<u8>)>(
-            "SELECT property_id, fingerprint
-             FROM creation
-             WHERE owner_id = $1 AND request_id = $2",
-        )
-        .bind(new.owner_id)
-        .bind(request_id)
-        .fetch_optional(connection)
-        .await?
-    });
-    let (created, recorded_fingerprint) = recorded.ok_or(Error::TooManyRequestIds(quota))?;
-    if recorded_fingerprint == fingerprint { Ok(Some(created)) } else { Err(Error::RequestIdReused) }
 }
 
 /// The bytes of a user's properties.

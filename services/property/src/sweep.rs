@@ -2,14 +2,11 @@
 
 use std::time::Duration;
 
-use chrono::TimeDelta;
 use drystone_mesh::{clock::Clock, error::Chain};
+use drystone_store::request_id;
 use tokio_util::sync::CancellationToken;
 
 use crate::PropertyStore;
-
-/// How long a creation can be repeated with its request id.
-pub const REQUEST_ID_LIFETIME: TimeDelta = TimeDelta::hours(24);
 
 const SWEEP_INTERVAL: Duration = Duration::from_mins(1);
 
@@ -18,7 +15,7 @@ pub(crate) async fn run(store: PropertyStore, clock: Clock, stop: CancellationTo
     let mut interval = tokio::time::interval(SWEEP_INTERVAL);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     while stop.run_until_cancelled(interval.tick()).await.is_some() {
-        match store.forget_request_ids(clock.now() - REQUEST_ID_LIFETIME).await {
+        match store.forget_request_ids(clock.now() - request_id::LIFETIME).await {
             Ok(0) => {}
             Ok(forgotten) => tracing::debug!(forgotten, "old request ids forgotten"),
             Err(error) => tracing::warn!(cause = %Chain(&error), "old request ids could not be forgotten"),

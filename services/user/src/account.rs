@@ -1,9 +1,10 @@
 //! User accounts.
 
+use aws_lc_rs::digest::{Context, SHA256};
 use drystone_mesh::clock::Timestamp;
 use uuid::Uuid;
 
-use crate::{DisplayName, Email, role::Grant};
+use crate::{Email, Profile, role::Grant};
 
 /// Whether the user of an account can sign in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,14 +13,27 @@ pub enum Status {
     Active,
     /// An administrator has disabled the account.
     Disabled,
+    /// The account is deleted, and can still be restored.
+    Deleted,
 }
 
 impl Status {
+    /// As it is written in filters and metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Disabled => "disabled",
+            Self::Deleted => "deleted",
+        }
+    }
+
     /// As it is stored.
     pub(crate) const fn to_column(self) -> i16 {
         match self {
             Self::Active => 1,
             Self::Disabled => 2,
+            Self::Deleted => 3,
         }
     }
 
@@ -27,9 +41,37 @@ impl Status {
     pub(crate) const fn from_column(column: i16) -> Self {
         match column {
             1 => Self::Active,
+            3 => Self::Deleted,
             _ => Self::Disabled,
         }
     }
+}
+
+/// A user of Telegram.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TelegramId(i64);
+
+impl TelegramId {
+    /// The user with this id. `None` unless it is positive: other ids are those of groups and channels.
+    #[must_use]
+    pub fn new(id: i64) -> Option<Self> {
+        (id > 0).then_some(Self(id))
+    }
+
+    /// The id.
+    #[must_use]
+    pub fn get(self) -> i64 {
+        self.0
+    }
+}
+
+/// The deletion of an account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Deletion {
+    /// When it was deleted.
+    pub at: Timestamp,
+    /// When it will be removed for good.
+    pub purge_at: Timestamp,
 }
 
 /// An account.
@@ -39,12 +81,16 @@ pub struct Account {
     pub id: Uuid,
     /// The e-mail address, as the user wrote it.
     pub email: Email,
-    /// The display name.
-    pub display_name: DisplayName,
+    /// What the user says about themselves.
+    pub profile: Profile,
+    /// The Telegram user that it is linked to.
+    pub telegram_id: Option<TelegramId>,
     /// The granted roles, also expired ones.
     pub grants: Vec<Grant>,
     /// Whether the user can sign in.
     pub status: Status,
+    /// When it was deleted, and when it will be removed for good.
+    pub deletion: Option<Deletion>,
     /// Incremented with each change; the etag is derived from it.
     pub version: i64,
     /// When it was created.
@@ -60,6 +106,27 @@ pub struct NewAccount {
     pub id: Uuid,
     /// The e-mail address.
     pub email: Email,
-    /// The display name.
-    pub display_name: DisplayName,
+    /// What the user says about themselves.
+    pub profile: Profile,
+}
+
+impl NewAccount {
+    /// A SHA-256 hash of everything but the id, to compare requests.
+    #[must_use]
+    pub fn fingerprint(&self) -> [u8; 32] {
+        let Profile { display_name, given_name, family_name, phone, locale, time_zone, avatar, preferences } =
+            &self.profile;
+        let texts =
+            [self.email.as_str(), display_name.as_str(), given_name, family_name, phone, locale, time_zone, avatar];
+        let mut context = Context::new(&SHA256);
+        let settings = preferences.iter().flat_map(|(name, value)| [name.as_str(), value.as_str()]);
+        for text in texts.into_iter().chain(settings) {
+            // With its length, so that no two lists of texts are the same bytes.
+            context.update(&(text.len() as u64).to_be_bytes());
+            context.update(text.as_bytes());
+        }
+        let mut fingerprint = [0; 32];
+        fingerprint.copy_from_slice(context.finish().as_ref());
+        fingerprint
+    }
 }

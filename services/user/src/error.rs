@@ -22,6 +22,21 @@ pub enum Error {
     /// No such account, or one that the user may not read.
     #[error("there is no such account, or you may not read it")]
     NotFound,
+    /// The request id was used for another request.
+    #[error("this request id was used for another request; generate a new one")]
+    RequestIdReused,
+    /// The administrator has used too many request ids.
+    #[error("you have used 10,000 request ids in 24 hours; create without one, or wait")]
+    TooManyRequestIds,
+    /// The account is deleted.
+    #[error("the account is deleted; restore it first with `UndeleteUser`")]
+    Deleted,
+    /// The account is not deleted.
+    #[error("the account is not deleted; delete it first with `DeleteUser`")]
+    NotDeleted,
+    /// Another account is linked to the Telegram user.
+    #[error("another account is linked to this Telegram user; end that link first")]
+    TelegramIdTaken,
     /// The account or role has changed since its etag was read.
     #[error("it has changed since its etag was read")]
     Stale,
@@ -99,8 +114,12 @@ impl From<Error> for MeshError {
         let message = error.to_string();
         match error {
             Error::EmailTaken => Self::new(Reason::EmailTaken, message),
-            Error::IdTaken => Self::new(Reason::RequestIdReused, message),
+            Error::IdTaken | Error::RequestIdReused => Self::new(Reason::RequestIdReused, message),
+            Error::TooManyRequestIds => Self::new(Reason::QuotaExceeded, message),
             Error::NotFound => Self::new(Reason::UserNotFound, message),
+            Error::Deleted => Self::new(Reason::UserDeleted, message),
+            Error::NotDeleted => Self::new(Reason::UserNotDeleted, message),
+            Error::TelegramIdTaken => Self::new(Reason::TelegramIdTaken, message),
             Error::Stale => etag::stale(),
             Error::PermissionMissing(_) | Error::Refused(Refused::PermissionMissing(_)) => {
                 Self::new(Reason::PermissionMissing, message)

@@ -1,14 +1,18 @@
 //! The service as a module of a binary.
 
-use drystone::{contract::Contracts, session::v1::session_service_client::SessionServiceClient};
+use drystone::{
+    auth::v1::auth_service_client::AuthServiceClient, contract::Contracts,
+    property::v1::property_service_client::PropertyServiceClient,
+    session::v1::session_service_client::SessionServiceClient,
+};
 use drystone_mesh::{
-    module::{Context, NoConfig, Service as Module, StartError, Started},
+    module::{Context, Service as Module, StartError, Started},
     server::Server,
 };
 use drystone_store::{ContextExt, Migration};
 
 use crate::{
-    Deps, MIGRATIONS, NAME, Service, UserStore,
+    Config, Deps, MIGRATIONS, NAME, Service, UserStore,
     role::{
         Permission,
         definitions::{MAX_TOKEN_PERMISSIONS, token_size},
@@ -18,14 +22,21 @@ use crate::{
 impl Module for Service {
     const NAME: &'static str = NAME;
     const MIGRATIONS: &'static [Migration] = MIGRATIONS;
-    type Config = NoConfig;
+    type Config = Config;
 
-    async fn start(context: Context<NoConfig>) -> Result<Started, StartError> {
+    fn check(config: &Config) -> Result<(), String> {
+        config.check()
+    }
+
+    async fn start(context: Context<Config>) -> Result<Started, StartError> {
         let node = context.node()?;
         let declared = declared(&node.contracts)?;
         let service = Self::new(Deps {
             store: UserStore::new(context.database()?, declared),
             sessions: SessionServiceClient::new(node.dialer.channel("session")?),
+            auth: AuthServiceClient::new(node.dialer.channel("auth")?),
+            properties: PropertyServiceClient::new(node.dialer.channel("property")?),
+            config: context.config,
             clock: node.clock.clone(),
             metrics: node.metrics.clone(),
             tasks: node.tasks.clone(),

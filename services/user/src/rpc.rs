@@ -1,6 +1,10 @@
 //! The RPCs, one file per gRPC service, with the conversions to their messages.
 
+mod export;
+mod import;
+mod list_query;
 mod role_service;
+mod user_message;
 mod user_service;
 
 use drystone_mesh::{

@@ -45,9 +45,10 @@ impl grpc::{{Singular}}Service for Service {
 
     async fn list_{{plural}}(&self, request: Request<api::List{{Plural}}Request>) -> RpcResult<api::List{{Plural}}Response> {
         let owner = Call::of(&request)?.principal()?.user_id;
-        let page = page::Page::parse("{{plural}}", request.get_ref().page_size, &request.get_ref().page_token)?;
+        let list = page::List::new("{{plural}}").bound_to(&owner.to_string());
+        let page = page::Page::parse(&list, request.get_ref().page_size, &request.get_ref().page_token)?;
         let rows = store::list(&self.0, owner, &page).await?;
-        let ({{plural}}, next_page_token) = page::paginate("{{plural}}", rows, page.size, |row| row.0, message);
+        let ({{plural}}, next_page_token) = page::paginate(&list, rows, page.size, |row| row.0, message);
         Ok(Response::new(api::List{{Plural}}Response { {{plural}}, next_page_token }))
     }
 }

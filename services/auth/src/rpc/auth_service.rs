@@ -1,15 +1,25 @@
 //! `drystone.auth.v1.AuthService`.
 
 use drystone::auth::v1::{
-    RefreshRequest, RefreshResponse, RegisterRequest, RegisterResponse, SignInRequest, SignInResponse, SignOutRequest,
-    SignOutResponse, auth_service_server::AuthService,
+    ForgetUserRequest, ForgetUserResponse, ImportUsersRequest, ImportUsersResponse, RefreshRequest, RefreshResponse,
+    RegisterRequest, RegisterResponse, SignInRequest, SignInResponse, SignOutRequest, SignOutResponse,
+    auth_service_server::AuthService,
 };
-use drystone_mesh::{call::Call, display_name::DisplayName, email::Email, error::Error as MeshError, id};
-use std::sync::Arc;
-use tonic::{Request, Response, Status, async_trait};
+use drystone_mesh::{
+    call::{self, Call},
+    display_name::DisplayName,
+    email::Email,
+    error::Error as MeshError,
+    id,
+};
+use futures_util::{Stream, stream};
+use std::{pin::Pin, sync::Arc};
+use tonic::{Request, Response, Status, Streaming, async_trait};
 use uuid::Uuid;
 
 use crate::{
+    error::Error,
+    import::UserImport,
     password::typed_password::TypedPassword,
     refresh::Refresh,
     register::{NewRegistration, Registration},
@@ -23,6 +33,7 @@ pub(crate) struct AuthRpc {
     pub(crate) registration: Registration,
     pub(crate) sign_in: SignIn,
     pub(crate) refresh: Refresh,
+    pub(crate) import: UserImport,
     pub(crate) upstreams: Arc<dyn Upstreams>,
 }
 
@@ -77,6 +88,32 @@ impl AuthService for AuthRpc {
         let session_id = call.principal()?.session_id;
         self.upstreams.revoke_session(&call, session_id).await?;
         Ok(Response::new(SignOutResponse {}))
+    }
+
+    type ImportUsersStream = Pin<Box<dyn Stream<Item = Result<ImportUsersResponse, Status>> + Send>>;
+
+    async fn import_users(
+        &self,
+        request: Request<Streaming<ImportUsersRequest>>,
+    ) -> Result<Response<Self::ImportUsersStream>, Status> {
+        let import = self.import.clone();
+        // The next accounts are read once these are answered.
+        let answers = stream::try_unfold(request.into_inner(), move |mut requests| {
+            let import = import.clone();
+            async move {
+                let Some(request) = requests.message().await? else { return Ok(None) };
+                let results = import.import(request).await?;
+                Ok::<_, Status>(Some((ImportUsersResponse { results }, requests)))
+            }
+        });
+        Ok(Response::new(Box::pin(answers)))
+    }
+
+    async fn forget_user(&self, request: Request<ForgetUserRequest>) -> Result<Response<ForgetUserResponse>, Status> {
+        let user_id = id::parse("user_id", &request.get_ref().user_id)?;
+        call::record_user(user_id);
+        self.import.store.delete_credential(user_id).await.map_err(Error::from)?;
+        Ok(Response::new(ForgetUserResponse {}))
     }
 }
 

@@ -6,7 +6,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use drystone::user::v1::User;
+use drystone::user::v1::{NewUser, ProvisionResult, User};
 use drystone_mesh::{
     call::Call,
     clock::{Clock, Timestamp},
@@ -50,6 +50,8 @@ pub(super) enum CreationFailure {
 #[derive(Default)]
 pub(super) struct FakeState {
     pub(super) users: BTreeMap<Uuid, User>,
+    /// By source and id there.
+    pub(super) imported: BTreeMap<(String, String), Uuid>,
     pub(super) roles: Vec<String>,
     /// The permissions; if there are none, `users:read`.
     pub(super) permissions: Vec<String>,
@@ -152,6 +154,42 @@ impl Upstreams for FakeUpstreams {
             user.display_name = "x".repeat(201);
         }
         if failure == Some(CreationFailure::ResponseLost) { Err(unavailable()) } else { Ok(user) }
+    }
+
+    async fn look_up_imported(&self, _: &Call, source: &str, ids: Vec<String>) -> Result<Vec<String>, Error> {
+        let state = self.called("look_up_imported");
+        let found = |id: String| state.imported.get(&(source.to_owned(), id)).map(Uuid::to_string).unwrap_or_default();
+        Ok(ids.into_iter().map(found).collect())
+    }
+
+    /// Refuses addresses that are taken.
+    async fn provision_users(
+        &self,
+        _: &Call,
+        source: String,
+        users: Vec<NewUser>,
+    ) -> Result<Vec<ProvisionResult>, Error> {
+        let mut state = self.called("provision_users");
+        if state.next_creation_failure == Some(CreationFailure::Unavailable) {
+            state.next_creation_failure = None;
+            return Err(unavailable());
+        }
+        let mut results = Vec::new();
+        for new in users {
+            let (id, user) = (new.user_id.parse().unwrap(), new.user.unwrap());
+            let email = Email::parse(&user.email).unwrap();
+            if state.users.values().any(|user| has_email(user, &email)) {
+                results.push(ProvisionResult { user_id: String::new(), refusal: "taken".to_owned() });
+                continue;
+            }
+            state.users.insert(id, user);
+            state.imported.insert((source.clone(), new.external_id), id);
+            results.push(ProvisionResult { user_id: new.user_id, refusal: String::new() });
+        }
+        if state.next_creation_failure.take() == Some(CreationFailure::ResponseLost) {
+            return Err(unavailable());
+        }
+        Ok(results)
     }
 
     async fn account_by_email(&self, _: &Call, email: &Email) -> Result<Option<AccountClaims>, Error> {

@@ -1,6 +1,6 @@
 //! The REST routes of the contracts, with everything that a request needs resolved at the start.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 pub(crate) use drystone::contract::rest::BodyMapping;
 use drystone::contract::{
@@ -65,11 +65,13 @@ impl Route {
 pub(crate) fn read(contracts: &Contracts) -> Result<Vec<Route>, RouteError> {
     let mut routes = Vec::new();
     for contract in contracts.contracts() {
-        let output_only = Arc::new(mask::output_only(contract.pool()));
+        let output_only = mask::output_only(contract.pool());
+        let unchangeable = Arc::new(mask::unchangeable(contract.pool()));
+        let limits = BodyLimits::new(contract.pool(), &output_only);
         for method in contract.methods() {
             for binding in &method.rest {
                 let fault = |fault: String| RouteError { rpc: method.path.trim_start_matches('/').to_owned(), fault };
-                routes.push(route(contract, method, binding, &output_only).map_err(fault)?);
+                routes.push(route(contract, method, binding, &limits, &unchangeable).map_err(fault)?);
             }
         }
     }
@@ -80,7 +82,8 @@ fn route(
     contract: &Contract,
     rpc: &Arc<Method>,
     binding: &Binding,
-    output_only: &Arc<std::collections::HashSet<String>>,
+    limits: &BodyLimits<'_>,
+    unchangeable: &Arc<HashSet<String>>,
 ) -> Result<Route, String> {
     let service = contract.pool().get_service_by_name(rpc.service());
     let descriptor = service.and_then(|service| service.methods().find(|method| method.name() == rpc.name()));
@@ -91,7 +94,7 @@ fn route(
         verb.parse().map_err(|_| format!("names the method `{verb}`, which is not an HTTP method"))?;
     let mask = match &body {
         BodyMapping::Field(field) if method == http::Method::PATCH => {
-            MaskRule::of(&input, field, &variables, output_only)
+            MaskRule::of(&input, field, &variables, unchangeable)
         }
         _ => None,
     };
@@ -104,7 +107,7 @@ fn route(
         input,
         output,
         variables,
-        body_limit: BodyLimits::new(contract.pool(), output_only).of(&descriptor.input(), &body),
+        body_limit: limits.of(&descriptor.input(), &body),
         body,
         mask,
         deadline: rpc.policy.deadline,

@@ -9,8 +9,10 @@ use crate::transcode::{field::FieldPath, proto_type::GivenField, text::FIELD_MAS
 /// The field that holds the mask of every update (AIP-134).
 const UPDATE_MASK: &str = "update_mask";
 
-/// Values of `google.api.FieldBehavior` that a client cannot change: `OUTPUT_ONLY` and `IDENTIFIER`.
-const NOT_FOR_CLIENTS: [i32; 2] = [3, 8];
+/// Values of `google.api.FieldBehavior`.
+const OUTPUT_ONLY: i32 = 3;
+const IMMUTABLE: i32 = 5;
+const IDENTIFIER: i32 = 8;
 
 /// How the mask of one route is inferred.
 pub(crate) struct MaskRule {
@@ -19,18 +21,18 @@ pub(crate) struct MaskRule {
     mask_message: MessageDescriptor,
     /// Fields inside the body that the path sets: they identify the resource and are not changed.
     from_path: HashSet<String>,
-    /// The full names of the fields that only the server sets; in requests they are ignored.
-    output_only: Arc<HashSet<String>>,
+    /// The full names of the fields that no update changes; the mask leaves them out.
+    unchangeable: Arc<HashSet<String>>,
 }
 
 impl MaskRule {
     /// The rule for a request whose body is the field `body`; `None` if the request has no mask, or if its body is not a
-    /// single message. `output_only` is the result of [`output_only`].
+    /// single message. `unchangeable` is the result of [`unchangeable`].
     pub(crate) fn of(
         input: &MessageDescriptor,
         body: &FieldDescriptor,
         variables: &[FieldPath],
-        output_only: &Arc<HashSet<String>>,
+        unchangeable: &Arc<HashSet<String>>,
     ) -> Option<Self> {
         let mask = input.get_field_by_name(UPDATE_MASK)?;
         let mask_message = mask.kind().as_message().filter(|kind| kind.full_name() == FIELD_MASK)?.clone();
@@ -39,7 +41,7 @@ impl MaskRule {
             let steps: Vec<&str> = variable.steps().skip(1).map(FieldDescriptor::name).collect();
             steps.join(".")
         });
-        Some(Self { mask, mask_message, from_path: from_path.collect(), output_only: Arc::clone(output_only) })
+        Some(Self { mask, mask_message, from_path: from_path.collect(), unchangeable: Arc::clone(unchangeable) })
     }
 
     /// Sets the mask from the fields that the body holds, unless the client sent one.
@@ -68,7 +70,7 @@ impl MaskRule {
     ) {
         while let Some(GivenField { field, .. }) = given.next_if(|next| next.depth == depth) {
             let path = format!("{prefix}{}", field.name());
-            if self.output_only.contains(field.full_name()) || self.from_path.contains(&path) {
+            if self.unchangeable.contains(field.full_name()) || self.from_path.contains(&path) {
                 while given.next_if(|next| next.depth > depth).is_some() {}
             } else if given.peek().is_some_and(|next| next.depth > depth) {
                 self.collect(given, depth + 1, &format!("{path}."), paths);
@@ -79,15 +81,25 @@ impl MaskRule {
     }
 }
 
-/// The full names of all fields that only the server sets.
+/// The full names of all fields that only the server sets: in requests they are ignored.
 pub(crate) fn output_only(pool: &DescriptorPool) -> HashSet<String> {
+    with_behavior(pool, &[OUTPUT_ONLY, IDENTIFIER])
+}
+
+/// The full names of all fields that an update cannot change, since only the server or the creation sets them. A client may send
+/// them back with the resource.
+pub(crate) fn unchangeable(pool: &DescriptorPool) -> HashSet<String> {
+    with_behavior(pool, &[OUTPUT_ONLY, IMMUTABLE, IDENTIFIER])
+}
+
+fn with_behavior(pool: &DescriptorPool, wanted: &[i32]) -> HashSet<String> {
     let Some(behavior) = pool.get_extension_by_name("google.api.field_behavior") else { return HashSet::new() };
-    let is_for_server = |field: &FieldDescriptor| {
+    let has_behavior = |field: &FieldDescriptor| {
         let options = field.options();
         let behaviors = options.get_extension(&behavior);
         let mut numbers = behaviors.as_list().unwrap_or_default().iter().filter_map(Value::as_enum_number);
-        numbers.any(|number| NOT_FOR_CLIENTS.contains(&number))
+        numbers.any(|number| wanted.contains(&number))
     };
     let fields = pool.all_messages().flat_map(|message| message.fields().collect::<Vec<_>>());
-    fields.filter(is_for_server).map(|field| field.full_name().to_owned()).collect()
+    fields.filter(has_behavior).map(|field| field.full_name().to_owned()).collect()
 }

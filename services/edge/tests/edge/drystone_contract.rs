@@ -93,7 +93,6 @@ async fn lists_are_paged_by_query_parameters() {
 async fn internal_rpcs_have_no_route() {
     let edge = start(Users::default()).await;
     for request in [
-        "POST /v1/users",
         "POST /drystone.user.v1.UserService/ProvisionUser",
         "POST /drystone.user.v1.UserService/SetUserRoles",
         "GET /v1/users:lookUpForSignIn",

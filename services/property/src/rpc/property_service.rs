@@ -3,15 +3,15 @@
 use std::collections::BTreeSet;
 
 use drystone::property::v1::{
-    CreatePropertyRequest, DeletePropertyRequest, GetPropertyRequest, ListPropertiesRequest, ListPropertiesResponse,
-    ListPropertyClaimsRequest, ListPropertyClaimsResponse, Property as Message, PropertyClaim, UpdatePropertyRequest,
-    property_service_server::PropertyService,
+    CreatePropertyRequest, DeletePropertyRequest, ForgetOwnerRequest, ForgetOwnerResponse, GetPropertyRequest,
+    ListPropertiesRequest, ListPropertiesResponse, ListPropertyClaimsRequest, ListPropertyClaimsResponse,
+    Property as Message, PropertyClaim, UpdatePropertyRequest, property_service_server::PropertyService,
 };
 use drystone_mesh::{
     call::{self, Call},
     error::Error as MeshError,
     etag, id, mask,
-    page::{self, Page},
+    page::{self, List, Page},
     time::to_proto,
 };
 use tonic::{Request, Response, Status};
@@ -53,11 +53,13 @@ impl PropertyService for Service {
 
     async fn list_properties(&self, request: Request<ListPropertiesRequest>) -> RpcResult<ListPropertiesResponse> {
         let call = Call::of(&request)?;
+        let owner = call.principal()?.user_id;
         let message = request.into_inner();
-        let page = Page::parse(LIST, message.page_size, &message.page_token)?;
-        let properties = self.store.list(call.principal()?.user_id, &page).await?;
+        let list = List::new(LIST).bound_to(&owner.to_string());
+        let page = Page::parse(&list, message.page_size, &message.page_token)?;
+        let properties = self.store.list(owner, &page).await?;
         let (properties, next_page_token) =
-            page::paginate(LIST, properties, page.size, |property| property.id, Message::from);
+            page::paginate(&list, properties, page.size, |property| property.id, Message::from);
         Ok(Response::new(ListPropertiesResponse { properties, next_page_token }))
     }
 
@@ -92,6 +94,13 @@ impl PropertyService for Service {
         let claims = self.store.claims(user, Claim::MAX).await?;
         let claims = claims.into_iter().map(PropertyClaim::from).collect();
         Ok(Response::new(ListPropertyClaimsResponse { claims }))
+    }
+
+    async fn forget_owner(&self, request: Request<ForgetOwnerRequest>) -> RpcResult<ForgetOwnerResponse> {
+        let owner = id::parse("owner_id", &request.get_ref().owner_id)?;
+        call::record_user(owner);
+        self.store.delete_all(owner).await?;
+        Ok(Response::new(ForgetOwnerResponse {}))
     }
 }
 

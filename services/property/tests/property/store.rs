@@ -140,7 +140,7 @@ async fn a_user_has_a_quota_of_request_ids(fixture: Fixture) {
     create(fixture.owner, None).await.expect("no request id");
     create(Uuid::now_v7(), Some(ids[0])).await.expect("another user has their own quota");
     fixture.clock.advance(Duration::from_hours(25));
-    fixture.store.forget_request_ids(fixture.clock.now() - drystone_property::REQUEST_ID_LIFETIME).await.unwrap();
+    fixture.store.forget_request_ids(fixture.clock.now() - drystone_store::request_id::LIFETIME).await.unwrap();
     create(fixture.owner, Some(Uuid::now_v7())).await.expect("the request ids are forgotten");
 }
 
@@ -148,7 +148,7 @@ async fn a_request_id_is_forgotten_after_its_lifetime(fixture: Fixture) {
     let (store, clock) = (&fixture.store, &fixture.clock);
     let request = NewProperty { request_id: Some(Uuid::now_v7()), ..new(fixture.owner, "Barn") };
     let first = store.create(request.clone(), clock.now()).await.unwrap();
-    let forget = async || store.forget_request_ids(clock.now() - drystone_property::REQUEST_ID_LIFETIME).await.unwrap();
+    let forget = async || store.forget_request_ids(clock.now() - drystone_store::request_id::LIFETIME).await.unwrap();
     clock.advance(Duration::from_hours(24));
     assert_eq!(forget().await, 0);
     let again = NewProperty { id: Uuid::now_v7(), ..request.clone() };
@@ -182,7 +182,7 @@ async fn simulated_days_leave_only_what_is_live(fixture: Fixture) {
             assert!(store.delete(owner, created.id, None).await.unwrap());
         }
         clock.advance(Duration::from_hours(1));
-        store.forget_request_ids(clock.now() - drystone_property::REQUEST_ID_LIFETIME).await.unwrap();
+        store.forget_request_ids(clock.now() - drystone_store::request_id::LIFETIME).await.unwrap();
         sizes.push(size().await);
     }
     assert!(sizes[24..48].iter().all(|size| *size <= sizes[24]), "the sizes grow: {sizes:?}");

@@ -9,7 +9,7 @@ use drystone::session::v1::{
 use drystone_mesh::{
     call::{self, Call},
     id,
-    page::{self, Page},
+    page::{self, List, Page},
 };
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
@@ -53,10 +53,11 @@ impl SessionService for Service {
         let call = Call::of(&request)?;
         let user = call.principal()?;
         let ListSessionsRequest { page_size, page_token } = request.into_inner();
-        let page = Page::parse(LIST, page_size, &page_token)?;
+        let list = List::new(LIST).bound_to(&user.user_id.to_string());
+        let page = Page::parse(&list, page_size, &page_token)?;
         let sessions = self.sessions.list(user.user_id, &page).await?;
         let to_message = |session| to_message(session, Some(user.session_id));
-        let (sessions, next_page_token) = page::paginate(LIST, sessions, page.size, |session| session.id, to_message);
+        let (sessions, next_page_token) = page::paginate(&list, sessions, page.size, |session| session.id, to_message);
         Ok(Response::new(ListSessionsResponse { sessions, next_page_token }))
     }
 

@@ -168,11 +168,11 @@ impl Actor {
         self.checked_until(definitions, ROLES_GRANT, until, check)
     }
 
-    /// Whether the actor may disable and enable the account of a user.
+    /// Whether the actor may change, disable and delete the account of a user.
     ///
     /// # Errors
     /// [`Refused`].
-    pub(crate) fn may_disable(&self, definitions: &Definitions, user: &Subject) -> Result<(), Refused> {
+    pub(crate) fn may_manage(&self, definitions: &Definitions, user: &Subject) -> Result<(), Refused> {
         match self.user(definitions, USERS_WRITE)? {
             Some(actor) => actor.is_above(user),
             None => Ok(()),

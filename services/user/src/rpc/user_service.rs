@@ -1,31 +1,34 @@
 //! `drystone.user.v1.UserService`.
 
 use drystone::user::v1::{
-    DisableUserRequest, EnableUserRequest, GetMeRequest, GetUserByEmailRequest, GetUserRequest, ListUsersRequest,
-    ListUsersResponse, LookUpForSignInRequest, LookUpForSignInResponse, ProvisionUserRequest, SetUserRolesRequest,
-    UpdateUserRequest, User, UserStatus, look_up_for_sign_in_request::Key, user_service_server::UserService,
+    CreateUserRequest, DeleteUserRequest, DisableUserRequest, EnableUserRequest, ExportUsersRequest, GetMeRequest,
+    GetUserByEmailRequest, GetUserByTelegramIdRequest, GetUserRequest, LinkTelegramIdRequest, ListUsersRequest,
+    ListUsersResponse, LookUpForSignInRequest, LookUpForSignInResponse, LookUpImportedRequest, LookUpImportedResponse,
+    ProvisionUserRequest, ProvisionUsersRequest, ProvisionUsersResponse, PurgeUserRequest, SetTelegramIdRequest,
+    SetUserRolesRequest, UndeleteUserRequest, UpdateUserRequest, User, UserStatus, look_up_for_sign_in_request::Key,
+    user_service_server::UserService,
 };
 use drystone_mesh::{
     call::{self, Call},
-    clock::Timestamp,
     error::Error as MeshError,
-    etag, id, mask,
-    page::{self, Page},
+    etag, id, mask, page,
     time::to_proto,
 };
+use drystone_store::request_id::Creation;
 use tonic::{Request, Response};
+use uuid::Uuid;
 
-use super::{invalid, parse_role};
-use crate::{
-    Account, DisplayName, Email, Error, NewAccount, Service, Status, permission, role::evaluation::active_roles,
-    store::ActorId,
+use super::{
+    export, import, invalid, list_query, parse_role,
+    user_message::{MUTABLE_FIELDS, parse_change, parse_display_name, parse_new, to_message},
 };
-
-/// The list that page tokens are bound to.
-const LIST: &str = "users";
-
-/// The fields of an account that can be changed.
-const MUTABLE_FIELDS: [&str; 1] = ["display_name"];
+use crate::{
+    Account, Email, Error, NewAccount, Profile, Service, Status,
+    account::TelegramId,
+    permission,
+    role::evaluation::active_roles,
+    store::{ActorId, ListPage},
+};
 
 type RpcResult<T> = Result<Response<T>, tonic::Status>;
 
@@ -39,11 +42,25 @@ impl UserService for Service {
             return Err(MeshError::invalid_field("user_id", "must be a UUID of version 7").into());
         }
         let email = Email::parse(&message.email).map_err(|error| invalid("email", &error))?;
-        let display_name = parse_name("display_name", &message.display_name)?;
+        let profile = Profile::new(parse_display_name("display_name", &message.display_name)?);
         call::record_user(id);
         let now = self.0.clock.now();
-        let account = self.0.store.create(NewAccount { id, email, display_name }, now).await?;
+        let account = self.0.store.create(NewAccount { id, email, profile }, now).await?;
         Ok(Response::new(to_message(account, now)))
+    }
+
+    async fn provision_users(&self, request: Request<ProvisionUsersRequest>) -> RpcResult<ProvisionUsersResponse> {
+        let ProvisionUsersRequest { source, users } = request.into_inner();
+        let results = import::provision(&self.0.store, &source, users, self.0.clock.now()).await?;
+        Ok(Response::new(ProvisionUsersResponse { results }))
+    }
+
+    async fn look_up_imported(&self, request: Request<LookUpImportedRequest>) -> RpcResult<LookUpImportedResponse> {
+        let LookUpImportedRequest { source, external_ids } = request.into_inner();
+        let ids: Vec<_> = external_ids.iter().map(String::as_str).collect();
+        let found = self.0.store.imported(&source, &ids).await?;
+        let user_ids = ids.into_iter().map(|id| found.get(id).map(Uuid::to_string).unwrap_or_default()).collect();
+        Ok(Response::new(LookUpImportedResponse { user_ids }))
     }
 
     async fn look_up_for_sign_in(
@@ -68,7 +85,8 @@ impl UserService for Service {
             roles: active_roles(&rights.grants, now),
             permissions: effective.token_permissions(&rights.definitions),
             expire_time: effective.expires_at.map(to_proto),
-            status: to_status(rights.status).into(),
+            // Callers of the release before know no others.
+            status: if rights.status == Status::Active { UserStatus::Active } else { UserStatus::Disabled }.into(),
         }))
     }
 
@@ -93,41 +111,118 @@ impl UserService for Service {
         Ok(Response::new(to_message(account, self.0.clock.now())))
     }
 
+    async fn get_user_by_telegram_id(&self, request: Request<GetUserByTelegramIdRequest>) -> RpcResult<User> {
+        let id = parse_telegram_id(request.get_ref().telegram_id)?.ok_or(Error::NotFound)?;
+        let account = self.0.store.find_by_telegram_id(id).await?.ok_or(Error::NotFound)?;
+        call::record_user(account.id);
+        Ok(Response::new(to_message(account, self.0.clock.now())))
+    }
+
+    async fn create_user(&self, request: Request<CreateUserRequest>) -> RpcResult<User> {
+        let by = super::actor(&request)?;
+        let CreateUserRequest { user, request_id } = request.into_inner();
+        let (email, profile) = parse_new(user.unwrap_or_default())?;
+        let now = self.0.clock.now();
+        let new = NewAccount { id: id::v7_at(now), email, profile };
+        let creation = if request_id.is_empty() {
+            None
+        } else {
+            let (owner, request_id) = (by.user_id().unwrap_or_default(), id::parse("request_id", &request_id)?);
+            Some(Creation { owner, request_id, resource: new.id, fingerprint: new.fingerprint() })
+        };
+        let account = self.0.store.create_for(new, creation, now).await?;
+        call::record_target(account.id);
+        Ok(Response::new(to_message(account, now)))
+    }
+
     async fn update_user(&self, request: Request<UpdateUserRequest>) -> RpcResult<User> {
+        let by = super::actor(&request)?;
         let call = Call::of(&request)?;
         let UpdateUserRequest { user, update_mask } = request.into_inner();
         let user = user.unwrap_or_default();
         let id = id::parse("user.id", &user.id)?;
         permission::may_write(call.actor()?, id)?;
-        let wanted = mask::paths(update_mask.as_ref(), &MUTABLE_FIELDS)?;
-        if wanted.is_empty() && user.display_name.is_empty() {
+        call::record_target(id);
+        let version = etag::parse(&user.etag)?;
+        self.keeps_email(id, &user.email).await?;
+        let change = parse_change(user, &mask::paths(update_mask.as_ref(), &MUTABLE_FIELDS)?)?;
+        if change == crate::ProfileChange::default() {
             return Err(mask::no_changes(&MUTABLE_FIELDS).into());
         }
-        let name = parse_name("user.display_name", &user.display_name)?;
-        let version = etag::parse(&user.etag)?;
         let now = self.0.clock.now();
-        let account = self.0.store.rename(id, &name, version, now).await?.ok_or(Error::NotFound)?;
+        let account = self.0.store.update_profile(by, id, &change, version, now).await?;
         Ok(Response::new(to_message(account, now)))
     }
 
     async fn list_users(&self, request: Request<ListUsersRequest>) -> RpcResult<ListUsersResponse> {
-        let message = request.into_inner();
-        let page = Page::parse(LIST, message.page_size, &message.page_token)?;
-        let accounts = self.0.store.list(&page).await?;
+        let call = Call::of(&request)?;
+        let message = request.get_ref();
+        let (query, list) = list_query::parse(message, call.actor()?)?;
+        let page = ListPage::parse(&list, message.page_size, &message.page_token)?;
         let now = self.0.clock.now();
-        let to_message = |account| to_message(account, now);
-        let (users, next_page_token) = page::paginate(LIST, accounts, page.size, |account| account.id, to_message);
+        let accounts = self.0.store.list(&query, &page, now).await?;
+        let position = |(position, account): &(String, Account)| (position.clone(), account.id);
+        let to_message = |(_, account)| to_message(account, now);
+        let (users, next_page_token) = page::paginate(&list, accounts, page.size, position, to_message);
         Ok(Response::new(ListUsersResponse { users, next_page_token }))
     }
 
     async fn disable_user(&self, request: Request<DisableUserRequest>) -> RpcResult<User> {
         let by = super::actor(&request)?;
-        self.set_status(by, &request.into_inner().id, Status::Disabled).await
+        self.set_disabled(by, &request.into_inner().id, true).await
     }
 
     async fn enable_user(&self, request: Request<EnableUserRequest>) -> RpcResult<User> {
         let by = super::actor(&request)?;
-        self.set_status(by, &request.into_inner().id, Status::Active).await
+        self.set_disabled(by, &request.into_inner().id, false).await
+    }
+
+    async fn delete_user(&self, request: Request<DeleteUserRequest>) -> RpcResult<User> {
+        let by = super::actor(&request)?;
+        let message = request.into_inner();
+        let (id, version, now) = (id::parse("id", &message.id)?, etag::parse(&message.etag)?, self.0.clock.now());
+        call::record_target(id);
+        let saved = self.0.store.delete(by, id, version, self.0.retention, now).await?;
+        Ok(Response::new(to_message(self.voided(saved).await?, now)))
+    }
+
+    async fn undelete_user(&self, request: Request<UndeleteUserRequest>) -> RpcResult<User> {
+        let by = super::actor(&request)?;
+        let (id, now) = (id::parse("id", &request.into_inner().id)?, self.0.clock.now());
+        call::record_target(id);
+        let saved = self.0.store.undelete(by, id, now).await?;
+        Ok(Response::new(to_message(self.voided(saved).await?, now)))
+    }
+
+    async fn purge_user(&self, request: Request<PurgeUserRequest>) -> RpcResult<()> {
+        let by = super::actor(&request)?;
+        let id = id::parse("id", &request.into_inner().id)?;
+        call::record_target(id);
+        let was_removed = self.0.store.purge(by, id, self.0.clock.now()).await?;
+        self.0.relay.wake();
+        if was_removed { Ok(Response::new(())) } else { Err(Error::NotFound.into()) }
+    }
+
+    async fn set_telegram_id(&self, request: Request<SetTelegramIdRequest>) -> RpcResult<User> {
+        let by = super::actor(&request)?;
+        let SetTelegramIdRequest { id, telegram_id } = request.into_inner();
+        let id = id::parse("id", &id)?;
+        call::record_target(id);
+        self.link(by, id, telegram_id).await
+    }
+
+    async fn link_telegram_id(&self, request: Request<LinkTelegramIdRequest>) -> RpcResult<User> {
+        let LinkTelegramIdRequest { id, telegram_id } = request.into_inner();
+        let id = id::parse("id", &id)?;
+        call::record_user(id);
+        // Who has proved that the Telegram user is theirs acts for themselves.
+        self.link(ActorId::User(id), id, telegram_id).await
+    }
+
+    type ExportUsersStream = export::Export;
+
+    async fn export_users(&self, _: Request<ExportUsersRequest>) -> RpcResult<Self::ExportUsersStream> {
+        Ok(Response::new(export::start(self.0.store.clone(), self.0.clock.clone())))
     }
 
     async fn set_user_roles(&self, request: Request<SetUserRolesRequest>) -> RpcResult<User> {
@@ -144,34 +239,35 @@ impl UserService for Service {
 }
 
 impl Service {
-    async fn set_status(&self, by: ActorId, id: &str, status: Status) -> RpcResult<User> {
+    async fn set_disabled(&self, by: ActorId, id: &str, is_disabled: bool) -> RpcResult<User> {
         let (id, now) = (id::parse("id", id)?, self.0.clock.now());
         call::record_target(id);
-        let saved = self.0.store.set_status(by, id, status, now).await?;
+        let saved = self.0.store.set_disabled(by, id, is_disabled, now).await?;
         Ok(Response::new(to_message(self.voided(saved).await?, now)))
     }
-}
 
-fn parse_name(field: &'static str, text: &str) -> Result<DisplayName, MeshError> {
-    DisplayName::parse(text).map_err(|error| invalid(field, &error))
-}
+    /// Refuses an update with another e-mail address, rather than to ignore that.
+    async fn keeps_email(&self, id: Uuid, email: &str) -> Result<(), tonic::Status> {
+        if email.is_empty() {
+            return Ok(());
+        }
+        let account = self.0.store.find(id).await?.ok_or(Error::NotFound)?;
+        if account.email.as_str() == email {
+            return Ok(());
+        }
+        Err(MeshError::invalid_field("user.email", "cannot be changed").into())
+    }
 
-fn to_message(account: Account, now: Timestamp) -> User {
-    User {
-        roles: active_roles(&account.grants, now),
-        id: account.id.to_string(),
-        email: account.email.into_string(),
-        display_name: account.display_name.into_string(),
-        etag: etag::format(account.version),
-        create_time: Some(to_proto(account.created_at)),
-        update_time: Some(to_proto(account.updated_at)),
-        status: to_status(account.status).into(),
+    async fn link(&self, by: ActorId, id: Uuid, telegram_id: i64) -> RpcResult<User> {
+        let now = self.0.clock.now();
+        let account = self.0.store.set_telegram_id(by, id, parse_telegram_id(telegram_id)?, now).await?;
+        Ok(Response::new(to_message(account, now)))
     }
 }
 
-fn to_status(status: Status) -> UserStatus {
-    match status {
-        Status::Active => UserStatus::Active,
-        Status::Disabled => UserStatus::Disabled,
+fn parse_telegram_id(id: i64) -> Result<Option<TelegramId>, MeshError> {
+    if id < 0 {
+        return Err(MeshError::invalid_field("telegram_id", "must be the positive id of a Telegram user"));
     }
+    Ok(TelegramId::new(id))
 }

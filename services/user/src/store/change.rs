@@ -7,14 +7,14 @@ use drystone_store::{Transaction, outbox, run};
 use uuid::Uuid;
 
 use super::{
-    UserStore, grants_column,
+    UserStore,
+    accounts::grants_column,
     rights::{self, overrides_column},
 };
 use crate::{
-    Error, Status,
+    Error, Status, follow_up,
     permission::ROLES_GRANT,
     role::{Actor, Definitions, Refused, RoleName, Subject},
-    void_tokens,
 };
 
 /// Who makes a change.
@@ -24,6 +24,17 @@ pub enum ActorId {
     Operator,
     /// A user.
     User(Uuid),
+}
+
+impl ActorId {
+    /// The user, if it is one.
+    #[must_use]
+    pub fn user_id(self) -> Option<Uuid> {
+        match self {
+            Self::Operator => None,
+            Self::User(id) => Some(id),
+        }
+    }
 }
 
 impl std::fmt::Display for ActorId {
@@ -178,7 +189,7 @@ impl Change {
     /// for that.
     pub(super) async fn commit_for_user<T>(mut self, user_id: Uuid, value: T) -> Result<Saved<T>, Error> {
         self.write_roles_of_release_before(user_id).await?;
-        let message = void_tokens::of_user(user_id, self.now);
+        let message = follow_up::of_user(user_id, self.now);
         outbox::put(&mut self.transaction, &message).await?;
         self.transaction.commit().await?;
         Ok(Saved { value, voiding: Some(message.id) })
@@ -187,7 +198,7 @@ impl Change {
     /// Ends a change of one user's account, whose sessions end.
     pub(super) async fn commit_and_end_sessions<T>(mut self, user_id: Uuid, value: T) -> Result<Saved<T>, Error> {
         self.write_roles_of_release_before(user_id).await?;
-        let message = void_tokens::with_sessions(user_id, self.now);
+        let message = follow_up::with_sessions(user_id, self.now);
         outbox::put(&mut self.transaction, &message).await?;
         self.transaction.commit().await?;
         Ok(Saved { value, voiding: Some(message.id) })
@@ -195,7 +206,7 @@ impl Change {
 
     /// Ends a change of roles. The tokens of all who have one of the roles in `concerned` become void.
     pub(super) async fn commit_for_roles<T>(mut self, concerned: &[RoleName], value: T) -> Result<Saved<T>, Error> {
-        let message = (!concerned.is_empty()).then(|| void_tokens::of_roles(concerned, self.now));
+        let message = (!concerned.is_empty()).then(|| follow_up::of_roles(concerned, self.now));
         if let Some(message) = &message {
             outbox::put(&mut self.transaction, message).await?;
         }

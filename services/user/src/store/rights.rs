@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use drystone_mesh::{clock::Timestamp, email::Email, time::from_micros};
-use drystone_store::run;
+use drystone_store::{places, run};
 use sqlx::AssertSqlSafe;
 use uuid::Uuid;
 
-use super::{UserStore, grants_column};
+use super::{UserStore, accounts::grants_column};
 use crate::{
     Error, Status,
     role::{Definitions, Effect, Effective, Grant, GrantRecord, Override, OverrideRecord, RoleName, evaluation},
@@ -64,12 +64,12 @@ pub struct Rights {
 }
 
 impl Rights {
-    /// What the user may do now. Nothing, if the account is disabled.
+    /// What the user may do now. Nothing, if the account is disabled or deleted.
     #[must_use]
     pub fn evaluate(&self, now: Timestamp) -> Effective {
         match self.status {
             Status::Active => evaluation::evaluate(&self.definitions, &self.grants, &self.overrides, now),
-            Status::Disabled => Effective::default(),
+            Status::Disabled | Status::Deleted => Effective::default(),
         }
     }
 }
@@ -98,7 +98,7 @@ impl UserStore {
     pub async fn rights_of_all(&self, ids: &[Uuid]) -> Result<Vec<Rights>, Error> {
         let Some(first) = ids.first() else { return Ok(Vec::new()) };
         let size = BATCH_SIZES.into_iter().find(|size| *size >= ids.len()).unwrap_or(ids.len());
-        let places = (1..=size).map(|number| format!("${number}")).collect::<Vec<_>>().join(", ");
+        let places = places(1, size);
         let select = concat!("SELECT ", columns!(), " FROM account WHERE id IN (");
         let rows = run!(self.db.reader(), |db| {
             let mut query = sqlx::query_as::<_, RightsRow>(AssertSqlSafe(format!("{select}{places})")));

@@ -9,12 +9,11 @@ use super::{
     change::{Change, ChangeOf},
 };
 use crate::{
-    Error,
+    Error, follow_up,
     role::{
         Definitions, Permission, Role, RoleName,
         definitions::{MAX_TOKEN_PERMISSIONS, token_size},
     },
-    void_tokens,
 };
 
 /// The fields of a role to be changed.
@@ -236,7 +235,7 @@ impl Change {
             sqlx::query_scalar(
                 "SELECT id FROM outbox WHERE key = $1 AND dead_at IS NULL ORDER BY sequence DESC LIMIT 1",
             )
-            .bind(void_tokens::ROLES)
+            .bind(follow_up::ROLES)
             .fetch_optional(connection)
             .await?
         }))

@@ -7,7 +7,7 @@ use drystone_backends::Postgres;
 use drystone_mesh::clock::{Clock, Timestamp};
 use drystone_store::{Db, Location, run};
 use drystone_user::{
-    DisplayName, Email, Error, MIGRATIONS, NewAccount, Status, UserStore,
+    DisplayName, Email, Error, MIGRATIONS, NewAccount, Profile, Status, UserStore,
     role::{
         Effect, Effective, Grant, InvalidRole, MAX_GRANTS, MAX_OVERRIDES, Override, Permission, Refused, Role,
         RoleName, evaluation::active_roles,
@@ -65,8 +65,8 @@ impl Fixture {
     async fn user(&self, roles: &[&str]) -> Uuid {
         let id = Uuid::now_v7();
         let email = Email::parse(&format!("{id}@example.com")).unwrap();
-        let display_name = DisplayName::parse("Ada").unwrap();
-        self.store.create(NewAccount { id, email, display_name }, self.now()).await.unwrap();
+        let profile = Profile::new(DisplayName::parse("Ada").unwrap());
+        self.store.create(NewAccount { id, email, profile }, self.now()).await.unwrap();
         for role in roles {
             self.grant(ActorId::Operator, id, role).await.unwrap();
         }
@@ -413,7 +413,8 @@ async fn a_user_has_a_bounded_number_of_roles_and_overrides(fixture: Fixture) {
 async fn an_account_is_disabled_by_who_is_above_it(fixture: Fixture) {
     let (admin, manager, user) =
         (fixture.user(&["admin"]).await, fixture.user(&["manager"]).await, fixture.user(&["manager"]).await);
-    let set = async |by, user, status| fixture.store.set_status(by, user, status, fixture.now()).await;
+    let set =
+        async |by, user, status| fixture.store.set_disabled(by, user, status == Status::Disabled, fixture.now()).await;
     for (by, whom) in [(manager, admin), (manager, user), (manager, manager), (admin, admin), (user, manager)] {
         let refused = set(ActorId::User(by), whom, Status::Disabled).await;
         assert!(matches!(refused, Err(Error::Refused(_))), "{refused:?}");

@@ -6,10 +6,13 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use drystone::{
     Reason,
+    auth::v1::auth_service_client::AuthServiceClient,
+    property::v1::property_service_client::PropertyServiceClient,
+    session::v1::session_service_client::SessionServiceClient,
     user::v1::{
-        GetMeRequest, GetUserRequest, ListUsersRequest, LookUpForSignInRequest, LookUpForSignInResponse,
-        ProvisionUserRequest, SetUserRolesRequest, UpdateUserRequest, User, look_up_for_sign_in_request::Key,
-        user_service_server::UserService,
+        GetMeRequest, GetUserRequest, ListUsersRequest, ListUsersResponse, LookUpForSignInRequest,
+        LookUpForSignInResponse, ProvisionUserRequest, SetUserRolesRequest, UpdateUserRequest, User,
+        look_up_for_sign_in_request::Key, user_service_server::UserService,
     },
 };
 use drystone_mesh::{
@@ -21,7 +24,7 @@ use drystone_mesh::{
 };
 use drystone_store::Db;
 use drystone_testing::wait;
-use drystone_user::{Deps, MIGRATIONS, Service, UserStore, role::Permission};
+use drystone_user::{Config, Deps, MIGRATIONS, Service, UserStore, role::Permission};
 use sessions::FakeSessionService;
 use tempfile::TempDir;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -44,7 +47,10 @@ impl Fixture {
         let sessions = FakeSessionService::unavailable();
         let service = Service::new(Deps {
             store: UserStore::new(db, declared()),
-            sessions: sessions.client.clone(),
+            sessions: SessionServiceClient::new(sessions.channel("session")),
+            auth: AuthServiceClient::new(sessions.channel("auth")),
+            properties: PropertyServiceClient::new(sessions.channel("property")),
+            config: Config::default(),
             clock: clock.clone(),
             metrics: Metrics::default(),
             tasks: TaskTracker::new(),
@@ -60,6 +66,10 @@ impl Fixture {
 
     async fn update(&self, by: Request<UpdateUserRequest>) -> Result<User, Reason> {
         outcome(self.service.update_user(by).await)
+    }
+
+    async fn list(&self, reader: &str, request: ListUsersRequest) -> Result<ListUsersResponse, Reason> {
+        outcome(self.service.list_users(as_user(reader, &["users:read"], request)).await)
     }
 
     async fn look_up(&self, key: Key) -> Result<LookUpForSignInResponse, Reason> {
@@ -240,7 +250,7 @@ async fn a_user_changes_their_name_with_and_without_a_mask() {
 }
 
 #[tokio::test]
-async fn only_the_name_can_be_changed_and_not_to_an_empty_one() {
+async fn only_the_profile_can_be_changed_and_the_name_not_to_an_empty_one() {
     let fixture = Fixture::new().await;
     let user = fixture.create("ada@example.com").await;
     for (name, mask) in [
@@ -269,27 +279,34 @@ async fn a_change_with_a_stale_etag_is_rejected() {
 }
 
 #[tokio::test]
-async fn the_account_of_another_user_is_changed_only_with_users_write() {
-    let fixture = Fixture::new().await;
+async fn the_account_of_another_user_is_changed_only_with_users_write_and_from_above() {
+    let mut fixture = Fixture::new().await;
+    fixture.sessions.start();
     let (ada, eve) = (fixture.create("ada@example.com").await, fixture.create("eve@example.com").await);
     let change =
         async |permissions: &[&str]| fixture.update(as_user(&eve.id, permissions, rename(&ada.id, "A", "", &[]))).await;
     assert_eq!(change(&[]).await, Err(Reason::UserNotFound));
     assert_eq!(change(&["users:read"]).await, Err(Reason::PermissionMissing));
+    // A token is not enough: the account has lost the permission since.
+    assert_eq!(change(&["users:write"]).await, Err(Reason::PermissionMissing));
+    fixture.set_roles(&eve.id, &["manager"]).await.unwrap();
     assert_eq!(change(&["users:write"]).await.unwrap().display_name, "A");
+    fixture.set_roles(&ada.id, &["manager"]).await.unwrap();
+    assert_eq!(change(&["users:write"]).await, Err(Reason::AuthorityExceeded));
 }
 
 #[tokio::test]
 async fn accounts_are_listed_in_pages() {
     let fixture = Fixture::new().await;
+    let reader = Uuid::now_v7().to_string();
     let mut expected = Vec::new();
     for number in 0..7 {
         expected.push(fixture.create(&format!("user{number}@example.com")).await);
     }
     let (mut seen, mut page_token) = (Vec::new(), String::new());
     loop {
-        let request = ListUsersRequest { page_size: 3, page_token };
-        let page = outcome(fixture.service.list_users(Request::new(request)).await).unwrap();
+        let request = ListUsersRequest { page_size: 3, page_token, ..ListUsersRequest::default() };
+        let page = fixture.list(&reader, request).await.unwrap();
         seen.extend(page.users);
         page_token = page.next_page_token;
         if page_token.is_empty() {
@@ -300,8 +317,20 @@ async fn accounts_are_listed_in_pages() {
     }
     assert_eq!(seen, expected);
 
-    let invalid = ListUsersRequest { page_size: 3, page_token: "invalid".to_owned() };
-    assert_eq!(outcome(fixture.service.list_users(Request::new(invalid)).await), Err(Reason::InvalidPageToken));
+    let page = |page_token: &str| ListUsersRequest {
+        page_size: 3,
+        page_token: page_token.to_owned(),
+        ..ListUsersRequest::default()
+    };
+    let token = fixture.list(&reader, page("")).await.unwrap().next_page_token;
+    let ordered = ListUsersRequest { order_by: "create_time desc".to_owned(), ..page(&token) };
+    let filtered = ListUsersRequest { filter: "status = active".to_owned(), ..page(&token) };
+    let searched = ListUsersRequest { search: "ada".to_owned(), ..page(&token) };
+    for invalid in [page("invalid"), page(&token[1..]), ordered, filtered, searched] {
+        assert_eq!(fixture.list(&reader, invalid).await, Err(Reason::InvalidPageToken));
+    }
+    let of_another = fixture.list(&Uuid::now_v7().to_string(), page(&token)).await;
+    assert_eq!(of_another, Err(Reason::InvalidPageToken));
 }
 
 #[tokio::test]

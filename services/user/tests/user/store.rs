@@ -3,11 +3,12 @@
 use std::{any::Any, collections::HashSet, time::Duration};
 
 use drystone_backends::Postgres;
-use drystone_mesh::{clock::Clock, page::Page};
+use drystone_mesh::clock::Clock;
 use drystone_store::{Db, Location};
 use drystone_user::{
-    Account, DisplayName, Email, Error, MIGRATIONS, NewAccount, UserStore,
+    Account, DisplayName, Email, Error, MIGRATIONS, NewAccount, Profile, ProfileChange, UserStore,
     role::{RoleName, evaluation::active_roles},
+    store::{ActorId, ListPage, ListQuery},
 };
 use tempfile::TempDir;
 use tokio::task::JoinSet;
@@ -45,11 +46,15 @@ impl Fixture {
 }
 
 fn new(email: &str) -> NewAccount {
-    NewAccount { id: Uuid::now_v7(), email: Email::parse(email).unwrap(), display_name: name("Ada") }
+    NewAccount { id: Uuid::now_v7(), email: Email::parse(email).unwrap(), profile: profile("Ada") }
 }
 
-fn name(text: &str) -> DisplayName {
-    DisplayName::parse(text).unwrap()
+fn profile(name: &str) -> Profile {
+    Profile::new(DisplayName::parse(name).unwrap())
+}
+
+fn rename(name: &str) -> ProfileChange {
+    ProfileChange { display_name: Some(DisplayName::parse(name).unwrap()), ..ProfileChange::default() }
 }
 
 async fn an_account_is_found_by_id_and_by_email_case_insensitively(fixture: Fixture) {
@@ -68,15 +73,17 @@ async fn a_missing_account_is_none(fixture: Fixture) {
     let id = Uuid::now_v7();
     assert_eq!(store.find(id).await.unwrap(), None);
     assert_eq!(store.find_by_email(&Email::parse("ada@example.com").unwrap()).await.unwrap(), None);
-    assert_eq!(store.rename(id, &name("Eve"), None, now).await.unwrap(), None);
-    assert_eq!(store.rename(id, &name("Eve"), Some(1), now).await.unwrap(), None);
+    for version in [None, Some(1)] {
+        let missing = store.update_profile(ActorId::User(id), id, &rename("Eve"), version, now).await;
+        assert!(matches!(missing, Err(Error::NotFound)));
+    }
     assert!(matches!(store.set_roles(id, &[], now).await, Err(Error::NotFound)));
 }
 
 async fn creating_an_account_is_idempotent(fixture: Fixture) {
     let first = fixture.create("ada@example.com").await;
     fixture.clock.advance(Duration::from_secs(1));
-    let again = NewAccount { id: first.id, display_name: name("Somebody else"), ..new("ADA@example.com") };
+    let again = NewAccount { id: first.id, profile: profile("Somebody else"), ..new("ADA@example.com") };
     assert_eq!(fixture.store.create(again, fixture.clock.now()).await.unwrap(), first);
 }
 
@@ -120,29 +127,32 @@ async fn a_name_changes_only_at_the_expected_version(fixture: Fixture) {
     fixture.clock.advance(Duration::from_secs(1));
     let now = fixture.clock.now();
 
-    let second = fixture.store.rename(first.id, &name("Countess"), Some(first.version), now).await.unwrap().unwrap();
+    let change = async |name: &str, version| {
+        fixture.store.update_profile(ActorId::User(first.id), first.id, &rename(name), version, now).await
+    };
+    let second = change("Countess", Some(first.version)).await.unwrap();
     assert_ne!(second.version, first.version);
-    let expected =
-        Account { display_name: name("Countess"), version: second.version, updated_at: now, ..first.clone() };
+    let expected = Account { profile: profile("Countess"), version: second.version, updated_at: now, ..first.clone() };
     assert_eq!(second, expected);
 
-    let late = fixture.store.rename(first.id, &name("Ada"), Some(first.version), now).await;
+    let late = change("Ada", Some(first.version)).await;
     assert!(matches!(late, Err(Error::Stale)));
     assert_eq!(fixture.store.find(first.id).await.unwrap(), Some(second));
 
-    let unconditional = fixture.store.rename(first.id, &name("Ada"), None, now).await.unwrap().unwrap();
-    assert_eq!(unconditional.display_name, name("Ada"));
+    assert_eq!(change("Ada", None).await.unwrap().profile, profile("Ada"));
 }
 
 async fn an_unchanged_name_keeps_the_version(fixture: Fixture) {
     let first = fixture.create("ada@example.com").await;
     fixture.clock.advance(Duration::from_secs(1));
     let now = fixture.clock.now();
+    let change = async |version| {
+        fixture.store.update_profile(ActorId::User(first.id), first.id, &rename("Ada"), version, now).await
+    };
     for version in [None, Some(first.version)] {
-        let same = fixture.store.rename(first.id, &first.display_name, version, now).await.unwrap();
-        assert_eq!(same.as_ref(), Some(&first));
+        assert_eq!(change(version).await.unwrap(), first);
     }
-    let late = fixture.store.rename(first.id, &first.display_name, Some(first.version + 1), now).await;
+    let late = change(Some(first.version + 1)).await;
     assert!(matches!(late, Err(Error::Stale)));
 }
 
@@ -151,14 +161,14 @@ async fn of_concurrent_changes_to_one_version_one_succeeds(fixture: Fixture) {
     let mut tasks = JoinSet::new();
     for number in 0..16 {
         let (store, now) = (fixture.store.clone(), fixture.clock.now());
-        let name = name(&format!("Ada {number}"));
-        tasks.spawn(async move { store.rename(account.id, &name, Some(account.version), now).await });
+        let (change, by) = (rename(&format!("Ada {number}")), ActorId::User(account.id));
+        tasks.spawn(async move { store.update_profile(by, account.id, &change, Some(account.version), now).await });
     }
     let (won, lost): (Vec<_>, Vec<_>) = tasks.join_all().await.into_iter().partition(Result::is_ok);
     assert_eq!(won.len(), 1);
     assert!(lost.iter().all(|result| matches!(result, Err(Error::Stale))));
     let winner = won.into_iter().next().unwrap().unwrap();
-    assert_eq!(fixture.store.find(account.id).await.unwrap(), winner);
+    assert_eq!(fixture.store.find(account.id).await.unwrap(), Some(winner));
 }
 
 async fn roles_are_replaced_and_unchanged_roles_keep_the_version(fixture: Fixture) {
@@ -201,10 +211,11 @@ async fn pages_contain_every_account_once_during_concurrent_creations(fixture: F
     });
     let (mut seen, mut after) = (Vec::new(), None);
     loop {
-        let rows = fixture.store.list(&Page { size: 4, after }).await.unwrap();
+        let page = ListPage { size: 4, after };
+        let rows = fixture.store.list(&ListQuery::default(), &page, fixture.clock.now()).await.unwrap();
         assert!(rows.len() <= 5, "a page plus one row, which shows that there is a next page");
-        seen.extend(rows.iter().take(4).map(|account| account.id));
-        after = seen.last().copied();
+        seen.extend(rows.iter().take(4).map(|(_, account)| account.id));
+        after = seen.last().map(|id| (String::new(), *id));
         if rows.len() <= 4 {
             break;
         }

@@ -1,14 +1,8 @@
 //! A fake session service with mutual TLS, which records whose tokens it voids.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex},
-};
+use std::sync::{Arc, Mutex};
 
-use drystone::session::v1::{
-    VoidTokensRequest, VoidTokensResponse, session_service_client::SessionServiceClient,
-    session_service_server::SessionServiceServer,
-};
+use drystone::session::v1::{VoidTokensRequest, VoidTokensResponse, session_service_server::SessionServiceServer};
 use drystone_mesh::{
     client::{Channel, Dialer, DialerConfig},
     clock::Clock,
@@ -25,8 +19,7 @@ use tonic::{Request, Response, transport::Server};
 
 /// A fake session service. It is unavailable until it is started.
 pub struct FakeSessionService {
-    /// The client for the user service.
-    pub client: SessionServiceClient<Channel>,
+    dialer: Dialer,
     /// The users whose tokens were voided, in order.
     pub voided: Arc<Mutex<Vec<String>>>,
     authority: Authority,
@@ -52,14 +45,21 @@ impl FakeSessionService {
             clock: Clock::system(),
             caller: drystone_user::NAME,
             identity,
-            peers: HashMap::from([("session".to_owned(), vec![address.to_string()])]),
+            peers: ["session", "auth", "property"]
+                .into_iter()
+                .map(|name| (name.to_owned(), vec![address.to_string()]))
+                .collect(),
             health: Health::new(),
             metrics: Metrics::default(),
             tasks: TaskTracker::new(),
             stop: stop.clone(),
         });
-        let client = SessionServiceClient::new(dialer.channel("session").unwrap());
-        Self { client, voided: Arc::default(), authority, socket: Some(socket), stop, _directory: directory }
+        Self { dialer, voided: Arc::default(), authority, socket: Some(socket), stop, _directory: directory }
+    }
+
+    /// A channel of the user service to this workload, which only `session` ever is.
+    pub fn channel(&self, workload: &str) -> Channel {
+        self.dialer.channel(workload).unwrap()
     }
 
     /// Starts the server.

@@ -1,11 +1,15 @@
-//! Tokens with previous roles are void after a change of roles, and the sessions of disabled accounts end: by a message in the
-//! outbox, so that neither happens without the other.
+//! Tokens with previous roles are void after a change of roles, the sessions of disabled accounts end, and other services forget the
+//! users of removed accounts: by messages in the outbox, so that neither happens without the other.
 
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use drystone::session::v1::{
-    EndUserSessionsRequest, VoidRoleTokensRequest, VoidTokensRequest, session_service_client::SessionServiceClient,
+use drystone::{
+    auth::v1::{ForgetUserRequest, auth_service_client::AuthServiceClient},
+    property::v1::{ForgetOwnerRequest, property_service_client::PropertyServiceClient},
+    session::v1::{
+        EndUserSessionsRequest, VoidRoleTokensRequest, VoidTokensRequest, session_service_client::SessionServiceClient,
+    },
 };
 use drystone_mesh::{call::Call, client::Channel, clock::Timestamp, id};
 use drystone_store::outbox::{Deliver, DeliveryError, Message};
@@ -13,10 +17,13 @@ use uuid::Uuid;
 
 use crate::role::RoleName;
 
-/// The kinds of message: about one user, about all who have one of several roles, and about one user whose sessions end as well.
+/// The kinds of message: about one user, about all who have one of several roles, about one user whose sessions end as well, and
+/// about the password and the properties of a user whose account is removed.
 const OF_USER: &str = "void_tokens";
 const OF_ROLES: &str = "void_role_tokens";
 const WITH_SESSIONS: &str = "end_user_sessions";
+const PASSWORD: &str = "forget_password";
+const PROPERTIES: &str = "forget_properties";
 
 /// The key of messages about roles: they are delivered in order.
 pub(crate) const ROLES: &str = "roles";
@@ -35,6 +42,12 @@ pub(crate) fn with_sessions(user_id: Uuid, now: Timestamp) -> Message {
     Message { kind: WITH_SESSIONS.to_owned(), ..of_user(user_id, now) }
 }
 
+/// The messages for a user whose account is removed.
+pub(crate) fn of_purge(user_id: Uuid, now: Timestamp) -> [Message; 3] {
+    let message = |kind: &str| Message { kind: kind.to_owned(), ..of_user(user_id, now) };
+    [message(WITH_SESSIONS), message(PASSWORD), message(PROPERTIES)]
+}
+
 /// The message for roles that have changed, and those that inherit them.
 pub(crate) fn of_roles(roles: &[RoleName], now: Timestamp) -> Message {
     let names: Vec<_> = roles.iter().map(RoleName::as_str).collect();
@@ -42,14 +55,15 @@ pub(crate) fn of_roles(roles: &[RoleName], now: Timestamp) -> Message {
     Message { id: id::v7_at(now), kind: OF_ROLES.to_owned(), payload, key, created_at: now }
 }
 
-/// Calls the session service.
-pub(crate) struct VoidTokens {
-    /// The session service.
+/// Calls the other services.
+pub(crate) struct FollowUp {
     pub(crate) sessions: SessionServiceClient<Channel>,
+    pub(crate) auth: AuthServiceClient<Channel>,
+    pub(crate) properties: PropertyServiceClient<Channel>,
 }
 
 #[async_trait]
-impl Deliver for VoidTokens {
+impl Deliver for FollowUp {
     async fn deliver(&self, message: &Message) -> Result<(), DeliveryError> {
         let payload = String::from_utf8_lossy(&message.payload).into_owned();
         let (call, mut sessions) = (Call::background(Some(Instant::now() + TIMEOUT)), self.sessions.clone());
@@ -62,6 +76,14 @@ impl Deliver for VoidTokens {
             WITH_SESSIONS => {
                 let request = call.request(EndUserSessionsRequest { user_id: payload });
                 sessions.end_user_sessions(request).await.map(drop)
+            }
+            PASSWORD => {
+                let request = call.request(ForgetUserRequest { user_id: payload });
+                self.auth.clone().forget_user(request).await.map(drop)
+            }
+            PROPERTIES => {
+                let request = call.request(ForgetOwnerRequest { owner_id: payload });
+                self.properties.clone().forget_owner(request).await.map(drop)
             }
             // An instance of a later release delivers it.
             kind => {
