@@ -8,7 +8,8 @@
 //!    ([`stores::rates`]);
 //! 6. REST through the edge and through Envoy ([`ingress`]);
 //! 7. the same calls with ten thousand and with a million users ([`stores::growth`]);
-//! 8. the evaluation of permissions, and a change of a role that 100,000 users have ([`stores::roles`]).
+//! 8. an import of 100,000 accounts ([`stores::import`]);
+//! 9. the evaluation of permissions, and a change of a role that 100,000 users have ([`stores::roles`]).
 //!
 //! `drystone-bench PART...` runs only these benchmarks.
 //!
@@ -32,8 +33,8 @@ use anyhow::{Context, Result, bail};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// The names of the benchmarks on the command line.
-const BENCHMARKS: [&str; 8] =
-    ["startup", "transport", "sign-in", "connections", "ingress", "stores", "growth", "roles"];
+const BENCHMARKS: [&str; 9] =
+    ["startup", "transport", "sign-in", "connections", "ingress", "stores", "growth", "import", "roles"];
 
 #[tokio::main]
 async fn main() -> Result<()> {
@@ -66,6 +67,10 @@ async fn main() -> Result<()> {
     }
     if is_selected("growth") {
         rows.extend(stores::growth::measure().await?);
+        rows.extend(stores::sqlite::measure().await?);
+    }
+    if is_selected("import") {
+        rows.extend(stores::import::measure().await?);
     }
     if is_selected("roles") {
         rows.extend(stores::roles::measure().await?);

@@ -51,6 +51,13 @@ impl Measurement {
         self
     }
 
+    /// Sets the target: a value of `aim` or more.
+    pub(crate) fn at_least(mut self, aim: f64) -> Self {
+        self.aim = Some(format!(">= {aim} {}", self.unit));
+        self.met = Some(self.value >= aim);
+        self
+    }
+
     /// Sets the target: a value below `aim`.
     pub(crate) fn under(mut self, aim: f64) -> Self {
         self.aim = Some(format!("< {aim} {}", self.unit));

@@ -4,6 +4,8 @@
 //! |---|---|
 //! | `rates.rs` | calls per second compared with the stores alone, and the memory of each process |
 //! | `growth.rs` | the same calls with ten thousand and with a million users |
+//! | `sqlite.rs` | the store of accounts on SQLite, of both sizes |
+//! | `import.rs` | an import of a hundred thousand accounts |
 //! | `roles.rs` | the evaluation of permissions, and a change of a role that many users have |
 //! | `processes.rs` | the processes of the mesh |
 //! | `servers.rs` | PostgreSQL and Redis |
@@ -13,6 +15,7 @@
 
 mod calls;
 pub(crate) mod growth;
+pub(crate) mod import;
 mod pgbench;
 mod processes;
 pub(crate) mod rates;
@@ -20,4 +23,5 @@ mod redis_benchmark;
 pub(crate) mod roles;
 mod seed;
 mod servers;
+pub(crate) mod sqlite;
 mod users;

@@ -246,7 +246,7 @@ async fn open<'a>(
 ) -> Result<Opened<'a>> {
     let (tasks, stop) = (TaskTracker::new(), stops.rest.child_token());
     let database = match service.location(&config.mesh.data_dir) {
-        Some(location) => Some(database::open(service.module, location, &shared.health, &tasks, &stop).await?),
+        Some(location) => Some(database::open(service.module, location, shared, &tasks, &stop).await?),
         None => None,
     };
     Ok(Opened { service, listener, database, tasks, stop })

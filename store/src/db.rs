@@ -101,7 +101,17 @@ impl Db {
             // Takes the write lock at once, so that no other write comes between a read and a write of this
             // transaction.
             Either::Sqlite(sqlite) => Either::Sqlite(sqlite.writer.begin_with("BEGIN IMMEDIATE").await?),
-            Either::Postgres(postgres) => Either::Postgres(postgres.pool().begin().await?),
+            Either::Postgres(postgres) => Either::Postgres(postgres.pool().begin(None).await?),
+        }))
+    }
+
+    /// Begins a transaction that reads: all of its statements see the same state. It does not wait for writers.
+    pub async fn begin_read(&self) -> sqlx::Result<Transaction> {
+        Ok(Transaction(match &self.0 {
+            Either::Sqlite(sqlite) => Either::Sqlite(sqlite.readers.begin().await?),
+            Either::Postgres(postgres) => {
+                Either::Postgres(postgres.pool().begin(Some("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")).await?)
+            }
         }))
     }
 

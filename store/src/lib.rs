@@ -58,6 +58,7 @@ mod probe;
 pub mod redis;
 pub mod request_id;
 pub mod sealing;
+mod size;
 mod sqlite;
 mod transaction;
 mod values;
@@ -74,6 +75,7 @@ pub use migration::{SchemaState, schema_state};
 pub use open_error::OpenError;
 pub use postgres::PostgresPool;
 pub use probe::probe;
+pub use size::{Size, watch_size};
 pub use transaction::Transaction;
 pub use values::{places, values};
 

@@ -53,7 +53,7 @@ pub(super) async fn open(server: PostgresLocation, migrations: &'static [Migrati
 /// Writes tables anew with their current rows only. Unlike `VACUUM FULL` it leaves nothing behind that an older transaction could
 /// still read, and fails where the role does not own a table.
 pub(super) async fn scrub(pool: &PostgresPool, tables: &[&str]) -> sqlx::Result<()> {
-    let mut transaction = pool.begin().await?;
+    let mut transaction = pool.begin(None).await?;
     let settings = format!("SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = '{SCRUB_LOCK_TIMEOUT}'");
     sqlx::raw_sql(AssertSqlSafe(settings)).execute(&mut *transaction.inner).await?;
     for table in tables {

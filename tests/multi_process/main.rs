@@ -1,5 +1,6 @@
 //! Services in separate processes, PostgreSQL, Redis, outages and restarts.
 
+mod imports;
 mod master_key;
 mod partial_outage;
 mod postgres;

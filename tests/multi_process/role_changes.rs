@@ -14,7 +14,7 @@ use tokio::time::sleep;
 use tonic::transport::Channel;
 
 /// Kills on each engine. `DRYSTONE_TEST_ROUNDS` makes it more.
-fn rounds() -> u64 {
+pub fn rounds() -> u64 {
     env::var("DRYSTONE_TEST_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(6)
 }
 

@@ -8,11 +8,12 @@ use drystone::{
     property::v1::{CreatePropertyRequest, ListPropertiesRequest, property_service_client::PropertyServiceClient},
     session::v1::{ListSessionsRequest, session_service_client::SessionServiceClient},
     user::v1::{
-        BatchCheckRequest, CheckPermissionRequest, GetMeRequest, GetUserRequest, LookUpForSignInRequest,
-        look_up_for_sign_in_request::Key, role_service_client::RoleServiceClient,
+        BatchCheckRequest, CheckPermissionRequest, GetMeRequest, GetUserRequest, ListUsersRequest,
+        LookUpForSignInRequest, look_up_for_sign_in_request::Key, role_service_client::RoleServiceClient,
         user_service_client::UserServiceClient,
     },
 };
+use drystone_mesh::page::{self, List};
 use tonic::{Code, Request, Status, transport::Channel};
 
 use super::{
@@ -37,6 +38,10 @@ pub(crate) enum BenchRpc {
     LookUpForSignIn,
     /// As a service, of a hundred users.
     BatchCheck,
+    /// As the operator, a page of 50 from this user on: far from the first one.
+    ListUsersDeepPage,
+    /// As the operator, the first page of those of whom a word begins with two digits.
+    SearchUsers,
 }
 
 impl BenchRpc {
@@ -50,6 +55,8 @@ impl BenchRpc {
             Self::Refresh => "Refresh",
             Self::LookUpForSignIn => "LookUpForSignIn",
             Self::BatchCheck => "BatchCheck of 100",
+            Self::ListUsersDeepPage => "ListUsers, a deep page of 50",
+            Self::SearchUsers => "ListUsers, a search by prefix",
         }
     }
 }
@@ -61,6 +68,7 @@ pub(crate) struct RpcClient {
     auth: AuthServiceClient<Channel>,
     user: UserServiceClient<Channel>,
     user_as_auth: UserServiceClient<Channel>,
+    user_as_operator: UserServiceClient<Channel>,
     roles_as_property: RoleServiceClient<Channel>,
     session: SessionServiceClient<Channel>,
     property: PropertyServiceClient<Channel>,
@@ -73,6 +81,7 @@ impl RpcClient {
             auth: AuthServiceClient::new(processes.channel("auth")?),
             user: UserServiceClient::new(processes.channel("user")?),
             user_as_auth: UserServiceClient::new(processes.channel_as("auth", "user")?),
+            user_as_operator: UserServiceClient::new(processes.channel_as("operator", "user")?),
             roles_as_property: RoleServiceClient::new(processes.channel_as("property", "user")?),
             session: SessionServiceClient::new(processes.channel("session")?),
             property: PropertyServiceClient::new(processes.channel("property")?),
@@ -119,7 +128,11 @@ impl RpcClient {
                 self.property.list_properties(with_token(request, active_user)).await.map(drop)
             }
             // Have no access token.
-            BenchRpc::Refresh | BenchRpc::LookUpForSignIn | BenchRpc::BatchCheck => return Ok(()),
+            BenchRpc::Refresh
+            | BenchRpc::LookUpForSignIn
+            | BenchRpc::BatchCheck
+            | BenchRpc::ListUsersDeepPage
+            | BenchRpc::SearchUsers => return Ok(()),
         };
         match result.map_err(|status: Status| (status.code(), status)) {
             Err((Code::InvalidArgument, _)) => Ok(()),
@@ -196,9 +209,25 @@ impl RpcClient {
                 let response = self.roles_as_property.batch_check(request).await?.into_inner();
                 ensure!(response.allowed.len() == 100, "{} results", response.allowed.len());
             }
+            BenchRpc::ListUsersDeepPage => {
+                let page_token = page::token(&operators_list(), &(String::new(), active_user.user.user_id()));
+                let request = ListUsersRequest { page_token, ..ListUsersRequest::default() };
+                self.user_as_operator.list_users(request).await?;
+            }
+            BenchRpc::SearchUsers => {
+                let search = (10 + active_user.user.0 % 90).to_string();
+                let request = ListUsersRequest { search, ..ListUsersRequest::default() };
+                let response = self.user_as_operator.list_users(request).await?.into_inner();
+                ensure!(!response.users.is_empty(), "nobody found");
+            }
         }
         Ok(())
     }
+}
+
+/// The list of all users in their default order, as the service binds its page tokens.
+fn operators_list() -> List {
+    ["", "", "", "operator"].into_iter().fold(List::new("users"), List::bound_to)
 }
 
 fn with_token<T>(message: T, active_user: &ActiveUser) -> Request<T> {

@@ -37,10 +37,12 @@ const RUNS: usize = 5;
 const AIM: f64 = 1.5;
 
 /// CreateProperty is last, since it makes the lists and claims longer.
-const RPCS: [BenchRpc; 7] = [
+const RPCS: [BenchRpc; 9] = [
     BenchRpc::GetMe,
     BenchRpc::LookUpForSignIn,
     BenchRpc::BatchCheck,
+    BenchRpc::ListUsersDeepPage,
+    BenchRpc::SearchUsers,
     BenchRpc::ListSessions,
     BenchRpc::ListProperties,
     BenchRpc::Refresh,

@@ -1,5 +1,7 @@
 //! A mesh as in production: a process for each service, and one for the edge, on PostgreSQL and Redis.
 
+use std::{net::SocketAddr, path::PathBuf};
+
 use anyhow::{Context, Result};
 use drystone_tests::{Home, Mesh, certs::Certificates, modules, ports::some_free_addresses, services_on_postgres};
 use tonic::transport::Channel;
@@ -55,6 +57,17 @@ impl MeshProcesses {
     pub(crate) fn channel_as(&self, workload: &str, service: &str) -> Result<Channel> {
         let (_, mesh) = self.running.iter().find(|(name, _)| *name == service).context("no such service")?;
         Ok(mesh.channel_with(service, Some(self.certificates.of(workload))))
+    }
+
+    /// The directory of the certificates.
+    pub(crate) fn certificates(&self) -> PathBuf {
+        self.certificates.ca().parent().map(PathBuf::from).unwrap_or_default()
+    }
+
+    /// The address of a service.
+    pub(crate) fn address(&self, service: &str) -> Result<SocketAddr> {
+        let (_, mesh) = self.running.iter().find(|(name, _)| *name == service).context("no such service")?;
+        Ok(mesh.grpc_address(service))
     }
 
     /// The resident memory of each process, in megabytes.

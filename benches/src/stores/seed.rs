@@ -32,13 +32,14 @@ pub(crate) async fn fill(database: &str, redis: &str, users: u64) -> Result<Dura
     let accounts = copy(
         database,
         "drystone_user.account",
-        "id, email, email_key, display_name, roles, version, created_at, updated_at",
+        "id, email, email_key, display_name, roles, has_words, version, created_at, updated_at",
+        1,
         users,
         move |row, user| {
             let (id, number) = (user.user_id(), user.0);
             writeln!(
                 row,
-                "{id}\tUser-{number}@example.com\tuser-{number}@example.com\tUser {number}\tmember\t1\t{now}\t{now}"
+                "{id}\tUser-{number}@example.com\tuser-{number}@example.com\tUser {number}\tmember\t1\t1\t{now}\t{now}"
             )
         },
     );
@@ -46,6 +47,7 @@ pub(crate) async fn fill(database: &str, redis: &str, users: u64) -> Result<Dura
         database,
         "drystone_property.property",
         "id, owner_id, display_name, description, labels, version, created_at, updated_at",
+        1,
         users,
         move |row, user| {
             let (id, owner, number) = (user.property_id(), user.user_id(), user.0);
@@ -53,6 +55,12 @@ pub(crate) async fn fill(database: &str, redis: &str, users: u64) -> Result<Dura
         },
     );
     tokio::try_join!(accounts, properties, sessions(redis, users))?;
+    // They refer to the accounts.
+    copy(database, "drystone_user.account_word", "word, user_id", 3, users, |row, user| {
+        let (id, number) = (user.user_id(), user.0);
+        writeln!(row, "user-{number}@example.com\t{id}\nuser\t{id}\n{number}\t{id}")
+    })
+    .await?;
     let mut connection = PgConnection::connect(database).await?;
     // Of one user in sixteen.
     let grants = "INSERT INTO drystone_user.role_grant (user_id, role, granted_by, granted_at)
@@ -68,6 +76,7 @@ async fn copy(
     database: &str,
     table: &str,
     columns: &str,
+    rows_of_each: u64,
     users: u64,
     write: impl Fn(&mut String, SeedUser) -> std::fmt::Result,
 ) -> Result<()> {
@@ -82,7 +91,7 @@ async fn copy(
         }
     }
     let copied = copy.finish().await?;
-    ensure!(copied == users, "{copied} of {users} rows were copied into {table}");
+    ensure!(copied == rows_of_each * users, "{copied} rows of {users} users were copied into {table}");
     // Otherwise autovacuum would do it during the measurement.
     sqlx::raw_sql(sqlx::AssertSqlSafe(format!("VACUUM (ANALYZE) {table}"))).execute(&mut connection).await?;
     connection.close().await?;

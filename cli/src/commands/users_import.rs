@@ -36,7 +36,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     config: ConfigFile,
 
-    /// The file: one JSON object in each line. docs/tutorial.md has the members
+    /// The file: one JSON object in each line. docs/operations.md has its members
     #[arg(value_name = "FILE")]
     accounts: PathBuf,
 

@@ -5,8 +5,8 @@ use std::time::Duration;
 use anyhow::Result;
 use drystone_mesh::{
     backoff::Backoff,
-    health::{Health, Kind},
-    module::Module,
+    health::Kind,
+    module::{Module, Shared},
 };
 use drystone_store::{Db, Location};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -16,16 +16,16 @@ use tracing::warn;
 const MIN_BACKOFF: Duration = Duration::from_millis(250);
 const MAX_BACKOFF: Duration = Duration::from_secs(5);
 
-/// Opens a service's database, brings its schema up to date, and starts its health probe. Retries while the server does
+/// Opens a service's database, brings its schema up to date, and starts its health probe and the metrics of its size. Retries while the server does
 /// not answer, so that the order of starting does not matter.
 pub(super) async fn open(
     module: Module,
     location: Location,
-    health: &Health,
+    shared: &Shared,
     tasks: &TaskTracker,
     stop: &CancellationToken,
 ) -> Result<Db> {
-    let component = health.component(format!("{} database", module.name()), Kind::Vital);
+    let component = shared.health.component(format!("{} database", module.name()), Kind::Vital);
     let mut backoff = Backoff::new(MIN_BACKOFF, MAX_BACKOFF);
     let db = loop {
         match Db::open(location.clone(), module.migrations()).await {
@@ -39,5 +39,6 @@ pub(super) async fn open(
         tokio::time::sleep(backoff.failed()).await;
     };
     tasks.spawn(drystone_store::probe(db.clone(), component, stop.clone()));
+    tasks.spawn(drystone_store::watch_size(db.clone(), module.name(), shared.metrics.clone(), stop.clone()));
     Ok(db)
 }

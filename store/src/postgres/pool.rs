@@ -95,12 +95,13 @@ impl PostgresPool {
     }
 
     /// Begins a transaction.
-    pub(crate) async fn begin(&self) -> sqlx::Result<PostgresTransaction> {
+    /// `begin` is the statement, if it is not plain `BEGIN`.
+    pub(crate) async fn begin(&self, begin: Option<&'static str>) -> sqlx::Result<PostgresTransaction> {
         let (permit, connection) = self.acquire().await?;
         // In a task, which continues if the caller is dropped: a cancelled BEGIN leaves an open transaction that sqlx
         // does not track, and the next statements on that connection would be part of it.
         let transaction = tokio::spawn(async move {
-            let inner = sqlx::Transaction::begin(connection.inner, None).await?;
+            let inner = sqlx::Transaction::begin(connection.inner, begin.map(SqlStr::from_static)).await?;
             Ok(PostgresTransaction { inner, _permit: permit })
         });
         transaction.await.map_err(|_| sqlx::Error::WorkerCrashed)?

@@ -5,7 +5,7 @@ use std::any::Any;
 use drystone_backends::Postgres;
 
 use super::{
-    super::{OpenError, SchemaState, schema_state},
+    super::{Either, OpenError, SchemaState, Transaction, schema_state},
     *,
 };
 
@@ -152,6 +152,42 @@ async fn a_permanent_error_is_not_retried(location: Location) {
     assert_eq!(attempts.into_inner(), 1);
 }
 
+async fn statements_of_a_reading_transaction_see_one_state(location: Location) {
+    let db = Db::open(location, FIRST).await.unwrap();
+    write(&db, 1, "before").await.unwrap();
+    let mut transaction = db.begin_read().await.unwrap();
+    let count = async |transaction: &mut Transaction| -> i64 {
+        run!(transaction.connection(), |connection| {
+            sqlx::query_scalar("SELECT COUNT(*) FROM note").fetch_one(connection).await.unwrap()
+        })
+    };
+    assert_eq!(count(&mut transaction).await, 1);
+    write(&db, 2, "meanwhile").await.unwrap();
+    assert_eq!(count(&mut transaction).await, 1);
+    let refused = run!(transaction.connection(), |connection| {
+        sqlx::query("DELETE FROM note").execute(connection).await.map(drop)
+    });
+    assert!(refused.is_err());
+    drop(transaction);
+    assert_eq!(texts(&db).await.len(), 2);
+}
+
+async fn the_size_is_that_of_all_tables(location: Location) {
+    let db = Db::open(location, FIRST).await.unwrap();
+    let before = db.size().await.unwrap().bytes;
+    assert!(before > 0);
+    for id in 0..100 {
+        write(&db, id, &"x".repeat(1000)).await.unwrap();
+    }
+    if let Either::Postgres(pool) = db.writer() {
+        sqlx::query("ANALYZE note").execute(pool).await.unwrap();
+    }
+    let size = db.size().await.unwrap();
+    assert!(size.bytes >= before + 50_000, "{size:?}");
+    // SQLite has no estimates.
+    assert!(size.rows.is_empty() || size.rows.contains(&("note".to_owned(), 100)), "{size:?}");
+}
+
 macro_rules! on_each {
     ($backend:ident: $($test:ident,)+) => {
         mod $backend {
@@ -177,6 +213,8 @@ macro_rules! on_each {
             concurrent_writers_queue_and_all_succeed,
             exclusive_transactions_exclude_each_other,
             a_permanent_error_is_not_retried,
+            statements_of_a_reading_transaction_see_one_state,
+            the_size_is_that_of_all_tables,
         })+
     };
 }

@@ -55,8 +55,7 @@ impl UserStore {
         if let Some(current) = self.definitions.at(version) {
             return Ok(current);
         }
-        let mut transaction = self.db.begin().await?;
-        // The version first: what is read after it is at that version or at a later one.
+        let mut transaction = self.db.begin_read().await?;
         let version: i64 = run!(transaction.connection(), |connection| {
             sqlx::query_scalar("SELECT version FROM role_state WHERE id = 1").fetch_one(connection).await?
         });
