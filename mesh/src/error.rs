@@ -71,6 +71,12 @@ impl Error {
         self
     }
 
+    /// The message that the caller sees.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        &self.0.message
+    }
+
     /// The reason.
     #[must_use]
     pub fn reason(&self) -> Reason {

@@ -202,6 +202,9 @@ impl<'a> Parser<'a> {
         if text.is_empty() {
             return Err(start.expected("a value: a word, or text in quotes"));
         }
+        if text.chars().any(char::is_control) {
+            return Err(start.expected("a value without control characters"));
+        }
         if ["AND", "OR", "NOT"].contains(&first_word(start.rest)) {
             return Err(start.expected("a value; `AND`, `OR` and `NOT` are values only in quotes"));
         }

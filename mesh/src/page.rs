@@ -78,7 +78,8 @@ impl Position for (String, Uuid) {
 
     fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let (id, text) = bytes.split_at_checked(16)?;
-        Some((String::from_utf8(text.to_vec()).ok()?, Uuid::from_slice(id).ok()?))
+        let text = String::from_utf8(text.to_vec()).ok().filter(|text| !text.contains('\0'))?;
+        Some((text, Uuid::from_slice(id).ok()?))
     }
 }
 
@@ -185,12 +186,13 @@ mod tests {
 
     #[test]
     fn a_position_of_text_and_id_round_trips() {
-        for text in ["", "ada@example.com", "\u{0}é"] {
+        for text in ["", "ada@example.com", "\u{1}é"] {
             let position = (text.to_owned(), Uuid::now_v7());
             assert_eq!(Position::from_bytes(&position.to_bytes()), Some(position));
         }
         assert_eq!(<(String, Uuid)>::from_bytes(&[0xff; 17]), None);
         assert_eq!(<(String, Uuid)>::from_bytes(&[0; 15]), None);
+        assert_eq!(<(String, Uuid)>::from_bytes(&[0; 17]), None, "no text of a database has a NUL");
     }
 
     #[test]

@@ -115,6 +115,8 @@ async fn accounts_are_filtered_ordered_and_searched() {
     assert_eq!(list("search=zuse&filter=status%20%3D%20active").await, domain(&["zcarl", "zada"]));
     assert_eq!(list("filter=status=disabled").await, domain(&["zbob"]));
     assert_eq!(list("filter=role=admin").await, std::slice::from_ref(&reader.email));
+    assert_eq!(list("filter=role=member").await.len(), 4, "everybody");
+    assert_eq!(list("search=zada%00zuse").await, domain(&["zada"]));
     assert_eq!(list("filter=email=%22ZADA@list*%22").await, domain(&["zada"]));
     assert_eq!(list("filter=email=zada@list.example").await, domain(&["zada"]));
     assert_eq!(list("filter=create_time%3C%222020-01-01T00:00:00Z%22").await, [""; 0]);
@@ -138,6 +140,7 @@ async fn accounts_are_filtered_ordered_and_searched() {
         ("filter=name=x", "at character 1, `name`: expected the name of a field"),
         ("filter=role=Admin", "role"),
         ("filter=status=active%20OR%20status=disabled", "at character 15, `OR`: expected `AND`"),
+        ("filter=email=%22a%00%22", "without control characters"),
         ("orderBy=name", "orderBy"),
         ("search=a%20b%20c%20d%20e", "search"),
     ] {
@@ -214,10 +217,11 @@ async fn count(journey: &Journey, service: &str, query: &'static str, user: Uuid
 async fn nothing_is_left_of_a_removed_account() {
     let journey = Journey::start();
     let (user, tokens) = journey.user(&[]).await;
-    let property = json!({"displayName": "Barn of a removed user"});
+    let property = json!({"displayName": "Barn of a removed user", "requestId": Uuid::now_v7()});
     journey.post("/v1/properties", property, &tokens).await.expect(200);
     let id: Uuid = user.id.parse().unwrap();
     assert_eq!(count(&journey, "auth", "SELECT count(*) FROM credential WHERE user_id = $1", id).await, 1);
+    assert_eq!(count(&journey, "property", "SELECT count(*) FROM creation WHERE owner_id = $1", id).await, 1);
     for command in ["delete", "purge"] {
         let output = journey.operator(&["users", command, &user.email]);
         assert!(output.status.success(), "{output:?}");
@@ -294,13 +298,16 @@ async fn accounts_are_imported_with_their_passwords_and_exported() {
         r#"{"email":"dora@old.example","displayName":"Dora","passwordHash":"md5"}"#,
         r#"{"email":"eve@old.example","displayName":"Eve","phone":"12"}"#,
         r#"{"email":"fred@old.example","displayName":"Fred","preferences":{"theme":"dark"}}"#,
+        r#"{"email":"gina@old.example","displayName":"Gina","createTime":"-0001-11-30T00:00:00+00:00"}"#,
+        r#"{"email":"hugo@old.example","displayName":"Hugo","externalId":"a\u0000b"}"#,
+        r#"{"email":"no address","displayName":"Ida"}"#,
     ];
     fs::write(&file, lines.join("\n")).unwrap();
     let path = file.to_str().unwrap();
     let import = || journey.operator(&["users", "import", path, "--source", "old", "--role", "CHIEF=manager"]);
     let output = import();
     assert_eq!(output.status.code(), Some(1), "{output:?}");
-    assert_eq!(output.stdout, "3 imported, 0 imported before, 5 refused\n");
+    assert_eq!(output.stdout, "3 imported, 0 imported before, 8 refused\n");
     let report = fs::read_to_string(directory.path().join("users.ndjson.refused")).unwrap();
     let refusals: Vec<Value> = report.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let mut refusals: Vec<_> =
@@ -311,12 +318,22 @@ async fn accounts_are_imported_with_their_passwords_and_exported() {
         (4, "e-mail address"),
         (5, "no role `owner`"),
         (6, "password_hash"),
-        (7, "user.phone"),
+        (7, "user.phone: "),
+        (9, "create_time"),
+        (10, "external_id: "),
+        (11, "user.email: "),
     ];
     for ((line, reason), (expected_line, text)) in refusals.iter().zip(expected) {
         assert!(*line == expected_line && reason.contains(text), "{refusals:?}");
     }
     assert_eq!(refusals.len(), expected.len());
+
+    assert!(refusals.iter().all(|(_, reason)| !reason.contains("INVALID_REQUEST")), "{refusals:?}");
+    let over_itself = journey.operator(&["users", "import", path, "--report", path]);
+    assert!(over_itself.stderr.contains("is the file to import"), "{over_itself:?}");
+    assert!(file.exists());
+    let log = journey.mesh.log();
+    assert!(log.contains("AuthService/ImportUsers") && !log.contains("Cancelled"), "{log}");
 
     journey.sign_in("ada@old.example", "correct horse").await.expect(200);
     journey.sign_in("ada@old.example", "correct horsf").await.refused(Reason::InvalidCredentials);

@@ -124,7 +124,7 @@ impl Seeded {
             Query::Search => {
                 let prefixes = vec![(10 + user.0 % 90).to_string()];
                 let found = list(&ListQuery { prefixes, ..ListQuery::default() }, None).await?;
-                ensure!(!found.is_empty(), "nobody found");
+                ensure!(!found.accounts.is_empty(), "nobody found");
             }
         }
         Ok(())

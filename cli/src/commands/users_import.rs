@@ -61,14 +61,14 @@ fn parse_role(text: &str) -> Result<(String, String), String> {
 pub(crate) fn run(app: &App, args: &Args) -> Result<()> {
     let file = File::open(&args.accounts).with_context(|| format!("{} cannot be read", args.accounts.display()))?;
     let length = file.metadata()?.len();
-    let report = args.report.clone().unwrap_or_else(|| with_suffix(&args.accounts, ".refused"));
+    let report = Report::new(args)?;
     process::block_on(async {
         let mut accounts = Accounts::connect(app, &args.config)?;
         let mut import = Import {
             lines: Lines::new(BufReader::new(file)),
             source: args.source.clone(),
             role_map: args.role.iter().cloned().collect(),
-            report: Report::new(&report)?,
+            report,
             bar: progress_bar(length),
             counts: Counts::default(),
         };
@@ -80,10 +80,8 @@ pub(crate) fn run(app: &App, args: &Args) -> Result<()> {
         let Counts { imported, existed, refused } = import.counts;
         output::print(format!("{imported} imported, {existed} imported before, {refused} refused\n"))?;
         if refused > 0 {
-            bail!(
-                "{refused} lines are refused; {} has the reasons. Mend them, and run the same command again",
-                report.display()
-            );
+            let path = import.report.path.display();
+            bail!("{refused} lines are refused; {path} has the reasons. Mend them, and run the same command again");
         }
         Ok(())
     })
@@ -131,7 +129,7 @@ impl Import {
                 // Where the call has failed, its status says more.
                 let _ = requests.send(ImportUsersRequest { source: self.source.clone(), users }).await;
             }
-            let Some((numbers, bytes)) = unanswered.pop_front() else { return Ok(()) };
+            let Some((numbers, bytes)) = unanswered.pop_front() else { break };
             match answers.message().await {
                 Ok(Some(answer)) if answer.results.len() == numbers.len() => self.record(&numbers, answer)?,
                 Ok(_) => bail!("the answer of the auth service is incomplete; run the same command again"),
@@ -139,6 +137,10 @@ impl Import {
             }
             self.bar.inc(bytes);
         }
+        // To the end of the call, so that the server sees no interruption.
+        drop(requests);
+        while answers.message().await.map_err(|status| self.stopped(&status))?.is_some() {}
+        self.report.finish().context("the report of an earlier run cannot be removed")
     }
 
     /// The next lines that are accounts. `None` at the end of the file.
@@ -184,6 +186,8 @@ impl Import {
 /// The lines that are refused, and why. There is no file without one.
 struct Report {
     path: PathBuf,
+    /// Whether the path is that of this command, which may remove what an earlier run wrote.
+    is_default: bool,
     file: Option<io::LineWriter<File>>,
 }
 
@@ -194,22 +198,32 @@ struct Refusal<'a> {
 }
 
 impl Report {
-    fn new(path: &Path) -> Result<Self> {
-        match fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(error).with_context(|| format!("{} cannot be replaced", path.display()))
-            }
-            _ => Ok(Self { path: path.to_owned(), file: None }),
+    fn new(args: &Args) -> Result<Self> {
+        let path = args.report.clone().unwrap_or_else(|| with_suffix(&args.accounts, ".refused"));
+        if fs::canonicalize(&path).ok().is_some_and(|report| fs::canonicalize(&args.accounts).ok() == Some(report)) {
+            bail!("{} is the file to import; name another one for the report", path.display());
         }
+        Ok(Self { path, is_default: args.report.is_none(), file: None })
     }
 
     fn add(&mut self, line: u64, reason: &str) -> io::Result<()> {
         let file = match &mut self.file {
             Some(file) => file,
-            None => self.file.insert(io::LineWriter::new(File::create_new(&self.path)?)),
+            None => self.file.insert(io::LineWriter::new(File::create(&self.path)?)),
         };
         serde_json::to_writer(&mut *file, &Refusal { line, reason })?;
         file.write_all(b"\n")
+    }
+
+    /// Removes the report of an earlier run if nothing is refused any more.
+    fn finish(&self) -> io::Result<()> {
+        if self.file.is_some() || !self.is_default {
+            return Ok(());
+        }
+        match fs::remove_file(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            removed => removed,
+        }
     }
 }
 

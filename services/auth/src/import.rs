@@ -98,7 +98,9 @@ impl UserImport {
     /// The accounts that were imported before, by their ids in the source.
     async fn existing(&self, source: &str, users: &[ImportedUser]) -> Result<HashMap<String, String>, Error> {
         let ids = users.iter().map(|user| user.external_id.clone());
-        let ids: Vec<_> = ids.filter(|id| (1..=254).contains(&id.chars().count())).collect();
+        // The user service refuses the others.
+        let is_valid = |id: &String| (1..=254).contains(&id.chars().count()) && !id.chars().any(char::is_control);
+        let ids: Vec<_> = ids.filter(is_valid).collect();
         if ids.is_empty() {
             return Ok(HashMap::new());
         }

@@ -158,6 +158,8 @@ pub enum Verification {
     Match,
     /// The password is correct, but its hash does not have the current algorithm and parameters.
     MatchNeedsRehash,
+    /// The beginning of the password is correct, and the hash is of that alone: the rest may be mistyped.
+    MatchOfBeginning,
 }
 
 impl Verification {
@@ -224,7 +226,13 @@ impl PasswordHasher {
         if !stored.matches(password.as_bytes(), &mut self.memory)? {
             return Ok(Verification::Mismatch);
         }
-        Ok(if stored.is_current(&self.params) { Verification::Match } else { Verification::MatchNeedsRehash })
+        Ok(if stored.is_current(&self.params) {
+            Verification::Match
+        } else if stored.is_truncated(password.as_bytes()) {
+            Verification::MatchOfBeginning
+        } else {
+            Verification::MatchNeedsRehash
+        })
     }
 
     /// Whether memory for the next hash is allocated.

@@ -110,7 +110,9 @@ impl SignIn {
         self.confirm(&credential).await;
 
         let session = self.upstreams.start_session(call, user_id).await?;
-        if verification == Verification::MatchNeedsRehash || credential.form != PasswordForm::Opaque {
+        if verification != Verification::MatchOfBeginning
+            && (verification == Verification::MatchNeedsRehash || credential.form != PasswordForm::Opaque)
+        {
             self.upgrade_hash(credential, password, verification);
         }
         let tokens = self.issuer.issue(session, account, properties, as_of)?;

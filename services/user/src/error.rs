@@ -17,7 +17,9 @@ pub enum Error {
     #[error("another account has this e-mail address; sign in, or use a different one")]
     EmailTaken,
     /// The id belongs to an account with another e-mail address.
-    #[error("this user id belongs to an account with another e-mail address; generate a new id")]
+    #[error(
+        "this user id belongs to an account with another e-mail address, or to one that was removed; generate a new id"
+    )]
     IdTaken,
     /// No such account, or one that the user may not read.
     #[error("there is no such account, or you may not read it")]

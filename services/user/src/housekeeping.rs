@@ -18,6 +18,9 @@ use crate::{
 
 const INTERVAL: Duration = Duration::from_secs(15);
 
+/// How long the ids of removed accounts are kept, so that nothing that goes on late creates them again.
+const PURGED_LIFETIME: Duration = Duration::from_hours(24 * 30);
+
 /// The accounts and grants of the store. Every instance has the same ones.
 #[derive(Debug, Clone, Default)]
 struct Gauges {
@@ -61,29 +64,54 @@ impl Gauges {
     }
 }
 
-/// Runs until `stop`.
+/// Runs until `stop`, which ends it between two transactions.
 pub(crate) async fn run(store: UserStore, clock: Clock, metrics: Metrics, stop: CancellationToken) {
     let gauges = Gauges::new(&metrics);
     let mut interval = tokio::time::interval(INTERVAL);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    while stop.run_until_cancelled(interval.tick()).await.is_some() {
-        if let Err(error) = once(&store, &clock, &gauges).await {
-            tracing::warn!(cause = %Chain(&error), "housekeeping of accounts failed");
+    let rounds = async {
+        loop {
+            interval.tick().await;
+            // Each by itself: what fails or takes long does not hold up the others for good.
+            let (words, totals, purged, request_ids) = tokio::join!(
+                complete_words(&store),
+                update_totals(&store, &gauges),
+                purge(&store, &clock),
+                forget_request_ids(&store, &clock),
+            );
+            for outcome in [words, totals, purged, request_ids] {
+                if let Err(error) = outcome {
+                    tracing::warn!(cause = %Chain(&error), "housekeeping of accounts failed");
+                }
+            }
         }
-    }
+    };
+    stop.run_until_cancelled(rounds).await;
 }
 
-async fn once(store: &UserStore, clock: &Clock, gauges: &Gauges) -> Result<(), Error> {
-    let now = clock.now();
+async fn complete_words(store: &UserStore) -> Result<(), Error> {
     let completed = store.complete_words().await?;
     if completed > 0 {
         tracing::info!(accounts = completed, "words for the search of accounts written");
     }
+    Ok(())
+}
+
+async fn update_totals(store: &UserStore, gauges: &Gauges) -> Result<(), Error> {
     gauges.set(&store.totals().await?);
-    let purged = store.purge_due(now).await?;
+    Ok(())
+}
+
+async fn purge(store: &UserStore, clock: &Clock) -> Result<(), Error> {
+    let purged = store.purge_due(clock.now()).await?;
     if purged > 0 {
         tracing::info!(accounts = purged, "deleted accounts removed for good");
     }
-    request_id::forget(store.db(), now - request_id::LIFETIME).await?;
     Ok(())
+}
+
+async fn forget_request_ids(store: &UserStore, clock: &Clock) -> Result<(), Error> {
+    let now = clock.now();
+    request_id::forget(store.db(), now - request_id::LIFETIME).await?;
+    store.forget_purged(now - PURGED_LIFETIME).await
 }

@@ -53,12 +53,12 @@ pub fn after_prefix(prefix: &str) -> String {
 
 /// In lower case and NFC.
 fn split(text: &str) -> impl Iterator<Item = String> {
-    text.split(|character: char| character.is_whitespace() || character == ',').filter(|word| !word.is_empty()).map(
-        |word| {
+    text.split(|character: char| character.is_whitespace() || character.is_control() || character == ',')
+        .filter(|word| !word.is_empty())
+        .map(|word| {
             let lower = word.chars().take(MAX_WORD_LENGTH).collect::<String>().to_lowercase();
             text::to_nfc(&lower).chars().take(MAX_WORD_LENGTH).collect()
-        },
-    )
+        })
 }
 
 #[cfg(test)]

@@ -15,14 +15,18 @@ mod words;
 
 pub use self::{
     change::{ActorId, Saved},
-    list::{ListOrder, ListPage, ListQuery, StatusFilter},
+    list::{ListOrder, ListPage, ListQuery, Listed, StatusFilter},
     provision::{Import, Provisioned},
     rights::Rights,
     roles::RoleChange,
     totals::Totals,
 };
 
+use std::sync::Arc;
+
 use drystone_store::{Db, Migration, migration, outbox, request_id, request_id::RequestIds};
+
+use tokio::sync::Semaphore;
 
 use self::definitions::DefinitionCache;
 use crate::role::Permission;
@@ -47,13 +51,16 @@ const REQUEST_IDS: RequestIds = RequestIds::new(10_000);
 pub struct UserStore {
     db: Db,
     definitions: DefinitionCache,
+    /// Of lists that may look at many rows for few accounts.
+    sparse_lists: Arc<Semaphore>,
 }
 
 impl UserStore {
     /// A store in a database that was opened with [`MIGRATIONS`]. `declared` are the permissions of the contracts.
     #[must_use]
     pub fn new(db: Db, declared: Vec<Permission>) -> Self {
-        Self { db, definitions: DefinitionCache::new(declared) }
+        let sparse_lists = Arc::new(Semaphore::new(list::SPARSE_LISTS));
+        Self { db, definitions: DefinitionCache::new(declared), sparse_lists }
     }
 
     /// The database, for the relay of the outbox.

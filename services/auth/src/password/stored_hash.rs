@@ -70,6 +70,11 @@ impl StoredHash {
         matches!(self, Self::Argon2(hash) if hash.is_current(params))
     }
 
+    /// Whether a match says nothing about the end of the password.
+    pub(super) fn is_truncated(&self, password: &[u8]) -> bool {
+        matches!(self, Self::Bcrypt(_)) && bcrypt::is_truncated(password)
+    }
+
     fn output(&self) -> &[u8] {
         match self {
             Self::Argon2(hash) => hash.output(),

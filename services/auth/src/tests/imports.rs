@@ -131,3 +131,20 @@ async fn an_account_is_recognized_by_its_id_in_the_source() {
     assert_eq!(again[0].0, ImportOutcome::Existed);
     assert_eq!(fixture.upstreams.state().users.len(), 1);
 }
+
+/// Of 72 bytes and more bcrypt knows the first 72: what was typed beyond may be wrong, and does not become the password.
+#[tokio::test]
+async fn a_long_password_does_not_replace_a_hash_of_its_beginning() {
+    let fixture = Fixture::new().await;
+    let hash = "$2b$04$2PsffA0O0TcCs6mD2yDprusotGBZbVL3KCmkDzj16CRMqRZWXrUw2";
+    fixture.import(&[account(EMAIL, hash)]).await.unwrap();
+    let password = "a".repeat(72);
+    for typed in [format!("{password} mistyped"), password.clone(), format!("{password} right")] {
+        for _ in 0..3 {
+            fixture.sign_in(EMAIL, &typed).await.unwrap();
+        }
+    }
+    assert_eq!(reason(fixture.sign_in(EMAIL, &password[1..]).await), Reason::InvalidCredentials);
+    let user_id = *fixture.upstreams.state().users.keys().next().unwrap();
+    assert_eq!(fixture.store.credential(user_id).await.unwrap().unwrap().password_hash.as_str(), hash);
+}

@@ -21,3 +21,11 @@ CREATE TABLE imported_account (
 );
 
 CREATE INDEX imported_account_of_user ON imported_account (user_id);
+
+-- The ids of accounts that were removed, so that nothing that goes on late creates them again.
+CREATE TABLE purged_account (
+    id        UUID   NOT NULL PRIMARY KEY,
+    purged_at BIGINT NOT NULL
+);
+
+CREATE INDEX purged_account_by_age ON purged_account (purged_at);

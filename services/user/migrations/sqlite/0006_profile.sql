@@ -21,3 +21,11 @@ CREATE TABLE imported_account (
 ) STRICT, WITHOUT ROWID;
 
 CREATE INDEX imported_account_of_user ON imported_account (user_id);
+
+-- The ids of accounts that were removed, so that nothing that goes on late creates them again.
+CREATE TABLE purged_account (
+    id        BLOB    NOT NULL PRIMARY KEY,
+    purged_at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX purged_account_by_age ON purged_account (purged_at);

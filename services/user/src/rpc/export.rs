@@ -22,7 +22,7 @@ pub(super) fn start(store: UserStore, clock: Clock) -> Export {
         let (store, now) = (store.clone(), clock.now());
         async move {
             let Some(page) = page else { return Ok(None) };
-            let mut accounts = store.list(&ListQuery::default(), &page, now).await?;
+            let mut accounts = store.list(&ListQuery::default(), &page, now).await?.accounts;
             let is_last = accounts.len() <= BATCH as usize;
             accounts.truncate(BATCH as usize);
             let Some((_, last)) = accounts.last() else { return Ok(None) };

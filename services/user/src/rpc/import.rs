@@ -27,7 +27,7 @@ pub(super) async fn provision(
                 imports.push(import);
                 None
             }
-            Err(error) => Some(refused(error.to_string())),
+            Err(error) => Some(refused(error.message().to_owned())),
         });
     }
     let mut provisioned = imports.iter().zip(store.provision(source, &imports, now).await?);
@@ -52,6 +52,12 @@ fn refused(refusal: String) -> ProvisionResult {
 }
 
 fn parse(new: NewUser, now: Timestamp) -> Result<Import, MeshError> {
+    let (email, profile) = parse_new(new.user.clone().unwrap_or_default())?;
+    let id = &new.external_id;
+    if id.is_empty() || id.chars().count() > MAX_EXTERNAL_ID_LENGTH || id.chars().any(char::is_control) {
+        let text = "must have 1 to 254 characters, and no control characters";
+        return Err(MeshError::invalid_field("external_id", text));
+    }
     let status = match new.status() {
         UserStatus::Unspecified | UserStatus::Active => Status::Active,
         UserStatus::Disabled => Status::Disabled,
@@ -61,13 +67,13 @@ fn parse(new: NewUser, now: Timestamp) -> Result<Import, MeshError> {
     };
     let created_at = match &new.create_time {
         None => now,
-        Some(time) => from_proto(time)
-            .filter(|time| *time <= now)
-            .ok_or_else(|| MeshError::invalid_field("create_time", "must be a time in the past"))?,
+        // Other systems write what they do not know as the year 0 or 1.
+        Some(time) => {
+            from_proto(time).filter(|time| (Timestamp::UNIX_EPOCH..=now).contains(time)).ok_or_else(|| {
+                MeshError::invalid_field("create_time", "must be a time since 1970, and not in the future")
+            })?
+        }
     };
-    if new.external_id.is_empty() || new.external_id.chars().count() > MAX_EXTERNAL_ID_LENGTH {
-        return Err(MeshError::invalid_field("external_id", "must have 1 to 254 characters"));
-    }
     if new.roles.len() > MAX_GRANTS {
         return Err(MeshError::invalid_field("roles", format!("must be at most {MAX_GRANTS}")));
     }
@@ -75,7 +81,6 @@ fn parse(new: NewUser, now: Timestamp) -> Result<Import, MeshError> {
         return Err(MeshError::invalid_field("telegram_id", "must be the positive id of a Telegram user"));
     }
     let roles = new.roles.iter().map(|role| parse_role("roles", role)).collect::<Result<_, _>>()?;
-    let (email, profile) = parse_new(new.user.unwrap_or_default())?;
     Ok(Import {
         account: NewAccount { id: id::parse("user_id", &new.user_id)?, email, profile },
         external_id: new.external_id,

@@ -10,7 +10,9 @@ use drystone_mesh::{
 
 use super::parse_role;
 use crate::{
-    Status, search,
+    Status,
+    role::MEMBER,
+    search,
     store::{ListOrder, ListQuery, StatusFilter},
 };
 
@@ -59,6 +61,8 @@ fn add(query: &mut ListQuery, term: Term) -> Result<(), MeshError> {
                 .find(|status| status.name() == name)
                 .map_or(StatusFilter::NotDeleted, StatusFilter::Only);
         }
+        // Everybody has it, without a grant.
+        ("role", _, Value::Text(role)) if role == MEMBER => {}
         ("role", _, Value::Text(role)) => query.role = Some(parse_role("filter", &role)?),
         ("email", _, Value::Text(email)) => query.email = Some(email.to_lowercase()),
         ("email", _, Value::Prefix(prefix)) => query.email_prefix = Some(prefix.to_lowercase()),

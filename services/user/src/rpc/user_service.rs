@@ -27,7 +27,7 @@ use crate::{
     account::TelegramId,
     permission,
     role::evaluation::active_roles,
-    store::{ActorId, ListPage},
+    store::{ActorId, ListPage, Listed},
 };
 
 type RpcResult<T> = Result<Response<T>, tonic::Status>;
@@ -160,10 +160,13 @@ impl UserService for Service {
         let (query, list) = list_query::parse(message, call.actor()?)?;
         let page = ListPage::parse(&list, message.page_size, &message.page_token)?;
         let now = self.0.clock.now();
-        let accounts = self.0.store.list(&query, &page, now).await?;
+        let Listed { accounts, ends_at } = self.0.store.list(&query, &page, now).await?;
         let position = |(position, account): &(String, Account)| (position.clone(), account.id);
         let to_message = |(_, account)| to_message(account, now);
-        let (users, next_page_token) = page::paginate(&list, accounts, page.size, position, to_message);
+        let (users, mut next_page_token) = page::paginate(&list, accounts, page.size, position, to_message);
+        if let Some(end) = ends_at.filter(|_| next_page_token.is_empty()) {
+            next_page_token = page::token(&list, &end);
+        }
         Ok(Response::new(ListUsersResponse { users, next_page_token }))
     }
 

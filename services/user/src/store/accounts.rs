@@ -135,6 +135,7 @@ impl UserStore {
         match find(&mut transaction, new.id).await? {
             Some(account) if account.email.key() == new.email.key() => Ok(account),
             Some(_) => Err(Error::IdTaken),
+            None if was_purged(&mut transaction, new.id).await? => Err(Error::IdTaken),
             None => Err(Error::EmailTaken),
         }
     }
@@ -166,7 +167,8 @@ async fn insert(transaction: &mut Transaction, new: &NewAccount, now: Timestamp)
         sqlx::query_as::<_, AccountRow>(concat!(
             "INSERT INTO account
                  (id, email, email_key, display_name, profile, roles, has_words, version, created_at, updated_at)
-             VALUES ($1, $2, $3, $4, $5, $6, 1, 1, $7, $7)
+             SELECT $1, $2, $3, $4, $5, $6, 1, 1, $7, $7
+             WHERE NOT EXISTS (SELECT 1 FROM purged_account WHERE purged_account.id = $1)
              ON CONFLICT DO NOTHING
              RETURNING ",
             columns!()
@@ -185,6 +187,12 @@ async fn insert(transaction: &mut Transaction, new: &NewAccount, now: Timestamp)
     let words = AccountWords { user_id: new.id, words: search::words(&new.email, &new.profile) };
     words::insert(transaction, &[words]).await?;
     Ok(Some(account))
+}
+
+async fn was_purged(transaction: &mut Transaction, id: Uuid) -> Result<bool, Error> {
+    Ok(run!(transaction.connection(), |connection| {
+        sqlx::query("SELECT 1 FROM purged_account WHERE id = $1").bind(id).fetch_optional(connection).await?.is_some()
+    }))
 }
 
 /// The account with this id, read in this transaction.
@@ -213,14 +221,16 @@ pub(super) fn read_account(row: AccountRow) -> Account {
         updated_at,
         grants,
     ) = row;
-    let deletion = deleted_at.zip(purge_at);
+    let status = Status::from_column(status);
+    // The release before, which knows no deletion, may have enabled a deleted account.
+    let deletion = deleted_at.zip(purge_at).filter(|_| status == Status::Deleted);
     Account {
         id,
         email: Email::from_stored(email),
         profile: profile.0.into_profile(DisplayName::from_stored(display_name)),
         telegram_id: telegram_id.and_then(TelegramId::new),
         grants: rights::read_grants(grants.as_deref()),
-        status: Status::from_column(status),
+        status,
         deletion: deletion.map(|(at, purge_at)| Deletion { at: from_micros(at), purge_at: from_micros(purge_at) }),
         version,
         created_at: from_micros(created_at),

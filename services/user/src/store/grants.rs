@@ -12,7 +12,7 @@ use super::{
     change::{Change, ChangeOf},
 };
 use crate::{
-    Error,
+    Error, Status,
     role::{
         Effect, Grant, GrantRecord, MAX_GRANTS, MAX_OVERRIDES, MEMBER, Override, OverrideRecord, RoleName, Subject,
     },
@@ -227,8 +227,10 @@ impl UserStore {
 }
 
 impl Change {
-    pub(super) async fn existing(&mut self, user_id: Uuid) -> Result<Subject, Error> {
-        self.subject(user_id).await?.ok_or(Error::NotFound)
+    /// A user whose account is there and not deleted.
+    async fn existing(&mut self, user_id: Uuid) -> Result<Subject, Error> {
+        let user = self.subject(user_id).await?.ok_or(Error::NotFound)?;
+        if user.status == Status::Deleted { Err(Error::Deleted) } else { Ok(user) }
     }
 
     /// Returns whether that changed anything.

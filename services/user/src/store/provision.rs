@@ -20,6 +20,9 @@ use crate::{
     search,
 };
 
+/// How often an import is tried again that another change came in the way of.
+const MAX_CONFLICTS: u32 = 3;
+
 /// How many rows one statement inserts, at most.
 const INSERT_BATCH: usize = 100;
 
@@ -61,7 +64,14 @@ impl UserStore {
     /// # Errors
     /// The database fails: none is created.
     pub async fn provision(&self, source: &str, imports: &[Import], now: Timestamp) -> Result<Vec<Provisioned>, Error> {
-        self.db.retry(|| self.provision_once(source, imports, now)).await
+        for _ in 0..MAX_CONFLICTS {
+            match self.db.retry(|| self.provision_once(source, imports, now)).await {
+                // Another import of the same accounts, or the deletion of a role, came between: it is seen now.
+                Err(Error::Store(error)) if is_constraint_violation(&error) => {}
+                outcome => return outcome,
+            }
+        }
+        self.provision_once(source, imports, now).await
     }
 
     /// The ids of accounts that a source has imported, by their ids there.
@@ -142,6 +152,10 @@ impl UserStore {
         }
         Ok(outcomes)
     }
+}
+
+fn is_constraint_violation(error: &sqlx::Error) -> bool {
+    error.as_database_error().is_some_and(|error| error.is_unique_violation() || error.is_foreign_key_violation())
 }
 
 fn words_of(account: &NewAccount) -> AccountWords {

@@ -69,24 +69,40 @@ impl UserStore {
         let mut total = 0;
         loop {
             let due = run!(self.db.reader(), |db| {
-                sqlx::query_scalar::<_, Uuid>("SELECT id FROM account WHERE purge_at <= $1 ORDER BY purge_at LIMIT $2")
-                    .bind(to_micros(now))
-                    .bind(PURGE_BATCH)
-                    .fetch_all(db)
-                    .await?
+                sqlx::query_scalar::<_, Uuid>(
+                    "SELECT id
+                     FROM account
+                     WHERE purge_at <= $1 AND status = 3
+                     ORDER BY purge_at
+                     LIMIT $2",
+                )
+                .bind(to_micros(now))
+                .bind(PURGE_BATCH)
+                .fetch_all(db)
+                .await?
             });
+            let mut purged = 0;
             for user_id in &due {
                 match self.purge(ActorId::Operator, *user_id, now).await {
-                    Ok(_) => total += 1,
+                    Ok(was_removed) => purged += usize::from(was_removed),
                     // Restored meanwhile.
                     Err(Error::NotDeleted) => {}
                     Err(error) => return Err(error),
                 }
             }
-            if i64::try_from(due.len()).is_ok_and(|due| due < PURGE_BATCH) {
+            total += purged;
+            if purged == 0 || i64::try_from(due.len()).is_ok_and(|due| due < PURGE_BATCH) {
                 return Ok(total);
             }
         }
+    }
+
+    /// Forgets the ids of accounts that were removed before this time.
+    pub async fn forget_purged(&self, before: Timestamp) -> Result<(), Error> {
+        run!(self.db.writer(), |db| {
+            sqlx::query("DELETE FROM purged_account WHERE purged_at < $1").bind(to_micros(before)).execute(db).await?;
+        });
+        Ok(())
     }
 }
 
@@ -208,6 +224,13 @@ impl UserStore {
         if removed == 0 {
             return Err(Error::NotDeleted);
         }
+        run!(change.transaction.connection(), |connection| {
+            sqlx::query("INSERT INTO purged_account (id, purged_at) VALUES ($1, $2) ON CONFLICT DO NOTHING")
+                .bind(user_id)
+                .bind(to_micros(now))
+                .execute(connection)
+                .await?;
+        });
         for message in follow_up::of_purge(user_id, now) {
             outbox::put(&mut change.transaction, &message).await?;
         }
@@ -218,7 +241,7 @@ impl UserStore {
     /// Begins a change of the account of a user whom the actor may manage.
     pub(super) async fn begin_managing(&self, by: ActorId, user_id: Uuid, now: Timestamp) -> Result<Change, Error> {
         let mut change = self.begin_change(ChangeOf::Grants, by, now).await?;
-        let user = change.existing(user_id).await?;
+        let user = change.subject(user_id).await?.ok_or(Error::NotFound)?;
         change.actor.may_manage(&change.definitions, &user)?;
         Ok(change)
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use drystone_store::{Transaction, run, values};
+use drystone_store::{Transaction, places, run, values};
 use sqlx::AssertSqlSafe;
 use uuid::Uuid;
 
@@ -60,6 +60,16 @@ impl UserStore {
             .await?
         });
         let all: Vec<_> = rows.into_iter().map(read_account).map(|account| AccountWords::of(&account)).collect();
+        for batch in all.chunks(INSERT_BATCH) {
+            let sql = format!("DELETE FROM account_word WHERE user_id IN ({})", places(1, batch.len()));
+            run!(transaction.connection(), |connection| {
+                let mut query = sqlx::query(AssertSqlSafe(sql));
+                for one in batch {
+                    query = query.bind(one.user_id);
+                }
+                query.execute(connection).await?;
+            });
+        }
         insert(&mut transaction, &all).await?;
         transaction.commit().await?;
         Ok(all.len())
@@ -88,8 +98,16 @@ pub(super) async fn insert(transaction: &mut Transaction, all: &[AccountWords]) 
 
 /// Replaces the words of an account.
 pub(super) async fn replace(transaction: &mut Transaction, new: AccountWords) -> Result<(), Error> {
+    let user_id = new.user_id;
     run!(transaction.connection(), |connection| {
-        sqlx::query("DELETE FROM account_word WHERE user_id = $1").bind(new.user_id).execute(connection).await?;
+        sqlx::query("DELETE FROM account_word WHERE user_id = $1").bind(user_id).execute(connection).await?;
     });
-    insert(transaction, &[new]).await
+    insert(transaction, &[new]).await?;
+    run!(transaction.connection(), |connection| {
+        sqlx::query("UPDATE account SET has_words = 1 WHERE id = $1 AND has_words = 0")
+            .bind(user_id)
+            .execute(connection)
+            .await?;
+    });
+    Ok(())
 }

@@ -16,7 +16,7 @@ use drystone_store::{
 use drystone_user::{
     Account, DisplayName, Email, Error, MIGRATIONS, NewAccount, Profile, ProfileChange, Status, UserStore,
     account::TelegramId,
-    role::{Grant, Permission, Refused, evaluation::active_roles},
+    role::{Effect, Grant, Override, Permission, Refused, evaluation::active_roles},
     search,
     store::{ActorId, Import, ListOrder, ListPage, ListQuery, Provisioned, StatusFilter},
 };
@@ -87,10 +87,11 @@ impl Fixture {
     async fn list(&self, query: &ListQuery, size: u32) -> Vec<String> {
         let (mut all, mut after) = (Vec::new(), None);
         loop {
-            let mut rows = self.store.list(query, &ListPage { size, after }, self.now()).await.unwrap();
-            let is_last = rows.len() <= size as usize;
+            let listed = self.store.list(query, &ListPage { size, after }, self.now()).await.unwrap();
+            let (mut rows, ends_at) = (listed.accounts, listed.ends_at);
+            let is_last = rows.len() <= size as usize && ends_at.is_none();
             rows.truncate(size as usize);
-            after = rows.last().map(|(position, account)| (position.clone(), account.id));
+            after = ends_at.or_else(|| rows.last().map(|(position, account)| (position.clone(), account.id)));
             all.extend(rows.into_iter().map(|(_, account)| account.email.key().split('@').next().unwrap().to_owned()));
             if is_last {
                 return all;
@@ -228,6 +229,9 @@ async fn a_deleted_account_is_restored_as_it_was(fixture: Fixture) {
     assert_eq!(fixture.delete(ActorId::User(manager), user).await.unwrap(), deleted);
 
     // Nobody else gets the address, and nothing else changes a deleted account.
+    let grant = Grant { role: "manager".parse().unwrap(), expires_at: None };
+    let refused = fixture.store.grant_role(ActorId::Operator, user, &grant, fixture.now()).await;
+    assert!(matches!(refused, Err(Error::Deleted)));
     let taken = fixture.store.create(new("ADA@example.com", "Eve", fixture.now()), fixture.now()).await;
     assert!(matches!(taken, Err(Error::EmailTaken)));
     for is_disabled in [true, false] {
@@ -280,7 +284,13 @@ async fn of_two_administrators_who_delete_each_other_one_stays(fixture: Fixture)
 }
 
 async fn a_purged_account_leaves_nothing_but_messages(fixture: Fixture) {
-    let user = fixture.user("ada@example.com", "manager").await;
+    let imported = import("ada@example.com", fixture.now());
+    fixture.store.provision("old", std::slice::from_ref(&imported), fixture.now()).await.unwrap();
+    let user = imported.account.id;
+    let grant = Grant { role: "manager".parse().unwrap(), expires_at: None };
+    fixture.store.grant_role(ActorId::Operator, user, &grant, fixture.now()).await.unwrap();
+    let denial = Override { permission: "users:read".to_owned(), effect: Effect::Deny, expires_at: None };
+    fixture.store.set_override(ActorId::Operator, user, &denial, "", fixture.now()).await.unwrap();
     let not_deleted = fixture.store.purge(ActorId::Operator, user, fixture.now()).await;
     assert!(matches!(not_deleted, Err(Error::NotDeleted)));
     fixture.delete(ActorId::Operator, user).await.unwrap();
@@ -292,7 +302,7 @@ async fn a_purged_account_leaves_nothing_but_messages(fixture: Fixture) {
     let messages = fixture.messages().await;
     let kinds: Vec<_> = messages.iter().filter(|(_, of)| *of == key).map(|(kind, _)| kind.as_str()).collect();
     assert_eq!(kinds[kinds.len() - 3..], ["end_user_sessions", "forget_password", "forget_properties"]);
-    for table in ["role_grant", "account_word", "imported_account"] {
+    for table in ["account", "role_grant", "permission_override", "account_word", "imported_account"] {
         let select = format!("SELECT count(*) FROM {table}");
         let left: i64 = run!(fixture.db.reader(), |db| {
             sqlx::query_scalar(sqlx::AssertSqlSafe(select)).fetch_one(db).await.unwrap()
@@ -300,6 +310,31 @@ async fn a_purged_account_leaves_nothing_but_messages(fixture: Fixture) {
         assert_eq!(left, 0, "{table}");
     }
     fixture.create("ada@example.com", "Ada").await;
+}
+
+/// What goes on late, such as a registration, does not create it again.
+async fn the_id_of_a_removed_account_is_not_used_again(fixture: Fixture) {
+    let user = fixture.create("ada@example.com", "Ada").await;
+    fixture.delete(ActorId::Operator, user.id).await.unwrap();
+    fixture.store.purge(ActorId::Operator, user.id, fixture.now()).await.unwrap();
+    let again = NewAccount { id: user.id, ..new("ada@example.com", "Ada", fixture.now()) };
+    assert!(matches!(fixture.store.create(again.clone(), fixture.now()).await, Err(Error::IdTaken)));
+    fixture.store.forget_purged(fixture.now() + TimeDelta::seconds(1)).await.unwrap();
+    fixture.store.create(again, fixture.now()).await.unwrap();
+}
+
+/// As an instance of the release before does it, which takes a deleted account for a disabled one.
+async fn an_account_that_was_enabled_while_deleted_is_not_purged(fixture: Fixture) {
+    for number in 0..120 {
+        let user = fixture.create(&format!("user{number}@example.com"), "Ada").await.id;
+        fixture.store.delete(ActorId::Operator, user, None, Duration::ZERO, fixture.now()).await.unwrap();
+    }
+    run!(fixture.db.writer(), |db| {
+        sqlx::query("UPDATE account SET status = 1").execute(db).await.map(drop).unwrap();
+    });
+    assert_eq!(fixture.store.purge_due(fixture.now()).await.unwrap(), 0);
+    let listed = fixture.store.list(&ListQuery::default(), &ListPage { size: 100, after: None }, fixture.now()).await;
+    assert!(listed.unwrap().accounts.iter().all(|(_, account)| account.deletion.is_none()));
 }
 
 async fn deleted_accounts_are_purged_when_their_time_has_come(fixture: Fixture) {
@@ -514,6 +549,24 @@ async fn concurrent_imports_of_one_file_create_each_account_once(fixture: Fixtur
     assert_eq!(fixture.list(&ListQuery::default(), 100).await.len(), 150);
 }
 
+async fn imports_with_the_same_ids_and_other_addresses_are_each_answered(fixture: Fixture) {
+    let now = fixture.now();
+    let mut tasks = JoinSet::new();
+    for domain in ["a", "b", "c", "d"] {
+        let store = fixture.store.clone();
+        let imports: Vec<_> = (0..200)
+            .map(|number| Import {
+                external_id: number.to_string(),
+                ..import(&format!("user{number}@{domain}.example"), now)
+            })
+            .collect();
+        tasks.spawn(async move { store.provision("old", &imports, now).await.unwrap() });
+    }
+    let outcomes: Vec<_> = tasks.join_all().await.into_iter().flatten().collect();
+    assert_eq!(outcomes.iter().filter(|outcome| **outcome == Provisioned::Created).count(), 200);
+    assert_eq!(outcomes.iter().filter(|outcome| matches!(outcome, Provisioned::Existed(_))).count(), 600);
+}
+
 async fn totals_follow_every_change(fixture: Fixture) {
     let manager = fixture.user("manager@example.com", "manager").await;
     let user = fixture.create("ada@example.com", "Ada").await.id;
@@ -538,6 +591,33 @@ async fn totals_follow_every_change(fixture: Fixture) {
     check(3, 1, 0, 0).await;
 }
 
+/// A list with conditions that few accounts pass does not read all of them at once.
+async fn a_page_ends_after_many_accounts_that_do_not_match(fixture: Fixture) {
+    let now = fixture.now();
+    for first in (0..10_500).step_by(500) {
+        let imports: Vec<_> =
+            (first..first + 500).map(|number| import(&format!("user{number}@example.com"), now)).collect();
+        fixture.store.provision("old", &imports, now).await.unwrap();
+    }
+    fixture.clock.advance(Duration::from_secs(1));
+    fixture.user("last@example.com", "manager").await;
+    let rare = ListQuery { prefixes: vec!["ada".to_owned(), "last@".to_owned()], ..ListQuery::default() };
+    let rare_role = ListQuery {
+        role: Some("manager".parse().unwrap()),
+        order: ListOrder::Email,
+        is_descending: true,
+        ..ListQuery::default()
+    };
+    let rare_prefix = ListQuery { email_prefix: Some("last".to_owned()), ..ListQuery::default() };
+    for query in [rare, rare_role, rare_prefix] {
+        let page = ListPage { size: 50, after: None };
+        let first = fixture.store.list(&query, &page, fixture.now()).await.unwrap();
+        assert!(first.accounts.is_empty() && first.ends_at.is_some(), "{query:?}: {first:?}");
+        assert_eq!(fixture.list(&query, 50).await, ["last"], "{query:?}");
+    }
+    assert_eq!(fixture.list(&ListQuery::default(), 200).await.len(), 10_501);
+}
+
 async fn the_words_of_older_accounts_are_completed(fixture: Fixture) {
     for number in 0..450 {
         // As an instance of the release before does it.
@@ -560,6 +640,23 @@ async fn the_words_of_older_accounts_are_completed(fixture: Fixture) {
     assert_eq!(fixture.store.complete_words().await.unwrap(), 450);
     assert_eq!(fixture.list(&query, 100).await.len(), 450);
     assert_eq!(fixture.store.complete_words().await.unwrap(), 0);
+    // Also of those that it renames.
+    let new = fixture.create("new@example.com", "Bob Lovett").await;
+    run!(fixture.db.writer(), |db| {
+        let rename = "UPDATE account SET display_name = 'Bob King', version = version + 1 WHERE id = $1";
+        sqlx::query(rename).bind(new.id).execute(db).await.map(drop).unwrap();
+    });
+    assert_eq!(fixture.store.complete_words().await.unwrap(), 1);
+    let found = async |prefix: &str| {
+        fixture.list(&ListQuery { prefixes: vec![prefix.to_owned()], ..ListQuery::default() }, 10).await
+    };
+    assert_eq!((found("king").await, found("lovett").await), (vec!["new".to_owned()], Vec::new()));
+    // And none that this release renames.
+    let change =
+        ProfileChange { display_name: Some(DisplayName::parse("Bob Prince").unwrap()), ..ProfileChange::default() };
+    fixture.store.update_profile(ActorId::User(new.id), new.id, &change, None, fixture.now()).await.unwrap();
+    assert_eq!(fixture.store.complete_words().await.unwrap(), 0);
+    assert_eq!((found("prince").await, found("king").await), (vec!["new".to_owned()], Vec::new()));
 }
 
 macro_rules! contract {
@@ -583,6 +680,8 @@ macro_rules! contract {
             an_account_is_deleted_by_who_is_above_it_and_at_its_version,
             of_two_administrators_who_delete_each_other_one_stays,
             a_purged_account_leaves_nothing_but_messages,
+            the_id_of_a_removed_account_is_not_used_again,
+            an_account_that_was_enabled_while_deleted_is_not_purged,
             deleted_accounts_are_purged_when_their_time_has_come,
             lists_are_filtered_and_ordered,
             accounts_are_found_by_words_of_names_and_by_addresses,
@@ -590,6 +689,8 @@ macro_rules! contract {
             an_import_creates_what_it_can,
             concurrent_imports_of_one_file_create_each_account_once,
             totals_follow_every_change,
+            a_page_ends_after_many_accounts_that_do_not_match,
+            imports_with_the_same_ids_and_other_addresses_are_each_answered,
             the_words_of_older_accounts_are_completed,
         })+
     };

@@ -12,7 +12,7 @@ use base64::engine::general_purpose::STANDARD;
 use super::{SaltAndOutput, decimal, decode, parameter};
 use crate::password::HashError;
 
-/// At most about a second.
+/// Of all blocks of the output together: at most about half a second.
 const MAX_ITERATIONS: u32 = 2_000_000;
 
 pub(in crate::password) struct Pbkdf2Hash {
@@ -45,14 +45,16 @@ impl Pbkdf2Hash {
     }
 
     fn new(name: &str, iterations: u32, fields: SaltAndOutput) -> Result<Self, HashError> {
-        let algorithm = match name {
-            "pbkdf2-sha256" | "pbkdf2_sha256" => PBKDF2_HMAC_SHA256,
-            "pbkdf2-sha512" => PBKDF2_HMAC_SHA512,
-            "pbkdf2" | "pbkdf2_sha1" => PBKDF2_HMAC_SHA1,
+        let (algorithm, block_length) = match name {
+            "pbkdf2-sha256" | "pbkdf2_sha256" => (PBKDF2_HMAC_SHA256, 32),
+            "pbkdf2-sha512" => (PBKDF2_HMAC_SHA512, 64),
+            "pbkdf2" | "pbkdf2_sha1" => (PBKDF2_HMAC_SHA1, 20),
             _ => return Err(HashError::Malformed),
         };
-        let iterations =
-            NonZeroU32::new(iterations).filter(|count| count.get() <= MAX_ITERATIONS).ok_or(HashError::Cost)?;
+        let blocks = u32::try_from(fields.output.len().div_ceil(block_length)).map_err(|_| HashError::Cost)?;
+        let iterations = NonZeroU32::new(iterations)
+            .filter(|count| count.get() <= MAX_ITERATIONS / blocks)
+            .ok_or(HashError::Cost)?;
         Ok(Self { algorithm, iterations, fields })
     }
 

@@ -8,8 +8,9 @@ use crate::password::HashError;
 /// In bytes, 128 * r * N.
 const MAX_MEMORY: u64 = 64 * 1024 * 1024;
 const MAX_R: u32 = 64;
-/// The lanes are computed sequentially, so the maximum work, 128 * r * N * p, is 1 GiB.
 const MAX_P: u32 = 16;
+/// In bytes, 128 * r * N * p: the lanes are computed one after the other. At most about a second.
+const MAX_WORK: u64 = 512 * 1024 * 1024;
 
 pub(in crate::password) struct ScryptHash {
     params: Params,
@@ -38,7 +39,7 @@ fn params(log_n: u32, r: u32, p: u32) -> Result<Params, HashError> {
         return Err(HashError::Cost);
     }
     let n = 1_u64.checked_shl(log_n).ok_or(HashError::Cost)?;
-    if n > MAX_MEMORY / (128 * u64::from(r)) {
+    if n > MAX_MEMORY / (128 * u64::from(r)) || n > MAX_WORK / (128 * u64::from(r) * u64::from(p)) {
         return Err(HashError::Cost);
     }
     let log_n = u8::try_from(log_n).map_err(|_| HashError::Cost)?;
@@ -85,11 +86,12 @@ mod tests {
             "ln=4,r=4294967295,p=1",
             "ln=4,r=8,p=0",
             "ln=4,r=8,p=17",
+            "ln=16,r=8,p=9",
             "ln=4,r=4294967295,p=4294967295",
         ] {
             assert_rejected(&format!("$scrypt${parameters}${SALT}${OUTPUT}"), &HashError::Cost);
         }
-        for parameters in ["ln=1,r=1,p=1", "ln=16,r=8,p=16", "ln=13,r=64,p=1", "ln=19,r=1,p=1"] {
+        for parameters in ["ln=1,r=1,p=1", "ln=16,r=8,p=8", "ln=13,r=64,p=1", "ln=19,r=1,p=1"] {
             let hash = format!("$scrypt${parameters}${SALT}${OUTPUT}");
             assert!(hash.parse::<PasswordHash>().is_ok(), "{hash}");
         }
