@@ -200,7 +200,9 @@ impl RpcClient {
                 ensure!(!response.roles.is_empty(), "no roles");
             }
             BenchRpc::BatchCheck => {
-                let users = active_users.iter().cycle().skip(at).take(100);
+                // Anywhere among all users, as those of a request are: not beside each other in an index.
+                let stride = active_users.len() / 100;
+                let users = active_users.iter().cycle().skip(at).step_by(stride.max(1)).take(100);
                 let checks = users.map(|active_user| CheckPermissionRequest {
                     user_id: active_user.user.user_id().to_string(),
                     permission: "users:read".to_owned(),

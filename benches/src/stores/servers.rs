@@ -11,7 +11,7 @@ use tokio::process::Command;
 const POSTGRES: [&str; 4] = [
     "ALTER SYSTEM SET fsync = on",
     "ALTER SYSTEM SET synchronous_commit = on",
-    "ALTER SYSTEM SET shared_buffers = '256MB'",
+    "ALTER SYSTEM SET shared_buffers = '1GB'",
     "ALTER SYSTEM SET max_wal_size = '4GB'",
 ];
 
