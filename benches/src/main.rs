@@ -8,8 +8,9 @@
 //!    ([`stores::rates`]);
 //! 6. REST through the edge and through Envoy ([`ingress`]);
 //! 7. the same calls with ten thousand and with a million users ([`stores::growth`]);
-//! 8. an import of 100,000 accounts ([`stores::import`]);
-//! 9. the evaluation of permissions, and a change of a role that 100,000 users have ([`stores::roles`]).
+//! 8. the user service on SQLite with as many ([`stores::sqlite`]);
+//! 9. an import of 100,000 accounts ([`stores::import`]);
+//! 10. the evaluation of permissions, and a change of a role that 100,000 users have ([`stores::roles`]).
 //!
 //! `drystone-bench PART...` runs only these benchmarks.
 //!
@@ -33,8 +34,8 @@ use anyhow::{Context, Result, bail};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// The names of the benchmarks on the command line.
-const BENCHMARKS: [&str; 9] =
-    ["startup", "transport", "sign-in", "connections", "ingress", "stores", "growth", "import", "roles"];
+const BENCHMARKS: [&str; 10] =
+    ["startup", "transport", "sign-in", "connections", "ingress", "stores", "growth", "sqlite", "import", "roles"];
 
 #[tokio::main]
 async fn main() -> Result<()> {
@@ -67,6 +68,8 @@ async fn main() -> Result<()> {
     }
     if is_selected("growth") {
         rows.extend(stores::growth::measure().await?);
+    }
+    if is_selected("sqlite") {
         rows.extend(stores::sqlite::measure().await?);
     }
     if is_selected("import") {

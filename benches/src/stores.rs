@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `rates.rs` | calls per second compared with the stores alone, and the memory of each process |
 //! | `growth.rs` | the same calls with ten thousand and with a million users |
-//! | `sqlite.rs` | the store of accounts on SQLite, of both sizes |
+//! | `sqlite.rs` | the user service on SQLite, of both sizes |
 //! | `import.rs` | an import of a hundred thousand accounts |
 //! | `roles.rs` | the evaluation of permissions, and a change of a role that many users have |
 //! | `processes.rs` | the processes of the mesh |

@@ -12,6 +12,10 @@ use super::{Migration, OpenError, file, migration};
 /// The maximum number of reading connections. Each has its own thread, and is opened on demand.
 const MAX_READERS: u32 = 4;
 
+/// How much of the file one reading connection keeps in memory, in KiB: the inner pages of the indexes of a million rows, so that
+/// finding a row reads one page.
+const READER_CACHE_KIB: u32 = 8192;
+
 /// How long a statement waits for a writer in another process, and a caller for a connection.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -56,7 +60,9 @@ pub(super) async fn open(path: &Path, migrations: &'static [Migration]) -> Resul
         .connect_with(options.clone())
         .await
         .map_err(|error| OpenError::of_file(path, &error))?;
-    let readers = pool().max_connections(MAX_READERS).connect_lazy_with(options.pragma("query_only", "ON"));
+    let readers = pool()
+        .max_connections(MAX_READERS)
+        .connect_lazy_with(options.pragma("query_only", "ON").pragma("cache_size", format!("-{READER_CACHE_KIB}")));
 
     let sqlite = SqliteDb { readers, writer };
     if let Err(error) = migration::run_on_file(&sqlite, path, migrations).await {

@@ -228,7 +228,7 @@ impl RpcClient {
 }
 
 /// The list of all users in their default order, as the service binds its page tokens.
-fn operators_list() -> List {
+pub(super) fn operators_list() -> List {
     ["", "", "", "operator"].into_iter().fold(List::new("users"), List::bound_to)
 }
 

@@ -144,8 +144,8 @@ macro_rules! columns {
     };
 }
 
-/// How many credentials one statement inserts or changes.
-const BATCH: usize = 100;
+/// How many credentials one statement inserts or changes: those of one message of an import, so that it is one commit.
+const BATCH: usize = 500;
 
 type CredentialRow = (Uuid, String, String, Option<Uuid>, Option<i64>, i64, i64);
 
