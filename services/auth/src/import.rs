@@ -28,7 +28,7 @@ use uuid::Uuid;
 use crate::{
     credential::Credential,
     error::Error,
-    password::{PasswordHash, typed_password::PasswordForm},
+    password::{HashError, PasswordHash, typed_password::PasswordForm},
     store::AuthStore,
     upstreams::Upstreams,
 };
@@ -171,7 +171,7 @@ impl Pending {
 fn read(index: usize, user: ImportedUser, now: Timestamp) -> Result<Pending, String> {
     let password_hash = match user.password_hash.as_str() {
         "" => None,
-        text => Some(text.parse::<PasswordHash>().map_err(|error| format!("password_hash: {error}"))?),
+        text => Some(text.parse::<PasswordHash>().map_err(|error| unusable(&error))?),
     };
     // Lists are in the order of ids.
     let created_at = user.create_time.as_ref().and_then(from_proto).filter(|time| *time <= now);
@@ -180,6 +180,14 @@ fn read(index: usize, user: ImportedUser, now: Timestamp) -> Result<Pending, Str
     let user_id_text = user_id.to_string();
     let user = NewUser { user_id: user_id_text, user, external_id, roles, status, create_time, telegram_id };
     Ok(Pending { index, user, password_hash, user_id })
+}
+
+fn unusable(error: &HashError) -> String {
+    let text = match error {
+        HashError::Cost => "takes too long to check, or has a cost that is out of range",
+        _ => "must be a hash by Argon2, bcrypt, PBKDF2 or scrypt in a form that is known",
+    };
+    format!("password_hash: {text}")
 }
 
 fn background() -> Call {
