@@ -15,7 +15,7 @@
 //! | [`token::signing_key`], [`token::key_ring`], [`discovery`] | signing keys, and their publication |
 //! | [`token::key_rotation`] | sealing and replacement of stored keys |
 //! | [`upstreams`], [`property_claims`] | calls to other services |
-//! | [`credential`], [`store`] | what is stored; all SQL is in `store.rs` |
+//! | [`credential`], [`store`] | what is stored; all SQL is in `store.rs` and `store/` |
 //! | [`orphan_sweep`] | removes the credentials of incomplete registrations |
 //! | [`error`] | errors and their reason codes |
 //! | [`config`], [`metrics`] | the configuration section `[auth]`, and the metrics |
@@ -36,7 +36,7 @@
 //!    failure is a variant of [`Error`] with its reason code, in `src/error.rs`.
 //! 3. **Upstreams.** For a new call to another service, add a method to [`Upstreams`] and implement it in
 //!    [`GrpcUpstreams`], both in `src/upstreams.rs`. The access rule of the called RPC has to list `auth`.
-//! 4. **Store.** Add a method with its SQL to [`AuthStore`] in `src/store.rs`, and its contract, which holds for both
+//! 4. **Store.** Add a method with its SQL to [`AuthStore`] in `src/store.rs` or `src/store/`, and its contract, which holds for both
 //!    databases, to `tests/auth/store.rs`. A new column needs a new migration in `migrations/sqlite` and in
 //!    `migrations/postgres`, listed in [`MIGRATIONS`]; never edit a released migration.
 //! 5. **Handler.** Implement the method in `src/rpc/auth_service.rs`: convert the request, call the domain, convert the

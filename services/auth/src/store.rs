@@ -1,23 +1,17 @@
-//! The store of credentials, signing keys and secrets. All SQL of the service is here.
+//! The store of credentials (`store/credentials.rs`), signing keys and secrets. All SQL of the service is here.
+
+mod credentials;
 
 use drystone_mesh::{
     clock::Timestamp,
     time::{from_micros, to_micros},
 };
 use drystone_store::{
-    Db, Migration, migration, places, run,
+    Db, Migration, migration, run,
     sealing::{self, CheckError, Place, Sealed, Sealer, Stored},
-    values,
 };
-use sqlx::AssertSqlSafe;
-use uuid::Uuid;
 
-use crate::{
-    credential::Credential,
-    password::PasswordHash,
-    password::typed_password::PasswordForm,
-    token::key_ring::{DEVICE, REFRESH},
-};
+use crate::token::key_ring::{DEVICE, REFRESH};
 
 /// The migrations of the schema.
 pub const MIGRATIONS: &[Migration] = &[
@@ -137,18 +131,6 @@ pub fn secret_place(name: &str) -> Place<'_> {
     Place { table: "secret", row: name.as_bytes(), column: "value" }
 }
 
-/// The columns of a credential, in the order of [`CredentialRow`].
-macro_rules! columns {
-    () => {
-        "user_id, password_hash, form, request_id, pending_since, created_at, updated_at"
-    };
-}
-
-/// How many credentials one statement inserts or changes: those of one message of an import, so that it is one commit.
-const BATCH: usize = 500;
-
-type CredentialRow = (Uuid, String, String, Option<Uuid>, Option<i64>, i64, i64);
-
 /// The store of credentials, signing keys and secrets. `tests/auth/store.rs` tests its contract on both databases.
 #[derive(Debug, Clone)]
 pub struct AuthStore {
@@ -160,195 +142,6 @@ impl AuthStore {
     #[must_use]
     pub fn new(db: Db) -> Self {
         Self { db }
-    }
-
-    /// Inserts a credential. Returns false without a change if its request id has been used.
-    pub async fn insert_credential(&self, credential: &Credential) -> sqlx::Result<bool> {
-        let inserted = run!(self.db.writer(), |db| {
-            sqlx::query(
-                "INSERT INTO credential
-                     (user_id, password_hash, form, request_id, pending_since, created_at, updated_at)
-                 VALUES ($1, $2, $3, $4, $5, $6, $7)
-                 ON CONFLICT (request_id) DO NOTHING",
-            )
-            .bind(credential.user_id)
-            .bind(credential.password_hash.as_str())
-            .bind(credential.form.name())
-            .bind(credential.request_id)
-            .bind(credential.pending_since.map(to_micros))
-            .bind(to_micros(credential.created_at))
-            .bind(to_micros(credential.updated_at))
-            .execute(db)
-            .await?
-            .rows_affected()
-        });
-        Ok(inserted == 1)
-    }
-
-    /// Inserts credentials with new user ids and without request ids.
-    pub async fn insert_credentials(&self, credentials: &[Credential]) -> sqlx::Result<()> {
-        for batch in credentials.chunks(BATCH) {
-            let sql = format!(
-                "INSERT INTO credential (user_id, password_hash, form, pending_since, created_at, updated_at) VALUES {}",
-                values(batch.len(), 6)
-            );
-            run!(self.db.writer(), |db| {
-                let mut query = sqlx::query(AssertSqlSafe(sql));
-                for credential in batch {
-                    query = query
-                        .bind(credential.user_id)
-                        .bind(credential.password_hash.as_str())
-                        .bind(credential.form.name())
-                        .bind(credential.pending_since.map(to_micros))
-                        .bind(to_micros(credential.created_at))
-                        .bind(to_micros(credential.updated_at));
-                }
-                query.execute(db).await?;
-            });
-        }
-        Ok(())
-    }
-
-    /// Marks credentials as no longer pending, since their accounts exist.
-    pub async fn confirm_credentials(&self, user_ids: &[Uuid]) -> sqlx::Result<()> {
-        for batch in user_ids.chunks(BATCH) {
-            let sql =
-                format!("UPDATE credential SET pending_since = NULL WHERE user_id IN ({})", places(1, batch.len()));
-            run!(self.db.writer(), |db| {
-                let mut query = sqlx::query(AssertSqlSafe(sql));
-                for user_id in batch {
-                    query = query.bind(*user_id);
-                }
-                query.execute(db).await?;
-            });
-        }
-        Ok(())
-    }
-
-    /// Deletes the credentials of these users that have been pending since `cutoff` or longer.
-    pub async fn delete_pending_credentials(&self, user_ids: &[Uuid], cutoff: Timestamp) -> sqlx::Result<()> {
-        for batch in user_ids.chunks(BATCH) {
-            let sql =
-                format!("DELETE FROM credential WHERE pending_since <= $1 AND user_id IN ({})", places(2, batch.len()));
-            run!(self.db.writer(), |db| {
-                let mut query = sqlx::query(AssertSqlSafe(sql)).bind(to_micros(cutoff));
-                for user_id in batch {
-                    query = query.bind(*user_id);
-                }
-                query.execute(db).await?;
-            });
-        }
-        Ok(())
-    }
-
-    /// Deletes the credential of a user, if there is one.
-    pub async fn delete_credential(&self, user_id: Uuid) -> sqlx::Result<()> {
-        run!(self.db.writer(), |db| {
-            sqlx::query("DELETE FROM credential WHERE user_id = $1").bind(user_id).execute(db).await?;
-        });
-        Ok(())
-    }
-
-    /// The credential of a user.
-    pub async fn credential(&self, user_id: Uuid) -> sqlx::Result<Option<Credential>> {
-        run!(self.db.reader(), |db| {
-            sqlx::query_as::<_, CredentialRow>(concat!("SELECT ", columns!(), " FROM credential WHERE user_id = $1"))
-                .bind(user_id)
-                .fetch_optional(db)
-                .await?
-        })
-        .map(read_credential)
-        .transpose()
-    }
-
-    /// The credential of the registration with this request id, to resume it. If the credential is pending, its
-    /// `pending_since` is set to `now`, which protects it from [`Self::delete_pending_credential`].
-    pub async fn resume_credential(&self, request_id: Uuid, now: Timestamp) -> sqlx::Result<Option<Credential>> {
-        // Reads all rows, although there is at most one: stopping early would miss a failed commit.
-        let mut resumed = run!(self.db.writer(), |db| {
-            sqlx::query_as::<_, CredentialRow>(concat!(
-                "UPDATE credential
-                 SET pending_since = CASE WHEN pending_since IS NOT NULL THEN $2 END
-                 WHERE request_id = $1
-                 RETURNING ",
-                columns!()
-            ))
-            .bind(request_id)
-            .bind(to_micros(now))
-            .fetch_all(db)
-            .await?
-        });
-        resumed.pop().map(read_credential).transpose()
-    }
-
-    /// Marks a credential as no longer pending, since its account exists.
-    pub async fn confirm_credential(&self, user_id: Uuid) -> sqlx::Result<()> {
-        run!(self.db.writer(), |db| {
-            sqlx::query("UPDATE credential SET pending_since = NULL WHERE user_id = $1")
-                .bind(user_id)
-                .execute(db)
-                .await?;
-        });
-        Ok(())
-    }
-
-    /// The users of at most `limit` credentials that have been pending since `cutoff` or longer, oldest first.
-    pub async fn pending_credentials(&self, cutoff: Timestamp, limit: u32) -> sqlx::Result<Vec<Uuid>> {
-        run!(self.db.reader(), |db| {
-            sqlx::query_scalar(
-                "SELECT user_id
-                 FROM credential
-                 WHERE pending_since <= $1
-                 ORDER BY pending_since
-                 LIMIT $2",
-            )
-            .bind(to_micros(cutoff))
-            .bind(i64::from(limit))
-            .fetch_all(db)
-            .await
-        })
-    }
-
-    /// Deletes a credential that has been pending since `cutoff` or longer. Returns false if there is none: it was
-    /// confirmed, or its registration was resumed.
-    pub async fn delete_pending_credential(&self, user_id: Uuid, cutoff: Timestamp) -> sqlx::Result<bool> {
-        let deleted = run!(self.db.writer(), |db| {
-            sqlx::query("DELETE FROM credential WHERE user_id = $1 AND pending_since <= $2")
-                .bind(user_id)
-                .bind(to_micros(cutoff))
-                .execute(db)
-                .await?
-                .rows_affected()
-        });
-        Ok(deleted == 1)
-    }
-
-    /// Replaces the hash `old` with `new`, a hash of the password in this form. Returns false if the stored hash is not
-    /// `old`, because of a concurrent change.
-    pub async fn replace_password_hash(
-        &self,
-        user_id: Uuid,
-        old: &PasswordHash,
-        new: &PasswordHash,
-        form: PasswordForm,
-        now: Timestamp,
-    ) -> sqlx::Result<bool> {
-        let updated = run!(self.db.writer(), |db| {
-            sqlx::query(
-                "UPDATE credential
-                 SET password_hash = $3, form = $4, updated_at = $5
-                 WHERE user_id = $1 AND password_hash = $2",
-            )
-            .bind(user_id)
-            .bind(old.as_str())
-            .bind(new.as_str())
-            .bind(form.name())
-            .bind(to_micros(now))
-            .execute(db)
-            .await?
-            .rows_affected()
-        });
-        Ok(updated == 1)
     }
 
     /// All keys and secrets.
@@ -535,22 +328,4 @@ impl AuthStore {
     pub async fn rewrap_check(&self, sealer: &Sealer) -> Result<(), CheckError> {
         sealing::rewrap_check(&self.db, sealer).await
     }
-}
-
-fn read_credential(
-    (user_id, password_hash, form, request_id, pending_since, created_at, updated_at): CredentialRow,
-) -> sqlx::Result<Credential> {
-    Ok(Credential {
-        user_id,
-        password_hash: password_hash.parse().map_err(|error| undecodable("password_hash", error))?,
-        form: form.parse().map_err(|error| undecodable("form", error))?,
-        request_id,
-        pending_since: pending_since.map(from_micros),
-        created_at: from_micros(created_at),
-        updated_at: from_micros(updated_at),
-    })
-}
-
-fn undecodable(column: &str, error: impl std::error::Error + Send + Sync + 'static) -> sqlx::Error {
-    sqlx::Error::ColumnDecode { index: column.to_owned(), source: Box::new(error) }
 }

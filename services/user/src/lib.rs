@@ -26,7 +26,7 @@
 //! | `src/store.rs`, `src/store/accounts.rs` | the migration in [`MIGRATIONS`]; the column in `columns!`, `AccountRow` and `read_account`; a method of [`UserStore`] with the SQL, which increases the version if a client can see the change |
 //! | `src/account.rs` | the field of [`Account`] |
 //! | `src/rpc/user_service.rs`, `src/rpc/user_message.rs` | the handler and the conversion of [`Account`] to its message. The handler parses the message (free text with [`DisplayName`] or `drystone_mesh::text`), checks [`permission`] unless the rule names the permission, and calls the store |
-//! | `tests/user/store.rs`, `tests/user/indexes.rs` | the promises of the store on both engines, listed in `contract!`; the new query, and one more index scan in the lower bound |
+//! | `tests/user/store.rs`, `tests/user/indexes.rs` | the promises of the store on both engines, listed in `on_each_engine!`; the new query, and one more index scan in the lower bound |
 //! | `tests/user/rpc.rs` | the handler, called as a given user. Rules are not applied here: `tests/access/matrix.rs` checks them |
 //!
 //! Those are 11 files; skip the rows that your RPC does not need. A value with rules beyond its length is a type in a file named for

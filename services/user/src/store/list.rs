@@ -12,7 +12,7 @@ use self::select::{Bind, Select};
 use super::{UserStore, accounts::read_account, profile::StoredProfile};
 use crate::{Account, Error, Status, role::RoleName};
 
-/// How many such pages are read at once: fewer than the database has connections.
+/// How many pages that may look at many rows for few accounts are read at once: fewer than the database has connections.
 pub(super) const SPARSE_LISTS: usize = 2;
 
 /// A page of accounts. The text of its position is what the accounts are ordered by, if that is not the id.

@@ -1,90 +1,77 @@
-//! Profiles, deletion, lists, imports and totals in the store, on both engines.
+//! Profiles, links and deletion in the store, on both engines.
 
-use std::{any::Any, collections::BTreeSet, time::Duration};
+use std::{any::Any, time::Duration};
 
 use chrono::TimeDelta;
-use drystone_backends::Postgres;
 use drystone_mesh::{
     clock::{Clock, Timestamp},
     id,
 };
 use drystone_store::{
-    Db, Location,
+    Db,
     request_id::{self, Creation},
     run,
 };
 use drystone_user::{
-    Account, DisplayName, Email, Error, MIGRATIONS, NewAccount, Profile, ProfileChange, Status, UserStore,
+    Account, DisplayName, Email, Error, NewAccount, Profile, ProfileChange, Status, UserStore,
     account::TelegramId,
-    role::{Effect, Grant, Override, Permission, Refused, evaluation::active_roles},
-    search,
-    store::{ActorId, Import, ListOrder, ListPage, ListQuery, Provisioned, StatusFilter},
+    role::{Effect, Grant, Override, Permission, Refused},
+    store::{ActorId, Import, ListPage, ListQuery},
 };
-use tempfile::TempDir;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-const RETENTION: Duration = Duration::from_hours(24);
+use crate::database::{Database, on_each_engine};
 
-struct Fixture {
-    store: UserStore,
-    db: Db,
-    clock: Clock,
+pub const RETENTION: Duration = Duration::from_hours(24);
+
+pub struct Fixture {
+    pub store: UserStore,
+    pub db: Db,
+    pub clock: Clock,
     _guard: Box<dyn Any>,
 }
 
 impl Fixture {
-    async fn sqlite() -> Self {
-        let directory = TempDir::new().unwrap();
-        let db = Db::open(&directory.path().join("user.db"), MIGRATIONS).await.unwrap();
-        Self::with_db(db, directory)
-    }
-
-    async fn postgres() -> Self {
-        let database = Postgres::shared().await.database().await;
-        let db = Db::open(Location::server("user", database.as_str()).unwrap(), MIGRATIONS).await.unwrap();
-        Self::with_db(db, database)
-    }
-
-    fn with_db(db: Db, guard: impl Any) -> Self {
+    pub fn new((db, guard): Database) -> Self {
         let clock = Clock::manual(Clock::system().now());
         let declared = ["users:read", "users:write", "roles:grant", "roles:read", "roles:write"]
             .map(|name| Permission { name: name.to_owned(), description: String::new(), registered_by: None });
-        Self { store: UserStore::new(db.clone(), declared.to_vec()), db, clock, _guard: Box::new(guard) }
+        Self { store: UserStore::new(db.clone(), declared.to_vec()), db, clock, _guard: guard }
     }
 
-    fn now(&self) -> Timestamp {
+    pub fn now(&self) -> Timestamp {
         self.clock.now()
     }
 
-    async fn create(&self, email: &str, name: &str) -> Account {
+    pub async fn create(&self, email: &str, name: &str) -> Account {
         self.store.create(new(email, name, self.now()), self.now()).await.unwrap()
     }
 
-    async fn user(&self, email: &str, role: &str) -> Uuid {
+    pub async fn user(&self, email: &str, role: &str) -> Uuid {
         let user = self.create(email, "Ada").await;
         let grant = Grant { role: role.parse().unwrap(), expires_at: None };
         self.store.grant_role(ActorId::Operator, user.id, &grant, self.now()).await.unwrap();
         user.id
     }
 
-    async fn find(&self, id: Uuid) -> Account {
+    pub async fn find(&self, id: Uuid) -> Account {
         self.store.find(id).await.unwrap().unwrap()
     }
 
-    async fn delete(&self, by: ActorId, id: Uuid) -> Result<Account, Error> {
+    pub async fn delete(&self, by: ActorId, id: Uuid) -> Result<Account, Error> {
         Ok(self.store.delete(by, id, None, RETENTION, self.now()).await?.value)
     }
 
     /// The kinds and keys of the messages in the outbox, oldest first.
-    async fn messages(&self) -> Vec<(String, String)> {
+    pub async fn messages(&self) -> Vec<(String, String)> {
         run!(self.db.reader(), |db| {
             sqlx::query_as("SELECT kind, key FROM outbox ORDER BY sequence").fetch_all(db).await.unwrap()
         })
     }
 
     /// The local parts of the addresses of all pages of this size.
-    async fn list(&self, query: &ListQuery, size: u32) -> Vec<String> {
+    pub async fn list(&self, query: &ListQuery, size: u32) -> Vec<String> {
         let (mut all, mut after) = (Vec::new(), None);
         loop {
             let listed = self.store.list(query, &ListPage { size, after }, self.now()).await.unwrap();
@@ -100,12 +87,12 @@ impl Fixture {
     }
 }
 
-fn new(email: &str, name: &str, now: Timestamp) -> NewAccount {
+pub fn new(email: &str, name: &str, now: Timestamp) -> NewAccount {
     let profile = Profile::new(DisplayName::parse(name).unwrap());
     NewAccount { id: id::v7_at(now), email: Email::parse(email).unwrap(), profile }
 }
 
-fn import(email: &str, now: Timestamp) -> Import {
+pub fn import(email: &str, now: Timestamp) -> Import {
     Import {
         account: new(email, "Ada Lovelace", now),
         external_id: email.to_owned(),
@@ -349,351 +336,16 @@ async fn deleted_accounts_are_purged_when_their_time_has_come(fixture: Fixture) 
     assert_eq!(fixture.find(users[1]).await.status, Status::Active);
 }
 
-async fn lists_are_filtered_and_ordered(fixture: Fixture) {
-    for (number, name) in ["carl", "ada", "bob", "adam", "dora"].into_iter().enumerate() {
-        fixture.create(&format!("{name}@example.com"), name).await;
-        fixture.clock.advance(Duration::from_hours(1 + number as u64));
-    }
-    let id = async |name: &str| {
-        let email = Email::parse(&format!("{name}@example.com")).unwrap();
-        fixture.store.find_by_email(&email).await.unwrap().unwrap()
-    };
-    let grant = |expires_at| Grant { role: "manager".parse().unwrap(), expires_at };
-    let soon = fixture.now() + TimeDelta::minutes(1);
-    for (name, expires_at) in [("ada", None), ("carl", Some(soon)), ("dora", None)] {
-        let user = id(name).await.id;
-        fixture.store.grant_role(ActorId::Operator, user, &grant(expires_at), fixture.now()).await.unwrap();
-    }
-    fixture.store.set_disabled(ActorId::Operator, id("dora").await.id, true, fixture.now()).await.unwrap();
-    fixture.delete(ActorId::Operator, id("bob").await.id).await.unwrap();
-    let created_at = id("adam").await.created_at;
-
-    let all = ListQuery::default;
-    let by_email = || ListQuery { order: ListOrder::Email, ..all() };
-    let only = |status| ListQuery { status: StatusFilter::Only(status), ..all() };
-    let role = || ListQuery { role: Some("manager".parse().unwrap()), ..all() };
-    let table: Vec<(ListQuery, &[&str])> = vec![
-        (all(), &["carl", "ada", "adam", "dora"]),
-        (ListQuery { is_descending: true, ..all() }, &["dora", "adam", "ada", "carl"]),
-        (by_email(), &["ada", "adam", "carl", "dora"]),
-        (ListQuery { is_descending: true, ..by_email() }, &["dora", "carl", "adam", "ada"]),
-        (only(Status::Active), &["carl", "ada", "adam"]),
-        (only(Status::Disabled), &["dora"]),
-        (only(Status::Deleted), &["bob"]),
-        (role(), &["carl", "ada", "dora"]),
-        (ListQuery { is_descending: true, ..role() }, &["dora", "ada", "carl"]),
-        (ListQuery { order: ListOrder::Email, ..role() }, &["ada", "carl", "dora"]),
-        (ListQuery { status: StatusFilter::Only(Status::Active), ..role() }, &["carl", "ada"]),
-        (ListQuery { role: Some("admin".parse().unwrap()), ..all() }, &[]),
-        (ListQuery { email: Some("ada@example.com".to_owned()), ..all() }, &["ada"]),
-        (ListQuery { email_prefix: Some("ada".to_owned()), ..all() }, &["ada", "adam"]),
-        (ListQuery { email_prefix: Some("ada".to_owned()), is_descending: true, ..by_email() }, &["adam", "ada"]),
-        (ListQuery { created_from: Some(created_at), ..all() }, &["adam", "dora"]),
-        (ListQuery { created_before: Some(created_at), ..all() }, &["carl", "ada"]),
-        (ListQuery { created_from: Some(created_at), created_before: Some(created_at), ..all() }, &[]),
-    ];
-    for (query, expected) in &table {
-        for size in [1, 2, 100] {
-            assert_eq!(fixture.list(query, size).await, *expected, "{query:?} in pages of {size}");
-        }
-    }
-    fixture.clock.advance(Duration::from_mins(2));
-    assert_eq!(fixture.list(&role(), 2).await, ["ada", "dora"], "an expired grant is none");
+on_each_engine! {
+    a_profile_is_read_as_it_was_written_and_changed_in_parts,
+    a_profile_is_changed_by_its_user_and_from_above,
+    a_telegram_user_is_linked_to_one_account,
+    a_repeated_creation_returns_the_account_that_it_created,
+    a_deleted_account_is_restored_as_it_was,
+    an_account_is_deleted_by_who_is_above_it_and_at_its_version,
+    of_two_administrators_who_delete_each_other_one_stays,
+    a_purged_account_leaves_nothing_but_messages,
+    the_id_of_a_removed_account_is_not_used_again,
+    an_account_that_was_enabled_while_deleted_is_not_purged,
+    deleted_accounts_are_purged_when_their_time_has_come,
 }
-
-async fn accounts_are_found_by_words_of_names_and_by_addresses(fixture: Fixture) {
-    for (email, name) in [
-        ("al@example.com", "Ada Lovelace"),
-        ("ada@example.com", "Ada Adams"),
-        ("bob@example.com", "Robert Adair"),
-        ("eva@example.com", "Éva Szabó"),
-        ("x%@example.com", "100 % Wool_"),
-    ] {
-        fixture.create(email, name).await;
-        fixture.clock.advance(Duration::from_secs(1));
-    }
-    let search = async |text: &str, size| {
-        let prefixes = search::prefixes(text).unwrap();
-        fixture.list(&ListQuery { prefixes, ..ListQuery::default() }, size).await
-    };
-    let table: [(&str, &[&str]); 12] = [
-        ("ada", &["al", "ada", "bob"]),
-        ("ada ", &["al", "ada", "bob"]),
-        ("ADA@example.com", &["ada"]),
-        ("ada@", &["ada"]),
-        ("love", &["al"]),
-        ("ada love", &["al"]),
-        ("adams ada", &["ada"]),
-        ("éva", &["eva"]),
-        ("ÉVA", &["eva"]),
-        ("eva@", &["eva"]),
-        ("%", &["x%"]),
-        ("nobody", &[]),
-    ];
-    for (text, expected) in table {
-        for size in [1, 2, 100] {
-            assert_eq!(search(text, size).await, expected, "{text} in pages of {size}");
-        }
-    }
-    let bob = fixture.store.find_by_email(&Email::parse("bob@example.com").unwrap()).await.unwrap().unwrap().id;
-    let change = ProfileChange {
-        display_name: Some(DisplayName::parse("Bob").unwrap()),
-        family_name: Some("Lovett".to_owned()),
-        ..ProfileChange::default()
-    };
-    fixture.store.update_profile(ActorId::User(bob), bob, &change, None, fixture.now()).await.unwrap();
-    assert_eq!(search("love", 100).await, ["al", "bob"]);
-    assert_eq!(search("adair", 100).await, [""; 0]);
-    fixture.delete(ActorId::Operator, bob).await.unwrap();
-    assert_eq!(search("love", 100).await, ["al"]);
-}
-
-async fn pages_are_complete_and_without_repeats_during_changes(fixture: Fixture) {
-    let mut stable = BTreeSet::new();
-    for number in 0..40 {
-        let email = format!("stable{number:02}@example.com");
-        fixture.create(&email, "Ada Adams").await;
-        stable.insert(format!("stable{number:02}"));
-    }
-    let (store, clock) = (fixture.store.clone(), fixture.clock.clone());
-    let others = tokio::spawn(async move {
-        for number in 0..60 {
-            let email = format!("other{number}@example.com");
-            let other = store.create(new(&email, "Ada Adams", clock.now()), clock.now()).await.unwrap().id;
-            store.delete(ActorId::Operator, other, None, RETENTION, clock.now()).await.unwrap();
-            store.purge(ActorId::Operator, other, clock.now()).await.unwrap();
-        }
-    });
-    let by_email = ListQuery { order: ListOrder::Email, ..ListQuery::default() };
-    let by_words = ListQuery { prefixes: vec!["ada".to_owned()], ..ListQuery::default() };
-    while !others.is_finished() {
-        for query in [&ListQuery::default(), &by_email, &by_words] {
-            let seen = fixture.list(query, 7).await;
-            let distinct: BTreeSet<_> = seen.iter().filter(|name| name.starts_with("stable")).cloned().collect();
-            assert_eq!(distinct, stable);
-            assert_eq!(seen.iter().collect::<BTreeSet<_>>().len(), seen.len(), "{seen:?}");
-        }
-    }
-    others.await.unwrap();
-}
-
-async fn an_import_creates_what_it_can(fixture: Fixture) {
-    let now = fixture.now();
-    let old = now - TimeDelta::days(100);
-    fixture.create("taken@example.com", "Eve").await;
-    let full = Import {
-        roles: vec!["manager".parse().unwrap(), "member".parse().unwrap()],
-        status: Status::Disabled,
-        telegram_id: TelegramId::new(7),
-        created_at: old,
-        account: NewAccount { id: id::v7_at(old), ..new("ada@example.com", "Ada Lovelace", now) },
-        ..import("ada@example.com", now)
-    };
-    let unknown_role = Import { roles: vec!["owner".parse().unwrap()], ..import("b@example.com", now) };
-    let same_telegram = Import { telegram_id: TelegramId::new(7), ..import("c@example.com", now) };
-    let same_id = Import { external_id: "ada@example.com".to_owned(), ..import("d@example.com", now) };
-    let all = [
-        full.clone(),
-        import("TAKEN@example.com", now),
-        unknown_role,
-        same_telegram,
-        same_id,
-        import("e@example.com", now),
-    ];
-    let outcomes = fixture.store.provision("old", &all, now).await.unwrap();
-    let unknown = Provisioned::UnknownRole("owner".parse().unwrap());
-    let expected = [
-        Provisioned::Created,
-        Provisioned::Taken,
-        unknown,
-        Provisioned::Taken,
-        Provisioned::Duplicate,
-        Provisioned::Created,
-    ];
-    assert_eq!(outcomes, expected);
-    let ada = fixture.find(full.account.id).await;
-    assert_eq!(active_roles(&ada.grants, now), ["manager", "member"]);
-    assert_eq!((ada.status, ada.telegram_id, ada.created_at), (Status::Disabled, TelegramId::new(7), old));
-    let query = ListQuery { prefixes: vec!["lovelace".to_owned()], ..ListQuery::default() };
-    assert_eq!(fixture.list(&query, 10).await, ["ada", "e"]);
-    assert_eq!(fixture.list(&ListQuery::default(), 10).await[0], "ada", "the oldest");
-
-    // Again, with new ids: what is there stays as it is.
-    let again: Vec<_> = all
-        .iter()
-        .map(|one| Import { account: NewAccount { id: id::v7_at(now), ..one.account.clone() }, ..one.clone() })
-        .collect();
-    let repeated = fixture.store.provision("old", &again, now).await.unwrap();
-    assert_eq!(repeated[0], Provisioned::Existed(full.account.id));
-    assert_eq!(repeated[5], Provisioned::Existed(all[5].account.id));
-    assert_eq!(repeated[1], Provisioned::Taken);
-    assert_eq!(fixture.find(ada.id).await, ada);
-    let ids = ["ada@example.com", "nobody"];
-    let found = fixture.store.imported("old", &ids).await.unwrap();
-    assert_eq!(found.into_iter().collect::<Vec<_>>(), [("ada@example.com".to_owned(), ada.id)]);
-    assert!(fixture.store.imported("other", &ids).await.unwrap().is_empty());
-}
-
-async fn concurrent_imports_of_one_file_create_each_account_once(fixture: Fixture) {
-    let now = fixture.now();
-    let mut tasks = JoinSet::new();
-    for _ in 0..4 {
-        let store = fixture.store.clone();
-        let imports: Vec<_> = (0..150).map(|number| import(&format!("user{number}@example.com"), now)).collect();
-        tasks.spawn(async move { store.provision("old", &imports, now).await.unwrap() });
-    }
-    let outcomes: Vec<_> = tasks.join_all().await.into_iter().flatten().collect();
-    assert_eq!(outcomes.iter().filter(|outcome| **outcome == Provisioned::Created).count(), 150);
-    let existed = outcomes.iter().filter(|outcome| matches!(outcome, Provisioned::Existed(_))).count();
-    assert_eq!(existed, 450, "{outcomes:?}");
-    assert_eq!(fixture.list(&ListQuery::default(), 100).await.len(), 150);
-}
-
-async fn imports_with_the_same_ids_and_other_addresses_are_each_answered(fixture: Fixture) {
-    let now = fixture.now();
-    let mut tasks = JoinSet::new();
-    for domain in ["a", "b", "c", "d"] {
-        let store = fixture.store.clone();
-        let imports: Vec<_> = (0..200)
-            .map(|number| Import {
-                external_id: number.to_string(),
-                ..import(&format!("user{number}@{domain}.example"), now)
-            })
-            .collect();
-        tasks.spawn(async move { store.provision("old", &imports, now).await.unwrap() });
-    }
-    let outcomes: Vec<_> = tasks.join_all().await.into_iter().flatten().collect();
-    assert_eq!(outcomes.iter().filter(|outcome| **outcome == Provisioned::Created).count(), 200);
-    assert_eq!(outcomes.iter().filter(|outcome| matches!(outcome, Provisioned::Existed(_))).count(), 600);
-}
-
-async fn totals_follow_every_change(fixture: Fixture) {
-    let manager = fixture.user("manager@example.com", "manager").await;
-    let user = fixture.create("ada@example.com", "Ada").await.id;
-    let imports: Vec<_> = (0..3).map(|number| import(&format!("user{number}@example.com"), fixture.now())).collect();
-    fixture.store.provision("old", &imports, fixture.now()).await.unwrap();
-    let check = async |active: i64, disabled: i64, deleted: i64, managers: i64| {
-        let totals = fixture.store.totals().await.unwrap();
-        let by_status: Vec<_> = totals.by_status.into_iter().collect();
-        assert_eq!(by_status, [("active", active), ("deleted", deleted), ("disabled", disabled)]);
-        assert_eq!(totals.by_role.get("manager").copied().unwrap_or_default(), managers);
-    };
-    check(5, 0, 0, 1).await;
-    fixture.store.set_disabled(ActorId::Operator, user, true, fixture.now()).await.unwrap();
-    fixture.store.set_disabled(ActorId::Operator, user, true, fixture.now()).await.unwrap();
-    check(4, 1, 0, 1).await;
-    fixture.delete(ActorId::Operator, manager).await.unwrap();
-    fixture.delete(ActorId::Operator, user).await.unwrap();
-    check(3, 0, 2, 1).await;
-    fixture.store.undelete(ActorId::Operator, user, fixture.now()).await.unwrap();
-    check(3, 1, 1, 1).await;
-    fixture.store.purge(ActorId::Operator, manager, fixture.now()).await.unwrap();
-    check(3, 1, 0, 0).await;
-}
-
-/// A list with conditions that few accounts pass does not read all of them at once.
-async fn a_page_ends_after_many_accounts_that_do_not_match(fixture: Fixture) {
-    let now = fixture.now();
-    for first in (0..10_500).step_by(500) {
-        let imports: Vec<_> =
-            (first..first + 500).map(|number| import(&format!("user{number}@example.com"), now)).collect();
-        fixture.store.provision("old", &imports, now).await.unwrap();
-    }
-    fixture.clock.advance(Duration::from_secs(1));
-    fixture.user("last@example.com", "manager").await;
-    let rare = ListQuery { prefixes: vec!["ada".to_owned(), "last@".to_owned()], ..ListQuery::default() };
-    let rare_role = ListQuery {
-        role: Some("manager".parse().unwrap()),
-        order: ListOrder::Email,
-        is_descending: true,
-        ..ListQuery::default()
-    };
-    let rare_prefix = ListQuery { email_prefix: Some("last".to_owned()), ..ListQuery::default() };
-    for query in [rare, rare_role, rare_prefix] {
-        let page = ListPage { size: 50, after: None };
-        let first = fixture.store.list(&query, &page, fixture.now()).await.unwrap();
-        assert!(first.accounts.is_empty() && first.ends_at.is_some(), "{query:?}: {first:?}");
-        assert_eq!(fixture.list(&query, 50).await, ["last"], "{query:?}");
-    }
-    assert_eq!(fixture.list(&ListQuery::default(), 200).await.len(), 10_501);
-}
-
-async fn the_words_of_older_accounts_are_completed(fixture: Fixture) {
-    for number in 0..450 {
-        // As an instance of the release before does it.
-        let id = id::v7_at(fixture.now());
-        let email = format!("old{number}@example.com");
-        run!(fixture.db.writer(), |db| {
-            sqlx::query(
-                "INSERT INTO account (id, email, email_key, display_name, roles, version, created_at, updated_at)
-                 VALUES ($1, $2, $2, 'Ada Lovelace', 'member', 1, 1, 1)",
-            )
-            .bind(id)
-            .bind(email.as_str())
-            .execute(db)
-            .await
-            .unwrap();
-        });
-    }
-    let query = ListQuery { prefixes: vec!["lovelace".to_owned()], ..ListQuery::default() };
-    assert_eq!(fixture.list(&query, 100).await.len(), 0);
-    assert_eq!(fixture.store.complete_words().await.unwrap(), 450);
-    assert_eq!(fixture.list(&query, 100).await.len(), 450);
-    assert_eq!(fixture.store.complete_words().await.unwrap(), 0);
-    // Also of those that it renames.
-    let new = fixture.create("new@example.com", "Bob Lovett").await;
-    run!(fixture.db.writer(), |db| {
-        let rename = "UPDATE account SET display_name = 'Bob King', version = version + 1 WHERE id = $1";
-        sqlx::query(rename).bind(new.id).execute(db).await.map(drop).unwrap();
-    });
-    assert_eq!(fixture.store.complete_words().await.unwrap(), 1);
-    let found = async |prefix: &str| {
-        fixture.list(&ListQuery { prefixes: vec![prefix.to_owned()], ..ListQuery::default() }, 10).await
-    };
-    assert_eq!((found("king").await, found("lovett").await), (vec!["new".to_owned()], Vec::new()));
-    // And none that this release renames.
-    let change =
-        ProfileChange { display_name: Some(DisplayName::parse("Bob Prince").unwrap()), ..ProfileChange::default() };
-    fixture.store.update_profile(ActorId::User(new.id), new.id, &change, None, fixture.now()).await.unwrap();
-    assert_eq!(fixture.store.complete_words().await.unwrap(), 0);
-    assert_eq!((found("prince").await, found("king").await), (vec!["new".to_owned()], Vec::new()));
-}
-
-macro_rules! contract {
-    ($backend:ident: $($test:ident,)+) => {
-        mod $backend {
-            $(
-                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-                async fn $test() {
-                    super::$test(super::Fixture::$backend().await).await;
-                }
-            )+
-        }
-    };
-    ($($backend:ident),+) => {
-        $(contract! { $backend:
-            a_profile_is_read_as_it_was_written_and_changed_in_parts,
-            a_profile_is_changed_by_its_user_and_from_above,
-            a_telegram_user_is_linked_to_one_account,
-            a_repeated_creation_returns_the_account_that_it_created,
-            a_deleted_account_is_restored_as_it_was,
-            an_account_is_deleted_by_who_is_above_it_and_at_its_version,
-            of_two_administrators_who_delete_each_other_one_stays,
-            a_purged_account_leaves_nothing_but_messages,
-            the_id_of_a_removed_account_is_not_used_again,
-            an_account_that_was_enabled_while_deleted_is_not_purged,
-            deleted_accounts_are_purged_when_their_time_has_come,
-            lists_are_filtered_and_ordered,
-            accounts_are_found_by_words_of_names_and_by_addresses,
-            pages_are_complete_and_without_repeats_during_changes,
-            an_import_creates_what_it_can,
-            concurrent_imports_of_one_file_create_each_account_once,
-            totals_follow_every_change,
-            a_page_ends_after_many_accounts_that_do_not_match,
-            imports_with_the_same_ids_and_other_addresses_are_each_answered,
-            the_words_of_older_accounts_are_completed,
-        })+
-    };
-}
-
-contract!(sqlite, postgres);

@@ -3,7 +3,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod accounts;
+mod database;
+mod imports;
 mod indexes;
+mod lists;
 mod roles;
 mod rpc;
 mod store;

@@ -3,19 +3,19 @@
 use std::{any::Any, time::Duration};
 
 use chrono::TimeDelta;
-use drystone_backends::Postgres;
 use drystone_mesh::clock::{Clock, Timestamp};
-use drystone_store::{Db, Location, run};
+use drystone_store::{Db, run};
 use drystone_user::{
-    DisplayName, Email, Error, MIGRATIONS, NewAccount, Profile, Status, UserStore,
+    DisplayName, Email, Error, NewAccount, Profile, Status, UserStore,
     role::{
         Effect, Effective, Grant, InvalidRole, MAX_GRANTS, MAX_OVERRIDES, Override, Permission, Refused, Role,
         RoleName, evaluation::active_roles,
     },
     store::{ActorId, RoleChange},
 };
-use tempfile::TempDir;
 use uuid::Uuid;
+
+use crate::database::{Database, on_each_engine};
 
 const DECLARED: [&str; 7] =
     ["roles:grant", "roles:read", "roles:write", "notes:read:any", "notes:read:own", "notes:write", "users:write"];
@@ -40,22 +40,10 @@ fn names(names: &[&str]) -> Vec<String> {
 }
 
 impl Fixture {
-    async fn sqlite() -> Self {
-        let directory = TempDir::new().unwrap();
-        let db = Db::open(&directory.path().join("user.db"), MIGRATIONS).await.unwrap();
-        Self::with_db(db, directory)
-    }
-
-    async fn postgres() -> Self {
-        let database = Postgres::shared().await.database().await;
-        let db = Db::open(Location::server("user", database.as_str()).unwrap(), MIGRATIONS).await.unwrap();
-        Self::with_db(db, database)
-    }
-
-    fn with_db(db: Db, guard: impl Any) -> Self {
+    fn new((db, guard): Database) -> Self {
         let clock = Clock::manual(Clock::system().now());
         let declared = DECLARED.iter().map(|name| permission(name, None)).collect();
-        Self { store: UserStore::new(db.clone(), declared), db, clock, _guard: Box::new(guard) }
+        Self { store: UserStore::new(db.clone(), declared), db, clock, _guard: guard }
     }
 
     fn now(&self) -> Timestamp {
@@ -464,35 +452,19 @@ async fn another_instance_sees_a_changed_role_at_once(fixture: Fixture) {
     assert_eq!(seen().await, ["notes:read:own"]);
 }
 
-macro_rules! contract {
-    ($backend:ident: $($test:ident,)+) => {
-        mod $backend {
-            $(
-                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-                async fn $test() {
-                    super::$test(super::Fixture::$backend().await).await;
-                }
-            )+
-        }
-    };
-    ($($backend:ident),+) => {
-        $(contract! { $backend:
-            the_built_in_roles_are_there,
-            grants_and_overrides_are_read_as_they_were_written,
-            a_repeated_grant_changes_nothing_and_voids_again,
-            what_concerns_nobody_or_does_not_exist_is_refused,
-            an_actor_may_do_what_they_may_now,
-            the_last_administrator_stays_one,
-            of_two_administrators_who_demote_each_other_one_stays,
-            concurrent_grants_and_revokes_are_all_done,
-            a_changed_role_concerns_those_that_inherit_it,
-            a_role_in_use_is_deleted_by_force_only,
-            products_register_permissions,
-            a_user_has_a_bounded_number_of_roles_and_overrides,
-            an_account_is_disabled_by_who_is_above_it,
-            another_instance_sees_a_changed_role_at_once,
-        })+
-    };
+on_each_engine! {
+    the_built_in_roles_are_there,
+    grants_and_overrides_are_read_as_they_were_written,
+    a_repeated_grant_changes_nothing_and_voids_again,
+    what_concerns_nobody_or_does_not_exist_is_refused,
+    an_actor_may_do_what_they_may_now,
+    the_last_administrator_stays_one,
+    of_two_administrators_who_demote_each_other_one_stays,
+    concurrent_grants_and_revokes_are_all_done,
+    a_changed_role_concerns_those_that_inherit_it,
+    a_role_in_use_is_deleted_by_force_only,
+    products_register_permissions,
+    a_user_has_a_bounded_number_of_roles_and_overrides,
+    an_account_is_disabled_by_who_is_above_it,
+    another_instance_sees_a_changed_role_at_once,
 }
-
-contract!(sqlite, postgres);

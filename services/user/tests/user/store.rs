@@ -2,17 +2,16 @@
 
 use std::{any::Any, collections::HashSet, time::Duration};
 
-use drystone_backends::Postgres;
 use drystone_mesh::clock::Clock;
-use drystone_store::{Db, Location};
 use drystone_user::{
-    Account, DisplayName, Email, Error, MIGRATIONS, NewAccount, Profile, ProfileChange, UserStore,
+    Account, DisplayName, Email, Error, NewAccount, Profile, ProfileChange, UserStore,
     role::{RoleName, evaluation::active_roles},
     store::{ActorId, ListPage, ListQuery},
 };
-use tempfile::TempDir;
 use tokio::task::JoinSet;
 use uuid::Uuid;
+
+use crate::database::{Database, on_each_engine};
 
 /// An empty store and a manual clock.
 struct Fixture {
@@ -23,21 +22,9 @@ struct Fixture {
 }
 
 impl Fixture {
-    async fn sqlite() -> Self {
-        let directory = TempDir::new().unwrap();
-        let db = Db::open(&directory.path().join("user.db"), MIGRATIONS).await.unwrap();
-        Self::with_db(db, directory)
-    }
-
-    async fn postgres() -> Self {
-        let database = Postgres::shared().await.database().await;
-        let db = Db::open(Location::server("user", database.as_str()).unwrap(), MIGRATIONS).await.unwrap();
-        Self::with_db(db, database)
-    }
-
-    fn with_db(db: Db, guard: impl Any) -> Self {
+    fn new((db, guard): Database) -> Self {
         let clock = Clock::manual(Clock::system().now());
-        Self { store: UserStore::new(db, Vec::new()), clock, _guard: Box::new(guard) }
+        Self { store: UserStore::new(db, Vec::new()), clock, _guard: guard }
     }
 
     async fn create(&self, email: &str) -> Account {
@@ -226,33 +213,17 @@ async fn pages_contain_every_account_once_during_concurrent_creations(fixture: F
     assert_eq!(seen.iter().collect::<HashSet<_>>().len(), seen.len());
 }
 
-macro_rules! contract {
-    ($backend:ident: $($test:ident,)+) => {
-        mod $backend {
-            $(
-                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-                async fn $test() {
-                    super::$test(super::Fixture::$backend().await).await;
-                }
-            )+
-        }
-    };
-    ($($backend:ident),+) => {
-        $(contract! { $backend:
-            an_account_is_found_by_id_and_by_email_case_insensitively,
-            a_missing_account_is_none,
-            creating_an_account_is_idempotent,
-            an_id_belongs_to_one_email_only,
-            an_email_belongs_to_one_account_only_case_insensitively,
-            concurrent_creations_with_one_email_create_one_account,
-            concurrent_retries_return_the_same_account,
-            a_name_changes_only_at_the_expected_version,
-            an_unchanged_name_keeps_the_version,
-            of_concurrent_changes_to_one_version_one_succeeds,
-            roles_are_replaced_and_unchanged_roles_keep_the_version,
-            pages_contain_every_account_once_during_concurrent_creations,
-        })+
-    };
+on_each_engine! {
+    an_account_is_found_by_id_and_by_email_case_insensitively,
+    a_missing_account_is_none,
+    creating_an_account_is_idempotent,
+    an_id_belongs_to_one_email_only,
+    an_email_belongs_to_one_account_only_case_insensitively,
+    concurrent_creations_with_one_email_create_one_account,
+    concurrent_retries_return_the_same_account,
+    a_name_changes_only_at_the_expected_version,
+    an_unchanged_name_keeps_the_version,
+    of_concurrent_changes_to_one_version_one_succeeds,
+    roles_are_replaced_and_unchanged_roles_keep_the_version,
+    pages_contain_every_account_once_during_concurrent_creations,
 }
-
-contract!(sqlite, postgres);
