@@ -16,6 +16,10 @@ const MAX_READERS: u32 = 4;
 /// finding a row reads one page.
 const READER_CACHE_KIB: u32 = 8192;
 
+/// How much of the file reading connections map into memory, in bytes, so that a page that the operating system has in memory is
+/// neither read by a system call nor copied. Only address space: the kernel takes the pages back when memory is short.
+const READER_MAP_BYTES: u64 = 1 << 30;
+
 /// How long a statement waits for a writer in another process, and a caller for a connection.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -60,9 +64,12 @@ pub(super) async fn open(path: &Path, migrations: &'static [Migration]) -> Resul
         .connect_with(options.clone())
         .await
         .map_err(|error| OpenError::of_file(path, &error))?;
-    let readers = pool()
-        .max_connections(MAX_READERS)
-        .connect_lazy_with(options.pragma("query_only", "ON").pragma("cache_size", format!("-{READER_CACHE_KIB}")));
+    let readers = pool().max_connections(MAX_READERS).connect_lazy_with(
+        options
+            .pragma("query_only", "ON")
+            .pragma("cache_size", format!("-{READER_CACHE_KIB}"))
+            .pragma("mmap_size", READER_MAP_BYTES.to_string()),
+    );
 
     let sqlite = SqliteDb { readers, writer };
     if let Err(error) = migration::run_on_file(&sqlite, path, migrations).await {
