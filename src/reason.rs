@@ -127,6 +127,13 @@ reasons! {
     /// There is no such property, or it is another user's.
     PropertyNotFound "PROPERTY_NOT_FOUND" NotFound 404,
 
+    /// There is no template of messages with this name.
+    TemplateNotFound "TEMPLATE_NOT_FOUND" NotFound 404,
+    /// There is no such delivery of a message.
+    DeliveryNotFound "DELIVERY_NOT_FOUND" NotFound 404,
+    /// The delivery was not given up, or its message has expired, so that it cannot be attempted again.
+    DeliveryNotDead "DELIVERY_NOT_DEAD" FailedPrecondition 400,
+
     /// Too many attempts; `RetryInfo` has the retry delay.
     RateLimited "RATE_LIMITED" ResourceExhausted 429,
     /// The user has as many of these objects, or as many bytes, as they may have.

@@ -10,7 +10,8 @@
 //! 7. the same calls with ten thousand and with a million users ([`stores::growth`]);
 //! 8. the user service on SQLite with as many ([`stores::sqlite`]);
 //! 9. an import of 100,000 accounts ([`stores::import`]);
-//! 10. the evaluation of permissions, and a change of a role that 100,000 users have ([`stores::roles`]).
+//! 10. the evaluation of permissions, and a change of a role that 100,000 users have ([`stores::roles`]);
+//! 11. messages to users, accepted and delivered ([`messages`]).
 //!
 //! `drystone-bench PART...` runs only these benchmarks.
 //!
@@ -20,6 +21,7 @@ mod idle_connections;
 mod ingress;
 mod load;
 mod memory_user;
+mod messages;
 mod report;
 mod sign_in;
 mod startup;
@@ -34,8 +36,19 @@ use anyhow::{Context, Result, bail};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// The names of the benchmarks on the command line.
-const BENCHMARKS: [&str; 10] =
-    ["startup", "transport", "sign-in", "connections", "ingress", "stores", "growth", "sqlite", "import", "roles"];
+const BENCHMARKS: [&str; 11] = [
+    "startup",
+    "transport",
+    "sign-in",
+    "connections",
+    "ingress",
+    "stores",
+    "growth",
+    "sqlite",
+    "import",
+    "roles",
+    "messages",
+];
 
 #[tokio::main]
 async fn main() -> Result<()> {
@@ -77,6 +90,9 @@ async fn main() -> Result<()> {
     }
     if is_selected("roles") {
         rows.extend(stores::roles::measure().await?);
+    }
+    if is_selected("messages") {
+        rows.extend(messages::measure().await?);
     }
     report::publish(&rows, Path::new("target/bench.json"))
 }

@@ -142,7 +142,10 @@ fn unknown_callers_and_permissions_are_rejected() {
     assert!(caller.ends_with(&format!("known are {}", known.join(", "))), "{caller}");
     let permission =
         finding(&format!("{RULE} = {{ callers: \"edge\" subject: SUBJECT_USER permission: \"stones:eat\" }};"));
-    assert!(permission.contains("names the unknown permission `stones:eat`; declared are roles:grant"), "{permission}");
+    assert!(
+        permission.contains("names the unknown permission `stones:eat`; declared are notifications:read"),
+        "{permission}"
+    );
 }
 
 #[test]

@@ -30,6 +30,7 @@ impl App {
             drystone_user::module(),
             drystone_session::module(),
             drystone_property::module(),
+            drystone_notification::module(),
             drystone_edge::module(),
         ];
         Self { modules }
@@ -128,6 +129,9 @@ mod tests {
     #[test]
     fn an_unknown_service_is_refused_with_those_there_are() {
         let error = App::new().select(&["user".to_owned(), "orders".to_owned()]).unwrap_err().to_string();
-        assert!(error.contains("`orders`") && error.contains("auth, user, session, property, edge"), "{error}");
+        assert!(
+            error.contains("`orders`") && error.contains("auth, user, session, property, notification, edge"),
+            "{error}"
+        );
     }
 }

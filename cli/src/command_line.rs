@@ -7,9 +7,10 @@ use crate::{
     App,
     commands::{
         access_show, certs, config_check, config_show, contract_export, export_envoy, health, keys_generate,
-        keys_rewrap, keys_seal, migrate_status, migrate_up, new_service, roles_grant, roles_list, roles_revoke,
-        roles_show, serve, up, users_delete, users_disable, users_enable, users_export, users_import, users_list,
-        users_promote, users_purge, users_show, users_undelete,
+        keys_rewrap, keys_seal, migrate_status, migrate_up, new_service, notifications_list, notifications_preview,
+        notifications_requeue, roles_grant, roles_list, roles_revoke, roles_show, serve, up, users_delete,
+        users_disable, users_enable, users_export, users_import, users_list, users_promote, users_purge, users_show,
+        users_undelete,
     },
 };
 
@@ -57,6 +58,9 @@ enum Command {
     /// Show, grant and revoke roles
     #[command(subcommand)]
     Roles(Roles),
+    /// Show messages to users, and have those delivered that were given up
+    #[command(subcommand)]
+    Notifications(Notifications),
     /// Manage the keys that encrypt secrets in databases
     #[command(subcommand)]
     Keys(Keys),
@@ -99,6 +103,16 @@ enum Roles {
     Grant(roles_grant::Args),
     /// Revoke a role from a user
     Revoke(roles_revoke::Args),
+}
+
+#[derive(Debug, Subcommand)]
+enum Notifications {
+    /// List deliveries, newest first
+    List(notifications_list::Args),
+    /// Show the message of a template with sample parameters, or list the templates
+    Preview(notifications_preview::Args),
+    /// Have a delivery attempted again that was given up
+    Requeue(notifications_requeue::Args),
 }
 
 #[derive(Debug, Subcommand)]
@@ -194,6 +208,9 @@ impl CommandLine {
             Command::Keys(Keys::Generate(args)) => keys_generate::run(&args),
             Command::Keys(Keys::Rewrap(args)) => keys_rewrap::run(app, &args),
             Command::Keys(Keys::Seal(args)) => keys_seal::run(app, &args),
+            Command::Notifications(Notifications::List(args)) => notifications_list::run(app, &args),
+            Command::Notifications(Notifications::Preview(args)) => notifications_preview::run(app, &args),
+            Command::Notifications(Notifications::Requeue(args)) => notifications_requeue::run(app, &args),
             Command::New(New::Service(args)) => new_service::run(app, &args),
         }
     }

@@ -28,7 +28,7 @@ use drystone_mesh::{
     health::{Health, State},
     identity::Identity,
     limit::{LimitStore, SharedLimits},
-    module::{Context, Module, Shared, ShutdownStage},
+    module::{Context, Module, Notice, Shared, ShutdownStage},
     node::TOKEN_CHECKS,
     telemetry::{Metrics, admin},
     token::TokenVerifierConfig,
@@ -150,7 +150,9 @@ pub(crate) async fn run(plan: Plan) -> Result<()> {
         outcome = tasks.first_end() => return outcome,
         signal = stop_signal() => return finish(&stops, tasks, signal?).await,
     };
-    for service in prepared {
+    let mut notices = Vec::new();
+    for mut service in prepared {
+        notices.extend(service.notice.take());
         service.start(&mut tasks);
     }
 
@@ -160,7 +162,7 @@ pub(crate) async fn run(plan: Plan) -> Result<()> {
         signal = stop_signal() => return finish(&stops, tasks, signal?).await,
     }
     if banner {
-        output::print(banner::text(&addresses, admin_address, &certificates, &config))?;
+        output::print(banner::text(&addresses, admin_address, &certificates, &config, &notices))?;
     }
     if let Some(path) = &ready_file {
         ready_file::write(path, &addresses, admin_address, &certificates)?;
@@ -195,6 +197,7 @@ fn shared(
         tokens: TokenVerifierConfig::new(issuer.clone(), drystone_auth::AUDIENCE),
         issuer,
         peers,
+        data_dir: config.mesh.data_dir.clone(),
         clock: Clock::system(),
         metrics,
         contracts,
@@ -212,6 +215,7 @@ fn uses_data_dir(service: &ServiceConfig) -> bool {
 /// A service that is ready to serve.
 struct Prepared {
     module: Module,
+    notice: Option<Notice>,
     run: Pin<Box<dyn Future<Output = io::Result<()>> + Send>>,
 }
 
@@ -282,6 +286,7 @@ async fn prepare(
         })
         .await
         .map_err(|error| anyhow!(error))?;
+    let notice = started.notice().cloned();
     let run = Box::pin(async move {
         let outcome = started.run(listener, stop_serving).await;
         stop.cancel();
@@ -289,7 +294,7 @@ async fn prepare(
         tasks.wait().await;
         outcome
     });
-    Ok(Prepared { module, run })
+    Ok(Prepared { module, notice, run })
 }
 
 /// The running tasks, in the order in which they are stopped.

@@ -64,6 +64,12 @@ impl Error {
         self
     }
 
+    /// The retry delay, if there is one.
+    #[must_use]
+    pub fn retry_delay(&self) -> Option<Duration> {
+        self.0.retry_after
+    }
+
     /// Adds a retry delay.
     #[must_use]
     pub fn retry_after(mut self, delay: Duration) -> Self {

@@ -43,6 +43,7 @@ pub mod etag;
 pub mod filter;
 pub mod health;
 pub mod host;
+pub mod https;
 pub mod id;
 pub mod identity;
 pub mod json;

@@ -111,7 +111,19 @@ pub enum ShutdownStage {
 }
 
 /// A service that is ready to serve.
-pub struct Started(Run);
+pub struct Started {
+    run: Run,
+    notice: Option<Notice>,
+}
+
+/// A line of the start banner.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Notice {
+    /// What it is about, in one word.
+    pub subject: &'static str,
+    /// What the person who starts it must know.
+    pub text: String,
+}
 
 /// Serves on a listener until a stop.
 type Run = Box<dyn FnOnce(TcpListener, CancellationToken) -> BoxFuture<io::Result<()>> + Send>;
@@ -122,7 +134,19 @@ impl Started {
     where
         F: Future<Output = io::Result<()>> + Send + 'static,
     {
-        Self(Box::new(|listener, stop| Box::pin(run(listener, stop))))
+        Self { run: Box::new(|listener, stop| Box::pin(run(listener, stop))), notice: None }
+    }
+
+    /// Adds a line to the start banner.
+    #[must_use]
+    pub fn with_notice(self, notice: Notice) -> Self {
+        Self { notice: Some(notice), ..self }
+    }
+
+    /// The line of the start banner.
+    #[must_use]
+    pub fn notice(&self) -> Option<&Notice> {
+        self.notice.as_ref()
     }
 
     /// Serves until `stop`, then drains.
@@ -130,7 +154,7 @@ impl Started {
     /// # Errors
     /// The listener failed.
     pub async fn run(self, listener: TcpListener, stop: CancellationToken) -> io::Result<()> {
-        (self.0)(listener, stop).await
+        (self.run)(listener, stop).await
     }
 }
 

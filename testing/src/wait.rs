@@ -14,13 +14,21 @@ pub const WAIT_TIMEOUT: Duration = Duration::from_mins(1);
 ///
 /// # Panics
 /// After [`WAIT_TIMEOUT`].
-pub async fn until<T>(what: &str, mut condition: impl AsyncFnMut() -> Option<T>) -> T {
+pub async fn until<T>(what: &str, condition: impl AsyncFnMut() -> Option<T>) -> T {
+    until_within(WAIT_TIMEOUT, what, condition).await
+}
+
+/// As [`until`], with another timeout.
+///
+/// # Panics
+/// After the timeout.
+pub async fn until_within<T>(timeout: Duration, what: &str, mut condition: impl AsyncFnMut() -> Option<T>) -> T {
     let start = Instant::now();
     loop {
         if let Some(value) = condition().await {
             return value;
         }
-        assert!(start.elapsed() < WAIT_TIMEOUT, "not within {WAIT_TIMEOUT:?}: {what}");
+        assert!(start.elapsed() < timeout, "not within {timeout:?}: {what}");
         tokio::time::sleep(POLL_INTERVAL).await;
     }
 }

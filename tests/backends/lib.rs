@@ -1,4 +1,4 @@
-//! PostgreSQL and Redis servers for tests: one named in the environment, or a temporary one started from an installed
+//! PostgreSQL, Redis and SMTP servers for tests: one named in the environment, or a temporary one started from an installed
 //! binary.
 //!
 //! | environment variable | server |
@@ -14,9 +14,11 @@
 mod ports;
 mod postgres;
 mod redis;
+mod smtp;
 mod watchdog;
 
 pub use self::{
     postgres::{Database, Postgres, Scans},
     redis::{Redis, RedisCluster},
+    smtp::{Mail, Smtp, SmtpOptions, SmtpTls},
 };

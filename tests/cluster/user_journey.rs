@@ -58,6 +58,9 @@ async fn run_journey(edges: &Edges, direct: &DirectClients) {
     edges.next().delete(&path).bearer(&tokens.access).send().await.expect(200);
     get(&path, &tokens).await.refused(Reason::PropertyNotFound);
 
+    let messages = get("/v1/messages", &tokens).await.expect(200).json();
+    assert_eq!(messages["messages"], json!([]));
+
     // Sessions.
     let other = user.sign_in_at(edges.next()).await;
     let list = get("/v1/sessions", &tokens).await.expect(200).json();

@@ -44,7 +44,7 @@ fn a_service_mounts_only_its_own_secrets() {
         if service.list("networks").contains(&"redis") {
             expected.push(format!("{name}_redis_password"));
         }
-        if name == "auth" {
+        if ["auth", "notification"].contains(&name) {
             expected.push("master_key".to_owned());
         }
         let mut mounted: Vec<String> =

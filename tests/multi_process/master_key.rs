@@ -26,7 +26,11 @@ fn contains(bytes: &[u8], wanted: &[u8]) -> bool {
 fn operator(mesh: &Mesh, command: &[&str]) -> ProcessOutput {
     let mut command = drystone(command);
     command.env("DRYSTONE_CERTS_DIR", mesh.certificates().ca().parent().unwrap());
-    run_to_end(command.env("DRYSTONE_PEERS__AUTH", mesh.grpc_address("auth").to_string()))
+    for service in ["auth", "notification"] {
+        let name = format!("DRYSTONE_PEERS__{}", service.to_uppercase());
+        command.env(name, mesh.grpc_address(service).to_string());
+    }
+    run_to_end(&mut command)
 }
 
 /// Stores all keys as a release without sealing did. Returns their bytes.
@@ -216,7 +220,11 @@ async fn a_master_key_is_replaced_while_the_mesh_serves() {
     fs::rename(&next, &file).unwrap();
     let id = new.lines().last().unwrap().split(' ').next().unwrap();
     let output = operator(&mesh, &["keys", "rewrap"]);
-    assert_eq!(output.stdout, format!("3 keys are under the master key `{id}`\n"), "{output:?}");
+    assert_eq!(
+        output.stdout,
+        format!("3 keys are under the master key `{id}`\n0 messages are under the master key `{id}`\n"),
+        "{output:?}"
+    );
     mesh.rest().get("/v1/users/me").bearer(&tokens.access).send().await.expect(200);
     let refreshed = tokens.refresh(mesh.rest()).await;
 

@@ -117,7 +117,7 @@ async fn migrate_reports_and_applies_migrations_on_postgres() {
 
     let status = run(&["migrate", "status"]);
     assert_eq!(status.status.code(), Some(1), "{status:?}");
-    assert_eq!(status.stdout.matches("to apply").count(), 4, "{}", status.stdout);
+    assert_eq!(status.stdout.matches("to apply").count(), 5, "{}", status.stdout);
     assert!(status.stderr.contains("run `drystone migrate up`"), "{}", status.stderr);
 
     let up = run(&["migrate", "up", "user"]);

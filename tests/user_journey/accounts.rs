@@ -4,6 +4,7 @@ use std::fs;
 
 use drystone::{
     Reason,
+    notification::v1::{Recipient, SendRequest, notification_service_client::NotificationServiceClient},
     user::v1::{
         GetUserByTelegramIdRequest, LinkTelegramIdRequest, ListUsersRequest, user_service_client::UserServiceClient,
     },
@@ -212,7 +213,7 @@ async fn count(journey: &Journey, service: &str, query: &'static str, user: Uuid
     sqlx::query_scalar(query).bind(user).fetch_one(&mut connection).await.unwrap()
 }
 
-/// The password and the properties of a removed account are removed as well.
+/// The password, the properties and the messages of a removed account are removed as well.
 #[tokio::test]
 async fn nothing_is_left_of_a_removed_account() {
     let journey = Journey::start();
@@ -222,18 +223,30 @@ async fn nothing_is_left_of_a_removed_account() {
     let id: Uuid = user.id.parse().unwrap();
     assert_eq!(count(&journey, "auth", "SELECT count(*) FROM credential WHERE user_id = $1", id).await, 1);
     assert_eq!(count(&journey, "property", "SELECT count(*) FROM creation WHERE owner_id = $1", id).await, 1);
+    let message = SendRequest {
+        message_id: Uuid::now_v7().to_string(),
+        template: "session_ended_reuse".to_owned(),
+        parameters: ["time", "device", "address"].map(|name| (name.to_owned(), "unknown".to_owned())).into(),
+        recipient: Some(Recipient { user_id: user.id.clone(), email: user.email.clone(), ..Default::default() }),
+        expire_time: None,
+    };
+    let mut notifications = NotificationServiceClient::new(journey.mesh.channel("notification", "auth"));
+    notifications.send(message).await.unwrap();
+    const MESSAGES: &str = "SELECT (SELECT count(*) FROM message WHERE user_id = $1) + (SELECT count(*) FROM inbox_message WHERE user_id = $1)";
+    assert_eq!(count(&journey, "notification", MESSAGES, id).await, 2);
     for command in ["delete", "purge"] {
         let output = journey.operator(&["users", command, &user.email]);
         assert!(output.status.success(), "{output:?}");
     }
-    wait::until("the password and the properties are removed", async || {
+    wait::until("the password, the properties and the messages are removed", async || {
         let counts = [
             count(&journey, "auth", "SELECT count(*) FROM credential WHERE user_id = $1", id).await,
             count(&journey, "property", "SELECT count(*) FROM property WHERE owner_id = $1", id).await,
             count(&journey, "property", "SELECT count(*) FROM creation WHERE owner_id = $1", id).await,
             count(&journey, "user", "SELECT count(*) FROM account WHERE id = $1", id).await,
+            count(&journey, "notification", MESSAGES, id).await,
         ];
-        (counts == [0; 4]).then_some(())
+        (counts == [0; 5]).then_some(())
     })
     .await;
 }

@@ -1,7 +1,10 @@
-//! `drystone keys rewrap`: puts the encrypted keys under the master key that encrypts now.
+//! `drystone keys rewrap`: puts encrypted keys and messages under the master key that encrypts now.
 
 use anyhow::Result;
-use drystone::auth::v1::{RewrapKeysRequest, key_service_client::KeyServiceClient};
+use drystone::{
+    auth::v1::{RewrapKeysRequest, key_service_client::KeyServiceClient},
+    notification::v1::{RewrapParametersRequest, notification_service_client::NotificationServiceClient},
+};
 
 use crate::{
     App,
@@ -20,9 +23,17 @@ pub(crate) struct Args {
 pub(crate) fn run(app: &App, args: &Args) -> Result<()> {
     let config = Config::load(app, &args.config.sources())?;
     process::block_on(async {
-        let mut keys = KeyServiceClient::new(Operator::connect(app, &config)?.channel(drystone_auth::NAME)?);
+        let operator = Operator::connect(app, &config)?;
+        let mut keys = KeyServiceClient::new(operator.channel(drystone_auth::NAME)?);
         let response = keys.rewrap_keys(RewrapKeysRequest {}).await.map_err(|status| operator::failure(&status))?;
         let response = response.into_inner();
-        output::print(format!("{} keys are under the master key `{}`\n", response.rewrapped, response.master_key_id))
+        output::print(format!("{} keys are under the master key `{}`\n", response.rewrapped, response.master_key_id))?;
+        let mut messages = NotificationServiceClient::new(operator.channel(drystone_notification::NAME)?);
+        let response = messages.rewrap_parameters(RewrapParametersRequest {}).await;
+        let response = response.map_err(|status| operator::failure(&status))?.into_inner();
+        output::print(format!(
+            "{} messages are under the master key `{}`\n",
+            response.rewrapped, response.master_key_id
+        ))
     })
 }

@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, fmt::Write as _, net::SocketAddr};
 
+use drystone_mesh::module::Notice;
+
 use super::CertificatePaths;
 use crate::config::Config;
 
@@ -11,17 +13,21 @@ pub(super) fn text(
     admin: SocketAddr,
     certificates: &CertificatePaths,
     config: &Config,
+    notices: &[Notice],
 ) -> String {
     let mut text = String::from("\nDrystone is up.\n\n");
     if let Some(edge) = addresses.get("edge") {
-        let _ = writeln!(text, "  REST     http://{edge}");
+        let _ = writeln!(text, "  REST         http://{edge}");
     }
     for (name, address) in addresses.iter().filter(|(name, _)| **name != "edge") {
-        let _ = writeln!(text, "  {name:<8} {address}  (gRPC, mutual TLS)");
+        let _ = writeln!(text, "  {name:<12} {address}  (gRPC, mutual TLS)");
     }
-    let _ = writeln!(text, "  admin    http://{admin}  (/health/detailed, /metrics)");
-    let _ = writeln!(text, "  data     {}", config.mesh.data_dir.display());
-    let _ = writeln!(text, "  certs    {}", config.mesh.certs_dir.display());
+    let _ = writeln!(text, "  admin        http://{admin}  (/health/detailed, /metrics)");
+    let _ = writeln!(text, "  data         {}", config.mesh.data_dir.display());
+    for notice in notices {
+        let _ = writeln!(text, "  {:<12} {}", notice.subject, notice.text);
+    }
+    let _ = writeln!(text, "  certs        {}", config.mesh.certs_dir.display());
 
     let (Some(edge), Some(user), Some(operator)) =
         (addresses.get("edge"), addresses.get("user"), certificates.workloads.get("operator"))

@@ -1,6 +1,6 @@
 //! The start context of a service.
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Arc};
 
 use drystone::{
     auth::v1::{key_service_client::KeyServiceClient, key_service_server},
@@ -52,6 +52,8 @@ pub struct Shared {
     pub tokens: TokenVerifierConfig,
     /// The addresses of all services.
     pub peers: Peers,
+    /// The directory for files of services.
+    pub data_dir: PathBuf,
     /// The source of time.
     pub clock: Clock,
     /// Receives metrics.

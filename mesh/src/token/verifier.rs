@@ -93,10 +93,16 @@ impl TokenVerifier {
             }
             self.verify_uncached(token, fingerprint, withdrawals, now)?
         };
-        if self.0.revocations.as_ref().is_some_and(|view| view.is_revoked(&principal)) {
+        if self.is_revoked(&principal) {
             return Err(TokenError::Revoked);
         }
         Ok(principal)
+    }
+
+    /// Whether the token of this principal has been revoked since it was verified, for a call that lasts. At an entry point no token is.
+    #[must_use]
+    pub fn is_revoked(&self, principal: &Principal) -> bool {
+        self.0.revocations.as_ref().is_some_and(|view| view.is_revoked(principal))
     }
 
     /// The verification keys.

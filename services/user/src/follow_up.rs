@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use drystone::{
     auth::v1::{ForgetUserRequest, auth_service_client::AuthServiceClient},
+    notification::v1::{ForgetRecipientRequest, notification_service_client::NotificationServiceClient},
     property::v1::{ForgetOwnerRequest, property_service_client::PropertyServiceClient},
     session::v1::{
         EndUserSessionsRequest, VoidRoleTokensRequest, VoidTokensRequest, session_service_client::SessionServiceClient,
@@ -18,12 +19,13 @@ use uuid::Uuid;
 use crate::role::RoleName;
 
 /// The kinds of message: about one user, about all who have one of several roles, about one user whose sessions end as well, and
-/// about the password and the properties of a user whose account is removed.
+/// about the password, the properties and the messages of a user whose account is removed.
 const OF_USER: &str = "void_tokens";
 const OF_ROLES: &str = "void_role_tokens";
 const WITH_SESSIONS: &str = "end_user_sessions";
 const PASSWORD: &str = "forget_password";
 const PROPERTIES: &str = "forget_properties";
+const NOTIFICATIONS: &str = "forget_notifications";
 
 /// The key of messages about roles: they are delivered in order.
 pub(crate) const ROLES: &str = "roles";
@@ -43,9 +45,9 @@ pub(crate) fn with_sessions(user_id: Uuid, now: Timestamp) -> Message {
 }
 
 /// The messages for a user whose account is removed.
-pub(crate) fn of_purge(user_id: Uuid, now: Timestamp) -> [Message; 3] {
+pub(crate) fn of_purge(user_id: Uuid, now: Timestamp) -> [Message; 4] {
     let message = |kind: &str| Message { kind: kind.to_owned(), ..of_user(user_id, now) };
-    [message(WITH_SESSIONS), message(PASSWORD), message(PROPERTIES)]
+    [message(WITH_SESSIONS), message(PASSWORD), message(PROPERTIES), message(NOTIFICATIONS)]
 }
 
 /// The message for roles that have changed, and those that inherit them.
@@ -60,6 +62,7 @@ pub(crate) struct FollowUp {
     pub(crate) sessions: SessionServiceClient<Channel>,
     pub(crate) auth: AuthServiceClient<Channel>,
     pub(crate) properties: PropertyServiceClient<Channel>,
+    pub(crate) notifications: NotificationServiceClient<Channel>,
 }
 
 #[async_trait]
@@ -84,6 +87,10 @@ impl Deliver for FollowUp {
             PROPERTIES => {
                 let request = call.request(ForgetOwnerRequest { owner_id: payload });
                 self.properties.clone().forget_owner(request).await.map(drop)
+            }
+            NOTIFICATIONS => {
+                let request = call.request(ForgetRecipientRequest { user_id: payload });
+                self.notifications.clone().forget_recipient(request).await.map(drop)
             }
             // An instance of a later release delivers it.
             kind => {

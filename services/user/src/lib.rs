@@ -51,6 +51,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use drystone::{
     auth::v1::auth_service_client::AuthServiceClient,
+    notification::v1::notification_service_client::NotificationServiceClient,
     property::v1::property_service_client::PropertyServiceClient,
     session::v1::session_service_client::SessionServiceClient,
     user::v1::{
@@ -87,6 +88,8 @@ pub struct Deps {
     pub auth: AuthServiceClient<Channel>,
     /// The property service, which forgets their properties.
     pub properties: PropertyServiceClient<Channel>,
+    /// The notification service, which forgets their messages.
+    pub notifications: NotificationServiceClient<Channel>,
     /// The section `[user]` of the configuration.
     pub config: Config,
     /// The source of time.
@@ -117,9 +120,9 @@ impl Service {
     /// Creates the service, and spawns the relay of its outbox and its housekeeping.
     #[must_use]
     pub fn new(deps: Deps) -> Self {
-        let Deps { store, sessions, auth, properties, config, clock, metrics, tasks, stop } = deps;
+        let Deps { store, sessions, auth, properties, notifications, config, clock, metrics, tasks, stop } = deps;
         let relay_metrics = RelayMetrics::new(&metrics, NAME);
-        let follow_up = FollowUp { sessions, auth, properties };
+        let follow_up = FollowUp { sessions, auth, properties, notifications };
         let relay = Relay::new(store.db().clone(), clock.clone(), relay_metrics, follow_up);
         tasks.spawn(relay.clone().run(stop.clone()));
         tasks.spawn(housekeeping::run(store.clone(), clock.clone(), metrics, stop));

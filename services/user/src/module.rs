@@ -2,6 +2,7 @@
 
 use drystone::{
     auth::v1::auth_service_client::AuthServiceClient, contract::Contracts,
+    notification::v1::notification_service_client::NotificationServiceClient,
     property::v1::property_service_client::PropertyServiceClient,
     session::v1::session_service_client::SessionServiceClient,
 };
@@ -36,6 +37,7 @@ impl Module for Service {
             sessions: SessionServiceClient::new(node.dialer.channel("session")?),
             auth: AuthServiceClient::new(node.dialer.channel("auth")?),
             properties: PropertyServiceClient::new(node.dialer.channel("property")?),
+            notifications: NotificationServiceClient::new(node.dialer.channel("notification")?),
             config: context.config,
             clock: node.clock.clone(),
             metrics: node.metrics.clone(),

@@ -3,26 +3,16 @@
 //! Source: <https://developer.hashicorp.com/vault/api-docs/secret/transit>. The key must be of an AEAD type, such as the
 //! default `aes256-gcm96`, since the place of a value is its `associated_data`.
 
-use std::{fs, io, path::PathBuf, pin::pin, sync::Arc, time::Duration};
+use std::{fs, io, path::PathBuf, time::Duration};
 
 use async_trait::async_trait;
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
+use drystone_mesh::{error::Chain, https::Origin};
 use http::{Method, Request, StatusCode, header};
-use http_body_util::{BodyExt, Full, Limited};
-use hyper_util::rt::TokioIo;
-use rustls::{
-    ClientConfig, RootCertStore,
-    pki_types::{CertificateDer, ServerName, pem::PemObject},
-};
 use serde::{Deserialize, Serialize};
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::TcpStream,
-    time::timeout,
-};
-use tokio_rustls::TlsConnector;
-use url::Url;
+use tokio::{net::lookup_host, time::timeout};
+use url::{Host, Url};
 use zeroize::Zeroizing;
 
 use super::{DataKey, KeyEncryption, SealError, VaultConfig};
@@ -34,10 +24,7 @@ const MAX_RESPONSE: usize = 64 * 1024;
 
 /// A key of the transit engine.
 pub struct Vault {
-    host: String,
-    port: u16,
-    /// `None`: HTTP without TLS.
-    tls: Option<TlsConnector>,
+    origin: Origin,
     mount: String,
     key: String,
     namespace: Option<String>,
@@ -53,12 +40,9 @@ impl Vault {
     pub fn new(config: &VaultConfig) -> Result<Self, String> {
         config.check()?;
         let url = Url::parse(&config.address).map_err(|error| format!("sealing.vault.address is no URL: {error}"))?;
-        let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
-        let tls = (url.scheme() == "https").then(|| tls(config)).transpose()?;
+        let origin = Origin::new(&url, &config.ca).map_err(|error| format!("sealing.vault: {}", Chain(&error)))?;
         Ok(Self {
-            host,
-            port: url.port_or_known_default().unwrap_or(443),
-            tls,
+            origin,
             mount: config.mount.clone(),
             key: config.key.clone(),
             namespace: config.namespace.clone(),
@@ -72,10 +56,11 @@ impl Vault {
         let path = format!("/v1/{}/{operation}/{}", self.mount, self.key);
         let body = serde_json::to_vec(body).map(Zeroizing::new);
         let body = body.map_err(|error| SealError::Unavailable(error.to_string()))?;
+        let host = self.origin.host();
         let (status, bytes) = timeout(CALL_TIMEOUT, self.send(&path, body))
             .await
-            .map_err(|_| SealError::Unavailable(format!("no response from {} within {CALL_TIMEOUT:?}", self.host)))?
-            .map_err(|error| SealError::Unavailable(format!("{}: {error}", self.host)))?;
+            .map_err(|_| SealError::Unavailable(format!("no response from {host} within {CALL_TIMEOUT:?}")))?
+            .map_err(|error| SealError::Unavailable(format!("{host}: {}", Chain(&*error))))?;
         if status != StatusCode::OK {
             let errors = serde_json::from_slice::<Errors>(&bytes).map(|errors| errors.errors.join("; "));
             let text = format!("Vault answered {status} to {operation}: {}", errors.unwrap_or_default());
@@ -100,28 +85,28 @@ impl Vault {
         let mut request = Request::builder()
             .method(Method::POST)
             .uri(path)
-            .header(header::HOST, format!("{}:{}", self.host, self.port))
             .header(header::CONTENT_TYPE, "application/json")
             .header("x-vault-request", "true")
             .header("x-vault-token", token);
         if let Some(namespace) = &self.namespace {
             request = request.header("x-vault-namespace", namespace);
         }
-        let request = request.body(Full::new(Bytes::from_owner(body)))?;
-        let stream = TcpStream::connect((self.host.as_str(), self.port)).await?;
-        match &self.tls {
-            Some(tls) => {
-                let name = ServerName::try_from(self.host.clone())?;
-                exchange(tls.connect(name, stream).await?, request).await
-            }
-            None => exchange(stream, request).await,
-        }
+        let request = request.body(Bytes::from_owner(body))?;
+        let port = self.origin.port();
+        let addresses: Vec<_> = match self.origin.host() {
+            Host::Domain(name) => lookup_host((name.as_str(), port)).await?.collect(),
+            Host::Ipv4(address) => vec![(*address, port).into()],
+            Host::Ipv6(address) => vec![(*address, port).into()],
+        };
+        let connection = self.origin.connect(&addresses, CALL_TIMEOUT).await?;
+        let (head, body) = connection.exchange(request, CALL_TIMEOUT, MAX_RESPONSE).await?.into_parts();
+        Ok((head.status, Zeroizing::new(body.to_vec())))
     }
 }
 
 impl std::fmt::Debug for Vault {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Vault").field("id", &self.id).field("host", &self.host).finish_non_exhaustive()
+        f.debug_struct("Vault").field("id", &self.id).field("origin", &self.origin).finish_non_exhaustive()
     }
 }
 
@@ -186,41 +171,4 @@ struct Data {
 #[derive(Deserialize)]
 struct Errors {
     errors: Vec<String>,
-}
-
-async fn exchange(
-    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    request: Request<Full<Bytes>>,
-) -> Result<(StatusCode, Zeroizing<Vec<u8>>), BoxError> {
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    let mut exchange = pin!(async {
-        let (head, body) = sender.send_request(request).await?.into_parts();
-        let body = Limited::new(body, MAX_RESPONSE).collect().await?.to_bytes();
-        Ok((head.status, Zeroizing::new(body.to_vec())))
-    });
-    tokio::select! {
-        answer = exchange.as_mut() => answer,
-        // The response may have arrived before the end.
-        _end = connection => exchange.await,
-    }
-}
-
-fn tls(config: &VaultConfig) -> Result<TlsConnector, String> {
-    let mut roots = RootCertStore::empty();
-    if config.ca.as_os_str().is_empty() {
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    } else {
-        let cannot = |error: &dyn std::fmt::Display| format!("sealing.vault.ca, {}: {error}", config.ca.display());
-        for certificate in CertificateDer::pem_file_iter(&config.ca).map_err(|error| cannot(&error))? {
-            let certificate = certificate.map_err(|error| cannot(&error))?;
-            roots.add(certificate).map_err(|error| cannot(&error))?;
-        }
-    }
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let client = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Ok(TlsConnector::from(Arc::new(client)))
 }

@@ -83,6 +83,7 @@ impl VirtualUser {
                 0 | 1 => self.create_property().await,
                 2 => self.update_property().await,
                 3 => self.read("list properties", "/v1/properties?pageSize=5").await,
+                4 if step == 16 => self.read("list messages", "/v1/messages").await,
                 4 => self.read("get user", "/v1/users/me").await,
                 _ => self.read("list sessions", "/v1/sessions").await,
             },

@@ -288,7 +288,10 @@ async fn a_purged_account_leaves_nothing_but_messages(fixture: Fixture) {
     let key = user.to_string();
     let messages = fixture.messages().await;
     let kinds: Vec<_> = messages.iter().filter(|(_, of)| *of == key).map(|(kind, _)| kind.as_str()).collect();
-    assert_eq!(kinds[kinds.len() - 3..], ["end_user_sessions", "forget_password", "forget_properties"]);
+    assert_eq!(
+        kinds[kinds.len() - 4..],
+        ["end_user_sessions", "forget_password", "forget_properties", "forget_notifications"]
+    );
     for table in ["account", "role_grant", "permission_override", "account_word", "imported_account"] {
         let select = format!("SELECT count(*) FROM {table}");
         let left: i64 = run!(fixture.db.reader(), |db| {

@@ -7,6 +7,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use drystone::{
     Reason,
     auth::v1::auth_service_client::AuthServiceClient,
+    notification::v1::notification_service_client::NotificationServiceClient,
     property::v1::property_service_client::PropertyServiceClient,
     session::v1::session_service_client::SessionServiceClient,
     user::v1::{
@@ -50,6 +51,7 @@ impl Fixture {
             sessions: SessionServiceClient::new(sessions.channel("session")),
             auth: AuthServiceClient::new(sessions.channel("auth")),
             properties: PropertyServiceClient::new(sessions.channel("property")),
+            notifications: NotificationServiceClient::new(sessions.channel("notification")),
             config: Config::default(),
             clock: clock.clone(),
             metrics: Metrics::default(),
@@ -341,7 +343,16 @@ async fn changing_roles_voids_the_tokens_with_the_previous_roles() {
     assert_eq!(fixture.set_roles(&user.id, &["member", "admin"]).await.unwrap().roles, ["admin", "member"]);
     assert_eq!(*fixture.sessions.voided.lock().unwrap(), std::slice::from_ref(&user.id));
     let found = fixture.look_up(Key::UserId(user.id.clone())).await.unwrap();
-    assert_eq!(found.permissions, ["roles:grant", "roles:read", "roles:write", "users:read", "users:write"]);
+    let all = [
+        "notifications:read",
+        "notifications:write",
+        "roles:grant",
+        "roles:read",
+        "roles:write",
+        "users:read",
+        "users:write",
+    ];
+    assert_eq!(found.permissions, all);
 
     let other = fixture.create("bob@example.com").await;
     assert_eq!(fixture.set_roles(&user.id, &[]).await, Err(Reason::LastAdministrator));

@@ -45,7 +45,7 @@ impl FakeSessionService {
             clock: Clock::system(),
             caller: drystone_user::NAME,
             identity,
-            peers: ["session", "auth", "property"]
+            peers: ["session", "auth", "property", "notification"]
                 .into_iter()
                 .map(|name| (name.to_owned(), vec![address.to_string()]))
                 .collect(),

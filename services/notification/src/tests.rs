@@ -1,0 +1,8 @@
+//! The service on both engines, called after the server stack.
+
+mod dispatch;
+mod fixture;
+mod inbox;
+mod mail_servers;
+mod sending;
+mod webhooks;

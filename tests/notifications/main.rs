@@ -1,0 +1,5 @@
+//! Messages to users, from the service that sends them to the mail server, the inbox and the webhook.
+
+mod journey;
+mod kills;
+mod server;

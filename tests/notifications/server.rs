@@ -1,0 +1,56 @@
+//! A mesh that sends its mails to a server of the test.
+
+use std::collections::HashMap;
+
+use drystone::notification::v1::{
+    Delivery, Recipient, SendRequest, notification_service_client::NotificationServiceClient,
+};
+use drystone_backends::{Smtp, SmtpOptions};
+use drystone_tests::{Mesh, Setup};
+use tonic::{Status, transport::Channel};
+use uuid::Uuid;
+
+/// A mesh whose mails this server receives.
+pub fn setup(smtp: &Smtp) -> Setup {
+    Mesh::setup()
+        .set("notification.smtp.host", &smtp.address().ip().to_string())
+        .set("notification.smtp.port", &smtp.address().port().to_string())
+        .set("notification.smtp.tls", "none")
+        .set("notification.smtp.from", "Acme <no-reply@acme.example>")
+}
+
+pub fn start() -> (Smtp, Mesh) {
+    let smtp = Smtp::start(SmtpOptions::default());
+    let mesh = setup(&smtp).start();
+    (smtp, mesh)
+}
+
+pub fn recipient(user_id: &str, email: &str) -> Recipient {
+    Recipient {
+        user_id: user_id.to_owned(),
+        email: email.to_owned(),
+        display_name: "Ada".to_owned(),
+        locale: "de-CH".to_owned(),
+    }
+}
+
+/// A message of auth that goes to mail and inbox.
+pub fn password_changed(recipient: Recipient) -> SendRequest {
+    let parameters = [("time", "2026-01-31T12:00:00Z"), ("device", "Firefox"), ("address", "203.0.113.7")];
+    SendRequest {
+        message_id: Uuid::now_v7().to_string(),
+        template: "password_changed".to_owned(),
+        parameters: parameters
+            .into_iter()
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect::<HashMap<_, _>>(),
+        recipient: Some(recipient),
+        expire_time: None,
+    }
+}
+
+/// Sends a message over a channel of its sender.
+pub async fn send(channel: Channel, request: SendRequest) -> Result<Vec<Delivery>, Status> {
+    let sent = NotificationServiceClient::new(channel).send(request).await;
+    sent.map(|response| response.into_inner().deliveries)
+}
