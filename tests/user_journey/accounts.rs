@@ -213,6 +213,9 @@ async fn count(journey: &Journey, service: &str, query: &'static str, user: Uuid
     sqlx::query_scalar(query).bind(user).fetch_one(&mut connection).await.unwrap()
 }
 
+/// What notification has of a user.
+const MESSAGES: &str = "SELECT (SELECT count(*) FROM message WHERE user_id = $1) + (SELECT count(*) FROM inbox_message WHERE user_id = $1)";
+
 /// The password, the properties and the messages of a removed account are removed as well.
 #[tokio::test]
 async fn nothing_is_left_of_a_removed_account() {
@@ -232,7 +235,6 @@ async fn nothing_is_left_of_a_removed_account() {
     };
     let mut notifications = NotificationServiceClient::new(journey.mesh.channel("notification", "auth"));
     notifications.send(message).await.unwrap();
-    const MESSAGES: &str = "SELECT (SELECT count(*) FROM message WHERE user_id = $1) + (SELECT count(*) FROM inbox_message WHERE user_id = $1)";
     assert_eq!(count(&journey, "notification", MESSAGES, id).await, 2);
     for command in ["delete", "purge"] {
         let output = journey.operator(&["users", command, &user.email]);

@@ -159,8 +159,8 @@ impl Config {
         self.webhooks.iter().try_for_each(EndpointConfig::check)?;
         let mut names: Vec<_> = self.webhooks.iter().map(|webhook| webhook.name.as_str()).collect();
         names.sort_unstable();
-        if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
-            return Err(format!("notification.webhooks has two entries with the name `{}`; rename one", twice[0]));
+        if let Some([twice, _]) = names.array_windows().find(|[one, other]| one == other) {
+            return Err(format!("notification.webhooks has two entries with the name `{twice}`; rename one"));
         }
         self.smtp.check()
     }
@@ -276,7 +276,7 @@ mod tests {
 
     #[test]
     fn the_port_follows_from_the_encryption() {
-        let port = |tls, port| SmtpConfig { tls, port, ..SmtpConfig::default() }.port();
+        let port = |tls, port| SmtpConfig { port, tls, ..SmtpConfig::default() }.port();
         assert_eq!(port(SmtpTls::Starttls, 0), 587);
         assert_eq!(port(SmtpTls::Tls, 0), 465);
         assert_eq!(port(SmtpTls::None, 0), 25);

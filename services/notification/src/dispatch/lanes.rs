@@ -31,7 +31,7 @@ const MAX_BREAKERS: usize = 10_000;
 /// The lanes with leased deliveries, and the breakers of lanes that fail.
 #[derive(Debug, Default)]
 pub(super) struct Lanes {
-    lanes: HashMap<String, Weak<Lane>>,
+    joined: HashMap<String, Weak<Lane>>,
     breakers: HashMap<String, Breaker>,
     slots: HashMap<String, Timestamp>,
 }
@@ -105,14 +105,14 @@ impl Lanes {
     /// # Errors
     /// How long the delivery is put off, if the lane has too many.
     pub(super) fn join(&mut self, lane: &str) -> Result<Slot, TimeDelta> {
-        if let Some(joined) = self.lanes.get(lane).and_then(Weak::upgrade) {
+        if let Some(joined) = self.joined.get(lane).and_then(Weak::upgrade) {
             // One of them is `joined`.
             let is_full = Arc::strong_count(&joined) > MAX_LEASED;
             return if is_full { Err(FULL_DELAY) } else { Ok(Slot(joined)) };
         }
-        self.lanes.retain(|_, lane| lane.strong_count() > 0);
+        self.joined.retain(|_, lane| lane.strong_count() > 0);
         let new = Arc::new(Lane { turns: Semaphore::new(MAX_IN_FLIGHT) });
-        self.lanes.insert(lane.to_owned(), Arc::downgrade(&new));
+        self.joined.insert(lane.to_owned(), Arc::downgrade(&new));
         Ok(Slot(new))
     }
 

@@ -159,10 +159,11 @@ impl Watch {
             if stop.is_cancelled() || !self.is_valid() {
                 return None;
             }
-            if std::mem::take(&mut is_read_due) && self.pending.is_empty() {
-                if let Err(error) = self.read().await {
-                    return Some(Err(error));
-                }
+            if std::mem::take(&mut is_read_due)
+                && self.pending.is_empty()
+                && let Err(error) = self.read().await
+            {
+                return Some(Err(error));
             }
             if !self.pending.is_empty() {
                 let count = self.pending.len().min(MAX_RESPONSE);

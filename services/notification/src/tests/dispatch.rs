@@ -202,7 +202,7 @@ async fn the_deliveries_of_a_killed_instance_are_made_after_its_lease(fixture: F
     assert_eq!(instance.attempt().await, 1);
     assert_eq!(smtp.mails().len(), 1);
     // One whose attempts never end, since they kill the process, is given up.
-    let killer = accept(&instance, "killer@example.com").await;
+    let fatal = accept(&instance, "killer@example.com").await;
     let mut time = instance.clock.now();
     for _ in 0..Config::default().max_attempts {
         assert_eq!(fixture.store.lease(killed, time, time + Duration::from_secs(1), 10).await.unwrap().len(), 1);
@@ -210,7 +210,7 @@ async fn the_deliveries_of_a_killed_instance_are_made_after_its_lease(fixture: F
     }
     instance.clock.advance((time - instance.clock.now()).to_std().unwrap());
     instance.attempt().await;
-    let given_up = read(&fixture, &killer).await;
+    let given_up = read(&fixture, &fatal).await;
     assert_eq!((given_up.state(), smtp.mails().len()), (DeliveryState::Dead, 1), "{}", given_up.last_error);
     // One that stops ends its leases itself.
     let next = accept(&instance, "bob@example.com").await;

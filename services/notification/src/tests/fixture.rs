@@ -53,7 +53,7 @@ const NEWS: [(&str, &str); 2] = [
 ];
 
 /// A database, and what keeps it.
-pub(super) type Database = (Location, Box<dyn Any>);
+pub(super) type Database = (Location, Box<dyn Any + Send + Sync>);
 
 pub(super) async fn sqlite() -> Database {
     let directory = TempDir::new().unwrap();
@@ -92,7 +92,7 @@ pub(super) struct Fixture {
     pub(super) stop: CancellationToken,
     pub(super) directory: Arc<TempDir>,
     location: Location,
-    database: Arc<Box<dyn Any>>,
+    database: Arc<Box<dyn Any + Send + Sync>>,
 }
 
 impl Fixture {
@@ -117,7 +117,7 @@ impl Fixture {
     async fn start(
         directory: Arc<TempDir>,
         location: Location,
-        database: Arc<Box<dyn Any>>,
+        database: Arc<Box<dyn Any + Send + Sync>>,
         clock: Clock,
         change: impl FnOnce(&mut Config),
     ) -> Self {

@@ -51,7 +51,7 @@ async fn a_message_is_sent_signed_and_without_secrets_to_those_who_want_its_cate
 
     // Mail alone: a link with a token goes nowhere else.
     let sent = instance.send("auth", reset(ada())).await.unwrap();
-    assert_eq!(sent.iter().map(|delivery| delivery.channel()).collect::<Vec<_>>(), [Channel::Mail]);
+    assert_eq!(sent.iter().map(drystone::notification::v1::Delivery::channel).collect::<Vec<_>>(), [Channel::Mail]);
 }
 
 async fn a_webhook_that_fails_is_called_again_and_one_that_is_gone_is_not(fixture: Fixture) {
