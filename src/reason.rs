@@ -91,6 +91,10 @@ reasons! {
 
     /// The e-mail address is unknown or the password is wrong.
     InvalidCredentials "INVALID_CREDENTIALS" Unauthenticated 401,
+    /// The new password is easy to guess, or is in a list of leaked ones.
+    PasswordTooWeak "PASSWORD_TOO_WEAK" InvalidArgument 400,
+    /// The link is unknown, was used, or has expired.
+    LinkInvalid "LINK_INVALID" InvalidArgument 400,
     /// An administrator has disabled the account. Only who knows the password learns that.
     AccountDisabled "ACCOUNT_DISABLED" PermissionDenied 403,
     /// The refresh token is invalid.

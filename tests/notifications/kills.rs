@@ -17,7 +17,7 @@ use crate::server::{password_changed, recipient, send, setup};
 const MESSAGES: usize = 8;
 
 /// Kills on each engine. `DRYSTONE_TEST_ROUNDS` makes it more.
-fn rounds() -> u64 {
+pub fn rounds() -> u64 {
     env::var("DRYSTONE_TEST_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(5)
 }
 

@@ -2,4 +2,5 @@
 
 mod journey;
 mod kills;
+mod passwords;
 mod server;

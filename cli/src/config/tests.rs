@@ -149,6 +149,7 @@ fn using_redis_requires_its_url_and_the_password_is_masked() {
         "sign_in_per_minute",
         "refresh_per_minute",
         "registration_per_minute",
+        "password_reset_per_minute",
         "write_per_minute",
     ] {
         let variable = format!("DRYSTONE_LIMITS__{}", key.to_uppercase());

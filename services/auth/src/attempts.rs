@@ -90,6 +90,14 @@ impl AttemptLimits {
         self.reserve(id_key(user_id)).await
     }
 
+    /// Counts a check of the current password by a signed-in user, whose token may be stolen.
+    ///
+    /// # Errors
+    /// [`Error::Limited`].
+    pub async fn password_check(&self, user_id: Uuid) -> Result<Attempt, Error> {
+        self.reserve(id_key(user_id)).await
+    }
+
     async fn reserve(&self, account: Key) -> Result<Attempt, Error> {
         let reservation = self.sign_in_by_account.reserve(account).await.map_err(Error::Limited)?;
         Ok(Attempt(Some(reservation)))

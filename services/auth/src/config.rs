@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     password::hasher::PoolSize,
-    password::{Cost, MAX_MEMORY_KIB},
+    password::{Cost, MAX_MEMORY_KIB, policy::PolicyConfig},
 };
 
 /// Services reject access tokens with a longer lifetime.
@@ -33,6 +33,10 @@ pub struct Config {
     pub password: PasswordConfig,
     /// The hashing pool.
     pub hashing: HashingConfig,
+    /// What new passwords have to be.
+    pub password_policy: PolicyConfig,
+    /// The URL of the application that links in mails lead to, such as `https://app.example.com`; empty: the issuer.
+    pub app_url: String,
 }
 
 /// The cost of a password hash (Argon2id, RFC 9106).
@@ -65,6 +69,8 @@ impl Default for Config {
             property_claims_timeout: ConfigDuration::millis(500),
             password: PasswordConfig::default(),
             hashing: HashingConfig::default(),
+            password_policy: PolicyConfig::default(),
+            app_url: String::new(),
         }
     }
 }
@@ -106,6 +112,13 @@ impl Config {
                  parallelism and at most {MAX_MEMORY_KIB}"
             ));
         }
+        self.password_policy.check().map_err(|text| format!("auth.password_policy.{text}"))?;
+        if !self.app_url.is_empty() && !is_app_url(&self.app_url) {
+            return Err(
+                "auth.app_url must be an https URL without query and fragment, such as https://app.example.com"
+                    .to_owned(),
+            );
+        }
         if self.hashing.threads > MAX_THREADS {
             return Err(format!("auth.hashing.threads must be at most {MAX_THREADS}; 0 means one per core"));
         }
@@ -131,9 +144,37 @@ impl Config {
     }
 }
 
+/// `https://HOST/PATH`, or `http` for development.
+fn is_app_url(text: &str) -> bool {
+    let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    let is_part = |c: char| c.is_ascii_graphic() && !"?#@\\<>\"{}|^`".contains(c);
+    rest.is_some_and(|rest| {
+        !rest.is_empty() && !rest.starts_with('/') && text.len() <= 300 && rest.chars().all(is_part)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_application_is_at_a_url() {
+        for good in ["https://app.example.com", "http://127.0.0.1:3000/", "https://example.com/app"] {
+            Config { app_url: good.to_owned(), ..Config::default() }.check().unwrap();
+        }
+        for bad in [
+            "app.example.com",
+            "ftp://example.com",
+            "https://",
+            "https:///a",
+            "https://a?b",
+            "https://a#b",
+            "https://u@a",
+        ] {
+            let error = Config { app_url: bad.to_owned(), ..Config::default() }.check().unwrap_err();
+            assert!(error.starts_with("auth.app_url"), "{bad}: {error}");
+        }
+    }
 
     #[test]
     fn the_defaults_are_valid() {

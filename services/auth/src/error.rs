@@ -7,7 +7,11 @@ use drystone_store::sealing::{CheckError, SealError};
 use tonic::Status;
 
 use crate::{
-    password::{HashError, hasher::HashingError},
+    password::{
+        HashError,
+        hasher::HashingError,
+        policy::{CheckError as CheckPasswordError, PolicyError, Weakness},
+    },
     token::{key_ring::RELOAD_INTERVAL, signing_key::KeyError},
 };
 
@@ -20,6 +24,21 @@ pub enum Error {
     /// Unknown email address or wrong password; the caller is not told which.
     #[error("the email address or the password is wrong")]
     InvalidCredentials,
+    /// The new password is easy to guess, or is in a list of leaked ones.
+    #[error(transparent)]
+    PasswordTooWeak(#[from] Weakness),
+    /// A list of leaked passwords cannot be read, so that no new one is accepted.
+    #[error("the list of leaked passwords cannot be read")]
+    Policy(#[source] io::Error),
+    /// The service stops.
+    #[error("the service is shutting down; retry in a second")]
+    PolicyStopped,
+    /// The link is unknown, was used, or has expired.
+    #[error("the link is unknown, was used, or has expired; request a new one")]
+    LinkInvalid,
+    /// A message for another service cannot be written.
+    #[error("a message for another service cannot be written")]
+    FollowUp(#[source] serde_json::Error),
     /// An administrator has disabled the account, whose password was right.
     #[error("the account is disabled; ask an administrator")]
     AccountDisabled,
@@ -68,17 +87,22 @@ impl Error {
         match self {
             Self::InvalidCredentials => Reason::InvalidCredentials,
             Self::AccountDisabled => Reason::AccountDisabled,
+            Self::PasswordTooWeak(_) => Reason::PasswordTooWeak,
+            Self::LinkInvalid => Reason::LinkInvalid,
             Self::RefreshTokenInvalid => Reason::RefreshTokenInvalid,
             Self::SessionEnded => Reason::SessionEnded,
             Self::RequestIdReused => Reason::RequestIdReused,
             Self::Hashing(HashingError::QueueFull) => Reason::Overloaded,
             Self::Hashing(HashingError::DeadlineExceeded) => Reason::DeadlineExceeded,
             Self::KeysStale
+            | Self::PolicyStopped
             | Self::Hashing(HashingError::Stopped)
             | Self::Keys(StartError::Scrub(_) | StartError::Seal(SealError::Unavailable(_))) => Reason::Unavailable,
             Self::Limited(error) | Self::Upstream(error) => error.reason(),
             Self::Hashing(HashingError::Hash(_))
             | Self::Signing(_)
+            | Self::Policy(_)
+            | Self::FollowUp(_)
             | Self::NoSigningKey
             | Self::Keys(_)
             | Self::InvalidResponse(..)
@@ -102,6 +126,7 @@ impl From<Error> for MeshError {
             Error::Hashing(HashingError::QueueFull) => {
                 Self::new(reason, "too many concurrent sign-ins; retry in a second").retry_after(RETRY_AFTER)
             }
+            error @ Error::PolicyStopped => Self::new(reason, error.to_string()).retry_after(RETRY_AFTER),
             Error::Hashing(HashingError::Stopped) => {
                 Self::new(reason, "the service is shutting down; retry in a second").retry_after(RETRY_AFTER)
             }
@@ -117,12 +142,24 @@ impl From<Error> for Status {
     }
 }
 
+impl From<CheckPasswordError> for Error {
+    fn from(error: CheckPasswordError) -> Self {
+        match error {
+            CheckPasswordError::Weak(weakness) => Self::PasswordTooWeak(weakness),
+            CheckPasswordError::Blocklist(error) => Self::Policy(error),
+        }
+    }
+}
+
 /// Why the service cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The configuration section `[auth]` is invalid.
     #[error("{0}")]
     Config(String),
+    /// The policy of new passwords cannot be applied.
+    #[error("auth.password_policy: {0}")]
+    Policy(#[from] PolicyError),
     /// The hashing threads cannot be started.
     #[error("cannot start the hashing threads; lower `auth.hashing.threads`")]
     Threads(#[source] io::Error),

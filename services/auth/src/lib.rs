@@ -7,7 +7,9 @@
 //! | module | content |
 //! |---|---|
 //! | `rpc` | the gRPC handlers: convert, call the domain, convert back |
-//! | [`register`], [`sign_in`], [`refresh`], [`import`] | one operation each |
+//! | [`register`], [`sign_in`], [`refresh`], [`import`], `password_change.rs`, `password_reset.rs` | one operation each |
+//! | `follow_up.rs`, [`link`] | what is done elsewhere afterwards: links and other mails, the end of sessions |
+//! | [`password::policy`] | what new passwords have to be |
 //! | [`attempts`] | rate limit of sign-ins per account |
 //! | [`password::typed_password`], [`password::opaque_string`] | passwords as received, and their normalization |
 //! | [`password`], [`password::hasher`] | password hashes, and the pool of threads that computes them |
@@ -50,11 +52,15 @@ pub mod config;
 pub mod credential;
 pub mod discovery;
 pub mod error;
+mod follow_up;
 pub mod import;
+pub mod link;
 pub mod metrics;
 mod module;
 pub mod orphan_sweep;
 pub mod password;
+mod password_change;
+mod password_reset;
 pub mod property_claims;
 pub mod refresh;
 pub mod register;
@@ -67,19 +73,25 @@ pub mod upstreams;
 #[cfg(test)]
 mod tests;
 
-use std::{fmt, sync::Arc};
+use std::{fmt, num::NonZeroUsize, sync::Arc, thread::available_parallelism};
 
 use drystone::{
     auth::v1::{
         auth_service_server::{AuthService, AuthServiceServer},
         key_service_server::{KeyService, KeyServiceServer},
+        password_service_server::{PasswordService, PasswordServiceServer},
     },
+    notification::v1::notification_service_client::NotificationServiceClient,
     property::v1::property_service_client::PropertyServiceClient,
     session::v1::session_service_client::SessionServiceClient,
     user::v1::user_service_client::UserServiceClient,
 };
 use drystone_mesh::{client::Channel, clock::Clock, health::Component, module::Module, telemetry::Metrics};
-use drystone_store::sealing::Sealer;
+use drystone_store::{
+    outbox::{Relay, RelayMetrics},
+    sealing::Sealer,
+};
+use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use crate::{
@@ -90,15 +102,17 @@ pub use crate::{
     token::access_token_signer::AUDIENCE,
 };
 use crate::{
+    follow_up::FollowUps,
     import::UserImport,
     metrics::{HashingMetrics, PropertyClaimMetrics},
     orphan_sweep::OrphanSweep,
-    password::PasswordHash,
-    password::hasher::HashingPool,
+    password::{PasswordHash, hasher::HashingPool, new_password::NewPasswords, policy::Policy},
+    password_change::PasswordChange,
+    password_reset::PasswordReset,
     property_claims::PropertyClaims,
     refresh::Refresh,
     register::Registration,
-    rpc::{AuthRpc, KeyRpc},
+    rpc::{AuthRpc, KeyRpc, PasswordRpc},
     sign_in::SignIn,
     token::{
         access_token_signer::AccessTokenSigner,
@@ -124,6 +138,8 @@ pub struct Deps {
     pub properties: PropertyServiceClient<Channel>,
     /// The session service.
     pub sessions: SessionServiceClient<Channel>,
+    /// The notification service.
+    pub notifications: NotificationServiceClient<Channel>,
     /// Source of time.
     pub clock: Clock,
     /// The metrics registry.
@@ -154,10 +170,12 @@ struct ServiceOptions<'a> {
     public_url: &'a str,
 }
 
-/// `drystone.auth.v1.AuthService` and `drystone.auth.v1.KeyService`.
+/// `drystone.auth.v1.AuthService`, `drystone.auth.v1.KeyService` and `drystone.auth.v1.PasswordService`.
 pub struct Service {
     auth: AuthRpc,
     keys: KeyRpc,
+    passwords: PasswordRpc,
+    relay: Relay,
 }
 
 impl Service {
@@ -172,6 +190,7 @@ impl Service {
             users,
             properties,
             sessions,
+            notifications,
             clock,
             metrics,
             keys_health,
@@ -182,7 +201,7 @@ impl Service {
             tasks,
             stop,
         } = deps;
-        let upstreams: Arc<dyn Upstreams> = Arc::new(GrpcUpstreams { users, properties, sessions });
+        let upstreams: Arc<dyn Upstreams> = Arc::new(GrpcUpstreams { users, properties, sessions, notifications });
         let sweep = OrphanSweep { upstreams: Arc::clone(&upstreams), store: store.clone(), clock: clock.clone() };
         let service = Self::assemble(
             store,
@@ -192,6 +211,7 @@ impl Service {
         )
         .await?;
         tasks.spawn(sweep.run(orphan_sweep::INITIAL_DELAY, stop.clone()));
+        tasks.spawn(service.relay.clone().run(stop.clone()));
         tasks.spawn(Arc::clone(&service.keys.keys).follow(RELOAD_INTERVAL, keys_health, stop));
         Ok(service)
     }
@@ -211,6 +231,41 @@ impl Service {
             .map_err(StartError::Threads)?;
         let hashing = Arc::new(hashing);
 
+        let app_url = if config.app_url.is_empty() { issuer.clone() } else { config.app_url.clone() };
+        let follow_ups = FollowUps {
+            upstreams: Arc::clone(&upstreams),
+            store: store.clone(),
+            keys: Arc::clone(&keys),
+            clock: clock.clone(),
+            app_url,
+        };
+        let relay_metrics = RelayMetrics::new(metrics, NAME);
+        let relay = Relay::new(store.db().clone(), clock.clone(), relay_metrics, follow_ups);
+        let passwords = NewPasswords {
+            policy: Arc::new(Policy::new(&config.password_policy)?),
+            hashing: Arc::clone(&hashing),
+            upstreams: Arc::clone(&upstreams),
+            checks: Arc::new(Semaphore::new(available_parallelism().map_or(1, NonZeroUsize::get))),
+        };
+        let password_rpc = PasswordRpc {
+            change: PasswordChange {
+                attempts: attempts.clone(),
+                passwords: passwords.clone(),
+                hashing: Arc::clone(&hashing),
+                store: store.clone(),
+                relay: relay.clone(),
+                clock: clock.clone(),
+                dummy_hash: PasswordHash::dummy(config.cost())?,
+            },
+            reset: PasswordReset {
+                passwords: passwords.clone(),
+                store: store.clone(),
+                keys: Arc::clone(&keys),
+                relay: relay.clone(),
+                clock: clock.clone(),
+            },
+        };
+
         let metadata = discovery::document(&issuer, public_url);
         let lifetime = config.access_token_lifetime.duration();
         let access_token_signer = AccessTokenSigner::new(Arc::clone(&keys), issuer, config.client_id.clone(), lifetime);
@@ -226,6 +281,7 @@ impl Service {
                 store: store.clone(),
                 attempts: attempts.clone(),
                 hashing: Arc::clone(&hashing),
+                passwords,
                 clock: clock.clone(),
             },
             sign_in: SignIn {
@@ -248,13 +304,23 @@ impl Service {
             },
             upstreams,
         };
-        Ok(Self { auth, keys: KeyRpc { keys, rotation, metadata } })
+        Ok(Self { auth, keys: KeyRpc { keys, rotation, metadata }, passwords: password_rpc, relay })
     }
 
     /// The gRPC services, to be added to a server.
     #[must_use]
-    pub fn into_servers(self) -> (AuthServiceServer<impl AuthService>, KeyServiceServer<impl KeyService>) {
-        (AuthServiceServer::new(self.auth), KeyServiceServer::new(self.keys))
+    pub fn into_servers(
+        self,
+    ) -> (
+        AuthServiceServer<impl AuthService>,
+        KeyServiceServer<impl KeyService>,
+        PasswordServiceServer<impl PasswordService>,
+    ) {
+        (
+            AuthServiceServer::new(self.auth),
+            KeyServiceServer::new(self.keys),
+            PasswordServiceServer::new(self.passwords),
+        )
     }
 }
 

@@ -1,6 +1,7 @@
 //! The service as a module of a binary.
 
 use drystone::{
+    notification::v1::notification_service_client::NotificationServiceClient,
     property::v1::property_service_client::PropertyServiceClient,
     session::v1::session_service_client::SessionServiceClient, user::v1::user_service_client::UserServiceClient,
 };
@@ -37,6 +38,7 @@ impl Module for Service {
             users: UserServiceClient::new(node.dialer.dependency("user", Kind::Optional)?),
             properties: PropertyServiceClient::new(node.dialer.dependency("property", Kind::Optional)?),
             sessions: SessionServiceClient::new(node.dialer.channel("session")?),
+            notifications: NotificationServiceClient::new(node.dialer.channel("notification")?),
             clock: node.clock.clone(),
             metrics: node.metrics.clone(),
             keys_health,
@@ -48,7 +50,7 @@ impl Module for Service {
             stop: node.stop.clone(),
         })
         .await?;
-        let (auth, keys) = service.into_servers();
-        Ok(Server::new(&node)?.add_service(auth).add_service(keys).into())
+        let (auth, keys, passwords) = service.into_servers();
+        Ok(Server::new(&node)?.add_service(auth).add_service(keys).add_service(passwords).into())
     }
 }

@@ -1,4 +1,4 @@
-//! Removes orphans: credentials whose account was never created.
+//! Removes orphans: credentials whose account was never created. Expired links as well.
 //!
 //! An interrupted registration can leave one. It cannot be used to sign in, and a retry of the registration continues
 //! from it, but most are never retried. So a credential is pending until its account is known to exist. Once it has
@@ -55,6 +55,10 @@ impl OrphanSweep {
         let sweeps = async {
             loop {
                 interval.tick().await;
+                let forgotten = self.store.forget_links(self.clock.now()).await;
+                if let Err(error) = forgotten {
+                    warn!(%error, "expired links were not forgotten");
+                }
                 if let Err(error) = self.sweep().await {
                     warn!(cause = %Chain(&error), "sweep of credentials without an account failed");
                 }

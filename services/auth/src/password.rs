@@ -6,7 +6,9 @@
 //! Hashing here blocks the calling thread. Requests use [`HashingPool`](crate::password::hasher::HashingPool) instead.
 
 pub mod hasher;
+pub(crate) mod new_password;
 pub mod opaque_string;
+pub mod policy;
 mod stored_hash;
 pub mod typed_password;
 

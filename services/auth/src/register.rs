@@ -25,10 +25,11 @@ use crate::{
     error::Error,
     password::{
         hasher::{HashingPool, JobOrigin},
+        new_password::NewPasswords,
         typed_password::{PasswordForm, TypedPassword},
     },
     store::AuthStore,
-    upstreams::Upstreams,
+    upstreams::{Contact, Upstreams},
 };
 
 /// Registers users.
@@ -41,6 +42,8 @@ pub struct Registration {
     pub attempts: AttemptLimits,
     /// Hashes passwords.
     pub hashing: Arc<HashingPool>,
+    /// Checks and hashes new passwords.
+    pub(crate) passwords: NewPasswords,
     /// Source of time.
     pub clock: Clock,
 }
@@ -68,14 +71,22 @@ impl Registration {
         if let Some(existing) = self.existing_credential(new.request_id).await? {
             return self.resume(call, new, existing).await;
         }
-        let form = PasswordForm::Opaque;
-        let password = new.password.in_form(form).clone();
-        let password_hash = self.hashing.hash(password, origin(call), call.fields().deadline).await?;
+        let user_id = id::v7_at(self.clock.now());
+        let contact = Contact {
+            user_id,
+            email: new.email.as_str().to_owned(),
+            display_name: new.display_name.as_str().to_owned(),
+            given_name: String::new(),
+            family_name: String::new(),
+            locale: String::new(),
+            is_active: true,
+        };
+        let password_hash = self.passwords.hash_for(call, contact, &new.password).await?;
         let now = self.clock.now();
         let credential = Credential {
-            user_id: id::v7_at(now),
+            user_id,
             password_hash,
-            form,
+            form: PasswordForm::Opaque,
             request_id: new.request_id,
             pending_since: Some(now),
             created_at: now,

@@ -2,6 +2,15 @@
 
 mod auth_service;
 mod key_service;
+mod password_service;
 
 pub(crate) use auth_service::AuthRpc;
 pub(crate) use key_service::KeyRpc;
+pub(crate) use password_service::PasswordRpc;
+
+use drystone_mesh::error::Error as MeshError;
+
+/// Converts a parse error into `INVALID_REQUEST` for the field.
+fn valid<T>(field: &'static str, parsed: Result<T, impl ToString>) -> Result<T, MeshError> {
+    parsed.map_err(|error| MeshError::invalid_field(field, error.to_string()))
+}

@@ -1,17 +1,20 @@
 //! The store of credentials (`store/credentials.rs`), signing keys and secrets. All SQL of the service is here.
 
 mod credentials;
+mod links;
+mod passwords;
 
 use drystone_mesh::{
     clock::Timestamp,
     time::{from_micros, to_micros},
 };
 use drystone_store::{
-    Db, Migration, migration, run,
+    Db, Migration, migration, outbox, run,
     sealing::{self, CheckError, Place, Sealed, Sealer, Stored},
 };
 
-use crate::token::key_ring::{DEVICE, REFRESH};
+pub use self::passwords::NewPassword;
+use crate::token::key_ring::KINDS;
 
 /// The migrations of the schema.
 pub const MIGRATIONS: &[Migration] = &[
@@ -20,6 +23,8 @@ pub const MIGRATIONS: &[Migration] = &[
     sealing::migration(3),
     migration!("0004", "sealed_keys"),
     migration!("0005", "key_rotation"),
+    outbox::migration(6),
+    migration!("0007", "links"),
 ];
 
 /// All keys and secrets, as they are stored.
@@ -36,7 +41,7 @@ impl KeyRows {
     #[must_use]
     pub fn is_complete(&self) -> bool {
         let has = |kind: &str| self.secrets.iter().any(|row| row.kind() == kind);
-        !self.signing.is_empty() && has(REFRESH.0) && has(DEVICE.0)
+        !self.signing.is_empty() && KINDS.iter().all(|(kind, _)| has(kind))
     }
 }
 
@@ -142,6 +147,12 @@ impl AuthStore {
     #[must_use]
     pub fn new(db: Db) -> Self {
         Self { db }
+    }
+
+    /// The database.
+    #[must_use]
+    pub fn db(&self) -> &Db {
+        &self.db
     }
 
     /// All keys and secrets.

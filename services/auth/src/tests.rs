@@ -9,6 +9,7 @@ mod imports;
 mod keys;
 mod orphans;
 mod password_form;
+mod passwords;
 mod refresh;
 mod register;
 mod sign_in;

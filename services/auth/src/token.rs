@@ -14,6 +14,7 @@ pub mod access_token_signer;
 pub mod device_token;
 pub mod key_ring;
 pub mod key_rotation;
+pub mod link_token;
 pub mod mac;
 pub mod mac_keys;
 pub mod refresh_token;

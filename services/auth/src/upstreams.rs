@@ -1,18 +1,19 @@
-//! Calls to the user, property and session services.
+//! Calls to the user, property, session and notification services.
 
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use drystone::{
+    notification::v1::{SendRequest, notification_service_client::NotificationServiceClient},
     property::v1::{ListPropertyClaimsRequest, property_service_client::PropertyServiceClient},
     session::v1::{
-        RevokeSessionRequest, RotateSessionRequest, Session, StartSessionRequest,
+        EndUserSessionsRequest, RevokeSessionRequest, RotateSessionRequest, Session, StartSessionRequest,
         session_service_client::SessionServiceClient,
     },
     user::v1::{
-        LookUpForSignInRequest, LookUpImportedRequest, NewUser, ProvisionResult, ProvisionUserRequest,
-        ProvisionUsersRequest, User, UserStatus, look_up_for_sign_in_request::Key,
-        user_service_client::UserServiceClient,
+        GetContactRequest, LookUpForSignInRequest, LookUpImportedRequest, NewUser, ProvisionResult,
+        ProvisionUserRequest, ProvisionUsersRequest, User, UserStatus, get_contact_request::Key as ContactKey,
+        look_up_for_sign_in_request::Key, user_service_client::UserServiceClient,
     },
 };
 use drystone_mesh::{
@@ -43,6 +44,25 @@ pub struct AccountClaims {
     pub expire_time: Option<Timestamp>,
     /// Whether an administrator has disabled the account.
     pub is_disabled: bool,
+}
+
+/// How to address a user in messages.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Contact {
+    /// The user.
+    pub user_id: Uuid,
+    /// The e-mail address.
+    pub email: String,
+    /// The display name.
+    pub display_name: String,
+    /// The given name; may be empty.
+    pub given_name: String,
+    /// The family name; may be empty.
+    pub family_name: String,
+    /// The language; may be empty.
+    pub locale: String,
+    /// Whether the user can sign in.
+    pub is_active: bool,
 }
 
 /// A session and its current counter.
@@ -92,6 +112,18 @@ pub trait Upstreams: Send + Sync {
     /// The account with this id.
     async fn account_by_id(&self, call: &Call, user_id: Uuid) -> Result<Option<AccountClaims>, Error>;
 
+    /// The contact of the account with this email address.
+    async fn contact_by_email(&self, call: &Call, email: &Email) -> Result<Option<Contact>, Error>;
+
+    /// The contact of the account with this id.
+    async fn contact_by_id(&self, call: &Call, user_id: Uuid) -> Result<Option<Contact>, Error>;
+
+    /// Ends the sessions of a user, except for one. Idempotent.
+    async fn end_sessions(&self, call: &Call, user_id: Uuid, except: Option<Uuid>) -> Result<(), Error>;
+
+    /// Sends a message to a user. Idempotent by its id.
+    async fn send_message(&self, call: &Call, message: SendRequest) -> Result<(), Error>;
+
     /// A user's relations to properties, by property id.
     async fn property_claims(&self, call: &Call, user_id: Uuid) -> Result<BTreeMap<String, String>, Error>;
 
@@ -114,9 +146,32 @@ pub struct GrpcUpstreams {
     pub properties: PropertyServiceClient<Channel>,
     /// The session service.
     pub sessions: SessionServiceClient<Channel>,
+    /// The notification service.
+    pub notifications: NotificationServiceClient<Channel>,
 }
 
 impl GrpcUpstreams {
+    async fn contact(&self, call: &Call, key: ContactKey) -> Result<Option<Contact>, Error> {
+        const SERVICE: &str = "the user service";
+        let request = call.request(GetContactRequest { key: Some(key) });
+        let contact = match self.users.clone().get_contact(request).await {
+            Ok(response) => response.into_inner(),
+            Err(status) => {
+                let error = to_mesh_error(SERVICE, status);
+                return if error.reason() == Reason::UserNotFound { Ok(None) } else { Err(error.into()) };
+            }
+        };
+        Ok(Some(Contact {
+            user_id: parse_id(&contact.user_id, SERVICE, "a user id")?,
+            is_active: contact.status() == UserStatus::Active,
+            email: contact.email,
+            display_name: contact.display_name,
+            given_name: contact.given_name,
+            family_name: contact.family_name,
+            locale: contact.locale,
+        }))
+    }
+
     async fn account(&self, call: &Call, key: Key) -> Result<Option<AccountClaims>, Error> {
         let request = call.request(LookUpForSignInRequest { key: Some(key) });
         let response = match self.users.clone().look_up_for_sign_in(request).await {
@@ -191,6 +246,28 @@ impl Upstreams for GrpcUpstreams {
 
     async fn account_by_id(&self, call: &Call, user_id: Uuid) -> Result<Option<AccountClaims>, Error> {
         self.account(call, Key::UserId(user_id.to_string())).await
+    }
+
+    async fn contact_by_email(&self, call: &Call, email: &Email) -> Result<Option<Contact>, Error> {
+        self.contact(call, ContactKey::Email(email.as_str().to_owned())).await
+    }
+
+    async fn contact_by_id(&self, call: &Call, user_id: Uuid) -> Result<Option<Contact>, Error> {
+        self.contact(call, ContactKey::UserId(user_id.to_string())).await
+    }
+
+    async fn end_sessions(&self, call: &Call, user_id: Uuid, except: Option<Uuid>) -> Result<(), Error> {
+        let except_session_id = except.map(|id| id.to_string()).unwrap_or_default();
+        let request = call.request(EndUserSessionsRequest { user_id: user_id.to_string(), except_session_id });
+        let ended = self.sessions.clone().end_user_sessions(request).await;
+        ended.map_err(|status| to_mesh_error("the session service", status))?;
+        Ok(())
+    }
+
+    async fn send_message(&self, call: &Call, message: SendRequest) -> Result<(), Error> {
+        let sent = self.notifications.clone().send(call.request(message)).await;
+        sent.map_err(|status| to_mesh_error("the notification service", status))?;
+        Ok(())
     }
 
     async fn property_claims(&self, call: &Call, user_id: Uuid) -> Result<BTreeMap<String, String>, Error> {

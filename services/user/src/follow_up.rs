@@ -77,7 +77,7 @@ impl Deliver for FollowUp {
                 sessions.void_role_tokens(call.request(VoidRoleTokensRequest { roles })).await.map(drop)
             }
             WITH_SESSIONS => {
-                let request = call.request(EndUserSessionsRequest { user_id: payload });
+                let request = call.request(EndUserSessionsRequest { user_id: payload, ..Default::default() });
                 sessions.end_user_sessions(request).await.map(drop)
             }
             PASSWORD => {

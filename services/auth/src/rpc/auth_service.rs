@@ -17,6 +17,7 @@ use std::{pin::Pin, sync::Arc};
 use tonic::{Request, Response, Status, Streaming, async_trait};
 use uuid::Uuid;
 
+use super::valid;
 use crate::{
     error::Error,
     import::UserImport,
@@ -115,11 +116,6 @@ impl AuthService for AuthRpc {
         self.import.store.delete_credential(user_id).await.map_err(Error::from)?;
         Ok(Response::new(ForgetUserResponse {}))
     }
-}
-
-/// Converts a parse error into `INVALID_REQUEST` for the field.
-fn valid<T>(field: &'static str, parsed: Result<T, impl ToString>) -> Result<T, MeshError> {
-    parsed.map_err(|error| MeshError::invalid_field(field, error.to_string()))
 }
 
 fn optional_id(text: &str) -> Result<Option<Uuid>, MeshError> {

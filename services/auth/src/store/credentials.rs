@@ -106,10 +106,13 @@ impl AuthStore {
         Ok(())
     }
 
-    /// Deletes the credential of a user, if there is one.
+    /// Deletes the credential and the links of a user, if there are any.
     pub async fn delete_credential(&self, user_id: Uuid) -> sqlx::Result<()> {
         run!(self.db.writer(), |db| {
             sqlx::query("DELETE FROM credential WHERE user_id = $1").bind(user_id).execute(db).await?;
+        });
+        run!(self.db.writer(), |db| {
+            sqlx::query("DELETE FROM link WHERE user_id = $1").bind(user_id).execute(db).await?;
         });
         Ok(())
     }

@@ -6,7 +6,10 @@ use std::{
 };
 
 use async_trait::async_trait;
-use drystone::user::v1::{NewUser, ProvisionResult, User};
+use drystone::{
+    notification::v1::SendRequest,
+    user::v1::{NewUser, ProvisionResult, User},
+};
 use drystone_mesh::{
     call::Call,
     clock::{Clock, Timestamp},
@@ -19,7 +22,7 @@ use uuid::Uuid;
 
 use crate::{
     error::Error,
-    upstreams::{AccountClaims, SessionState, Upstreams},
+    upstreams::{AccountClaims, Contact, SessionState, Upstreams},
 };
 
 /// The availability of a service.
@@ -66,6 +69,13 @@ pub(super) struct FakeState {
     pub(super) property_service: Availability,
     pub(super) next_creation_failure: Option<CreationFailure>,
     pub(super) sessions: BTreeMap<Uuid, SessionState>,
+    /// Messages that were sent, by their ids.
+    pub(super) messages: BTreeMap<String, SendRequest>,
+    /// The availability of the notification and of the session service for what follows a change.
+    pub(super) notification_service: Availability,
+    pub(super) session_service: Availability,
+    /// Whose sessions were ended, and which one stayed.
+    pub(super) ended: Vec<(Uuid, Option<Uuid>)>,
     /// The names of the calls that were made, in order.
     pub(super) calls: Vec<&'static str>,
 }
@@ -106,6 +116,28 @@ impl FakeUpstreams {
         let expire_time = state.claims_expire_at;
         let (roles, is_disabled) = (state.roles.clone(), state.is_disabled);
         Ok(Some(AccountClaims { user_id: *id, roles, permissions, expire_time, is_disabled }))
+    }
+}
+
+impl FakeUpstreams {
+    async fn contact(
+        &self,
+        name: &'static str,
+        matches: impl Fn(&User) -> bool + Send,
+    ) -> Result<Option<Contact>, Error> {
+        let availability = self.called(name).user_service;
+        availability.respond().await?;
+        let state = self.state();
+        let is_active = !state.is_disabled;
+        Ok(state.users.iter().find(|(_, user)| matches(user)).map(|(id, user)| Contact {
+            user_id: *id,
+            email: user.email.clone(),
+            display_name: user.display_name.clone(),
+            given_name: String::new(),
+            family_name: String::new(),
+            locale: "de".to_owned(),
+            is_active,
+        }))
     }
 }
 
@@ -198,6 +230,34 @@ impl Upstreams for FakeUpstreams {
 
     async fn account_by_id(&self, _: &Call, user_id: Uuid) -> Result<Option<AccountClaims>, Error> {
         self.account("account_by_id", |user| user.id == user_id.to_string()).await
+    }
+
+    async fn contact_by_email(&self, _: &Call, email: &Email) -> Result<Option<Contact>, Error> {
+        self.contact("contact_by_email", |user| Email::parse(&user.email).unwrap().key() == email.key()).await
+    }
+
+    async fn contact_by_id(&self, _: &Call, user_id: Uuid) -> Result<Option<Contact>, Error> {
+        self.contact("contact_by_id", |user| user.id == user_id.to_string()).await
+    }
+
+    async fn end_sessions(&self, _: &Call, user_id: Uuid, except: Option<Uuid>) -> Result<(), Error> {
+        let availability = self.called("end_sessions").session_service;
+        availability.respond().await?;
+        let mut state = self.state();
+        state.ended.push((user_id, except));
+        state.sessions.retain(|id, session| session.user_id != user_id || Some(*id) == except);
+        Ok(())
+    }
+
+    async fn send_message(&self, _: &Call, message: SendRequest) -> Result<(), Error> {
+        let availability = self.called("send_message").notification_service;
+        availability.respond().await?;
+        let mut state = self.state();
+        if let Some(other) = state.messages.get(&message.message_id) {
+            assert_eq!(*other, message, "a repeated message is the same");
+        }
+        state.messages.insert(message.message_id.clone(), message);
+        Ok(())
     }
 
     async fn property_claims(&self, _: &Call, _: Uuid) -> Result<BTreeMap<String, String>, Error> {

@@ -195,7 +195,7 @@ pub(super) fn fast_hashing() -> Config {
     }
 }
 
-fn from_outside<T>(message: T, principal: Option<Arc<Principal>>) -> Request<T> {
+pub(super) fn from_outside<T>(message: T, principal: Option<Arc<Principal>>) -> Request<T> {
     from_address("192.0.2.7", message, principal)
 }
 

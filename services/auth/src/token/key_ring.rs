@@ -1,4 +1,4 @@
-//! The keys of a running service: those that sign access tokens, and the secrets of refresh and device tokens.
+//! The keys of a running service: those that sign access tokens, and the secrets of refresh, device and link tokens.
 //!
 //! Instances share the keys by the store, and read them anew every few seconds. A new key is published at once and signs
 //! [`LEAD`] later, so that every instance and verifier knows it by then. A replaced signing key stays published until the
@@ -34,6 +34,7 @@ use crate::{
     store::{self, AuthStore, KeyRows},
     token::{
         device_token::DeviceTokenCodec,
+        link_token::LinkTokenCodec,
         mac::SECRET_LENGTH,
         mac_keys::MacKeys,
         refresh_token::RefreshTokenCodec,
@@ -60,6 +61,10 @@ const RETIREMENT_MARGIN: TimeDelta = TimeDelta::minutes(2);
 /// The kinds of token with a secret: the name of the secret, and how tokens begin.
 pub(crate) const REFRESH: (&str, [u8; 3]) = ("refresh_token", *b"drt");
 pub(crate) const DEVICE: (&str, [u8; 3]) = ("device_token", *b"ddt");
+pub(crate) const LINK: (&str, [u8; 3]) = ("link_token", *b"dlt");
+
+/// All kinds of token with a secret.
+pub(crate) const KINDS: [(&str, [u8; 3]); 3] = [REFRESH, DEVICE, LINK];
 
 /// The keys of a running service, which follow the store.
 #[derive(Debug)]
@@ -83,6 +88,8 @@ pub struct Keys {
     pub refresh_tokens: RefreshTokenCodec,
     /// Of device tokens.
     pub device_tokens: DeviceTokenCodec,
+    /// Of the tokens of links.
+    pub link_tokens: LinkTokenCodec,
 }
 
 impl Keys {
@@ -213,7 +220,7 @@ async fn generate_missing(store: &AuthStore, sealer: &Sealer, clock: &Clock, row
         let private_key = sealer.seal(store::signing_key_place(&key.kid), &key.private_key).await?;
         store.insert_first_signing_key(&key.kid, &key.algorithm, &private_key, key.created_at).await?;
     }
-    for (name, _) in [REFRESH, DEVICE] {
+    for (name, _) in KINDS {
         if !rows.secrets.iter().any(|secret| secret.name == name) {
             store.insert_secret(name, &new_secret(sealer, name).await?, clock.now()).await?;
         }
@@ -236,6 +243,7 @@ async fn read(sealer: &Sealer, rows: &KeyRows) -> Result<Keys, StartError> {
         signing,
         refresh_tokens: RefreshTokenCodec::new(secrets(sealer, rows, REFRESH).await?),
         device_tokens: DeviceTokenCodec::new(secrets(sealer, rows, DEVICE).await?),
+        link_tokens: LinkTokenCodec::new(secrets(sealer, rows, LINK).await?),
     })
 }
 

@@ -9,7 +9,7 @@ use crate::{
     StartError,
     store::{self, AuthStore, KeyRows, NewSecret, NewSigningKey, SealedKeys},
     token::{
-        key_ring::{DEVICE, KeyRing, LEAD, REFRESH, new_secret},
+        key_ring::{KINDS, KeyRing, LEAD, new_secret},
         signing_key::StoredKey,
     },
 };
@@ -91,7 +91,7 @@ impl KeyRotation {
             let (kid, algorithm) = (key.kid, key.algorithm);
             plan.new_signing_key = Some(NewSigningKey { kid, algorithm, private_key, signs_from: now + LEAD });
         }
-        for (kind, _) in [REFRESH, DEVICE] {
+        for (kind, _) in KINDS {
             if rows.secrets.iter().any(|row| row.kind() == kind && matches!(row.value, Stored::Plain(_))) {
                 let last =
                     rows.secrets.iter().filter(|row| row.kind() == kind).filter_map(store::SecretRow::number).max();

@@ -95,16 +95,21 @@ impl SessionService for Service {
         Ok(Response::new(VoidRoleTokensResponse {}))
     }
 
-    /// Tokens are voided as well: a sign-in that read the account before may start a session after the others have ended. It is
+    /// Unless a session stays, tokens are voided as well: a sign-in that read the account before may start a session after the others have ended. It is
     /// never refreshed.
     async fn end_user_sessions(
         &self,
         request: Request<EndUserSessionsRequest>,
     ) -> Result<Response<EndUserSessionsResponse>, Status> {
-        let user_id = id::parse("user_id", &request.into_inner().user_id)?;
+        let EndUserSessionsRequest { user_id, except_session_id } = request.into_inner();
+        let user_id = id::parse("user_id", &user_id)?;
         call::record_user(user_id);
-        let ended = self.sessions.revoke_all(user_id, None).await?;
-        self.sessions.void_tokens([Holder::User(user_id)]).await?;
+        let keep =
+            if except_session_id.is_empty() { None } else { Some(id::parse("except_session_id", &except_session_id)?) };
+        let ended = self.sessions.revoke_all(user_id, keep).await?;
+        if keep.is_none() {
+            self.sessions.void_tokens([Holder::User(user_id)]).await?;
+        }
         Ok(Response::new(EndUserSessionsResponse { ended_count: i32::try_from(ended).unwrap_or(i32::MAX) }))
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use drystone::user::v1::{User, UserStatus};
+use drystone::user::v1::{Contact, User, UserStatus};
 use drystone_mesh::{clock::Timestamp, error::Error as MeshError, etag, time::to_proto};
 
 use super::invalid;
@@ -40,6 +40,20 @@ pub(super) fn to_message(account: Account, now: Timestamp) -> User {
         telegram_id: telegram_id.map_or(0, TelegramId::get),
         delete_time: deletion.map(|deletion| to_proto(deletion.at)),
         purge_time: deletion.map(|deletion| to_proto(deletion.purge_at)),
+    }
+}
+
+/// How to address the user of an account.
+pub(super) fn to_contact(account: Account) -> Contact {
+    let Account { id, email, profile, status, .. } = account;
+    Contact {
+        user_id: id.to_string(),
+        email: email.into_string(),
+        display_name: profile.display_name.into_string(),
+        given_name: profile.given_name,
+        family_name: profile.family_name,
+        locale: profile.locale,
+        status: to_status(status).into(),
     }
 }
 

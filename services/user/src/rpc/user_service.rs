@@ -1,11 +1,12 @@
 //! `drystone.user.v1.UserService`.
 
 use drystone::user::v1::{
-    CreateUserRequest, DeleteUserRequest, DisableUserRequest, EnableUserRequest, ExportUsersRequest, GetMeRequest,
-    GetUserByEmailRequest, GetUserByTelegramIdRequest, GetUserRequest, LinkTelegramIdRequest, ListUsersRequest,
-    ListUsersResponse, LookUpForSignInRequest, LookUpForSignInResponse, LookUpImportedRequest, LookUpImportedResponse,
-    ProvisionUserRequest, ProvisionUsersRequest, ProvisionUsersResponse, PurgeUserRequest, SetTelegramIdRequest,
-    SetUserRolesRequest, UndeleteUserRequest, UpdateUserRequest, User, UserStatus, look_up_for_sign_in_request::Key,
+    Contact, CreateUserRequest, DeleteUserRequest, DisableUserRequest, EnableUserRequest, ExportUsersRequest,
+    GetContactRequest, GetMeRequest, GetUserByEmailRequest, GetUserByTelegramIdRequest, GetUserRequest,
+    LinkTelegramIdRequest, ListUsersRequest, ListUsersResponse, LookUpForSignInRequest, LookUpForSignInResponse,
+    LookUpImportedRequest, LookUpImportedResponse, ProvisionUserRequest, ProvisionUsersRequest, ProvisionUsersResponse,
+    PurgeUserRequest, SetTelegramIdRequest, SetUserRolesRequest, UndeleteUserRequest, UpdateUserRequest, User,
+    UserStatus, get_contact_request::Key as ContactKey, look_up_for_sign_in_request::Key,
     user_service_server::UserService,
 };
 use drystone_mesh::{
@@ -20,7 +21,7 @@ use uuid::Uuid;
 
 use super::{
     export, import, invalid, list_query, parse_role,
-    user_message::{MUTABLE_FIELDS, parse_change, parse_display_name, parse_new, to_message},
+    user_message::{MUTABLE_FIELDS, parse_change, parse_display_name, parse_new, to_contact, to_message},
 };
 use crate::{
     Account, Email, Error, NewAccount, Profile, Service, Status,
@@ -88,6 +89,20 @@ impl UserService for Service {
             // Callers of the release before know no others.
             status: if rights.status == Status::Active { UserStatus::Active } else { UserStatus::Disabled }.into(),
         }))
+    }
+
+    async fn get_contact(&self, request: Request<GetContactRequest>) -> RpcResult<Contact> {
+        let account = match request.into_inner().key {
+            Some(ContactKey::Email(text)) => match Email::parse(&text) {
+                Ok(email) => self.0.store.find_by_email(&email).await?,
+                Err(_) => None,
+            },
+            Some(ContactKey::UserId(text)) => self.0.store.find(id::parse("user_id", &text)?).await?,
+            None => None,
+        };
+        let account = account.ok_or(Error::NotFound)?;
+        call::record_user(account.id);
+        Ok(Response::new(to_contact(account)))
     }
 
     async fn get_me(&self, request: Request<GetMeRequest>) -> RpcResult<User> {
