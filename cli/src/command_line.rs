@@ -8,9 +8,9 @@ use crate::{
     commands::{
         access_show, certs, config_check, config_show, contract_export, export_envoy, health, keys_generate,
         keys_rewrap, keys_seal, migrate_status, migrate_up, new_service, notifications_list, notifications_preview,
-        notifications_requeue, roles_grant, roles_list, roles_revoke, roles_show, serve, up, users_delete,
-        users_disable, users_enable, users_export, users_import, users_list, users_promote, users_purge, users_show,
-        users_undelete,
+        notifications_requeue, passwords_build_list, roles_grant, roles_list, roles_revoke, roles_show, serve, up,
+        users_delete, users_disable, users_enable, users_export, users_import, users_list, users_promote, users_purge,
+        users_show, users_undelete,
     },
 };
 
@@ -61,6 +61,9 @@ enum Command {
     /// Show messages to users, and have those delivered that were given up
     #[command(subcommand)]
     Notifications(Notifications),
+    /// Make lists of leaked passwords
+    #[command(subcommand)]
+    Passwords(Passwords),
     /// Manage the keys that encrypt secrets in databases
     #[command(subcommand)]
     Keys(Keys),
@@ -113,6 +116,12 @@ enum Notifications {
     Preview(notifications_preview::Args),
     /// Have a delivery attempted again that was given up
     Requeue(notifications_requeue::Args),
+}
+
+#[derive(Debug, Subcommand)]
+enum Passwords {
+    /// Make a compact file of leaked passwords, which new ones must not be among
+    BuildList(passwords_build_list::Args),
 }
 
 #[derive(Debug, Subcommand)]
@@ -211,6 +220,7 @@ impl CommandLine {
             Command::Notifications(Notifications::List(args)) => notifications_list::run(app, &args),
             Command::Notifications(Notifications::Preview(args)) => notifications_preview::run(app, &args),
             Command::Notifications(Notifications::Requeue(args)) => notifications_requeue::run(app, &args),
+            Command::Passwords(Passwords::BuildList(args)) => passwords_build_list::run(&args),
             Command::New(New::Service(args)) => new_service::run(app, &args),
         }
     }

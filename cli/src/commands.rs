@@ -16,6 +16,7 @@ pub(crate) mod new_service;
 pub(crate) mod notifications_list;
 pub(crate) mod notifications_preview;
 pub(crate) mod notifications_requeue;
+pub(crate) mod passwords_build_list;
 pub(crate) mod roles_grant;
 pub(crate) mod roles_list;
 pub(crate) mod roles_revoke;

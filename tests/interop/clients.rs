@@ -28,6 +28,7 @@ fn for_mesh(mesh: &Mesh, script: &str) -> String {
         ("certs/dev", certificates),
         ("target/debug/drystone", "drystone".to_owned()),
         ("target/drystone.binpb", "drystone.binpb".to_owned()),
+        ("data/mail", mesh.home().data().join("mail").display().to_string()),
     ];
     replacements.iter().fold(script.to_owned(), |script, (from, to)| {
         assert!(!from.starts_with("127") || !script.contains("127.0.0.1:5005") || script.contains(from), "{script}");
@@ -60,10 +61,23 @@ fn the_readme_curl_example_works() {
 }
 
 #[test]
+fn the_readme_example_of_a_forgotten_password_works() {
+    let mesh = Mesh::start();
+    let script = format!("{}\necho ---\n{}", readme::section("walk"), readme::section("forgotten"));
+    let output = readme::run(&for_mesh(&mesh, &script), mesh.home().path());
+    let text = succeed(&output);
+    let answers = objects(text.split_once("---\n").unwrap().1);
+    assert_eq!(answers.len(), 3, "{text}");
+    assert_eq!(answers[1]["sessionsEnded"], true, "{text}");
+    assert!(answers[2]["accessToken"].is_string(), "{text}");
+}
+
+#[test]
 fn the_readme_grpcurl_example_works() {
     let mesh = Mesh::start();
     readme::tool("grpcurl");
-    let script = format!("{}\necho ---\n{}", readme::section("walk"), readme::section("grpcurl"));
+    let [walk, forgotten, grpcurl] = ["walk", "forgotten", "grpcurl"].map(readme::section);
+    let script = format!("{walk}\n{forgotten}\necho ---\n{grpcurl}");
     let output = readme::run(&for_mesh(&mesh, &format!("exec 2>&1\n{script}")), mesh.home().path());
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let text = text.split_once("---\n").unwrap().1;

@@ -37,7 +37,7 @@ impl PasswordReset {
     /// Has a link sent to this address, if it has an account that can sign in.
     pub(crate) async fn request(&self, email: &str) -> Result<(), Error> {
         // A text that is no address has no account.
-        let key = Email::parse(email).map_or_else(|_| String::new(), |email| email.key().into());
+        let key = Email::parse(email).map_or_else(|_| String::new(), |email| email.key());
         let message = FollowUp::SendPasswordReset { email: key }.message(self.clock.now())?;
         self.store.put(&message).await?;
         self.relay.wake();

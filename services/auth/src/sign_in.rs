@@ -110,6 +110,7 @@ impl SignIn {
         self.confirm(&credential).await;
 
         let session = self.upstreams.start_session(call, user_id).await?;
+        self.verify_again(call, &password, &credential, origin).await?;
         if verification != Verification::MatchOfBeginning
             && (verification == Verification::MatchNeedsRehash || credential.form != PasswordForm::Opaque)
         {
@@ -134,6 +135,23 @@ impl SignIn {
         let password = password.in_form(form).clone();
         let verification = self.hashing.verify(password, hash.clone(), origin, call.fields().deadline).await?;
         if verification.is_match() { Ok(verification) } else { Err(Error::InvalidCredentials) }
+    }
+
+    /// A password that was changed after it was verified does not sign in: its session may have started after all others were ended.
+    /// Nobody gets the tokens of that session.
+    async fn verify_again(
+        &self,
+        call: &Call,
+        password: &TypedPassword,
+        verified: &Credential,
+        origin: JobOrigin,
+    ) -> Result<(), Error> {
+        let stored = self.store.credential(verified.user_id).await?;
+        if stored.as_ref().is_some_and(|stored| stored.password_hash == verified.password_hash) {
+            return Ok(());
+        }
+        // Or the hash of the same password was replaced.
+        self.verify_password(call, password, stored.as_ref(), origin).await.map(drop)
     }
 
     /// Confirms a pending credential: its account exists.

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Mutex, MutexGuard},
+    sync::{Arc, Mutex, MutexGuard},
 };
 
 use async_trait::async_trait;
@@ -18,6 +18,7 @@ use drystone_mesh::{
     error::{Error as MeshError, Reason},
     id,
 };
+use tokio::sync::Notify;
 use uuid::Uuid;
 
 use crate::{
@@ -74,6 +75,8 @@ pub(super) struct FakeState {
     /// The availability of the notification and of the session service for what follows a change.
     pub(super) notification_service: Availability,
     pub(super) session_service: Availability,
+    /// What starting a session waits for.
+    pub(super) session_gate: Option<Arc<Notify>>,
     /// Whose sessions were ended, and which one stayed.
     pub(super) ended: Vec<(Uuid, Option<Uuid>)>,
     /// The names of the calls that were made, in order.
@@ -271,7 +274,14 @@ impl Upstreams for FakeUpstreams {
     async fn start_session(&self, _: &Call, user_id: Uuid) -> Result<SessionState, Error> {
         let now = self.clock.now();
         let session = SessionState { session_id: id::v7_at(now), user_id, create_time: now, counter: 1 };
-        self.called("start_session").sessions.insert(session.session_id, session);
+        let gate = {
+            let mut state = self.called("start_session");
+            state.sessions.insert(session.session_id, session);
+            state.session_gate.clone()
+        };
+        if let Some(gate) = gate {
+            gate.notified().await;
+        }
         Ok(session)
     }
 

@@ -10,6 +10,7 @@ use drystone::{
     notification::v1::SendRequest,
 };
 use drystone_mesh::{error::Reason, token::Principal};
+use tokio::sync::Notify;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::Status;
 
@@ -18,6 +19,7 @@ use super::{
     fixture::{EMAIL, Fixture, PASSWORD, from_outside},
     reason,
 };
+use crate::password::typed_password::{PasswordForm, TypedPassword};
 
 const NEW: &str = "a new horse in the stable";
 
@@ -239,6 +241,48 @@ async fn an_unknown_or_disabled_account_is_sent_nothing_and_a_known_one_not_too_
     running.fixture.clock.advance(Duration::from_hours(1));
     running.request(EMAIL).await;
     assert_eq!(running.messages("password_reset").await.len(), 6);
+    running.stop().await;
+}
+
+/// A sign-in with the old password that is under way may start its session after all others have ended.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sign_in_with_a_password_that_is_changed_meanwhile_gets_no_tokens() {
+    let running = Running::with_account().await;
+    let user = running.sign_in(PASSWORD).await.unwrap();
+    let gate = Arc::new(Notify::new());
+    running.fixture.upstreams.state().session_gate = Some(Arc::clone(&gate));
+    running.fixture.upstreams.state().calls.clear();
+    let late = async {
+        let outcome = running.fixture.sign_in(EMAIL, PASSWORD).await;
+        reason(outcome)
+    };
+    let change = async {
+        while !running.fixture.upstreams.state().calls.contains(&"start_session") {
+            tokio::task::yield_now().await;
+        }
+        running.change(&user, PASSWORD, NEW).await.unwrap();
+        gate.notify_one();
+    };
+    let (late, ()) = tokio::join!(late, change);
+    assert_eq!(late, Reason::InvalidCredentials);
+
+    // A hash that is replaced by another one of the same password changes nothing.
+    let credential = running.fixture.store.credential(user.user_id).await.unwrap().unwrap();
+    let copy = running.fixture.service.passwords.change.hashing.clone();
+    let same = copy.hash_if_idle(TypedPassword::new(NEW.to_owned()).in_form(PasswordForm::Opaque).clone());
+    let same = same.await.unwrap().unwrap();
+    running.fixture.upstreams.state().calls.clear();
+    let upgrade = async {
+        while !running.fixture.upstreams.state().calls.contains(&"start_session") {
+            tokio::task::yield_now().await;
+        }
+        let (store, now) = (&running.fixture.store, running.fixture.clock.now());
+        let old = &credential.password_hash;
+        assert!(store.replace_password_hash(user.user_id, old, &same, PasswordForm::Opaque, now).await.unwrap());
+        gate.notify_one();
+    };
+    let (signed_in, ()) = tokio::join!(running.fixture.sign_in(EMAIL, NEW), upgrade);
+    signed_in.unwrap();
     running.stop().await;
 }
 

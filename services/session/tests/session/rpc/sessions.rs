@@ -184,12 +184,32 @@ async fn voiding_the_tokens_of_roles_is_one_revocation_a_role() {
 }
 
 #[tokio::test]
+async fn ending_the_other_sessions_of_a_user_keeps_one_with_its_tokens() {
+    let directory = directory();
+    let service = TestService::start_with(directory.path(), with_ack_timeout(ConfigDuration::millis(50))).await;
+    let user_id = Uuid::now_v7();
+    let (ended, kept) = (service.sign_in(user_id).await, service.sign_in(user_id).await);
+    for expected in [1, 0] {
+        let request = EndUserSessionsRequest { user_id: user_id.to_string(), except_session_id: kept.id.clone() };
+        let response = service.client.clone().end_user_sessions(request).await.unwrap().into_inner();
+        assert_eq!(response.ended_count, expected);
+    }
+    let mut watcher = service.watch(0).await;
+    let revoked = watcher.next_revocations().await.revocations;
+    let scopes: Vec<_> = revoked.into_iter().map(|revocation| revocation.scope.unwrap()).collect();
+    assert_eq!(scopes, [Scope::SessionId(ended.id)]);
+    assert_eq!(service.rotate(&kept, 1).await.unwrap().counter, 2);
+    drop(watcher);
+    service.stop().await;
+}
+
+#[tokio::test]
 async fn ending_the_sessions_of_a_user_voids_the_tokens_of_a_sign_in_in_progress() {
     let directory = directory();
     let service = TestService::start_with(directory.path(), with_ack_timeout(ConfigDuration::millis(50))).await;
     let (user_id, other) = (Uuid::now_v7(), service.sign_in(Uuid::now_v7()).await);
     let sessions = [service.sign_in(user_id).await, service.sign_in(user_id).await];
-    let request = EndUserSessionsRequest { user_id: user_id.to_string() };
+    let request = EndUserSessionsRequest { user_id: user_id.to_string(), ..Default::default() };
     let ended = service.client.clone().end_user_sessions(request).await.unwrap().into_inner();
     assert_eq!(ended.ended_count, 2);
     let mut watcher = service.watch(0).await;
