@@ -13,16 +13,17 @@ use http::{HeaderValue, Request, Response, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{body::Incoming, client::conn::http1};
 use hyper_util::rt::TokioIo;
-use rustls::pki_types::ServerName;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
     time::{Instant, timeout, timeout_at},
 };
-use tokio_rustls::TlsConnector;
 use url::{Host, Url};
 
-pub use self::error::{ConnectError, ExchangeError, OriginError};
+pub use self::{
+    error::{ConnectError, ExchangeError, OriginError},
+    tls::Tls,
+};
 
 /// The maximum size of a response's head in bytes.
 const MAX_HEAD: usize = 16 * 1024;
@@ -45,12 +46,6 @@ pub struct Origin {
     tls: Option<Tls>,
 }
 
-#[derive(Clone)]
-struct Tls {
-    connector: TlsConnector,
-    name: ServerName<'static>,
-}
-
 impl Origin {
     /// The origin of a URL. Certificates are verified with the roots in `ca`, a PEM file; if that is empty, with those
     /// of the system.
@@ -64,7 +59,7 @@ impl Origin {
         let authority = HeaderValue::try_from(authority).map_err(|_| OriginError::Url)?;
         let host = host.to_owned();
         let tls = match url.scheme() {
-            "https" => Some(Tls { connector: tls::connector(ca)?, name: tls::server_name(&host)? }),
+            "https" => Some(Tls::new(&host, ca, &[b"http/1.1"])?),
             "http" => None,
             _ => return Err(OriginError::Url),
         };
@@ -88,9 +83,8 @@ impl Origin {
     pub async fn connect(&self, addresses: &[SocketAddr], limit: Duration) -> Result<Connection, ConnectError> {
         let stream = tcp(addresses, limit).await?;
         let stream: Box<dyn Stream> = match &self.tls {
-            Some(Tls { connector, name }) => {
-                let handshake = connector.connect(name.clone(), stream);
-                let result = timeout(limit, handshake).await.map_err(|_| ConnectError::TlsTimeout)?;
+            Some(tls) => {
+                let result = timeout(limit, tls.connect(stream)).await.map_err(|_| ConnectError::TlsTimeout)?;
                 Box::new(result.map_err(ConnectError::Tls)?)
             }
             None => Box::new(stream),

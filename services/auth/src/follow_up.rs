@@ -14,6 +14,7 @@ use drystone_mesh::{
     email::Email,
     error::Reason,
     id,
+    text::is_default_ignorable,
     time::to_proto,
 };
 use drystone_store::outbox::{Deliver, DeliveryError, Message};
@@ -62,9 +63,15 @@ impl Origin {
     }
 }
 
-/// A text of the client, as templates accept it.
+/// A text of the client, as templates accept it: a link in it is none any more, since whoever calls chooses it.
 fn shown(text: &str, max: usize) -> String {
-    let visible: String = text.chars().filter(|c| !c.is_control() && !is_format(*c)).collect();
+    let mut visible = String::new();
+    for c in text.chars().filter(|c| !is_hidden(*c)) {
+        if c.is_alphabetic() && visible.ends_with('.') || c == '/' && visible.ends_with(['/', ':']) {
+            visible.push(' ');
+        }
+        visible.push(c);
+    }
     let end = visible.char_indices().map(|(start, c)| start + c.len_utf8()).take_while(|end| *end <= max).last();
     match visible[..end.unwrap_or(0)].trim() {
         "" => "unknown".to_owned(),
@@ -72,9 +79,9 @@ fn shown(text: &str, max: usize) -> String {
     }
 }
 
-/// Separators of lines and controls of direction, which could change how the rest of a mail reads.
-fn is_format(c: char) -> bool {
-    matches!(c, '\u{2028}' | '\u{2029}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+/// Invisible characters, and those that could change how the rest of a mail reads.
+fn is_hidden(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{2028}' | '\u{2029}') || is_default_ignorable(c)
 }
 
 impl FollowUp {
@@ -198,6 +205,9 @@ mod tests {
         assert_eq!(shown("", 200), "unknown");
         assert_eq!(shown(" \u{202e}\r\n\u{2028}", 200), "unknown");
         assert_eq!(shown("a\r\nBcc: b", 200), "aBcc: b");
+        let link = "see https://evil.example or //evil.example";
+        assert_eq!(shown(link, 200), "see https: / /evil. example or / /evil. example");
+        assert_eq!(shown("curl/8.5.0 (X11; Linux) Gecko/20100101", 200), "curl/8.5.0 (X11; Linux) Gecko/20100101");
         assert_eq!(shown(&"ä".repeat(200), 201), "ä".repeat(100));
     }
 }

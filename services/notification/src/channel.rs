@@ -62,6 +62,9 @@ pub enum SendError {
     /// The receiver refuses the message for good.
     #[error("{0}")]
     Permanent(String),
+    /// Nothing was sent, for a reason of this service or its configuration, which somebody may mend.
+    #[error("{0}")]
+    NotReady(String),
 }
 
 impl SendError {

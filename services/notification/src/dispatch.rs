@@ -1,8 +1,9 @@
 //! Delivers messages: leases deliveries that are due, attempts them, and records what has become of them.
 //!
 //! Several instances share one queue. A delivery is leased to one of them at a time; what an instance had leased when it was killed is
-//! attempted again when the lease has ended. A delivery whose attempt was recorded as successful is never attempted again; between the
-//! receiver's answer and that record a kill can cause a second attempt, with the same id, by which a receiver can tell.
+//! attempted again when the lease has ended. An attempt begins early in its lease and takes less than what is left of it. A delivery
+//! whose attempt was recorded as successful is never attempted again; between the receiver's answer and that record a kill can cause a
+//! second attempt, with the same id, by which a receiver can tell.
 
 mod attempt;
 mod lanes;
@@ -19,7 +20,7 @@ use drystone_mesh::{
     limit::{Key, Limit},
 };
 use tokio::{
-    sync::{Notify, Semaphore},
+    sync::{Notify, OwnedSemaphorePermit, Semaphore},
     task::JoinSet,
     time::timeout,
 };
@@ -27,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 pub(crate) use self::attempt::Attempts;
-use self::lanes::{Lanes, Permit, Slot};
+use self::lanes::{Lanes, Permit};
 use crate::{
     Error,
     channel::{Channel, SendError},
@@ -39,18 +40,13 @@ use crate::{
 /// How long a delivery is leased. A killed instance holds it up for so long.
 pub(crate) const LEASE: TimeDelta = TimeDelta::seconds(60);
 
-/// How long a leased delivery may wait for its turn: what is left of the lease is longer than any attempt, and the clocks of
-/// instances differ.
-const MAX_WAIT: TimeDelta = TimeDelta::seconds(10);
+/// How long after its lease an attempt may begin, and how long it may take: together less than the lease, since the clocks of instances
+/// differ.
+const MAX_WAIT: TimeDelta = TimeDelta::seconds(5);
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(40);
 
-/// How many deliveries are attempted at once.
-const MAX_IN_FLIGHT: usize = 64;
-
-/// How many deliveries are leased at once.
-const MAX_LEASED: usize = 256;
-
-/// How many deliveries one round leases.
-const BATCH: usize = 64;
+/// How often a delivery is leased without an attempt that ends: it may kill the process.
+pub(crate) const MAX_LEASES: u32 = 20;
 
 /// How often deliveries are looked for that another instance has accepted, or whose time has come.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
@@ -62,8 +58,22 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 const MIN_DELAY: TimeDelta = TimeDelta::seconds(5);
 const MAX_DELAY: TimeDelta = TimeDelta::hours(1);
 
+/// The delay of what something of this service has to be mended for.
+const NOT_READY_DELAY: TimeDelta = TimeDelta::seconds(30);
+
 /// The maximum length of a stored error in bytes.
 const MAX_ERROR_LENGTH: usize = 512;
+
+/// What is delivered over one channel.
+#[derive(Debug, Clone)]
+pub(crate) struct ChannelOptions {
+    pub(crate) channel: Channel,
+    /// How many attempts are made at once.
+    pub(crate) max_in_flight: usize,
+    /// The rate of one lane, and what counts it.
+    pub(crate) per_minute: u32,
+    pub(crate) limit: Limit,
+}
 
 /// What the dispatcher needs.
 pub(crate) struct DispatcherOptions {
@@ -71,8 +81,7 @@ pub(crate) struct DispatcherOptions {
     pub(crate) attempts: Attempts,
     pub(crate) clock: Clock,
     pub(crate) metrics: DeliveryMetrics,
-    /// Of mails by domain, and of calls by webhook.
-    pub(crate) limits: [(Channel, Limit, u32); 2],
+    pub(crate) channels: Vec<ChannelOptions>,
     pub(crate) max_attempts: u32,
 }
 
@@ -81,197 +90,243 @@ pub(crate) struct DispatcherOptions {
 pub(crate) struct Dispatcher(Arc<Inner>);
 
 struct Inner {
-    options: DispatcherOptions,
-    /// Of this instance.
-    lease: Uuid,
-    wake: Notify,
-    lanes: Mutex<Lanes>,
-    in_flight: Semaphore,
+    store: NotificationStore,
+    attempts: Arc<Attempts>,
+    clock: Clock,
+    metrics: DeliveryMetrics,
+    queues: Vec<Queue>,
+    max_attempts: u32,
     stop: CancellationToken,
+}
+
+/// The deliveries of one channel.
+struct Queue {
+    options: ChannelOptions,
+    in_flight: Arc<Semaphore>,
+    lanes: Mutex<Lanes>,
+    wake: Notify,
+}
+
+impl Queue {
+    fn lanes(&self) -> MutexGuard<'_, Lanes> {
+        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Dispatcher {
     pub(crate) fn new(options: DispatcherOptions, stop: CancellationToken) -> Self {
-        Self(Arc::new(Inner {
-            options,
-            lease: Uuid::now_v7(),
+        let DispatcherOptions { store, attempts, clock, metrics, channels, max_attempts } = options;
+        let queues = channels.into_iter().map(|options| Queue {
+            in_flight: Arc::new(Semaphore::new(options.max_in_flight)),
+            lanes: Mutex::new(Lanes::new(options.max_in_flight)),
             wake: Notify::new(),
-            lanes: Mutex::default(),
-            in_flight: Semaphore::new(MAX_IN_FLIGHT),
-            stop,
-        }))
+            options,
+        });
+        let queues = queues.collect();
+        Self(Arc::new(Inner { store, attempts: Arc::new(attempts), clock, metrics, queues, max_attempts, stop }))
     }
 
     /// Messages were accepted: looks for them at once.
     pub(crate) fn wake(&self) {
-        self.0.wake.notify_one();
+        self.0.queues.iter().for_each(|queue| queue.wake.notify_one());
     }
 
     /// Delivers until the stop, and then waits for the attempts that have begun.
     pub(crate) async fn run(self) {
-        let this = &self.0;
         // Nobody else has the file of SQLite: whoever had leases there was killed.
-        if let Err(error) = this.options.store.release_file(this.options.clock.now()).await {
+        if let Err(error) = self.0.store.release_file(self.0.clock.now()).await {
             tracing::warn!(cause = %Chain(&error), "leases of a killed process were not ended; they end by themselves");
         }
-        let mut jobs = JoinSet::new();
-        while !this.stop.is_cancelled() {
-            let leased = self.round(&mut jobs).await.unwrap_or_else(|error| {
-                tracing::warn!(cause = %Chain(&error), "deliveries could not be leased; they will be");
-                0
-            });
-            // A full batch means that there is more.
-            if leased == BATCH {
-                tokio::task::yield_now().await;
-                while jobs.try_join_next().is_some() {}
-                if jobs.len() + BATCH <= MAX_LEASED {
-                    continue;
-                }
-            }
-            tokio::select! {
-                () = this.stop.cancelled() => {}
-                () = this.wake.notified() => {}
-                () = tokio::time::sleep(POLL_INTERVAL) => {}
-                Some(_) = jobs.join_next(), if jobs.len() > BATCH / 2 => {}
-            }
-            while jobs.try_join_next().is_some() {}
+        let mut running = JoinSet::new();
+        for number in 0..self.0.queues.len() {
+            running.spawn(Arc::clone(&self.0).deliver(number));
         }
-        let drained = timeout(DRAIN_TIMEOUT, async { while jobs.join_next().await.is_some() {} }).await;
-        if drained.is_err() {
-            jobs.shutdown().await;
-        }
-        if let Err(error) = this.options.store.release(this.lease, this.options.clock.now()).await {
-            tracing::warn!(cause = %Chain(&error), "leases of deliveries were not ended; they end by themselves");
-        }
+        while running.join_next().await.is_some() {}
     }
 
-    /// Leases what is due, and begins to attempt it. Returns how many deliveries that were.
-    async fn round(&self, jobs: &mut JoinSet<()>) -> Result<usize, Error> {
-        let free = MAX_LEASED.saturating_sub(jobs.len()).min(BATCH);
-        let (store, now) = (&self.0.options.store, self.0.options.clock.now());
-        // An idle dispatcher only reads.
-        if free == 0 || !store.has_due(now).await? {
-            return Ok(0);
-        }
-        let leased = store.lease(self.0.lease, now, now + LEASE, free).await?;
-        let count = leased.len();
-        for job in leased {
-            let (this, lane) = (Arc::clone(&self.0), self.0.lanes().join(&job.lane));
-            jobs.spawn(async move { this.settle(job, lane, now).await });
-        }
-        Ok(count)
-    }
-
-    /// Attempts everything that is due, once. For tests.
+    /// Attempts what is due, once. For tests.
     #[cfg(test)]
     pub(crate) async fn run_once(&self) -> usize {
-        let mut jobs = JoinSet::new();
-        let count = self.round(&mut jobs).await.expect("deliveries are leased");
-        while let Some(job) = jobs.join_next().await {
-            job.expect("an attempt does not panic");
+        let mut count = 0;
+        for number in 0..self.0.queues.len() {
+            let mut jobs = JoinSet::new();
+            loop {
+                let leased = self.0.round(number, &mut jobs).await.expect("deliveries are leased");
+                count += leased;
+                while let Some(job) = jobs.join_next().await {
+                    job.expect("an attempt does not panic");
+                }
+                if leased == 0 {
+                    break;
+                }
+            }
         }
         count
     }
 }
 
 impl Inner {
-    fn lanes(&self) -> MutexGuard<'_, Lanes> {
-        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Delivers the messages of one channel.
+    async fn deliver(self: Arc<Self>, number: usize) {
+        let Some(queue) = self.queues.get(number) else { return };
+        let mut jobs = JoinSet::new();
+        while !self.stop.is_cancelled() {
+            let leased = self.round(number, &mut jobs).await.unwrap_or_else(|error| {
+                tracing::warn!(cause = %Chain(&error), "deliveries could not be leased; they will be");
+                0
+            });
+            tokio::select! {
+                () = self.stop.cancelled() => {}
+                // What was leased was all that there was room for, or there may be more.
+                Some(ended) = jobs.join_next(), if leased > 0 || queue.in_flight.available_permits() == 0 => report(ended),
+                () = queue.wake.notified() => {}
+                () = tokio::time::sleep(POLL_INTERVAL) => {}
+            }
+            while let Some(ended) = jobs.try_join_next() {
+                report(ended);
+            }
+        }
+        let drained = timeout(DRAIN_TIMEOUT, async { while jobs.join_next().await.is_some() {} }).await;
+        if drained.is_err() {
+            // Their leases end by themselves: whether they have sent something is not known.
+            jobs.shutdown().await;
+        }
+    }
+
+    /// Leases as much as there is room for, and begins to attempt it. Returns how many deliveries that were.
+    async fn round(self: &Arc<Self>, number: usize, jobs: &mut JoinSet<()>) -> Result<usize, Error> {
+        let Some(queue) = self.queues.get(number) else { return Ok(0) };
+        let (channel, free, now) = (queue.options.channel, queue.in_flight.available_permits(), self.clock.now());
+        // An idle dispatcher only reads.
+        if free == 0 || !self.store.has_due(channel, now).await? {
+            return Ok(0);
+        }
+        let lease = Uuid::now_v7();
+        let leased = self.store.lease(lease, channel, now, now + LEASE, free).await?;
+        let count = leased.len();
+        for job in leased {
+            let this = Arc::clone(self);
+            // There are as many as were free, and nobody else takes them.
+            let permit = Arc::clone(&queue.in_flight).try_acquire_owned().ok();
+            jobs.spawn(async move { this.settle(number, job, lease, now, permit).await });
+        }
+        Ok(count)
     }
 
     /// Attempts a delivery, and records what has become of it.
-    async fn settle(self: Arc<Self>, job: Job, lane: Result<Slot, TimeDelta>, leased_at: Timestamp) {
-        let outcome = self.decide(&job, lane, leased_at).await;
-        self.options.metrics.record(job.channel, &outcome);
+    async fn settle(
+        self: Arc<Self>,
+        number: usize,
+        job: Job,
+        lease: Uuid,
+        leased_at: Timestamp,
+        _in_flight: Option<OwnedSemaphorePermit>,
+    ) {
+        let Some(queue) = self.queues.get(number) else { return };
+        let job = Arc::new(job);
+        let outcome = self.decide(queue, &job, leased_at).await;
+        self.metrics.record(queue.options.channel, &outcome);
         match &outcome {
             Outcome::Dead { error } => {
-                tracing::error!(delivery = %job.id, template = job.template, lane = job.lane, error, "message given up");
+                tracing::error!(delivery = %job.id, template = job.template, error, "message given up");
             }
-            Outcome::Failed { error, .. } => tracing::warn!(
-                delivery = %job.id,
-                template = job.template,
-                lane = job.lane,
-                attempts = job.attempts,
-                error,
-                "message not delivered; it will be"
-            ),
-            Outcome::Delivered | Outcome::Deferred { .. } => {}
+            Outcome::Failed { error, .. } | Outcome::Deferred { error: Some(error), .. } => {
+                let attempts = job.attempts;
+                tracing::warn!(delivery = %job.id, template = job.template, attempts, error, "message not delivered; it will be");
+            }
+            Outcome::Delivered | Outcome::Deferred { error: None, .. } => {}
         }
-        let now = self.options.clock.now();
-        if let Err(error) = self.options.store.settle(self.lease, &job, &outcome, now).await {
+        let now = self.clock.now();
+        let settle = || self.store.settle(lease, &job, &outcome, now);
+        // Again once: otherwise what was sent is sent again.
+        let recorded = match settle().await {
+            Ok(()) => Ok(()),
+            Err(_) => settle().await,
+        };
+        if let Err(error) = recorded {
             tracing::error!(delivery = %job.id, cause = %Chain(&error), "the outcome of a delivery was not recorded");
         }
     }
 
-    async fn decide(&self, job: &Job, lane: Result<Slot, TimeDelta>, leased_at: Timestamp) -> Outcome {
-        let Some(channel) = job.channel else {
-            // An instance of a later release delivers it.
-            return Outcome::Deferred { next: self.options.clock.now() + MIN_DELAY };
-        };
-        let lane = match lane {
-            Ok(lane) => lane,
-            Err(wait) => return self.deferred(wait),
-        };
-        let (Ok(_turn), Ok(_slot)) = (lane.turn().await, self.in_flight.acquire().await) else {
-            return self.deferred(TimeDelta::zero());
-        };
-        let now = self.options.clock.now();
+    async fn decide(&self, queue: &Queue, job: &Arc<Job>, leased_at: Timestamp) -> Outcome {
+        let now = self.clock.now();
         if self.stop.is_cancelled() || now - leased_at > MAX_WAIT {
-            return self.deferred(TimeDelta::zero());
+            return Outcome::Deferred { next: now, error: None };
         }
         if job.expires_at <= now {
             return Outcome::Dead { error: "it was not delivered before it expired".to_owned() };
         }
-        // Each attempt that ends counts, so that more have ended a process or a task.
-        if job.attempts > self.options.max_attempts {
+        if job.leases > MAX_LEASES {
             return Outcome::Dead { error: "its attempts ended without a result; the log may say why".to_owned() };
         }
-        match self.lanes().begin(channel, &job.lane, now) {
+        let (channel, lane) = (queue.options.channel, job.lane.as_str());
+        match queue.lanes().begin(channel, lane, now) {
             Permit::Go => {}
-            Permit::Wait(until) => return Outcome::Deferred { next: until },
+            Permit::Wait(next) => return Outcome::Deferred { next, error: None },
         }
-        if let Some(wait) = self.rate_limit(channel, job, now).await {
-            self.lanes().cancelled(channel, &job.lane);
-            return Outcome::Deferred { next: wait };
+        if let Some(next) = self.rate_limit(queue, lane, now).await {
+            queue.lanes().cancelled(channel, lane);
+            return Outcome::Deferred { next, error: None };
         }
-        let result = self.options.attempts.attempt(channel, job).await;
-        self.lanes().ended(channel, &job.lane, &result, self.options.clock.now());
+        let started = tokio::time::Instant::now();
+        let result = self.attempt(channel, Arc::clone(job)).await;
+        queue.lanes().ended(channel, lane, &result, started.elapsed(), self.clock.now());
         self.outcome(job, result)
     }
 
-    fn deferred(&self, wait: TimeDelta) -> Outcome {
-        Outcome::Deferred { next: self.options.clock.now() + wait }
+    /// One attempt, in a task of its own: what panics in it is an error like others.
+    async fn attempt(&self, channel: Channel, job: Arc<Job>) -> Result<(), SendError> {
+        let attempts = Arc::clone(&self.attempts);
+        let attempt = tokio::spawn(async move { timeout(ATTEMPT_TIMEOUT, attempts.attempt(channel, &job)).await });
+        match attempt.await {
+            Ok(Ok(result)) => result,
+            Ok(Err(_elapsed)) => Err(SendError::Unreachable(format!("no result within {ATTEMPT_TIMEOUT:?}"))),
+            Err(_panicked) => Err(SendError::temporary("the attempt failed within this service; the log says where")),
+        }
     }
 
     /// When a delivery is attempted that would exceed the rate of its lane.
-    async fn rate_limit(&self, channel: Channel, job: &Job, now: Timestamp) -> Option<Timestamp> {
-        let (_, limit, per_minute) = self.options.limits.iter().find(|(limited, _, _)| *limited == channel)?;
-        let error = limit.check(Key::text(&job.lane)).await.err()?;
+    async fn rate_limit(&self, queue: &Queue, lane: &str, now: Timestamp) -> Option<Timestamp> {
+        let ChannelOptions { limit, per_minute, .. } = &queue.options;
+        let error = limit.check(Key::text(lane)).await.err()?;
         let wait = error.retry_delay().unwrap_or(Duration::from_secs(1));
         let wait = TimeDelta::from_std(wait).unwrap_or(TimeDelta::seconds(1));
         let interval = TimeDelta::minutes(1) / i32::try_from(*per_minute).unwrap_or(i32::MAX).max(1);
-        Some(self.lanes().next_slot(&job.lane, now + wait, interval))
+        Some(queue.lanes().next_slot(lane, now + wait, interval))
     }
 
     fn outcome(&self, job: &Job, result: Result<(), SendError>) -> Outcome {
         let (error, retry_after) = match result {
             Ok(()) => return Outcome::Delivered,
             Err(SendError::Permanent(error)) => return Outcome::Dead { error: shorten(&error) },
+            Err(SendError::NotReady(error)) => {
+                let next = self.clock.now() + NOT_READY_DELAY;
+                return Outcome::Deferred { next, error: Some(shorten(&error)) };
+            }
             Err(SendError::Temporary { text, retry_after }) => (text, retry_after),
             Err(SendError::Unreachable(error)) => (error, None),
         };
-        if job.attempts >= self.options.max_attempts {
+        if job.attempts >= self.max_attempts {
             let error = format!("given up after {} attempts: {error}", job.attempts);
             return Outcome::Dead { error: shorten(&error) };
         }
         let wait = retry_after.and_then(|wait| TimeDelta::from_std(wait).ok()).unwrap_or_default();
-        let next = self.options.clock.now() + wait.max(delay(job.attempts));
+        let next = self.clock.now() + wait.max(delay(job.attempts));
         Outcome::Failed { error: shorten(&error), next }
     }
 }
 
+fn report(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended {
+        tracing::error!(%error, "a delivery ended without an outcome; it is attempted again");
+    }
+}
+
+/// As it is stored, logged and shown in terminals.
 fn shorten(error: &str) -> String {
-    drystone::status::shorten(error, MAX_ERROR_LENGTH).into_owned()
+    let shown: String =
+        error.chars().map(|c| if c.is_ascii_graphic() || c == ' ' || c.is_alphanumeric() { c } else { '?' }).collect();
+    drystone::status::shorten(&shown, MAX_ERROR_LENGTH).into_owned()
 }
 
 /// The delay after this many attempts: doubled each time, and shortened by up to half at random.

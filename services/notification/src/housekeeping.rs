@@ -21,17 +21,22 @@ pub(crate) struct Housekeeping {
 }
 
 impl Housekeeping {
-    /// Runs until `stop`, which ends it between two statements.
+    /// Runs until `stop`.
     pub(crate) async fn run(self, stop: CancellationToken) {
         let mut interval = tokio::time::interval(INTERVAL);
         interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        while stop.run_until_cancelled(interval.tick()).await.is_some() {
-            for outcome in [self.update_metrics().await, self.remove_old().await] {
-                if let Err(error) = outcome {
-                    tracing::warn!(cause = %Chain(&error), "housekeeping of messages failed");
+        let rounds = async {
+            loop {
+                interval.tick().await;
+                let secrets = self.store.remove_expired_secrets(self.clock.now()).await;
+                for outcome in [self.update_metrics().await, secrets, self.remove_old().await] {
+                    if let Err(error) = outcome {
+                        tracing::warn!(cause = %Chain(&error), "housekeeping of messages failed");
+                    }
                 }
             }
-        }
+        };
+        stop.run_until_cancelled(rounds).await;
     }
 
     async fn update_metrics(&self) -> Result<(), Error> {

@@ -67,7 +67,7 @@ use uuid::Uuid;
 
 use crate::{
     channel::{Channel, mail::Mail, webhook::Webhook},
-    dispatch::{Attempts, Dispatcher, DispatcherOptions},
+    dispatch::{Attempts, ChannelOptions, Dispatcher, DispatcherOptions},
     housekeeping::Housekeeping,
     inbox::Inboxes,
     metrics::DeliveryMetrics,
@@ -82,6 +82,9 @@ pub use crate::{
 
 /// The workload's name, as in its SPIFFE ID.
 pub const NAME: &str = "notification";
+
+/// How many webhooks are called at once.
+const WEBHOOK_CALLS: usize = 32;
 
 /// How many messages one round puts under another master key.
 const REWRAP_BATCH: u32 = 100;
@@ -161,14 +164,24 @@ impl Service {
             webhooks: webhooks.collect::<Result<_, String>>()?,
             clock: clock.clone(),
         };
-        let per_minute =
-            [(Channel::Mail, config.mails_per_minute), (Channel::Webhook, config.webhook_calls_per_minute)];
+        let channels = [
+            (Channel::Mail, config.smtp.connections as usize, config.mails_per_minute),
+            (Channel::Webhook, WEBHOOK_CALLS, config.webhook_calls_per_minute),
+        ];
         let options = DispatcherOptions {
             store: store.clone(),
             attempts,
             clock: clock.clone(),
             metrics: metrics.clone(),
-            limits: per_minute.map(|(channel, rate)| (channel, limits.limit(channel.name(), rate), rate)),
+            channels: channels
+                .into_iter()
+                .map(|(channel, max_in_flight, per_minute)| ChannelOptions {
+                    channel,
+                    max_in_flight,
+                    per_minute,
+                    limit: limits.limit(channel.name(), per_minute),
+                })
+                .collect(),
             max_attempts: config.max_attempts,
         };
         let dispatcher = Dispatcher::new(options, stop);
@@ -208,17 +221,20 @@ impl Service {
     async fn rewrap(&self) -> Result<(u32, String), Error> {
         let Sending { store, sealer, .. } = self.sending();
         sealer.refresh().await?;
-        let (mut rewrapped, mut last) = (0, Uuid::nil());
+        let (mut rewrapped, mut last, mut failed) = (0, Uuid::nil(), Ok(()));
         loop {
             let batch = store.sealed_after(last, REWRAP_BATCH).await?;
             let Some((newest, _)) = batch.last() else { break };
             last = *newest;
             for (id, envelope) in batch {
-                let sealed = sealer.rewrap(send::place(&id), &envelope).await?;
-                store.replace_parameters(id, &envelope, &sealed).await?;
-                rewrapped += 1;
+                match sealer.rewrap(send::place(&id), &envelope).await {
+                    Ok(sealed) => rewrapped += u32::from(store.replace_parameters(id, &envelope, &sealed).await?),
+                    // The others do not wait for it.
+                    Err(error) => failed = Err(error),
+                }
             }
         }
+        failed?;
         sealing::rewrap_check(store.db(), sealer).await?;
         Ok((rewrapped, sealer.key_id()))
     }

@@ -190,8 +190,10 @@ pub struct Job {
     pub destination: String,
     /// What is limited and paused together with it.
     pub lane: String,
-    /// Attempts, with this one.
+    /// Attempts that have ended, and this one.
     pub attempts: u32,
+    /// Leases since an attempt has ended last, with this one.
+    pub leases: u32,
     /// The template.
     pub template: String,
     /// The name that the message addresses.

@@ -53,20 +53,19 @@ impl DeliveryMetrics {
         this
     }
 
-    pub(crate) fn record(&self, channel: Option<Channel>, outcome: &Outcome) {
+    pub(crate) fn record(&self, channel: Channel, outcome: &Outcome) {
         let outcome = match outcome {
             Outcome::Delivered => "delivered",
             Outcome::Failed { .. } => "failed",
             Outcome::Dead { .. } => "given_up",
             Outcome::Deferred { .. } => "deferred",
         };
-        let channel = channel.map_or("unknown", Channel::name);
-        self.attempts.get_or_create(&AttemptLabels { channel, outcome }).inc();
+        self.attempts.get_or_create(&AttemptLabels { channel: channel.name(), outcome }).inc();
     }
 
     /// A delivery was made with the acceptance of its message.
     pub(crate) fn record_immediate(&self, channel: Channel) {
-        self.record(Some(channel), &Outcome::Delivered);
+        self.record(channel, &Outcome::Delivered);
     }
 
     pub(crate) fn set_backlog(&self, backlog: Backlog, clock: &Clock) {

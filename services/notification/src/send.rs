@@ -11,6 +11,7 @@ use drystone_mesh::{
     email::Email,
     error::Error as MeshError,
     id,
+    text::{self, LineMode},
 };
 use drystone_store::sealing::{Place, Sealer, Stored};
 use uuid::Uuid;
@@ -161,7 +162,14 @@ fn check_recipient(recipient: Recipient, template: &Template) -> Result<Recipien
     let email = match &recipient.email {
         Some(email) => {
             let email = Email::parse(email);
-            Some(email.map_err(|error| MeshError::invalid_field("recipient.email", error.to_string()))?.into_string())
+            let email = email.map_err(|error| MeshError::invalid_field("recipient.email", error.to_string()))?;
+            if email.as_str().parse::<lettre::Address>().is_err() {
+                return Err(MeshError::invalid_field(
+                    "recipient.email",
+                    "must be an address that mails can be sent to",
+                ));
+            }
+            Some(email.into_string())
         }
         None if needs(Channel::Mail) => {
             return Err(MeshError::invalid_field("recipient.email", "must be set: the template is sent as mail"));
@@ -174,5 +182,47 @@ fn check_recipient(recipient: Recipient, template: &Template) -> Result<Recipien
     if recipient.display_name.chars().any(char::is_control) {
         return Err(MeshError::invalid_field("recipient.display_name", "must not have control characters"));
     }
-    Ok(Recipient { email, ..recipient })
+    let display_name = if is_name(&recipient.display_name) { recipient.display_name } else { String::new() };
+    Ok(Recipient { email, display_name, ..recipient })
+}
+
+/// Whether mails may greet somebody so. Users choose their names, and may register with the address of somebody else: what could be a
+/// message of its own, or a link, is left out.
+fn is_name(name: &str) -> bool {
+    const MAX_CHARS: usize = 64;
+    text::normalize(name, LineMode::Single, MAX_CHARS).is_ok()
+        && !name.contains(['/', '\\', '@', '<', '>'])
+        && !name.to_lowercase().contains("www.")
+        && !has_domain(name)
+}
+
+/// Whether a dot is followed by a letter: mail programs make links of that.
+fn has_domain(name: &str) -> bool {
+    let mut pairs = name.chars().zip(name.chars().skip(1));
+    pairs.any(|(first, second)| first == '.' && second.is_alphabetic())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_name;
+
+    #[test]
+    fn a_name_that_could_be_a_message_of_its_own_is_left_out() {
+        for name in ["", "Ada", "Ada Lovelace", "Dr. Ada King-Noel", "Ян", "阿达", "O'Neill"] {
+            assert!(is_name(name), "{name}");
+        }
+        let long = "a".repeat(65);
+        for name in [
+            "https://evil.example",
+            "see evil.example",
+            "WWW.evil",
+            "ada@evil.example",
+            "a\\b",
+            "<b>",
+            "Ada\u{202e}",
+            &long,
+        ] {
+            assert!(!is_name(name), "{name}");
+        }
+    }
 }

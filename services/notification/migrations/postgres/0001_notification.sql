@@ -17,6 +17,7 @@ CREATE TABLE message (
 CREATE INDEX message_of_user ON message (user_id) WHERE user_id IS NOT NULL;
 CREATE INDEX message_by_age ON message (created_at);
 CREATE INDEX message_sealed ON message (id) WHERE key_id IS NOT NULL;
+CREATE INDEX message_sealed_by_expiry ON message (expires_at) WHERE key_id IS NOT NULL;
 
 -- What becomes of each message, over each channel and to each destination.
 CREATE TABLE delivery (
@@ -27,15 +28,16 @@ CREATE TABLE delivery (
     destination     TEXT    NOT NULL,              -- an e-mail address, the name of a webhook, or a user
     lane            TEXT    NOT NULL,              -- what is limited and paused together: a mail domain, or a webhook
     state           BIGINT  NOT NULL,              -- 1 queued, 2 delivered, 3 dead
-    attempts        BIGINT  NOT NULL,
+    attempts        BIGINT  NOT NULL,              -- that have ended
+    leases          BIGINT  NOT NULL,              -- since an attempt has ended last
     next_attempt_at BIGINT  NOT NULL,              -- the end of the lease while there is one
-    lease           UUID,                          -- the instance that attempts it
+    lease           UUID,                          -- of the round that attempts it
     last_error      TEXT    NOT NULL,
     created_at      BIGINT  NOT NULL,
     finished_at     BIGINT
 );
 
-CREATE INDEX delivery_due ON delivery (next_attempt_at) WHERE state = 1;
+CREATE INDEX delivery_due ON delivery (channel, next_attempt_at) WHERE state = 1;
 CREATE INDEX delivery_by_state ON delivery (state, id);
 CREATE INDEX delivery_of_user ON delivery (user_id, id) WHERE user_id IS NOT NULL;
 CREATE INDEX delivery_of_message ON delivery (message_id);

@@ -2,6 +2,7 @@
 
 mod files;
 mod smtp;
+mod stream;
 
 use std::{path::PathBuf, time::SystemTime};
 

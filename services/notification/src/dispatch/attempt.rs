@@ -35,9 +35,9 @@ impl Attempts {
         // A message that was accepted is right: whatever is wrong with its template may be mended.
         let template = self.templates.get(&job.template);
         let template =
-            template.ok_or_else(|| SendError::temporary(format!("there is no template `{}`", job.template)))?;
+            template.ok_or_else(|| SendError::NotReady(format!("there is no template `{}`", job.template)))?;
         let parameters = self.parameters(job).await?;
-        let message = template.check(&parameters).map_err(|error| SendError::temporary(error.to_string()))?;
+        let message = template.check(&parameters).map_err(|error| SendError::NotReady(error.to_string()))?;
         match channel {
             Channel::Mail => self.mail(job, message).await,
             Channel::Webhook => self.webhook(job, message).await,
@@ -47,7 +47,7 @@ impl Attempts {
 
     async fn mail(&self, job: &Job, message: Message<'_>) -> Result<(), SendError> {
         let text =
-            message.mail(&job.locale, &job.display_name).map_err(|error| SendError::temporary(error.to_string()))?;
+            message.mail(&job.locale, &job.display_name).map_err(|error| SendError::NotReady(error.to_string()))?;
         let letter = Letter { id: job.id, at: job.created_at, to: &job.destination, name: &job.display_name, text };
         self.mail.send(letter).await
     }
@@ -55,7 +55,7 @@ impl Attempts {
     async fn webhook(&self, job: &Job, message: Message<'_>) -> Result<(), SendError> {
         let webhook = self.webhooks.get(&job.destination);
         let webhook =
-            webhook.ok_or_else(|| SendError::temporary(format!("no webhook `{}` is configured", job.destination)))?;
+            webhook.ok_or_else(|| SendError::NotReady(format!("no webhook `{}` is configured", job.destination)))?;
         let mut data = serde_json::Map::new();
         for (name, value) in message.public_parameters() {
             data.insert(name.to_owned(), value.into());
@@ -73,7 +73,7 @@ impl Attempts {
             Parameters::Plain(json) => json,
             Parameters::Sealed(envelope) => {
                 let result = self.sealer.open(place(&job.message_id), envelope).await;
-                opened = result.map_err(|error| SendError::temporary(error.to_string()))?;
+                opened = result.map_err(|error| SendError::NotReady(error.to_string()))?;
                 &opened
             }
         };

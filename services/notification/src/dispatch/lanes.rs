@@ -1,55 +1,36 @@
 //! Lanes: what is limited and paused together, such as the mails to one domain, so that a slow or failing destination does not hold up
 //! the others.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Weak},
-};
+use std::{collections::HashMap, time::Duration};
 
 use chrono::TimeDelta;
 use drystone_mesh::{clock::Timestamp, consecutive_failures::FAILURE_THRESHOLD};
-use tokio::sync::{AcquireError, Semaphore, SemaphorePermit};
 
 use crate::channel::{Channel, SendError};
 
-/// How many deliveries of a lane are attempted at once: fewer than there are connections to the mail server.
-const MAX_IN_FLIGHT: usize = 4;
-
-/// How many deliveries of a lane are leased at once; more are put off.
-const MAX_LEASED: usize = 32;
-
-/// How long a delivery is put off whose lane has too many.
+/// How long a delivery is put off whose lane, or whose kind of lane, has as many attempts as it may.
 const FULL_DELAY: TimeDelta = TimeDelta::seconds(1);
+
+/// A lane is slow after an attempt that took longer.
+const SLOW: Duration = Duration::from_secs(5);
 
 /// The bounds of the pause after [`FAILURE_THRESHOLD`] consecutive failures, which doubles.
 const MIN_PAUSE: TimeDelta = TimeDelta::seconds(10);
 const MAX_PAUSE: TimeDelta = TimeDelta::minutes(5);
 
-/// How many breakers are kept.
-const MAX_BREAKERS: usize = 10_000;
+/// How many lanes are remembered for each reason.
+const MAX_REMEMBERED: usize = 10_000;
 
-/// The lanes with leased deliveries, and the breakers of lanes that fail.
-#[derive(Debug, Default)]
+/// The lanes with attempts, those that are slow, and the breakers of those that fail.
+#[derive(Debug)]
 pub(super) struct Lanes {
-    joined: HashMap<String, Weak<Lane>>,
+    /// How many attempts are made at once, in all lanes.
+    max_in_flight: usize,
+    in_flight: HashMap<String, usize>,
+    /// Whether the last attempt of a lane was slow.
+    is_slow: HashMap<String, bool>,
     breakers: HashMap<String, Breaker>,
     slots: HashMap<String, Timestamp>,
-}
-
-#[derive(Debug)]
-struct Lane {
-    turns: Semaphore,
-}
-
-/// A leased delivery in its lane. It leaves the lane when this is dropped.
-#[derive(Debug)]
-pub(super) struct Slot(Arc<Lane>);
-
-impl Slot {
-    /// Waits for the turn of the delivery.
-    pub(super) async fn turn(&self) -> Result<SemaphorePermit<'_>, AcquireError> {
-        self.0.turns.acquire().await
-    }
 }
 
 /// Whether an attempt may begin.
@@ -100,24 +81,16 @@ impl Breaker {
 }
 
 impl Lanes {
-    /// Joins a lane with a leased delivery.
-    ///
-    /// # Errors
-    /// How long the delivery is put off, if the lane has too many.
-    pub(super) fn join(&mut self, lane: &str) -> Result<Slot, TimeDelta> {
-        if let Some(joined) = self.joined.get(lane).and_then(Weak::upgrade) {
-            // One of them is `joined`.
-            let is_full = Arc::strong_count(&joined) > MAX_LEASED;
-            return if is_full { Err(FULL_DELAY) } else { Ok(Slot(joined)) };
-        }
-        self.joined.retain(|_, lane| lane.strong_count() > 0);
-        let new = Arc::new(Lane { turns: Semaphore::new(MAX_IN_FLIGHT) });
-        self.joined.insert(lane.to_owned(), Arc::downgrade(&new));
-        Ok(Slot(new))
+    pub(super) fn new(max_in_flight: usize) -> Self {
+        let (in_flight, is_slow) = (HashMap::new(), HashMap::new());
+        Self { max_in_flight, in_flight, is_slow, breakers: HashMap::new(), slots: HashMap::new() }
     }
 
-    /// Whether an attempt may begin.
+    /// Whether an attempt may begin. If so, it is counted until [`Self::cancelled`] or [`Self::ended`].
     pub(super) fn begin(&mut self, channel: Channel, lane: &str, now: Timestamp) -> Permit {
+        if self.is_full(lane) {
+            return Permit::Wait(now + FULL_DELAY);
+        }
         for key in [channel.name(), lane] {
             let Some(breaker) = self.breakers.get_mut(key) else { continue };
             let permit = breaker.begin(now);
@@ -128,13 +101,36 @@ impl Lanes {
                 return permit;
             }
         }
+        *self.in_flight.entry(lane.to_owned()).or_default() += 1;
         Permit::Go
+    }
+
+    /// A lane may have a quarter of all attempts until it is known to be quick, and then three quarters; slow ones may have half of them
+    /// together.
+    fn is_full(&self, lane: &str) -> bool {
+        let (quarter, is_slow) = ((self.max_in_flight / 4).max(1), self.is_slow.get(lane));
+        let max = if is_slow == Some(&false) { (self.max_in_flight - quarter).max(1) } else { quarter };
+        let in_flight = |lane: &str| self.in_flight.get(lane).copied().unwrap_or_default();
+        let slow_lanes = self.in_flight.keys().filter(|lane| self.is_slow.get(*lane) == Some(&true));
+        in_flight(lane) >= max
+            || is_slow == Some(&true)
+                && slow_lanes.map(|lane| in_flight(lane)).sum::<usize>() >= (self.max_in_flight / 2).max(1)
     }
 
     /// An attempt that was permitted was not made.
     pub(super) fn cancelled(&mut self, channel: Channel, lane: &str) {
+        self.leave(lane);
         self.release_probe(channel.name());
         self.release_probe(lane);
+    }
+
+    fn leave(&mut self, lane: &str) {
+        if let Some(count) = self.in_flight.get_mut(lane) {
+            *count -= 1;
+            if *count == 0 {
+                self.in_flight.remove(lane);
+            }
+        }
     }
 
     fn release_probe(&mut self, key: &str) {
@@ -145,8 +141,22 @@ impl Lanes {
 
     /// An attempt has ended. A mail server that does not answer is the one that all mails go through; a receiver that refuses for now is
     /// one of its lane.
-    pub(super) fn ended(&mut self, channel: Channel, lane: &str, result: &Result<(), SendError>, now: Timestamp) {
+    pub(super) fn ended(
+        &mut self,
+        channel: Channel,
+        lane: &str,
+        result: &Result<(), SendError>,
+        time: Duration,
+        now: Timestamp,
+    ) {
+        self.leave(lane);
+        self.remember_time(lane, time);
         let failed = match (channel, result) {
+            // It says nothing of the receiver.
+            (_, Err(SendError::NotReady(_))) => {
+                self.release_probe(channel.name());
+                return self.release_probe(lane);
+            }
             (_, Ok(()) | Err(SendError::Permanent(_))) => None,
             (Channel::Mail, Err(SendError::Unreachable(_))) => Some(channel.name()),
             (_, Err(SendError::Unreachable(_) | SendError::Temporary { .. })) => Some(lane),
@@ -166,20 +176,30 @@ impl Lanes {
         }
     }
 
+    fn remember_time(&mut self, lane: &str, time: Duration) {
+        if self.is_slow.len() >= MAX_REMEMBERED {
+            self.is_slow.clear();
+        }
+        self.is_slow.insert(lane.to_owned(), time > SLOW);
+    }
+
     /// Forgets breakers that are closed if there are too many, and then all.
     fn make_room(&mut self) {
-        if self.breakers.len() >= MAX_BREAKERS {
+        if self.breakers.len() >= MAX_REMEMBERED {
             self.breakers.retain(|_, breaker| breaker.pause.is_some());
         }
-        if self.breakers.len() >= MAX_BREAKERS {
+        if self.breakers.len() >= MAX_REMEMBERED {
             self.breakers.clear();
         }
     }
 
     /// The next free time of a lane whose rate is exceeded, from `earliest` on: each is given once.
     pub(super) fn next_slot(&mut self, lane: &str, earliest: Timestamp, interval: TimeDelta) -> Timestamp {
-        if self.slots.len() >= MAX_BREAKERS {
+        if self.slots.len() >= MAX_REMEMBERED {
             self.slots.retain(|_, slot| *slot > earliest);
+            if self.slots.len() >= MAX_REMEMBERED {
+                self.slots.clear();
+            }
         }
         let slot = self.slots.entry(lane.to_owned()).or_insert(earliest);
         let free = (*slot).max(earliest);
@@ -207,45 +227,45 @@ mod tests {
 
     fn fail(lanes: &mut Lanes, result: &Result<(), SendError>, now: Timestamp) {
         for _ in 0..FAILURE_THRESHOLD {
-            lanes.ended(Channel::Mail, LANE, result, now);
+            lanes.ended(Channel::Mail, LANE, result, Duration::ZERO, now);
         }
     }
 
     #[test]
     fn a_lane_that_fails_is_paused_alone_and_one_attempt_decides() {
-        let (mut lanes, now) = (Lanes::default(), Clock::system().now());
+        let (mut lanes, now) = (Lanes::new(8), Clock::system().now());
         fail(&mut lanes, &temporary(), now);
         let later = now + MIN_PAUSE;
         assert_eq!(lanes.begin(Channel::Mail, LANE, now), Permit::Wait(later));
         assert_eq!(lanes.begin(Channel::Mail, OTHER, now), Permit::Go);
         assert_eq!(lanes.begin(Channel::Mail, LANE, later), Permit::Go);
         assert_eq!(lanes.begin(Channel::Mail, LANE, later), Permit::Wait(later + FULL_DELAY), "one probe");
-        lanes.ended(Channel::Mail, LANE, &temporary(), later);
+        lanes.ended(Channel::Mail, LANE, &temporary(), Duration::ZERO, later);
         assert_eq!(lanes.begin(Channel::Mail, LANE, later), Permit::Wait(later + MIN_PAUSE * 2), "it doubles");
         let last = later + MIN_PAUSE * 2;
         assert_eq!(lanes.begin(Channel::Mail, LANE, last), Permit::Go);
-        lanes.ended(Channel::Mail, LANE, &Ok(()), last);
-        for _ in 0..3 {
+        lanes.ended(Channel::Mail, LANE, &Ok(()), Duration::ZERO, last);
+        for _ in 0..6 {
             assert_eq!(lanes.begin(Channel::Mail, LANE, last), Permit::Go);
         }
     }
 
     #[test]
     fn a_mail_server_that_does_not_answer_pauses_all_mails_and_no_webhooks() {
-        let (mut lanes, now) = (Lanes::default(), Clock::system().now());
+        let (mut lanes, now) = (Lanes::new(8), Clock::system().now());
         fail(&mut lanes, &unreachable(), now);
         assert!(matches!(lanes.begin(Channel::Mail, OTHER, now), Permit::Wait(_)));
         assert_eq!(lanes.begin(Channel::Webhook, "webhook crm", now), Permit::Go);
         // A refusal of one lane shows that the server answers.
         let later = now + MIN_PAUSE;
         assert_eq!(lanes.begin(Channel::Mail, OTHER, later), Permit::Go);
-        lanes.ended(Channel::Mail, OTHER, &temporary(), later);
+        lanes.ended(Channel::Mail, OTHER, &temporary(), Duration::ZERO, later);
         assert_eq!(lanes.begin(Channel::Mail, LANE, later), Permit::Go);
     }
 
     #[test]
     fn a_probe_that_was_not_made_lets_another_one() {
-        let (mut lanes, now) = (Lanes::default(), Clock::system().now());
+        let (mut lanes, now) = (Lanes::new(8), Clock::system().now());
         fail(&mut lanes, &unreachable(), now);
         let later = now + MIN_PAUSE;
         assert_eq!(lanes.begin(Channel::Mail, LANE, later), Permit::Go);
@@ -255,24 +275,49 @@ mod tests {
 
     #[test]
     fn permanent_failures_do_not_pause() {
-        let (mut lanes, now) = (Lanes::default(), Clock::system().now());
+        let (mut lanes, now) = (Lanes::new(8), Clock::system().now());
         fail(&mut lanes, &Err(SendError::Permanent("no such mailbox".to_owned())), now);
         assert_eq!(lanes.begin(Channel::Mail, LANE, now), Permit::Go);
     }
 
     #[test]
-    fn a_full_lane_puts_off_and_empties() {
-        let mut lanes = Lanes::default();
-        let joined: Vec<_> = (0..MAX_LEASED).map(|_| lanes.join(LANE).unwrap()).collect();
-        assert_eq!(lanes.join(LANE).unwrap_err(), FULL_DELAY);
-        assert!(lanes.join(OTHER).is_ok());
-        drop(joined);
-        assert!(lanes.join(LANE).is_ok());
+    fn a_lane_has_a_quarter_of_all_attempts_a_quick_one_more_and_slow_ones_together_half() {
+        let (mut lanes, now) = (Lanes::new(8), Clock::system().now());
+        let full = Permit::Wait(now + FULL_DELAY);
+        for expected in [Permit::Go, Permit::Go, full] {
+            assert_eq!(lanes.begin(Channel::Mail, LANE, now), expected);
+        }
+        assert_eq!(lanes.begin(Channel::Mail, OTHER, now), Permit::Go);
+        lanes.ended(Channel::Mail, LANE, &Ok(()), Duration::ZERO, now);
+        for _ in 0..5 {
+            assert_eq!(lanes.begin(Channel::Mail, LANE, now), Permit::Go, "it is quick");
+        }
+        assert_eq!(lanes.begin(Channel::Mail, LANE, now), full);
+        assert_eq!(lanes.begin(Channel::Mail, OTHER, now), Permit::Go);
+
+        let mut lanes = Lanes::new(8);
+        let slow: Vec<_> = (0..6).map(|number| format!("mail slow{number}.example")).collect();
+        for lane in &slow {
+            assert_eq!(lanes.begin(Channel::Mail, lane, now), Permit::Go, "nothing is known of it yet");
+            lanes.ended(Channel::Mail, lane, &Ok(()), SLOW * 2, now);
+        }
+        let begun: Vec<_> = slow.iter().map(|lane| lanes.begin(Channel::Mail, lane, now)).collect();
+        assert_eq!(begun, [Permit::Go, Permit::Go, Permit::Go, Permit::Go, full, full]);
+        assert_eq!(lanes.begin(Channel::Mail, LANE, now), Permit::Go);
+        lanes.ended(Channel::Mail, &slow[0], &Ok(()), Duration::ZERO, now);
+        assert_eq!(lanes.begin(Channel::Mail, &slow[0], now), Permit::Go, "it is not slow any more");
+    }
+
+    #[test]
+    fn what_this_service_is_not_ready_for_pauses_nobody() {
+        let (mut lanes, now) = (Lanes::new(8), Clock::system().now());
+        fail(&mut lanes, &Err(SendError::NotReady("no such template".to_owned())), now);
+        assert_eq!(lanes.begin(Channel::Mail, LANE, now), Permit::Go);
     }
 
     #[test]
     fn free_times_are_given_once() {
-        let (mut lanes, now) = (Lanes::default(), Clock::system().now());
+        let (mut lanes, now) = (Lanes::new(8), Clock::system().now());
         let interval = TimeDelta::seconds(2);
         let slots: Vec<_> = (0..3).map(|_| lanes.next_slot(LANE, now, interval)).collect();
         assert_eq!(slots, [now, now + interval, now + interval * 2]);

@@ -95,13 +95,20 @@ impl Inboxes {
             watchers.count += 1;
             Arc::clone(&watchers.notify)
         };
-        let start = id::v7_at(self.0.clock.now());
+        let now = self.0.clock.now();
+        // What is read again is sent again, but for the known one: what became visible late may be unknown. And no id of the client
+        // leads past what arrives from now on.
+        let (cursor, sent) = match after {
+            Some(known) => (known.min(id::v7_at(now)), BTreeSet::from([known])),
+            None => (id::v7_at(now), BTreeSet::new()),
+        };
         Ok(Watch {
             inboxes: self.clone(),
             principal,
             notify,
-            cursor: after.unwrap_or(start),
-            sent: BTreeSet::new(),
+            cursor,
+            skipped: after.is_none().then_some(cursor),
+            sent,
             pending: VecDeque::new(),
             is_first_read: true,
         })
@@ -133,8 +140,10 @@ pub(crate) struct Watch {
     inboxes: Inboxes,
     principal: Arc<Principal>,
     notify: Arc<Notify>,
-    /// Messages up to this id were sent.
+    /// Messages up to this id were read.
     cursor: Uuid,
+    /// Those up to this id are never sent.
+    skipped: Option<Uuid>,
     /// Those that are read again.
     sent: BTreeSet<Uuid>,
     /// Those that were read and not sent yet.
@@ -186,14 +195,13 @@ impl Watch {
 
     /// Reads what was not sent, into `pending`.
     async fn read(&mut self) -> Result<(), Error> {
-        let Self { inboxes, principal, cursor, sent, is_first_read, .. } = self;
+        let Self { inboxes, principal, cursor, skipped, sent, is_first_read, .. } = self;
         let start = before(*cursor, OVERLAP);
         let messages = inboxes.0.store.inbox_after(principal.user_id, start).await?;
         *sent = sent.split_off(&start);
-        let is_first = std::mem::take(is_first_read);
-        let known = *cursor;
+        *is_first_read = false;
         for message in messages {
-            let is_new = sent.insert(message.id) && !(is_first && message.id <= known);
+            let is_new = sent.insert(message.id) && skipped.is_none_or(|skipped| message.id > skipped);
             *cursor = (*cursor).max(message.id);
             if is_new {
                 self.pending.push_back(message);

@@ -85,18 +85,19 @@ impl NotificationStore {
         }))
     }
 
-    /// Replaces the encrypted parameters of a message, if they are still these.
-    pub async fn replace_parameters(&self, message: Uuid, old: &[u8], new: &Sealed) -> Result<(), Error> {
-        run!(self.db.writer(), |db| {
+    /// Replaces the encrypted parameters of a message, if they are still these. Returns whether they were.
+    pub async fn replace_parameters(&self, message: Uuid, old: &[u8], new: &Sealed) -> Result<bool, Error> {
+        Ok(run!(self.db.writer(), |db| {
             sqlx::query("UPDATE message SET parameters = $3, key_id = $4 WHERE id = $1 AND parameters = $2")
                 .bind(message)
                 .bind(old)
                 .bind(new.envelope.as_slice())
                 .bind(new.key_id.as_str())
                 .execute(db)
-                .await?;
-        });
-        Ok(())
+                .await?
+                .rows_affected()
+                > 0
+        }))
     }
 }
 
@@ -108,8 +109,10 @@ async fn insert(
     now: Timestamp,
 ) -> Result<bool, Error> {
     let (parameters, key_id) = match parameters {
-        Stored::Sealed(sealed) => (Zeroizing::new(sealed.envelope.clone()), Some(sealed.key_id.as_str())),
-        Stored::Plain(plain) => (plain.clone(), None),
+        // Nobody needs them.
+        _ if message.deliveries.is_empty() => (None, None),
+        Stored::Sealed(sealed) => (Some(Zeroizing::new(sealed.envelope.clone())), Some(sealed.key_id.as_str())),
+        Stored::Plain(plain) => (Some(plain.clone()), None),
     };
     Ok(run!(transaction.connection(), |connection| {
         sqlx::query(
@@ -126,7 +129,7 @@ async fn insert(
         .bind(message.recipient.email.as_deref())
         .bind(message.recipient.display_name.as_str())
         .bind(message.recipient.locale.as_str())
-        .bind(parameters.as_slice())
+        .bind(parameters.as_ref().map(|parameters| parameters.as_slice()))
         .bind(key_id)
         .bind(to_micros(message.expires_at))
         .bind(to_micros(now))
@@ -149,8 +152,8 @@ async fn insert_delivery(
     run!(transaction.connection(), |connection| {
         sqlx::query(
             "INSERT INTO delivery
-                 (id, message_id, user_id, channel, destination, lane, state, attempts, next_attempt_at, last_error, created_at, finished_at)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, '', $9, $10)",
+                 (id, message_id, user_id, channel, destination, lane, state, attempts, leases, next_attempt_at, last_error, created_at, finished_at)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 0, $9, '', $9, $10)",
         )
         .bind(delivery.id)
         .bind(message.id)

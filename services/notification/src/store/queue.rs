@@ -22,12 +22,12 @@ const WINDOW: i64 = 1000;
 /// How many ids one statement names: fewer are filled up, so that there is one statement to prepare.
 const BATCH: usize = 64;
 
-/// Leases the first due deliveries of each lane in turn.
+/// Leases the first due deliveries of each lane of a channel in turn.
 macro_rules! lease {
     ($skip:literal) => {
         concat!(
             "UPDATE delivery
-             SET lease = $1, next_attempt_at = $2, attempts = attempts + 1
+             SET lease = $1, next_attempt_at = $2, leases = leases + 1
              WHERE id IN (
                  SELECT id
                  FROM (
@@ -35,7 +35,7 @@ macro_rules! lease {
                      FROM (
                          SELECT id, lane, next_attempt_at
                          FROM delivery
-                         WHERE state = 1 AND next_attempt_at <= $3
+                         WHERE state = 1 AND next_attempt_at <= $3 AND channel = $6
                          ORDER BY next_attempt_at
                          LIMIT $4 ",
             $skip,
@@ -50,7 +50,7 @@ macro_rules! lease {
     };
 }
 
-const JOB: &str = "SELECT delivery.id, message_id, delivery.user_id, channel, destination, lane, attempts, template, display_name, locale, parameters, key_id,
+const JOB: &str = "SELECT delivery.id, message_id, delivery.user_id, channel, destination, lane, attempts, leases, template, display_name, locale, parameters, key_id,
      expires_at, message.created_at
  FROM delivery
  JOIN message ON message.id = delivery.message_id
@@ -63,6 +63,7 @@ type JobRow = (
     i64,
     String,
     String,
+    i64,
     i64,
     String,
     String,
@@ -94,6 +95,8 @@ pub enum Outcome {
     Deferred {
         /// When.
         next: Timestamp,
+        /// Why, if something has to be mended.
+        error: Option<String>,
     },
 }
 
@@ -109,18 +112,27 @@ pub struct Backlog {
 }
 
 impl NotificationStore {
-    /// Leases at most `limit` due deliveries until `until`.
-    pub async fn lease(&self, lease: Uuid, now: Timestamp, until: Timestamp, limit: usize) -> Result<Vec<Job>, Error> {
+    /// Leases at most `limit` due deliveries of a channel until `until`, for a round with this id.
+    pub async fn lease(
+        &self,
+        lease: Uuid,
+        channel: Channel,
+        now: Timestamp,
+        until: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<Job>, Error> {
         let limit = i64::try_from(limit.min(BATCH)).unwrap_or(i64::MAX);
         let (now, until) = (to_micros(now), to_micros(until));
         let ids: Vec<Uuid> = match self.db.writer() {
             Either::Sqlite(db) => {
                 let query = sqlx::query_scalar(lease!(""));
-                query.bind(lease).bind(until).bind(now).bind(WINDOW).bind(limit).fetch_all(db).await?
+                let query = query.bind(lease).bind(until).bind(now).bind(WINDOW).bind(limit);
+                query.bind(channel.number()).fetch_all(db).await?
             }
             Either::Postgres(db) => {
                 let query = sqlx::query_scalar(lease!("FOR UPDATE SKIP LOCKED"));
-                query.bind(lease).bind(until).bind(now).bind(WINDOW).bind(limit).fetch_all(db).await?
+                let query = query.bind(lease).bind(until).bind(now).bind(WINDOW).bind(limit);
+                query.bind(channel.number()).fetch_all(db).await?
             }
         };
         let Some(first) = ids.first() else { return Ok(Vec::new()) };
@@ -135,41 +147,39 @@ impl NotificationStore {
         Ok(rows.into_iter().map(read).collect())
     }
 
-    /// Whether a delivery is due, without a lock.
-    pub async fn has_due(&self, now: Timestamp) -> Result<bool, Error> {
+    /// Whether a delivery of a channel is due, without a lock.
+    pub async fn has_due(&self, channel: Channel, now: Timestamp) -> Result<bool, Error> {
         Ok(run!(self.db.reader(), |db| {
             sqlx::query_scalar::<_, i64>(
-                "SELECT next_attempt_at FROM delivery WHERE state = 1 AND next_attempt_at <= $1 LIMIT 1",
+                "SELECT next_attempt_at FROM delivery WHERE state = 1 AND next_attempt_at <= $1 AND channel = $2 LIMIT 1",
             )
             .bind(to_micros(now))
+            .bind(channel.number())
             .fetch_optional(db)
             .await?
             .is_some()
         }))
     }
 
-    /// Records what has become of an attempt, if the delivery is still leased to `lease`. The parameters of a message are removed
-    /// with its last delivery, if they are encrypted.
+    /// Records what has become of an attempt, if the delivery is still leased to `lease`; that the receiver has accepted it, in any
+    /// case. The parameters of a message are removed with its last delivery, if they are encrypted.
     pub async fn settle(&self, lease: Uuid, job: &Job, outcome: &Outcome, now: Timestamp) -> Result<(), Error> {
-        let is_secret = matches!(job.parameters, Parameters::Sealed(_));
-        if *outcome == Outcome::Delivered && is_secret {
-            return self.db.retry(|| self.settle_secret(lease, job, now)).await;
-        }
-        let (state, error, next, finished, refund) = match outcome {
-            Outcome::Delivered => (2_i64, "", None, Some(now), 0_i64),
-            Outcome::Failed { error, next } => (1, error.as_str(), Some(*next), None, 0),
-            Outcome::Dead { error } => (3, error.as_str(), None, Some(now), 0),
-            Outcome::Deferred { next } => (1, "", Some(*next), None, 1),
+        let (state, error, next, finished, ended) = match outcome {
+            Outcome::Delivered => return self.db.retry(|| self.settle_delivered(job, now)).await,
+            Outcome::Failed { error, next } => (1_i64, Some(error.as_str()), Some(*next), None, 1_i64),
+            Outcome::Dead { error } => (3, Some(error.as_str()), None, Some(now), 1),
+            Outcome::Deferred { next, error } => (1, error.as_deref(), Some(*next), None, 0),
         };
         run!(self.db.writer(), |db| {
             sqlx::query(
                 "UPDATE delivery
                  SET lease = NULL,
+                     leases = 0,
                      state = $3,
-                     last_error = CASE WHEN $7 = 1 THEN last_error ELSE $4 END,
+                     last_error = COALESCE($4, last_error),
                      next_attempt_at = COALESCE($5, next_attempt_at),
                      finished_at = $6,
-                     attempts = attempts - $7
+                     attempts = attempts + $7
                  WHERE id = $1 AND lease = $2",
             )
             .bind(job.id)
@@ -178,49 +188,61 @@ impl NotificationStore {
             .bind(error)
             .bind(next.map(to_micros))
             .bind(finished.map(to_micros))
-            .bind(refund)
+            .bind(ended)
             .execute(db)
             .await?;
         });
         Ok(())
     }
 
-    async fn settle_secret(&self, lease: Uuid, job: &Job, now: Timestamp) -> Result<(), Error> {
+    async fn settle_delivered(&self, job: &Job, now: Timestamp) -> Result<(), Error> {
+        let is_secret = matches!(job.parameters, Parameters::Sealed(_));
         let mut transaction = self.db.begin().await?;
+        if is_secret {
+            // Before the deliveries, so that of two that end at once the second one sees the first.
+            run!(transaction.connection(), |connection| {
+                sqlx::query("UPDATE message SET created_at = created_at WHERE id = $1")
+                    .bind(job.message_id)
+                    .execute(connection)
+                    .await?;
+            });
+        }
         run!(transaction.connection(), |connection| {
             sqlx::query(
                 "UPDATE delivery
-                 SET lease = NULL, state = 2, last_error = '', finished_at = $3
-                 WHERE id = $1 AND lease = $2",
+                 SET lease = NULL, leases = 0, state = 2, last_error = '', finished_at = $2, attempts = attempts + 1
+                 WHERE id = $1 AND state <> 2",
             )
             .bind(job.id)
-            .bind(lease)
             .bind(to_micros(now))
             .execute(connection)
             .await?;
         });
-        run!(transaction.connection(), |connection| {
-            sqlx::query(
-                "UPDATE message
-                 SET parameters = NULL, key_id = NULL
-                 WHERE id = $1 AND NOT EXISTS (SELECT 1 FROM delivery WHERE message_id = $1 AND state <> 2)",
-            )
-            .bind(job.message_id)
-            .execute(connection)
-            .await?;
-        });
+        if is_secret {
+            run!(transaction.connection(), |connection| {
+                sqlx::query(
+                    "UPDATE message
+                     SET parameters = NULL, key_id = NULL
+                     WHERE id = $1 AND NOT EXISTS (SELECT 1 FROM delivery WHERE message_id = $1 AND state <> 2)",
+                )
+                .bind(job.message_id)
+                .execute(connection)
+                .await?;
+            });
+        }
         transaction.commit().await?;
         Ok(())
     }
 
-    /// Ends the leases of an instance that stops, so that another one goes on at once.
-    pub async fn release(&self, lease: Uuid, now: Timestamp) -> Result<(), Error> {
+    /// Removes the encrypted parameters of messages that have expired.
+    pub async fn remove_expired_secrets(&self, now: Timestamp) -> Result<(), Error> {
         run!(self.db.writer(), |db| {
-            sqlx::query("UPDATE delivery SET lease = NULL, next_attempt_at = $2 WHERE lease = $1 AND state = 1")
-                .bind(lease)
-                .bind(to_micros(now))
-                .execute(db)
-                .await?;
+            sqlx::query(
+                "UPDATE message SET parameters = NULL, key_id = NULL WHERE key_id IS NOT NULL AND expires_at < $1",
+            )
+            .bind(to_micros(now))
+            .execute(db)
+            .await?;
         });
         Ok(())
     }
@@ -264,6 +286,7 @@ fn read(row: JobRow) -> Job {
         destination,
         lane,
         attempts,
+        leases,
         template,
         display_name,
         locale,
@@ -280,7 +303,8 @@ fn read(row: JobRow) -> Job {
         channel: Channel::from_number(channel),
         destination,
         lane,
-        attempts: u32::try_from(attempts).unwrap_or(u32::MAX),
+        attempts: u32::try_from(attempts).unwrap_or(u32::MAX).saturating_add(1),
+        leases: u32::try_from(leases).unwrap_or(u32::MAX),
         template,
         display_name,
         locale,

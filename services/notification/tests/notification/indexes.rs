@@ -25,8 +25,8 @@ const ROWS: &str = "
     SELECT gen_random_uuid(), 'news', 'shop', '', gen_random_uuid(), n || '@crowd.example', '', '', '{}', NULL, n, 1000000::bigint * n
     FROM generate_series(1, 20000) AS n;
     INSERT INTO drystone_notification.delivery
-        (id, message_id, user_id, channel, destination, lane, state, attempts, next_attempt_at, last_error, created_at, finished_at)
-    SELECT gen_random_uuid(), id, user_id, 1, email, 'mail crowd.example', 2, 1, created_at, '', created_at, created_at
+        (id, message_id, user_id, channel, destination, lane, state, attempts, leases, next_attempt_at, last_error, created_at, finished_at)
+    SELECT gen_random_uuid(), id, user_id, 1, email, 'mail crowd.example', 2, 1, 0, created_at, '', created_at, created_at
     FROM drystone_notification.message;
     INSERT INTO drystone_notification.inbox_message (user_id, id, template, category, title, body, created_at)
     SELECT user_id, id, 'news', 'product', 'One of many', 'By the river', created_at
@@ -69,15 +69,22 @@ async fn every_query_of_messages_uses_an_index() {
         for _ in 0..2 {
             store.accept(&message, [0; 32], &sealed(), now).await.unwrap();
         }
-        assert!(store.has_due(now).await.unwrap());
-        let jobs = store.lease(lease, now, now + Duration::from_mins(1), 64).await.unwrap();
-        assert_eq!(jobs.len(), 2);
-        store.settle(lease, &jobs[0], &Outcome::Delivered, now).await.unwrap();
-        store.settle(lease, &jobs[1], &Outcome::Dead { error: "never".to_owned() }, now).await.unwrap();
-        assert!(store.requeue(jobs[1].id, now).await.unwrap());
-        let jobs = store.lease(lease, now, now + Duration::from_mins(1), 64).await.unwrap();
-        store.release(lease, now).await.unwrap();
-        store.delivery(jobs[0].id).await.unwrap().unwrap();
+        let lease_next = async |channel| {
+            assert!(store.has_due(channel, now).await.unwrap());
+            store.lease(lease, channel, now, now + Duration::from_mins(1), 64).await.unwrap().remove(0)
+        };
+        let job = lease_next(Channel::Mail).await;
+        store.settle(lease, &job, &Outcome::Delivered, now).await.unwrap();
+        let job = lease_next(Channel::Webhook).await;
+        store.settle(lease, &job, &Outcome::Dead { error: "never".to_owned() }, now).await.unwrap();
+        assert!(store.requeue(job.id, now).await.unwrap());
+        let job = lease_next(Channel::Webhook).await;
+        store
+            .settle(lease, &job, &Outcome::Deferred { next: now + Duration::from_hours(1), error: None }, now)
+            .await
+            .unwrap();
+        store.remove_expired_secrets(now).await.unwrap();
+        store.delivery(job.id).await.unwrap().unwrap();
         let page = Page { size: 50, after: None };
         for filter in [
             DeliveryFilter::default(),
@@ -86,7 +93,7 @@ async fn every_query_of_messages_uses_an_index() {
             DeliveryFilter { state: Some(State::Dead), user_id: Some(user) },
         ] {
             store.deliveries(filter, &page).await.unwrap();
-            store.deliveries(filter, &Page { size: 50, after: Some(jobs[0].id) }).await.unwrap();
+            store.deliveries(filter, &Page { size: 50, after: Some(job.id) }).await.unwrap();
         }
         store.backlog().await.unwrap();
         let sealed_after = store.sealed_after(Uuid::nil(), 100).await.unwrap();

@@ -64,7 +64,11 @@ fn remove_oldest(folder: &Path) -> io::Result<()> {
     if mails.len() > MAX_FILES {
         mails.sort_unstable();
         for path in &mails[..mails.len() - MAX_FILES] {
-            fs::remove_file(path)?;
+            match fs::remove_file(path) {
+                // Another mail that is written at once has removed it.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                removed => removed?,
+            }
         }
     }
     Ok(())
