@@ -2,6 +2,7 @@
 
 mod dispatch;
 mod fixture;
+mod hostile_servers;
 mod inbox;
 mod mail_servers;
 mod sending;

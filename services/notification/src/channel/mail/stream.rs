@@ -18,7 +18,7 @@ use tokio::{
 };
 
 /// How much a server may send in reply to what it was sent last, in bytes.
-const MAX_REPLY: usize = 64 * 1024;
+const MAX_REPLY: usize = 8 * 1024;
 /// The longest line of a reply before the encryption, and the number of lines.
 const MAX_LINE: usize = 2048;
 const MAX_LINES: usize = 100;
