@@ -170,6 +170,30 @@ fn a_certificate_can_be_issued_for_one_workload() {
     );
 }
 
+/// The SHA-1 of `correct horse battery staple`, as Have I Been Pwned writes it.
+const HASH: &str = "ABF7AAD6438836DBE526AA231ABDE2D0EEF74D42:3";
+
+#[test]
+fn a_list_of_leaked_passwords_is_built_from_passwords_or_hashes() {
+    let shell = Shell::new();
+    fs::write(shell.path("passwords.txt"), "correct horse battery staple\nshort\n").unwrap();
+    fs::write(shell.path("hashes.txt"), format!("{HASH}\r\n")).unwrap();
+    let build = |list: &str, file: &str| shell.run(&["passwords", "build-list", list, file]);
+    let from_passwords = build("passwords.txt", "a.filter");
+    assert!(from_passwords.text().starts_with("a.filter: 1 entries of 2 passwords\n1 lines were left out"));
+    assert_eq!(build("hashes.txt", "b.filter").text(), "b.filter: 1 entries of 1 hashes\n");
+    let read = |name| fs::read(shell.path(name)).unwrap();
+    assert_eq!(read("a.filter"), read("b.filter"), "either is the list of one password");
+
+    fs::write(shell.path("mixed.txt"), format!("{HASH}\nhunter2hunter2\n")).unwrap();
+    let complaint = build("mixed.txt", "a.filter");
+    assert!(complaint.complaint(1).contains("line 2 is not a SHA-1"), "{}", complaint.err);
+    assert!(!complaint.err.contains("hunter2"));
+    assert_eq!(read("a.filter"), read("b.filter"), "it is as it was");
+    assert!(build("none.txt", "c.filter").complaint(1).contains("none.txt"));
+    assert!(!shell.path("c.filter").exists());
+}
+
 #[test]
 fn a_valid_configuration_is_reported_as_valid() {
     let shell = Shell::new();

@@ -46,6 +46,8 @@ pub(crate) enum FollowUp {
     EndSessions { user_id: Uuid, except: Option<Uuid> },
     /// The user is told that their password was changed.
     TellPasswordChanged { user_id: Uuid, client: Origin },
+    /// The user is told that a session has ended, since somebody has used one of its refresh tokens again.
+    TellTokenReused { user_id: Uuid, client: Origin },
 }
 
 /// From where something was done, for the mail about it.
@@ -90,7 +92,7 @@ impl FollowUp {
         let key = match self {
             Self::SendPasswordReset { email } => format!("reset {email}"),
             Self::EndSessions { user_id, .. } => format!("sessions {user_id}"),
-            Self::TellPasswordChanged { user_id, .. } => format!("mail {user_id}"),
+            Self::TellPasswordChanged { user_id, .. } | Self::TellTokenReused { user_id, .. } => format!("mail {user_id}"),
         };
         let payload = serde_json::to_vec(self).map_err(Error::FollowUp)?;
         Ok(Message { id: id::v7_at(now), kind: "follow_up".to_owned(), key, payload, created_at: now })
@@ -118,7 +120,10 @@ impl Deliver for FollowUps {
             FollowUp::SendPasswordReset { email } => self.send_password_reset(&call, message, &email).await,
             FollowUp::EndSessions { user_id, except } => self.upstreams.end_sessions(&call, user_id, except).await,
             FollowUp::TellPasswordChanged { user_id, client } => {
-                self.tell_password_changed(&call, message, user_id, client).await
+                self.tell(&call, message, "password_changed", user_id, client).await
+            }
+            FollowUp::TellTokenReused { user_id, client } => {
+                self.tell(&call, message, "session_ended_reuse", user_id, client).await
             }
         };
         done.map_err(|error| DeliveryError::Temporary(error.to_string()))
@@ -153,17 +158,18 @@ impl FollowUps {
         self.send(call, message, "password_reset", contact, parameters, Some(link.expires_at)).await
     }
 
-    async fn tell_password_changed(
+    async fn tell(
         &self,
         call: &Call,
         message: &Message,
+        template: &str,
         user_id: Uuid,
         client: Origin,
     ) -> Result<(), Error> {
         let Some(contact) = self.upstreams.contact_by_id(call, user_id).await? else { return Ok(()) };
         let time = client.at.format("%Y-%m-%dT%H:%M:%SZ").to_string();
         let parameters = [("time", time), ("device", client.device), ("address", client.address)];
-        self.send(call, message, "password_changed", contact, parameters, None).await
+        self.send(call, message, template, contact, parameters, None).await
     }
 
     async fn send<const N: usize>(

@@ -8,12 +8,17 @@ use std::sync::Arc;
 use drystone_mesh::{
     call::{self, Call},
     clock::Clock,
+    error::{Chain, Reason},
 };
+use drystone_store::outbox::Relay;
+use uuid::Uuid;
 
 use crate::{
     attempts::AttemptLimits,
     error::Error,
+    follow_up::{FollowUp, Origin},
     property_claims::PropertyClaims,
+    store::AuthStore,
     token::{
         refresh_token::RefreshToken,
         tokens::{TokenIssuer, TokenPair},
@@ -31,6 +36,10 @@ pub struct Refresh {
     pub property_claims: PropertyClaims,
     /// Issues the tokens.
     pub issuer: Arc<TokenIssuer>,
+    /// Keeps what the user is told.
+    pub store: AuthStore,
+    /// Delivers it.
+    pub relay: Relay,
     /// Source of time.
     pub clock: Clock,
 }
@@ -55,11 +64,33 @@ impl Refresh {
             tokio::join!(self.upstreams.account_by_id(call, user_id), self.property_claims.fetch(call, user_id));
         let account = account?.filter(|account| !account.is_disabled).ok_or(Error::SessionEnded)?;
 
-        let session = self.upstreams.rotate_session(call, session_id, counter).await?;
+        let session = match self.upstreams.rotate_session(call, session_id, counter).await {
+            Ok(session) => session,
+            Err(error) => {
+                if matches!(&error, Error::Upstream(error) if error.reason() == Reason::RefreshTokenReused) {
+                    self.tell_reused(call, user_id).await;
+                }
+                return Err(error);
+            }
+        };
         if session.user_id != user_id {
             return Err(Error::RefreshTokenInvalid);
         }
         let properties = self.property_claims.or_empty(call, claims);
         self.issuer.issue(session, account, properties, as_of)
+    }
+
+    /// Tells the user that their session has ended: one of two has a stolen token. The session service says so once of a session.
+    async fn tell_reused(&self, call: &Call, user_id: Uuid) {
+        let now = self.clock.now();
+        let stored = async {
+            let client = Origin::of(&call.fields().client, now);
+            self.store.put(&FollowUp::TellTokenReused { user_id, client }.message(now)?).await
+        };
+        match stored.await {
+            Ok(()) => self.relay.wake(),
+            // The session has ended all the same.
+            Err(error) => tracing::error!(%user_id, cause = %Chain(&error), "the user is not told of the reuse of a refresh token"),
+        }
     }
 }

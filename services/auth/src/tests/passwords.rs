@@ -244,6 +244,21 @@ async fn an_unknown_or_disabled_account_is_sent_nothing_and_a_known_one_not_too_
     running.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_loses_a_session_to_a_reused_token_is_told() {
+    let running = Running::with_account().await;
+    let first = running.fixture.sign_in(EMAIL, PASSWORD).await.unwrap().into_inner();
+    running.fixture.refresh(&first.refresh_token).await.unwrap();
+    assert!(running.messages("session_ended_reuse").await.is_empty());
+    assert_eq!(reason(running.fixture.refresh(&first.refresh_token).await), Reason::RefreshTokenReused);
+    let told = running.messages("session_ended_reuse").await;
+    assert_eq!(told.len(), 1);
+    let (recipient, parameters) = (told[0].recipient.as_ref().unwrap(), &told[0].parameters);
+    assert_eq!((recipient.email.as_str(), recipient.user_id.as_str()), (EMAIL, first.user_id.as_str()));
+    assert_eq!((parameters["device"].as_str(), parameters["address"].as_str()), ("test", "192.0.2.7"));
+    running.stop().await;
+}
+
 /// A sign-in with the old password that is under way may start its session after all others have ended.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_sign_in_with_a_password_that_is_changed_meanwhile_gets_no_tokens() {
