@@ -173,7 +173,7 @@ async fn keys_of_a_release_without_sealing_are_sealed_and_replaced_while_the_mes
     let (_, tokens) = User::signed_in(&mesh).await;
     let home = mesh.stop();
     let keys = unseal_all(&home).await;
-    assert_eq!(keys.len(), 3);
+    assert_eq!(keys.len(), 4);
     let has_key = |home: &Home| {
         let files = copied(&home.data());
         let found = files.iter().filter(|(_, bytes)| keys.iter().any(|key| contains(bytes, &key[key.len() - 32..])));

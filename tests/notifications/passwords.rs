@@ -122,12 +122,12 @@ async fn a_killed_mesh_leaves_no_half_of_a_reset() {
         let (user, tokens) = User::signed_in(&mesh).await;
         let token = link(&mesh, &smtp, &user.email).await;
         let (rest, body) = (mesh.rest(), json!({"token": token, "newPassword": NEW}));
-        let reset = tokio::spawn(async move {
+        let answer = tokio::spawn(async move {
             rest.post("/v1/password:reset", body).try_send().await.is_ok_and(|answer| answer.status == 200)
         });
         sleep(Duration::from_micros(round * 7_919 % 80_000)).await;
         mesh = setup().home(mesh.kill()).start();
-        let has_succeeded = reset.await.unwrap();
+        let has_succeeded = answer.await.unwrap();
         let (new, old) = (signs_in(&mesh, &user.email, NEW).await, signs_in(&mesh, &user.email, &user.password).await);
         assert_ne!(new, old, "one password signs in");
         assert!(new || !has_succeeded, "a reset that succeeded is stored");

@@ -92,7 +92,9 @@ impl FollowUp {
         let key = match self {
             Self::SendPasswordReset { email } => format!("reset {email}"),
             Self::EndSessions { user_id, .. } => format!("sessions {user_id}"),
-            Self::TellPasswordChanged { user_id, .. } | Self::TellTokenReused { user_id, .. } => format!("mail {user_id}"),
+            Self::TellPasswordChanged { user_id, .. } | Self::TellTokenReused { user_id, .. } => {
+                format!("mail {user_id}")
+            }
         };
         let payload = serde_json::to_vec(self).map_err(Error::FollowUp)?;
         Ok(Message { id: id::v7_at(now), kind: "follow_up".to_owned(), key, payload, created_at: now })

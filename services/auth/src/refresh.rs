@@ -90,7 +90,9 @@ impl Refresh {
         match stored.await {
             Ok(()) => self.relay.wake(),
             // The session has ended all the same.
-            Err(error) => tracing::error!(%user_id, cause = %Chain(&error), "the user is not told of the reuse of a refresh token"),
+            Err(error) => {
+                tracing::error!(%user_id, cause = %Chain(&error), "the user is not told of the reuse of a refresh token");
+            }
         }
     }
 }

@@ -62,6 +62,7 @@ impl Behind {
             ("peers.fixture", service.address().to_string()),
             ("limits.requests_per_minute", "0".to_owned()),
             ("limits.registration_per_minute", "0".to_owned()),
+            ("limits.password_reset_per_minute", "0".to_owned()),
         ];
         if has_tls {
             authority.issue_in(home.path(), "tls", &leaf);
