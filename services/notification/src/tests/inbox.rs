@@ -163,6 +163,25 @@ async fn a_watcher_receives_new_messages_also_of_another_instance(fixture: Fixtu
     follow.await.unwrap();
 }
 
+/// Messages of several instances may become visible out of order, and a client may name any id.
+async fn a_watcher_misses_nothing_after_any_id(fixture: Fixture) {
+    let ada = ada();
+    for _ in 0..2 {
+        fixture.send("shop", news(ada.clone())).await.unwrap();
+        fixture.clock.advance(Duration::from_secs(2));
+    }
+    let (known, _) = messages(&fixture, &ada.user_id, false).await;
+    let mut again = watch(&fixture, &ada.user_id, &known[0].id).await.unwrap();
+    assert_eq!(next(&mut again).await.unwrap(), [known[1].clone()], "it may have become visible after the newest");
+
+    let mut future = watch(&fixture, &ada.user_id, "ffffffff-ffff-7fff-bfff-ffffffffffff").await.unwrap();
+    assert_eq!(next(&mut future).await.unwrap().len(), 2);
+    fixture.send("shop", news(ada.clone())).await.unwrap();
+    for watch in [&mut again, &mut future] {
+        assert_eq!(next(watch).await.unwrap().len(), 1);
+    }
+}
+
 async fn a_watch_ends_with_its_token_and_their_number_is_bounded(fixture: Fixture) {
     let user = ada().user_id;
     let mut watches = Vec::new();
@@ -184,5 +203,6 @@ on_each_engine! {
     an_inbox_keeps_its_newest_messages,
     what_a_user_has_switched_off_is_not_sent,
     a_watcher_receives_new_messages_also_of_another_instance,
+    a_watcher_misses_nothing_after_any_id,
     a_watch_ends_with_its_token_and_their_number_is_bounded,
 }

@@ -123,6 +123,30 @@ async fn secret_parameters_are_encrypted_and_removed_after_the_delivery(fixture:
     assert_eq!((after[0].is_some(), after[1].is_some()), (true, false));
 }
 
+async fn a_damaged_envelope_stops_no_other_and_all_are_removed_when_they_expire(fixture: Fixture) {
+    for _ in 0..2 {
+        fixture.send("auth", reset(ada())).await.unwrap();
+        fixture.clock.advance(Duration::from_millis(5));
+    }
+    let stored = async || -> Vec<Option<Vec<u8>>> {
+        run!(fixture.store.db().reader(), |db| {
+            sqlx::query_scalar("SELECT parameters FROM message ORDER BY id").fetch_all(db).await.unwrap()
+        })
+    };
+    let before = stored().await;
+    let first = fixture.store.sealed_after(Uuid::nil(), 1).await.unwrap().remove(0);
+    let damaged = drystone_store::sealing::Sealed { envelope: vec![1], key_id: "test".to_owned() };
+    assert!(fixture.store.replace_parameters(first.0, &first.1, &damaged).await.unwrap());
+    assert!(!fixture.store.replace_parameters(first.0, &first.1, &damaged).await.unwrap(), "it was another one");
+    let rewrapped = fixture.service.rewrap_parameters(by_workload("operator", RewrapParametersRequest {})).await;
+    assert!(rewrapped.is_err(), "the operator keeps the old key");
+    assert_ne!(stored().await[1], before[1], "the other one was rewrapped");
+
+    fixture.clock.advance(Duration::from_hours(24 * 365));
+    fixture.store.remove_expired_secrets(fixture.clock.now()).await.unwrap();
+    assert_eq!(stored().await, [None, None]);
+}
+
 async fn deliveries_are_listed_in_pages_and_by_filter(fixture: Fixture) {
     let bob = ada();
     for _ in 0..3 {
@@ -182,6 +206,7 @@ on_each_engine! {
     only_the_senders_of_a_template_send_it,
     a_wrong_message_is_refused_with_its_field,
     secret_parameters_are_encrypted_and_removed_after_the_delivery,
+    a_damaged_envelope_stops_no_other_and_all_are_removed_when_they_expire,
     deliveries_are_listed_in_pages_and_by_filter,
     a_forgotten_user_leaves_nothing,
 }
