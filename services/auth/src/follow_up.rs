@@ -65,7 +65,7 @@ impl Origin {
     }
 }
 
-/// A text of the client, as templates accept it: a link in it is none any more, since whoever calls chooses it.
+/// A text of the client, as templates accept it. The caller chooses it, so links in it are made unusable.
 fn shown(text: &str, max: usize) -> String {
     let mut visible = String::new();
     for c in text.chars().filter(|c| !is_hidden(*c)) {

@@ -133,7 +133,7 @@ impl Dispatcher {
 
     /// Delivers until the stop, and then waits for the attempts that have begun.
     pub(crate) async fn run(self) {
-        // Nobody else has the file of SQLite: whoever had leases there was killed.
+        // An SQLite file has one process: leases in it are those of a killed one.
         if let Err(error) = self.0.store.release_file(self.0.clock.now()).await {
             tracing::warn!(cause = %Chain(&error), "leases of a killed process were not ended; they end by themselves");
         }
@@ -177,7 +177,7 @@ impl Inner {
             });
             tokio::select! {
                 () = self.stop.cancelled() => {}
-                // What was leased was all that there was room for, or there may be more.
+                // As many were leased as there are free permits: there may be more.
                 Some(ended) = jobs.join_next(), if leased > 0 || queue.in_flight.available_permits() == 0 => report(ended),
                 () = queue.wake.notified() => {}
                 () = tokio::time::sleep(POLL_INTERVAL) => {}
@@ -193,7 +193,7 @@ impl Inner {
         }
     }
 
-    /// Leases as much as there is room for, and begins to attempt it. Returns how many deliveries that were.
+    /// Leases as many deliveries as there are free permits, and begins to attempt them. Returns how many.
     async fn round(self: &Arc<Self>, number: usize, jobs: &mut JoinSet<()>) -> Result<usize, Error> {
         let Some(queue) = self.queues.get(number) else { return Ok(0) };
         let (channel, free, now) = (queue.options.channel, queue.in_flight.available_permits(), self.clock.now());

@@ -7,7 +7,7 @@
 //! | 17..40 | zero |
 //!
 //! For the rest of a token see `mac_keys.rs`; its kind is `dlt`. The database has the id of a link, its user, and whether it was
-//! used, but nothing that the token could be made of: whoever reads it has no link.
+//! used, but nothing to make the token of: a copied database opens no account.
 
 use drystone_mesh::clock::Timestamp;
 use uuid::Uuid;
