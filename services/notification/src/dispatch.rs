@@ -131,12 +131,16 @@ impl Dispatcher {
         self.0.queues.iter().for_each(|queue| queue.wake.notify_one());
     }
 
-    /// Delivers until the stop, and then waits for the attempts that have begun.
-    pub(crate) async fn run(self) {
-        // An SQLite file has one process: leases in it are those of a killed one.
+    /// Delivers what this process has to itself: an SQLite file has one process, and leases in it are those of a killed one.
+    pub(crate) async fn take_over(self) -> Self {
         if let Err(error) = self.0.store.release_file(self.0.clock.now()).await {
             tracing::warn!(cause = %Chain(&error), "leases of a killed process were not ended; they end by themselves");
         }
+        self
+    }
+
+    /// Delivers until the stop, and then waits for the attempts that have begun.
+    pub(crate) async fn run(self) {
         let mut running = JoinSet::new();
         for number in 0..self.0.queues.len() {
             running.spawn(Arc::clone(&self.0).deliver(number));

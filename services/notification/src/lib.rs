@@ -134,7 +134,8 @@ impl Service {
     pub fn new(deps: Deps) -> Result<Self, StartError> {
         let (tasks, stop) = (deps.tasks.clone(), deps.stop.clone());
         let (service, housekeeping) = Self::assemble(deps)?;
-        tasks.spawn(service.sending().dispatcher.clone().run());
+        let dispatcher = service.sending().dispatcher.clone();
+        tasks.spawn(async move { dispatcher.take_over().await.run().await });
         tasks.spawn(service.inboxes().clone().follow());
         tasks.spawn(housekeeping.run(stop));
         Ok(service)
