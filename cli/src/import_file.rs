@@ -54,6 +54,8 @@ pub(crate) struct Record {
     create_time: Option<Timestamp>,
     #[serde(alias = "telegram_id", skip_serializing_if = "is_zero")]
     telegram_id: i64,
+    #[serde(alias = "email_verified", skip_serializing_if = "std::ops::Not::not")]
+    email_verified: bool,
     #[serde(alias = "password_hash", skip_serializing)]
     password_hash: String,
 }
@@ -98,6 +100,7 @@ impl Record {
             create_time: self.create_time.map(to_proto),
             telegram_id: self.telegram_id,
             password_hash: self.password_hash,
+            email_verified: self.email_verified,
         })
     }
 }
@@ -120,6 +123,7 @@ impl From<User> for Record {
             roles: user.roles.into_iter().filter(|role| role != "member").collect(),
             create_time: user.create_time.as_ref().and_then(from_proto),
             telegram_id: user.telegram_id,
+            email_verified: user.email_verified,
             role_key: String::new(),
             password_hash: String::new(),
         }

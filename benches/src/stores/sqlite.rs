@@ -166,5 +166,6 @@ fn import(user: SeedUser, clock: &Clock) -> Result<Import> {
         status: Status::Active,
         telegram_id: None,
         created_at: clock.now(),
+        email_verified: false,
     })
 }

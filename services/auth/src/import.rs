@@ -176,9 +176,11 @@ fn read(index: usize, user: ImportedUser, now: Timestamp) -> Result<Pending, Str
     // Lists are in the order of ids.
     let created_at = user.create_time.as_ref().and_then(from_proto).filter(|time| *time <= now);
     let user_id = id::v7_at(created_at.unwrap_or(now));
-    let ImportedUser { user, external_id, roles, status, create_time, telegram_id, password_hash: _ } = user;
+    let ImportedUser { user, external_id, roles, status, create_time, telegram_id, password_hash: _, email_verified } =
+        user;
     let user_id_text = user_id.to_string();
-    let user = NewUser { user_id: user_id_text, user, external_id, roles, status, create_time, telegram_id };
+    let user =
+        NewUser { user_id: user_id_text, user, external_id, roles, status, create_time, telegram_id, email_verified };
     Ok(Pending { index, user, password_hash, user_id })
 }
 

@@ -81,6 +81,8 @@ pub struct Account {
     pub id: Uuid,
     /// The e-mail address, as the user wrote it.
     pub email: Email,
+    /// When the user proved that the address is theirs.
+    pub email_verified_at: Option<Timestamp>,
     /// What the user says about themselves.
     pub profile: Profile,
     /// The Telegram user that it is linked to.

@@ -113,5 +113,6 @@ async fn purge(store: &UserStore, clock: &Clock) -> Result<(), Error> {
 async fn forget_request_ids(store: &UserStore, clock: &Clock) -> Result<(), Error> {
     let now = clock.now();
     request_id::forget(store.db(), now - request_id::LIFETIME).await?;
+    store.forget_kept_emails(now).await?;
     store.forget_purged(now - PURGED_LIFETIME).await
 }

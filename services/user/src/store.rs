@@ -3,6 +3,7 @@
 mod accounts;
 mod change;
 mod definitions;
+mod email;
 mod grants;
 mod list;
 mod profile;
@@ -15,6 +16,7 @@ mod words;
 
 pub use self::{
     change::{ActorId, Saved},
+    email::EmailChange,
     list::{ListOrder, ListPage, ListQuery, Listed, StatusFilter},
     provision::{Import, Provisioned},
     rights::Rights,
@@ -41,6 +43,7 @@ pub const MIGRATIONS: &[Migration] = &[
     migration!("0006", "profile"),
     migration!("0007", "search"),
     migration!("0008", "totals"),
+    migration!("0009", "email"),
 ];
 
 /// The request ids of one administrator in a day.

@@ -88,5 +88,6 @@ fn parse(new: NewUser, now: Timestamp) -> Result<Import, MeshError> {
         status,
         telegram_id: TelegramId::new(new.telegram_id),
         created_at,
+        email_verified: new.email_verified,
     })
 }

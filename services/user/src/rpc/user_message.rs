@@ -18,8 +18,19 @@ pub(super) const MUTABLE_FIELDS: [&str; 8] =
     ["display_name", "given_name", "family_name", "phone", "locale", "time_zone", "avatar", "preferences"];
 
 pub(super) fn to_message(account: Account, now: Timestamp) -> User {
-    let Account { id, email, profile, telegram_id, grants, status, deletion, version, created_at, updated_at } =
-        account;
+    let Account {
+        id,
+        email,
+        email_verified_at,
+        profile,
+        telegram_id,
+        grants,
+        status,
+        deletion,
+        version,
+        created_at,
+        updated_at,
+    } = account;
     let Profile { display_name, given_name, family_name, phone, locale, time_zone, avatar, preferences } = profile;
     User {
         id: id.to_string(),
@@ -40,12 +51,13 @@ pub(super) fn to_message(account: Account, now: Timestamp) -> User {
         telegram_id: telegram_id.map_or(0, TelegramId::get),
         delete_time: deletion.map(|deletion| to_proto(deletion.at)),
         purge_time: deletion.map(|deletion| to_proto(deletion.purge_at)),
+        email_verified: email_verified_at.is_some(),
     }
 }
 
 /// How to address the user of an account.
 pub(super) fn to_contact(account: Account) -> Contact {
-    let Account { id, email, profile, status, .. } = account;
+    let Account { id, email, email_verified_at, profile, status, .. } = account;
     Contact {
         user_id: id.to_string(),
         email: email.into_string(),
@@ -54,6 +66,7 @@ pub(super) fn to_contact(account: Account) -> Contact {
         family_name: profile.family_name,
         locale: profile.locale,
         status: to_status(status).into(),
+        email_verified: email_verified_at.is_some(),
     }
 }
 

@@ -5,15 +5,15 @@ use drystone::user::v1::{
     GetContactRequest, GetMeRequest, GetUserByEmailRequest, GetUserByTelegramIdRequest, GetUserRequest,
     LinkTelegramIdRequest, ListUsersRequest, ListUsersResponse, LookUpForSignInRequest, LookUpForSignInResponse,
     LookUpImportedRequest, LookUpImportedResponse, ProvisionUserRequest, ProvisionUsersRequest, ProvisionUsersResponse,
-    PurgeUserRequest, SetTelegramIdRequest, SetUserRolesRequest, UndeleteUserRequest, UpdateUserRequest, User,
-    UserStatus, get_contact_request::Key as ContactKey, look_up_for_sign_in_request::Key,
+    PurgeUserRequest, SetEmailRequest, SetTelegramIdRequest, SetUserRolesRequest, UndeleteUserRequest,
+    UpdateUserRequest, User, UserStatus, get_contact_request::Key as ContactKey, look_up_for_sign_in_request::Key,
     user_service_server::UserService,
 };
 use drystone_mesh::{
     call::{self, Call},
     error::Error as MeshError,
     etag, id, mask, page,
-    time::to_proto,
+    time::{from_proto, to_proto},
 };
 use drystone_store::request_id::Creation;
 use tonic::{Request, Response};
@@ -28,7 +28,7 @@ use crate::{
     account::TelegramId,
     permission,
     role::evaluation::active_roles,
-    store::{ActorId, ListPage, Listed},
+    store::{ActorId, EmailChange, ListPage, Listed},
 };
 
 type RpcResult<T> = Result<Response<T>, tonic::Status>;
@@ -74,10 +74,12 @@ impl UserService for Service {
                 Ok(email) => self.0.store.rights_by_email(&email).await?,
                 Err(_) => None,
             },
-            Some(Key::UserId(text)) => self.0.store.rights(id::parse("user_id", &text)?).await?,
+            Some(Key::UserId(text)) => {
+                self.0.store.rights(id::parse("user_id", &text)?).await?.map(|rights| (rights, false))
+            }
             None => None,
         };
-        let rights = found.ok_or(Error::NotFound)?;
+        let (rights, email_verified) = found.ok_or(Error::NotFound)?;
         call::record_user(rights.user_id);
         let now = self.0.clock.now();
         let effective = rights.evaluate(now);
@@ -88,6 +90,7 @@ impl UserService for Service {
             expire_time: effective.expires_at.map(to_proto),
             // Callers of the release before know no others.
             status: if rights.status == Status::Active { UserStatus::Active } else { UserStatus::Disabled }.into(),
+            email_verified,
         }))
     }
 
@@ -103,6 +106,24 @@ impl UserService for Service {
         let account = account.ok_or(Error::NotFound)?;
         call::record_user(account.id);
         Ok(Response::new(to_contact(account)))
+    }
+
+    async fn set_email(&self, request: Request<SetEmailRequest>) -> RpcResult<User> {
+        let SetEmailRequest { user_id, email, current_email, keep_previous_until } = request.into_inner();
+        let user_id = id::parse("user_id", &user_id)?;
+        call::record_user(user_id);
+        let parse = |field, text: &str| Email::parse(text).map_err(|error| invalid(field, &error));
+        let change = EmailChange {
+            user_id,
+            email: parse("email", &email)?,
+            current: (!current_email.is_empty()).then(|| parse("current_email", &current_email)).transpose()?,
+            keep_until: keep_previous_until
+                .as_ref()
+                .map(|until| from_proto(until).ok_or_else(invalid_time))
+                .transpose()?,
+        };
+        let now = self.0.clock.now();
+        Ok(Response::new(to_message(self.0.store.set_email(&change, now).await?, now)))
     }
 
     async fn get_me(&self, request: Request<GetMeRequest>) -> RpcResult<User> {
@@ -281,6 +302,10 @@ impl Service {
         let account = self.0.store.set_telegram_id(by, id, parse_telegram_id(telegram_id)?, now).await?;
         Ok(Response::new(to_message(account, now)))
     }
+}
+
+fn invalid_time() -> MeshError {
+    MeshError::invalid_field("keep_previous_until", "must be a valid time")
 }
 
 fn parse_telegram_id(id: i64) -> Result<Option<TelegramId>, MeshError> {

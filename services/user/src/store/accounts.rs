@@ -13,7 +13,7 @@ use sqlx::types::Json;
 use uuid::Uuid;
 
 use super::{
-    REQUEST_IDS, UserStore,
+    REQUEST_IDS, UserStore, email,
     profile::StoredProfile,
     rights,
     words::{self, AccountWords},
@@ -40,7 +40,7 @@ pub(super) use grants_column;
 macro_rules! columns {
     () => {
         concat!(
-            "id, email, display_name, profile, telegram_id, status, deleted_at, purge_at, version, created_at, updated_at, ",
+            "id, email, email_verified_at, display_name, profile, telegram_id, status, deleted_at, purge_at, version, created_at, updated_at, ",
             $crate::store::accounts::grants_column!()
         )
     };
@@ -51,6 +51,7 @@ pub(super) use columns;
 pub(super) type AccountRow = (
     Uuid,
     String,
+    Option<i64>,
     String,
     Json<StoredProfile>,
     Option<i64>,
@@ -161,7 +162,7 @@ impl UserStore {
     }
 }
 
-/// `None` if the id or the address is taken.
+/// `None` if an account has the id or the address.
 async fn insert(transaction: &mut Transaction, new: &NewAccount, now: Timestamp) -> Result<Option<Account>, Error> {
     let created = run!(transaction.connection(), |connection| {
         sqlx::query_as::<_, AccountRow>(concat!(
@@ -184,6 +185,7 @@ async fn insert(transaction: &mut Transaction, new: &NewAccount, now: Timestamp)
         .await?
     });
     let Some(account) = created.map(read_account) else { return Ok(None) };
+    email::refuse_kept(transaction, new.id, &new.email.key(), now).await?;
     let words = AccountWords { user_id: new.id, words: search::words(&new.email, &new.profile) };
     words::insert(transaction, &[words]).await?;
     Ok(Some(account))
@@ -210,6 +212,7 @@ pub(super) fn read_account(row: AccountRow) -> Account {
     let (
         id,
         email,
+        email_verified_at,
         display_name,
         profile,
         telegram_id,
@@ -227,6 +230,7 @@ pub(super) fn read_account(row: AccountRow) -> Account {
     Account {
         id,
         email: Email::from_stored(email),
+        email_verified_at: email_verified_at.map(from_micros),
         profile: profile.0.into_profile(DisplayName::from_stored(display_name)),
         telegram_id: telegram_id.and_then(TelegramId::new),
         grants: rights::read_grants(grants.as_deref()),

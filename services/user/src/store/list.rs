@@ -105,6 +105,7 @@ type ListRow = (
     String,
     Uuid,
     String,
+    Option<i64>,
     String,
     Json<StoredProfile>,
     Option<i64>,
@@ -155,7 +156,22 @@ impl UserStore {
 }
 
 fn read_row(row: ListRow) -> (String, Account) {
-    let (position, id, email, name, profile, telegram, status, deleted, purge, version, created, updated, grants) = row;
-    let row = (id, email, name, profile, telegram, status, deleted, purge, version, created, updated, grants);
+    let (
+        position,
+        id,
+        email,
+        verified,
+        name,
+        profile,
+        telegram,
+        status,
+        deleted,
+        purge,
+        version,
+        created,
+        updated,
+        grants,
+    ) = row;
+    let row = (id, email, verified, name, profile, telegram, status, deleted, purge, version, created, updated, grants);
     (position, read_account(row))
 }

@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::{
     ActorId, UserStore,
     accounts::ROLES_OF_RELEASE_BEFORE,
+    email,
     profile::StoredProfile,
     words::{self, AccountWords},
 };
@@ -41,6 +42,8 @@ pub struct Import {
     pub telegram_id: Option<TelegramId>,
     /// When it was created there.
     pub created_at: Timestamp,
+    /// Whether its e-mail address was verified there.
+    pub email_verified: bool,
 }
 
 /// What became of an account.
@@ -130,6 +133,10 @@ impl UserStore {
         for batch in wanted.chunks(INSERT_BATCH) {
             created.extend(insert_accounts(&mut transaction, batch, now).await?);
         }
+        for id in of_kept_emails(&mut transaction, &wanted, now).await? {
+            delete(&mut transaction, id).await?;
+            created.remove(&id);
+        }
         let wanted: Vec<_> = wanted.into_iter().filter(|import| created.contains(&import.account.id)).collect();
         for batch in wanted.chunks(INSERT_BATCH) {
             insert_external_ids(&mut transaction, source, batch).await?;
@@ -170,11 +177,11 @@ async fn insert_accounts(
 ) -> Result<Vec<Uuid>, Error> {
     let sql = format!(
         "INSERT INTO account
-             (id, email, email_key, display_name, profile, telegram_id, status, roles, has_words, version, created_at, updated_at)
+             (id, email, email_key, display_name, profile, telegram_id, status, roles, has_words, version, created_at, updated_at, email_verified_at)
          VALUES {}
          ON CONFLICT DO NOTHING
          RETURNING id",
-        values(imports.len(), 12)
+        values(imports.len(), 13)
     );
     Ok(run!(transaction.connection(), |connection| {
         let mut query = sqlx::query_scalar::<_, Uuid>(AssertSqlSafe(sql));
@@ -193,10 +200,34 @@ async fn insert_accounts(
                 .bind(1_i16)
                 .bind(1_i64)
                 .bind(to_micros(import.created_at))
-                .bind(to_micros(now));
+                .bind(to_micros(now))
+                .bind(import.email_verified.then_some(to_micros(now)));
         }
         query.fetch_all(connection).await?
     }))
+}
+
+/// The new accounts whose addresses are kept for others.
+async fn of_kept_emails(
+    transaction: &mut Transaction,
+    imports: &[&Import],
+    now: Timestamp,
+) -> Result<Vec<Uuid>, Error> {
+    let mut taken = Vec::new();
+    for batch in imports.chunks(INSERT_BATCH) {
+        let keys: Vec<_> = batch.iter().map(|import| import.account.email.key()).collect();
+        let kept: HashSet<_> = email::kept(transaction, &keys, now).await?.into_iter().map(|(key, _)| key).collect();
+        let is_kept = |(import, key): &(&&Import, &String)| kept.contains(*key).then_some(import.account.id);
+        taken.extend(batch.iter().zip(&keys).filter_map(|pair| is_kept(&pair)));
+    }
+    Ok(taken)
+}
+
+async fn delete(transaction: &mut Transaction, id: Uuid) -> Result<(), Error> {
+    run!(transaction.connection(), |connection| {
+        sqlx::query("DELETE FROM account WHERE id = $1").bind(id).execute(connection).await?;
+    });
+    Ok(())
 }
 
 async fn insert_external_ids(transaction: &mut Transaction, source: &str, imports: &[&Import]) -> Result<(), Error> {

@@ -80,18 +80,21 @@ impl UserStore {
         Ok(self.rights_of_all(&[id]).await?.pop())
     }
 
-    /// What the user with this e-mail address, case-insensitive, may do.
-    pub async fn rights_by_email(&self, email: &Email) -> Result<Option<Rights>, Error> {
+    /// What the user with this e-mail address, case-insensitive, may do, and whether the address is verified.
+    pub async fn rights_by_email(&self, email: &Email) -> Result<Option<(Rights, bool)>, Error> {
+        type Row = (Uuid, bool, Option<String>, Option<String>, i64, bool);
         let row = run!(self.db.reader(), |db| {
-            sqlx::query_as::<_, RightsRow>(concat!("SELECT ", columns!(), " FROM account WHERE email_key = $1"))
-                .bind(email.key())
-                .fetch_optional(db)
-                .await?
+            sqlx::query_as::<_, Row>(concat!(
+                "SELECT ",
+                columns!(),
+                ", email_verified_at IS NOT NULL FROM account WHERE email_key = $1"
+            ))
+            .bind(email.key())
+            .fetch_optional(db)
+            .await?
         });
-        match row {
-            Some(row) => self.read_rights(row).await.map(Some),
-            None => Ok(None),
-        }
+        let Some((id, is_disabled, grants, overrides, version, is_verified)) = row else { return Ok(None) };
+        Ok(Some((self.read_rights((id, is_disabled, grants, overrides, version)).await?, is_verified)))
     }
 
     /// What the users with these ids may do, at most 100, in any order.

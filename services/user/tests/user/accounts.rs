@@ -100,6 +100,7 @@ pub fn import(email: &str, now: Timestamp) -> Import {
         status: Status::Active,
         telegram_id: None,
         created_at: now,
+        email_verified: false,
     }
 }
 

@@ -24,6 +24,7 @@ async fn an_import_creates_what_it_can(fixture: Fixture) {
         status: Status::Disabled,
         telegram_id: TelegramId::new(7),
         created_at: old,
+        email_verified: false,
         account: NewAccount { id: id::v7_at(old), ..new("ada@example.com", "Ada Lovelace", now) },
         ..import("ada@example.com", now)
     };

@@ -109,6 +109,7 @@ async fn every_query_of_accounts_uses_an_index() {
                 status: Status::Active,
                 telegram_id: None,
                 created_at: now,
+                email_verified: false,
             };
             store.provision("other", &[import], now).await.unwrap();
         }

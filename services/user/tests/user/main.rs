@@ -4,6 +4,7 @@
 
 mod accounts;
 mod database;
+mod email;
 mod imports;
 mod indexes;
 mod lists;

@@ -137,8 +137,8 @@ async fn grants_and_overrides_are_read_as_they_were_written(fixture: Fixture) {
     assert_eq!(rights.evaluate(now).expires_at, end);
     let account = fixture.store.find(user).await.unwrap().unwrap();
     assert_eq!(account.grants, [grant]);
-    let by_email = fixture.store.rights_by_email(&account.email).await.unwrap().unwrap();
-    assert_eq!((by_email.user_id, by_email.evaluate(now)), (user, rights.evaluate(now)));
+    let (by_email, is_verified) = fixture.store.rights_by_email(&account.email).await.unwrap().unwrap();
+    assert_eq!((by_email.user_id, by_email.evaluate(now), is_verified), (user, rights.evaluate(now), false));
     let all = fixture.store.rights_of_all(&[user, admin, Uuid::now_v7()]).await.unwrap();
     assert_eq!(all.len(), 2);
     let of_user = all.iter().find(|rights| rights.user_id == user).unwrap();

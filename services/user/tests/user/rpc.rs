@@ -191,6 +191,7 @@ async fn a_user_is_looked_up_by_email_case_insensitively_and_by_id() {
         permissions: vec![],
         expire_time: None,
         status: 1,
+        email_verified: false,
     };
     for key in [Key::Email(" ada@EXAMPLE.com ".to_owned()), Key::UserId(user.id)] {
         assert_eq!(fixture.look_up(key).await.as_ref(), Ok(&expected));
