@@ -10,9 +10,12 @@
 //!   [`MeteredIo`]). A response that exceeds the budget of its connection or peer is replaced; if all of them together exceed
 //!   the server's, the largest connection of the peer with the most of them is closed. Not counted are, for each stream, a last
 //!   piece of at most 16 KiB that the transport has taken.
+//! - Bytes of requests in progress count, heads included ([`RequestBytes`]). One that exceeds the budget of its peer or the server is
+//!   refused, unless it is small and alone on its connection.
 
 mod body;
 mod io;
+mod request_bytes;
 mod usage;
 
 use std::{
@@ -30,10 +33,11 @@ use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::Notify;
 use tracing::debug;
 
-use self::usage::{PeerUsage, ServerUsage};
+use self::usage::{Budget, PeerUsage, ServerUsage};
 pub use self::{
     body::MeteredBody,
     io::MeteredIo,
+    request_bytes::{RequestBytes, TooManyRequestBytes},
     usage::{Request, Usage},
 };
 use crate::limit::Key;
@@ -61,6 +65,25 @@ pub struct ConnectionLimits {
     pub max_unsent_per_peer: usize,
     /// Unsent bytes of responses in total.
     pub max_unsent: usize,
+    /// Bytes of requests in progress of one peer.
+    pub max_request_bytes_per_peer: usize,
+    /// Bytes of requests in progress in total.
+    pub max_request_bytes: usize,
+}
+
+impl ConnectionLimits {
+    /// No limits.
+    pub const UNLIMITED: Self = Self {
+        max_connections: usize::MAX,
+        max_per_peer: usize::MAX,
+        idle_timeout: None,
+        send_timeout: Duration::MAX,
+        max_unsent_per_connection: usize::MAX,
+        max_unsent_per_peer: usize::MAX,
+        max_unsent: usize::MAX,
+        max_request_bytes_per_peer: usize::MAX,
+        max_request_bytes: usize::MAX,
+    };
 }
 
 /// The open connections of one server. Clones share them.
@@ -162,13 +185,17 @@ impl Connections {
                 return None;
             }
         }
-        let (max_unsent, max_of_peer) = match peer {
-            PeerKind::Single(_) => (limits.max_unsent_per_connection, limits.max_unsent_per_peer),
-            PeerKind::Proxy(_) => (usize::MAX, usize::MAX),
+        let budget = match peer {
+            PeerKind::Single(_) => Budget {
+                unsent: limits.max_unsent_per_connection,
+                unsent_of_peer: limits.max_unsent_per_peer,
+                request_bytes_of_peer: limits.max_request_bytes_per_peer,
+            },
+            PeerKind::Proxy(_) => Budget::UNLIMITED,
         };
         let entry = table.peers.entry(key).or_insert_with(|| Peer { connections: 0, usage: Arc::default() });
         entry.connections += 1;
-        let usage = Usage::new(key, max_unsent, max_of_peer, entry.usage.clone(), self.clone());
+        let usage = Usage::new(key, budget, entry.usage.clone(), self.clone());
         table.last_id += 1;
         let id = table.last_id;
         table.by_id.insert(id, usage.clone());
@@ -208,6 +235,12 @@ impl Connections {
     #[must_use]
     pub fn unsent(&self) -> Gauge {
         self.0.server.unsent.clone()
+    }
+
+    /// The bytes of all requests in progress, as a metric.
+    #[must_use]
+    pub fn request_bytes(&self) -> Gauge {
+        self.0.server.request_bytes.clone()
     }
 
     /// Closes idle and stalled connections, until this is dropped.

@@ -68,6 +68,8 @@ impl Default for ServerLimits {
                 max_unsent_per_connection: 64 << 20,
                 max_unsent_per_peer: 128 << 20,
                 max_unsent: 256 << 20,
+                max_request_bytes_per_peer: 128 << 20,
+                max_request_bytes: 256 << 20,
             },
             max_in_flight: 1024,
             max_message_size: 4 << 20,

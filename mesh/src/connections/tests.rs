@@ -18,6 +18,8 @@ const LIMITS: ConnectionLimits = ConnectionLimits {
     max_unsent_per_connection: 100_000,
     max_unsent_per_peer: 150_000,
     max_unsent: 300_000,
+    max_request_bytes_per_peer: 150_000,
+    max_request_bytes: 300_000,
 };
 
 fn peer(number: u8) -> PeerKind {
@@ -167,4 +169,28 @@ async fn the_message_of_a_unary_response_counts_before_it_is_polled() {
     let collected = body.collect().await.unwrap();
     assert!(collected.trailers().is_some());
     assert_eq!(collected.to_bytes().len(), 70_000);
+}
+
+#[tokio::test]
+async fn requests_beyond_the_budget_are_refused_unless_they_are_small_and_alone() {
+    let connections = Connections::new(LIMITS);
+    let (first, second) = (register(&connections, peer(1)), register(&connections, peer(1)));
+    let other = register(&connections, peer(2));
+    let request = |connection: &Connection| (connection.usage().start_request(), connection.usage().request_bytes());
+    let (_one, mut bytes) = request(&first);
+    bytes.add(150_000).unwrap();
+    assert_eq!(bytes.add(1), Err(TooManyRequestBytes), "the budget of the peer");
+    let (_alone, mut small) = request(&second);
+    small.add(20_000).unwrap();
+    assert_eq!(small.add(20_000), Err(TooManyRequestBytes), "no longer small");
+    let (_another, mut not_alone) = request(&second);
+    assert_eq!(not_alone.add(1), Err(TooManyRequestBytes));
+    let (_of_other, mut others) = request(&other);
+    others.add(130_000).unwrap();
+    assert_eq!(others.add(1), Err(TooManyRequestBytes), "the budget of the server");
+    assert_eq!(connections.request_bytes().get(), 300_000);
+    bytes.clear();
+    not_alone.add(1).unwrap();
+    drop((bytes, small, not_alone, others));
+    assert_eq!(connections.request_bytes().get(), 0);
 }

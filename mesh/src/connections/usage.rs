@@ -20,17 +20,18 @@ const MAX_SMALL: usize = 4 << 10;
 
 /// The usage of one connection. Clones share it.
 #[derive(Debug, Clone)]
-pub struct Usage(Arc<Inner>);
+pub struct Usage(pub(super) Arc<Inner>);
 
 #[derive(Debug)]
-struct Inner {
+pub(super) struct Inner {
     key: Key,
     max_unsent: usize,
     max_unsent_of_peer: usize,
-    peer: Arc<PeerUsage>,
-    connections: Connections,
+    pub(super) max_request_bytes_of_peer: usize,
+    pub(super) peer: Arc<PeerUsage>,
+    pub(super) connections: Connections,
     /// The number of requests whose response has not ended.
-    requests: AtomicUsize,
+    pub(super) requests: AtomicUsize,
     /// Those requests.
     progress: Mutex<Requests>,
     /// When the last request ended, or the connection was opened, in milliseconds.
@@ -59,22 +60,37 @@ struct Requests {
 /// No time.
 const NEVER: u64 = u64::MAX;
 
-/// The unsent bytes of one peer.
+/// What one connection and its peer may use.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Budget {
+    pub(super) unsent: usize,
+    pub(super) unsent_of_peer: usize,
+    pub(super) request_bytes_of_peer: usize,
+}
+
+impl Budget {
+    pub(super) const UNLIMITED: Self =
+        Self { unsent: usize::MAX, unsent_of_peer: usize::MAX, request_bytes_of_peer: usize::MAX };
+}
+
+/// The bytes of one peer.
 #[derive(Debug, Default)]
 pub(super) struct PeerUsage {
     pub(super) unsent: AtomicUsize,
+    pub(super) request_bytes: AtomicUsize,
 }
 
-/// The unsent bytes of one server.
+/// The bytes of one server.
 #[derive(Debug)]
 pub(super) struct ServerUsage {
     pub(super) unsent: Gauge,
+    pub(super) request_bytes: Gauge,
     max_unsent: usize,
 }
 
 impl ServerUsage {
     pub(super) fn new(max_unsent: usize) -> Self {
-        Self { unsent: Gauge::default(), max_unsent }
+        Self { unsent: Gauge::default(), request_bytes: Gauge::default(), max_unsent }
     }
 
     /// Adds to the sum; returns whether it exceeds the maximum. One response alone may.
@@ -84,7 +100,7 @@ impl ServerUsage {
     }
 }
 
-fn signed(bytes: usize) -> i64 {
+pub(super) fn signed(bytes: usize) -> i64 {
     i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
@@ -93,18 +109,13 @@ fn signed(bytes: usize) -> i64 {
 pub(super) struct OverBudget;
 
 impl Usage {
-    pub(super) fn new(
-        key: Key,
-        max_unsent: usize,
-        max_unsent_of_peer: usize,
-        peer: Arc<PeerUsage>,
-        connections: Connections,
-    ) -> Self {
+    pub(super) fn new(key: Key, budget: Budget, peer: Arc<PeerUsage>, connections: Connections) -> Self {
         let now = now();
         Self(Arc::new(Inner {
             key,
-            max_unsent,
-            max_unsent_of_peer,
+            max_unsent: budget.unsent,
+            max_unsent_of_peer: budget.unsent_of_peer,
+            max_request_bytes_of_peer: budget.request_bytes_of_peer,
             peer,
             connections,
             requests: AtomicUsize::new(0),
@@ -320,7 +331,7 @@ impl Drop for Request {
 }
 
 /// Subtracts up to `bytes`; returns how many.
-fn take(counter: &AtomicUsize, bytes: usize) -> usize {
+pub(super) fn take(counter: &AtomicUsize, bytes: usize) -> usize {
     let before = counter.fetch_update(ORDER, ORDER, |value| Some(value.saturating_sub(bytes))).unwrap_or_default();
     before.min(bytes)
 }

@@ -17,7 +17,10 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tonic::{Status, body::Body};
 
-use crate::error::{BoxError, Error, Reason};
+use crate::{
+    connections::RequestBytes,
+    error::{BoxError, Error, Reason},
+};
 
 /// The content type of gRPC; protobuf is its default message format.
 const GRPC: &str = "application/grpc";
@@ -96,7 +99,7 @@ pub(super) fn bound_encoding(headers: &mut HeaderMap) {
     }
 }
 
-/// The body of a request, with checks of the number and size of messages. tonic uses the first of several messages of a unary
+/// The body of a request, with checks of the number and size of messages, and of the memory that all requests share. tonic uses the first of several messages of a unary
 /// RPC, answers INTERNAL if there is none, and OUT_OF_RANGE if one is too large.
 pub(super) struct MessageLimitBody<B> {
     body: B,
@@ -112,18 +115,21 @@ pub(super) struct MessageLimitBody<B> {
     /// Whether a message has started.
     any: bool,
     failed: bool,
+    /// Counts the bytes of the current message.
+    counted: RequestBytes,
 }
 
 impl<B> MessageLimitBody<B> {
-    pub(super) fn new(body: B, single: bool, max_length: usize) -> Self {
+    pub(super) fn new(body: B, single: bool, max_length: usize, counted: RequestBytes) -> Self {
         let prefix = [0; PREFIX_LENGTH];
-        Self { body, single, max_length, prefix, prefix_read: 0, remaining: 0, any: false, failed: false }
+        Self { body, single, max_length, prefix, prefix_read: 0, remaining: 0, any: false, failed: false, counted }
     }
 
     fn read(&mut self, mut data: &[u8]) -> Result<(), Status> {
         while !data.is_empty() {
             if self.remaining > 0 {
                 let taken = self.remaining.min(data.len());
+                self.counted.add(taken).map_err(|_| Status::from(overloaded()))?;
                 self.remaining -= taken;
                 data = &data[taken..];
                 continue;
@@ -132,6 +138,8 @@ impl<B> MessageLimitBody<B> {
                 return Err(Status::unimplemented("the RPC takes one message, and the request has several"));
             }
             self.any = true;
+            // The message before has been read.
+            self.counted.clear();
             let taken = (PREFIX_LENGTH - self.prefix_read).min(data.len());
             let (head, rest) = data.split_at(taken);
             self.prefix[self.prefix_read..self.prefix_read + taken].copy_from_slice(head);
@@ -150,6 +158,12 @@ impl<B> MessageLimitBody<B> {
         }
         Ok(())
     }
+}
+
+/// The answer to a request that does not fit in the memory of requests.
+pub(super) fn overloaded() -> Error {
+    let text = "too many large requests at once; try again shortly";
+    Error::new(Reason::Overloaded, text).retry_after(Duration::from_secs(1))
 }
 
 impl<B> http_body::Body for MessageLimitBody<B>
@@ -196,6 +210,10 @@ mod tests {
     use tonic::Code;
 
     use super::*;
+    use crate::{
+        connections::{ConnectionLimits, Connections, PeerKind},
+        limit::Key,
+    };
 
     fn checked(types: &[&'static str]) -> Option<Reason> {
         let mut all = HeaderMap::new();
@@ -242,7 +260,10 @@ mod tests {
         let frames: Vec<_> =
             pieces.iter().map(|piece| Ok::<_, BoxError>(Frame::data(Bytes::from_static(piece)))).collect();
         let body = StreamBody::new(futures_util::stream::iter(frames));
-        let body = MessageLimitBody::new(body, single, 8);
+        let connections =
+            Connections::new(ConnectionLimits { max_request_bytes: 64 << 10, ..ConnectionLimits::UNLIMITED });
+        let connection = connections.try_register(PeerKind::Single(Key::text("peer"))).unwrap().unwrap();
+        let body = MessageLimitBody::new(body, single, 8, connection.usage().request_bytes());
         body.collect().await.map(|all| all.to_bytes().len()).map_err(|error| Status::from_error(error).code())
     }
 

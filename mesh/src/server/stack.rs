@@ -29,7 +29,7 @@ use crate::{
     access::{self, Denial, RulePart, RuleTable},
     call::{self, Call, CallFields, Client, header},
     clock::Clock,
-    connections::Usage,
+    connections::{RequestBytes, Usage},
     deadline::{self, SetBy},
     error::{Error, Reason},
     identity::TrustDomain,
@@ -169,7 +169,12 @@ impl Stack {
             return ResponseBody::of(response, in_progress);
         };
 
-        let authorized = match span.in_scope(|| self.authorize(&entry.rule, &incoming, request.headers())) {
+        let mut head_bytes = peer.usage.request_bytes();
+        let fits = head_bytes.add_head(request.uri(), request.headers());
+        let authorized = match span.in_scope(|| {
+            fits.map_err(|_| request::overloaded())?;
+            self.authorize(&entry.rule, &incoming, request.headers())
+        }) {
             // The rate limit is last: a call denied for another reason does not count.
             Ok(authorized) => match &entry.limit {
                 None => Ok(authorized),
@@ -199,7 +204,7 @@ impl Stack {
         let mut completion = incoming.completion(entry, client, span.clone(), Some(permit));
         completion.deadline_set_by = deadline.set_by;
         let deadline = deadline.at;
-        let mut response = self.run(entry, call, deadline, request).instrument(span).await;
+        let mut response = self.run(entry, call, deadline, request, peer.usage.request_bytes()).instrument(span).await;
         if entry.rule.server_streaming {
             // A stream may last for days: it releases its permit.
             completion.permit = None;
@@ -248,10 +253,12 @@ impl Stack {
         call: Call,
         deadline: Option<Instant>,
         request: Request<Incoming>,
+        body_bytes: RequestBytes,
     ) -> Response<Body> {
         let RpcEntry { rule, service, .. } = entry;
         let single = !rule.client_streaming;
-        let mut request = request.map(|body| Body::new(MessageLimitBody::new(body, single, self.max_message_size)));
+        let mut request =
+            request.map(|body| Body::new(MessageLimitBody::new(body, single, self.max_message_size, body_bytes)));
         request::bound_encoding(request.headers_mut());
         request.extensions_mut().insert(call);
         let answer = AssertUnwindSafe(service.call(request)).catch_unwind();

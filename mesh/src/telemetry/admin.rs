@@ -32,6 +32,8 @@ const LIMITS: ConnectionLimits = ConnectionLimits {
     max_unsent_per_connection: 16 << 20,
     max_unsent_per_peer: 16 << 20,
     max_unsent: 64 << 20,
+    max_request_bytes_per_peer: usize::MAX,
+    max_request_bytes: usize::MAX,
 };
 /// How long a client may take to send its request.
 const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(10);

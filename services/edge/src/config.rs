@@ -23,8 +23,9 @@ pub struct Config {
     pub body_limit: usize,
     /// How much of a refused body is drained, in bytes, so that the client can read the response and keep its connection.
     pub drain_limit: usize,
-    /// The maximum memory of all bodies together, in bytes. A body that does not fit is refused with 429.
-    pub body_memory: usize,
+    /// The maximum memory of all requests in progress together, heads and bodies, in bytes. One address may use a quarter; trusted
+    /// proxies may use all of it. What does not fit is refused with 429, except for a small request that is alone on its connection.
+    pub request_memory: usize,
     /// The timeout for reading a body. A slower one is refused with 408.
     pub body_time: ConfigDuration,
     /// The timeout for the first request of a new connection.
@@ -56,7 +57,7 @@ impl Default for Config {
             deadline: ConfigDuration::seconds(10),
             body_limit: 1024 * 1024,
             drain_limit: 16 * 1024 * 1024,
-            body_memory: 64 * 1024 * 1024,
+            request_memory: 64 * 1024 * 1024,
             body_time: ConfigDuration::seconds(10),
             request_time: ConfigDuration::seconds(10),
             idle_time: ConfigDuration::seconds(75),
@@ -117,9 +118,10 @@ impl Config {
                 "edge.proxy_protocol needs the proxies that speak it; list them in edge.trusted_proxies".to_owned()
             );
         }
-        if self.body_memory < self.body_limit {
+        if self.request_memory / 4 < self.body_limit {
             return Err(
-                "edge.body_memory must be at least edge.body_limit, or no body of that size is accepted".to_owned()
+                "edge.request_memory must be at least four times edge.body_limit, or no body of that size is accepted"
+                    .to_owned(),
             );
         }
         let times = [
@@ -161,7 +163,7 @@ mod tests {
     fn invalid_values_are_named() {
         let error = |config: Config| config.check().unwrap_err();
         assert!(error(Config { connections: Some(0), ..Config::default() }).starts_with("edge.connections"));
-        assert!(error(Config { body_memory: 5, ..Config::default() }).starts_with("edge.body_memory"));
+        assert!(error(Config { request_memory: 5, ..Config::default() }).starts_with("edge.request_memory"));
         assert!(error(Config { proxy_protocol: true, ..Config::default() }).starts_with("edge.proxy_protocol"));
         assert!(
             error(Config { idle_time: ConfigDuration::seconds(0), ..Config::default() }).starts_with("edge.idle_time")

@@ -8,7 +8,7 @@ use std::{
 use bytes::Bytes;
 use drystone::contract::{Deadline, Subject};
 use drystone_mesh::{
-    connections::{MeteredBody, Request as RequestInProgress},
+    connections::{MeteredBody, Request as RequestInProgress, RequestBytes},
     deadline::{self, SetBy},
     error::{Error, Reason},
     token::TokenVerifier,
@@ -22,7 +22,7 @@ use crate::{
     config::Config,
     forward::{self, Backend},
     http::{
-        body::BodyReader,
+        body::{self, BodyReader},
         error::RequestError,
         error_response::ErrorEncoder,
         headers::{self, ClientRequest},
@@ -96,8 +96,14 @@ impl<C: Backend> Exchange<C> {
         let label = route.map(|(route, _)| &*route.label);
         let span = info_span!("request", request_id = request_id.to_str().unwrap_or_default(), route = label);
 
+        // Until the head and the body are dropped.
+        let mut bytes = in_progress.usage().request_bytes();
         let responding = async {
             let work = async {
+                if bytes.add_head(&head.uri, &head.headers).is_err() {
+                    // Not even drained: what is read meanwhile would not count.
+                    return Err(body::overloaded().closing(true));
+                }
                 let counted = match matched {
                     RouteMatch::Found(Destination::Health) => self.requests.check_health(address).await,
                     _ => self.requests.check(address).await,
@@ -115,7 +121,9 @@ impl<C: Backend> Exchange<C> {
                     return Err(error.closing(closes));
                 }
                 match route {
-                    Some((route, channel)) => self.call(route, channel.clone(), &head, body, &client_request).await,
+                    Some((route, channel)) => {
+                        self.call(route, channel.clone(), &head, body, &client_request, &mut bytes).await
+                    }
                     None => self.respond_without_call(matched, &head, body).await,
                 }
             };
@@ -198,6 +206,7 @@ impl<C: Backend> Exchange<C> {
         head: &Parts,
         body: B,
         client_request: &ClientRequest<'_>,
+        counted: &mut RequestBytes,
     ) -> Result<EdgeResponse, RequestError>
     where
         B: Body<Data = Bytes> + Unpin,
@@ -212,9 +221,9 @@ impl<C: Backend> Exchange<C> {
                 return Err(RequestError::from(error).closing(closes));
             }
         };
-        let body = self.bodies.read(&head.headers, body, route.body_limit).await?;
+        let body = self.bodies.read(&head.headers, body, route.body_limit, counted).await?;
         let call = headers::call(client_request, authorization, limit_deadline(route.deadline, self.deadline))?;
-        let message = transcode::request(route, head.uri.path(), head.uri.query(), &body.bytes)?;
+        let message = transcode::request(route, head.uri.path(), head.uri.query(), &body)?;
         let request = match route.rpc.subject {
             Subject::User | Subject::UserOrOperator => call.request_for_user(message),
             Subject::None => call.request(message),

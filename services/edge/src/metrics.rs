@@ -65,10 +65,11 @@ impl EdgeMetrics {
         own
     }
 
-    /// Adds the bytes of responses that clients have not taken.
-    pub(crate) fn register_unsent(&self, unsent: Gauge) {
+    /// Adds the bytes of responses that clients have not taken, and of requests in progress.
+    pub(crate) fn register_bytes(&self, unsent: Gauge, request_bytes: Gauge) {
         self.registry.register(|registry| {
             registry.register("drystone_edge_unsent_bytes", "Bytes of responses that clients have not taken", unsent);
+            registry.register("drystone_edge_request_bytes", "Bytes of requests in progress", request_bytes);
         });
     }
 

@@ -1,29 +1,24 @@
-//! Reads the body of a request within limits: of size, of time, and of memory that all bodies share.
+//! Reads the body of a request within limits: of size, of time, and of the memory that all requests share ([`RequestBytes`]).
 //!
 //! After an error, the rest of the body is drained up to a limit. A response in the middle of a body would reset the
 //! connection before the client has read it.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use drystone_mesh::error::{Error, Reason};
+use drystone_mesh::{
+    connections::RequestBytes,
+    error::{Error, Reason},
+};
 use http::HeaderMap;
 use http_body::Body;
 use http_body_util::BodyExt;
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::{Instant, timeout_at},
-};
+use tokio::time::{Instant, timeout_at};
 
 use crate::{
     config::Config,
     http::{content_type, error::RequestError, protocol},
 };
-
-/// The unit of the shared memory, in bytes.
-const PAGE: usize = 1024;
-/// Up to this size a body takes no shared memory: the limit on connections bounds small bodies well enough.
-const MAX_UNMETERED: usize = 16 * PAGE;
 
 /// Reads bodies.
 #[derive(Debug)]
@@ -31,28 +26,14 @@ pub(crate) struct BodyReader {
     limit: usize,
     drain_limit: usize,
     timeout: Duration,
-    memory: Arc<Semaphore>,
-}
-
-/// A whole body, and its share of the memory.
-#[derive(Debug, Default)]
-pub(crate) struct RequestBody {
-    pub(crate) bytes: Bytes,
-    _memory: Option<OwnedSemaphorePermit>,
 }
 
 impl BodyReader {
     pub(crate) fn new(config: &Config) -> Self {
-        let pages = (config.body_memory / PAGE).min(Semaphore::MAX_PERMITS);
-        Self {
-            limit: config.body_limit,
-            drain_limit: config.drain_limit,
-            timeout: config.body_time.duration(),
-            memory: Arc::new(Semaphore::new(pages)),
-        }
+        Self { limit: config.body_limit, drain_limit: config.drain_limit, timeout: config.body_time.duration() }
     }
 
-    /// Reads a body that is JSON, or empty. `limit` bounds its size further than the configuration does.
+    /// Reads a body that is JSON, or empty. `limit` bounds its size further than the configuration does; `counted` counts its bytes.
     ///
     /// # Errors
     /// `BODY_TOO_LARGE`, `UNSUPPORTED_MEDIA_TYPE`, `OVERLOADED`, `MALFORMED_BODY` for an incomplete body, `BODY_TOO_SLOW`.
@@ -61,12 +42,13 @@ impl BodyReader {
         headers: &HeaderMap,
         mut body: B,
         limit: Option<usize>,
-    ) -> Result<RequestBody, RequestError>
+        counted: &mut RequestBytes,
+    ) -> Result<Bytes, RequestError>
     where
         B: Body<Data = Bytes> + Unpin,
     {
         if body.is_end_stream() {
-            return Ok(RequestBody::default());
+            return Ok(Bytes::new());
         }
         let limit = limit.map_or(self.limit, |limit| limit.min(self.limit));
         let deadline = Instant::now() + self.timeout;
@@ -80,7 +62,7 @@ impl BodyReader {
         while let Some(data) = next_data(&mut body, deadline).await? {
             let error = if buffer.len() + data.len() > limit {
                 too_large(limit)
-            } else if !self.reserve(&mut buffer, data.len()) {
+            } else if counted.add(data.len()).is_err() {
                 overloaded()
             } else {
                 buffer.push(data);
@@ -94,7 +76,7 @@ impl BodyReader {
         if buffer.len() > 0 {
             content_type::check(headers)?;
         }
-        Ok(RequestBody { bytes: buffer.bytes(), _memory: buffer.memory })
+        Ok(buffer.bytes())
     }
 
     /// Discards a body. Returns whether it was read to its end, so that the connection can be kept.
@@ -122,20 +104,6 @@ impl BodyReader {
         }
         false
     }
-
-    /// Reserves memory for `size` more bytes; `false` if there is not enough.
-    fn reserve(&self, buffer: &mut BodyBuffer, size: usize) -> bool {
-        if buffer.len() + size <= MAX_UNMETERED {
-            return true;
-        }
-        let Ok(pages) = u32::try_from(size.div_ceil(PAGE)) else { return false };
-        let Ok(more) = Arc::clone(&self.memory).try_acquire_many_owned(pages) else { return false };
-        match &mut buffer.memory {
-            Some(memory) => memory.merge(more),
-            memory => *memory = Some(more),
-        }
-        true
-    }
 }
 
 /// The frames of a body. A body of one frame is not copied.
@@ -144,7 +112,6 @@ struct BodyBuffer {
     content_length: usize,
     single: Bytes,
     joined: BytesMut,
-    memory: Option<OwnedSemaphorePermit>,
 }
 
 impl BodyBuffer {
@@ -202,8 +169,9 @@ fn too_large(limit: usize) -> RequestError {
     Error::new(Reason::BodyTooLarge, format!("the body is larger than the limit of {limit} bytes")).into()
 }
 
-fn overloaded() -> RequestError {
-    Error::new(Reason::Overloaded, "too many large bodies at once; try again shortly")
+/// The answer to a request that does not fit in the memory of requests.
+pub(crate) fn overloaded() -> RequestError {
+    Error::new(Reason::Overloaded, "too many large requests at once; try again shortly")
         .retry_after(Duration::from_secs(1))
         .into()
 }
@@ -212,7 +180,11 @@ fn overloaded() -> RequestError {
 mod tests {
     use std::{collections::VecDeque, convert::Infallible};
 
-    use drystone_mesh::config::ConfigDuration;
+    use drystone_mesh::{
+        config::ConfigDuration,
+        connections::{Connection, ConnectionLimits, Connections, PeerKind},
+        limit::Key,
+    };
     use http::header;
     use http_body_util::{Full, StreamBody};
 
@@ -224,12 +196,20 @@ mod tests {
     }
 
     fn reader(config: &Config) -> BodyReader {
-        BodyReader::new(&Config {
-            body_limit: 64 * 1024,
-            drain_limit: 128 * 1024,
-            body_memory: 96 * 1024,
-            ..config.clone()
-        })
+        BodyReader::new(&Config { body_limit: 64 * 1024, drain_limit: 128 * 1024, ..config.clone() })
+    }
+
+    /// A connection whose requests may have 96 KiB.
+    fn connection() -> Connection {
+        let limits = ConnectionLimits { max_request_bytes: 96 * 1024, ..ConnectionLimits::UNLIMITED };
+        let connections = Connections::new(limits);
+        connections.try_register(PeerKind::Single(Key::text("client"))).unwrap().unwrap()
+    }
+
+    fn any() -> (Connection, RequestBytes) {
+        let connection = connection();
+        let bytes = connection.usage().request_bytes();
+        (connection, bytes)
     }
 
     fn reason(error: &RequestError) -> Option<Reason> {
@@ -248,42 +228,50 @@ mod tests {
     #[tokio::test]
     async fn a_body_of_one_frame_is_not_copied() {
         let whole = Bytes::from(vec![b' '; 5000]);
-        let read = reader(&Config::default()).read(&headers(), Full::new(whole.clone()), None).await.unwrap();
-        assert_eq!(read.bytes.as_ptr(), whole.as_ptr());
-        let read = reader(&Config::default()).read(&headers(), frames(&[1000, 2000, 7]), None).await.unwrap();
-        assert_eq!(read.bytes.len(), 3007);
+        let read =
+            reader(&Config::default()).read(&headers(), Full::new(whole.clone()), None, &mut any().1).await.unwrap();
+        assert_eq!(read.as_ptr(), whole.as_ptr());
+        let read =
+            reader(&Config::default()).read(&headers(), frames(&[1000, 2000, 7]), None, &mut any().1).await.unwrap();
+        assert_eq!(read.len(), 3007);
     }
 
     #[tokio::test]
     async fn a_body_of_the_limit_is_accepted_and_one_byte_more_is_too_large() {
         let reader = reader(&Config::default());
-        assert_eq!(reader.read(&headers(), frames(&[64 * 1024]), None).await.unwrap().bytes.len(), 64 * 1024);
-        let error = reader.read(&headers(), frames(&[64 * 1024, 1]), None).await.unwrap_err();
+        assert_eq!(reader.read(&headers(), frames(&[64 * 1024]), None, &mut any().1).await.unwrap().len(), 64 * 1024);
+        let error = reader.read(&headers(), frames(&[64 * 1024, 1]), None, &mut any().1).await.unwrap_err();
         assert_eq!(reason(&error), Some(Reason::BodyTooLarge));
         assert!(!error.closes, "the body was read to its end");
-        let error = reader.read(&headers(), frames(&[64 * 1024; 8]), None).await.unwrap_err();
+        let error = reader.read(&headers(), frames(&[64 * 1024; 8]), None, &mut any().1).await.unwrap_err();
         assert!(error.closes, "the body was larger than the drain limit");
     }
 
     #[tokio::test]
     async fn the_smaller_limit_applies() {
         let reader = reader(&Config::default());
-        assert!(reader.read(&headers(), frames(&[4096]), Some(4096)).await.is_ok());
-        let error = reader.read(&headers(), frames(&[4097]), Some(4096)).await.unwrap_err();
+        assert!(reader.read(&headers(), frames(&[4096]), Some(4096), &mut any().1).await.is_ok());
+        let error = reader.read(&headers(), frames(&[4097]), Some(4096), &mut any().1).await.unwrap_err();
         assert_eq!(reason(&error), Some(Reason::BodyTooLarge));
-        let error = reader.read(&headers(), frames(&[64 * 1024, 1]), Some(1 << 30)).await.unwrap_err();
+        let error = reader.read(&headers(), frames(&[64 * 1024, 1]), Some(1 << 30), &mut any().1).await.unwrap_err();
         assert_eq!(reason(&error), Some(Reason::BodyTooLarge));
     }
 
     #[tokio::test]
     async fn bodies_share_memory_and_release_it() {
-        let reader = reader(&Config::default());
-        let first = reader.read(&headers(), frames(&[60 * 1024]), None).await.unwrap();
-        let error = reader.read(&headers(), frames(&[60 * 1024]), None).await.unwrap_err();
+        let (reader, connection) = (reader(&Config::default()), connection());
+        let usage = connection.usage();
+        let _in_progress = [usage.start_request(), usage.start_request()];
+        let read = async |size: usize, counted: &mut RequestBytes| {
+            reader.read(&headers(), frames(&[size]), None, counted).await
+        };
+        let (mut first, mut second) = (usage.request_bytes(), usage.request_bytes());
+        read(60 * 1024, &mut first).await.unwrap();
+        let error = read(60 * 1024, &mut second).await.unwrap_err();
         assert_eq!(reason(&error), Some(Reason::Overloaded));
-        assert!(reader.read(&headers(), frames(&[1024]), None).await.is_ok(), "small bodies take no shared memory");
+        assert!(read(1024, &mut second).await.is_ok(), "what was refused does not count");
         drop(first);
-        assert!(reader.read(&headers(), frames(&[60 * 1024]), None).await.is_ok());
+        assert!(read(60 * 1024, &mut usage.request_bytes()).await.is_ok());
     }
 
     #[tokio::test]
@@ -291,7 +279,7 @@ mod tests {
         let reader = reader(&Config { body_time: ConfigDuration::millis(50), ..Config::default() });
         let before = Instant::now();
         let endless = StreamBody::new(futures_util::stream::pending::<Result<http_body::Frame<Bytes>, Infallible>>());
-        let error = reader.read(&headers(), endless, None).await.unwrap_err();
+        let error = reader.read(&headers(), endless, None, &mut any().1).await.unwrap_err();
         assert_eq!(reason(&error), Some(Reason::BodyTooSlow));
         assert!(error.closes && before.elapsed() >= Duration::from_millis(50));
     }

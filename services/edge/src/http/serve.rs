@@ -100,7 +100,7 @@ pub(crate) async fn run<C: Backend>(
         stop: stop.clone(),
         has_warned: AtomicBool::new(false),
     });
-    listening.exchange.metrics.register_unsent(listening.connections.unsent());
+    listening.exchange.metrics.register_bytes(listening.connections.unsent(), listening.connections.request_bytes());
     let accepting = async {
         loop {
             let (stream, remote) = accept(&listener).await;
@@ -175,6 +175,8 @@ fn limits(config: &Config, memory: Option<u64>) -> ConnectionLimits {
         max_unsent_per_connection: max_unsent / 8,
         max_unsent_per_peer: max_unsent / 4,
         max_unsent,
+        max_request_bytes_per_peer: config.request_memory / 4,
+        max_request_bytes: config.request_memory,
     }
 }
 
