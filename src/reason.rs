@@ -97,6 +97,10 @@ reasons! {
     LinkInvalid "LINK_INVALID" InvalidArgument 400,
     /// An administrator has disabled the account. Only who knows the password learns that.
     AccountDisabled "ACCOUNT_DISABLED" PermissionDenied 403,
+    /// The e-mail address has to be verified before the sign-in. Only who knows the password learns that.
+    EmailNotVerified "EMAIL_NOT_VERIFIED" PermissionDenied 403,
+    /// The password no longer serves: a new one has to be chosen with a link. Only who knows the password learns that.
+    PasswordResetRequired "PASSWORD_RESET_REQUIRED" PermissionDenied 403,
     /// The refresh token is invalid.
     RefreshTokenInvalid "REFRESH_TOKEN_INVALID" Unauthenticated 401,
     /// A used refresh token was presented again: the session has been ended.

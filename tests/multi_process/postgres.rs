@@ -121,13 +121,13 @@ async fn migrate_reports_and_applies_migrations_on_postgres() {
     assert!(status.stderr.contains("run `drystone migrate up`"), "{}", status.stderr);
 
     let up = run(&["migrate", "up", "user"]);
-    assert_eq!(up.stdout, "user: schema version 8, 8 steps applied\n", "{up:?}");
+    assert_eq!(up.stdout, "user: schema version 9, 9 steps applied\n", "{up:?}");
     let status = run(&["migrate", "status", "user"]);
     assert!(status.status.success() && status.stdout.contains("up to date"), "{status:?}");
 
     let up = run(&["migrate", "up"]);
     assert!(up.status.success(), "{up:?}");
-    assert!(up.stdout.contains("user: schema version 8, was up to date\n"), "{}", up.stdout);
+    assert!(up.stdout.contains("user: schema version 9, was up to date\n"), "{}", up.stdout);
     assert!(run(&["migrate", "status"]).status.success());
 
     let later = "INSERT INTO drystone_auth.schema_migration (version, name, checksum, applied_at)
@@ -138,7 +138,7 @@ async fn migrate_reports_and_applies_migrations_on_postgres() {
     assert!(status.stdout.contains("9999") && status.stdout.contains("newer"), "{}", status.stdout);
     for refused in [status, run(&["migrate", "up"]), run(&["up", "--ephemeral"])] {
         assert_eq!(refused.status.code(), Some(1), "{refused:?}");
-        let expected = "has schema version 9999, but this program knows only up to 7: start the newer release";
+        let expected = "has schema version 9999, but this program knows only up to 8: start the newer release";
         assert!(refused.stderr.contains(expected), "{}", refused.stderr);
     }
 

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use drystone::notification::v1::{
     Delivery, Recipient, SendRequest, notification_service_client::NotificationServiceClient,
 };
-use drystone_backends::{Smtp, SmtpOptions};
-use drystone_tests::{Mesh, Setup};
+use drystone_backends::{Mail, Smtp, SmtpOptions};
+use drystone_tests::{Mesh, Setup, wait};
 use tonic::{Status, transport::Channel};
 use uuid::Uuid;
 
@@ -53,4 +53,26 @@ pub fn password_changed(recipient: Recipient) -> SendRequest {
 pub async fn send(channel: Channel, request: SendRequest) -> Result<Vec<Delivery>, Status> {
     let sent = NotificationServiceClient::new(channel).send(request).await;
     sent.map(|response| response.into_inner().deliveries)
+}
+
+/// The tokens of the links to this page that an address was sent, oldest first.
+pub fn links(smtp: &Smtp, email: &str, page: &str) -> Vec<String> {
+    let link = format!("/{page}#token=");
+    let texts = smtp.mails_to(email).into_iter().filter_map(|mail| mail.text);
+    let token = |text: String| {
+        let (_, token) = text.split_once(&link)?;
+        Some(token.split_whitespace().next().unwrap_or_default().to_owned())
+    };
+    texts.filter_map(token).collect()
+}
+
+/// Waits until an address was sent more than `before` links to this page. Returns the token of the last one.
+pub async fn wait_for_link(smtp: &Smtp, email: &str, page: &str, before: usize) -> String {
+    wait::until("a mail with a link", async || links(smtp, email, page).get(before..)?.last().cloned()).await
+}
+
+/// Waits until an address was sent a mail whose subject has this word.
+pub async fn wait_for_subject(smtp: &Smtp, email: &str, word: &str) -> Mail {
+    let has_word = |mail: &Mail| mail.subject.as_ref().is_some_and(|subject| subject.contains(word));
+    wait::until("a mail", async || smtp.mails_to(email).into_iter().find(has_word)).await
 }

@@ -235,7 +235,10 @@ async fn nothing_is_left_of_a_removed_account() {
     };
     let mut notifications = NotificationServiceClient::new(journey.mesh.channel("notification", "auth"));
     notifications.send(message).await.unwrap();
-    assert_eq!(count(&journey, "notification", MESSAGES, id).await, 2);
+    wait::until("both messages, with that to verify the address", async || {
+        (count(&journey, "notification", MESSAGES, id).await == 3).then_some(())
+    })
+    .await;
     for command in ["delete", "purge"] {
         let output = journey.operator(&["users", command, &user.email]);
         assert!(output.status.success(), "{output:?}");

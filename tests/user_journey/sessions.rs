@@ -11,7 +11,7 @@ use drystone::{
 use drystone_tests::{
     Mesh, RestResponse, Tokens, User,
     grpc::{assert_refused, call_raw, with_token},
-    methods,
+    methods, wait,
 };
 use serde_json::json;
 
@@ -107,6 +107,32 @@ async fn a_shared_refresh_token_ends_its_session_if_configured() {
     let next = own.refresh(mesh.rest()).await;
     refresh(&mesh, &own.refresh).await.refused(Reason::RefreshTokenReused);
     refresh(&mesh, &next.refresh).await.refused(Reason::SessionEnded);
+}
+
+/// By default the owner is told, and decides.
+#[tokio::test]
+async fn a_shared_refresh_token_is_told_audited_and_counted() {
+    let mesh = Mesh::start();
+    let (user, first) = User::signed_in(&mesh).await;
+    let own = first.refresh(mesh.rest()).await;
+    assert_eq!(first.refresh(mesh.rest()).await.refresh, own.refresh);
+    let next = own.refresh(mesh.rest()).await;
+    assert_eq!(own.refresh(mesh.rest()).await.refresh, next.refresh, "the session goes on");
+    let told = wait::until("a message in the inbox", async || {
+        let inbox = mesh.rest().get("/v1/messages").bearer(&next.access).send().await.expect(200).json();
+        let messages = inbox["messages"].as_array()?.clone();
+        messages
+            .into_iter()
+            .find(|message| message["title"].as_str().is_some_and(|title| title.contains("one session")))
+    })
+    .await;
+    assert!(told["body"].as_str().unwrap().contains("127.0.0.1"), "{told}");
+    assert!(mesh.log().contains("refresh_token_shared") && mesh.log().contains(&user.id));
+    let shared = mesh.metrics().await.sum("drystone_session_rotations_total", &[("outcome", "shared")]);
+    assert!((shared - 1.0).abs() < f64::EPSILON, "{shared}");
+    // The list of sessions shows from where it was last renewed.
+    let listed = mesh.rest().get("/v1/sessions").bearer(&next.access).send().await.expect(200).json();
+    assert_eq!(listed["sessions"][0]["lastAddress"], "127.0.0.1");
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, path::PathBuf};
 
 use anyhow::{Result, bail};
+use drystone_auth::password::huge_pages;
 use drystone_mesh::{
     identity::{Identity, IdentityFiles},
     telemetry::logs,
@@ -31,10 +32,7 @@ pub(crate) struct Args {
 
 /// Runs until Ctrl-C.
 pub(crate) fn run(app: &App, args: Args) -> Result<()> {
-    // Only auth hashes passwords.
-    if args.names.iter().all(|name| name != drystone_auth::NAME) {
-        do_without_huge_pages();
-    }
+    huge_pages::switch_off();
     let config = Config::load(app, &args.config.sources())?;
     logs::init(&config.mesh.log)?;
     let contracts = config.contracts(app)?;
@@ -71,13 +69,4 @@ pub(crate) fn run(app: &App, args: Args) -> Result<()> {
         config,
     };
     process::block_on(process::run(plan))
-}
-
-/// Huge pages make password hashes 10 % faster and the process a third larger.
-fn do_without_huge_pages() {
-    #[cfg(target_os = "linux")]
-    if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
-        // A failure costs memory only.
-        tracing::debug!(%error, "huge pages are not switched off");
-    }
 }

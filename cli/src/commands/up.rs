@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use drystone_auth::password::huge_pages;
 use drystone_mesh::{
     clock::Clock,
     config::{ConfigError, ConfigSources},
@@ -52,6 +53,7 @@ pub(crate) struct Args {
 
 /// Runs until Ctrl-C.
 pub(crate) fn run(app: &App, args: Args) -> Result<()> {
+    huge_pages::switch_off();
     let directory = args.directory()?;
     let mut config = Config::load(app, &sources(&args, directory.path())?)?;
     logs::init(&config.mesh.log)?;

@@ -37,6 +37,9 @@ pub struct Config {
     pub password_policy: PolicyConfig,
     /// The URL of the application that links in mails lead to, such as `https://app.example.com`; empty: the issuer.
     pub app_url: String,
+    /// Whether users have to verify their e-mail address before they sign in. Registrations then tell nobody whether an address has an
+    /// account.
+    pub require_verified_email: bool,
 }
 
 /// The cost of a password hash (Argon2id, RFC 9106).
@@ -71,6 +74,7 @@ impl Default for Config {
             hashing: HashingConfig::default(),
             password_policy: PolicyConfig::default(),
             app_url: String::new(),
+            require_verified_email: false,
         }
     }
 }

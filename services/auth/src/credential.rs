@@ -22,4 +22,6 @@ pub struct Credential {
     pub created_at: Timestamp,
     /// When the credential was last changed, including a rehash.
     pub updated_at: Timestamp,
+    /// Since when the password no longer serves, until a new one is chosen.
+    pub reset_required_at: Option<Timestamp>,
 }

@@ -7,6 +7,7 @@ use drystone_store::sealing::{CheckError, SealError};
 use tonic::Status;
 
 use crate::{
+    link::{LINK_INTERVAL, MAX_LINKS},
     password::{
         HashError,
         hasher::HashingError,
@@ -42,6 +43,20 @@ pub enum Error {
     /// An administrator has disabled the account, whose password was right.
     #[error("the account is disabled; ask an administrator")]
     AccountDisabled,
+    /// The password was right, and the address has to be verified first.
+    #[error(
+        "verify the e-mail address first, with the link in the mail; POST /v1/email:resendVerification sends it again"
+    )]
+    EmailNotVerified,
+    /// The password was right, and no longer serves: the owner has taken the account back.
+    #[error("choose a new password first, with the link in the mail; POST /v1/password:requestReset sends another one")]
+    PasswordResetRequired,
+    /// Another account has the address.
+    #[error("another account has this e-mail address; use a different one")]
+    EmailTaken,
+    /// The user has been sent as many links of a kind as they are sent in an hour.
+    #[error("you have been sent {MAX_LINKS} links within an hour; use the last one, or wait")]
+    TooManyLinks,
     /// The refresh token is malformed or has an invalid MAC.
     #[error("the refresh token is invalid; sign in again")]
     RefreshTokenInvalid,
@@ -87,6 +102,10 @@ impl Error {
         match self {
             Self::InvalidCredentials => Reason::InvalidCredentials,
             Self::AccountDisabled => Reason::AccountDisabled,
+            Self::EmailNotVerified => Reason::EmailNotVerified,
+            Self::PasswordResetRequired => Reason::PasswordResetRequired,
+            Self::EmailTaken => Reason::EmailTaken,
+            Self::TooManyLinks => Reason::RateLimited,
             Self::PasswordTooWeak(_) => Reason::PasswordTooWeak,
             Self::LinkInvalid => Reason::LinkInvalid,
             Self::RefreshTokenInvalid => Reason::RefreshTokenInvalid,
@@ -126,6 +145,7 @@ impl From<Error> for MeshError {
             Error::Hashing(HashingError::QueueFull) => {
                 Self::new(reason, "too many concurrent sign-ins; retry in a second").retry_after(RETRY_AFTER)
             }
+            error @ Error::TooManyLinks => Self::new(reason, error.to_string()).retry_after(LINK_INTERVAL),
             error @ Error::PolicyStopped => Self::new(reason, error.to_string()).retry_after(RETRY_AFTER),
             Error::Hashing(HashingError::Stopped) => {
                 Self::new(reason, "the service is shutting down; retry in a second").retry_after(RETRY_AFTER)

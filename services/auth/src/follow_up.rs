@@ -1,5 +1,15 @@
 //! What follows from a request or a change here and is done elsewhere: by messages in the outbox, so that neither happens without the
 //! other.
+//!
+//! | file | content |
+//! |---|---|
+//! | `follow_up.rs` | the kinds of message, and how each is delivered |
+//! | `follow_up/account.rs` | those that create accounts and set their addresses |
+//! | `follow_up/mail.rs`, `follow_up/origin.rs` | messages to users |
+
+mod account;
+mod mail;
+mod origin;
 
 use std::{
     sync::Arc,
@@ -7,83 +17,68 @@ use std::{
 };
 
 use async_trait::async_trait;
-use drystone::notification::v1::{Recipient, SendRequest};
 use drystone_mesh::{
-    call::{Call, Client},
+    call::Call,
     clock::{Clock, Timestamp},
     email::Email,
-    error::Reason,
     id,
-    text::is_default_ignorable,
-    time::to_proto,
 };
-use drystone_store::outbox::{Deliver, DeliveryError, Message};
+use drystone_store::outbox::{Deliver, DeliveryError, Message, Outcome, Relay};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+pub(crate) use self::origin::Origin;
+use self::{account::is_settled, mail::Mail};
 use crate::{
     error::Error,
-    link::{LINK_INTERVAL, Link, MAX_LINKS, PASSWORD_RESET_LIFETIME},
+    link::{Link, Purpose, UNDO_LIFETIME},
     store::AuthStore,
-    token::{key_ring::KeyRing, link_token::Purpose},
+    token::key_ring::KeyRing,
     upstreams::{Contact, Upstreams},
 };
 
 /// The timeout of a delivery.
 const TIMEOUT: Duration = Duration::from_secs(3);
 
-/// The longest device and address that templates accept, in bytes.
-const MAX_DEVICE: usize = 200;
-const MAX_ADDRESS: usize = 64;
+/// How long an answer waits until what follows is done.
+const WAIT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What is done.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub(crate) enum FollowUp {
+    /// Somebody has registered with this address, whose credential is pending. The address may have an account.
+    CreateAccount { user_id: Uuid, email: String, display_name: String },
+    /// A user has registered, and is sent a link to verify their address.
+    SendVerification { user_id: Uuid },
+    /// Somebody has asked for another link to verify this address, which may have no account.
+    ResendVerification { email: String },
+    /// The user gets this address, whose link was used; the one before is kept for them if they can undo that.
+    SetEmail { user_id: Uuid, current: Option<String>, email: String, keeps_previous: bool },
+    /// The user wants another address, which is sent this link. It may have an account.
+    SendEmailChange { user_id: Uuid, email: String, link: Uuid },
+    /// The address before is told that another one is wanted.
+    TellEmailChange { user_id: Uuid, email: String, client: Origin },
+    /// The address before is sent a link to undo the change.
+    SendEmailUndo { user_id: Uuid, previous: String, email: String },
+    /// The user is told in their inbox that their address has changed.
+    TellEmailChanged { user_id: Uuid, email: String },
     /// Somebody has asked for a link to choose a new password for this address, which may have no account.
     SendPasswordReset { email: String },
+    /// The user has to choose a new password, and is sent a link to the address that they have got back.
+    SendRequiredReset { user_id: Uuid, email: String },
     /// The sessions of the user end, except for the one that has changed the password.
     EndSessions { user_id: Uuid, except: Option<Uuid> },
     /// The user is told that their password was changed.
     TellPasswordChanged { user_id: Uuid, client: Origin },
     /// The user is told that a session has ended, since somebody has used one of its refresh tokens again.
     TellTokenReused { user_id: Uuid, client: Origin },
-}
-
-/// From where something was done, for the mail about it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Origin {
-    at: Timestamp,
-    device: String,
-    address: String,
-}
-
-impl Origin {
-    /// The client of a call.
-    pub(crate) fn of(client: &Client, at: Timestamp) -> Self {
-        Self { at, device: shown(&client.agent, MAX_DEVICE), address: shown(&client.address, MAX_ADDRESS) }
-    }
-}
-
-/// A text of the client, as templates accept it. The caller chooses it, so links in it are made unusable.
-fn shown(text: &str, max: usize) -> String {
-    let mut visible = String::new();
-    for c in text.chars().filter(|c| !is_hidden(*c)) {
-        if c.is_alphabetic() && visible.ends_with('.') || c == '/' && visible.ends_with(['/', ':']) {
-            visible.push(' ');
-        }
-        visible.push(c);
-    }
-    let end = visible.char_indices().map(|(start, c)| start + c.len_utf8()).take_while(|end| *end <= max).last();
-    match visible[..end.unwrap_or(0)].trim() {
-        "" => "unknown".to_owned(),
-        shown => shown.to_owned(),
-    }
-}
-
-/// Invisible characters, and those that could change how the rest of a mail reads.
-fn is_hidden(c: char) -> bool {
-    c.is_control() || matches!(c, '\u{2028}' | '\u{2029}') || is_default_ignorable(c)
+    /// The user is told that two clients seem to share a session.
+    TellSessionShared { user_id: Uuid, client: Origin },
+    /// The user is sent a mail about a sign-in on a new device, with a link to report it.
+    SendNewDevice { user_id: Uuid, client: Origin, method: String },
+    /// The user is told of the sign-in in their inbox.
+    TellNewDevice { user_id: Uuid, client: Origin, method: String },
 }
 
 impl FollowUp {
@@ -91,14 +86,30 @@ impl FollowUp {
     pub(crate) fn message(&self, now: Timestamp) -> Result<Message, Error> {
         let key = match self {
             Self::SendPasswordReset { email } => format!("reset {email}"),
+            Self::ResendVerification { email } => format!("verification {email}"),
             Self::EndSessions { user_id, .. } => format!("sessions {user_id}"),
-            Self::TellPasswordChanged { user_id, .. } | Self::TellTokenReused { user_id, .. } => {
-                format!("mail {user_id}")
-            }
+            Self::CreateAccount { user_id, .. }
+            | Self::SetEmail { user_id, .. }
+            | Self::SendEmailUndo { user_id, .. }
+            | Self::TellEmailChanged { user_id, .. }
+            | Self::SendRequiredReset { user_id, .. } => format!("account {user_id}"),
+            Self::SendVerification { user_id }
+            | Self::SendEmailChange { user_id, .. }
+            | Self::TellEmailChange { user_id, .. }
+            | Self::TellPasswordChanged { user_id, .. }
+            | Self::TellTokenReused { user_id, .. }
+            | Self::TellSessionShared { user_id, .. }
+            | Self::SendNewDevice { user_id, .. }
+            | Self::TellNewDevice { user_id, .. } => format!("mail {user_id}"),
         };
         let payload = serde_json::to_vec(self).map_err(Error::FollowUp)?;
         Ok(Message { id: id::v7_at(now), kind: "follow_up".to_owned(), key, payload, created_at: now })
     }
+}
+
+/// Whether a message was delivered, which is waited for.
+pub(crate) async fn is_done(relay: &Relay, message: Uuid) -> Result<bool, Error> {
+    Ok(relay.outcome(message, WAIT_TIMEOUT).await? == Outcome::Delivered)
 }
 
 /// Delivers the messages.
@@ -118,104 +129,125 @@ impl Deliver for FollowUps {
         let follow_up: FollowUp = serde_json::from_slice(&message.payload)
             .map_err(|error| DeliveryError::Temporary(format!("this release does not know the message: {error}")))?;
         let call = Call::background(Some(Instant::now() + TIMEOUT));
-        let done = match follow_up {
-            FollowUp::SendPasswordReset { email } => self.send_password_reset(&call, message, &email).await,
-            FollowUp::EndSessions { user_id, except } => self.upstreams.end_sessions(&call, user_id, except).await,
-            FollowUp::TellPasswordChanged { user_id, client } => {
-                self.tell(&call, message, "password_changed", user_id, client).await
-            }
-            FollowUp::TellTokenReused { user_id, client } => {
-                self.tell(&call, message, "session_ended_reuse", user_id, client).await
-            }
-        };
-        done.map_err(|error| DeliveryError::Temporary(error.to_string()))
+        self.follow(&call, message, follow_up).await.map_err(|error| DeliveryError::Temporary(error.to_string()))
     }
 }
 
 impl FollowUps {
-    async fn send_password_reset(&self, call: &Call, message: &Message, email: &str) -> Result<(), Error> {
-        let Ok(email) = Email::parse(email) else { return Ok(()) };
-        let Some(contact) = self.upstreams.contact_by_email(call, &email).await? else { return Ok(()) };
-        if !contact.is_active {
-            return Ok(());
+    async fn follow(&self, call: &Call, message: &Message, follow_up: FollowUp) -> Result<(), Error> {
+        match follow_up {
+            FollowUp::CreateAccount { user_id, email, display_name } => {
+                self.create_account(call, message, user_id, &email, &display_name).await
+            }
+            FollowUp::SendVerification { user_id } => {
+                let contact = self.upstreams.contact_by_id(call, user_id).await?;
+                self.send_verification(call, message, contact).await
+            }
+            FollowUp::ResendVerification { email } => {
+                let contact = self.contact_by_email(call, &email).await?;
+                self.send_verification(call, message, contact).await
+            }
+            FollowUp::SetEmail { user_id, current, email, keeps_previous } => {
+                let keep_until = keeps_previous.then(|| message.created_at + UNDO_LIFETIME);
+                is_settled(self.upstreams.set_email(call, user_id, current.as_deref(), &email, keep_until).await)
+            }
+            FollowUp::SendEmailChange { user_id, email, link } => {
+                self.send_email_change(call, message, user_id, email, link).await
+            }
+            FollowUp::TellEmailChange { user_id, email, client } => {
+                let Some(contact) = self.upstreams.contact_by_id(call, user_id).await? else { return Ok(()) };
+                let mut parameters = client.parameters().to_vec();
+                parameters.push(("new_email", email));
+                let mail = Mail { template: "email_change_notice", parameters, expires_at: None };
+                self.send(call, message, contact, mail).await
+            }
+            FollowUp::SendEmailUndo { user_id, previous, email } => {
+                let Some(contact) = self.with_email(call, user_id, &email).await? else { return Ok(()) };
+                let parameters = vec![("new_email", email), ("days", in_days(Purpose::EmailUndo))];
+                let previous = Contact { email: previous, ..contact };
+                self.send_link(call, message, Purpose::EmailUndo, "email_changed", previous, parameters).await
+            }
+            FollowUp::TellEmailChanged { user_id, email } => {
+                let Some(contact) = self.with_email(call, user_id, &email).await? else { return Ok(()) };
+                let parameters = vec![("new_email", email)];
+                let mail = Mail { template: "email_changed_notice", parameters, expires_at: None };
+                self.send(call, message, contact, mail).await
+            }
+            FollowUp::SendPasswordReset { email } => {
+                let contact = self.contact_by_email(call, &email).await?;
+                self.send_password_reset(call, message, contact).await
+            }
+            FollowUp::SendRequiredReset { user_id, email } => {
+                let contact = self.with_email(call, user_id, &email).await?;
+                self.send_password_reset(call, message, contact).await
+            }
+            FollowUp::EndSessions { user_id, except } => self.upstreams.end_sessions(call, user_id, except).await,
+            FollowUp::TellPasswordChanged { user_id, client } => {
+                self.tell(call, message, "password_changed", user_id, client).await
+            }
+            FollowUp::TellTokenReused { user_id, client } => {
+                self.tell(call, message, "session_ended_reuse", user_id, client).await
+            }
+            FollowUp::TellSessionShared { user_id, client } => {
+                // Two windows of one program look the same, all day long.
+                let purpose = Purpose::SessionShared;
+                let now = self.clock.now();
+                let told = Link::new(message.id, purpose, user_id, String::new(), now);
+                let told = self.store.insert_link(&told, 1, now - purpose.lifetime()).await?;
+                if told.is_none() {
+                    return Ok(());
+                }
+                self.tell(call, message, "session_shared", user_id, client).await
+            }
+            FollowUp::SendNewDevice { user_id, client, method } => {
+                let Some(contact) = self.upstreams.contact_by_id(call, user_id).await? else { return Ok(()) };
+                let mut parameters = client.parameters().to_vec();
+                parameters.push(("method", method));
+                self.send_link(call, message, Purpose::SignInReport, "new_device", contact, parameters).await
+            }
+            FollowUp::TellNewDevice { user_id, client, method } => {
+                let Some(contact) = self.upstreams.contact_by_id(call, user_id).await? else { return Ok(()) };
+                let mut parameters = client.parameters().to_vec();
+                parameters.push(("method", method));
+                let mail = Mail { template: "new_device_notice", parameters, expires_at: None };
+                self.send(call, message, contact, mail).await
+            }
         }
-        let purpose = Purpose::PasswordReset;
-        let now = self.clock.now();
-        let link = Link {
-            id: message.id,
-            purpose,
-            user_id: contact.user_id,
-            created_at: now,
-            expires_at: now + PASSWORD_RESET_LIFETIME,
-        };
-        let Some(link) = self.store.insert_link(&link, MAX_LINKS, now - LINK_INTERVAL).await? else {
-            tracing::info!(user_id = %contact.user_id, "no further link to choose a new password is sent within an hour");
-            return Ok(());
-        };
-        let token = self.keys.current().link_tokens.encode(link.id, purpose, link.created_at);
-        // In the fragment, which browsers send to no server.
-        let url = format!("{}/reset-password#token={token}", self.app_url.trim_end_matches('/'));
-        let minutes = (PASSWORD_RESET_LIFETIME.as_secs() / 60).to_string();
-        let parameters = [("link", url), ("minutes", minutes)];
-        self.send(call, message, "password_reset", contact, parameters, Some(link.expires_at)).await
     }
 
-    async fn tell(
-        &self,
-        call: &Call,
-        message: &Message,
-        template: &str,
-        user_id: Uuid,
-        client: Origin,
-    ) -> Result<(), Error> {
-        let Some(contact) = self.upstreams.contact_by_id(call, user_id).await? else { return Ok(()) };
-        let time = client.at.format("%Y-%m-%dT%H:%M:%SZ").to_string();
-        let parameters = [("time", time), ("device", client.device), ("address", client.address)];
-        self.send(call, message, template, contact, parameters, None).await
+    async fn contact_by_email(&self, call: &Call, email: &str) -> Result<Option<Contact>, Error> {
+        let Ok(email) = Email::parse(email) else { return Ok(None) };
+        self.upstreams.contact_by_email(call, &email).await
     }
 
-    async fn send<const N: usize>(
-        &self,
-        call: &Call,
-        message: &Message,
-        template: &str,
-        contact: Contact,
-        parameters: [(&str, String); N],
-        expires_at: Option<Timestamp>,
-    ) -> Result<(), Error> {
-        let request = SendRequest {
-            message_id: message.id.to_string(),
-            template: template.to_owned(),
-            parameters: parameters.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
-            recipient: Some(Recipient {
-                user_id: contact.user_id.to_string(),
-                email: contact.email,
-                display_name: contact.display_name,
-                locale: contact.locale,
-            }),
-            expire_time: expires_at.map(to_proto),
+    /// The contact of a user, if they have this address.
+    async fn with_email(&self, call: &Call, user_id: Uuid, email: &str) -> Result<Option<Contact>, Error> {
+        let contact = self.upstreams.contact_by_id(call, user_id).await?;
+        Ok(contact.filter(|contact| contact.has_email(email)))
+    }
+
+    async fn send_password_reset(&self, call: &Call, message: &Message, contact: Option<Contact>) -> Result<(), Error> {
+        let Some(contact) = contact.filter(|contact| contact.is_active) else { return Ok(()) };
+        let minutes = (Purpose::PasswordReset.lifetime().as_secs() / 60).to_string();
+        let parameters = vec![("minutes", minutes)];
+        self.send_link(call, message, Purpose::PasswordReset, "password_reset", contact, parameters).await
+    }
+
+    async fn send_verification(&self, call: &Call, message: &Message, contact: Option<Contact>) -> Result<(), Error> {
+        let Some(contact) = contact.filter(|contact| contact.is_active && !contact.email_verified) else {
+            return Ok(());
         };
-        match self.upstreams.send_message(call, request).await {
-            // It was accepted before, in other words: the user has changed their name or language, or the secret was replaced.
-            Err(Error::Upstream(error)) if error.reason() == Reason::RequestIdReused => Ok(()),
-            outcome => outcome,
-        }
+        // Anybody can choose a name and an address: who is not known to have both is not addressed by it.
+        let contact = Contact { display_name: String::new(), ..contact };
+        let (purpose, parameters) = (Purpose::EmailVerification, vec![("hours", in_hours(Purpose::EmailVerification))]);
+        self.send_link(call, message, purpose, "email_verification", contact, parameters).await
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+fn in_hours(purpose: Purpose) -> String {
+    (purpose.lifetime().as_secs() / 3600).to_string()
+}
 
-    #[test]
-    fn texts_of_clients_are_made_safe_for_mails() {
-        assert_eq!(shown("Firefox", 200), "Firefox");
-        assert_eq!(shown("", 200), "unknown");
-        assert_eq!(shown(" \u{202e}\r\n\u{2028}", 200), "unknown");
-        assert_eq!(shown("a\r\nBcc: b", 200), "aBcc: b");
-        let link = "see https://evil.example or //evil.example";
-        assert_eq!(shown(link, 200), "see https: / /evil. example or / /evil. example");
-        assert_eq!(shown("curl/8.5.0 (X11; Linux) Gecko/20100101", 200), "curl/8.5.0 (X11; Linux) Gecko/20100101");
-        assert_eq!(shown(&"ä".repeat(200), 201), "ä".repeat(100));
-    }
+fn in_days(purpose: Purpose) -> String {
+    (purpose.lifetime().as_secs() / 86_400).to_string()
 }

@@ -163,6 +163,7 @@ impl Pending {
             pending_since: Some(now),
             created_at: now,
             updated_at: now,
+            reset_required_at: None,
         })
     }
 }

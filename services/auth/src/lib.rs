@@ -7,8 +7,10 @@
 //! | module | content |
 //! |---|---|
 //! | `rpc` | the gRPC handlers: convert, call the domain, convert back |
-//! | [`register`], [`sign_in`], [`refresh`], [`import`], `password_change.rs`, `password_reset.rs` | one operation each |
-//! | `follow_up.rs`, [`link`] | what is done elsewhere afterwards: links and other mails, the end of sessions |
+//! | [`register`], [`sign_in`], [`refresh`], [`import`], `password_change.rs`, `password_reset.rs`, `email_change.rs`, `email_verification.rs`, `account_recovery.rs` | one operation each |
+//! | `password_check.rs` | the check of the current password by those |
+//! | [`sign_in_history`] | the sign-ins of a user, and the mail about a new device |
+//! | `follow_up.rs`, [`link`] | what is done elsewhere afterwards: links and other mails, accounts and addresses, the end of sessions |
 //! | [`password::policy`] | what new passwords have to be |
 //! | [`attempts`] | rate limit of sign-ins per account |
 //! | [`password::typed_password`], [`password::opaque_string`] | passwords as received, and their normalization |
@@ -47,10 +49,13 @@
 //!    rule is covered by `tests/access/matrix.rs`, the REST path by `tests/rest/routes.rs`, for every RPC of the
 //!    contract.
 
+mod account_recovery;
 pub mod attempts;
 pub mod config;
 pub mod credential;
 pub mod discovery;
+mod email_change;
+mod email_verification;
 pub mod error;
 mod follow_up;
 pub mod import;
@@ -60,12 +65,14 @@ mod module;
 pub mod orphan_sweep;
 pub mod password;
 mod password_change;
+mod password_check;
 mod password_reset;
 pub mod property_claims;
 pub mod refresh;
 pub mod register;
 mod rpc;
 pub mod sign_in;
+pub mod sign_in_history;
 pub mod store;
 pub mod token;
 pub mod upstreams;
@@ -78,8 +85,10 @@ use std::{fmt, num::NonZeroUsize, sync::Arc, thread::available_parallelism};
 use drystone::{
     auth::v1::{
         auth_service_server::{AuthService, AuthServiceServer},
+        email_service_server::{EmailService, EmailServiceServer},
         key_service_server::{KeyService, KeyServiceServer},
         password_service_server::{PasswordService, PasswordServiceServer},
+        sign_in_service_server::{SignInService, SignInServiceServer},
     },
     notification::v1::notification_service_client::NotificationServiceClient,
     property::v1::property_service_client::PropertyServiceClient,
@@ -94,26 +103,24 @@ use drystone_store::{
 use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub use crate::{
-    attempts::AttemptLimits,
-    config::Config,
-    error::{Error, StartError},
-    store::{AuthStore, MIGRATIONS},
-    token::access_token_signer::AUDIENCE,
-};
 use crate::{
+    account_recovery::AccountRecovery,
+    email_change::EmailChange,
+    email_verification::EmailVerification,
     follow_up::FollowUps,
     import::UserImport,
-    metrics::{HashingMetrics, PropertyClaimMetrics},
+    metrics::{HashingMetrics, PropertyClaimMetrics, SignInMetrics},
     orphan_sweep::OrphanSweep,
     password::{PasswordHash, hasher::HashingPool, new_password::NewPasswords, policy::Policy},
     password_change::PasswordChange,
+    password_check::PasswordCheck,
     password_reset::PasswordReset,
     property_claims::PropertyClaims,
     refresh::Refresh,
     register::Registration,
-    rpc::{AuthRpc, KeyRpc, PasswordRpc},
+    rpc::{AuthRpc, EmailRpc, KeyRpc, PasswordRpc, SignInRpc},
     sign_in::SignIn,
+    sign_in_history::SignInHistory,
     token::{
         access_token_signer::AccessTokenSigner,
         key_ring::{self, KeyRing, RELOAD_INTERVAL},
@@ -121,6 +128,13 @@ use crate::{
         tokens::TokenIssuer,
     },
     upstreams::{GrpcUpstreams, Upstreams},
+};
+pub use crate::{
+    attempts::AttemptLimits,
+    config::Config,
+    error::{Error, StartError},
+    store::{AuthStore, MIGRATIONS},
+    token::access_token_signer::AUDIENCE,
 };
 
 /// The workload name, as in the SPIFFE ID.
@@ -170,11 +184,69 @@ struct ServiceOptions<'a> {
     public_url: &'a str,
 }
 
-/// `drystone.auth.v1.AuthService`, `drystone.auth.v1.KeyService` and `drystone.auth.v1.PasswordService`.
+/// What the operations on passwords and addresses share.
+struct Operations {
+    upstreams: Arc<dyn Upstreams>,
+    store: AuthStore,
+    keys: Arc<KeyRing>,
+    relay: Relay,
+    clock: Clock,
+}
+
+impl Operations {
+    fn recovery(&self) -> AccountRecovery {
+        let Self { store, keys, relay, clock, .. } = self;
+        AccountRecovery { store: store.clone(), keys: Arc::clone(keys), relay: relay.clone(), clock: clock.clone() }
+    }
+
+    fn emails(&self, check: &PasswordCheck) -> EmailRpc {
+        let Self { upstreams, store, keys, relay, clock } = self;
+        EmailRpc {
+            verification: EmailVerification {
+                upstreams: Arc::clone(upstreams),
+                store: store.clone(),
+                keys: Arc::clone(keys),
+                relay: relay.clone(),
+                clock: clock.clone(),
+            },
+            change: EmailChange {
+                passwords: check.clone(),
+                store: store.clone(),
+                relay: relay.clone(),
+                clock: clock.clone(),
+            },
+            recovery: self.recovery(),
+        }
+    }
+
+    fn passwords(&self, check: &PasswordCheck, passwords: &NewPasswords) -> PasswordRpc {
+        let Self { store, keys, relay, clock, .. } = self;
+        PasswordRpc {
+            change: PasswordChange {
+                check: check.clone(),
+                passwords: passwords.clone(),
+                store: store.clone(),
+                relay: relay.clone(),
+                clock: clock.clone(),
+            },
+            reset: PasswordReset {
+                passwords: passwords.clone(),
+                store: store.clone(),
+                keys: Arc::clone(keys),
+                relay: relay.clone(),
+                clock: clock.clone(),
+            },
+        }
+    }
+}
+
+/// The services of `drystone.auth.v1`.
 pub struct Service {
     auth: AuthRpc,
     keys: KeyRpc,
     passwords: PasswordRpc,
+    emails: EmailRpc,
+    sign_ins: SignInRpc,
     relay: Relay,
 }
 
@@ -247,24 +319,24 @@ impl Service {
             upstreams: Arc::clone(&upstreams),
             checks: Arc::new(Semaphore::new(available_parallelism().map_or(1, NonZeroUsize::get))),
         };
-        let password_rpc = PasswordRpc {
-            change: PasswordChange {
-                attempts: attempts.clone(),
-                passwords: passwords.clone(),
-                hashing: Arc::clone(&hashing),
-                store: store.clone(),
-                relay: relay.clone(),
-                clock: clock.clone(),
-                dummy_hash: PasswordHash::dummy(config.cost())?,
-            },
-            reset: PasswordReset {
-                passwords: passwords.clone(),
-                store: store.clone(),
-                keys: Arc::clone(&keys),
-                relay: relay.clone(),
-                clock: clock.clone(),
-            },
+        let check = PasswordCheck {
+            attempts: attempts.clone(),
+            upstreams: Arc::clone(&upstreams),
+            hashing: Arc::clone(&hashing),
+            store: store.clone(),
+            dummy_hash: PasswordHash::dummy(config.cost())?,
         };
+        let history = SignInHistory::new(store.clone(), relay.clone(), clock.clone());
+        let operations = Operations {
+            upstreams: Arc::clone(&upstreams),
+            store: store.clone(),
+            keys: Arc::clone(&keys),
+            relay: relay.clone(),
+            clock: clock.clone(),
+        };
+        let sign_ins = SignInRpc { history: history.clone(), recovery: operations.recovery() };
+        let emails = operations.emails(&check);
+        let password_rpc = operations.passwords(&check, &passwords);
 
         let metadata = discovery::document(&issuer, public_url);
         let lifetime = config.access_token_lifetime.duration();
@@ -282,7 +354,9 @@ impl Service {
                 attempts: attempts.clone(),
                 hashing: Arc::clone(&hashing),
                 passwords,
+                relay: relay.clone(),
                 clock: clock.clone(),
+                requires_verified_email: config.require_verified_email,
             },
             sign_in: SignIn {
                 attempts: attempts.clone(),
@@ -293,7 +367,10 @@ impl Service {
                 dummy_hash: PasswordHash::dummy(config.cost())?,
                 property_claims: property_claims(claim_metrics.sign_ins_without),
                 issuer: Arc::clone(&issuer),
+                metrics: SignInMetrics::new(metrics, clock.clone()),
                 clock: clock.clone(),
+                history,
+                requires_verified_email: config.require_verified_email,
             },
             refresh: Refresh {
                 attempts,
@@ -306,7 +383,8 @@ impl Service {
             },
             upstreams,
         };
-        Ok(Self { auth, keys: KeyRpc { keys, rotation, metadata }, passwords: password_rpc, relay })
+        let keys = KeyRpc { keys, rotation, metadata };
+        Ok(Self { auth, keys, passwords: password_rpc, emails, sign_ins, relay })
     }
 
     /// The gRPC services, to be added to a server.
@@ -317,11 +395,15 @@ impl Service {
         AuthServiceServer<impl AuthService>,
         KeyServiceServer<impl KeyService>,
         PasswordServiceServer<impl PasswordService>,
+        EmailServiceServer<impl EmailService>,
+        SignInServiceServer<impl SignInService>,
     ) {
         (
             AuthServiceServer::new(self.auth),
             KeyServiceServer::new(self.keys),
             PasswordServiceServer::new(self.passwords),
+            EmailServiceServer::new(self.emails),
+            SignInServiceServer::new(self.sign_ins),
         )
     }
 }

@@ -1,11 +1,22 @@
 //! Metrics of this service. Mesh records those of its calls.
 
-use std::time::Duration;
+use std::{
+    collections::VecDeque,
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
-use drystone_mesh::telemetry::Metrics;
+use drystone_mesh::{clock::Clock, telemetry::Metrics};
 use prometheus_client::{
-    encoding::EncodeLabelSet,
-    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric},
+    metrics::{
+        counter::Counter,
+        family::Family,
+        gauge::{ConstGauge, Gauge},
+        histogram::Histogram,
+    },
 };
 
 /// Histogram buckets in seconds: a hash takes 10 to 100 ms, a wait in the queue lasts until the deadline at most.
@@ -84,6 +95,108 @@ impl HashingMetrics {
 
     pub(crate) fn count_cancelled(&self) {
         self.cancelled.inc();
+    }
+}
+
+/// The time over which the ratio of failed sign-ins is computed, in buckets of a minute.
+const WINDOW_MINUTES: u64 = 5;
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutcomeLabels {
+    outcome: &'static str,
+}
+
+/// Counts sign-ins. Clones share their values.
+#[derive(Debug, Clone)]
+pub struct SignInMetrics {
+    succeeded: Counter,
+    failed: Counter,
+    window: Arc<Window>,
+}
+
+impl SignInMetrics {
+    /// Registers the metrics.
+    #[must_use]
+    pub fn new(metrics: &Metrics, clock: Clock) -> Self {
+        let counts = Family::<OutcomeLabels, Counter>::default();
+        let counts_of = |outcome| counts.get_or_create_owned(&OutcomeLabels { outcome });
+        let this = Self {
+            succeeded: counts_of("succeeded"),
+            failed: counts_of("failed"),
+            window: Arc::new(Window { clock, minutes: Mutex::default() }),
+        };
+        metrics.register(|registry| {
+            registry.register(
+                "drystone_sign_ins",
+                "Sign-ins, by outcome; without those that failed for other reasons",
+                counts,
+            );
+            registry.register_collector(Box::new(FailureRatio(Arc::clone(&this.window))));
+        });
+        this
+    }
+
+    /// Counts a sign-in.
+    pub(crate) fn record(&self, succeeded: bool) {
+        if succeeded {
+            self.succeeded.inc()
+        } else {
+            self.failed.inc()
+        };
+        self.window.record(succeeded);
+    }
+}
+
+/// The sign-ins of the last minutes.
+#[derive(Debug)]
+struct Window {
+    clock: Clock,
+    /// The minute, and how many succeeded and failed in it; oldest first.
+    minutes: Mutex<VecDeque<(u64, u64, u64)>>,
+}
+
+impl Window {
+    /// The sign-ins of the last minutes that succeeded and failed.
+    fn with_current<T>(&self, use_minutes: impl FnOnce(&mut VecDeque<(u64, u64, u64)>) -> T) -> T {
+        let now = u64::try_from(self.clock.now().timestamp()).unwrap_or_default() / 60;
+        let mut minutes = self.minutes.lock().unwrap_or_else(PoisonError::into_inner);
+        minutes.retain(|(minute, ..)| *minute <= now && *minute + WINDOW_MINUTES > now);
+        if minutes.back().is_none_or(|(minute, ..)| *minute != now) {
+            minutes.push_back((now, 0, 0));
+        }
+        use_minutes(&mut minutes)
+    }
+
+    fn record(&self, succeeded: bool) {
+        self.with_current(|minutes| {
+            if let Some((_, successes, failures)) = minutes.back_mut() {
+                *(if succeeded { successes } else { failures }) += 1;
+            }
+        });
+    }
+
+    /// The failures among all; 0 if there were none.
+    #[expect(clippy::cast_precision_loss, reason = "a ratio")]
+    fn failure_ratio(&self) -> f64 {
+        let (successes, failures) = self.with_current(|minutes| {
+            minutes
+                .iter()
+                .fold((0, 0), |(successes, failures), (_, more, failed)| (successes + more, failures + failed))
+        });
+        if failures == 0 { 0.0 } else { failures as f64 / (successes + failures) as f64 }
+    }
+}
+
+/// The gauge, which falls without further sign-ins.
+#[derive(Debug)]
+struct FailureRatio(Arc<Window>);
+
+impl Collector for FailureRatio {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let gauge = ConstGauge::new(self.0.failure_ratio());
+        let help = "Failed sign-ins among those of the last five minutes, from 0 to 1";
+        let metric = encoder.encode_descriptor("drystone_sign_in_failure_ratio", help, None, gauge.metric_type())?;
+        gauge.encode(metric)
     }
 }
 

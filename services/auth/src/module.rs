@@ -50,7 +50,8 @@ impl Module for Service {
             stop: node.stop.clone(),
         })
         .await?;
-        let (auth, keys, passwords) = service.into_servers();
-        Ok(Server::new(&node)?.add_service(auth).add_service(keys).add_service(passwords).into())
+        let (auth, keys, passwords, emails, sign_ins) = service.into_servers();
+        let server = Server::new(&node)?.add_service(auth).add_service(keys).add_service(passwords);
+        Ok(server.add_service(emails).add_service(sign_ins).into())
     }
 }

@@ -1,4 +1,4 @@
-//! Removes orphans: credentials whose account was never created. Expired links as well.
+//! Removes orphans: credentials whose account was never created. Expired links and old sign-ins as well.
 //!
 //! An interrupted registration can leave one. It cannot be used to sign in, and a retry of the registration continues
 //! from it, but most are never retried. So a credential is pending until its account is known to exist. Once it has
@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use uuid::Uuid;
 
-use crate::{error::Error, store::AuthStore, upstreams::Upstreams};
+use crate::{error::Error, sign_in_history::RETENTION, store::AuthStore, upstreams::Upstreams};
 
 /// The delay of the first sweep: the other services start at the same time.
 pub const INITIAL_DELAY: Duration = Duration::from_mins(1);
@@ -55,9 +55,11 @@ impl OrphanSweep {
         let sweeps = async {
             loop {
                 interval.tick().await;
-                let forgotten = self.store.forget_links(self.clock.now()).await;
+                let now = self.clock.now();
+                let forgotten =
+                    self.store.forget_links(now).await.and(self.store.forget_sign_ins(now - RETENTION).await);
                 if let Err(error) = forgotten {
-                    warn!(%error, "expired links were not forgotten");
+                    warn!(%error, "expired links and old sign-ins were not forgotten");
                 }
                 if let Err(error) = self.sweep().await {
                     warn!(cause = %Chain(&error), "sweep of credentials without an account failed");

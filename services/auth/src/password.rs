@@ -6,6 +6,7 @@
 //! Hashing here blocks the calling thread. Requests use [`HashingPool`](crate::password::hasher::HashingPool) instead.
 
 pub mod hasher;
+pub mod huge_pages;
 pub(crate) mod new_password;
 pub mod opaque_string;
 pub mod policy;

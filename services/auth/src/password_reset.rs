@@ -13,15 +13,17 @@ use drystone_mesh::{
 use drystone_store::outbox::Relay;
 
 use crate::{
+    email_verification::set_verified,
     error::Error,
-    follow_up::FollowUp,
+    follow_up::{FollowUp, is_done},
+    link::Purpose,
     password::{
         new_password::NewPasswords,
         typed_password::{PasswordForm, TypedPassword},
     },
-    password_change::{sessions_ended, told},
+    password_change::told,
     store::{AuthStore, NewPassword},
-    token::{key_ring::KeyRing, link_token::Purpose},
+    token::key_ring::KeyRing,
 };
 
 /// Resets passwords.
@@ -49,18 +51,33 @@ impl PasswordReset {
     /// # Errors
     /// [`Error::LinkInvalid`].
     pub(crate) async fn reset(&self, call: &Call, token: &str, new: TypedPassword) -> Result<bool, Error> {
-        let purpose = Purpose::PasswordReset;
-        let token = self.keys.current().link_tokens.decode(token, purpose).ok_or(Error::LinkInvalid)?;
+        let token = self.keys.current().link_tokens.decode(token, Purpose::PasswordReset).ok_or(Error::LinkInvalid)?;
         // Before the password is hashed, which costs most.
-        let user_id = self.store.valid_link(&token, purpose, self.clock.now()).await?.ok_or(Error::LinkInvalid)?;
+        let link = self.store.valid_link(&token, self.clock.now()).await?.ok_or(Error::LinkInvalid)?;
+        let user_id = link.user_id;
         call::record_user(user_id);
-        let hash = self.passwords.hash(call, user_id, &new).await?;
+        let contact = self.passwords.upstreams.contact_by_id(call, user_id).await?.ok_or(Error::LinkInvalid)?;
+        // It was sent to an address that is no longer that of the account.
+        if link.email.as_ref().is_some_and(|email| !contact.has_email(email)) {
+            return Err(Error::LinkInvalid);
+        }
+        let hash = self.passwords.hash_for(call, contact, &new).await?;
         let now = self.clock.now();
         let sessions = FollowUp::EndSessions { user_id, except: None }.message(now)?;
-        let ends = sessions.id;
-        let messages = vec![sessions, told(call, user_id, now)?];
+        let mut waited = vec![sessions.id];
+        let mut messages = vec![sessions, told(call, user_id, now)?];
+        // Who has the link reads the mails of the address.
+        if let Some(email) = &link.email {
+            let verified = set_verified(&link, email).message(now)?;
+            waited.push(verified.id);
+            messages.push(verified);
+        }
         let new = NewPassword { user_id, hash, form: PasswordForm::Opaque, messages, now };
-        self.store.reset_password(token.id, &new).await?;
-        sessions_ended(&self.relay, ends).await
+        self.store.reset_password(&link, &new).await?;
+        let mut sessions_ended = true;
+        for message in waited.into_iter().rev() {
+            sessions_ended = is_done(&self.relay, message).await?;
+        }
+        Ok(sessions_ended)
     }
 }

@@ -68,7 +68,8 @@ impl Refresh {
             Ok(session) => session,
             Err(error) => {
                 if matches!(&error, Error::Upstream(error) if error.reason() == Reason::RefreshTokenReused) {
-                    self.tell_reused(call, user_id).await;
+                    // One of two has a stolen token. The session service says so once of a session.
+                    self.tell(call, user_id, |client| FollowUp::TellTokenReused { user_id, client }).await;
                 }
                 return Err(error);
             }
@@ -76,22 +77,23 @@ impl Refresh {
         if session.user_id != user_id {
             return Err(Error::RefreshTokenInvalid);
         }
+        if session.is_shared {
+            self.tell(call, user_id, |client| FollowUp::TellSessionShared { user_id, client }).await;
+        }
         let properties = self.property_claims.or_empty(call, claims);
         self.issuer.issue(session, account, properties, as_of)
     }
 
-    /// Tells the user that their session has ended: one of two has a stolen token. The session service says so once of a session.
-    async fn tell_reused(&self, call: &Call, user_id: Uuid) {
+    /// Tells the user what has happened to their session.
+    async fn tell(&self, call: &Call, user_id: Uuid, follow_up: impl FnOnce(Origin) -> FollowUp) {
         let now = self.clock.now();
-        let stored = async {
-            let client = Origin::of(&call.fields().client, now);
-            self.store.put(&FollowUp::TellTokenReused { user_id, client }.message(now)?).await
-        };
+        let follow_up = follow_up(Origin::of(&call.fields().client, now));
+        let stored = async { self.store.put(&follow_up.message(now)?).await };
         match stored.await {
             Ok(()) => self.relay.wake(),
-            // The session has ended all the same.
+            // What has happened to the session has happened all the same.
             Err(error) => {
-                tracing::error!(%user_id, cause = %Chain(&error), "the user is not told of the reuse of a refresh token");
+                tracing::error!(%user_id, cause = %Chain(&error), "the user is not told of the use of a refresh token by two");
             }
         }
     }

@@ -1,5 +1,8 @@
 //! Registration: creates a credential here and an account at the user service.
 //!
+//! Where addresses have to be verified, a registration must not tell whether an address has an account: the credential is stored with a
+//! message that creates the account afterwards, so that the answer and its time are always the same.
+//!
 //! The credential is inserted first, with a new user id; then the account is created with that id, which is idempotent.
 //! If the user service rejects the account, the credential is deleted. If the outcome is unknown, the credential stays
 //! pending: nobody can sign in without an account, a retry with the same `request_id` continues from it, and without a
@@ -16,6 +19,7 @@ use drystone_mesh::{
     error::{Chain, Reason},
     id,
 };
+use drystone_store::outbox::Relay;
 use tracing::{debug, warn};
 use uuid::Uuid;
 
@@ -23,6 +27,7 @@ use crate::{
     attempts::AttemptLimits,
     credential::Credential,
     error::Error,
+    follow_up::FollowUp,
     password::{
         hasher::{HashingPool, JobOrigin},
         new_password::NewPasswords,
@@ -44,8 +49,12 @@ pub struct Registration {
     pub hashing: Arc<HashingPool>,
     /// Checks and hashes new passwords.
     pub(crate) passwords: NewPasswords,
+    /// Delivers what follows.
+    pub relay: Relay,
     /// Source of time.
     pub clock: Clock,
+    /// Whether the address has to be verified before the account is used.
+    pub requires_verified_email: bool,
 }
 
 /// A validated registration request.
@@ -62,36 +71,38 @@ pub struct NewRegistration {
 }
 
 impl Registration {
-    /// Creates an account with a password, or resumes the registration with the same `request_id`.
+    /// Creates an account with a password, or resumes the registration with the same `request_id`. `None` if its owner has to verify the
+    /// address first, whether it has an account already or not; a request id is then of no use, since a repetition does no harm.
     ///
     /// # Errors
     /// `EMAIL_TAKEN` from the user service; [`Error::RequestIdReused`]; other errors of the upstreams, the hashing pool
     /// and the store.
-    pub async fn register(&self, call: &Call, new: NewRegistration) -> Result<User, Error> {
+    pub async fn register(&self, call: &Call, new: NewRegistration) -> Result<Option<User>, Error> {
+        if self.requires_verified_email {
+            self.register_for_verification(call, new).await?;
+            return Ok(None);
+        }
+        self.register_at_once(call, new).await.map(Some)
+    }
+
+    async fn register_for_verification(&self, call: &Call, new: NewRegistration) -> Result<(), Error> {
+        let credential = self.credential(call, &new, None).await?;
+        let create = FollowUp::CreateAccount {
+            user_id: credential.user_id,
+            email: new.email.into_string(),
+            display_name: new.display_name.into_string(),
+        };
+        self.store.insert_credential_with(&credential, &create.message(credential.created_at)?).await?;
+        self.relay.wake();
+        Ok(())
+    }
+
+    async fn register_at_once(&self, call: &Call, new: NewRegistration) -> Result<User, Error> {
         if let Some(existing) = self.existing_credential(new.request_id).await? {
             return self.resume(call, new, existing).await;
         }
-        let user_id = id::v7_at(self.clock.now());
-        let contact = Contact {
-            user_id,
-            email: new.email.as_str().to_owned(),
-            display_name: new.display_name.as_str().to_owned(),
-            given_name: String::new(),
-            family_name: String::new(),
-            locale: String::new(),
-            is_active: true,
-        };
-        let password_hash = self.passwords.hash_for(call, contact, &new.password).await?;
-        let now = self.clock.now();
-        let credential = Credential {
-            user_id,
-            password_hash,
-            form: PasswordForm::Opaque,
-            request_id: new.request_id,
-            pending_since: Some(now),
-            created_at: now,
-            updated_at: now,
-        };
+        let credential = self.credential(call, &new, new.request_id).await?;
+        let now = credential.created_at;
         if !self.store.insert_credential(&credential).await? {
             // A concurrent request with the same id inserted its credential first.
             let existing = self.existing_credential(new.request_id).await?.ok_or(Error::RequestIdReused)?;
@@ -108,6 +119,38 @@ impl Registration {
             warn!(%user_id, cause = %Chain(&error), "credential of a failed registration not deleted");
         }
         created
+    }
+
+    /// The pending credential of a new user.
+    async fn credential(
+        &self,
+        call: &Call,
+        new: &NewRegistration,
+        request_id: Option<Uuid>,
+    ) -> Result<Credential, Error> {
+        let user_id = id::v7_at(self.clock.now());
+        let contact = Contact {
+            user_id,
+            email: new.email.as_str().to_owned(),
+            display_name: new.display_name.as_str().to_owned(),
+            given_name: String::new(),
+            family_name: String::new(),
+            locale: String::new(),
+            is_active: true,
+            email_verified: false,
+        };
+        let password_hash = self.passwords.hash_for(call, contact, &new.password).await?;
+        let now = self.clock.now();
+        Ok(Credential {
+            user_id,
+            password_hash,
+            form: PasswordForm::Opaque,
+            request_id,
+            pending_since: Some(now),
+            created_at: now,
+            updated_at: now,
+            reset_required_at: None,
+        })
     }
 
     async fn existing_credential(&self, request_id: Option<Uuid>) -> Result<Option<Credential>, Error> {
@@ -141,11 +184,19 @@ impl Registration {
     ) -> Result<User, Error> {
         call::record_user(user_id);
         let user = self.upstreams.create_account(call, user_id, email, display_name).await?;
-        if let Err(error) = self.store.confirm_credential(user_id).await {
+        if let Err(error) = self.confirm(user_id).await {
             // The first sign-in or the orphan sweep confirms it.
             debug!(%user_id, cause = %Chain(&error), "credential not confirmed");
         }
         Ok(user)
+    }
+
+    /// Confirms the credential, and has a link sent to verify the address.
+    async fn confirm(&self, user_id: Uuid) -> Result<(), Error> {
+        let message = FollowUp::SendVerification { user_id }.message(self.clock.now())?;
+        self.store.confirm_credential_with(user_id, &message).await?;
+        self.relay.wake();
+        Ok(())
     }
 }
 
@@ -155,6 +206,6 @@ fn origin(call: &Call) -> JobOrigin {
 
 /// Whether a failure with this reason proves that no account was created with the new id. Only the user service itself
 /// fails with these reasons: responses are not validated, so a response about an existing account cannot cause them.
-fn proves_no_account(reason: Reason) -> bool {
+pub(crate) fn proves_no_account(reason: Reason) -> bool {
     matches!(reason, Reason::EmailTaken | Reason::InvalidRequest)
 }

@@ -1,12 +1,16 @@
 //! The gRPC handlers, one file per service: convert the request, call the domain, convert the result.
 
 mod auth_service;
+mod email_service;
 mod key_service;
 mod password_service;
+mod sign_in_service;
 
 pub(crate) use auth_service::AuthRpc;
+pub(crate) use email_service::EmailRpc;
 pub(crate) use key_service::KeyRpc;
 pub(crate) use password_service::PasswordRpc;
+pub(crate) use sign_in_service::SignInRpc;
 
 use drystone_mesh::error::Error as MeshError;
 

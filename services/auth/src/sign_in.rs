@@ -2,6 +2,7 @@
 //!
 //! An unknown email address, an invalid one and a wrong password take the same path, so that timing does not reveal
 //! which accounts exist: one call to the user service, one to the property service, one read of the store, one hash.
+//! Failures are stored after they were answered ([`SignInHistory`]).
 
 use std::sync::Arc;
 
@@ -18,18 +19,20 @@ use crate::{
     attempts::AttemptLimits,
     credential::Credential,
     error::Error,
+    metrics::SignInMetrics,
     password::{PasswordHash, Verification},
     password::{
         hasher::{HashingError, HashingPool, JobOrigin},
         typed_password::{PasswordForm, TypedPassword},
     },
     property_claims::PropertyClaims,
+    sign_in_history::{Outcome, SignInHistory},
     store::AuthStore,
     token::{
         key_ring::KeyRing,
         tokens::{TokenIssuer, TokenPair},
     },
-    upstreams::Upstreams,
+    upstreams::{AccountClaims, Upstreams},
 };
 
 /// Signs users in.
@@ -52,6 +55,12 @@ pub struct SignIn {
     pub issuer: Arc<TokenIssuer>,
     /// Source of time.
     pub clock: Clock,
+    /// Stores sign-ins, also those that fail.
+    pub history: SignInHistory,
+    /// Counts them.
+    pub metrics: SignInMetrics,
+    /// Whether the address has to be verified first.
+    pub requires_verified_email: bool,
 }
 
 /// The tokens of a sign-in.
@@ -67,8 +76,26 @@ impl SignIn {
     /// empty; an invalid one counts as none.
     ///
     /// # Errors
-    /// [`Error::InvalidCredentials`]; [`Error::AccountDisabled`]; [`Error::Limited`]; errors of the upstreams, the hashing pool and the store.
+    /// [`Error::InvalidCredentials`]; [`Error::AccountDisabled`], [`Error::PasswordResetRequired`], [`Error::EmailNotVerified`];
+    /// [`Error::Limited`]; errors of the upstreams, the hashing pool and the store.
     pub async fn sign_in(
+        &self,
+        call: &Call,
+        email: &str,
+        password: TypedPassword,
+        device_token: &str,
+    ) -> Result<SignedIn, Error> {
+        let signed_in = self.try_sign_in(call, email, password, device_token).await;
+        match &signed_in {
+            Ok(_) => self.metrics.record(true),
+            Err(error) if Outcome::of(error).is_some() => self.metrics.record(false),
+            // It says nothing about who signs in.
+            Err(_) => {}
+        }
+        signed_in
+    }
+
+    async fn try_sign_in(
         &self,
         call: &Call,
         email: &str,
@@ -96,16 +123,19 @@ impl SignIn {
 
         // Polled first, so that the call is always made. `try_join!` cancels it when the password is wrong.
         let claims = async { Ok(self.property_claims.fetch(call, user_id).await) };
-        let (claims, verification) =
-            tokio::try_join!(claims, self.verify_password(call, &password, credential.as_ref(), origin))?;
+        let verified = tokio::try_join!(claims, self.verify_password(call, &password, credential.as_ref(), origin));
+        let refused = |error: Error| {
+            if let Some(outcome) = Outcome::of(&error).filter(|_| user_id != dummy_user_id) {
+                self.history.failed(call, user_id, outcome, device.is_none());
+            }
+            error
+        };
+        let (claims, verification) = verified.map_err(refused)?;
         let (Some(email), Some(account), Some(credential)) = (address, account, credential) else {
             return Err(Error::InvalidCredentials);
         };
         attempt.succeeded().await;
-        // After the password, so that nobody else learns it.
-        if account.is_disabled {
-            return Err(Error::AccountDisabled);
-        }
+        self.may_sign_in(&account, &credential).map_err(refused)?;
         let properties = self.property_claims.or_empty(call, claims);
         self.confirm(&credential).await;
 
@@ -116,9 +146,24 @@ impl SignIn {
         {
             self.upgrade_hash(credential, password, verification);
         }
+        self.history.succeeded(call, user_id, session.session_id, device.is_none()).await?;
         let tokens = self.issuer.issue(session, account, properties, as_of)?;
         let device = device.unwrap_or_else(|| id::v7_at(as_of));
         Ok(SignedIn { tokens, device_token: self.keys.current().device_tokens.encode(&email, device, as_of) })
+    }
+
+    /// Whether an account whose password was right may sign in. After the password, so that nobody else learns why not.
+    fn may_sign_in(&self, account: &AccountClaims, credential: &Credential) -> Result<(), Error> {
+        if account.is_disabled {
+            return Err(Error::AccountDisabled);
+        }
+        if credential.reset_required_at.is_some() {
+            return Err(Error::PasswordResetRequired);
+        }
+        if self.requires_verified_email && !account.email_verified {
+            return Err(Error::EmailNotVerified);
+        }
+        Ok(())
     }
 
     /// Always computes exactly one hash, of the password form that the stored hash has.
@@ -147,6 +192,9 @@ impl SignIn {
         origin: JobOrigin,
     ) -> Result<(), Error> {
         let stored = self.store.credential(verified.user_id).await?;
+        if stored.as_ref().is_some_and(|stored| stored.reset_required_at.is_some()) {
+            return Err(Error::PasswordResetRequired);
+        }
         if stored.as_ref().is_some_and(|stored| stored.password_hash == verified.password_hash) {
             return Ok(());
         }

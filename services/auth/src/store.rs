@@ -3,6 +3,7 @@
 mod credentials;
 mod links;
 mod passwords;
+mod sign_ins;
 
 use drystone_mesh::{
     clock::Timestamp,
@@ -25,6 +26,7 @@ pub const MIGRATIONS: &[Migration] = &[
     migration!("0005", "key_rotation"),
     outbox::migration(6),
     migration!("0007", "links"),
+    migration!("0008", "email_and_sign_ins"),
 ];
 
 /// All keys and secrets, as they are stored.

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod attempts;
+mod emails;
 mod fake;
 mod fixture;
 mod imports;
@@ -12,7 +13,9 @@ mod password_form;
 mod passwords;
 mod refresh;
 mod register;
+mod running;
 mod sign_in;
+mod sign_in_history;
 mod sign_out;
 mod token;
 

@@ -12,8 +12,9 @@ use drystone::{
     },
     user::v1::{
         GetContactRequest, LookUpForSignInRequest, LookUpImportedRequest, NewUser, ProvisionResult,
-        ProvisionUserRequest, ProvisionUsersRequest, User, UserStatus, get_contact_request::Key as ContactKey,
-        look_up_for_sign_in_request::Key, user_service_client::UserServiceClient,
+        ProvisionUserRequest, ProvisionUsersRequest, SetEmailRequest, User, UserStatus,
+        get_contact_request::Key as ContactKey, look_up_for_sign_in_request::Key,
+        user_service_client::UserServiceClient,
     },
 };
 use drystone_mesh::{
@@ -23,7 +24,7 @@ use drystone_mesh::{
     display_name::DisplayName,
     email::Email,
     error::{Error as MeshError, Reason},
-    time::from_proto,
+    time::{from_proto, to_proto},
 };
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
@@ -44,6 +45,8 @@ pub struct AccountClaims {
     pub expire_time: Option<Timestamp>,
     /// Whether an administrator has disabled the account.
     pub is_disabled: bool,
+    /// Whether the address is verified; false where the account was looked up by its id.
+    pub email_verified: bool,
 }
 
 /// How to address a user in messages.
@@ -63,6 +66,17 @@ pub struct Contact {
     pub locale: String,
     /// Whether the user can sign in.
     pub is_active: bool,
+    /// Whether the address is verified.
+    pub email_verified: bool,
+}
+
+impl Contact {
+    /// Whether the account has this address, in whatever spelling.
+    #[must_use]
+    pub fn has_email(&self, email: &str) -> bool {
+        let key = |text| Email::parse(text).map(|email| email.key());
+        matches!((key(&self.email), key(email)), (Ok(own), Ok(other)) if own == other)
+    }
 }
 
 /// A session and its current counter.
@@ -76,6 +90,8 @@ pub struct SessionState {
     pub create_time: Timestamp,
     /// The counter for the next refresh token.
     pub counter: u64,
+    /// Whether two clients seem to share it.
+    pub is_shared: bool,
 }
 
 /// The calls to other services.
@@ -117,6 +133,17 @@ pub trait Upstreams: Send + Sync {
 
     /// The contact of the account with this id.
     async fn contact_by_id(&self, call: &Call, user_id: Uuid) -> Result<Option<Contact>, Error>;
+
+    /// Gives an account a verified address. Idempotent. `current` is the one that it has until now, which is kept for it until
+    /// `keep_until`.
+    async fn set_email(
+        &self,
+        call: &Call,
+        user_id: Uuid,
+        current: Option<&str>,
+        email: &str,
+        keep_until: Option<Timestamp>,
+    ) -> Result<(), Error>;
 
     /// Ends the sessions of a user, except for one. Idempotent.
     async fn end_sessions(&self, call: &Call, user_id: Uuid, except: Option<Uuid>) -> Result<(), Error>;
@@ -164,6 +191,7 @@ impl GrpcUpstreams {
         Ok(Some(Contact {
             user_id: parse_id(&contact.user_id, SERVICE, "a user id")?,
             is_active: contact.status() == UserStatus::Active,
+            email_verified: contact.email_verified,
             email: contact.email,
             display_name: contact.display_name,
             given_name: contact.given_name,
@@ -187,6 +215,7 @@ impl GrpcUpstreams {
         Ok(Some(AccountClaims {
             user_id,
             is_disabled,
+            email_verified: response.email_verified,
             roles: response.roles,
             permissions: response.permissions,
             expire_time: response.expire_time.as_ref().and_then(from_proto),
@@ -256,6 +285,25 @@ impl Upstreams for GrpcUpstreams {
         self.contact(call, ContactKey::UserId(user_id.to_string())).await
     }
 
+    async fn set_email(
+        &self,
+        call: &Call,
+        user_id: Uuid,
+        current: Option<&str>,
+        email: &str,
+        keep_until: Option<Timestamp>,
+    ) -> Result<(), Error> {
+        let request = call.request(SetEmailRequest {
+            user_id: user_id.to_string(),
+            email: email.to_owned(),
+            current_email: current.unwrap_or_default().to_owned(),
+            keep_previous_until: keep_until.map(to_proto),
+        });
+        let set = self.users.clone().set_email(request).await;
+        set.map_err(|status| to_mesh_error("the user service", status))?;
+        Ok(())
+    }
+
     async fn end_sessions(&self, call: &Call, user_id: Uuid, except: Option<Uuid>) -> Result<(), Error> {
         let except_session_id = except.map(|id| id.to_string()).unwrap_or_default();
         let request = call.request(EndUserSessionsRequest { user_id: user_id.to_string(), except_session_id });
@@ -311,7 +359,8 @@ impl Upstreams for GrpcUpstreams {
             .await
             .map_err(|status| to_mesh_error("the session service", status))?;
         let response = response.into_inner();
-        session_state(response.session, response.counter)
+        let state = session_state(response.session, response.counter)?;
+        Ok(SessionState { is_shared: response.is_shared, ..state })
     }
 
     async fn revoke_session(&self, call: &Call, session_id: Uuid) -> Result<(), Error> {
@@ -360,6 +409,7 @@ fn session_state(session: Option<Session>, counter: u64) -> Result<SessionState,
         user_id: parse_id(&session.user_id, SERVICE, "a user id")?,
         create_time: session.create_time.as_ref().and_then(from_proto).ok_or_else(|| missing("a creation time"))?,
         counter,
+        is_shared: false,
     })
 }
 

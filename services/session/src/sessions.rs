@@ -21,6 +21,13 @@ use crate::{
 };
 
 /// Operations on sessions. Clones share their state.
+/// A session whose token was rotated, with the counter of the next one.
+pub(crate) struct Rotated {
+    pub(crate) session: Session,
+    /// Whether two clients seem to share it.
+    pub(crate) is_shared: bool,
+}
+
 #[derive(Clone)]
 pub(crate) struct Sessions {
     pub(crate) store: Arc<dyn SessionStore>,
@@ -81,26 +88,28 @@ impl Sessions {
         Ok(())
     }
 
-    /// Rotates a refresh token. Returns the session, with the counter of the next token.
-    pub(crate) async fn rotate(&self, id: Uuid, counter: u64, by: PresentedBy) -> Result<Session, Error> {
+    /// Rotates a refresh token.
+    pub(crate) async fn rotate(&self, id: Uuid, counter: u64, by: PresentedBy) -> Result<Rotated, Error> {
         let (this, _call) = (self.clone(), self.revoking_calls.token());
-        let rotation = self
+        let (rotation, is_shared) = self
             .run_to_completion(async move {
                 let now = this.clock.now();
                 let rotation = this.store.rotate(id, counter, &by, &this.lifetimes, now).await?;
                 match &rotation {
                     Rotation::Reused { revocation, .. } => this.hub.announce(*revocation),
                     Rotation::Repeated(session) if this.is_shared(session) => {
-                        return this.end_shared(session, now).await;
+                        return Ok((this.end_shared(session, now).await?, true));
                     }
                     _ => {}
                 }
-                Ok(rotation)
+                Ok((rotation, false))
             })
             .await?;
         self.metrics.rotated(outcome(&rotation));
         match rotation {
-            Rotation::Advanced(session) | Rotation::Repeated(session) | Rotation::Replaced(session) => Ok(session),
+            Rotation::Advanced(session) | Rotation::Repeated(session) | Rotation::Replaced(session) => {
+                Ok(Rotated { session, is_shared })
+            }
             Rotation::RepeatedTooOften(session) => {
                 let now = self.clock.now();
                 let grace_ends = session.last_seen_at + self.lifetimes.rotation_grace;

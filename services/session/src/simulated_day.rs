@@ -59,7 +59,7 @@ impl Day {
             match (number % 3, is_busy) {
                 (0, true) => {
                     let by = PresentedBy { device: String::new(), address: String::new() };
-                    self.sessions.push(sessions.rotate(session.id, session.counter, by).await.unwrap());
+                    self.sessions.push(sessions.rotate(session.id, session.counter, by).await.unwrap().session);
                 }
                 (1, true) if now > session.created_at => sessions.revoke(session.user_id, session.id).await.unwrap(),
                 _ => self.sessions.push(session),

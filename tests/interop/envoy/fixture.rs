@@ -63,6 +63,7 @@ impl Behind {
             ("limits.requests_per_minute", "0".to_owned()),
             ("limits.registration_per_minute", "0".to_owned()),
             ("limits.password_reset_per_minute", "0".to_owned()),
+            ("limits.email_per_minute", "0".to_owned()),
         ];
         if has_tls {
             authority.issue_in(home.path(), "tls", &leaf);

@@ -331,6 +331,7 @@ fn user_service(handlers: Arc<Handlers>) -> PartialService<UserServiceServer<()>
                 permissions: Vec::new(),
                 expire_time: None,
                 status: 0,
+                email_verified: false,
             }))
         }
     })

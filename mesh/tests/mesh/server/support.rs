@@ -71,6 +71,7 @@ impl CommandHandlers {
             permissions: Vec::new(),
             expire_time: None,
             status: 0,
+            email_verified: false,
         };
         Ok(Response::from_parts(metadata, message, Extensions::default()))
     }

@@ -50,7 +50,8 @@ impl AuthService for AuthRpc {
             request_id: optional_id(&request_id)?,
         };
         let user = self.registration.register(&call, new).await?;
-        Ok(Response::new(RegisterResponse { user: Some(user), verification_required: false }))
+        let verification_required = user.is_none();
+        Ok(Response::new(RegisterResponse { user, verification_required }))
     }
 
     async fn sign_in(&self, request: Request<SignInRequest>) -> Result<Response<SignInResponse>, Status> {

@@ -4,7 +4,10 @@ use drystone_mesh::{
     clock::Timestamp,
     time::{from_micros, to_micros},
 };
-use drystone_store::{places, run, values};
+use drystone_store::{
+    outbox::{self, Message},
+    places, run, values,
+};
 use sqlx::AssertSqlSafe;
 use uuid::Uuid;
 
@@ -17,14 +20,14 @@ use crate::{
 /// The columns of a credential, in the order of [`CredentialRow`].
 macro_rules! columns {
     () => {
-        "user_id, password_hash, form, request_id, pending_since, created_at, updated_at"
+        "user_id, password_hash, form, request_id, pending_since, created_at, updated_at, reset_required_at"
     };
 }
 
 /// How many credentials one statement inserts or changes: those of one message of an import, so that it is one commit.
 const BATCH: usize = 500;
 
-type CredentialRow = (Uuid, String, String, Option<Uuid>, Option<i64>, i64, i64);
+type CredentialRow = (Uuid, String, String, Option<Uuid>, Option<i64>, i64, i64, Option<i64>);
 
 impl AuthStore {
     /// Inserts a credential. Returns false without a change if its request id has been used.
@@ -106,13 +109,16 @@ impl AuthStore {
         Ok(())
     }
 
-    /// Deletes the credential and the links of a user, if there are any.
+    /// Deletes the credential, the links and the sign-ins of a user, if there are any.
     pub async fn delete_credential(&self, user_id: Uuid) -> sqlx::Result<()> {
         run!(self.db.writer(), |db| {
             sqlx::query("DELETE FROM credential WHERE user_id = $1").bind(user_id).execute(db).await?;
         });
         run!(self.db.writer(), |db| {
             sqlx::query("DELETE FROM link WHERE user_id = $1").bind(user_id).execute(db).await?;
+        });
+        run!(self.db.writer(), |db| {
+            sqlx::query("DELETE FROM sign_in WHERE user_id = $1").bind(user_id).execute(db).await?;
         });
         Ok(())
     }
@@ -147,6 +153,68 @@ impl AuthStore {
             .await?
         });
         resumed.pop().map(read_credential).transpose()
+    }
+
+    /// Inserts the pending credential of a new user with the message that creates the account.
+    pub async fn insert_credential_with(&self, credential: &Credential, message: &Message) -> sqlx::Result<()> {
+        self.db
+            .retry(|| async {
+                let mut transaction = self.db.begin().await?;
+                run!(transaction.connection(), |connection| {
+                    sqlx::query(
+                        "INSERT INTO credential (user_id, password_hash, form, pending_since, created_at, updated_at)
+                         VALUES ($1, $2, $3, $4, $5, $5)",
+                    )
+                    .bind(credential.user_id)
+                    .bind(credential.password_hash.as_str())
+                    .bind(credential.form.name())
+                    .bind(credential.pending_since.map(to_micros))
+                    .bind(to_micros(credential.created_at))
+                    .execute(connection)
+                    .await?;
+                });
+                outbox::put(&mut transaction, message).await?;
+                transaction.commit().await
+            })
+            .await
+    }
+
+    /// Lets a pending credential count as pending since `now`, which protects it from [`Self::delete_pending_credential`] for a while.
+    /// Returns false if there is none.
+    pub async fn keep_pending_credential(&self, user_id: Uuid, now: Timestamp) -> sqlx::Result<bool> {
+        let kept = run!(self.db.writer(), |db| {
+            sqlx::query("UPDATE credential SET pending_since = $2 WHERE user_id = $1 AND pending_since IS NOT NULL")
+                .bind(user_id)
+                .bind(to_micros(now))
+                .execute(db)
+                .await?
+                .rows_affected()
+        });
+        Ok(kept == 1)
+    }
+
+    /// Marks a credential as no longer pending, since its account exists, and stores a message with that. Does nothing if it was not
+    /// pending.
+    pub async fn confirm_credential_with(&self, user_id: Uuid, message: &Message) -> sqlx::Result<()> {
+        self.db
+            .retry(|| async {
+                let mut transaction = self.db.begin().await?;
+                let confirmed = run!(transaction.connection(), |connection| {
+                    sqlx::query(
+                        "UPDATE credential SET pending_since = NULL WHERE user_id = $1 AND pending_since IS NOT NULL",
+                    )
+                    .bind(user_id)
+                    .execute(connection)
+                    .await?
+                    .rows_affected()
+                });
+                if confirmed == 0 {
+                    return Ok(());
+                }
+                outbox::put(&mut transaction, message).await?;
+                transaction.commit().await
+            })
+            .await
     }
 
     /// Marks a credential as no longer pending, since its account exists.
@@ -221,7 +289,7 @@ impl AuthStore {
 }
 
 fn read_credential(
-    (user_id, password_hash, form, request_id, pending_since, created_at, updated_at): CredentialRow,
+    (user_id, password_hash, form, request_id, pending_since, created_at, updated_at, reset_required_at): CredentialRow,
 ) -> sqlx::Result<Credential> {
     Ok(Credential {
         user_id,
@@ -231,6 +299,7 @@ fn read_credential(
         pending_since: pending_since.map(from_micros),
         created_at: from_micros(created_at),
         updated_at: from_micros(updated_at),
+        reset_required_at: reset_required_at.map(from_micros),
     })
 }
 

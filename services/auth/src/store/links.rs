@@ -4,7 +4,11 @@ use drystone_mesh::{
     clock::Timestamp,
     time::{from_micros, to_micros},
 };
-use drystone_store::{Transaction, run};
+use drystone_store::{
+    Transaction,
+    outbox::{self, Message},
+    run,
+};
 use uuid::Uuid;
 
 use super::AuthStore;
@@ -14,60 +18,94 @@ use crate::{
     token::link_token::{LinkToken, Purpose},
 };
 
+/// The query that inserts a link.
+macro_rules! insert {
+    ($link:ident, $max:ident, $since:ident) => {
+        sqlx::query(
+            "INSERT INTO link (id, purpose, user_id, email, created_at, expires_at)
+             SELECT $1, $2, $3, $4, $5, $6
+             WHERE (SELECT COUNT(*) FROM link WHERE user_id = $3 AND created_at > $7 AND purpose = $2) < $8
+             ON CONFLICT DO NOTHING",
+        )
+        .bind($link.id)
+        .bind($link.purpose.name())
+        .bind($link.user_id)
+        .bind($link.email.as_deref())
+        .bind(to_micros($link.created_at))
+        .bind(to_micros($link.expires_at))
+        .bind(to_micros($since))
+        .bind(i64::from($max))
+    };
+}
+
 /// How many links one statement forgets: bounded, so that writers do not wait long for it.
 const FORGET_BATCH: i64 = 500;
+
+type LinkRow = (Uuid, Option<String>, i64, i64);
 
 impl AuthStore {
     /// Stores a link, unless there is one with its id, or the user has been sent `max` for this purpose since `since`. Returns the
     /// stored one.
     pub async fn insert_link(&self, link: &Link, max: u32, since: Timestamp) -> sqlx::Result<Option<Link>> {
-        run!(self.db.writer(), |db| {
-            sqlx::query(
-                "INSERT INTO link (id, purpose, user_id, created_at, expires_at)
-                 SELECT $1, $2, $3, $4, $5
-                 WHERE (SELECT COUNT(*) FROM link WHERE user_id = $3 AND created_at > $6 AND purpose = $2) < $7
-                 ON CONFLICT DO NOTHING",
-            )
-            .bind(link.id)
-            .bind(link.purpose.name())
-            .bind(link.user_id)
-            .bind(to_micros(link.created_at))
-            .bind(to_micros(link.expires_at))
-            .bind(to_micros(since))
-            .bind(i64::from(max))
-            .execute(db)
-            .await?;
-        });
-        let stored: Option<(Uuid, i64, i64)> = run!(self.db.reader(), |db| {
-            sqlx::query_as("SELECT user_id, created_at, expires_at FROM link WHERE id = $1 AND purpose = $2")
-                .bind(link.id)
-                .bind(link.purpose.name())
+        run!(self.db.writer(), |db| { insert!(link, max, since).execute(db).await?.rows_affected() });
+        self.link(link.id, link.purpose).await
+    }
+
+    /// Stores a link together with the messages about it, unless the user has been sent `max` for this purpose since `since`.
+    /// Returns whether it is stored.
+    pub async fn insert_link_with(
+        &self,
+        link: &Link,
+        messages: &[Message],
+        max: u32,
+        since: Timestamp,
+    ) -> sqlx::Result<bool> {
+        self.db
+            .retry(|| async {
+                let mut transaction = self.db.begin().await?;
+                let inserted = run!(transaction.connection(), |connection| {
+                    insert!(link, max, since).execute(connection).await?.rows_affected()
+                });
+                if inserted == 0 {
+                    return Ok(false);
+                }
+                for message in messages {
+                    outbox::put(&mut transaction, message).await?;
+                }
+                transaction.commit().await?;
+                Ok(true)
+            })
+            .await
+    }
+
+    /// A link, whether it serves or not.
+    pub async fn link(&self, id: Uuid, purpose: Purpose) -> sqlx::Result<Option<Link>> {
+        let stored: Option<LinkRow> = run!(self.db.reader(), |db| {
+            sqlx::query_as("SELECT user_id, email, created_at, expires_at FROM link WHERE id = $1 AND purpose = $2")
+                .bind(id)
+                .bind(purpose.name())
                 .fetch_optional(db)
                 .await?
         });
-        Ok(stored.map(|(user_id, created_at, expires_at)| Link {
-            user_id,
-            created_at: from_micros(created_at),
-            expires_at: from_micros(expires_at),
-            ..*link
-        }))
+        Ok(stored.map(|row| read_link(id, purpose, row)))
     }
 
-    /// The user of a link that serves now; `None` if it was used, has expired or is unknown.
-    pub async fn valid_link(&self, token: &LinkToken, purpose: Purpose, now: Timestamp) -> sqlx::Result<Option<Uuid>> {
-        let found: Option<(Uuid, i64)> = run!(self.db.reader(), |db| {
+    /// A link that serves now; `None` if it was used, has expired or is unknown.
+    pub async fn valid_link(&self, token: &LinkToken, now: Timestamp) -> sqlx::Result<Option<Link>> {
+        let found: Option<LinkRow> = run!(self.db.reader(), |db| {
             sqlx::query_as(
-                "SELECT user_id, created_at
+                "SELECT user_id, email, created_at, expires_at
                  FROM link
                  WHERE id = $1 AND purpose = $2 AND used_at IS NULL AND expires_at > $3",
             )
             .bind(token.id)
-            .bind(purpose.name())
+            .bind(token.purpose.name())
             .bind(to_micros(now))
             .fetch_optional(db)
             .await?
         });
-        Ok(found.filter(|(_, created_at)| token.is_for(from_micros(*created_at))).map(|(user_id, _)| user_id))
+        let link = found.map(|row| read_link(token.id, token.purpose, row));
+        Ok(link.filter(|link| token.is_for(link.created_at)))
     }
 
     /// Forgets links that expired before this time. Returns how many.
@@ -90,38 +128,46 @@ impl AuthStore {
     }
 }
 
+fn read_link(id: Uuid, purpose: Purpose, (user_id, email, created_at, expires_at): LinkRow) -> Link {
+    Link { id, purpose, user_id, email, created_at: from_micros(created_at), expires_at: from_micros(expires_at) }
+}
+
 /// Uses a link in this transaction: of two at once, one succeeds.
 ///
 /// # Errors
 /// [`Error::LinkInvalid`] if it was used or has expired.
-pub(super) async fn consume(
-    transaction: &mut Transaction,
-    id: Uuid,
-    user_id: Uuid,
-    now: Timestamp,
-) -> Result<(), Error> {
+pub(super) async fn consume(transaction: &mut Transaction, link: &Link, now: Timestamp) -> Result<(), Error> {
     let used = run!(transaction.connection(), |connection| {
-        sqlx::query(
-            "UPDATE link SET used_at = $3 WHERE id = $1 AND user_id = $2 AND used_at IS NULL AND expires_at > $3",
-        )
-        .bind(id)
-        .bind(user_id)
-        .bind(to_micros(now))
-        .execute(connection)
-        .await?
-        .rows_affected()
+        sqlx::query("UPDATE link SET used_at = $2 WHERE id = $1 AND used_at IS NULL AND expires_at > $2")
+            .bind(link.id)
+            .bind(to_micros(now))
+            .execute(connection)
+            .await?
+            .rows_affected()
     });
     if used == 1 { Ok(()) } else { Err(Error::LinkInvalid) }
 }
 
-/// Makes all links of a user useless in this transaction.
-pub(super) async fn void(transaction: &mut Transaction, user_id: Uuid, now: Timestamp) -> Result<(), Error> {
+/// Makes the links of a user with this purpose useless that were made after `since`, in this transaction.
+pub(super) async fn void(
+    transaction: &mut Transaction,
+    user_id: Uuid,
+    purpose: Purpose,
+    since: Timestamp,
+    now: Timestamp,
+) -> Result<(), Error> {
     run!(transaction.connection(), |connection| {
-        sqlx::query("UPDATE link SET used_at = $2 WHERE user_id = $1 AND used_at IS NULL")
-            .bind(user_id)
-            .bind(to_micros(now))
-            .execute(connection)
-            .await?;
+        sqlx::query(
+            "UPDATE link
+             SET used_at = $4
+             WHERE user_id = $1 AND purpose = $2 AND created_at >= $3 AND used_at IS NULL",
+        )
+        .bind(user_id)
+        .bind(purpose.name())
+        .bind(to_micros(since))
+        .bind(to_micros(now))
+        .execute(connection)
+        .await?;
     });
     Ok(())
 }

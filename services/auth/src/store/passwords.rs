@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::{AuthStore, links};
 use crate::{
     error::Error,
+    link::{Link, Purpose},
     password::{PasswordHash, typed_password::PasswordForm},
 };
 
@@ -30,8 +31,8 @@ pub struct NewPassword {
 }
 
 impl AuthStore {
-    /// Replaces the hash `old`. All links of the user become useless. Returns false without a change if the stored hash is another
-    /// one.
+    /// Replaces the hash `old`. Links to reset the password and to change the address become useless. Returns false without a change if
+    /// the stored hash is another one, or no longer serves.
     pub async fn change_password(&self, old: &PasswordHash, new: &NewPassword) -> Result<bool, Error> {
         self.db.retry(|| self.change_password_once(old, new)).await
     }
@@ -42,7 +43,7 @@ impl AuthStore {
             sqlx::query(
                 "UPDATE credential
                  SET password_hash = $3, form = $4, updated_at = $5
-                 WHERE user_id = $1 AND password_hash = $2",
+                 WHERE user_id = $1 AND password_hash = $2 AND reset_required_at IS NULL",
             )
             .bind(new.user_id)
             .bind(old.as_str())
@@ -60,24 +61,24 @@ impl AuthStore {
         Ok(true)
     }
 
-    /// Sets the password of the user of a link, which serves once. All links of the user become useless.
+    /// Sets the password of the user of a link, which serves once. Links to reset the password and to change the address become useless.
     ///
     /// # Errors
     /// [`Error::LinkInvalid`].
-    pub async fn reset_password(&self, link: Uuid, new: &NewPassword) -> Result<(), Error> {
+    pub async fn reset_password(&self, link: &Link, new: &NewPassword) -> Result<(), Error> {
         self.db.retry(|| self.reset_password_once(link, new)).await
     }
 
-    async fn reset_password_once(&self, link: Uuid, new: &NewPassword) -> Result<(), Error> {
+    async fn reset_password_once(&self, link: &Link, new: &NewPassword) -> Result<(), Error> {
         let mut transaction = self.db.begin().await?;
-        links::consume(&mut transaction, link, new.user_id, new.now).await?;
+        links::consume(&mut transaction, link, new.now).await?;
         // A user who was imported without a password has none yet.
         run!(transaction.connection(), |connection| {
             sqlx::query(
                 "INSERT INTO credential (user_id, password_hash, form, created_at, updated_at)
                  VALUES ($1, $2, $3, $4, $4)
                  ON CONFLICT (user_id) DO UPDATE
-                 SET password_hash = $2, form = $3, updated_at = $4, pending_since = NULL",
+                 SET password_hash = $2, form = $3, updated_at = $4, pending_since = NULL, reset_required_at = NULL",
             )
             .bind(new.user_id)
             .bind(new.hash.as_str())
@@ -87,6 +88,58 @@ impl AuthStore {
             .await?;
         });
         finish(transaction, new).await
+    }
+
+    /// Uses a link, with what follows from it. The other links of its user with these purposes become useless.
+    ///
+    /// # Errors
+    /// [`Error::LinkInvalid`].
+    pub async fn use_link(
+        &self,
+        link: &Link,
+        voids: &[Purpose],
+        messages: &[Message],
+        now: Timestamp,
+    ) -> Result<(), Error> {
+        self.db
+            .retry(|| async {
+                let mut transaction = self.db.begin().await?;
+                links::consume(&mut transaction, link, now).await?;
+                for purpose in voids {
+                    links::void(&mut transaction, link.user_id, *purpose, Timestamp::UNIX_EPOCH, now).await?;
+                }
+                put_all(transaction, messages).await
+            })
+            .await
+    }
+
+    /// Uses a link by which an owner takes their account back: the password no longer serves, and neither do links that somebody else
+    /// may have been sent since.
+    ///
+    /// # Errors
+    /// [`Error::LinkInvalid`].
+    pub async fn recover(&self, link: &Link, messages: &[Message], now: Timestamp) -> Result<(), Error> {
+        self.db.retry(|| self.recover_once(link, messages, now)).await
+    }
+
+    async fn recover_once(&self, link: &Link, messages: &[Message], now: Timestamp) -> Result<(), Error> {
+        let mut transaction = self.db.begin().await?;
+        links::consume(&mut transaction, link, now).await?;
+        for purpose in [Purpose::PasswordReset, Purpose::EmailVerification, Purpose::EmailChange] {
+            links::void(&mut transaction, link.user_id, purpose, Timestamp::UNIX_EPOCH, now).await?;
+        }
+        // Those from before were sent to addresses that the account had before, and serve.
+        for purpose in [Purpose::EmailUndo, Purpose::SignInReport] {
+            links::void(&mut transaction, link.user_id, purpose, link.created_at, now).await?;
+        }
+        run!(transaction.connection(), |connection| {
+            sqlx::query("UPDATE credential SET reset_required_at = $2, updated_at = $2 WHERE user_id = $1")
+                .bind(link.user_id)
+                .bind(to_micros(now))
+                .execute(connection)
+                .await?;
+        });
+        put_all(transaction, messages).await
     }
 
     /// Stores a message of the outbox by itself.
@@ -103,8 +156,14 @@ impl AuthStore {
 }
 
 async fn finish(mut transaction: Transaction, new: &NewPassword) -> Result<(), Error> {
-    links::void(&mut transaction, new.user_id, new.now).await?;
-    for message in &new.messages {
+    for purpose in [Purpose::PasswordReset, Purpose::EmailChange] {
+        links::void(&mut transaction, new.user_id, purpose, Timestamp::UNIX_EPOCH, new.now).await?;
+    }
+    put_all(transaction, &new.messages).await
+}
+
+async fn put_all(mut transaction: Transaction, messages: &[Message]) -> Result<(), Error> {
+    for message in messages {
         outbox::put(&mut transaction, message).await?;
     }
     transaction.commit().await?;

@@ -52,6 +52,7 @@ pub(super) enum CreationFailure {
 }
 
 #[derive(Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each makes one thing fail")]
 pub(super) struct FakeState {
     pub(super) users: BTreeMap<Uuid, User>,
     /// By source and id there.
@@ -79,6 +80,12 @@ pub(super) struct FakeState {
     pub(super) session_gate: Option<Arc<Notify>>,
     /// Whose sessions were ended, and which one stayed.
     pub(super) ended: Vec<(Uuid, Option<Uuid>)>,
+    /// Whether used refresh tokens are those of a session that two clients share.
+    pub(super) sessions_are_shared: bool,
+    /// Whether addresses cannot be set.
+    pub(super) fails_to_set_email: bool,
+    /// Addresses that are kept, for whom and until when.
+    pub(super) kept_emails: BTreeMap<String, (Uuid, Timestamp)>,
     /// The names of the calls that were made, in order.
     pub(super) calls: Vec<&'static str>,
 }
@@ -111,14 +118,21 @@ impl FakeUpstreams {
         let availability = self.called(name).user_service;
         availability.respond().await?;
         let state = self.state();
-        let Some((id, _)) = state.users.iter().find(|(_, user)| matches(user)) else { return Ok(None) };
+        let Some((id, user)) = state.users.iter().find(|(_, user)| matches(user)) else { return Ok(None) };
         let mut permissions = state.permissions.clone();
         if permissions.is_empty() {
             permissions.push("users:read".to_owned());
         }
         let expire_time = state.claims_expire_at;
         let (roles, is_disabled) = (state.roles.clone(), state.is_disabled);
-        Ok(Some(AccountClaims { user_id: *id, roles, permissions, expire_time, is_disabled }))
+        Ok(Some(AccountClaims {
+            user_id: *id,
+            roles,
+            permissions,
+            expire_time,
+            is_disabled,
+            email_verified: user.email_verified,
+        }))
     }
 }
 
@@ -140,6 +154,7 @@ impl FakeUpstreams {
             family_name: String::new(),
             locale: "de".to_owned(),
             is_active,
+            email_verified: user.email_verified,
         }))
     }
 }
@@ -243,6 +258,42 @@ impl Upstreams for FakeUpstreams {
         self.contact("contact_by_id", |user| user.id == user_id.to_string()).await
     }
 
+    async fn set_email(
+        &self,
+        _: &Call,
+        user_id: Uuid,
+        current: Option<&str>,
+        email: &str,
+        keep_until: Option<Timestamp>,
+    ) -> Result<(), Error> {
+        let mut state = self.called("set_email");
+        if state.fails_to_set_email {
+            return Err(unavailable());
+        }
+        let address = Email::parse(email).unwrap();
+        let is_taken = state.users.iter().any(|(id, user)| *id != user_id && has_email(user, &address))
+            || state
+                .kept_emails
+                .get(&address.key())
+                .is_some_and(|(owner, until)| *owner != user_id && *until > self.clock.now());
+        if is_taken {
+            return Err(MeshError::new(Reason::EmailTaken, "taken").into());
+        }
+        let Some(user) = state.users.get_mut(&user_id) else {
+            return Err(MeshError::new(Reason::UserNotFound, "unknown").into());
+        };
+        let is_expected = current.is_none_or(|current| has_email(user, &Email::parse(current).unwrap()));
+        if !is_expected && !has_email(user, &address) {
+            return Err(MeshError::new(Reason::StaleEtag, "changed").into());
+        }
+        let previous = std::mem::replace(&mut user.email, email.to_owned());
+        user.email_verified = true;
+        if let Some(until) = keep_until {
+            state.kept_emails.insert(Email::parse(&previous).unwrap().key(), (user_id, until));
+        }
+        Ok(())
+    }
+
     async fn end_sessions(&self, _: &Call, user_id: Uuid, except: Option<Uuid>) -> Result<(), Error> {
         let availability = self.called("end_sessions").session_service;
         availability.respond().await?;
@@ -273,7 +324,8 @@ impl Upstreams for FakeUpstreams {
 
     async fn start_session(&self, _: &Call, user_id: Uuid) -> Result<SessionState, Error> {
         let now = self.clock.now();
-        let session = SessionState { session_id: id::v7_at(now), user_id, create_time: now, counter: 1 };
+        let session =
+            SessionState { session_id: id::v7_at(now), user_id, create_time: now, counter: 1, is_shared: false };
         let gate = {
             let mut state = self.called("start_session");
             state.sessions.insert(session.session_id, session);
@@ -287,11 +339,13 @@ impl Upstreams for FakeUpstreams {
 
     async fn rotate_session(&self, _: &Call, session_id: Uuid, counter: u64) -> Result<SessionState, Error> {
         let mut state = self.called("rotate_session");
+        let is_shared = state.sessions_are_shared;
         match state.sessions.get_mut(&session_id) {
             Some(session) if session.counter == counter => {
                 session.counter += 1;
                 Ok(*session)
             }
+            Some(session) if is_shared => Ok(SessionState { is_shared, ..*session }),
             Some(_) => Err(MeshError::new(Reason::RefreshTokenReused, "reused").into()),
             None => Err(MeshError::new(Reason::SessionEnded, "ended").into()),
         }

@@ -4,8 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use drystone::{
     auth::v1::{
-        GetJwksRequest, RefreshRequest, RefreshResponse, RegisterRequest, SignInRequest, SignOutRequest,
-        auth_service_server::AuthService, key_service_server::KeyService,
+        GetJwksRequest, RefreshRequest, RefreshResponse, RegisterRequest, RegisterResponse, SignInRequest,
+        SignOutRequest, auth_service_server::AuthService, key_service_server::KeyService,
     },
     user::v1::User,
 };
@@ -118,6 +118,19 @@ impl Fixture {
         };
         let response = self.service.auth.register(from_outside(request, None)).await?;
         Ok(response.into_inner().user.unwrap())
+    }
+
+    /// Registers where addresses have to be verified: the response tells nothing else.
+    pub(super) async fn register_unverified(&self, email: &str, password: &str) -> Result<(), Status> {
+        let request = RegisterRequest {
+            email: email.to_owned(),
+            password: password.to_owned(),
+            display_name: "Ada".to_owned(),
+            request_id: String::new(),
+        };
+        let response = self.service.auth.register(from_outside(request, None)).await?.into_inner();
+        assert_eq!(response, RegisterResponse { user: None, verification_required: true });
+        Ok(())
     }
 
     /// A service with an account that can sign in.

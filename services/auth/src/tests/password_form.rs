@@ -41,6 +41,7 @@ impl Fixture {
             pending_since: None,
             created_at: now,
             updated_at: now,
+            reset_required_at: None,
         };
         fixture.store.insert_credential(&raw).await.unwrap();
         // Moves the account to the id of the credential, which the fake user service allows.

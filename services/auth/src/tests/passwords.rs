@@ -2,101 +2,18 @@
 
 use std::{sync::Arc, time::Duration};
 
-use drystone::{
-    auth::v1::{
-        ChangePasswordRequest, RequestPasswordResetRequest, ResetPasswordRequest,
-        password_service_server::PasswordService,
-    },
-    notification::v1::SendRequest,
-};
-use drystone_mesh::{error::Reason, token::Principal};
+use drystone_mesh::error::Reason;
 use tokio::sync::Notify;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tonic::Status;
 
 use super::{
     fake::Availability,
-    fixture::{EMAIL, Fixture, PASSWORD, from_outside},
+    fixture::{EMAIL, Fixture, PASSWORD},
     reason,
+    running::Running,
 };
 use crate::password::typed_password::{PasswordForm, TypedPassword};
 
 const NEW: &str = "a new horse in the stable";
-
-/// A service whose outbox is delivered. It stops with the test.
-struct Running {
-    fixture: Fixture,
-    tasks: TaskTracker,
-    stop: CancellationToken,
-}
-
-impl Running {
-    async fn with_account() -> Self {
-        Self::of(Fixture::with_account().await)
-    }
-
-    fn of(fixture: Fixture) -> Self {
-        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-        tasks.spawn(fixture.service.relay.clone().run(stop.clone()));
-        Self { fixture, tasks, stop }
-    }
-
-    async fn sign_in(&self, password: &str) -> Result<Arc<Principal>, Status> {
-        let tokens = self.fixture.sign_in(EMAIL, password).await?.into_inner();
-        Ok(self.fixture.verify(&tokens.access_token).await)
-    }
-
-    async fn change(&self, by: &Arc<Principal>, current: &str, new: &str) -> Result<bool, Status> {
-        let request = ChangePasswordRequest { current_password: current.to_owned(), new_password: new.to_owned() };
-        let request = from_outside(request, Some(Arc::clone(by)));
-        Ok(self.fixture.service.passwords.change_password(request).await?.into_inner().sessions_ended)
-    }
-
-    async fn request(&self, email: &str) {
-        let request = RequestPasswordResetRequest { email: email.to_owned() };
-        self.fixture.service.passwords.request_password_reset(from_outside(request, None)).await.unwrap();
-    }
-
-    async fn reset(&self, token: &str, new: &str) -> Result<bool, Status> {
-        let request = ResetPasswordRequest { token: token.to_owned(), new_password: new.to_owned() };
-        let response = self.fixture.service.passwords.reset_password(from_outside(request, None)).await?;
-        Ok(response.into_inner().sessions_ended)
-    }
-
-    /// Waits until everything is delivered. Returns the messages with this template, in the order of their ids.
-    async fn messages(&self, template: &str) -> Vec<SendRequest> {
-        self.settle().await;
-        let state = self.fixture.upstreams.state();
-        state.messages.values().filter(|message| message.template == template).cloned().collect()
-    }
-
-    async fn settle(&self) {
-        let pending = async || -> i64 {
-            drystone_store::run!(self.fixture.store.db().reader(), |db| {
-                sqlx::query_scalar("SELECT COUNT(*) FROM outbox WHERE dead_at IS NULL").fetch_one(db).await.unwrap()
-            })
-        };
-        while pending().await > 0 {
-            self.fixture.service.relay.wake();
-            tokio::task::yield_now().await;
-        }
-    }
-
-    /// The token of the newest link.
-    async fn link(&self) -> String {
-        let messages = self.messages("password_reset").await;
-        let link = &messages.last().unwrap().parameters["link"];
-        let (page, token) = link.split_once("#token=").unwrap();
-        assert_eq!(page, "https://id.example.com/reset-password");
-        token.to_owned()
-    }
-
-    async fn stop(self) {
-        self.stop.cancel();
-        self.tasks.close();
-        self.tasks.wait().await;
-    }
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_password_is_changed_by_who_knows_it_and_the_other_sessions_end() {
@@ -259,6 +176,22 @@ async fn who_loses_a_session_to_a_reused_token_is_told() {
     running.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_seems_to_share_a_session_is_told_once_a_day() {
+    let running = Running::with_account().await;
+    let first = running.fixture.sign_in(EMAIL, PASSWORD).await.unwrap().into_inner();
+    running.fixture.refresh(&first.refresh_token).await.unwrap();
+    running.fixture.upstreams.state().sessions_are_shared = true;
+    for _ in 0..3 {
+        running.fixture.refresh(&first.refresh_token).await.unwrap();
+        assert_eq!(running.messages("session_shared").await.len(), 1);
+    }
+    running.fixture.clock.advance(Duration::from_hours(24));
+    running.fixture.refresh(&first.refresh_token).await.unwrap();
+    assert_eq!(running.messages("session_shared").await.len(), 2);
+    running.stop().await;
+}
+
 /// A sign-in with the old password that is under way may start its session after all others have ended.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_sign_in_with_a_password_that_is_changed_meanwhile_gets_no_tokens() {
@@ -283,7 +216,7 @@ async fn a_sign_in_with_a_password_that_is_changed_meanwhile_gets_no_tokens() {
 
     // A hash that is replaced by another one of the same password changes nothing.
     let credential = running.fixture.store.credential(user.user_id).await.unwrap().unwrap();
-    let copy = running.fixture.service.passwords.change.hashing.clone();
+    let copy = running.fixture.service.passwords.change.check.hashing.clone();
     let same = copy.hash_if_idle(TypedPassword::new(NEW.to_owned()).in_form(PasswordForm::Opaque).clone());
     let same = same.await.unwrap().unwrap();
     running.fixture.upstreams.state().calls.clear();

@@ -3,7 +3,7 @@
 //! | bytes of the body | content |
 //! |---|---|
 //! | 0..16 | the link's id |
-//! | 16 | what it is for: 1 a new password |
+//! | 16 | what it is for: [`Purpose::number`] |
 //! | 17..40 | zero |
 //!
 //! For the rest of a token see `mac_keys.rs`; its kind is `dlt`. The database has the id of a link, its user, and whether it was
@@ -19,6 +19,18 @@ use super::mac_keys::{Authentic, BODY_LENGTH, MacKeys};
 pub enum Purpose {
     /// Choosing a new password.
     PasswordReset,
+    /// Verifying the address of an account.
+    EmailVerification,
+    /// Verifying another address, which the account then gets.
+    EmailChange,
+    /// Getting back the address from before a change.
+    EmailUndo,
+    /// Reporting a sign-in of somebody else.
+    SignInReport,
+    /// Telling that an address has an account already. Its mail has no token.
+    AddressTaken,
+    /// Telling that two clients seem to share a session. Its mail has no link.
+    SessionShared,
 }
 
 impl Purpose {
@@ -27,12 +39,24 @@ impl Purpose {
     pub const fn name(self) -> &'static str {
         match self {
             Self::PasswordReset => "password_reset",
+            Self::EmailVerification => "email_verification",
+            Self::EmailChange => "email_change",
+            Self::EmailUndo => "email_undo",
+            Self::SignInReport => "sign_in_report",
+            Self::AddressTaken => "address_taken",
+            Self::SessionShared => "session_shared",
         }
     }
 
     const fn number(self) -> u8 {
         match self {
             Self::PasswordReset => 1,
+            Self::EmailVerification => 2,
+            Self::EmailChange => 3,
+            Self::EmailUndo => 4,
+            Self::SignInReport => 5,
+            Self::AddressTaken => 6,
+            Self::SessionShared => 7,
         }
     }
 }
@@ -42,6 +66,8 @@ impl Purpose {
 pub struct LinkToken {
     /// The link.
     pub id: Uuid,
+    /// What it is for.
+    pub purpose: Purpose,
     token: Authentic,
 }
 
@@ -82,7 +108,7 @@ impl LinkTokenCodec {
         let is_valid = rest
             .split_first()
             .is_some_and(|(number, zeros)| *number == purpose.number() && zeros.iter().all(|byte| *byte == 0));
-        is_valid.then_some(LinkToken { id, token })
+        is_valid.then_some(LinkToken { id, purpose, token })
     }
 }
 

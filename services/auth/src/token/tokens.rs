@@ -56,7 +56,7 @@ impl TokenIssuer {
         properties: BTreeMap<String, String>,
         as_of: Timestamp,
     ) -> Result<TokenPair, Error> {
-        let SessionState { session_id, user_id, create_time, counter } = session;
+        let SessionState { session_id, user_id, create_time, counter, is_shared: _ } = session;
         let access_token = self.access_token_signer.sign(AccessTokenParams {
             user_id,
             session_id,

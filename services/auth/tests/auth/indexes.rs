@@ -2,9 +2,14 @@
 
 use std::time::Duration;
 
-use drystone_auth::{AuthStore, MIGRATIONS, credential::Credential};
+use drystone_auth::{
+    AuthStore, MIGRATIONS,
+    credential::Credential,
+    link::{Link, Purpose},
+    sign_in_history::{Method, Outcome, SignInRecord},
+};
 use drystone_backends::Postgres;
-use drystone_mesh::clock::Clock;
+use drystone_mesh::{clock::Clock, page::Page};
 use drystone_store::{Db, Location};
 use uuid::Uuid;
 
@@ -14,6 +19,12 @@ const ROUNDS: usize = 8;
 const MANY_ROWS: &str = "
     INSERT INTO drystone_auth.credential (user_id, password_hash, request_id, created_at, updated_at)
     SELECT gen_random_uuid(), 'one of many', gen_random_uuid(), n, n
+    FROM generate_series(1, 20000) AS n;
+    INSERT INTO drystone_auth.sign_in (id, user_id, created_at, method, outcome, address, device, is_new_device)
+    SELECT gen_random_uuid(), gen_random_uuid(), n, 1, 1 + n % 2, '', '', 0
+    FROM generate_series(1, 20000) AS n;
+    INSERT INTO drystone_auth.link (id, purpose, user_id, created_at, expires_at)
+    SELECT gen_random_uuid(), 'password_reset', gen_random_uuid(), n, 9000000000000000 + n
     FROM generate_series(1, 20000) AS n;
     ANALYZE";
 
@@ -39,6 +50,7 @@ async fn every_credential_is_found_by_an_index() {
             pending_since: Some(now),
             created_at: now,
             updated_at: now,
+            reset_required_at: None,
         };
         store.insert_credential(&new).await.unwrap();
         store.credential(new.user_id).await.unwrap().unwrap();
@@ -48,9 +60,32 @@ async fn every_credential_is_found_by_an_index() {
         assert_eq!(store.pending_credentials(cutoff, 10).await.unwrap(), [new.user_id]);
         assert!(store.delete_pending_credential(new.user_id, cutoff).await.unwrap());
         store.confirm_credential(new.user_id).await.unwrap();
+        let sign_in = SignInRecord {
+            id: Uuid::now_v7(),
+            user_id: new.user_id,
+            at: now,
+            method: Method::Password,
+            outcome: Outcome::Succeeded,
+            address: String::new(),
+            device: String::new(),
+            is_new_device: true,
+            session_id: None,
+        };
+        store.insert_sign_in(&sign_in, &[]).await.unwrap();
+        assert!(store.has_signed_in(new.user_id).await.unwrap());
+        let page = Page { size: 10, after: None };
+        assert_eq!(store.sign_ins(new.user_id, &page, now - Duration::from_secs(1)).await.unwrap().len(), 1);
+        let link =
+            Link::new(Uuid::now_v7(), Purpose::EmailVerification, new.user_id, "ada@example.com".to_owned(), now);
+        store.insert_link(&link, 5, now - Duration::from_secs(1)).await.unwrap().unwrap();
+        store.use_link(&link, &[Purpose::PasswordReset], &[], now).await.unwrap();
     }
     db.close().await;
-    let scans = database.scans("drystone_auth").await["credential"];
+    let scans = database.scans("drystone_auth").await;
+    for table in ["sign_in", "link"] {
+        assert_eq!(scans[table].sequential, 0, "{table}: {:?}", scans[table]);
+    }
+    let scans = scans["credential"];
     assert_eq!(scans.sequential, 0);
     assert!(scans.index >= i64::try_from(ROUNDS * 6).unwrap(), "{scans:?}");
 }

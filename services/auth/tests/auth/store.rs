@@ -55,6 +55,7 @@ impl Fixture {
             pending_since: Some(now),
             created_at: now,
             updated_at: now,
+            reset_required_at: None,
         }
     }
 }

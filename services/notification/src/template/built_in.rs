@@ -26,4 +26,5 @@ pub const FILES: &[(&str, &str, &str)] = &files![
     "password_changed",
     "password_reset",
     "session_ended_reuse",
+    "session_shared",
 ];

@@ -14,7 +14,7 @@ use drystone_mesh::{
 use tonic::{Request, Response, Status, Streaming, async_trait};
 
 use super::{to_message, watch};
-use crate::{Service, revocation::Holder, rotation::PresentedBy, session::NewSession};
+use crate::{Service, revocation::Holder, rotation::PresentedBy, session::NewSession, sessions::Rotated};
 
 /// The list that page tokens are bound to.
 const LIST: &str = "sessions";
@@ -40,10 +40,11 @@ impl SessionService for Service {
     ) -> Result<Response<RotateSessionResponse>, Status> {
         let RotateSessionRequest { session_id, counter, device, address } = request.into_inner();
         let by = PresentedBy { device, address };
-        let session = self.sessions.rotate(id::parse("session_id", &session_id)?, counter, by).await?;
+        let rotated = self.sessions.rotate(id::parse("session_id", &session_id)?, counter, by).await?;
+        let Rotated { session, is_shared } = rotated;
         call::record_user(session.user_id);
         let counter = session.counter;
-        Ok(Response::new(RotateSessionResponse { session: Some(to_message(session, None)), counter }))
+        Ok(Response::new(RotateSessionResponse { session: Some(to_message(session, None)), counter, is_shared }))
     }
 
     async fn list_sessions(

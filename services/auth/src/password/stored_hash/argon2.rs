@@ -6,7 +6,7 @@ use argon2::{
 };
 
 use super::is_output_length;
-use crate::password::{Cost, HashError, SALT_LENGTH};
+use crate::password::{Cost, HashError, SALT_LENGTH, huge_pages};
 
 pub(in crate::password) struct Argon2Hash {
     argon2: Argon2<'static>,
@@ -62,7 +62,7 @@ pub(in crate::password) fn compute(
 ) -> Result<(), HashError> {
     let blocks = argon2.params().block_count();
     if memory.len() < blocks {
-        memory.resize(blocks, Block::new());
+        huge_pages::allocate(|| memory.resize(blocks, Block::new()));
     }
     argon2.hash_password_into_with_memory(password, salt, output, memory.as_mut_slice()).map_err(HashError::Argon2)
 }

@@ -1,0 +1,20 @@
+-- The address that a link is about: the one that it was sent to, or for a change of the address the new one.
+ALTER TABLE link ADD COLUMN email TEXT;
+
+-- Since when the password no longer serves, until a new one is chosen by a link; null: it serves.
+ALTER TABLE credential ADD COLUMN reset_required_at BIGINT;
+
+-- The sign-ins to accounts, also those that failed. Ids are in the order of time.
+CREATE TABLE sign_in (
+    id            BLOB     NOT NULL PRIMARY KEY,
+    user_id       BLOB     NOT NULL,
+    created_at    BIGINT   NOT NULL,
+    method        SMALLINT NOT NULL,
+    outcome       SMALLINT NOT NULL,
+    address       TEXT     NOT NULL,
+    device        TEXT     NOT NULL,
+    is_new_device SMALLINT NOT NULL,
+    session_id    BLOB
+);
+
+CREATE INDEX sign_in_of_user ON sign_in (user_id, id);

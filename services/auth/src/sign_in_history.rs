@@ -1,0 +1,227 @@
+//! The sign-ins to accounts, as their users see them, and the mail about one on a new device.
+//!
+//! One that succeeds is stored before its tokens are issued, together with the mail. One that fails is stored after it was answered, so
+//! that its time does not tell that the account exists; where too many fail at once some are not stored.
+
+use std::{sync::Arc, time::Duration};
+
+use drystone_mesh::{
+    call::Call,
+    clock::{Clock, Timestamp},
+    error::Chain,
+    id,
+    page::Page,
+};
+use drystone_store::outbox::Relay;
+use tokio::sync::Semaphore;
+use uuid::Uuid;
+
+use crate::{
+    error::Error,
+    follow_up::{FollowUp, Origin},
+    store::AuthStore,
+};
+
+/// How long sign-ins are kept.
+pub(crate) const RETENTION: Duration = Duration::from_hours(90 * 24);
+
+/// How long after its registration the first sign-in to an account is that of its user, on a device that must be new.
+const FIRST_SIGN_IN: Duration = Duration::from_hours(1);
+
+/// How many failures are stored at once.
+const MAX_PENDING: usize = 64;
+
+/// The longest address and client that are stored, in characters, as for sessions.
+const MAX_ADDRESS: usize = 64;
+const MAX_DEVICE: usize = 256;
+
+/// How a user proved who they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Method {
+    /// By a password.
+    Password,
+    /// By what a later release knows.
+    Unknown,
+}
+
+impl Method {
+    /// As mails show it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Password => "password",
+            Self::Unknown => "unknown",
+        }
+    }
+
+    pub(crate) const fn to_column(self) -> i16 {
+        match self {
+            Self::Unknown => 0,
+            Self::Password => 1,
+        }
+    }
+
+    pub(crate) const fn from_column(column: i16) -> Self {
+        match column {
+            1 => Self::Password,
+            _ => Self::Unknown,
+        }
+    }
+}
+
+/// What became of a sign-in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// It started a session.
+    Succeeded,
+    /// The password was wrong.
+    WrongPassword,
+    /// The account is disabled.
+    AccountDisabled,
+    /// The address has to be verified first.
+    EmailNotVerified,
+    /// The password has to be replaced first.
+    PasswordResetRequired,
+    /// What a later release knows.
+    Unknown,
+}
+
+impl Outcome {
+    /// Of an error of a sign-in; `None` for those that say nothing about the user.
+    pub(crate) fn of(error: &Error) -> Option<Self> {
+        match error {
+            Error::InvalidCredentials => Some(Self::WrongPassword),
+            Error::AccountDisabled => Some(Self::AccountDisabled),
+            Error::EmailNotVerified => Some(Self::EmailNotVerified),
+            Error::PasswordResetRequired => Some(Self::PasswordResetRequired),
+            _ => None,
+        }
+    }
+
+    pub(crate) const fn to_column(self) -> i16 {
+        match self {
+            Self::Unknown => 0,
+            Self::Succeeded => 1,
+            Self::WrongPassword => 2,
+            Self::AccountDisabled => 3,
+            Self::EmailNotVerified => 4,
+            Self::PasswordResetRequired => 5,
+        }
+    }
+
+    pub(crate) const fn from_column(column: i16) -> Self {
+        match column {
+            1 => Self::Succeeded,
+            2 => Self::WrongPassword,
+            3 => Self::AccountDisabled,
+            4 => Self::EmailNotVerified,
+            5 => Self::PasswordResetRequired,
+            _ => Self::Unknown,
+        }
+    }
+}
+
+/// A sign-in to an account, or an attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SignInRecord {
+    /// Its id, a UUID of version 7.
+    pub id: Uuid,
+    /// The user.
+    pub user_id: Uuid,
+    /// When it was.
+    pub at: Timestamp,
+    /// How the user proved who they are.
+    pub method: Method,
+    /// What became of it.
+    pub outcome: Outcome,
+    /// The address of the client.
+    pub address: String,
+    /// The client, as it states itself.
+    pub device: String,
+    /// Whether the device had not signed in to the account before.
+    pub is_new_device: bool,
+    /// The session that it started.
+    pub session_id: Option<Uuid>,
+}
+
+/// Stores and lists sign-ins.
+#[derive(Clone)]
+pub struct SignInHistory {
+    store: AuthStore,
+    relay: Relay,
+    clock: Clock,
+    pending: Arc<Semaphore>,
+}
+
+impl SignInHistory {
+    pub(crate) fn new(store: AuthStore, relay: Relay, clock: Clock) -> Self {
+        Self { store, relay, clock, pending: Arc::new(Semaphore::new(MAX_PENDING)) }
+    }
+
+    /// Stores a sign-in that succeeded. If the device is new, its user gets a mail and a message in their inbox.
+    pub(crate) async fn succeeded(
+        &self,
+        call: &Call,
+        user_id: Uuid,
+        session_id: Uuid,
+        is_new_device: bool,
+    ) -> Result<(), Error> {
+        let record = SignInRecord {
+            session_id: Some(session_id),
+            ..self.record(call, user_id, Outcome::Succeeded, is_new_device)
+        };
+        let mut messages = Vec::new();
+        if is_new_device && !self.is_first(user_id).await? {
+            let client = Origin::of(&call.fields().client, record.at);
+            let method = record.method.name().to_owned();
+            let mail = FollowUp::SendNewDevice { user_id, client: client.clone(), method: method.clone() };
+            messages.push(mail.message(record.at)?);
+            messages.push(FollowUp::TellNewDevice { user_id, client, method }.message(record.at)?);
+        }
+        self.store.insert_sign_in(&record, &messages).await?;
+        if !messages.is_empty() {
+            self.relay.wake();
+        }
+        Ok(())
+    }
+
+    /// Stores a sign-in that failed, in the background.
+    pub(crate) fn failed(&self, call: &Call, user_id: Uuid, outcome: Outcome, is_new_device: bool) {
+        let Ok(permit) = Arc::clone(&self.pending).try_acquire_owned() else { return };
+        let (store, record) = (self.store.clone(), self.record(call, user_id, outcome, is_new_device));
+        tokio::spawn(async move {
+            let _permit = permit;
+            if let Err(error) = store.insert_sign_in(&record, &[]).await {
+                tracing::warn!(%user_id, cause = %Chain(&error), "a failed sign-in was not stored");
+            }
+        });
+    }
+
+    /// The sign-ins of a user, newest first: one more than the page has, if there are more.
+    pub(crate) async fn list(&self, user_id: Uuid, page: &Page) -> Result<Vec<SignInRecord>, Error> {
+        Ok(self.store.sign_ins(user_id, page, self.clock.now() - RETENTION).await?)
+    }
+
+    fn record(&self, call: &Call, user_id: Uuid, outcome: Outcome, is_new_device: bool) -> SignInRecord {
+        let (client, at) = (&call.fields().client, self.clock.now());
+        SignInRecord {
+            id: id::v7_at(at),
+            user_id,
+            at,
+            method: Method::Password,
+            outcome,
+            address: client.address.chars().take(MAX_ADDRESS).collect(),
+            device: client.agent.chars().filter(|c| !c.is_control()).take(MAX_DEVICE).collect(),
+            is_new_device,
+            session_id: None,
+        }
+    }
+
+    /// Whether nobody has signed in to an account that was registered a moment ago: its id has the time.
+    async fn is_first(&self, user_id: Uuid) -> Result<bool, Error> {
+        let registered = user_id.get_timestamp().map(|time| time.to_unix().0);
+        let age = registered.and_then(|seconds| self.clock.now().timestamp().checked_sub_unsigned(seconds));
+        let is_recent = age.is_some_and(|age| age < FIRST_SIGN_IN.as_secs().cast_signed());
+        Ok(is_recent && !self.store.has_signed_in(user_id).await?)
+    }
+}

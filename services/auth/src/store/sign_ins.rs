@@ -1,0 +1,158 @@
+//! The sign-ins to accounts.
+
+use drystone_mesh::{
+    clock::Timestamp,
+    page::Page,
+    time::{from_micros, to_micros},
+};
+use drystone_store::{
+    Transaction,
+    outbox::{self, Message},
+    run,
+};
+use uuid::Uuid;
+
+use super::AuthStore;
+use crate::sign_in_history::{Method, Outcome, SignInRecord};
+
+/// How many sign-ins of a user are kept: so many that succeeded, and so many that did not. The failures of others cannot push out
+/// the successes.
+const MAX_KEPT: i64 = 100;
+
+/// How many rows one statement forgets.
+const FORGET_BATCH: i64 = 500;
+
+type SignInRow = (Uuid, Uuid, i64, i16, i16, String, String, i16, Option<Uuid>);
+
+impl AuthStore {
+    /// Stores a sign-in, with what follows from it.
+    pub async fn insert_sign_in(&self, record: &SignInRecord, messages: &[Message]) -> sqlx::Result<()> {
+        self.db
+            .retry(|| async {
+                let mut transaction = self.db.begin().await?;
+                insert(&mut transaction, record).await?;
+                forget_oldest(&mut transaction, record).await?;
+                for message in messages {
+                    outbox::put(&mut transaction, message).await?;
+                }
+                transaction.commit().await
+            })
+            .await
+    }
+
+    /// Whether a sign-in of this user is stored that succeeded.
+    pub async fn has_signed_in(&self, user_id: Uuid) -> sqlx::Result<bool> {
+        let found: Option<i64> = run!(self.db.reader(), |db| {
+            sqlx::query_scalar("SELECT created_at FROM sign_in WHERE user_id = $1 AND outcome = 1 LIMIT 1")
+                .bind(user_id)
+                .fetch_optional(db)
+                .await?
+        });
+        Ok(found.is_some())
+    }
+
+    /// The sign-ins of a user since `since`, newest first: one more than the page has, if there are more.
+    pub async fn sign_ins(&self, user_id: Uuid, page: &Page, since: Timestamp) -> sqlx::Result<Vec<SignInRecord>> {
+        let rows = run!(self.db.reader(), |db| {
+            sqlx::query_as::<_, SignInRow>(
+                "SELECT id, user_id, created_at, method, outcome, address, device, is_new_device, session_id
+                 FROM sign_in
+                 WHERE user_id = $1 AND id < $2 AND created_at > $3
+                 ORDER BY id DESC
+                 LIMIT $4",
+            )
+            .bind(user_id)
+            .bind(page.after.unwrap_or(Uuid::max()))
+            .bind(to_micros(since))
+            .bind(i64::from(page.size) + 1)
+            .fetch_all(db)
+            .await?
+        });
+        Ok(rows.into_iter().map(read_sign_in).collect())
+    }
+
+    /// Forgets sign-ins from before this time. Returns how many.
+    pub async fn forget_sign_ins(&self, before: Timestamp) -> sqlx::Result<u64> {
+        let mut total = 0;
+        loop {
+            let forgotten = run!(self.db.writer(), |db| {
+                sqlx::query(
+                    "DELETE FROM sign_in WHERE id IN (SELECT id FROM sign_in WHERE id < $1 ORDER BY id LIMIT $2)",
+                )
+                .bind(first_id(before))
+                .bind(FORGET_BATCH)
+                .execute(db)
+                .await?
+                .rows_affected()
+            });
+            total += forgotten;
+            if forgotten < FORGET_BATCH.unsigned_abs() {
+                return Ok(total);
+            }
+        }
+    }
+}
+
+async fn insert(transaction: &mut Transaction, record: &SignInRecord) -> sqlx::Result<()> {
+    run!(transaction.connection(), |connection| {
+        sqlx::query(
+            "INSERT INTO sign_in (id, user_id, created_at, method, outcome, address, device, is_new_device, session_id)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+        )
+        .bind(record.id)
+        .bind(record.user_id)
+        .bind(to_micros(record.at))
+        .bind(record.method.to_column())
+        .bind(record.outcome.to_column())
+        .bind(record.address.as_str())
+        .bind(record.device.as_str())
+        .bind(i16::from(record.is_new_device))
+        .bind(record.session_id)
+        .execute(connection)
+        .await?;
+    });
+    Ok(())
+}
+
+/// Forgets those of the kind of `record` beyond the number that is kept.
+async fn forget_oldest(transaction: &mut Transaction, record: &SignInRecord) -> sqlx::Result<()> {
+    run!(transaction.connection(), |connection| {
+        sqlx::query(
+            "DELETE FROM sign_in
+             WHERE user_id = $1 AND (outcome = 1) = $2 AND id <= (
+                 SELECT id
+                 FROM sign_in
+                 WHERE user_id = $1 AND (outcome = 1) = $2
+                 ORDER BY id DESC
+                 LIMIT 1 OFFSET $3
+             )",
+        )
+        .bind(record.user_id)
+        .bind(record.outcome == Outcome::Succeeded)
+        .bind(MAX_KEPT)
+        .execute(connection)
+        .await?;
+    });
+    Ok(())
+}
+
+fn read_sign_in(row: SignInRow) -> SignInRecord {
+    let (id, user_id, created_at, method, outcome, address, device, is_new_device, session_id) = row;
+    SignInRecord {
+        id,
+        user_id,
+        at: from_micros(created_at),
+        method: Method::from_column(method),
+        outcome: Outcome::from_column(outcome),
+        address,
+        device,
+        is_new_device: is_new_device != 0,
+        session_id,
+    }
+}
+
+/// An id that is less than each UUID of version 7 of this time.
+fn first_id(time: Timestamp) -> Uuid {
+    let millis = u128::try_from(time.timestamp_millis()).unwrap_or_default();
+    Uuid::from_u128(millis << 80)
+}
