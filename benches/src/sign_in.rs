@@ -1,6 +1,8 @@
-//! Sign-ins through a mesh, compared with bare Argon2id hashes of the same parameters.
+//! Sign-ins through a mesh, compared with bare Argon2id hashes of the same parameters; GetMe while sign-ins use up the hashing pool;
+//! and refreshes. Clients keep their device token, as clients do: a sign-in on a new device also tells its user by mail.
 
 use std::{
+    fs,
     sync::Arc,
     thread,
     time::{Duration, Instant},
@@ -8,9 +10,14 @@ use std::{
 
 use anyhow::{Context, Result, anyhow};
 use argon2::{Algorithm, Argon2, Block, Params, Version};
-use drystone::auth::v1::{RegisterRequest, SignInRequest, auth_service_client::AuthServiceClient};
-use drystone_tests::Mesh;
+use drystone::{
+    auth::v1::{RefreshRequest, RegisterRequest, SignInRequest, auth_service_client::AuthServiceClient},
+    user::v1::{GetMeRequest, user_service_client::UserServiceClient},
+};
+use drystone_tests::{Mesh, grpc::with_token};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use tokio::task::JoinSet;
+use tonic::transport::Channel;
 
 use crate::{
     load::{self, LoadResult},
@@ -27,7 +34,19 @@ const RUNS: usize = 5;
 /// Enough to keep the hashing threads busy.
 const IN_FLIGHT: usize = 16;
 
-/// Measures both alternately.
+/// Of Linux, on all architectures.
+const TICKS_PER_SECOND: f64 = 100.0;
+
+/// A client that has signed in.
+#[derive(Clone, Default)]
+struct KnownClient {
+    email: String,
+    device_token: String,
+    access_token: String,
+    refresh_token: String,
+}
+
+/// Measures them alternately.
 pub(crate) async fn measure() -> Result<Vec<Measurement>> {
     let mesh = Mesh::start();
     let client = AuthServiceClient::new(mesh.channel("auth", "edge"));
@@ -42,11 +61,33 @@ pub(crate) async fn measure() -> Result<Vec<Measurement>> {
         client.clone().register(request).await.context("registering")?;
     }
 
+    let mut clients = Vec::new();
+    for user in 0..IN_FLIGHT {
+        let request = SignInRequest { email: email(user), password: password.to_owned(), ..Default::default() };
+        let signed_in = client.clone().sign_in(request).await.context("the first sign-in")?.into_inner();
+        clients.push(KnownClient {
+            email: email(user),
+            device_token: signed_in.device_token.unwrap_or_default(),
+            access_token: signed_in.access_token.unwrap_or_default(),
+            refresh_token: signed_in.refresh_token.unwrap_or_default(),
+        });
+    }
+
     let (mut hashes, mut sign_ins) = (Vec::new(), Vec::new());
+    let (mut idle, mut flooded) = (Vec::new(), Vec::new());
+    let users = UserServiceClient::new(mesh.channel("user", "edge"));
     for _ in 0..RUNS {
         hashes.push(tokio::task::spawn_blocking(bare_hashes).await??);
-        sign_ins.push(sign_in_run(&client, password).await.context("signing in")?);
+        idle.push(get_me_run(&users, &clients).await.context("GetMe")?);
+        let (sign_in, get_me) = tokio::join!(sign_in_run(&client, &clients, password), get_me_run(&users, &clients),);
+        flooded.push(get_me.context("GetMe beside sign-ins")?);
+        sign_in.context("signing in")?;
+        sign_ins.push(sign_in_run(&client, &clients, password).await.context("signing in")?);
     }
+    let refreshes = refreshes_per_core_second(&mesh, &client, &clients).await.context("refreshing")?;
+    let idle = Measurement::plain("GetMe, 1 in flight, p99", micros(load::median(idle).p99), "us");
+    let flooded = micros(load::median(flooded).p99);
+    let flooded = Measurement::plain("GetMe, 1 in flight, beside 16 sign-ins, p99", flooded, "us").within(&idle, 3.0);
     hashes.sort_by(f64::total_cmp);
     let baseline = Measurement::plain("bare Argon2id hashes, one thread a core", hashes[RUNS / 2], "hashes/s");
     let result = load::median(sign_ins);
@@ -56,30 +97,83 @@ pub(crate) async fn measure() -> Result<Vec<Measurement>> {
         Measurement::plain(format!("SignIn, {IN_FLIGHT} in flight, p50"), micros(result.p50), "us"),
         Measurement::plain(format!("SignIn, {IN_FLIGHT} in flight, p99"), micros(result.p99), "us"),
         baseline,
+        idle,
+        flooded,
+        Measurement::plain("Refresh, for each second of processor time of the whole mesh", refreshes, "calls")
+            .at_least(2000.0),
     ];
     drop(mesh.stop());
     Ok(rows)
 }
 
 async fn sign_in_run(
-    client: &AuthServiceClient<tonic::transport::Channel>,
+    client: &AuthServiceClient<Channel>,
+    clients: &[KnownClient],
     password: &'static str,
 ) -> Result<LoadResult> {
-    let mut next = 0;
+    let mut all = clients.iter().cycle();
     load::closed_loop(IN_FLIGHT, RUN, || {
-        let (client, email) = (client.clone(), email(next));
-        next += 1;
+        let (client, known) = (client.clone(), all.next().cloned().unwrap_or_default());
         move || {
-            let (mut client, email) = (client.clone(), email.clone());
+            let (mut client, known) = (client.clone(), known.clone());
             async move {
-                client
-                    .sign_in(SignInRequest { email, password: password.to_owned(), ..SignInRequest::default() })
-                    .await?;
+                let KnownClient { email, device_token, .. } = known;
+                client.sign_in(SignInRequest { email, password: password.to_owned(), device_token }).await?;
                 Ok(())
             }
         }
     })
     .await
+}
+
+async fn get_me_run(users: &UserServiceClient<Channel>, clients: &[KnownClient]) -> Result<LoadResult> {
+    let token = clients.first().map(|client| client.access_token.clone()).unwrap_or_default();
+    load::closed_loop(1, RUN, || {
+        let (users, token) = (users.clone(), token.clone());
+        move || {
+            let (mut users, request) = (users.clone(), with_token(GetMeRequest {}, &token));
+            async move {
+                users.get_me(request).await?;
+                Ok(())
+            }
+        }
+    })
+    .await
+}
+
+/// How often each client refreshes its session, one after the other, in a second of the mesh's processor time.
+async fn refreshes_per_core_second(
+    mesh: &Mesh,
+    client: &AuthServiceClient<Channel>,
+    clients: &[KnownClient],
+) -> Result<f64> {
+    let (before, started) = (processor_seconds(mesh.id())?, Instant::now());
+    let mut refreshing = JoinSet::new();
+    for known in clients {
+        let (mut client, mut refresh_token) = (client.clone(), known.refresh_token.clone());
+        refreshing.spawn(async move {
+            let mut count = 0_u32;
+            while started.elapsed() < RUN {
+                refresh_token = client.refresh(RefreshRequest { refresh_token }).await?.into_inner().refresh_token;
+                count += 1;
+            }
+            Ok::<_, tonic::Status>(count)
+        });
+    }
+    let mut count = 0;
+    while let Some(refreshed) = refreshing.join_next().await {
+        count += refreshed??;
+    }
+    Ok(f64::from(count) / (processor_seconds(mesh.id())? - before))
+}
+
+/// The processor time of a process so far.
+fn processor_seconds(pid: u32) -> Result<f64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // After the name, which may have spaces: utime and stime are the 14th and 15th fields (proc_pid_stat(5)).
+    let (_, fields) = stat.rsplit_once(')').context("no name in /proc")?;
+    let ticks = fields.split_whitespace().skip(11).take(2).map(str::parse::<f64>);
+    Ok(ticks.sum::<Result<f64, _>>()? / TICKS_PER_SECOND)
 }
 
 fn email(user: usize) -> String {

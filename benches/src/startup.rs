@@ -20,10 +20,25 @@ pub(crate) fn measure() -> Result<Vec<Measurement>> {
     }
     restarts.sort_by(|a, b| a.0.total_cmp(&b.0));
     let (time, memory) = restarts[RUNS / 2];
+    let without = median(|| Mesh::setup().without("notification").start())?;
+    let mesh = Mesh::start();
+    let alone = |name: &'static str| {
+        median(|| {
+            let mut setup = Mesh::setup().serve(&[name], mesh.certificates()).set("issuer", "https://id.example.com");
+            for other in mesh.services().filter(|other| *other != name) {
+                setup = setup.set(&format!("peers.{other}"), &mesh.grpc_address(other).to_string());
+            }
+            setup.start()
+        })
+    };
+    let (auth, notification) = (alone("auth")?, alone("notification")?);
     Ok(vec![
         Measurement::plain("drystone up, first start to ready", first, "ms").under(500.0),
         Measurement::plain("drystone up, start to ready", time, "ms").under(500.0),
         Measurement::plain("drystone up, resident memory when ready", memory, "MB").under(60.0),
+        Measurement::plain("the part of notification in it", memory - without, "MB").under(4.0),
+        Measurement::plain("drystone serve auth, resident memory when ready", auth, "MB").under(30.0),
+        Measurement::plain("drystone serve notification, resident memory when ready", notification, "MB").under(25.0),
     ])
 }
 
@@ -34,6 +49,18 @@ fn start(home: Home) -> Result<(f64, f64, Home)> {
     let time = before.elapsed().as_secs_f64() * 1e3;
     let memory = resident_megabytes(mesh.id())?;
     Ok((time, memory, mesh.stop()))
+}
+
+/// The median of the resident memory of several processes when ready.
+fn median(start: impl Fn() -> Mesh) -> Result<f64> {
+    let mut all = Vec::new();
+    for _ in 0..RUNS {
+        let mesh = start();
+        all.push(resident_megabytes(mesh.id())?);
+        drop(mesh.stop());
+    }
+    all.sort_by(f64::total_cmp);
+    Ok(all[RUNS / 2])
 }
 
 /// The resident memory of a process, in megabytes.

@@ -29,7 +29,11 @@ use std::{
 };
 
 use hyper_util::server::graceful::GracefulConnection;
-use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{family::Family, gauge::Gauge},
+    registry::Registry,
+};
 use tokio::sync::Notify;
 use tracing::debug;
 
@@ -40,7 +44,7 @@ pub use self::{
     request_bytes::{RequestBytes, TooManyRequestBytes},
     usage::{Request, Usage},
 };
-use crate::limit::Key;
+use crate::{limit::Key, telemetry::Metrics};
 
 /// How often idle and stalled connections are looked for.
 const SWEEP_INTERVAL: Duration = Duration::from_millis(500);
@@ -84,6 +88,29 @@ impl ConnectionLimits {
         max_request_bytes_per_peer: usize::MAX,
         max_request_bytes: usize::MAX,
     };
+}
+
+/// The bytes of the servers of a process, as metrics.
+#[derive(Debug, Clone, Default)]
+struct ServerBytes {
+    unsent: Family<ServiceLabels, Gauge>,
+    requests: Family<ServiceLabels, Gauge>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ServiceLabels {
+    service: &'static str,
+}
+
+impl ServerBytes {
+    fn register(registry: &mut Registry) -> Self {
+        let this = Self::default();
+        let help = "Bytes of responses that callers have not taken";
+        registry.register("drystone_server_unsent_bytes", help, this.unsent.clone());
+        let help = "Bytes of requests in progress, as far as they are not decoded";
+        registry.register("drystone_server_request_bytes", help, this.requests.clone());
+        this
+    }
 }
 
 /// The open connections of one server. Clones share them.
@@ -139,7 +166,21 @@ impl Connections {
     /// No connections yet.
     #[must_use]
     pub fn new(limits: ConnectionLimits) -> Self {
-        let server = Arc::new(ServerUsage::new(limits.max_unsent));
+        Self::counted_by(limits, Gauge::default(), Gauge::default())
+    }
+
+    /// No connections yet of this service, whose bytes are metrics.
+    #[must_use]
+    pub fn of_service(limits: ConnectionLimits, metrics: &Metrics, service: &'static str) -> Self {
+        let labels = ServiceLabels { service };
+        let bytes = metrics.shared(ServerBytes::register);
+        let (unsent, requests) =
+            (bytes.unsent.get_or_create_owned(&labels), bytes.requests.get_or_create_owned(&labels));
+        Self::counted_by(limits, unsent, requests)
+    }
+
+    fn counted_by(limits: ConnectionLimits, unsent: Gauge, request_bytes: Gauge) -> Self {
+        let server = Arc::new(ServerUsage::new(limits.max_unsent, unsent, request_bytes));
         Self(Arc::new(Inner {
             limits,
             server,

@@ -153,7 +153,7 @@ impl Server {
             acceptor::accept_peers(listener, self.node.identity.clone(), accept_limits, on_refused, stop.clone());
         tokio::pin!(connections);
 
-        let open = Connections::new(self.limits.connections);
+        let open = Connections::of_service(self.limits.connections, &self.node.metrics, self.node.name);
         let sweeper = self.node.tasks.spawn({
             let open = open.clone();
             async move { open.sweep().await }

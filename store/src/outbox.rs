@@ -80,7 +80,8 @@ pub async fn put(transaction: &mut Transaction, message: &Message) -> sqlx::Resu
     run!(transaction.connection(), |connection| {
         sqlx::query(
             "INSERT INTO outbox (id, kind, key, payload, created_at, next_attempt_at)
-             VALUES ($1, $2, $3, $4, $5, $5)",
+             VALUES ($1, $2, $3, $4, $5, $5)
+             ON CONFLICT (id) DO NOTHING",
         )
         .bind(message.id)
         .bind(message.kind.as_str())

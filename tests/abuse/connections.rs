@@ -1,11 +1,11 @@
 //! Connections that are held: idle, unfinished, or unread.
 
-use drystone_tests::{Mesh, User};
-use serde_json::json;
+use drystone_tests::{Mesh, wait};
 use tokio::io::AsyncWriteExt;
 
 use crate::{
     beside_load,
+    large::many_properties,
     raw::{self, END_HEADERS, END_STREAM, GOAWAY, HEADERS, Http2, INITIAL_WINDOW_SIZE},
 };
 
@@ -36,19 +36,51 @@ async fn unfinished_heads_keep_nobody_out() {
     .await;
 }
 
+/// Requests with large heads whose bodies never end, over HTTP/2: 20 connections with 100 each.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn heads_of_requests_in_progress_take_a_bounded_memory() {
+    const MEMORY: u32 = 8 << 20;
+    const CONNECTIONS: u32 = 20;
+    let setup = Mesh::setup().set("edge.request_memory", &MEMORY.to_string()).set("edge.body_time", "5s");
+    let mesh = setup.start();
+    let large = "x".repeat(15_000);
+    let mut fields = raw::request("POST", "/v1/auth/login").to_vec();
+    fields.extend([("content-type", "application/json"), ("x-large", &large)]);
+    let block = raw::headers(&fields);
+    beside_load(&mesh, async || {
+        let mut held = Vec::new();
+        let mut most = 0.0_f64;
+        for _ in 0..CONNECTIONS {
+            let mut attacker = Http2::connect(mesh.rest().address(), &[]).await;
+            for stream in 0..100 {
+                attacker.send(&frame_of(&block, 1 + 2 * stream)).await.unwrap();
+            }
+            most = most.max(mesh.metrics().await.sum("drystone_edge_request_bytes", &[]));
+            held.push(attacker);
+        }
+        assert!(most <= f64::from(MEMORY / 4), "{most}");
+        assert!(most >= 1e6, "the attack has an effect: {most}");
+        // What is refused is answered at once.
+        let (kind, ..) = held.last_mut().unwrap().receive_kind(HEADERS).await;
+        assert_eq!(kind, HEADERS);
+    })
+    .await;
+    wait::until("nothing is held any more", async || {
+        (mesh.metrics().await.sum("drystone_edge_request_bytes", &[]) < 1000.0).then_some(())
+    })
+    .await;
+}
+
+fn frame_of(block: &[u8], stream: u32) -> Vec<u8> {
+    raw::frame(HEADERS, END_HEADERS, stream, block)
+}
+
 /// The attack of one client that opens no window: each request asks for the largest page there is.
 #[tokio::test]
 async fn unread_pages_take_a_bounded_memory() {
     const MEMORY: u32 = 16 << 20;
     let mesh = Mesh::setup().set("edge.response_memory", &MEMORY.to_string()).set("edge.send_time", "10s").start();
-    let (_, tokens) = User::signed_in(&mesh).await;
-    // Each property has 8 KB of labels.
-    let labels: serde_json::Map<_, _> =
-        (0..32).map(|index| (format!("label-{index}"), json!("v".repeat(250)))).collect();
-    for index in 0..50 {
-        let body = json!({"displayName": format!("property {index}"), "labels": labels});
-        mesh.rest().post("/v1/properties", body).bearer(&tokens.access).send().await.expect(200);
-    }
+    let tokens = many_properties(&mesh, 50).await;
     let authorization = format!("Bearer {}", tokens.access);
     beside_load(&mesh, async || {
         for _ in 0..2 {

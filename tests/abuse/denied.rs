@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use drystone::{Reason, user::v1::GetMeRequest, user::v1::user_service_client::UserServiceClient};
-use drystone_tests::{Mesh, User, grpc};
+use drystone_tests::{Mesh, User, bad_tokens, grpc};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -14,6 +14,13 @@ use crate::{beside_load, raw};
 
 /// Concurrent calls of the attacker.
 const IN_FLIGHT: usize = 64;
+
+/// A token that was right and has expired.
+async fn expired_token(mesh: &Mesh) -> Arc<str> {
+    let good = bad_tokens::GoodToken::of(mesh).await;
+    let bad = bad_tokens::bad_claims(&good).into_iter().find(|bad| bad.name.contains("expired a minute ago")).unwrap();
+    bad.token.into()
+}
 
 /// Without a token, through one connection of the edge: the connection stays open, and the edge's own connections too.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -44,22 +51,29 @@ async fn anonymous_requests_with_bodies_end_no_connection() {
     .await;
 }
 
-/// Twenty times as many calls without a token as reset streams would end a connection, as a workload, through the connection on which another call is made before and after.
+/// A hundred times as many calls without a token, or with an expired one, as reset streams would end a connection: as a workload, through
+/// the connection on which another call is made before and after.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn denied_calls_of_a_workload_end_no_connection() {
-    const CALLS: usize = 20_000;
+    const CALLS: usize = 100_000;
     let mesh = Mesh::start();
     let (_, tokens) = User::signed_in(&mesh).await;
     let client = UserServiceClient::new(mesh.channel("user", "edge"));
     let me = || client.clone();
     let own = me().get_me(grpc::with_token(GetMeRequest {}, &tokens.access)).await.unwrap().into_inner();
+    let expired = expired_token(&mesh).await;
     beside_load(&mesh, async || {
         let slots = Arc::new(Semaphore::new(IN_FLIGHT));
-        for _ in 0..CALLS {
+        for number in 0..CALLS {
             let slot = slots.clone().acquire_owned().await.unwrap();
-            let mut client = me();
+            let (mut client, expired) = (me(), Arc::clone(&expired));
             tokio::spawn(async move {
-                grpc::assert_refused(client.get_me(GetMeRequest {}).await, Reason::TokenMissing);
+                if number % 2 == 0 {
+                    grpc::assert_refused(client.get_me(GetMeRequest {}).await, Reason::TokenMissing);
+                } else {
+                    let request = grpc::with_token(GetMeRequest {}, &expired);
+                    grpc::assert_refused(client.get_me(request).await, Reason::TokenExpired);
+                }
                 drop(slot);
             });
         }

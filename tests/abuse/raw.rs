@@ -22,6 +22,7 @@ pub const CONTINUATION: u8 = 9;
 
 /// Flags.
 pub const END_STREAM: u8 = 1;
+pub const ACK: u8 = 1;
 pub const END_HEADERS: u8 = 4;
 
 /// The identifier of `SETTINGS_INITIAL_WINDOW_SIZE`.
@@ -94,12 +95,18 @@ impl Http2<TcpStream> {
 
 impl Http2<tokio_rustls::client::TlsStream<TcpStream>> {
     /// A connection to a service, as this workload.
-    pub async fn connect_mesh(to: SocketAddr, certificates: &Certificates, workload: &str, service: &str) -> Self {
+    pub async fn connect_mesh(
+        to: SocketAddr,
+        certificates: &Certificates,
+        workload: &str,
+        service: &str,
+        settings: &[(u16, u32)],
+    ) -> Self {
         let config = certificates.client_config(Some(certificates.of(workload)), &[&rustls::version::TLS13]);
         let connector = tokio_rustls::TlsConnector::from(config);
         let name = service.to_owned().try_into().unwrap();
         let stream = connector.connect(name, TcpStream::connect(to).await.unwrap()).await.unwrap();
-        Self::start(stream, &[]).await
+        Self::start(stream, settings).await
     }
 }
 
@@ -147,6 +154,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http2<S> {
             io::Result::Ok((head[3], head[4], stream, payload))
         };
         timeout(TIMEOUT, read).await.expect("a frame, or the end of the connection").ok()
+    }
+
+    /// The next frame of this type.
+    pub async fn receive_kind(&mut self, wanted: u8) -> (u8, u8, u32, Vec<u8>) {
+        loop {
+            let frame = self.receive().await.expect("the connection is open");
+            if frame.0 == wanted {
+                return frame;
+            }
+        }
     }
 
     /// Reads until the connection ends. Returns the error code of GOAWAY, if there was one.

@@ -1,8 +1,11 @@
 //! State after a graceful stop or a kill, and a restart.
 
+use std::sync::Arc;
+
 use drystone::Reason;
 use drystone_tests::{Mesh, RestResponse, Setup, Tokens, User};
 use serde_json::{Value, json};
+use tokio::{sync::Semaphore, task::JoinSet};
 
 /// The state of a user before the restart.
 struct Snapshot {
@@ -140,4 +143,40 @@ async fn a_graceful_stop_finishes_calls_in_flight() {
         assert!(caller.await.unwrap() > 0);
     }
     drop(home);
+}
+
+/// Refreshes that are in flight when the process is killed, and an outage that is longer than the grace period: a lost response is not
+/// taken for an attack.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_kill_with_refreshes_in_flight_signs_nobody_out() {
+    const CLIENTS: usize = 40;
+    let setup = || setup().set("session.rotation_grace", "50ms");
+    let mesh = setup().start();
+    let mut clients = Vec::new();
+    for _ in 0..CLIENTS {
+        clients.push(User::signed_in(&mesh).await.1);
+    }
+    let mut refreshing = JoinSet::new();
+    let started = Arc::new(Semaphore::new(0));
+    for mut tokens in clients {
+        let (rest, started) = (mesh.rest(), Arc::clone(&started));
+        refreshing.spawn(async move {
+            // Until there is no answer. Returns the token that the client has then.
+            loop {
+                let body = json!({"refreshToken": tokens.refresh});
+                match rest.post("/v1/auth/refresh", body).try_send().await {
+                    Ok(answer) if answer.status == 200 => tokens = Tokens::of(&answer.json()),
+                    _ => return tokens,
+                }
+                started.add_permits(1);
+            }
+        });
+    }
+    // In the middle of their refreshes.
+    drop(started.acquire_many(u32::try_from(CLIENTS).unwrap()).await.unwrap());
+    let mesh = setup().home(mesh.kill()).start();
+    for tokens in refreshing.join_all().await {
+        let refreshed = tokens.refresh(mesh.rest()).await;
+        assert_eq!(refreshed.session_id, tokens.session_id);
+    }
 }

@@ -301,3 +301,19 @@ async fn during_a_redis_outage_an_edge_enforces_a_stricter_local_limit() {
     let passed = count_until_refused(&edge, "192.0.2.8").await;
     assert_within_limit(passed, start.elapsed(), REQUESTS_PER_MINUTE, Duration::from_secs(1));
 }
+
+#[tokio::test]
+async fn a_quota_is_answered_with_its_own_reason() {
+    let mesh = Mesh::setup().set("property.max_properties", "2").start();
+    let (_, tokens) = User::signed_in(&mesh).await;
+    let create = async || {
+        let body = json!({"displayName": "a house"});
+        mesh.rest().post("/v1/properties", body).bearer(&tokens.access).send().await
+    };
+    for _ in 0..2 {
+        create().await.expect(200);
+    }
+    let refused = create().await;
+    assert_eq!(refused.status, 429);
+    refused.refused(Reason::QuotaExceeded);
+}

@@ -7,8 +7,9 @@ use super::{
     usage::{signed, take},
 };
 
-/// A request that is alone on its connection may have so many bytes, whatever others have: their number is that of connections.
-pub const MAX_ALONE: usize = 32 << 10;
+/// A request that is alone on its connection may have so many bytes, whatever others have, and they count for nobody: what they can be
+/// together is bounded by the number of connections.
+const MAX_ALONE: usize = 32 << 10;
 
 /// What a field of a head costs besides its name and its value, as HTTP/2 counts it (RFC 9113, section 6.5.2).
 const FIELD_OVERHEAD: usize = 32;
@@ -21,14 +22,17 @@ pub struct TooManyRequestBytes;
 #[derive(Debug)]
 pub struct RequestBytes {
     usage: Usage,
+    /// All of them.
     held: usize,
+    /// Those that count.
+    counted: usize,
 }
 
 impl Usage {
     /// No bytes yet of a request of this connection.
     #[must_use]
     pub fn request_bytes(&self) -> RequestBytes {
-        RequestBytes { usage: self.clone(), held: 0 }
+        RequestBytes { usage: self.clone(), held: 0, counted: 0 }
     }
 }
 
@@ -49,13 +53,16 @@ impl RequestBytes {
     /// [`TooManyRequestBytes`]: they are not counted, and are to be dropped.
     pub fn add(&mut self, bytes: usize) -> Result<(), TooManyRequestBytes> {
         let Usage(inner) = &self.usage;
+        if inner.requests.load(Ordering::SeqCst) <= 1 && self.held + bytes <= MAX_ALONE {
+            self.held += bytes;
+            return Ok(());
+        }
         let of_peer = inner.peer.request_bytes.fetch_add(bytes, ORDER) + bytes;
         let in_all = inner.connections.0.server.request_bytes.inc_by(signed(bytes)).saturating_add(signed(bytes));
-        self.held += bytes;
+        self.counted += bytes;
         let limits = &inner.connections.0.limits;
-        let fits = of_peer <= inner.max_request_bytes_of_peer && in_all <= signed(limits.max_request_bytes);
-        let is_alone = inner.requests.load(Ordering::SeqCst) <= 1 && self.held <= MAX_ALONE;
-        if fits || is_alone {
+        if of_peer <= inner.max_request_bytes_of_peer && in_all <= signed(limits.max_request_bytes) {
+            self.held += bytes;
             return Ok(());
         }
         self.release(bytes);
@@ -64,12 +71,13 @@ impl RequestBytes {
 
     /// The bytes have been used and dropped: a message of a stream, before the next one.
     pub fn clear(&mut self) {
-        self.release(self.held);
+        self.held = 0;
+        self.release(self.counted);
     }
 
     fn release(&mut self, bytes: usize) {
         let Usage(inner) = &self.usage;
-        self.held -= bytes;
+        self.counted -= bytes;
         take(&inner.peer.request_bytes, bytes);
         inner.connections.0.server.request_bytes.dec_by(signed(bytes));
     }

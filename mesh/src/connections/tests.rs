@@ -180,13 +180,15 @@ async fn requests_beyond_the_budget_are_refused_unless_they_are_small_and_alone(
     let (_one, mut bytes) = request(&first);
     bytes.add(150_000).unwrap();
     assert_eq!(bytes.add(1), Err(TooManyRequestBytes), "the budget of the peer");
+    assert_eq!(connections.request_bytes().get(), 150_000);
     let (_alone, mut small) = request(&second);
     small.add(20_000).unwrap();
+    assert_eq!(connections.request_bytes().get(), 150_000, "it counts for nobody");
     assert_eq!(small.add(20_000), Err(TooManyRequestBytes), "no longer small");
     let (_another, mut not_alone) = request(&second);
     assert_eq!(not_alone.add(1), Err(TooManyRequestBytes));
     let (_of_other, mut others) = request(&other);
-    others.add(130_000).unwrap();
+    others.add(150_000).unwrap();
     assert_eq!(others.add(1), Err(TooManyRequestBytes), "the budget of the server");
     assert_eq!(connections.request_bytes().get(), 300_000);
     bytes.clear();

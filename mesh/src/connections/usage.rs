@@ -89,8 +89,8 @@ pub(super) struct ServerUsage {
 }
 
 impl ServerUsage {
-    pub(super) fn new(max_unsent: usize) -> Self {
-        Self { unsent: Gauge::default(), request_bytes: Gauge::default(), max_unsent }
+    pub(super) fn new(max_unsent: usize, unsent: Gauge, request_bytes: Gauge) -> Self {
+        Self { unsent, request_bytes, max_unsent }
     }
 
     /// Adds to the sum; returns whether it exceeds the maximum. One response alone may.

@@ -38,12 +38,9 @@ impl AccountRecovery {
         let (user_id, email) = (link.user_id, link.email.clone().ok_or(Error::LinkInvalid)?);
         let sessions = FollowUp::EndSessions { user_id, except: None }.message(now)?;
         let ends = sessions.id;
-        let messages = [
-            sessions,
-            FollowUp::SetEmail { user_id, current: None, email: email.clone(), keeps_previous: false }.message(now)?,
-            FollowUp::SendRequiredReset { user_id, email }.message(now)?,
-        ];
-        self.store.recover(&link, &messages, now).await?;
+        let then = vec![FollowUp::SendRequiredReset { user_id, email: email.clone() }];
+        let set = FollowUp::SetEmail { user_id, current: None, email, keeps_previous: false, then };
+        self.store.recover(&link, &[sessions, set.message(now)?], now).await?;
         is_done(&self.relay, ends).await
     }
 }

@@ -24,4 +24,6 @@ pub struct Credential {
     pub updated_at: Timestamp,
     /// Since when the password no longer serves, until a new one is chosen.
     pub reset_required_at: Option<Timestamp>,
+    /// When the owner last took the account back.
+    pub recovered_at: Option<Timestamp>,
 }

@@ -29,7 +29,7 @@ impl EmailChange {
     pub(crate) async fn request(&self, call: &Call, new: Email, password: &TypedPassword) -> Result<(), Error> {
         let user_id = call.principal()?.user_id;
         let attempt = self.passwords.attempts.password_check(user_id).await?;
-        self.passwords.verify(call, user_id, password).await?;
+        let verified = self.passwords.verify(call, user_id, password).await?;
         attempt.succeeded().await;
         let contact = self.passwords.upstreams.contact_by_id(call, user_id).await?.ok_or(Error::InvalidCredentials)?;
         if contact.email == new.as_str() {
@@ -41,7 +41,7 @@ impl EmailChange {
         let sent = FollowUp::SendEmailChange { user_id, email: email.clone(), link: link.id }.message(now)?;
         let client = Origin::of(&call.fields().client, now);
         let told = FollowUp::TellEmailChange { user_id, email, client }.message(now)?;
-        if !self.store.insert_link_with(&link, &[sent, told], MAX_LINKS, now - LINK_INTERVAL).await? {
+        if !self.store.insert_link_with(&link, &verified, &[sent, told], MAX_LINKS, now - LINK_INTERVAL).await? {
             return Err(Error::TooManyLinks);
         }
         self.relay.wake();

@@ -9,8 +9,10 @@ use drystone_mesh::{
     call::{self, Call},
     clock::{Clock, Timestamp},
     email::Email,
+    id,
 };
 use drystone_store::outbox::Relay;
+use uuid::Uuid;
 
 use crate::{
     error::Error,
@@ -68,13 +70,17 @@ impl EmailVerification {
             _ if !contact.has_email(&email) => return Err(Error::LinkInvalid),
             _ => self.confirm(&link, &email, now).await?,
         };
-        let is_set = is_done(&self.relay, set).await? && self.has(call, &link, &email).await?;
+        let is_set = is_done(&self.relay, set).await?;
+        if is_set && !self.has(call, &link, &email).await? {
+            // Another account was faster, or keeps the address since it had it before.
+            return Err(Error::EmailTaken);
+        }
         Ok(Verified { email, is_set })
     }
 
-    async fn confirm(&self, link: &Link, email: &str, now: Timestamp) -> Result<uuid::Uuid, Error> {
+    async fn confirm(&self, link: &Link, email: &str, now: Timestamp) -> Result<Uuid, Error> {
         let set = set_verified(link, email).message(now)?;
-        self.store.use_link(link, &[Purpose::EmailVerification], std::slice::from_ref(&set), now).await?;
+        self.store.use_link(link, &[Purpose::EmailVerification], None, std::slice::from_ref(&set), now).await?;
         Ok(set.id)
     }
 
@@ -85,28 +91,34 @@ impl EmailVerification {
         contact: &Contact,
         email: &str,
         now: Timestamp,
-    ) -> Result<uuid::Uuid, Error> {
+    ) -> Result<Uuid, Error> {
         let address = Email::parse(email).map_err(|_| Error::LinkInvalid)?;
         let owner = self.upstreams.contact_by_email(call, &address).await?;
         if owner.is_some_and(|owner| owner.user_id != link.user_id) {
             return Err(Error::EmailTaken);
         }
-        let (user_id, email, previous) = (link.user_id, email.to_owned(), contact.email.clone());
+        let (user_id, previous) = (link.user_id, contact.email.clone());
+        let mut then = vec![FollowUp::TellEmailChanged { user_id, email: email.to_owned() }];
+        let mut voids = OF_THE_ADDRESS.to_vec();
+        // Who has not shown that an address is theirs gets it back by no link, and keeps it from nobody.
+        let undo = (contact.email_verified && !contact.has_email(email))
+            .then(|| Link::new(id::v7_at(now), Purpose::EmailUndo, user_id, previous.clone(), now));
+        if let Some(undo) = &undo {
+            then.push(FollowUp::SendEmailUndo { user_id, email: email.to_owned(), link: undo.id });
+        }
+        if !contact.email_verified {
+            voids.extend([Purpose::EmailUndo, Purpose::SignInReport]);
+        }
         let set = FollowUp::SetEmail {
             user_id,
-            current: Some(previous.clone()),
-            email: email.clone(),
-            keeps_previous: !contact.has_email(&email),
+            current: Some(previous),
+            email: email.to_owned(),
+            keeps_previous: undo.is_some(),
+            then,
         };
-        let follow_ups = [
-            set,
-            FollowUp::SendEmailUndo { user_id, previous, email: email.clone() },
-            FollowUp::TellEmailChanged { user_id, email },
-        ];
-        // In their order.
-        let messages = follow_ups.iter().map(|follow_up| follow_up.message(now)).collect::<Result<Vec<_>, _>>()?;
-        self.store.use_link(link, &OF_THE_ADDRESS, &messages, now).await?;
-        messages.first().map(|message| message.id).ok_or(Error::LinkInvalid)
+        let set = set.message(now)?;
+        self.store.use_link(link, &voids, undo.as_ref(), std::slice::from_ref(&set), now).await?;
+        Ok(set.id)
     }
 
     /// Whether the account has this address.
@@ -123,5 +135,6 @@ pub(crate) fn set_verified(link: &Link, email: &str) -> FollowUp {
         current: Some(email.to_owned()),
         email: email.to_owned(),
         keeps_previous: false,
+        then: Vec::new(),
     }
 }

@@ -31,7 +31,7 @@ pub(crate) use self::origin::Origin;
 use self::{account::is_settled, mail::Mail};
 use crate::{
     error::Error,
-    link::{Link, Purpose, UNDO_LIFETIME},
+    link::{Link, MAX_LINKS, Purpose, UNDO_LIFETIME},
     store::AuthStore,
     token::key_ring::KeyRing,
     upstreams::{Contact, Upstreams},
@@ -53,14 +53,14 @@ pub(crate) enum FollowUp {
     SendVerification { user_id: Uuid },
     /// Somebody has asked for another link to verify this address, which may have no account.
     ResendVerification { email: String },
-    /// The user gets this address, whose link was used; the one before is kept for them if they can undo that.
-    SetEmail { user_id: Uuid, current: Option<String>, email: String, keeps_previous: bool },
+    /// The user gets this address, whose link was used; the one before is kept for them if they can undo that. Then the rest follows.
+    SetEmail { user_id: Uuid, current: Option<String>, email: String, keeps_previous: bool, then: Vec<FollowUp> },
     /// The user wants another address, which is sent this link. It may have an account.
     SendEmailChange { user_id: Uuid, email: String, link: Uuid },
     /// The address before is told that another one is wanted.
     TellEmailChange { user_id: Uuid, email: String, client: Origin },
-    /// The address before is sent a link to undo the change.
-    SendEmailUndo { user_id: Uuid, previous: String, email: String },
+    /// The address before is sent this link to undo the change.
+    SendEmailUndo { user_id: Uuid, email: String, link: Uuid },
     /// The user is told in their inbox that their address has changed.
     TellEmailChanged { user_id: Uuid, email: String },
     /// Somebody has asked for a link to choose a new password for this address, which may have no account.
@@ -75,10 +75,8 @@ pub(crate) enum FollowUp {
     TellTokenReused { user_id: Uuid, client: Origin },
     /// The user is told that two clients seem to share a session.
     TellSessionShared { user_id: Uuid, client: Origin },
-    /// The user is sent a mail about a sign-in on a new device, with a link to report it.
-    SendNewDevice { user_id: Uuid, client: Origin, method: String },
-    /// The user is told of the sign-in in their inbox.
-    TellNewDevice { user_id: Uuid, client: Origin, method: String },
+    /// The user is told of a sign-in on a new device: by mail with a link to report it, and in the inbox.
+    TellNewDevice { user_id: Uuid, email: String, client: Origin, method: String },
 }
 
 impl FollowUp {
@@ -88,18 +86,18 @@ impl FollowUp {
             Self::SendPasswordReset { email } => format!("reset {email}"),
             Self::ResendVerification { email } => format!("verification {email}"),
             Self::EndSessions { user_id, .. } => format!("sessions {user_id}"),
-            Self::CreateAccount { user_id, .. }
-            | Self::SetEmail { user_id, .. }
+            // What protects the user waits for no mail.
+            Self::CreateAccount { user_id, .. } | Self::SetEmail { user_id, .. } => format!("account {user_id}"),
+            // To an address that somebody has chosen, who may want to hold up the others.
+            Self::SendEmailChange { user_id, .. } => format!("email_change {user_id}"),
+            Self::SendVerification { user_id }
             | Self::SendEmailUndo { user_id, .. }
             | Self::TellEmailChanged { user_id, .. }
-            | Self::SendRequiredReset { user_id, .. } => format!("account {user_id}"),
-            Self::SendVerification { user_id }
-            | Self::SendEmailChange { user_id, .. }
+            | Self::SendRequiredReset { user_id, .. }
             | Self::TellEmailChange { user_id, .. }
             | Self::TellPasswordChanged { user_id, .. }
             | Self::TellTokenReused { user_id, .. }
             | Self::TellSessionShared { user_id, .. }
-            | Self::SendNewDevice { user_id, .. }
             | Self::TellNewDevice { user_id, .. } => format!("mail {user_id}"),
         };
         let payload = serde_json::to_vec(self).map_err(Error::FollowUp)?;
@@ -147,9 +145,10 @@ impl FollowUps {
                 let contact = self.contact_by_email(call, &email).await?;
                 self.send_verification(call, message, contact).await
             }
-            FollowUp::SetEmail { user_id, current, email, keeps_previous } => {
+            FollowUp::SetEmail { user_id, current, email, keeps_previous, then } => {
                 let keep_until = keeps_previous.then(|| message.created_at + UNDO_LIFETIME);
-                is_settled(self.upstreams.set_email(call, user_id, current.as_deref(), &email, keep_until).await)
+                let set = self.upstreams.set_email(call, user_id, current.as_deref(), &email, keep_until).await;
+                if is_settled(set)? { self.put(message, then).await } else { Ok(()) }
             }
             FollowUp::SendEmailChange { user_id, email, link } => {
                 self.send_email_change(call, message, user_id, email, link).await
@@ -159,27 +158,32 @@ impl FollowUps {
                 let mut parameters = client.parameters().to_vec();
                 parameters.push(("new_email", email));
                 let mail = Mail { template: "email_change_notice", parameters, expires_at: None };
-                self.send(call, message, contact, mail).await
+                self.send(call, message.id, contact, mail).await
             }
-            FollowUp::SendEmailUndo { user_id, previous, email } => {
-                let Some(contact) = self.with_email(call, user_id, &email).await? else { return Ok(()) };
-                let parameters = vec![("new_email", email), ("days", in_days(Purpose::EmailUndo))];
-                let previous = Contact { email: previous, ..contact };
-                self.send_link(call, message, Purpose::EmailUndo, "email_changed", previous, parameters).await
+            FollowUp::SendEmailUndo { user_id, email, link } => {
+                let Some(contact) = self.upstreams.contact_by_id(call, user_id).await? else { return Ok(()) };
+                let purpose = Purpose::EmailUndo;
+                // It was stored when the other link was used.
+                let Some(link) = self.store.link(link, purpose).await? else { return Ok(()) };
+                let previous = Contact { email: link.email.clone().unwrap_or_default(), ..contact };
+                let parameters = vec![("new_email", email), ("days", in_days(purpose)), ("link", self.url(&link))];
+                let mail = Mail { template: "email_changed", parameters, expires_at: Some(link.expires_at) };
+                self.send(call, message.id, previous, mail).await
             }
             FollowUp::TellEmailChanged { user_id, email } => {
                 let Some(contact) = self.with_email(call, user_id, &email).await? else { return Ok(()) };
                 let parameters = vec![("new_email", email)];
                 let mail = Mail { template: "email_changed_notice", parameters, expires_at: None };
-                self.send(call, message, contact, mail).await
+                self.send(call, message.id, contact, mail).await
             }
             FollowUp::SendPasswordReset { email } => {
                 let contact = self.contact_by_email(call, &email).await?;
-                self.send_password_reset(call, message, contact).await
+                self.send_password_reset(call, message, contact, MAX_LINKS).await
             }
             FollowUp::SendRequiredReset { user_id, email } => {
                 let contact = self.with_email(call, user_id, &email).await?;
-                self.send_password_reset(call, message, contact).await
+                // However many others have asked for: it follows from a link that serves once.
+                self.send_password_reset(call, message, contact, u32::MAX).await
             }
             FollowUp::EndSessions { user_id, except } => self.upstreams.end_sessions(call, user_id, except).await,
             FollowUp::TellPasswordChanged { user_id, client } => {
@@ -192,25 +196,24 @@ impl FollowUps {
                 // Two windows of one program look the same, all day long.
                 let purpose = Purpose::SessionShared;
                 let now = self.clock.now();
-                let told = Link::new(message.id, purpose, user_id, String::new(), now);
+                let told = Link { email: None, ..Link::new(message.id, purpose, user_id, String::new(), now) };
                 let told = self.store.insert_link(&told, 1, now - purpose.lifetime()).await?;
                 if told.is_none() {
                     return Ok(());
                 }
                 self.tell(call, message, "session_shared", user_id, client).await
             }
-            FollowUp::SendNewDevice { user_id, client, method } => {
+            FollowUp::TellNewDevice { user_id, email, client, method } => {
                 let Some(contact) = self.upstreams.contact_by_id(call, user_id).await? else { return Ok(()) };
                 let mut parameters = client.parameters().to_vec();
                 parameters.push(("method", method));
-                self.send_link(call, message, Purpose::SignInReport, "new_device", contact, parameters).await
-            }
-            FollowUp::TellNewDevice { user_id, client, method } => {
-                let Some(contact) = self.upstreams.contact_by_id(call, user_id).await? else { return Ok(()) };
-                let mut parameters = client.parameters().to_vec();
-                parameters.push(("method", method));
-                let mail = Mail { template: "new_device_notice", parameters, expires_at: None };
-                self.send(call, message, contact, mail).await
+                let (purpose, notice) = (Purpose::SignInReport, parameters.clone());
+                // To the address of the sign-in, whichever the account has by now: its link gives that address back.
+                let contact = Contact { email, ..contact };
+                let max = (MAX_LINKS, "new_device");
+                self.send_link(call, message, purpose, max, contact.clone(), parameters).await?;
+                let mail = Mail { template: "new_device_notice", parameters: notice, expires_at: None };
+                self.send(call, second_id(message.id), contact, mail).await
             }
         }
     }
@@ -226,11 +229,27 @@ impl FollowUps {
         Ok(contact.filter(|contact| contact.has_email(email)))
     }
 
-    async fn send_password_reset(&self, call: &Call, message: &Message, contact: Option<Contact>) -> Result<(), Error> {
+    /// Stores what follows from a message, with the same ids each time it is delivered.
+    async fn put(&self, message: &Message, follow_ups: Vec<FollowUp>) -> Result<(), Error> {
+        for (number, follow_up) in (1..).zip(follow_ups) {
+            let id = Uuid::from_u128(message.id.as_u128() ^ number);
+            self.store.put(&Message { id, ..follow_up.message(message.created_at)? }).await?;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn send_password_reset(
+        &self,
+        call: &Call,
+        message: &Message,
+        contact: Option<Contact>,
+        max: u32,
+    ) -> Result<(), Error> {
         let Some(contact) = contact.filter(|contact| contact.is_active) else { return Ok(()) };
         let minutes = (Purpose::PasswordReset.lifetime().as_secs() / 60).to_string();
         let parameters = vec![("minutes", minutes)];
-        self.send_link(call, message, Purpose::PasswordReset, "password_reset", contact, parameters).await
+        let purpose = Purpose::PasswordReset;
+        self.send_link(call, message, purpose, (max, "password_reset"), contact, parameters).await.map(drop)
     }
 
     async fn send_verification(&self, call: &Call, message: &Message, contact: Option<Contact>) -> Result<(), Error> {
@@ -240,7 +259,7 @@ impl FollowUps {
         // Anybody can choose a name and an address: who is not known to have both is not addressed by it.
         let contact = Contact { display_name: String::new(), ..contact };
         let (purpose, parameters) = (Purpose::EmailVerification, vec![("hours", in_hours(Purpose::EmailVerification))]);
-        self.send_link(call, message, purpose, "email_verification", contact, parameters).await
+        self.send_link(call, message, purpose, (MAX_LINKS, "email_verification"), contact, parameters).await.map(drop)
     }
 }
 
@@ -250,4 +269,9 @@ fn in_hours(purpose: Purpose) -> String {
 
 fn in_days(purpose: Purpose) -> String {
     (purpose.lifetime().as_secs() / 86_400).to_string()
+}
+
+/// The id of a second message to the user, the same each time it is delivered.
+fn second_id(first: Uuid) -> Uuid {
+    Uuid::from_u128(first.as_u128() ^ 1)
 }

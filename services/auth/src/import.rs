@@ -164,6 +164,7 @@ impl Pending {
             created_at: now,
             updated_at: now,
             reset_required_at: None,
+            recovered_at: None,
         })
     }
 }

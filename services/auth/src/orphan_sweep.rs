@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use uuid::Uuid;
 
-use crate::{error::Error, sign_in_history::RETENTION, store::AuthStore, upstreams::Upstreams};
+use crate::{error::Error, register::confirm, sign_in_history::RETENTION, store::AuthStore, upstreams::Upstreams};
 
 /// The delay of the first sweep: the other services start at the same time.
 pub const INITIAL_DELAY: Duration = Duration::from_mins(1);
@@ -91,7 +91,7 @@ impl OrphanSweep {
     async fn confirm_or_delete(&self, user_id: Uuid, cutoff: Timestamp) -> Result<(), Error> {
         let call = Call::background(Some(Instant::now() + LOOKUP_TIMEOUT));
         if self.upstreams.account_by_id(&call, user_id).await?.is_some() {
-            self.store.confirm_credential(user_id).await?;
+            confirm(&self.store, user_id, self.clock.now()).await?;
         } else if self.store.delete_pending_credential(user_id, cutoff).await? {
             info!(%user_id, "credential without an account removed");
         }

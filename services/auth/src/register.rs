@@ -13,7 +13,7 @@ use std::sync::Arc;
 use drystone::user::v1::User;
 use drystone_mesh::{
     call::{self, Call},
-    clock::Clock,
+    clock::{Clock, Timestamp},
     display_name::DisplayName,
     email::Email,
     error::{Chain, Reason},
@@ -72,7 +72,7 @@ pub struct NewRegistration {
 
 impl Registration {
     /// Creates an account with a password, or resumes the registration with the same `request_id`. `None` if its owner has to verify the
-    /// address first, whether it has an account already or not; a request id is then of no use, since a repetition does no harm.
+    /// address first, whether it has an account already or not; a repetition with the same request id then changes nothing.
     ///
     /// # Errors
     /// `EMAIL_TAKEN` from the user service; [`Error::RequestIdReused`]; other errors of the upstreams, the hashing pool
@@ -86,7 +86,7 @@ impl Registration {
     }
 
     async fn register_for_verification(&self, call: &Call, new: NewRegistration) -> Result<(), Error> {
-        let credential = self.credential(call, &new, None).await?;
+        let credential = self.credential(call, &new, new.request_id).await?;
         let create = FollowUp::CreateAccount {
             user_id: credential.user_id,
             email: new.email.into_string(),
@@ -150,6 +150,7 @@ impl Registration {
             created_at: now,
             updated_at: now,
             reset_required_at: None,
+            recovered_at: None,
         })
     }
 
@@ -184,20 +185,19 @@ impl Registration {
     ) -> Result<User, Error> {
         call::record_user(user_id);
         let user = self.upstreams.create_account(call, user_id, email, display_name).await?;
-        if let Err(error) = self.confirm(user_id).await {
+        match confirm(&self.store, user_id, self.clock.now()).await {
+            Ok(()) => self.relay.wake(),
             // The first sign-in or the orphan sweep confirms it.
-            debug!(%user_id, cause = %Chain(&error), "credential not confirmed");
+            Err(error) => debug!(%user_id, cause = %Chain(&error), "credential not confirmed"),
         }
         Ok(user)
     }
+}
 
-    /// Confirms the credential, and has a link sent to verify the address.
-    async fn confirm(&self, user_id: Uuid) -> Result<(), Error> {
-        let message = FollowUp::SendVerification { user_id }.message(self.clock.now())?;
-        self.store.confirm_credential_with(user_id, &message).await?;
-        self.relay.wake();
-        Ok(())
-    }
+/// Confirms a pending credential, since its account exists, and has a link sent to verify the address.
+pub(crate) async fn confirm(store: &AuthStore, user_id: Uuid, now: Timestamp) -> Result<(), Error> {
+    let message = FollowUp::SendVerification { user_id }.message(now)?;
+    Ok(store.confirm_credential_with(user_id, &message).await?)
 }
 
 fn origin(call: &Call) -> JobOrigin {

@@ -14,6 +14,7 @@ use drystone_mesh::{
     id,
 };
 use tracing::{debug, info};
+use uuid::Uuid;
 
 use crate::{
     attempts::AttemptLimits,
@@ -26,9 +27,11 @@ use crate::{
         typed_password::{PasswordForm, TypedPassword},
     },
     property_claims::PropertyClaims,
+    register::confirm,
     sign_in_history::{Outcome, SignInHistory},
     store::AuthStore,
     token::{
+        device_token::KnownDevice,
         key_ring::KeyRing,
         tokens::{TokenIssuer, TokenPair},
     },
@@ -107,7 +110,7 @@ impl SignIn {
         let device =
             address.as_ref().and_then(|address| self.keys.current().device_tokens.decode(device_token, address, as_of));
         let client = &call.fields().client;
-        let attempt = self.attempts.sign_in(client, email, device).await?;
+        let attempt = self.attempts.sign_in(client, email, device.map(|device| device.id)).await?;
         let origin = JobOrigin { is_known: device.is_some(), ..JobOrigin::unknown(client) };
         // The user id of an unknown or invalid email address, so that the same calls are made.
         let dummy_user_id = id::v7_at(as_of);
@@ -124,9 +127,10 @@ impl SignIn {
         // Polled first, so that the call is always made. `try_join!` cancels it when the password is wrong.
         let claims = async { Ok(self.property_claims.fetch(call, user_id).await) };
         let verified = tokio::try_join!(claims, self.verify_password(call, &password, credential.as_ref(), origin));
+        let is_new_device = is_new(device, user_id, credential.as_ref());
         let refused = |error: Error| {
             if let Some(outcome) = Outcome::of(&error).filter(|_| user_id != dummy_user_id) {
-                self.history.failed(call, user_id, outcome, device.is_none());
+                self.history.failed(call, user_id, outcome, is_new_device);
             }
             error
         };
@@ -146,10 +150,10 @@ impl SignIn {
         {
             self.upgrade_hash(credential, password, verification);
         }
-        self.history.succeeded(call, user_id, session.session_id, device.is_none()).await?;
+        self.history.succeeded(call, user_id, email.as_str(), session.session_id, is_new_device).await?;
         let tokens = self.issuer.issue(session, account, properties, as_of)?;
-        let device = device.unwrap_or_else(|| id::v7_at(as_of));
-        Ok(SignedIn { tokens, device_token: self.keys.current().device_tokens.encode(&email, device, as_of) })
+        let device = device.filter(|_| !is_new_device).map_or_else(|| id::v7_at(as_of), |device| device.id);
+        Ok(SignedIn { tokens, device_token: self.keys.current().device_tokens.encode(&email, user_id, device, as_of) })
     }
 
     /// Whether an account whose password was right may sign in. After the password, so that nobody else learns why not.
@@ -202,11 +206,11 @@ impl SignIn {
         self.verify_password(call, password, stored.as_ref(), origin).await.map(drop)
     }
 
-    /// Confirms a pending credential: its account exists.
+    /// Confirms a pending credential, since its account exists: the registration was interrupted.
     async fn confirm(&self, credential: &Credential) {
         let Credential { user_id, pending_since, .. } = credential;
         if pending_since.is_some()
-            && let Err(error) = self.store.confirm_credential(*user_id).await
+            && let Err(error) = confirm(&self.store, *user_id, self.clock.now()).await
         {
             debug!(%user_id, cause = %Chain(&error), "credential not confirmed");
         }
@@ -236,4 +240,12 @@ impl SignIn {
             }
         });
     }
+}
+
+/// Whether a device has not signed in to the account before, or only before its owner took the account back.
+fn is_new(device: Option<KnownDevice>, user_id: Uuid, credential: Option<&Credential>) -> bool {
+    let recovered_at = credential.and_then(|credential| credential.recovered_at);
+    device.is_none_or(|device| {
+        !device.is_of(user_id) || recovered_at.is_some_and(|recovered_at| device.issued_at <= recovered_at)
+    })
 }

@@ -158,11 +158,12 @@ impl SignInHistory {
         Self { store, relay, clock, pending: Arc::new(Semaphore::new(MAX_PENDING)) }
     }
 
-    /// Stores a sign-in that succeeded. If the device is new, its user gets a mail and a message in their inbox.
+    /// Stores a sign-in with this address that succeeded. If the device is new, its user gets a mail and a message in their inbox.
     pub(crate) async fn succeeded(
         &self,
         call: &Call,
         user_id: Uuid,
+        email: &str,
         session_id: Uuid,
         is_new_device: bool,
     ) -> Result<(), Error> {
@@ -174,9 +175,8 @@ impl SignInHistory {
         if is_new_device && !self.is_first(user_id).await? {
             let client = Origin::of(&call.fields().client, record.at);
             let method = record.method.name().to_owned();
-            let mail = FollowUp::SendNewDevice { user_id, client: client.clone(), method: method.clone() };
-            messages.push(mail.message(record.at)?);
-            messages.push(FollowUp::TellNewDevice { user_id, client, method }.message(record.at)?);
+            let email = email.to_owned();
+            messages.push(FollowUp::TellNewDevice { user_id, email, client, method }.message(record.at)?);
         }
         self.store.insert_sign_in(&record, &messages).await?;
         if !messages.is_empty() {

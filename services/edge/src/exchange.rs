@@ -14,7 +14,11 @@ use drystone_mesh::{
     token::TokenVerifier,
 };
 use futures_util::FutureExt;
-use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header::EXPECT, request::Parts};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version,
+    header::{EXPECT, FORWARDED},
+    request::Parts,
+};
 use http_body::Body;
 use tracing::{Instrument, debug, info_span, warn};
 
@@ -81,6 +85,12 @@ impl<C: Backend> Exchange<C> {
     {
         let received_at = Instant::now();
         let (mut head, body) = request.into_parts();
+        // Until the head and the body are dropped.
+        let mut bytes = in_progress.usage().request_bytes();
+        let fits = bytes.add_head(&head.uri, &head.headers).is_ok();
+        if !fits {
+            forget_most(&mut head);
+        }
         if head.version <= Version::HTTP_10 {
             // HTTP/1.0 clients do not wait for 100 Continue (RFC 9110, section 10.1.1).
             head.headers.remove(EXPECT);
@@ -96,13 +106,11 @@ impl<C: Backend> Exchange<C> {
         let label = route.map(|(route, _)| &*route.label);
         let span = info_span!("request", request_id = request_id.to_str().unwrap_or_default(), route = label);
 
-        // Until the head and the body are dropped.
-        let mut bytes = in_progress.usage().request_bytes();
         let responding = async {
             let work = async {
-                if bytes.add_head(&head.uri, &head.headers).is_err() {
-                    // Not even drained: what is read meanwhile would not count.
-                    return Err(body::overloaded().closing(true));
+                if !fits {
+                    let closes = !self.bodies.discard(&head.headers, body).await;
+                    return Err(body::overloaded().closing(closes));
                 }
                 let counted = match matched {
                     RouteMatch::Found(Destination::Health) => self.requests.check_health(address).await,
@@ -238,6 +246,19 @@ impl<C: Backend> Exchange<C> {
             None => response,
         })
     }
+}
+
+/// Drops what is large of a head that does not fit, so that its body can be drained. Who sends it is kept, since it counts for their limit.
+fn forget_most(head: &mut Parts) {
+    head.uri = Uri::from_static("/");
+    let kept = [EXPECT, FORWARDED, HeaderName::from_static("x-forwarded-for"), HeaderName::from_static("x-request-id")];
+    let mut headers = HeaderMap::new();
+    for name in kept {
+        if let Some(value) = head.headers.get(&name).filter(|value| value.len() <= 256) {
+            headers.insert(name, value.clone());
+        }
+    }
+    head.headers = headers;
 }
 
 fn too_much_unread() -> RequestError {

@@ -10,7 +10,12 @@ use drystone_store::outbox::Message;
 use uuid::Uuid;
 
 use super::{FollowUps, in_hours, mail::Mail};
-use crate::{error::Error, link::Purpose, register::proves_no_account, upstreams::Contact};
+use crate::{
+    error::Error,
+    link::{MAX_LINKS, Purpose},
+    register::proves_no_account,
+    upstreams::Contact,
+};
 
 impl FollowUps {
     /// Creates the account of a registration that is to reveal nothing, and sends the link to verify its address. If the address has an
@@ -40,7 +45,7 @@ impl FollowUps {
             Err(error) if proves_no_account(error.reason()) => {
                 if error.reason() == Reason::EmailTaken {
                     let owner = self.upstreams.contact_by_email(call, &address).await?;
-                    self.tell_address_taken(call, message, owner).await?;
+                    self.registered_again(call, message, owner).await?;
                 } else {
                     tracing::warn!(cause = %Chain(&error), "the user service refused a registration");
                 }
@@ -69,7 +74,19 @@ impl FollowUps {
         let Some(link) = self.store.link(link, purpose).await? else { return Ok(()) };
         let parameters = vec![("link", self.url(&link)), ("hours", in_hours(purpose))];
         let mail = Mail { template: "email_change", parameters, expires_at: Some(link.expires_at) };
-        self.send(call, message, Contact { email, display_name: String::new(), ..contact }, mail).await
+        self.send(call, message.id, Contact { email, display_name: String::new(), ..contact }, mail).await
+    }
+
+    /// Somebody has registered with the address of an account. If it was never verified, that account can be one that a stranger has
+    /// registered in advance: so neither password serves, and the owner of the address chooses one by a link.
+    async fn registered_again(&self, call: &Call, message: &Message, owner: Option<Contact>) -> Result<(), Error> {
+        match owner {
+            Some(owner) if owner.is_active && !owner.email_verified => {
+                self.store.require_reset(owner.user_id, self.clock.now()).await?;
+                self.send_password_reset(call, message, Some(owner), MAX_LINKS).await
+            }
+            owner => self.tell_address_taken(call, message, owner).await,
+        }
     }
 
     /// Tells the owner of an account that somebody wanted its address; if it is not verified, the link to do so again.
@@ -78,13 +95,14 @@ impl FollowUps {
         if !owner.email_verified {
             return self.send_verification(call, message, Some(owner)).await;
         }
-        self.send_link(call, message, Purpose::AddressTaken, "address_taken", owner, Vec::new()).await
+        let taken = (MAX_LINKS, "address_taken");
+        self.send_link(call, message, Purpose::AddressTaken, taken, owner, Vec::new()).await.map(drop)
     }
 }
 
-/// What the user service refuses for good is done: the address has become that of another account, or the account has been removed or
-/// changed.
-pub(super) fn is_settled(outcome: Result<(), Error>) -> Result<(), Error> {
+/// Whether an address is set. What the user service refuses for good is done as well: the address has become that of another account, or
+/// the account has been removed or changed.
+pub(super) fn is_settled(outcome: Result<(), Error>) -> Result<bool, Error> {
     match outcome {
         Err(error)
             if matches!(
@@ -93,8 +111,8 @@ pub(super) fn is_settled(outcome: Result<(), Error>) -> Result<(), Error> {
             ) =>
         {
             tracing::info!(cause = %Chain(&error), "an e-mail address was not set");
-            Ok(())
+            Ok(false)
         }
-        outcome => outcome,
+        outcome => outcome.map(|()| true),
     }
 }

@@ -1,14 +1,19 @@
 //! Sends messages to users, with links.
 
 use drystone::notification::v1::{Recipient, SendRequest};
-use drystone_mesh::{call::Call, clock::Timestamp, error::Reason, time::to_proto};
+use drystone_mesh::{
+    call::Call,
+    clock::Timestamp,
+    error::{Chain, Reason},
+    time::to_proto,
+};
 use drystone_store::outbox::Message;
 use uuid::Uuid;
 
 use super::{FollowUps, Origin};
 use crate::{
     error::Error,
-    link::{LINK_INTERVAL, Link, MAX_LINKS, Purpose},
+    link::{LINK_INTERVAL, Link, Purpose},
     upstreams::Contact,
 };
 
@@ -20,25 +25,27 @@ pub(super) struct Mail {
 }
 
 impl FollowUps {
-    /// Makes a link for a message and sends it with `parameters` besides the link. Does nothing if the user has been sent as many as they
-    /// are sent.
+    /// Makes a link for a message and sends it by this template, with `parameters` besides the link. Returns false, and sends nothing, if
+    /// the user or the address has been sent `max` within an hour.
     pub(super) async fn send_link(
         &self,
         call: &Call,
         message: &Message,
         purpose: Purpose,
-        template: &'static str,
+        (max, template): (u32, &'static str),
         contact: Contact,
         mut parameters: Vec<(&'static str, String)>,
-    ) -> Result<(), Error> {
+    ) -> Result<bool, Error> {
         let now = self.clock.now();
         let link = Link::new(message.id, purpose, contact.user_id, contact.email.clone(), now);
-        let Some(link) = self.store.insert_link(&link, MAX_LINKS, now - LINK_INTERVAL).await? else {
+        let Some(link) = self.store.insert_link(&link, max, now - LINK_INTERVAL).await? else {
             tracing::info!(user_id = %contact.user_id, template, "no further link of this kind is sent within an hour");
-            return Ok(());
+            return Ok(false);
         };
         parameters.push(("link", self.url(&link)));
-        self.send(call, message, contact, Mail { template, parameters, expires_at: Some(link.expires_at) }).await
+        let mail = Mail { template, parameters, expires_at: Some(link.expires_at) };
+        self.send(call, message.id, contact, mail).await?;
+        Ok(true)
     }
 
     /// The URL of a link. The token is in the fragment, which browsers send to no server.
@@ -62,12 +69,13 @@ impl FollowUps {
     ) -> Result<(), Error> {
         let Some(contact) = self.upstreams.contact_by_id(call, user_id).await? else { return Ok(()) };
         let parameters = client.parameters().to_vec();
-        self.send(call, message, contact, Mail { template, parameters, expires_at: None }).await
+        self.send(call, message.id, contact, Mail { template, parameters, expires_at: None }).await
     }
 
-    pub(super) async fn send(&self, call: &Call, message: &Message, contact: Contact, mail: Mail) -> Result<(), Error> {
+    /// Sends a message with this id.
+    pub(super) async fn send(&self, call: &Call, id: Uuid, contact: Contact, mail: Mail) -> Result<(), Error> {
         let request = SendRequest {
-            message_id: message.id.to_string(),
+            message_id: id.to_string(),
             template: mail.template.to_owned(),
             parameters: mail.parameters.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
             recipient: Some(Recipient {
@@ -81,6 +89,11 @@ impl FollowUps {
         match self.upstreams.send_message(call, request).await {
             // It was accepted before, in other words: the user has changed their name or language, or the secret was replaced.
             Err(Error::Upstream(error)) if error.reason() == Reason::RequestIdReused => Ok(()),
+            // Mails cannot be sent to the address: that does not change, and others wait behind this one.
+            Err(Error::Upstream(error)) if error.reason() == Reason::InvalidRequest => {
+                tracing::warn!(%id, cause = %Chain(&error), "a message to a user was refused");
+                Ok(())
+            }
             outcome => outcome,
         }
     }

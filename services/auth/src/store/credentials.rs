@@ -20,14 +20,14 @@ use crate::{
 /// The columns of a credential, in the order of [`CredentialRow`].
 macro_rules! columns {
     () => {
-        "user_id, password_hash, form, request_id, pending_since, created_at, updated_at, reset_required_at"
+        "user_id, password_hash, form, request_id, pending_since, created_at, updated_at, reset_required_at, recovered_at"
     };
 }
 
 /// How many credentials one statement inserts or changes: those of one message of an import, so that it is one commit.
 const BATCH: usize = 500;
 
-type CredentialRow = (Uuid, String, String, Option<Uuid>, Option<i64>, i64, i64, Option<i64>);
+type CredentialRow = (Uuid, String, String, Option<Uuid>, Option<i64>, i64, i64, Option<i64>, Option<i64>);
 
 impl AuthStore {
     /// Inserts a credential. Returns false without a change if its request id has been used.
@@ -155,24 +155,32 @@ impl AuthStore {
         resumed.pop().map(read_credential).transpose()
     }
 
-    /// Inserts the pending credential of a new user with the message that creates the account.
+    /// Inserts the pending credential of a new user with the message that creates the account. Does nothing if its request id has been
+    /// used.
     pub async fn insert_credential_with(&self, credential: &Credential, message: &Message) -> sqlx::Result<()> {
         self.db
             .retry(|| async {
                 let mut transaction = self.db.begin().await?;
-                run!(transaction.connection(), |connection| {
+                let inserted = run!(transaction.connection(), |connection| {
                     sqlx::query(
-                        "INSERT INTO credential (user_id, password_hash, form, pending_since, created_at, updated_at)
-                         VALUES ($1, $2, $3, $4, $5, $5)",
+                        "INSERT INTO credential
+                             (user_id, password_hash, form, request_id, pending_since, created_at, updated_at)
+                         VALUES ($1, $2, $3, $4, $5, $6, $6)
+                         ON CONFLICT (request_id) DO NOTHING",
                     )
                     .bind(credential.user_id)
                     .bind(credential.password_hash.as_str())
                     .bind(credential.form.name())
+                    .bind(credential.request_id)
                     .bind(credential.pending_since.map(to_micros))
                     .bind(to_micros(credential.created_at))
                     .execute(connection)
-                    .await?;
+                    .await?
+                    .rows_affected()
                 });
+                if inserted == 0 {
+                    return Ok(());
+                }
                 outbox::put(&mut transaction, message).await?;
                 transaction.commit().await
             })
@@ -289,7 +297,7 @@ impl AuthStore {
 }
 
 fn read_credential(
-    (user_id, password_hash, form, request_id, pending_since, created_at, updated_at, reset_required_at): CredentialRow,
+    (user_id, password_hash, form, request_id, pending_since, created_at, updated_at, reset_required_at, recovered_at): CredentialRow,
 ) -> sqlx::Result<Credential> {
     Ok(Credential {
         user_id,
@@ -300,6 +308,7 @@ fn read_credential(
         created_at: from_micros(created_at),
         updated_at: from_micros(updated_at),
         reset_required_at: reset_required_at.map(from_micros),
+        recovered_at: recovered_at.map(from_micros),
     })
 }
 

@@ -15,6 +15,7 @@ use super::AuthStore;
 use crate::{
     error::Error,
     link::Link,
+    password::PasswordHash,
     token::link_token::{LinkToken, Purpose},
 };
 
@@ -23,8 +24,11 @@ macro_rules! insert {
     ($link:ident, $max:ident, $since:ident) => {
         sqlx::query(
             "INSERT INTO link (id, purpose, user_id, email, created_at, expires_at)
-             SELECT $1, $2, $3, $4, $5, $6
+             SELECT $1, $2, $3, $4,
+                 -- After all others of the user, whatever the clocks of instances say: `void` goes by it.
+                 COALESCE((SELECT MAX(created_at) + 1 FROM link WHERE user_id = $3 AND created_at >= $5), $5), $6
              WHERE (SELECT COUNT(*) FROM link WHERE user_id = $3 AND created_at > $7 AND purpose = $2) < $8
+                 AND (SELECT COUNT(*) FROM link WHERE LOWER(email) = LOWER($4) AND created_at > $7 AND purpose = $2) < $8
              ON CONFLICT DO NOTHING",
         )
         .bind($link.id)
@@ -51,18 +55,38 @@ impl AuthStore {
         self.link(link.id, link.purpose).await
     }
 
-    /// Stores a link together with the messages about it, unless the user has been sent `max` for this purpose since `since`.
-    /// Returns whether it is stored.
+    /// Stores a link together with the messages about it, unless the user has been sent `max` for this purpose since `since`. Returns
+    /// whether it is stored.
+    ///
+    /// # Errors
+    /// [`Error::InvalidCredentials`] if the stored hash is not `verified` any more, or the password no longer serves.
     pub async fn insert_link_with(
         &self,
         link: &Link,
+        verified: &PasswordHash,
         messages: &[Message],
         max: u32,
         since: Timestamp,
-    ) -> sqlx::Result<bool> {
+    ) -> Result<bool, Error> {
         self.db
             .retry(|| async {
                 let mut transaction = self.db.begin().await?;
+                // Also so that a change of the password waits, and then voids this link.
+                let is_current = run!(transaction.connection(), |connection| {
+                    sqlx::query(
+                        "UPDATE credential
+                         SET updated_at = updated_at
+                         WHERE user_id = $1 AND password_hash = $2 AND reset_required_at IS NULL",
+                    )
+                    .bind(link.user_id)
+                    .bind(verified.as_str())
+                    .execute(connection)
+                    .await?
+                    .rows_affected()
+                });
+                if is_current == 0 {
+                    return Err(Error::InvalidCredentials);
+                }
                 let inserted = run!(transaction.connection(), |connection| {
                     insert!(link, max, since).execute(connection).await?.rows_affected()
                 });
@@ -130,6 +154,15 @@ impl AuthStore {
 
 fn read_link(id: Uuid, purpose: Purpose, (user_id, email, created_at, expires_at): LinkRow) -> Link {
     Link { id, purpose, user_id, email, created_at: from_micros(created_at), expires_at: from_micros(expires_at) }
+}
+
+/// Stores a link in this transaction.
+pub(super) async fn insert(transaction: &mut Transaction, link: &Link) -> sqlx::Result<()> {
+    let (max, since) = (u32::MAX, link.created_at);
+    run!(transaction.connection(), |connection| {
+        insert!(link, max, since).execute(connection).await?.rows_affected()
+    });
+    Ok(())
 }
 
 /// Uses a link in this transaction: of two at once, one succeeds.

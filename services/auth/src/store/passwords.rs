@@ -1,6 +1,6 @@
 //! Changes of passwords, each with the messages that follow from it.
 
-use drystone_mesh::{clock::Timestamp, time::to_micros};
+use drystone_mesh::{clock::Timestamp, email::Email, time::to_micros};
 use drystone_store::{
     Transaction,
     outbox::{self, Message},
@@ -73,24 +73,32 @@ impl AuthStore {
         let mut transaction = self.db.begin().await?;
         links::consume(&mut transaction, link, new.now).await?;
         // A user who was imported without a password has none yet.
-        run!(transaction.connection(), |connection| {
+        let updated = run!(transaction.connection(), |connection| {
             sqlx::query(
                 "INSERT INTO credential (user_id, password_hash, form, created_at, updated_at)
                  VALUES ($1, $2, $3, $4, $4)
                  ON CONFLICT (user_id) DO UPDATE
-                 SET password_hash = $2, form = $3, updated_at = $4, pending_since = NULL, reset_required_at = NULL",
+                 SET password_hash = $2, form = $3, updated_at = $4, pending_since = NULL, reset_required_at = NULL, reset_email = NULL
+                 WHERE credential.reset_email IS NULL OR credential.reset_email = $5",
             )
             .bind(new.user_id)
             .bind(new.hash.as_str())
             .bind(new.form.name())
             .bind(to_micros(new.now))
+            .bind(key(link))
             .execute(connection)
-            .await?;
+            .await?
+            .rows_affected()
         });
+        // Its owner has taken the account back, and the link was sent to another address.
+        if updated == 0 {
+            return Err(Error::LinkInvalid);
+        }
         finish(transaction, new).await
     }
 
-    /// Uses a link, with what follows from it. The other links of its user with these purposes become useless.
+    /// Uses a link, with what follows from it: a new link, if there is one, and messages. The other links of its user with these purposes
+    /// become useless.
     ///
     /// # Errors
     /// [`Error::LinkInvalid`].
@@ -98,6 +106,7 @@ impl AuthStore {
         &self,
         link: &Link,
         voids: &[Purpose],
+        new: Option<&Link>,
         messages: &[Message],
         now: Timestamp,
     ) -> Result<(), Error> {
@@ -107,6 +116,9 @@ impl AuthStore {
                 links::consume(&mut transaction, link, now).await?;
                 for purpose in voids {
                     links::void(&mut transaction, link.user_id, *purpose, Timestamp::UNIX_EPOCH, now).await?;
+                }
+                if let Some(new) = new {
+                    links::insert(&mut transaction, new).await?;
                 }
                 put_all(transaction, messages).await
             })
@@ -133,13 +145,32 @@ impl AuthStore {
             links::void(&mut transaction, link.user_id, purpose, link.created_at, now).await?;
         }
         run!(transaction.connection(), |connection| {
-            sqlx::query("UPDATE credential SET reset_required_at = $2, updated_at = $2 WHERE user_id = $1")
-                .bind(link.user_id)
-                .bind(to_micros(now))
-                .execute(connection)
-                .await?;
+            sqlx::query(
+                "UPDATE credential
+                 SET reset_required_at = $2, reset_email = $3, recovered_at = $2, updated_at = $2
+                 WHERE user_id = $1",
+            )
+            .bind(link.user_id)
+            .bind(to_micros(now))
+            .bind(key(link))
+            .execute(connection)
+            .await?;
         });
         put_all(transaction, messages).await
+    }
+
+    /// Makes the password of a user useless, until they choose a new one by a link.
+    pub async fn require_reset(&self, user_id: Uuid, now: Timestamp) -> sqlx::Result<()> {
+        run!(self.db.writer(), |db| {
+            sqlx::query(
+                "UPDATE credential SET reset_required_at = $2 WHERE user_id = $1 AND reset_required_at IS NULL",
+            )
+            .bind(user_id)
+            .bind(to_micros(now))
+            .execute(db)
+            .await?;
+        });
+        Ok(())
     }
 
     /// Stores a message of the outbox by itself.
@@ -160,6 +191,11 @@ async fn finish(mut transaction: Transaction, new: &NewPassword) -> Result<(), E
         links::void(&mut transaction, new.user_id, purpose, Timestamp::UNIX_EPOCH, new.now).await?;
     }
     put_all(transaction, &new.messages).await
+}
+
+/// The address of a link in its normal form.
+fn key(link: &Link) -> Option<String> {
+    link.email.as_deref().and_then(|email| Email::parse(email).ok()).map(|email| email.key())
 }
 
 async fn put_all(mut transaction: Transaction, messages: &[Message]) -> Result<(), Error> {

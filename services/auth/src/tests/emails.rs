@@ -27,6 +27,13 @@ impl Running {
         self.link_in("email_verification", "verify-email").await
     }
 
+    /// A service with an account whose address is verified.
+    async fn verified() -> Self {
+        let running = Self::with_account().await;
+        running.verify_email(&running.verification_link().await).await.unwrap();
+        running
+    }
+
     async fn change_link(&self) -> String {
         self.link_in("email_change", "verify-email").await
     }
@@ -101,14 +108,11 @@ async fn a_registration_that_is_to_be_verified_does_not_tell_whether_the_address
     let link = running.verification_link().await;
     assert_eq!(reason(running.sign_in(PASSWORD).await), Reason::EmailNotVerified);
     assert_eq!(reason(running.sign_in("wrong horse").await), Reason::InvalidCredentials);
-    // Somebody else with the same address: its owner gets the link again.
     running.calls();
-    running.fixture.register_unverified("ADA@example.com", "somebody else's").await.unwrap();
     assert_eq!(answered, Vec::<&str>::new(), "nothing is looked up before the answer");
-    assert_eq!(running.messages("email_verification").await.len(), 2);
     assert!(running.verify_email(&link).await.unwrap().email_verified);
     running.sign_in(PASSWORD).await.unwrap();
-    assert_eq!(reason(running.sign_in("somebody else's").await), Reason::InvalidCredentials);
+    // Somebody else with the same address.
     // A verified owner is told.
     running.fixture.register_unverified(EMAIL, "somebody else's").await.unwrap();
     let told = running.messages("address_taken").await;
@@ -122,6 +126,25 @@ async fn a_registration_that_is_to_be_verified_does_not_tell_whether_the_address
         sqlx::query_scalar("SELECT COUNT(*) FROM credential").fetch_one(db).await.unwrap()
     });
     assert_eq!(credentials, 1, "none is left of those that were not accounts");
+    running.stop().await;
+}
+
+/// A stranger who registers an address in advance, and knows the password of that account.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_two_have_registered_an_address_its_owner_chooses_a_password() {
+    let running = Running::verifying().await;
+    running.fixture.register_unverified(EMAIL, "the stranger's").await.unwrap();
+    let first = running.verification_link().await;
+    running.fixture.clock.advance(Duration::from_mins(1));
+    running.fixture.register_unverified("ADA@example.com", "the owner's password").await.unwrap();
+    let reset = running.link().await;
+    // Whichever link is used.
+    running.verify_email(&first).await.unwrap();
+    assert_eq!(reason(running.sign_in("the stranger's").await), Reason::PasswordResetRequired);
+    assert_eq!(reason(running.sign_in("the owner's password").await), Reason::InvalidCredentials);
+    running.reset(&reset, NEW_PASSWORD).await.unwrap();
+    running.sign_in(NEW_PASSWORD).await.unwrap();
+    assert_eq!(running.email(), (EMAIL.to_owned(), true));
     running.stop().await;
 }
 
@@ -163,7 +186,7 @@ async fn a_new_password_by_a_link_verifies_the_address_that_it_was_sent_to() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_change_is_asked_for_with_the_password_and_both_addresses_are_told() {
-    let running = Running::with_account().await;
+    let running = Running::verified().await;
     let user = running.sign_in(PASSWORD).await.unwrap();
     assert_eq!(reason(running.change_email(&user, "wrong horse", NEW_EMAIL).await), Reason::InvalidCredentials);
     assert_eq!(reason(running.change_email(&user, PASSWORD, "no address").await), Reason::InvalidRequest);
@@ -230,7 +253,7 @@ async fn a_link_that_was_sent_to_the_address_before_does_not_serve() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_change_is_undone_by_the_address_before_for_seven_days() {
-    let running = Running::with_account().await;
+    let running = Running::verified().await;
     let thief = running.sign_in(PASSWORD).await.unwrap();
     running.change_email(&thief, PASSWORD, "thief@example.net").await.unwrap();
     running.verify_email(&running.change_link().await).await.unwrap();
@@ -242,6 +265,10 @@ async fn a_change_is_undone_by_the_address_before_for_seven_days() {
     running.verify_email(&running.change_link().await).await.unwrap();
     let thiefs = running.undo_link().await;
     assert_ne!(owners, thiefs);
+    // A link of the thief's own, to report a sign-in.
+    running.fixture.sign_in("thief@example.org", "the thief's password").await.unwrap();
+    let report = running.link_in("new_device", "report-sign-in").await;
+    assert_eq!(to(running.messages("new_device").await.last().unwrap()), "thief@example.org");
     running.fixture.upstreams.state().ended.clear();
 
     running.fixture.clock.advance(Duration::from_hours(6 * 24));
@@ -251,6 +278,7 @@ async fn a_change_is_undone_by_the_address_before_for_seven_days() {
     assert_eq!(to(running.messages("password_reset").await.last().unwrap()), EMAIL);
     assert_eq!(running.email(), (EMAIL.to_owned(), true));
     assert_eq!(reason(running.undo_email_change(&thiefs).await), Reason::LinkInvalid);
+    assert_eq!(reason(running.report_sign_in(&report).await), Reason::LinkInvalid);
     assert_eq!(reason(running.undo_email_change(&owners).await), Reason::LinkInvalid, "once");
     assert_eq!(reason(running.sign_in("the thief's password").await), Reason::PasswordResetRequired);
     let late = running.change(&thief, "the thief's password", NEW_PASSWORD).await;
@@ -264,7 +292,7 @@ async fn a_change_is_undone_by_the_address_before_for_seven_days() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_change_cannot_be_undone_after_seven_days() {
-    let running = Running::with_account().await;
+    let running = Running::verified().await;
     let user = running.sign_in(PASSWORD).await.unwrap();
     running.change_email(&user, PASSWORD, NEW_EMAIL).await.unwrap();
     running.verify_email(&running.change_link().await).await.unwrap();
@@ -279,7 +307,7 @@ async fn a_change_cannot_be_undone_after_seven_days() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_address_is_set_when_the_user_service_has_recovered() {
-    let running = Running::with_account().await;
+    let running = Running::verified().await;
     let user = running.sign_in(PASSWORD).await.unwrap();
     running.change_email(&user, PASSWORD, NEW_EMAIL).await.unwrap();
     let link = running.change_link().await;
@@ -289,5 +317,109 @@ async fn an_address_is_set_when_the_user_service_has_recovered() {
     running.settle_over_time().await;
     assert_eq!(running.messages("email_changed").await.len(), 1);
     assert_eq!(running.email(), (NEW_EMAIL.to_owned(), true));
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_not_verified_is_kept_from_nobody_and_got_back_by_nobody() {
+    let running = Running::with_account().await;
+    running.sign_in(PASSWORD).await.unwrap();
+    let user = running.sign_in(PASSWORD).await.unwrap();
+    let report = running.link_in("new_device", "report-sign-in").await;
+    running.change_email(&user, PASSWORD, NEW_EMAIL).await.unwrap();
+    running.verify_email(&running.change_link().await).await.unwrap();
+    assert!(running.messages("email_changed").await.is_empty(), "no link to undo it");
+    assert!(running.fixture.upstreams.state().kept_emails.is_empty());
+    assert_eq!(reason(running.report_sign_in(&report).await), Reason::LinkInvalid);
+    running.stop().await;
+}
+
+/// Before the address is set back, the thief still reads the mails of the account.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_a_recovery_a_link_to_another_address_sets_no_password() {
+    let running = Running::verified().await;
+    let thief = running.sign_in(PASSWORD).await.unwrap();
+    running.change_email(&thief, PASSWORD, "thief@example.net").await.unwrap();
+    running.verify_email(&running.change_link().await).await.unwrap();
+    let owners = running.undo_link().await;
+    // All five links of an hour.
+    for _ in 0..5 {
+        running.request("thief@example.net").await;
+    }
+    running.settle().await;
+    running.fixture.upstreams.state().fails_to_set_email = true;
+    running.undo_email_change(&owners).await.unwrap();
+    running.fixture.clock.advance(Duration::from_hours(2));
+    let before = running.fixture.upstreams.state().messages.len();
+    running.request("thief@example.net").await;
+    while running.fixture.upstreams.state().messages.len() == before {
+        tokio::task::yield_now().await;
+    }
+    let newest = |running: &Running, to: &str| {
+        let state = running.fixture.upstreams.state();
+        let of = |message: &&SendRequest| {
+            message.template == "password_reset" && message.recipient.as_ref().unwrap().email == to
+        };
+        let link = state.messages.values().filter(of).map(|message| message.parameters["link"].clone()).next_back();
+        link.map(|link| link.split_once("#token=").unwrap().1.to_owned())
+    };
+    let thiefs = newest(&running, "thief@example.net").unwrap();
+    assert_eq!(reason(running.reset(&thiefs, "the thief's password").await), Reason::LinkInvalid);
+    running.fixture.upstreams.state().fails_to_set_email = false;
+    running.settle_over_time().await;
+    // However many links there were.
+    let reset = newest(&running, EMAIL).unwrap();
+    running.reset(&reset, NEW_PASSWORD).await.unwrap();
+    running.sign_in(NEW_PASSWORD).await.unwrap();
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_address_that_cannot_be_mailed_holds_up_no_other_message() {
+    let running = Running::verified().await;
+    let user = running.sign_in(PASSWORD).await.unwrap();
+    running.fixture.upstreams.state().refused_address = Some("a..b@example.com".to_owned());
+    running.change_email(&user, PASSWORD, "a..b@example.com").await.unwrap();
+    running.change(&user, PASSWORD, NEW_PASSWORD).await.unwrap();
+    assert_eq!(running.messages("password_changed").await.len(), 1);
+    assert_eq!(running.messages("email_change_notice").await.len(), 1);
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_accounts_do_not_flood_one_address() {
+    let running = Running::with_account().await;
+    let mut refused = 0;
+    for number in 0..7 {
+        let email = format!("user{number}@example.com");
+        running.fixture.register(&email, PASSWORD, "").await.unwrap();
+        let tokens = running.fixture.sign_in(&email, PASSWORD).await.unwrap().into_inner();
+        let user = running.fixture.verify(&tokens.access_token).await;
+        let asked =
+            running.change_email(&user, PASSWORD, if number % 2 == 0 { "v@a.example" } else { "V@a.example" }).await;
+        refused += usize::from(asked.is_err_and(|status| reason::<()>(Err(status)) == Reason::RateLimited));
+    }
+    assert_eq!(refused, 2);
+    assert_eq!(running.messages("email_change").await.len(), 5);
+    running.stop().await;
+}
+
+/// The password is changed after it was verified, and before the link is stored.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_of_the_address_does_not_outlive_the_password_that_asked_for_it() {
+    let running = Running::verified().await;
+    let user = running.sign_in(PASSWORD).await.unwrap();
+    let verified = running.fixture.store.credential(user.user_id).await.unwrap().unwrap().password_hash;
+    running.change(&user, PASSWORD, NEW_PASSWORD).await.unwrap();
+    let now = running.fixture.clock.now();
+    let link = crate::link::Link::new(
+        uuid::Uuid::now_v7(),
+        crate::link::Purpose::EmailChange,
+        user.user_id,
+        NEW_EMAIL.to_owned(),
+        now,
+    );
+    let late = running.fixture.store.insert_link_with(&link, &verified, &[], 5, now - Duration::from_hours(1)).await;
+    assert!(matches!(late, Err(crate::Error::InvalidCredentials)));
     running.stop().await;
 }

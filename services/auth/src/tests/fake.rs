@@ -84,6 +84,8 @@ pub(super) struct FakeState {
     pub(super) sessions_are_shared: bool,
     /// Whether addresses cannot be set.
     pub(super) fails_to_set_email: bool,
+    /// An address that the notification service refuses.
+    pub(super) refused_address: Option<String>,
     /// Addresses that are kept, for whom and until when.
     pub(super) kept_emails: BTreeMap<String, (Uuid, Timestamp)>,
     /// The names of the calls that were made, in order.
@@ -307,6 +309,12 @@ impl Upstreams for FakeUpstreams {
         let availability = self.called("send_message").notification_service;
         availability.respond().await?;
         let mut state = self.state();
+        if message.recipient.as_ref().is_some_and(|recipient| Some(&recipient.email) == state.refused_address.as_ref())
+        {
+            return Err(
+                MeshError::invalid_field("recipient.email", "must be an address that mails can be sent to").into()
+            );
+        }
         if let Some(other) = state.messages.get(&message.message_id) {
             assert_eq!(*other, message, "a repeated message is the same");
         }

@@ -42,6 +42,7 @@ impl Fixture {
             created_at: now,
             updated_at: now,
             reset_required_at: None,
+            recovered_at: None,
         };
         fixture.store.insert_credential(&raw).await.unwrap();
         // Moves the account to the id of the credential, which the fake user service allows.

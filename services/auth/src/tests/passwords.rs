@@ -186,7 +186,7 @@ async fn who_seems_to_share_a_session_is_told_once_a_day() {
         running.fixture.refresh(&first.refresh_token).await.unwrap();
         assert_eq!(running.messages("session_shared").await.len(), 1);
     }
-    running.fixture.clock.advance(Duration::from_hours(24));
+    running.fixture.clock.advance(Duration::from_hours(25));
     running.fixture.refresh(&first.refresh_token).await.unwrap();
     assert_eq!(running.messages("session_shared").await.len(), 2);
     running.stop().await;

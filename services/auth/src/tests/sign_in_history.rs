@@ -96,7 +96,7 @@ async fn guesses_of_strangers_push_out_no_success() {
     assert_eq!(outcomes.len(), 101);
     assert_eq!(outcomes.last(), Some(&SignInOutcome::Succeeded));
     for _ in 0..103 {
-        history.succeeded(&call, user.user_id, user.session_id, false).await.unwrap();
+        history.succeeded(&call, user.user_id, EMAIL, user.session_id, false).await.unwrap();
     }
     let outcomes = running.outcomes(&user, 200).await;
     assert_eq!(outcomes.iter().filter(|outcome| **outcome == SignInOutcome::Succeeded).count(), 100);
@@ -116,6 +116,11 @@ async fn a_user_is_told_of_a_new_device_and_not_of_their_first_or_known_one() {
     let shown = [&parameters["address"], &parameters["device"], &parameters["method"]];
     assert_eq!(shown, ["198.51.100.9", "test", "password"]);
     assert_eq!(running.messages("new_device_notice").await.len(), 1);
+    for _ in 0..8 {
+        running.fixture.sign_in_on("198.51.100.9", PASSWORD, "").await.unwrap();
+    }
+    assert_eq!(running.messages("new_device").await.len(), 5, "not too much");
+    assert_eq!(running.messages("new_device_notice").await.len(), 9, "the inbox has all");
     // The first sign-in to an account that is older may be that of somebody else.
     let other = Running::with_account().await;
     other.fixture.clock.advance(Duration::from_hours(1));
@@ -128,6 +133,8 @@ async fn a_user_is_told_of_a_new_device_and_not_of_their_first_or_known_one() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_was_not_me_ends_the_sessions_and_asks_for_a_new_password() {
     let running = Running::with_account().await;
+    running.verify_email(&running.link_in("email_verification", "verify-email").await).await.unwrap();
+    let known = running.fixture.sign_in_on("192.0.2.7", PASSWORD, "").await.unwrap();
     let owner = running.sign_in(PASSWORD).await.unwrap();
     let thief = running.sign_in(PASSWORD).await.unwrap();
     let link = running.link_in("new_device", "report-sign-in").await;
@@ -145,6 +152,13 @@ async fn it_was_not_me_ends_the_sessions_and_asks_for_a_new_password() {
     assert_eq!(reason(running.report_sign_in(&link).await), Reason::LinkInvalid, "once");
     running.reset(&reset, NEW_PASSWORD).await.unwrap();
     let user = running.sign_in(NEW_PASSWORD).await.unwrap();
+    // A device from before is a new one, since it may be the thief's.
+    let told = running.messages("new_device").await.len();
+    running.fixture.clock.advance(Duration::from_hours(1));
+    let again = running.fixture.sign_in_on("192.0.2.7", NEW_PASSWORD, &known).await.unwrap();
+    assert_eq!(running.messages("new_device").await.len(), told + 1);
+    running.fixture.sign_in_on("192.0.2.7", NEW_PASSWORD, &again).await.unwrap();
+    assert_eq!(running.messages("new_device").await.len(), told + 1);
     assert!(running.outcomes(&user, 5).await.contains(&SignInOutcome::PasswordResetRequired));
     running.stop().await;
 }

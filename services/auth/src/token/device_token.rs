@@ -7,7 +7,8 @@
 //! |---|---|
 //! | 0..16 | the first half of the SHA-256 of the e-mail address in its normal form |
 //! | 16..32 | the device, a UUID |
-//! | 32..40 | when it was issued, in seconds since 1970, big-endian |
+//! | 32..35 | the first bytes of the SHA-256 of the user id; zero in tokens of the release before |
+//! | 35..40 | when it was issued, in seconds since 1970, big-endian |
 //!
 //! For the rest of a token see `mac_keys.rs`; its kind is `ddt`. A replaced secret verifies tokens for [`GRACE`]:
 //! who has a copy of it can forge the time of issue.
@@ -36,26 +37,54 @@ impl DeviceTokenCodec {
         Self(keys)
     }
 
-    /// A token of this device, which has signed in to the account of this address.
+    /// A token of this device, which has signed in to the account of this user with this address.
     #[must_use]
-    pub fn encode(&self, email: &Email, device: Uuid, now: Timestamp) -> String {
+    pub fn encode(&self, email: &Email, user_id: Uuid, device: Uuid, now: Timestamp) -> String {
         let mut body = [0; BODY_LENGTH];
         body[..16].copy_from_slice(&account(email));
         body[16..32].copy_from_slice(device.as_bytes());
         body[32..].copy_from_slice(&now.timestamp().to_be_bytes());
+        body[32..35].copy_from_slice(&tag(user_id));
         self.0.encode(&body, now)
     }
 
     /// The device of a token for this address; `None` if it is malformed, expired, forged, or for another address.
     #[must_use]
-    pub fn decode(&self, text: &str, email: &Email, now: Timestamp) -> Option<Uuid> {
+    pub fn decode(&self, text: &str, email: &Email, now: Timestamp) -> Option<KnownDevice> {
         let token = self.0.decode(text)?;
         let (of, rest) = token.body.split_first_chunk::<16>()?;
-        let (device, issued_at) = rest.split_first_chunk::<16>()?;
-        let issued_at = DateTime::from_timestamp(i64::from_be_bytes(issued_at.try_into().ok()?), 0)?;
+        let (device, rest) = rest.split_first_chunk::<16>()?;
+        let (user_tag, _) = rest.split_first_chunk::<3>()?;
+        let mut seconds: [u8; 8] = rest.try_into().ok()?;
+        seconds[..3].fill(0);
+        let issued_at = DateTime::from_timestamp(i64::from_be_bytes(seconds), 0)?;
         let is_valid = *of == account(email) && now < issued_at + LIFETIME && token.is_recent(GRACE, now);
-        is_valid.then(|| Uuid::from_bytes(*device))
+        is_valid.then(|| KnownDevice { id: Uuid::from_bytes(*device), user_tag: *user_tag, issued_at })
     }
+}
+
+/// A device that has signed in before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KnownDevice {
+    /// Its id.
+    pub id: Uuid,
+    user_tag: [u8; 3],
+    /// When its token was issued.
+    pub issued_at: Timestamp,
+}
+
+impl KnownDevice {
+    /// Whether it has signed in to the account of this user: an address can be that of another account by now.
+    #[must_use]
+    pub fn is_of(&self, user_id: Uuid) -> bool {
+        self.user_tag == [0; 3] || self.user_tag == tag(user_id)
+    }
+}
+
+fn tag(user_id: Uuid) -> [u8; 3] {
+    let mut tag = [0; 3];
+    tag.copy_from_slice(&digest(&SHA256, user_id.as_bytes()).as_ref()[..3]);
+    tag
 }
 
 fn account(email: &Email) -> [u8; 16] {
@@ -70,6 +99,8 @@ mod tests {
 
     use super::*;
 
+    const USER: Uuid = Uuid::from_u128(1);
+
     fn of_secret(secret: u8) -> DeviceTokenCodec {
         DeviceTokenCodec::new(MacKeys::single(*b"ddt", &[secret; 32]))
     }
@@ -81,9 +112,11 @@ mod tests {
     #[test]
     fn a_token_is_valid_for_its_address_in_every_spelling() {
         let (codec, device, now) = (of_secret(7), Uuid::now_v7(), Clock::system().now());
-        let token = codec.encode(&email("ada@example.com"), device, now);
+        let token = codec.encode(&email("ada@example.com"), USER, device, now);
         assert_eq!(token.len(), 102);
-        assert_eq!(codec.decode(&token, &email("Ada@Example.com"), now), Some(device));
+        let known = codec.decode(&token, &email("Ada@Example.com"), now).unwrap();
+        assert_eq!((known.id, known.issued_at.timestamp()), (device, now.timestamp()));
+        assert!(known.is_of(USER) && !known.is_of(Uuid::from_u128(2)));
         assert_eq!(codec.decode(&token, &email("bob@example.com"), now), None);
         assert_eq!(of_secret(8).decode(&token, &email("ada@example.com"), now), None);
         assert_eq!(codec.decode(&token[1..], &email("ada@example.com"), now), None);
@@ -99,18 +132,18 @@ mod tests {
         ));
         // Who has the replaced secret writes any time into the token.
         for issued_at in [replaced_at - TimeDelta::days(1), replaced_at + TimeDelta::days(6)] {
-            let token = of_secret(7).encode(&email("ada@example.com"), device, issued_at);
+            let token = of_secret(7).encode(&email("ada@example.com"), USER, device, issued_at);
             let valid = |now: Timestamp| codec.decode(&token, &email("ada@example.com"), now).is_some();
             assert!(valid(replaced_at + TimeDelta::days(6)) && !valid(replaced_at + GRACE), "{issued_at}");
         }
-        let token = codec.encode(&email("ada@example.com"), device, replaced_at);
+        let token = codec.encode(&email("ada@example.com"), USER, device, replaced_at);
         assert!(codec.decode(&token, &email("ada@example.com"), replaced_at + TimeDelta::days(100)).is_some());
     }
 
     #[test]
     fn a_token_expires() {
         let (codec, device, now) = (of_secret(7), Uuid::now_v7(), Clock::system().now());
-        let token = codec.encode(&email("ada@example.com"), device, now);
+        let token = codec.encode(&email("ada@example.com"), USER, device, now);
         let valid = |later: TimeDelta| codec.decode(&token, &email("ada@example.com"), now + later).is_some();
         assert!(valid(LIFETIME - TimeDelta::seconds(1)) && !valid(LIFETIME));
     }

@@ -51,6 +51,7 @@ async fn every_credential_is_found_by_an_index() {
             created_at: now,
             updated_at: now,
             reset_required_at: None,
+            recovered_at: None,
         };
         store.insert_credential(&new).await.unwrap();
         store.credential(new.user_id).await.unwrap().unwrap();
@@ -75,10 +76,15 @@ async fn every_credential_is_found_by_an_index() {
         assert!(store.has_signed_in(new.user_id).await.unwrap());
         let page = Page { size: 10, after: None };
         assert_eq!(store.sign_ins(new.user_id, &page, now - Duration::from_secs(1)).await.unwrap().len(), 1);
-        let link =
-            Link::new(Uuid::now_v7(), Purpose::EmailVerification, new.user_id, "ada@example.com".to_owned(), now);
+        let link = Link::new(
+            Uuid::now_v7(),
+            Purpose::EmailVerification,
+            new.user_id,
+            format!("{}@example.com", new.user_id),
+            now,
+        );
         store.insert_link(&link, 5, now - Duration::from_secs(1)).await.unwrap().unwrap();
-        store.use_link(&link, &[Purpose::PasswordReset], &[], now).await.unwrap();
+        store.use_link(&link, &[Purpose::PasswordReset], None, &[], now).await.unwrap();
     }
     db.close().await;
     let scans = database.scans("drystone_auth").await;

@@ -56,6 +56,7 @@ impl Fixture {
             created_at: now,
             updated_at: now,
             reset_required_at: None,
+            recovered_at: None,
         }
     }
 }
