@@ -2,14 +2,12 @@
 //! and refreshes. Clients keep their device token, as clients do: a sign-in on a new device also tells its user by mail.
 
 use std::{
-    fs,
-    sync::Arc,
-    thread,
+    fs, thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, anyhow};
-use argon2::{Algorithm, Argon2, Block, Params, Version};
+use argon2_rust::{Algorithm, Argon2, Params, Version, params::Memory};
 use drystone::{
     auth::v1::{RefreshRequest, RegisterRequest, SignInRequest, auth_service_client::AuthServiceClient},
     user::v1::{GetMeRequest, user_service_client::UserServiceClient},
@@ -25,7 +23,7 @@ use crate::{
 };
 
 /// The default parameters of the auth service.
-const MEMORY_KIB: u32 = 19_456;
+const MEMORY_KIB: u64 = 19_456;
 const PASSES: u32 = 2;
 const LANES: u32 = 1;
 
@@ -187,28 +185,22 @@ fn email(user: usize) -> String {
 /// The service's threads sometimes wait for work and wake up on an idle core, so without binding the service reached
 /// 1.5 times its baseline.
 fn bare_hashes() -> Result<f64> {
-    let params = Params::new(MEMORY_KIB, PASSES, LANES, None).map_err(|error| anyhow!("{error}"))?;
-    let argon2 = Arc::new(Argon2::new(Algorithm::Argon2id, Version::V0x13, params));
+    let params = Params::builder().memory(Memory::kib(MEMORY_KIB)).passes(PASSES).lanes(LANES).threads(1);
+    let params = params.build().map_err(|error| anyhow!("{error}"))?;
+    let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
     let started = Instant::now();
     let cores = sched_getaffinity(None)?;
     let threads: Vec<_> = (0..CpuSet::MAX_CPU)
         .filter(|core| cores.is_set(*core))
         .map(|core| {
-            let argon2 = argon2.clone();
             thread::spawn(move || -> Result<u32> {
                 let mut alone = CpuSet::new();
                 alone.set(core);
                 sched_setaffinity(None, &alone)?;
-                let mut memory = vec![Block::new(); MEMORY_KIB as usize];
-                let (mut hashes, mut output) = (0, [0; 32]);
+                let (mut memory, mut hashes, mut output) = (argon2.hasher(), 0, [0; 32]);
                 while started.elapsed() < RUN {
-                    argon2
-                        .hash_password_into_with_memory(
-                            b"correct horse battery staple",
-                            b"a salt of sixteen",
-                            &mut output,
-                            &mut memory,
-                        )
+                    memory
+                        .hash_into(b"correct horse battery staple", b"a salt of sixteen", &mut output)
                         .map_err(|error| anyhow!("{error}"))?;
                     hashes += 1;
                 }

@@ -5,6 +5,7 @@
 //!
 //! Hashing here blocks the calling thread. Requests use [`HashingPool`](crate::password::hasher::HashingPool) instead.
 
+mod argon2;
 pub mod hasher;
 pub mod huge_pages;
 pub(crate) mod new_password;
@@ -15,14 +16,17 @@ pub mod typed_password;
 
 use std::{fmt, str::FromStr};
 
-use argon2::{
-    Algorithm, Argon2, Block, Params, Version,
+use ::argon2::{
+    Algorithm, Params, Version,
     password_hash::phc::{self, Output, ParamsString, Salt},
 };
 use aws_lc_rs::rand;
 use zeroize::Zeroizing;
 
-use self::stored_hash::StoredHash;
+use self::{
+    argon2::{HashMemory, Variant},
+    stored_hash::StoredHash,
+};
 
 /// The maximum memory of one hash: 1 GiB. Guards against a stored hash or a configuration that needs more than a
 /// server has.
@@ -187,7 +191,10 @@ pub enum HashError {
     Random,
     /// Argon2 failed.
     #[error("argon2 failed: {0}")]
-    Argon2(argon2::Error),
+    Argon2(::argon2::Error),
+    /// Argon2 failed.
+    #[error("argon2 failed: {0}")]
+    FastArgon2(argon2_rust::Error),
 }
 
 /// Computes and verifies hashes on one thread, reusing one block of memory. Allocating 19 MiB for each hash reduced the
@@ -195,7 +202,7 @@ pub enum HashError {
 #[derive(Debug)]
 pub struct PasswordHasher {
     params: Params,
-    memory: Vec<Block>,
+    memory: HashMemory,
 }
 
 impl PasswordHasher {
@@ -204,7 +211,7 @@ impl PasswordHasher {
     /// # Errors
     /// [`HashError::Cost`] if the cost is out of range.
     pub fn new(cost: Cost) -> Result<Self, HashError> {
-        Ok(Self { params: cost.params()?, memory: Vec::new() })
+        Ok(Self { params: cost.params()?, memory: HashMemory::default() })
     }
 
     /// Hashes a password with a random salt.
@@ -215,8 +222,8 @@ impl PasswordHasher {
         let params = self.params.clone();
         let salt = new_salt()?;
         let mut output = Zeroizing::new([0; OUTPUT_LENGTH]);
-        let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params.clone());
-        stored_hash::compute_argon2(&argon2, &mut self.memory, password.as_bytes(), &salt, output.as_mut())?;
+        let variant = Variant { algorithm: Algorithm::Argon2id, version: Version::V0x13, params: params.clone() };
+        self.memory.compute(&variant, password.as_bytes(), &salt, output.as_mut())?;
         encode(&params, &salt, output.as_ref())
     }
 
@@ -241,12 +248,12 @@ impl PasswordHasher {
     /// Whether memory for the next hash is allocated.
     #[must_use]
     pub fn holds_memory(&self) -> bool {
-        !self.memory.is_empty()
+        self.memory.is_held()
     }
 
     /// Frees the memory. The next hash allocates it again.
     pub fn release_memory(&mut self) {
-        self.memory = Vec::new();
+        self.memory.release();
     }
 }
 

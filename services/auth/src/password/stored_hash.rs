@@ -5,14 +5,13 @@ mod bcrypt;
 mod pbkdf2;
 mod scrypt;
 
-use ::argon2::{Block, Params};
+use ::argon2::Params;
 use aws_lc_rs::constant_time;
 use base64::{Engine, engine::general_purpose::STANDARD_NO_PAD};
 use zeroize::Zeroizing;
 
-pub(super) use self::argon2::compute as compute_argon2;
 use self::{argon2::Argon2Hash, bcrypt::BcryptHash, pbkdf2::Pbkdf2Hash, scrypt::ScryptHash};
-use crate::password::HashError;
+use crate::password::{HashError, argon2::HashMemory};
 
 const MAX_LENGTH: usize = 512;
 const MIN_OUTPUT_LENGTH: usize = 16;
@@ -50,7 +49,7 @@ impl StoredHash {
     }
 
     /// Whether this is the hash of the password. `memory` is that of Argon2.
-    pub(super) fn matches(&self, password: &[u8], memory: &mut Vec<Block>) -> Result<bool, HashError> {
+    pub(super) fn matches(&self, password: &[u8], memory: &mut HashMemory) -> Result<bool, HashError> {
         let expected = self.output();
         let mut buffer = Zeroizing::new([0; MAX_OUTPUT_LENGTH]);
         let output = buffer.get_mut(..expected.len()).ok_or(HashError::Malformed)?;

@@ -1,17 +1,18 @@
 //! Argon2 (RFC 9106), as PHC strings: `$argon2id$v=19$m=19456,t=2,p=1$SALT$HASH`.
 
 use argon2::{
-    Algorithm, Argon2, Block, MIN_SALT_LEN, Params, Version,
+    Algorithm, MIN_SALT_LEN, Params, Version,
     password_hash::phc::{self, Output, Salt},
 };
 
 use super::is_output_length;
-use crate::password::{Cost, HashError, SALT_LENGTH, huge_pages};
+use crate::password::{
+    Cost, HashError, SALT_LENGTH,
+    argon2::{HashMemory, Variant},
+};
 
 pub(in crate::password) struct Argon2Hash {
-    argon2: Argon2<'static>,
-    algorithm: Algorithm,
-    version: Version,
+    variant: Variant,
     salt: Salt,
     output: Output,
 }
@@ -28,9 +29,7 @@ impl Argon2Hash {
         // A PHC string without a version has version 1.0.
         let version = hash.version.map_or(Ok(Version::V0x10), Version::try_from).map_err(|_| HashError::Malformed)?;
         Ok(Self {
-            argon2: Argon2::new(algorithm, version, params),
-            algorithm,
-            version,
+            variant: Variant { algorithm, version, params },
             salt: hash.salt.filter(|salt| salt.len() >= MIN_SALT_LEN).ok_or(HashError::Malformed)?,
             output: hash.hash.filter(|output| is_output_length(output.len())).ok_or(HashError::Malformed)?,
         })
@@ -40,31 +39,17 @@ impl Argon2Hash {
         self.output.as_bytes()
     }
 
-    pub(super) fn compute(&self, password: &[u8], memory: &mut Vec<Block>, output: &mut [u8]) -> Result<(), HashError> {
-        compute(&self.argon2, memory, password, &self.salt, output)
+    pub(super) fn compute(&self, password: &[u8], memory: &mut HashMemory, output: &mut [u8]) -> Result<(), HashError> {
+        memory.compute(&self.variant, password, &self.salt, output)
     }
 
     pub(super) fn is_current(&self, params: &Params) -> bool {
-        self.algorithm == Algorithm::Argon2id
-            && self.version == Version::V0x13
-            && self.argon2.params() == params
+        let Variant { algorithm, version, params: own } = &self.variant;
+        *algorithm == Algorithm::Argon2id
+            && *version == Version::V0x13
+            && own == params
             && self.salt.len() >= SALT_LENGTH
     }
-}
-
-/// Computes a hash in `memory`, which grows as needed.
-pub(in crate::password) fn compute(
-    argon2: &Argon2<'_>,
-    memory: &mut Vec<Block>,
-    password: &[u8],
-    salt: &[u8],
-    output: &mut [u8],
-) -> Result<(), HashError> {
-    let blocks = argon2.params().block_count();
-    if memory.len() < blocks {
-        huge_pages::allocate(|| memory.resize(blocks, Block::new()));
-    }
-    argon2.hash_password_into_with_memory(password, salt, output, memory.as_mut_slice()).map_err(HashError::Argon2)
 }
 
 #[cfg(test)]
