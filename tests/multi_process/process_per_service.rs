@@ -149,14 +149,13 @@ async fn the_user_service_keeps_its_data_and_receives_revocations_after_a_kill()
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn only_the_auth_process_uses_transparent_huge_pages() {
+async fn no_process_uses_transparent_huge_pages_but_for_password_hashes() {
     let services = Cluster::single_instances().await;
     for part in modules() {
-        let expected = if part == "auth" { "1" } else { "0" };
         let status = std::fs::read_to_string(format!("/proc/{}/status", services.process_id(part, 0))).unwrap();
         let enabled = status.lines().find_map(|line| line.strip_prefix("THP_enabled:")).map(str::trim);
-        // Kernels before 5.0 do not report it.
-        assert!(enabled.is_none_or(|enabled| enabled == expected), "{part}: {enabled:?}");
+        // Kernels before 5.0 do not report it. Auth switches them on while it allocates the memory of a hash.
+        assert!(enabled.is_none_or(|enabled| enabled == "0"), "{part}: {enabled:?}");
     }
 }
 

@@ -179,3 +179,34 @@ async fn the_ratio_of_failures_is_a_metric_that_falls_again() {
     assert!(fixture.has_metric("drystone_sign_in_failure_ratio 0.0"));
     running.stop().await;
 }
+
+/// What is kept for a time is what is live at the end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn simulated_days_leave_only_what_is_live() {
+    const DAYS: u32 = 120;
+    let running = Running::with_account().await;
+    let fixture = &running.fixture;
+    for _ in 0..DAYS {
+        fixture.clock.advance(Duration::from_hours(24));
+        running.sign_in(PASSWORD).await.unwrap();
+        assert_eq!(reason(running.sign_in("wrong horse").await), Reason::InvalidCredentials);
+        running.request(EMAIL).await;
+        running.resend(EMAIL).await;
+        running.settle().await;
+        let now = fixture.clock.now();
+        fixture.store.forget_links(now).await.unwrap();
+        fixture.store.forget_sign_ins(now - crate::sign_in_history::RETENTION).await.unwrap();
+    }
+    let count = async |table: &str| -> i64 {
+        let sql = format!("SELECT COUNT(*) FROM {table}");
+        drystone_store::run!(fixture.store.db().reader(), |db| {
+            sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).fetch_one(db).await.unwrap()
+        })
+    };
+    // Links to report the sign-ins of a week, the last of which expires now, and those of the last day; a sign-in and a failure of each
+    // of 90 days.
+    assert!(count("link").await <= 8 + 4, "{}", count("link").await);
+    assert!(count("sign_in").await <= 2 * 91, "{}", count("sign_in").await);
+    assert_eq!((count("outbox").await, count("credential").await), (0, 1));
+    running.stop().await;
+}

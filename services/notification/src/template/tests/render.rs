@@ -4,7 +4,7 @@ use crate::template::{Channel, RenderError, Templates, parameter::is_break};
 #[test]
 fn built_in_templates_render_in_all_locales() {
     let templates = built_in();
-    assert_eq!(templates.iter().count(), 11);
+    assert_eq!(templates.iter().count(), 12);
     for template in templates.iter() {
         assert!(template.locales().eq(["de", "en"]), "{}", template.name());
         assert!(template.is_security() && template.may_send("auth"), "{}", template.name());
