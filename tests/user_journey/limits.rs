@@ -307,7 +307,7 @@ async fn a_quota_is_answered_with_its_own_reason() {
     let mesh = Mesh::setup().set("property.max_properties", "2").start();
     let (_, tokens) = User::signed_in(&mesh).await;
     let create = async || {
-        let body = json!({"displayName": "a house"});
+        let body = json!({"displayName": "an engine"});
         mesh.rest().post("/v1/properties", body).bearer(&tokens.access).send().await
     };
     for _ in 0..2 {

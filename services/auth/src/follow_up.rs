@@ -249,7 +249,7 @@ impl FollowUps {
         let minutes = (Purpose::PasswordReset.lifetime().as_secs() / 60).to_string();
         let parameters = vec![("minutes", minutes)];
         let purpose = Purpose::PasswordReset;
-        self.send_link(call, message, purpose, (max, "password_reset"), contact, parameters).await.map(drop)
+        self.send_link(call, message, purpose, (max, "password_reset"), contact, parameters).await
     }
 
     async fn send_verification(&self, call: &Call, message: &Message, contact: Option<Contact>) -> Result<(), Error> {
@@ -259,7 +259,7 @@ impl FollowUps {
         // Anybody can choose a name and an address: who is not known to have both is not addressed by it.
         let contact = Contact { display_name: String::new(), ..contact };
         let (purpose, parameters) = (Purpose::EmailVerification, vec![("hours", in_hours(Purpose::EmailVerification))]);
-        self.send_link(call, message, purpose, (MAX_LINKS, "email_verification"), contact, parameters).await.map(drop)
+        self.send_link(call, message, purpose, (MAX_LINKS, "email_verification"), contact, parameters).await
     }
 }
 

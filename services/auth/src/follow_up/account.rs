@@ -19,7 +19,7 @@ use crate::{
 
 impl FollowUps {
     /// Creates the account of a registration that is to reveal nothing, and sends the link to verify its address. If the address has an
-    /// account, its owner is told, or sent that link again.
+    /// account, its owner is told, or has to choose a password by a link.
     pub(super) async fn create_account(
         &self,
         call: &Call,
@@ -96,7 +96,7 @@ impl FollowUps {
             return self.send_verification(call, message, Some(owner)).await;
         }
         let taken = (MAX_LINKS, "address_taken");
-        self.send_link(call, message, Purpose::AddressTaken, taken, owner, Vec::new()).await.map(drop)
+        self.send_link(call, message, Purpose::AddressTaken, taken, owner, Vec::new()).await
     }
 }
 

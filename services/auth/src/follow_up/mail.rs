@@ -25,8 +25,8 @@ pub(super) struct Mail {
 }
 
 impl FollowUps {
-    /// Makes a link for a message and sends it by this template, with `parameters` besides the link. Returns false, and sends nothing, if
-    /// the user or the address has been sent `max` within an hour.
+    /// Makes a link for a message and sends it by this template, with `parameters` besides the link. Sends nothing if the user or
+    /// the address has been sent `max` within an hour.
     pub(super) async fn send_link(
         &self,
         call: &Call,
@@ -35,17 +35,16 @@ impl FollowUps {
         (max, template): (u32, &'static str),
         contact: Contact,
         mut parameters: Vec<(&'static str, String)>,
-    ) -> Result<bool, Error> {
+    ) -> Result<(), Error> {
         let now = self.clock.now();
         let link = Link::new(message.id, purpose, contact.user_id, contact.email.clone(), now);
         let Some(link) = self.store.insert_link(&link, max, now - LINK_INTERVAL).await? else {
             tracing::info!(user_id = %contact.user_id, template, "no further link of this kind is sent within an hour");
-            return Ok(false);
+            return Ok(());
         };
         parameters.push(("link", self.url(&link)));
         let mail = Mail { template, parameters, expires_at: Some(link.expires_at) };
-        self.send(call, message.id, contact, mail).await?;
-        Ok(true)
+        self.send(call, message.id, contact, mail).await
     }
 
     /// The URL of a link. The token is in the fragment, which browsers send to no server.
