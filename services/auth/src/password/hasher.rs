@@ -5,10 +5,8 @@
 //! caller has cancelled when a thread takes it.
 //!
 //! **Number of threads.** One per core by default: hashing is CPU-bound, and fewer threads would leave cores idle while
-//! sign-ins wait. Async threads share those cores; the scheduler runs them as soon as they wake, since they sleep often
-//! and hashing threads do not. Measured on two cores with Linux 6.18, with both hashing continuously: a loopback round
-//! trip between two tasks takes 0.17 ms at the 99th percentile, against 0.13 ms on an idle machine. A lower priority of
-//! the hashing threads changed neither that nor the median, so they have the default priority.
+//! sign-ins wait. Async threads share those cores, and a call must not wait for a password: hashing threads have a lower
+//! priority ([`NICENESS`]).
 
 mod fair;
 mod queue;
@@ -33,6 +31,12 @@ use crate::{
     metrics::HashingMetrics,
     password::{Cost, HashError, Password, PasswordHash, PasswordHasher, Verification},
 };
+
+/// By how much the priority of hashing threads is lower. A thread of the default priority that wakes up then takes a core from one of
+/// them at once, and not after some milliseconds; where all cores are wanted, hashing still has a tenth of them. Measured on two cores
+/// beside a flood of sign-ins (docs/performance.md).
+#[cfg(target_os = "linux")]
+const NICENESS: i32 = 10;
 
 /// How long an idle thread keeps its memory.
 const MEMORY_IDLE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -156,9 +160,19 @@ impl Drop for HashingPool {
 /// The main function of a hashing thread. The thread survives a job that panics; the job's caller gets
 /// [`HashingError::Stopped`].
 fn run_worker(queue: &Queue, mut hasher: PasswordHasher) {
+    lower_priority();
     while catch_unwind(AssertUnwindSafe(|| process_jobs(queue, &mut hasher))).is_err() {
         tracing::error!("a hashing job panicked");
         hasher.release_memory();
+    }
+}
+
+/// Lowers the priority of this thread: on Linux, each has its own.
+fn lower_priority() {
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICENESS) {
+        // A failure costs others time only.
+        tracing::debug!(%error, "the priority of a hashing thread is not lowered");
     }
 }
 

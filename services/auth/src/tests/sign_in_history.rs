@@ -69,6 +69,8 @@ async fn what_is_refused_after_the_password_is_listed_as_that() {
     let config = Config { require_verified_email: true, ..fast_hashing() };
     let running = Running::of(Fixture::with_account().await.restart(config).await);
     assert_eq!(reason(running.sign_in(PASSWORD).await), Reason::EmailNotVerified);
+    // A disabled account is sent no link.
+    running.settle().await;
     running.fixture.upstreams.state().is_disabled = true;
     assert_eq!(reason(running.sign_in(PASSWORD).await), Reason::AccountDisabled);
     running.fixture.upstreams.state().is_disabled = false;
