@@ -5,16 +5,20 @@
 //! - A server that is full closes the connection that has been idle longest, before it refuses a new one. Of all peers, the
 //!   one with the most connections loses first ([`Connections::register`]).
 //! - A connection without a request is closed gracefully after an idle timeout, and one that takes nothing of a response that
-//!   is ready for it after a send timeout ([`Connections::sweep`]).
+//!   is ready for it after a send timeout ([`Connections::sweep`]). Of a connection that a workload or a proxy shares among many
+//!   users, the stream of that response is reset alone ([`StreamExecutor`]), and the connection is replaced if others wait as well.
 //! - Bytes of responses count from when the response exists until the socket has taken them ([`MeteredBody`],
 //!   [`MeteredIo`]). A response that exceeds the budget of its connection or peer is replaced; if all of them together exceed
-//!   the server's, the largest connection of the peer with the most of them is closed. Not counted are, for each stream, a last
+//!   the server's, the largest connection of the peer with the most of them is closed, or the largest stream of one that is shared. Not counted are, for each stream, a last
 //!   piece of at most 16 KiB that the transport has taken.
 //! - Bytes of requests in progress count, heads included ([`RequestBytes`]). One that exceeds the budget of its peer or the server is
 //!   refused, unless it is small and alone on its connection.
+//! - A client behind a trusted proxy has the budgets of a peer ([`Request::of_client`]).
 
 mod body;
 mod io;
+mod proxied;
+mod request;
 mod request_bytes;
 mod usage;
 
@@ -37,12 +41,17 @@ use prometheus_client::{
 use tokio::sync::Notify;
 use tracing::debug;
 
-use self::usage::{Budget, PeerUsage, ServerUsage};
 pub use self::{
     body::MeteredBody,
     io::MeteredIo,
+    request::{Request, StreamExecutor},
     request_bytes::{RequestBytes, TooManyRequestBytes},
-    usage::{Request, Usage},
+    usage::Usage,
+};
+use self::{
+    proxied::ProxiedClients,
+    request::Progress,
+    usage::{Budget, PeerUsage, ServerUsage, Sharing},
 };
 use crate::{limit::Key, telemetry::Metrics};
 
@@ -51,6 +60,9 @@ const SWEEP_INTERVAL: Duration = Duration::from_millis(500);
 
 /// How long a graceful close may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long the requests of a connection that is replaced may take: longer than a unary call. Who watches something begins again.
+const RETIRED_TIMEOUT: Duration = Duration::from_secs(65);
 
 /// The limits of a server's connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,6 +134,7 @@ struct Inner {
     limits: ConnectionLimits,
     server: Arc<ServerUsage>,
     table: Mutex<Table>,
+    clients: ProxiedClients,
     /// Notified when a connection ends, and when one becomes idle while somebody waits for that.
     freed: Notify,
     /// How many wait in [`Connections::register`].
@@ -144,9 +157,11 @@ struct Peer {
 /// Whose connection it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PeerKind {
-    /// One client or workload: the limits of a peer apply.
-    Single(Key),
-    /// A proxy with many clients behind it: only the limits of the server apply.
+    /// One client: the limits of a peer apply.
+    Client(Key),
+    /// A workload that calls for many users: the limits of a peer apply.
+    Workload(Key),
+    /// A proxy with many clients behind it: only the limits of the server apply to it, and those of a peer to each client.
     Proxy(Key),
 }
 
@@ -185,6 +200,7 @@ impl Connections {
             limits,
             server,
             table: Mutex::default(),
+            clients: ProxiedClients::default(),
             freed: Notify::new(),
             waiting: AtomicUsize::new(0),
         }))
@@ -214,7 +230,7 @@ impl Connections {
         let limits = &self.0.limits;
         let mut table = self.lock();
         let key = peer.key();
-        if let PeerKind::Single(key) = peer
+        if let PeerKind::Client(key) | PeerKind::Workload(key) = peer
             && table.connections_of(key) >= limits.max_per_peer
             && !table.evict_idlest(|usage| usage.peer_key() == key, "the peer has too many connections")
         {
@@ -227,7 +243,7 @@ impl Connections {
             }
         }
         let budget = match peer {
-            PeerKind::Single(_) => Budget {
+            PeerKind::Client(_) | PeerKind::Workload(_) => Budget {
                 unsent: limits.max_unsent_per_connection,
                 unsent_of_peer: limits.max_unsent_per_peer,
                 request_bytes_of_peer: limits.max_request_bytes_per_peer,
@@ -236,7 +252,7 @@ impl Connections {
         };
         let entry = table.peers.entry(key).or_insert_with(|| Peer { connections: 0, usage: Arc::default() });
         entry.connections += 1;
-        let usage = Usage::new(key, budget, entry.usage.clone(), self.clone());
+        let usage = Usage::new(key, peer.sharing(), budget, entry.usage.clone(), self.clone());
         table.last_id += 1;
         let id = table.last_id;
         table.by_id.insert(id, usage.clone());
@@ -299,8 +315,12 @@ impl Connections {
         let ConnectionLimits { idle_timeout, send_timeout, .. } = self.0.limits;
         let table = self.lock();
         for usage in table.by_id.values() {
-            if usage.stalled_for().is_some_and(|time| time >= send_timeout) {
+            if usage.blocked_for().is_some_and(|time| time >= send_timeout) || usage.reset_stalled(send_timeout) {
                 usage.evict("it took no byte of its responses within the send timeout");
+            } else if let Some(retired) = usage.retired_for()
+                && (retired >= RETIRED_TIMEOUT || usage.idle_for().is_some_and(|idle| idle >= CLOSE_TIMEOUT))
+            {
+                usage.evict("it was to be replaced");
             } else if let Some(idle_timeout) = idle_timeout
                 && let Some(idle) = usage.idle_for()
                 && idle >= idle_timeout
@@ -314,13 +334,17 @@ impl Connections {
         }
     }
 
-    /// Closes the largest connection of the peer with the most unsent bytes, for a response of `own`. Returns whether that is
-    /// another connection.
-    fn evict_largest(&self, own: &Usage) -> bool {
+    /// Closes the largest connection of the peer with the most unsent bytes, or resets the largest stream of one that is shared, for a
+    /// response of so many bytes to `request` on the connection `own`. Returns false if that response itself is the largest.
+    fn evict_largest(&self, own: &Usage, bytes: usize, request: &Arc<Progress>) -> bool {
         let table = self.lock();
         let open = table.by_id.values().filter(|usage| !usage.is_evicted());
         let Some(largest) = open.max_by_key(|usage| usage.weight()) else { return false };
-        if largest.is(own) {
+        let is_own = largest.is(own);
+        if let Some(is_reset) = largest.reset_largest(is_own.then_some((request, bytes))) {
+            return is_reset;
+        }
+        if is_own {
             return false;
         }
         largest.evict("the server has too many unsent bytes, and this peer most of them");
@@ -395,7 +419,15 @@ impl Table {
 impl PeerKind {
     fn key(self) -> Key {
         match self {
-            Self::Single(key) | Self::Proxy(key) => key,
+            Self::Client(key) | Self::Workload(key) | Self::Proxy(key) => key,
+        }
+    }
+
+    fn sharing(self) -> Sharing {
+        match self {
+            Self::Client(_) => Sharing::Alone,
+            Self::Workload(_) => Sharing::Users,
+            Self::Proxy(_) => Sharing::Clients,
         }
     }
 }

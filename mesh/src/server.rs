@@ -15,7 +15,7 @@ use std::{collections::HashMap, convert::Infallible, io, sync::Arc, time::Durati
 
 use http::{Request, Response};
 use hyper::server::conn::http2;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 use tokio_stream::StreamExt;
 use tokio_util::sync::CancellationToken;
@@ -29,7 +29,7 @@ use self::{
 };
 use crate::{
     access,
-    connections::{Connection, ConnectionLimits, Connections, MeteredIo, PeerKind, TooManyConnections},
+    connections::{Connection, ConnectionLimits, Connections, MeteredIo, PeerKind, StreamExecutor, TooManyConnections},
     error::Error,
     limit::Key,
     node::Node,
@@ -162,7 +162,7 @@ impl Server {
             let connection = connection?;
             let PeerInfo { svid, remote } = connection.peer();
             let key = Key::text(&svid.id.to_string());
-            match open.register(PeerKind::Single(key)).await {
+            match open.register(PeerKind::Workload(key)).await {
                 Ok(registered) => drop(self.node.tasks.spawn(serve_connection(stack.clone(), connection, registered))),
                 Err(TooManyConnections) => {
                     debug!(service = self.node.name, caller = %svid.id, %remote, "connection refused, the workload has too many");
@@ -185,20 +185,22 @@ impl Server {
 }
 
 async fn serve_connection(stack: Arc<Stack>, connection: PeerConnection, registered: Connection) {
-    let peer = Arc::new(stack.peer(connection.peer(), registered.usage().clone()));
+    let usage = registered.usage().clone();
+    let peer = Arc::new(stack.peer(connection.peer()));
     let service = hyper::service::service_fn(move |request: Request<hyper::body::Incoming>| {
-        let (stack, peer) = (stack.clone(), peer.clone());
-        async move { Ok::<_, Infallible>(stack.serve(&peer, request).await) }
+        let (stack, peer, in_progress) = (stack.clone(), peer.clone(), usage.start_request());
+        async move { Ok::<_, Infallible>(stack.serve(&peer, request, in_progress).await) }
     });
     let socket = TokioIo::new(MeteredIo::new(connection, registered.usage().clone()));
-    if let Err(error) = registered.serve(http2().serve_connection(socket, service)).await {
+    let streams = StreamExecutor::new(registered.usage().clone());
+    if let Err(error) = registered.serve(http2(streams).serve_connection(socket, service)).await {
         debug!(%error, "connection ended");
     }
 }
 
 /// The HTTP/2 settings of every server.
-fn http2() -> http2::Builder<TokioExecutor> {
-    let mut builder = http2::Builder::new(TokioExecutor::new());
+fn http2(streams: StreamExecutor) -> http2::Builder<StreamExecutor> {
+    let mut builder = http2::Builder::new(streams);
     builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(1024)

@@ -17,7 +17,7 @@ use super::Request;
 const MAX_PIECE: usize = 16 << 10;
 
 /// How much of one response the transport can have: its send buffer, and a piece.
-const MAX_IN_TRANSPORT: usize = 80 << 10;
+pub(super) const MAX_IN_TRANSPORT: usize = 80 << 10;
 
 /// A response body that keeps its request in progress, and hands its bytes to the transport in small pieces: what the
 /// transport has taken is out of reach.
@@ -41,7 +41,7 @@ impl MeteredBody {
     /// # Errors
     /// The request, if the bytes exceed the budget of its connection or peer.
     pub fn whole(bytes: Bytes, request: Request) -> Result<Self, Request> {
-        match request.usage().hold(bytes.len()) {
+        match request.hold(bytes.len()) {
             Ok(()) => Ok(Self::with(request, bytes, None, Empty::new())),
             Err(_) => Err(request),
         }
@@ -62,7 +62,7 @@ impl<B: Body<Data = Bytes> + Unpin> MeteredBody<B> {
                 Err(frame) => (Bytes::new(), Some(Ok(frame))),
             },
         };
-        match request.usage().hold(held.len()) {
+        match request.hold(held.len()) {
             Ok(()) => Ok(Self::with(request, held, next, body)),
             Err(_) => Err(request),
         }
@@ -95,7 +95,7 @@ impl<B: Body<Data = Bytes>> MeteredBody<B> {
             // A copy: a slice would keep the whole allocation.
             Bytes::copy_from_slice(&self.held.split_to(MAX_PIECE))
         };
-        self.request.usage().hand_over(piece.len());
+        self.request.hand_over(piece.len());
         self.handed += piece.len();
         self.is_complete = self.held.is_empty() && self.next.is_none() && self.body.is_end_stream();
         Some(piece)
@@ -122,7 +122,7 @@ impl<B: Body<Data = Bytes, Error: Unpin> + Unpin> Body for MeteredBody<B> {
             Poll::Pending => this.request.ends_waiting(),
             Poll::Ready(Some(Ok(frame))) => {
                 if let Some(data) = frame.data_ref() {
-                    this.request.usage().buffer(data.len());
+                    this.request.buffer(data.len());
                     this.handed += data.len();
                 }
                 this.is_complete = frame.is_trailers() || this.body.is_end_stream();
@@ -151,10 +151,9 @@ impl<B: Body<Data = Bytes, Error: Unpin> + Unpin> Body for MeteredBody<B> {
 
 impl<B: Body> Drop for MeteredBody<B> {
     fn drop(&mut self) {
-        let usage = self.request.usage();
-        usage.discard(self.held.len());
+        self.request.discard(self.held.len());
         if !self.is_complete {
-            usage.retract(self.handed.min(MAX_IN_TRANSPORT));
+            self.request.usage().retract(self.handed.min(MAX_IN_TRANSPORT));
         }
     }
 }

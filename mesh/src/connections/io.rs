@@ -1,4 +1,4 @@
-//! A socket that reports what it has taken.
+//! A socket that reports what it has taken, and reads a bounded amount at a time.
 
 use std::{
     io::{self, IoSlice},
@@ -10,17 +10,28 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::Usage;
 
+/// How many bytes of one client are read before other connections have their turn. One that sends without a pause, in frames of nine
+/// bytes, would otherwise keep a thread for milliseconds.
+const MAX_READ: usize = 4 << 10;
+
+/// The same of a connection that many users share.
+const MAX_READ_SHARED: usize = 16 << 10;
+
 /// A socket whose written bytes are reported to the usage of its connection.
 #[derive(Debug)]
 pub struct MeteredIo<S> {
     socket: S,
     usage: Usage,
+    /// The bytes read since the socket had none, or others had their turn.
+    read: usize,
+    max_read: usize,
 }
 
 impl<S> MeteredIo<S> {
     /// Reports to `usage`.
     pub fn new(socket: S, usage: Usage) -> Self {
-        Self { socket, usage }
+        let max_read = if usage.is_shared() { MAX_READ_SHARED } else { MAX_READ };
+        Self { socket, usage, read: 0, max_read }
     }
 
     fn record(&self, written: &Poll<io::Result<usize>>) {
@@ -34,7 +45,15 @@ impl<S> MeteredIo<S> {
 
 impl<S: AsyncRead + Unpin> AsyncRead for MeteredIo<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_read(cx, buffer)
+        if self.read >= self.max_read {
+            self.read = 0;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.socket).poll_read(cx, buffer);
+        self.read = if read.is_pending() { 0 } else { self.read + buffer.filled().len() - before };
+        read
     }
 }
 

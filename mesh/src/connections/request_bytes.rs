@@ -1,10 +1,10 @@
 //! The bytes of requests in progress: their heads, and what has been read of their bodies.
 
-use std::sync::atomic::Ordering;
+use std::sync::{Arc, atomic::Ordering};
 
 use super::{
     ORDER, Usage,
-    usage::{signed, take},
+    usage::{PeerUsage, signed, take},
 };
 
 /// A request that is alone on its connection may have so many bytes, whatever others have, and they count for nobody: what they can be
@@ -22,21 +22,25 @@ pub struct TooManyRequestBytes;
 #[derive(Debug)]
 pub struct RequestBytes {
     usage: Usage,
+    /// The client, behind a proxy.
+    client: Option<Arc<PeerUsage>>,
     /// All of them.
     held: usize,
     /// Those that count.
     counted: usize,
 }
 
-impl Usage {
-    /// No bytes yet of a request of this connection.
-    #[must_use]
-    pub fn request_bytes(&self) -> RequestBytes {
-        RequestBytes { usage: self.clone(), held: 0, counted: 0 }
-    }
-}
-
 impl RequestBytes {
+    pub(super) fn new(usage: Usage, client: Option<Arc<PeerUsage>>) -> Self {
+        Self { usage, client, held: 0, counted: 0 }
+    }
+
+    /// Who pays for them.
+    fn peer(&self) -> &PeerUsage {
+        let Usage(inner) = &self.usage;
+        self.client.as_ref().unwrap_or(&inner.peer)
+    }
+
     /// Counts the head of the request.
     ///
     /// # Errors
@@ -57,11 +61,15 @@ impl RequestBytes {
             self.held += bytes;
             return Ok(());
         }
-        let of_peer = inner.peer.request_bytes.fetch_add(bytes, ORDER) + bytes;
+        let limits = &inner.connections.0.limits;
+        let max_of_peer = match self.client {
+            Some(_) => limits.max_request_bytes_per_peer,
+            None => inner.max_request_bytes_of_peer,
+        };
+        let of_peer = self.peer().request_bytes.fetch_add(bytes, ORDER) + bytes;
         let in_all = inner.connections.0.server.request_bytes.inc_by(signed(bytes)).saturating_add(signed(bytes));
         self.counted += bytes;
-        let limits = &inner.connections.0.limits;
-        if of_peer <= inner.max_request_bytes_of_peer && in_all <= signed(limits.max_request_bytes) {
+        if of_peer <= max_of_peer && in_all <= signed(limits.max_request_bytes) {
             self.held += bytes;
             return Ok(());
         }
@@ -77,9 +85,9 @@ impl RequestBytes {
 
     fn release(&mut self, bytes: usize) {
         let Usage(inner) = &self.usage;
-        self.counted -= bytes;
-        take(&inner.peer.request_bytes, bytes);
+        take(&self.peer().request_bytes, bytes);
         inner.connections.0.server.request_bytes.dec_by(signed(bytes));
+        self.counted -= bytes;
     }
 }
 

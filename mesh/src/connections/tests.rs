@@ -6,7 +6,11 @@ use std::{
 use bytes::Bytes;
 use futures_util::FutureExt;
 use http_body_util::{BodyExt, StreamBody};
-use tokio::io::AsyncWriteExt;
+use hyper::rt::Executor;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    sync::oneshot,
+};
 
 use super::*;
 
@@ -23,7 +27,7 @@ const LIMITS: ConnectionLimits = ConnectionLimits {
 };
 
 fn peer(number: u8) -> PeerKind {
-    PeerKind::Single(Key::client(IpAddr::V4(Ipv4Addr::new(192, 0, 2, number))))
+    PeerKind::Client(Key::client(IpAddr::V4(Ipv4Addr::new(192, 0, 2, number))))
 }
 
 fn register(connections: &Connections, peer: PeerKind) -> Connection {
@@ -77,8 +81,7 @@ async fn a_peer_has_a_limit_of_its_own_unless_it_is_a_proxy() {
     drop(open);
 
     let connections = Connections::new(LIMITS);
-    let proxy = PeerKind::Proxy(Key::text("proxy"));
-    let open: Vec<_> = (0..4).map(|_| register(&connections, proxy)).collect();
+    let open: Vec<_> = (0..4).map(|_| register(&connections, PROXY())).collect();
     assert!(open.iter().all(|connection| !is_evicted(connection)));
     assert!(response(90_000, &open[0]).is_some_and(|_first| response(90_000, &open[0]).is_some()));
 }
@@ -176,7 +179,11 @@ async fn requests_beyond_the_budget_are_refused_unless_they_are_small_and_alone(
     let connections = Connections::new(LIMITS);
     let (first, second) = (register(&connections, peer(1)), register(&connections, peer(1)));
     let other = register(&connections, peer(2));
-    let request = |connection: &Connection| (connection.usage().start_request(), connection.usage().request_bytes());
+    let request = |connection: &Connection| {
+        let request = connection.usage().start_request();
+        let bytes = request.bytes();
+        (request, bytes)
+    };
     let (_one, mut bytes) = request(&first);
     bytes.add(150_000).unwrap();
     assert_eq!(bytes.add(1), Err(TooManyRequestBytes), "the budget of the peer");
@@ -195,4 +202,198 @@ async fn requests_beyond_the_budget_are_refused_unless_they_are_small_and_alone(
     not_alone.add(1).unwrap();
     drop((bytes, small, not_alone, others));
     assert_eq!(connections.request_bytes().get(), 0);
+}
+
+/// A stream whose response has this size; the receiver ends with it.
+fn stream(size: usize, connection: &Connection) -> Option<oneshot::Receiver<Infallible>> {
+    stream_of(size, connection, None)
+}
+
+/// The same of a client behind a proxy.
+fn stream_of(size: usize, connection: &Connection, client: Option<Key>) -> Option<oneshot::Receiver<Infallible>> {
+    let request = connection.usage().start_request();
+    let request = match client {
+        Some(client) => request.of_client(client),
+        None => request,
+    };
+    let body = MeteredBody::<http_body_util::Empty<Bytes>>::whole(Bytes::from(vec![0; size]), request).ok()?;
+    let (until_dropped, stream) = oneshot::channel();
+    // As hyper does: the service has been called, and the stream holds its response.
+    StreamExecutor::new(connection.usage().clone()).execute(async move {
+        let _response = (body, until_dropped);
+        std::future::pending::<()>().await;
+    });
+    Some(stream)
+}
+
+/// Whether a stream has been reset, once its task has had its turn.
+async fn has_ended(stream: &mut oneshot::Receiver<Infallible>) -> bool {
+    for _ in 0..10 {
+        tokio::task::yield_now().await;
+    }
+    stream.try_recv() == Err(oneshot::error::TryRecvError::Closed)
+}
+
+const PROXY: fn() -> PeerKind = || PeerKind::Proxy(Key::text("proxy"));
+const WORKLOAD: fn() -> PeerKind = || PeerKind::Workload(Key::text("workload"));
+
+#[tokio::test]
+async fn of_a_shared_connection_a_stalled_response_ends_alone() {
+    for kind in [PROXY(), WORKLOAD()] {
+        let connections = Connections::new(LIMITS);
+        let connection = register(&connections, kind);
+        let in_work = connection.usage().start_request();
+        let stalled = stream(50_000, &connection).unwrap();
+        let sweep = connections.clone();
+        let sweeping = tokio::spawn(async move { sweep.sweep().await });
+        stalled.await.unwrap_err();
+        assert_eq!(connections.unsent().get(), 0);
+        connections.sweep_once();
+        assert!(!is_evicted(&connection) && connection.usage().closing().now_or_never().is_none());
+        sweeping.abort();
+        drop(in_work);
+    }
+}
+
+#[tokio::test]
+async fn a_shared_connection_with_many_stalled_responses_is_replaced() {
+    let connections = Connections::new(LIMITS);
+    let connection = register(&connections, WORKLOAD());
+    let in_work = connection.usage().start_request();
+    for _ in 0..16 {
+        let stalled = stream(100, &connection).unwrap();
+        tokio::time::sleep(LIMITS.send_timeout).await;
+        connections.sweep_once();
+        stalled.await.unwrap_err();
+    }
+    assert!(connection.usage().closing().now_or_never().is_some(), "its requests in work may end");
+    assert!(!is_evicted(&connection));
+    drop(in_work);
+}
+
+#[tokio::test]
+async fn of_a_shared_connection_the_largest_response_ends_when_the_server_has_too_many() {
+    let connections = Connections::new(ConnectionLimits { max_per_peer: 9, ..LIMITS });
+    let shared = register(&connections, PROXY());
+    let mut small = stream(80_000, &shared).unwrap();
+    let mut large = stream(120_000, &shared).unwrap();
+    let other = register(&connections, peer(1));
+    let own = response(99_000, &other).unwrap();
+    assert!(response(101_000, &shared).is_some(), "the largest of others ended for it");
+    assert!(has_ended(&mut large).await);
+    assert!(!is_evicted(&shared) && !is_evicted(&other));
+    drop(own);
+    let _rest = response(90_000, &other).unwrap();
+    assert!(response(140_000, &shared).is_none(), "it would be the largest itself");
+    assert!(!has_ended(&mut small).await);
+    // Somebody else does not have to be smaller.
+    let _medium = stream(60_000, &shared).unwrap();
+    let third = register(&connections, peer(2));
+    assert!(response(99_000, &third).is_some());
+    assert!(has_ended(&mut small).await);
+}
+
+#[tokio::test]
+async fn behind_a_proxy_the_client_with_most_loses_first() {
+    let connections = Connections::new(LIMITS);
+    let shared = register(&connections, PROXY());
+    let client = |number: u8| Key::client(IpAddr::V4(Ipv4Addr::new(198, 51, 100, number)));
+    let mut greedy: Vec<_> = (0..3).map(|_| stream_of(40_000, &shared, Some(client(1))).unwrap()).collect();
+    let mut modest = stream_of(90_000, &shared, Some(client(2))).unwrap();
+    let other = register(&connections, peer(1));
+    let _own = response(99_000, &other).unwrap();
+    let mut ended = 0;
+    for stream in &mut greedy {
+        ended += usize::from(has_ended(stream).await);
+    }
+    assert_eq!(ended, 1);
+    assert!(!has_ended(&mut modest).await, "its one response is larger");
+}
+
+#[tokio::test]
+async fn a_connection_where_others_wait_as_well_is_replaced() {
+    let connections = Connections::new(ConnectionLimits { send_timeout: Duration::from_secs(4), ..LIMITS });
+    let connection = register(&connections, WORKLOAD());
+    let first = stream(100, &connection).unwrap();
+    // Late enough not to end with the first on a busy machine.
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    let mut second = stream(100, &connection).unwrap();
+    let sweep = connections.clone();
+    let sweeping = tokio::spawn(async move { sweep.sweep().await });
+    first.await.unwrap_err();
+    connection.usage().closing().await;
+    assert!(!is_evicted(&connection));
+    assert!(!has_ended(&mut second).await, "it has its own time");
+    sweeping.abort();
+}
+
+#[tokio::test]
+async fn each_client_behind_a_proxy_has_the_budgets_of_a_peer() {
+    let connections = Connections::new(LIMITS);
+    let open = [register(&connections, PROXY()), register(&connections, PROXY())];
+    let client = |number: u8| Key::client(IpAddr::V4(Ipv4Addr::new(198, 51, 100, number)));
+    let request = |connection: usize, number: u8| open[connection].usage().start_request().of_client(client(number));
+    let respond = |size: usize, request: Request| MeteredBody::whole(Bytes::from(vec![0; size]), request);
+
+    let first = respond(100_000, request(0, 1)).unwrap();
+    assert!(respond(60_000, request(1, 1)).is_err(), "through another connection too");
+    assert!(respond(60_000, request(1, 2)).is_ok());
+    drop(first);
+    assert!(respond(60_000, request(1, 1)).is_ok());
+
+    let (one, two) = (request(0, 1), request(0, 2));
+    let (mut of_one, mut of_two) = (one.bytes(), two.bytes());
+    of_one.add(150_000).unwrap();
+    assert_eq!(of_one.add(1), Err(TooManyRequestBytes));
+    of_two.add(150_000).unwrap();
+    assert_eq!(of_two.add(1), Err(TooManyRequestBytes), "the budget of the server");
+    drop((one, two, of_one, of_two));
+    assert_eq!(connections.request_bytes().get(), 0);
+
+    // What the transport has counts until the response has ended.
+    let mut sending = respond(150_000, request(0, 3)).unwrap();
+    while let Some(Ok(_)) = sending.frame().await {}
+    assert!(respond(80_000, request(1, 3)).is_err());
+    drop(sending);
+    assert!(respond(80_000, request(1, 3)).is_ok());
+    assert_eq!(connections.0.clients.count(), 0, "none is remembered");
+}
+
+/// Bytes arrive without a pause: after some of them, others have a turn.
+#[tokio::test]
+async fn a_peer_that_sends_without_a_pause_takes_turns_with_others() {
+    let connections = Connections::new(LIMITS);
+    let mut buffer = vec![0; 4096];
+    for (kind, reads) in [(peer(1), 1), (WORKLOAD(), 4)] {
+        let connection = register(&connections, kind);
+        let (ours, mut theirs) = tokio::io::duplex(1 << 20);
+        theirs.write_all(&vec![0; 1 << 20]).await.unwrap();
+        let mut socket = MeteredIo::new(ours, connection.usage().clone());
+        for turn in 0..32 {
+            for _ in 0..reads {
+                assert_eq!(socket.read(&mut buffer).now_or_never().expect("there is more").unwrap(), 4096);
+            }
+            assert!(socket.read(&mut buffer).now_or_never().is_none(), "turn {turn}: others have theirs");
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn pages_of_one_client_are_made_four_at_once() {
+    let connections = Connections::new(LIMITS);
+    let (direct, proxy) = (register(&connections, peer(1)), register(&connections, PROXY()));
+    let client = |number: u8| Key::client(IpAddr::V4(Ipv4Addr::new(198, 51, 100, number)));
+    let requests: Vec<_> = (0..5).map(|_| direct.usage().start_request()).collect();
+    let proxied: Vec<_> = (0..5).map(|_| proxy.usage().start_request().of_client(client(1))).collect();
+    let other = proxy.usage().start_request().of_client(client(2));
+    for requests in [&requests, &proxied] {
+        let mut turns: Vec<_> = requests[..4].iter().map(|request| request.turn_for_page().now_or_never()).collect();
+        assert!(turns.iter().all(Option::is_some));
+        let mut fifth = Box::pin(requests[4].turn_for_page());
+        assert!(fifth.as_mut().now_or_never().is_none());
+        turns.pop();
+        assert!(fifth.now_or_never().is_some());
+        assert!(other.turn_for_page().now_or_never().is_some());
+    }
 }

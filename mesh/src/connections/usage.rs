@@ -10,13 +10,26 @@ use std::{
 };
 
 use prometheus_client::metrics::gauge::Gauge;
+use tokio::sync::Semaphore;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
+use tracing::debug;
 
-use super::{Connections, ORDER};
+use super::{
+    Connections, ORDER,
+    proxied::ProxiedClient,
+    request::{Progress, Request},
+};
 use crate::{clock::Clock, limit::Key};
 
 /// A response up to this size is never refused, so that an error can always be sent. It is counted all the same.
 const MAX_SMALL: usize = 4 << 10;
+
+/// After how many resets of streams a connection is replaced: HTTP/2 may keep what it has of each, and the peer may keep the window.
+const MAX_RESETS: usize = 16;
+
+/// A response that has waited so long while another one is reset may wait for the same: for the window of the connection, which the peer
+/// shares among all its responses. New requests then get a new connection.
+const SHARED_WAIT: Duration = Duration::from_secs(1);
 
 /// The usage of one connection. Clones share it.
 #[derive(Debug, Clone)]
@@ -25,6 +38,7 @@ pub struct Usage(pub(super) Arc<Inner>);
 #[derive(Debug)]
 pub(super) struct Inner {
     key: Key,
+    sharing: Sharing,
     max_unsent: usize,
     max_unsent_of_peer: usize,
     pub(super) max_request_bytes_of_peer: usize,
@@ -34,6 +48,10 @@ pub(super) struct Inner {
     pub(super) requests: AtomicUsize,
     /// Those requests.
     progress: Mutex<Requests>,
+    /// The number of streams that have been reset.
+    resets: AtomicUsize,
+    /// When the connection was to be replaced; [`NEVER`] if it is not.
+    retired_at: AtomicU64,
     /// When the last request ended, or the connection was opened, in milliseconds.
     last_request_at: AtomicU64,
     /// Since when the socket takes nothing; [`NEVER`] if it does.
@@ -49,16 +67,28 @@ pub(super) struct Inner {
     evicted: CancellationToken,
 }
 
-/// The requests of one connection: since when each has data that the transport has not taken, or has taken and could not send;
-/// [`NEVER`] if it has none.
+/// The requests of one connection.
 #[derive(Debug, Default)]
 struct Requests {
     last_id: u64,
-    waiting_since: HashMap<u64, Arc<AtomicU64>>,
+    by_id: HashMap<u64, Arc<Progress>>,
+    /// The last one that was started, until its stream is spawned.
+    started: Option<Arc<Progress>>,
+}
+
+/// Who shares a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sharing {
+    /// Nobody: it is one client's.
+    Alone,
+    /// Those for whom a workload calls. It knows them, this server does not.
+    Users,
+    /// The clients of a proxy, which states them.
+    Clients,
 }
 
 /// No time.
-const NEVER: u64 = u64::MAX;
+pub(super) const NEVER: u64 = u64::MAX;
 
 /// What one connection and its peer may use.
 #[derive(Debug, Clone, Copy)]
@@ -73,11 +103,21 @@ impl Budget {
         Self { unsent: usize::MAX, unsent_of_peer: usize::MAX, request_bytes_of_peer: usize::MAX };
 }
 
-/// The bytes of one peer.
-#[derive(Debug, Default)]
+/// How many pages one peer has made at once. Each keeps a thread for a millisecond or more, in which no other call runs there.
+const MAX_PAGES: usize = 4;
+
+/// What one peer uses.
+#[derive(Debug)]
 pub(super) struct PeerUsage {
     pub(super) unsent: AtomicUsize,
     pub(super) request_bytes: AtomicUsize,
+    pub(super) pages: Semaphore,
+}
+
+impl Default for PeerUsage {
+    fn default() -> Self {
+        Self { unsent: AtomicUsize::new(0), request_bytes: AtomicUsize::new(0), pages: Semaphore::new(MAX_PAGES) }
+    }
 }
 
 /// The bytes of one server.
@@ -109,10 +149,17 @@ pub(super) fn signed(bytes: usize) -> i64 {
 pub(super) struct OverBudget;
 
 impl Usage {
-    pub(super) fn new(key: Key, budget: Budget, peer: Arc<PeerUsage>, connections: Connections) -> Self {
+    pub(super) fn new(
+        key: Key,
+        sharing: Sharing,
+        budget: Budget,
+        peer: Arc<PeerUsage>,
+        connections: Connections,
+    ) -> Self {
         let now = now();
         Self(Arc::new(Inner {
             key,
+            sharing,
             max_unsent: budget.unsent,
             max_unsent_of_peer: budget.unsent_of_peer,
             max_request_bytes_of_peer: budget.request_bytes_of_peer,
@@ -120,6 +167,8 @@ impl Usage {
             connections,
             requests: AtomicUsize::new(0),
             progress: Mutex::default(),
+            resets: AtomicUsize::new(0),
+            retired_at: AtomicU64::new(NEVER),
             last_request_at: AtomicU64::new(now),
             blocked_since: AtomicU64::new(NEVER),
             held: AtomicUsize::new(0),
@@ -134,13 +183,41 @@ impl Usage {
     #[must_use]
     pub fn start_request(&self) -> Request {
         self.0.requests.fetch_add(1, Ordering::SeqCst);
-        let waiting_since = Arc::new(AtomicU64::new(NEVER));
+        let progress = Arc::<Progress>::default();
         let mut requests = self.lock_requests();
         requests.last_id += 1;
         let id = requests.last_id;
-        requests.waiting_since.insert(id, waiting_since.clone());
+        requests.by_id.insert(id, progress.clone());
+        requests.started = Some(progress.clone());
         drop(requests);
-        Request { usage: self.clone(), id, waiting_since }
+        Request::new(self.clone(), id, progress)
+    }
+
+    pub(super) fn end_request(&self, id: u64) {
+        self.lock_requests().by_id.remove(&id);
+        self.0.last_request_at.store(now(), ORDER);
+        // In one order with the count of those that wait, so that either sees the other.
+        if self.0.requests.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.0.connections.became_idle();
+        }
+    }
+
+    /// The request that was started last, once.
+    pub(super) fn take_started_request(&self) -> Option<Arc<Progress>> {
+        self.lock_requests().started.take()
+    }
+
+    pub(super) fn is_shared(&self) -> bool {
+        self.0.sharing != Sharing::Alone
+    }
+
+    pub(super) fn is_of_proxy(&self) -> bool {
+        self.0.sharing == Sharing::Clients
+    }
+
+    /// One request of a client behind the proxy.
+    pub(super) fn proxied_client(&self, key: Key) -> ProxiedClient {
+        ProxiedClient::new(self.0.connections.clone(), key)
     }
 
     fn lock_requests(&self) -> MutexGuard<'_, Requests> {
@@ -162,28 +239,33 @@ impl Usage {
         self.0.held.load(ORDER) + self.0.buffered.load(ORDER)
     }
 
-    /// Whether so much is unsent that another large response would hardly fit: its request is better refused before any work.
-    #[must_use]
-    pub fn is_nearly_full(&self) -> bool {
+    pub(super) fn is_nearly_full(&self) -> bool {
         self.unsent() >= self.0.max_unsent / 4 * 3
     }
 
-    /// Counts the bytes of a response.
-    pub(super) fn hold(&self, bytes: usize) -> Result<(), OverBudget> {
+    /// The same of a client that this proxy states.
+    pub(super) fn is_nearly_full_for(&self, client: &PeerUsage) -> bool {
+        client.unsent.load(ORDER) >= self.0.connections.0.limits.max_unsent_per_peer / 4 * 3
+    }
+
+    /// Counts the bytes of the response to a request.
+    pub(super) fn hold(&self, bytes: usize, request: &Arc<Progress>) -> Result<(), OverBudget> {
         let Inner { max_unsent, max_unsent_of_peer, peer, connections, .. } = &*self.0;
-        // A response may exceed a budget that nothing else uses.
-        let is_large = bytes > MAX_SMALL;
-        let exceeds = |used: usize, max: usize| is_large && used > 0 && used.saturating_add(bytes) > max;
-        if exceeds(self.unsent(), *max_unsent) || exceeds(peer.unsent.load(ORDER), *max_unsent_of_peer) {
+        if exceeds(self.unsent(), bytes, *max_unsent) || exceeds(peer.unsent.load(ORDER), bytes, *max_unsent_of_peer) {
             return Err(OverBudget);
         }
         self.0.held.fetch_add(bytes, ORDER);
         peer.unsent.fetch_add(bytes, ORDER);
-        if connections.0.server.add(bytes) && !connections.evict_largest(self) && is_large {
+        if connections.0.server.add(bytes) && !connections.evict_largest(self, bytes, request) && bytes > MAX_SMALL {
             self.discard(bytes);
             return Err(OverBudget);
         }
         Ok(())
+    }
+
+    /// Whether a response does not fit in the budget of a client that this proxy states.
+    pub(super) fn exceeds_that_of_peer(&self, client: &PeerUsage, bytes: usize) -> bool {
+        exceeds(client.unsent.load(ORDER), bytes, self.0.connections.0.limits.max_unsent_per_peer)
     }
 
     /// The transport has taken held bytes.
@@ -249,24 +331,85 @@ impl Usage {
 
     /// How long the connection has had no request; `None` if it has one.
     pub(super) fn idle_for(&self) -> Option<Duration> {
-        (self.0.requests.load(Ordering::SeqCst) == 0).then(|| since(&self.0.last_request_at))
+        let is_idle = self.0.requests.load(Ordering::SeqCst) == 0;
+        is_idle.then(|| elapsed_since(self.0.last_request_at.load(ORDER)).unwrap_or_default())
     }
 
-    /// How long the peer has taken nothing of a response that is ready for it; `None` if there is none. What else the peer
-    /// reads, such as the answers to its pings, is no progress.
-    pub(super) fn stalled_for(&self) -> Option<Duration> {
+    /// How long the socket has taken nothing; `None` if it does.
+    pub(super) fn blocked_for(&self) -> Option<Duration> {
+        elapsed_since(self.0.blocked_since.load(ORDER))
+    }
+
+    /// Looks for responses that are ready and of which the peer has taken nothing for this time. What else it reads, such as the
+    /// answers to its pings, is no progress. On a shared connection their streams are reset, and this returns false; otherwise it
+    /// returns whether there are any.
+    pub(super) fn reset_stalled(&self, timeout: Duration) -> bool {
         let requests = self.lock_requests();
-        let waiting = requests.waiting_since.values().map(|since| since.load(ORDER)).min();
-        let since = waiting.unwrap_or(NEVER).min(self.0.blocked_since.load(ORDER));
-        (since != NEVER).then(|| Duration::from_millis(now().saturating_sub(since)))
+        let stalled = requests.by_id.values().filter(|request| {
+            !request.is_reset() && elapsed_since(request.waiting_since()).is_some_and(|time| time >= timeout)
+        });
+        let mut must_close = false;
+        let mut has_reset = false;
+        for request in stalled {
+            has_reset |= self.try_reset(request, "the peer took nothing of it within the send timeout");
+            must_close |= !request.is_reset();
+        }
+        let waits = |request: &Progress| elapsed_since(request.waiting_since()).is_some_and(|time| time >= SHARED_WAIT);
+        if has_reset && requests.by_id.values().any(|request| !request.is_reset() && waits(request)) {
+            self.retire();
+        }
+        must_close
+    }
+
+    /// Resets the largest response of this shared connection, of the client with the most if it states any. `None` if it has no
+    /// stream, and false if none is larger than `own`, which has so many bytes and is on it too.
+    pub(super) fn reset_largest(&self, own: Option<(&Arc<Progress>, usize)>) -> Option<bool> {
+        let requests = self.lock_requests();
+        if !self.is_shared() || !requests.by_id.values().any(|request| request.has_stream()) {
+            return None;
+        }
+        let is_own = |request: &Arc<Progress>| own.is_some_and(|(own, _)| Arc::ptr_eq(request, own));
+        let others = requests.by_id.values().filter(|request| request.can_be_reset() && !is_own(request));
+        let client_of = |request: &Progress| request.client().map(|(client, unsent)| (unsent, client));
+        let largest = others.max_by_key(|request| (client_of(request), request.unsent()));
+        let Some(largest) = largest.filter(|request| request.unsent() > 0) else { return Some(false) };
+        if let Some((own, bytes)) = own
+            && client_of(own) == client_of(largest)
+            && bytes >= largest.unsent()
+        {
+            return Some(false);
+        }
+        Some(self.try_reset(largest, "the server has too many unsent bytes, and this peer most of them"))
+    }
+
+    fn try_reset(&self, request: &Progress, cause: &'static str) -> bool {
+        if !self.is_shared() || !request.can_be_reset() {
+            return false;
+        }
+        debug!(peer = %self.0.key, unsent = request.unsent(), cause, "response reset");
+        request.reset(self);
+        if self.0.resets.fetch_add(1, ORDER) + 1 == MAX_RESETS {
+            self.retire();
+        }
+        true
+    }
+
+    /// Takes no new requests: the peer opens another connection.
+    fn retire(&self) {
+        let _ = self.0.retired_at.compare_exchange(NEVER, now(), ORDER, ORDER);
+        self.close();
+    }
+
+    /// For how long it has taken no new requests since streams were reset; `None` if it takes some.
+    pub(super) fn retired_for(&self) -> Option<Duration> {
+        elapsed_since(self.0.retired_at.load(ORDER))
     }
 
     /// The unsent bytes that decide whose connection is closed when the server has too many: those of the peer, or of the
     /// connection of a proxy.
     pub(super) fn weight(&self) -> (usize, usize) {
         let unsent = self.unsent();
-        let is_proxy = self.0.max_unsent == usize::MAX;
-        (if is_proxy { unsent } else { self.0.peer.unsent.load(ORDER) }, unsent)
+        (if self.is_of_proxy() { unsent } else { self.0.peer.unsent.load(ORDER) }, unsent)
     }
 
     pub(super) fn is(&self, other: &Self) -> bool {
@@ -292,42 +435,9 @@ impl Usage {
     }
 }
 
-/// A request in progress.
-#[derive(Debug)]
-pub struct Request {
-    usage: Usage,
-    id: u64,
-    waiting_since: Arc<AtomicU64>,
-}
-
-impl Request {
-    /// The connection's usage.
-    #[must_use]
-    pub fn usage(&self) -> &Usage {
-        &self.usage
-    }
-
-    /// There is data for the transport, or the transport has taken a piece and may not be able to send it.
-    pub(super) fn starts_waiting(&self) {
-        self.waiting_since.store(now(), ORDER);
-    }
-
-    /// The transport has sent every piece so far, and there is no more yet.
-    pub(super) fn ends_waiting(&self) {
-        self.waiting_since.store(NEVER, ORDER);
-    }
-}
-
-impl Drop for Request {
-    fn drop(&mut self) {
-        let Self { usage, id, .. } = self;
-        usage.lock_requests().waiting_since.remove(id);
-        usage.0.last_request_at.store(now(), ORDER);
-        // In one order with the count of those that wait, so that either sees the other.
-        if usage.0.requests.fetch_sub(1, Ordering::SeqCst) == 1 {
-            usage.0.connections.became_idle();
-        }
-    }
+/// Whether bytes do not fit in a budget. A response may exceed one that nothing else uses.
+fn exceeds(used: usize, bytes: usize, max: usize) -> bool {
+    bytes > MAX_SMALL && used > 0 && used.saturating_add(bytes) > max
 }
 
 /// Subtracts up to `bytes`; returns how many.
@@ -337,10 +447,11 @@ pub(super) fn take(counter: &AtomicUsize, bytes: usize) -> usize {
 }
 
 /// Monotonic time in milliseconds, for atomics.
-fn now() -> u64 {
+pub(super) fn now() -> u64 {
     u64::try_from(Clock::system().monotonic().as_millis()).unwrap_or(u64::MAX)
 }
 
-fn since(time: &AtomicU64) -> Duration {
-    Duration::from_millis(now().saturating_sub(time.load(ORDER)))
+/// The time since then; `None` for [`NEVER`].
+fn elapsed_since(time: u64) -> Option<Duration> {
+    (time != NEVER).then(|| Duration::from_millis(now().saturating_sub(time)))
 }

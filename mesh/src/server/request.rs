@@ -262,8 +262,8 @@ mod tests {
         let body = StreamBody::new(futures_util::stream::iter(frames));
         let connections =
             Connections::new(ConnectionLimits { max_request_bytes: 64 << 10, ..ConnectionLimits::UNLIMITED });
-        let connection = connections.try_register(PeerKind::Single(Key::text("peer"))).unwrap().unwrap();
-        let body = MessageLimitBody::new(body, single, 8, connection.usage().request_bytes());
+        let connection = connections.try_register(PeerKind::Client(Key::text("peer"))).unwrap().unwrap();
+        let body = MessageLimitBody::new(body, single, 8, connection.usage().start_request().bytes());
         body.collect().await.map(|all| all.to_bytes().len()).map_err(|error| Status::from_error(error).code())
     }
 

@@ -29,7 +29,7 @@ use crate::{
     access::{self, Denial, RulePart, RuleTable},
     call::{self, Call, CallFields, Client, header},
     clock::Clock,
-    connections::{RequestBytes, Usage},
+    connections::{Request as RequestInProgress, RequestBytes},
     deadline::{self, SetBy},
     error::{Error, Reason},
     identity::TrustDomain,
@@ -72,7 +72,6 @@ pub(super) struct Peer {
     info: PeerInfo,
     label: CallerLabel,
     is_entry_point: bool,
-    usage: Usage,
 }
 
 /// A call that passed all checks.
@@ -129,10 +128,10 @@ impl Stack {
     }
 
     /// Identifies the peer of a new connection.
-    pub(super) fn peer(&self, info: PeerInfo, usage: Usage) -> Peer {
+    pub(super) fn peer(&self, info: PeerInfo) -> Peer {
         let workload = access::workload(&info.svid.id, &self.domain);
         let is_entry_point = workload.is_some_and(|name| ENTRY_POINTS.contains(&name));
-        Peer { label: self.metrics.caller(workload), is_entry_point, info, usage }
+        Peer { label: self.metrics.caller(workload), is_entry_point, info }
     }
 
     /// Ends all streams, so that the server can stop.
@@ -141,8 +140,12 @@ impl Stack {
     }
 
     /// Serves one call, which is counted, logged and audited however it ends.
-    pub(super) async fn serve(&self, peer: &Peer, request: Request<Incoming>) -> Response<ResponseBody> {
-        let in_progress = peer.usage.start_request();
+    pub(super) async fn serve(
+        &self,
+        peer: &Peer,
+        request: Request<Incoming>,
+        in_progress: RequestInProgress,
+    ) -> Response<ResponseBody> {
         let incoming = IncomingCall::of(peer, request.headers());
         let path = request.uri().path();
         let request_id = incoming.request_id.to_str().unwrap_or_default();
@@ -169,7 +172,7 @@ impl Stack {
             return ResponseBody::of(response, in_progress);
         };
 
-        let mut head_bytes = peer.usage.request_bytes();
+        let mut head_bytes = in_progress.bytes();
         let fits = head_bytes.add_head(request.uri(), request.headers());
         let authorized = match span.in_scope(|| {
             fits.map_err(|_| request::overloaded())?;
@@ -204,7 +207,7 @@ impl Stack {
         let mut completion = incoming.completion(entry, client, span.clone(), Some(permit));
         completion.deadline_set_by = deadline.set_by;
         let deadline = deadline.at;
-        let mut response = self.run(entry, call, deadline, request, peer.usage.request_bytes()).instrument(span).await;
+        let mut response = self.run(entry, call, deadline, request, in_progress.bytes()).instrument(span).await;
         if entry.rule.server_streaming {
             // A stream may last for days: it releases its permit.
             completion.permit = None;

@@ -54,7 +54,7 @@ pub async fn serve(listener: TcpListener, health: Health, metrics: Metrics, stop
     let accepting = async {
         loop {
             let (stream, remote) = accept(&listener).await;
-            if let Ok(connection) = connections.register(PeerKind::Single(Key::client(remote.ip()))).await {
+            if let Ok(connection) = connections.register(PeerKind::Client(Key::client(remote.ip()))).await {
                 tokio::spawn(serve_connection(stream, connection, health.clone(), metrics.clone()));
             }
         }

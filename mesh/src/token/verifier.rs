@@ -143,7 +143,7 @@ impl TokenVerifier {
             now,
         };
         let principal = Arc::new(Claims::parse(&segments.payload)?.check(&required)?);
-        self.0.cache.insert(fingerprint, CachedToken { principal: Arc::clone(&principal), withdrawals });
+        self.0.cache.insert(fingerprint, CachedToken { principal: Arc::clone(&principal), withdrawals }, now);
         Ok(principal)
     }
 

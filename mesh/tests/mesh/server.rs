@@ -2,10 +2,12 @@
 
 mod expiry;
 mod health;
+mod http2;
 mod malformed_requests;
 mod reflection;
 mod responses;
 mod support;
+mod unread;
 
 use std::{
     net::TcpStream,

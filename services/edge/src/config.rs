@@ -40,7 +40,7 @@ pub struct Config {
     pub connections_per_address: usize,
     /// The maximum memory of all responses together that clients have not read, in bytes; by default a quarter of the memory,
     /// and at most 128 MiB. One connection may use an eighth of
-    /// it, and one address a quarter. Trusted proxies may use all of it.
+    /// it, and one address a quarter. Behind a trusted proxy that is the client that it states; the connection has no limit then.
     pub response_memory: Option<usize>,
     /// How long a client may take none of the response that is ready for it.
     pub send_time: ConfigDuration,

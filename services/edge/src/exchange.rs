@@ -11,6 +11,7 @@ use drystone_mesh::{
     connections::{MeteredBody, Request as RequestInProgress, RequestBytes},
     deadline::{self, SetBy},
     error::{Error, Reason},
+    limit::Key,
     token::TokenVerifier,
 };
 use futures_util::FutureExt;
@@ -20,6 +21,7 @@ use http::{
     request::Parts,
 };
 use http_body::Body;
+use tokio::sync::SemaphorePermit;
 use tracing::{Instrument, debug, info_span, warn};
 
 use crate::{
@@ -45,6 +47,9 @@ use crate::{
     transcode,
     transcode::json,
 };
+
+/// How long a request for a page waits for others of the same client.
+const MAX_WAIT_FOR_TURN: Duration = Duration::from_secs(5);
 
 /// Responds to requests.
 pub(crate) struct Exchange<C> {
@@ -85,8 +90,15 @@ impl<C: Backend> Exchange<C> {
     {
         let received_at = Instant::now();
         let (mut head, body) = request.into_parts();
+        let address = self.trusted_proxies.client(peer, &head.headers);
+        // A proxy that states no client speaks for all of them.
+        let in_progress = if address == peer.address().ip().to_canonical() {
+            in_progress
+        } else {
+            in_progress.of_client(Key::client(address))
+        };
         // Until the head and the body are dropped.
-        let mut bytes = in_progress.usage().request_bytes();
+        let mut bytes = in_progress.bytes();
         let fits = bytes.add_head(&head.uri, &head.headers).is_ok();
         if !fits {
             forget_most(&mut head);
@@ -96,7 +108,6 @@ impl<C: Backend> Exchange<C> {
             head.headers.remove(EXPECT);
         }
         let request_id = headers::request_id(&head.headers);
-        let address = self.trusted_proxies.client(peer, &head.headers);
         let client_request = ClientRequest { headers: &head.headers, request_id: &request_id, address, received_at };
         let matched = self.table.find(&head.method, head.uri.path());
         let route = match matched {
@@ -120,7 +131,7 @@ impl<C: Backend> Exchange<C> {
                     let closes = !self.bodies.discard(&head.headers, body).await;
                     return Err(RequestError::from(error).closing(closes));
                 }
-                if in_progress.usage().is_nearly_full() {
+                if in_progress.is_nearly_full() {
                     let closes = !self.bodies.discard(&head.headers, body).await;
                     return Err(too_much_unread().closing(closes));
                 }
@@ -130,7 +141,8 @@ impl<C: Backend> Exchange<C> {
                 }
                 match route {
                     Some((route, channel)) => {
-                        self.call(route, channel.clone(), &head, body, &client_request, &mut bytes).await
+                        self.call((route, channel.clone()), &head, body, &client_request, &in_progress, &mut bytes)
+                            .await
                     }
                     None => self.respond_without_call(matched, &head, body).await,
                 }
@@ -209,11 +221,11 @@ impl<C: Backend> Exchange<C> {
     /// Calls the RPC of a route.
     async fn call<B>(
         &self,
-        route: &Route,
-        channel: C,
+        (route, channel): (&Route, C),
         head: &Parts,
         body: B,
         client_request: &ClientRequest<'_>,
+        in_progress: &RequestInProgress,
         counted: &mut RequestBytes,
     ) -> Result<EdgeResponse, RequestError>
     where
@@ -237,10 +249,14 @@ impl<C: Backend> Exchange<C> {
             Subject::None => call.request(message),
         };
         let latest = call.fields().deadline.unwrap_or_else(|| Instant::now() + self.deadline);
-        let calling = forward::call(channel, route, request);
-        let message =
-            tokio::time::timeout_at(latest.into(), calling).await.map_err(|_elapsed| deadline::exceeded())??;
-        let response = response::json(StatusCode::OK, json::write(&message)?);
+        let response = async {
+            // Until the page is written.
+            let _turn = if route.has_pages { wait_for_turn(in_progress).await? } else { None };
+            Ok::<_, RequestError>(json::write(&forward::call(channel, route, request).await?)?)
+        };
+        let response =
+            tokio::time::timeout_at(latest.into(), response).await.map_err(|_elapsed| deadline::exceeded())??;
+        let response = response::json(StatusCode::OK, response);
         Ok(match &route.cache_control {
             Some(cache_control) => response::public(response, cache_control),
             None => response,
@@ -259,6 +275,14 @@ fn forget_most(head: &mut Parts) {
         }
     }
     head.headers = headers;
+}
+
+/// Pages keep a thread for a millisecond and more: those of one client take turns.
+async fn wait_for_turn(in_progress: &RequestInProgress) -> Result<Option<SemaphorePermit<'_>>, Error> {
+    tokio::time::timeout(MAX_WAIT_FOR_TURN, in_progress.turn_for_page()).await.map_err(|_elapsed| {
+        let text = "too many lists are read at once from this address; read fewer, then send this again";
+        Error::new(Reason::Overloaded, text).retry_after(Duration::from_secs(1))
+    })
 }
 
 fn too_much_unread() -> RequestError {

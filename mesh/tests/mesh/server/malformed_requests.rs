@@ -1,37 +1,15 @@
 //! Requests that keep TLS and HTTP/2 and break the form that gRPC gives them, as any HTTP client can send them.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
-use drystone_mesh::identity::Identity;
 use futures_util::FutureExt;
 use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
-use hyper::client::conn::http2::{self, SendRequest};
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use prost::Message;
-use rustls::pki_types::ServerName;
-use tokio::net::TcpStream;
-use tokio_rustls::{TlsConnector, client::TlsStream};
+use hyper::client::conn::http2::SendRequest;
 
-use super::{TestServer, order};
-
-const LOOK_UP: &str = "/drystone.user.v1.UserService/LookUpForSignIn";
-
-async fn tls(server: &TestServer) -> TlsStream<TcpStream> {
-    let identity: Identity = server.identity("auth");
-    let config: Arc<_> = identity.client_config(&"spiffe://drystone.local/service/user".parse().unwrap()).unwrap();
-    let stream = TcpStream::connect(server.address).await.unwrap();
-    TlsConnector::from(config).connect(ServerName::try_from("user").unwrap(), stream).await.unwrap()
-}
-
-/// An HTTP/2 client with the identity `auth`.
-async fn connect(server: &TestServer) -> SendRequest<Full<Bytes>> {
-    let stream = TokioIo::new(tls(server).await);
-    let (sender, connection) = http2::handshake(TokioExecutor::new(), stream).await.unwrap();
-    tokio::spawn(connection);
-    sender
-}
+use super::{
+    TestServer,
+    http2::{LOOK_UP, connect, framed, request, tls},
+};
 
 /// The answer's status, and its headers and trailers together.
 async fn send(sender: &mut SendRequest<Full<Bytes>>, request: Request<Full<Bytes>>) -> (StatusCode, HeaderMap) {
@@ -42,30 +20,6 @@ async fn send(sender: &mut SendRequest<Full<Bytes>>, request: Request<Full<Bytes
         headers.extend(trailers.clone());
     }
     (head.status, headers)
-}
-
-fn request(
-    method: Method,
-    path: &str,
-    headers: &[(&'static str, &'static str)],
-    body: Vec<u8>,
-) -> Request<Full<Bytes>> {
-    let mut request = Request::new(Full::new(Bytes::from(body)));
-    *request.method_mut() = method;
-    *request.uri_mut() = format!("https://user{path}").parse().unwrap();
-    for (name, value) in headers {
-        request.headers_mut().append(*name, value.parse().unwrap());
-    }
-    request
-}
-
-/// A message with its prefix.
-fn framed() -> Vec<u8> {
-    let message = order("describe").encode_to_vec();
-    let mut body = vec![0];
-    body.extend(u32::try_from(message.len()).unwrap().to_be_bytes());
-    body.extend(message);
-    body
 }
 
 fn code(headers: &HeaderMap) -> &str {
@@ -95,7 +49,7 @@ async fn a_content_type_other_than_grpc_is_answered_415_and_not_executed() {
         &[("content-type", "application/grpc"), ("content-type", "application/json")],
     ];
     for headers in refused {
-        let (status, answer) = send(&mut sender, request(Method::POST, LOOK_UP, headers, framed())).await;
+        let (status, answer) = send(&mut sender, request(Method::POST, LOOK_UP, headers, framed("describe"))).await;
         assert_eq!(status, StatusCode::UNSUPPORTED_MEDIA_TYPE, "{headers:?}");
         assert_eq!((code(&answer), &answer["accept"]), ("3", &http::HeaderValue::from_static("application/grpc")));
     }
@@ -103,12 +57,12 @@ async fn a_content_type_other_than_grpc_is_answered_415_and_not_executed() {
     assert!(counted(&server, "LookUpForSignIn", "OK") < 0.1, "none was executed");
 
     let json: &[_] = &[("content-type", "application/json")];
-    let (status, _) = send(&mut sender, request(Method::POST, "/no.Such/Rpc", json, framed())).await;
+    let (status, _) = send(&mut sender, request(Method::POST, "/no.Such/Rpc", json, framed("describe"))).await;
     assert_eq!(status, StatusCode::UNSUPPORTED_MEDIA_TYPE, "whatever the path is");
 
     for content_type in ["application/grpc", "application/grpc+proto", "application/grpc; charset=utf-8"] {
         let headers: &[_] = &[("content-type", content_type)];
-        let (status, answer) = send(&mut sender, request(Method::POST, LOOK_UP, headers, framed())).await;
+        let (status, answer) = send(&mut sender, request(Method::POST, LOOK_UP, headers, framed("describe"))).await;
         assert_eq!((status, code(&answer)), (StatusCode::OK, "0"), "{content_type}");
     }
 }
@@ -119,7 +73,7 @@ async fn a_method_other_than_post_is_answered_405() {
     let mut sender = connect(&server).await;
     for method in [Method::GET, Method::PUT, Method::DELETE, Method::OPTIONS, Method::HEAD] {
         let headers: &[_] = &[("content-type", "application/grpc")];
-        let body = if method == Method::PUT { framed() } else { Vec::new() };
+        let body = if method == Method::PUT { framed("describe") } else { Vec::new() };
         let (status, answer) = send(&mut sender, request(method.clone(), LOOK_UP, headers, body)).await;
         assert_eq!(status, StatusCode::METHOD_NOT_ALLOWED, "{method}");
         assert_eq!(&answer["allow"], "POST", "{method}");
@@ -131,12 +85,12 @@ async fn a_method_other_than_post_is_answered_405() {
 async fn the_status_codes_of_malformed_requests_are_those_of_the_grpc_specification() {
     let server = TestServer::new().await;
     let mut sender = connect(&server).await;
-    let mut several = framed();
-    several.extend(framed());
+    let mut several = framed("describe");
+    several.extend(framed("describe"));
     let too_long = [0, 0, 0x40, 0, 1].to_vec();
-    let mut compressed = framed();
+    let mut compressed = framed("describe");
     compressed[0] = 1;
-    let mut cut = framed();
+    let mut cut = framed("describe");
     cut.pop();
     for (what, body, expected) in [
         ("no message", Vec::new(), "12"),
@@ -151,7 +105,8 @@ async fn the_status_codes_of_malformed_requests_are_those_of_the_grpc_specificat
     }
 
     for encoding in ["gzip", &"%".repeat(20_000)] {
-        let mut compressed = request(Method::POST, LOOK_UP, &[("content-type", "application/grpc")], framed());
+        let mut compressed =
+            request(Method::POST, LOOK_UP, &[("content-type", "application/grpc")], framed("describe"));
         compressed.headers_mut().insert("grpc-encoding", encoding.parse().unwrap());
         let (_, answer) = send(&mut sender, compressed).await;
         assert_eq!((code(&answer), answer["grpc-accept-encoding"].as_bytes()), ("12", b"identity".as_slice()));
@@ -179,6 +134,6 @@ async fn a_request_rejected_before_its_body_is_not_reset() {
         ping.ping(h2::Ping::opaque()).await.unwrap();
         let reset = std::future::poll_fn(|context| body.poll_reset(context)).now_or_never();
         assert!(reset.is_none(), "{path}: {reset:?}");
-        body.send_data(Bytes::from(framed()), true).unwrap();
+        body.send_data(Bytes::from(framed("describe")), true).unwrap();
     }
 }

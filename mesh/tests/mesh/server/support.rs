@@ -59,6 +59,7 @@ impl CommandHandlers {
                 Vec::new()
             }
             "panic" => panic!("as requested"),
+            "large" => vec!["a role".repeat(100); 1000],
             "outcome" => {
                 metadata = self.outcome.lock().unwrap().take().expect("an outcome is set")?;
                 Vec::new()

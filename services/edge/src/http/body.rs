@@ -203,12 +203,12 @@ mod tests {
     fn connection() -> Connection {
         let limits = ConnectionLimits { max_request_bytes: 96 * 1024, ..ConnectionLimits::UNLIMITED };
         let connections = Connections::new(limits);
-        connections.try_register(PeerKind::Single(Key::text("client"))).unwrap().unwrap()
+        connections.try_register(PeerKind::Client(Key::text("client"))).unwrap().unwrap()
     }
 
     fn any() -> (Connection, RequestBytes) {
         let connection = connection();
-        let bytes = connection.usage().request_bytes();
+        let bytes = connection.usage().start_request().bytes();
         (connection, bytes)
     }
 
@@ -261,17 +261,17 @@ mod tests {
     async fn bodies_share_memory_and_release_it() {
         let (reader, connection) = (reader(&Config::default()), connection());
         let usage = connection.usage();
-        let _in_progress = [usage.start_request(), usage.start_request()];
+        let in_progress = [usage.start_request(), usage.start_request()];
         let read = async |size: usize, counted: &mut RequestBytes| {
             reader.read(&headers(), frames(&[size]), None, counted).await
         };
-        let (mut first, mut second) = (usage.request_bytes(), usage.request_bytes());
+        let (mut first, mut second) = (in_progress[0].bytes(), in_progress[1].bytes());
         read(60 * 1024, &mut first).await.unwrap();
         let error = read(60 * 1024, &mut second).await.unwrap_err();
         assert_eq!(reason(&error), Some(Reason::Overloaded));
         assert!(read(1024, &mut second).await.is_ok(), "what was refused does not count");
         drop(first);
-        assert!(read(60 * 1024, &mut usage.request_bytes()).await.is_ok());
+        assert!(read(60 * 1024, &mut in_progress[0].bytes()).await.is_ok());
     }
 
     #[tokio::test]

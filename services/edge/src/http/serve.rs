@@ -13,14 +13,14 @@ use std::{
 
 use drystone_mesh::{
     accept::accept,
-    connections::{Connection, ConnectionLimits, Connections, MeteredIo, PeerKind},
+    connections::{Connection, ConnectionLimits, Connections, MeteredIo, PeerKind, StreamExecutor},
     limit::Key,
     memory,
 };
 use http::Request;
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
+    rt::{TokioIo, TokioTimer},
     server::conn::auto,
 };
 use tokio::{
@@ -69,9 +69,8 @@ const FINAL_REQUEST_TIMEOUT: Duration = Duration::from_millis(250);
 struct Listening<C> {
     exchange: Arc<Exchange<C>>,
     connections: Connections,
-    http: auto::Builder<TokioExecutor>,
-    http_of_proxy: auto::Builder<TokioExecutor>,
     request_timeout: Duration,
+    idle_timeout: Duration,
     /// Where each connection begins with a header of the PROXY protocol: the permits to wait for one.
     headers: Option<Arc<Semaphore>>,
     stop: CancellationToken,
@@ -93,9 +92,8 @@ pub(crate) async fn run<C: Backend>(
     let listening = Arc::new(Listening {
         exchange,
         connections: Connections::new(limits),
-        http: http(config, MAX_HEAD),
-        http_of_proxy: http(config, MAX_HEAD_OF_PROXY),
         request_timeout: config.request_time.duration(),
+        idle_timeout: config.idle_time.duration(),
         headers: config.proxy_protocol.then(|| Arc::new(Semaphore::new(MAX_PENDING_HEADERS))),
         stop: stop.clone(),
         has_warned: AtomicBool::new(false),
@@ -146,12 +144,12 @@ pub(crate) async fn run<C: Backend>(
 }
 
 /// HTTP/1.1, and HTTP/2 for clients that send its preface.
-fn http(config: &Config, max_head: usize) -> auto::Builder<TokioExecutor> {
-    let mut http = auto::Builder::new(TokioExecutor::new());
+fn http(streams: StreamExecutor, idle_timeout: Duration, max_head: usize) -> auto::Builder<StreamExecutor> {
+    let mut http = auto::Builder::new(streams);
     http.http1()
         .timer(TokioTimer::new())
         // This timeout also runs while a connection is idle.
-        .header_read_timeout(config.idle_time.duration())
+        .header_read_timeout(idle_timeout)
         .max_buf_size(max_head);
     http.http2()
         .timer(TokioTimer::new())
@@ -183,7 +181,7 @@ fn limits(config: &Config, memory: Option<u64>) -> ConnectionLimits {
 impl<C: Backend> Listening<C> {
     fn kind(&self, peer: Peer) -> PeerKind {
         let key = Key::client(peer.address().ip());
-        if self.exchange.trusted_proxies.trusts_peer(peer) { PeerKind::Proxy(key) } else { PeerKind::Single(key) }
+        if self.exchange.trusted_proxies.trusts_peer(peer) { PeerKind::Proxy(key) } else { PeerKind::Client(key) }
     }
 
     /// Registers and serves a connection. Waits while there are too many.
@@ -238,11 +236,12 @@ impl<C: Backend> Listening<C> {
     }
 
     async fn serve(self: Arc<Self>, stream: TcpStream, peer: Peer, connection: Connection) {
-        let http = match self.kind(peer) {
-            PeerKind::Single(_) => &self.http,
-            PeerKind::Proxy(_) => &self.http_of_proxy,
+        let max_head = match self.kind(peer) {
+            PeerKind::Client(_) | PeerKind::Workload(_) => MAX_HEAD,
+            PeerKind::Proxy(_) => MAX_HEAD_OF_PROXY,
         };
-        serve_connection(self.exchange.clone(), http, stream, peer, &connection, self.request_timeout).await;
+        let http = http(StreamExecutor::new(connection.usage().clone()), self.idle_timeout, max_head);
+        serve_connection(self.exchange.clone(), &http, stream, peer, &connection, self.request_timeout).await;
     }
 
     /// Serves a connection whose proxy states the client. Until then it is not registered, and holds a permit: it is
@@ -300,7 +299,7 @@ impl<C: Backend> Listening<C> {
 
 async fn serve_connection<C: Backend>(
     exchange: Arc<Exchange<C>>,
-    http: &auto::Builder<TokioExecutor>,
+    http: &auto::Builder<StreamExecutor>,
     stream: TcpStream,
     peer: Peer,
     open: &Connection,

@@ -35,6 +35,8 @@ pub(crate) struct Route {
     pub(crate) template: Template,
     pub(crate) input: MessageDescriptor,
     pub(crate) output: MessageDescriptor,
+    /// Whether a response is a page of a list, which is large.
+    pub(crate) has_pages: bool,
     /// The fields of the template's variables, in the same order.
     pub(crate) variables: Vec<FieldPath>,
     pub(crate) body: BodyMapping,
@@ -105,6 +107,7 @@ fn route(
         method,
         template,
         input,
+        has_pages: output.get_field_by_name("next_page_token").is_some(),
         output,
         variables,
         body_limit: limits.of(&descriptor.input(), &body),

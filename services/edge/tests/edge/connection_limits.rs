@@ -204,6 +204,57 @@ async fn a_client_that_opens_no_window_loses_its_connection() {
     wait_while(|| unsent(&edge) > 0).await;
 }
 
+/// A request of a client, as a proxy hands it on.
+fn of_client(client: &'static str, mut request: http::Request<Full<Bytes>>) -> http::Request<Full<Bytes>> {
+    request.headers_mut().insert("x-forwarded-for", http::HeaderValue::from_static(client));
+    request
+}
+
+/// An edge that is reached through a proxy.
+async fn behind_proxy(config: Config) -> Edge {
+    let trusted_proxies = vec!["127.0.0.1".parse().unwrap()];
+    Edge::with_backend(FakeBackend::echo(), Config { trusted_proxies, ..config }).await
+}
+
+/// The connection of a proxy is shared by its clients, of which one does not read.
+#[tokio::test]
+async fn behind_a_proxy_a_client_that_reads_nothing_loses_its_response_alone() {
+    let edge = behind_proxy(Config { send_time: ConfigDuration::millis(1000), ..Config::default() }).await;
+    let (mut proxy, connection) = http2(&edge, 1 << 16).await;
+    let unread = proxy.send_request(of_client("198.51.100.1", echo_of(900_000))).await.unwrap();
+    assert!(unsent(&edge) > 500_000);
+    let others = async {
+        while unsent(&edge) > 1000 {
+            let response = proxy.send_request(of_client("198.51.100.2", echo_of(100_000))).await.unwrap();
+            assert_eq!(response.status(), 200);
+            assert!(response.into_body().collect().await.unwrap().to_bytes().len() > 100_000);
+        }
+    };
+    timeout(TIMEOUT, others).await.expect("the response is given up");
+    assert_eq!(proxy.send_request(of_client("198.51.100.2", health())).await.unwrap().status(), 200);
+    assert!(!connection.is_finished());
+    // What was on the way, and then the end of it.
+    unread.into_body().collect().await.unwrap_err();
+}
+
+#[tokio::test]
+async fn each_client_behind_a_proxy_has_a_share_of_the_memory() {
+    const MEMORY: usize = 8 << 20;
+    let edge = behind_proxy(Config { response_memory: Some(MEMORY), ..Config::default() }).await;
+    let (mut proxy, _connection) = http2(&edge, 0).await;
+    let mut unread = Vec::new();
+    let mut greedy = Vec::new();
+    for _ in 0..20 {
+        let response = proxy.send_request(of_client("198.51.100.1", echo_of(900_000))).await.unwrap();
+        greedy.push(response.status().as_u16());
+        unread.push(response);
+    }
+    assert!(greedy.contains(&200) && greedy.contains(&429), "{greedy:?}");
+    assert!(unsent(&edge) <= MEMORY / 4 + 20 * 4096, "{}", unsent(&edge));
+    let other = proxy.send_request(of_client("198.51.100.2", echo_of(900_000))).await.unwrap();
+    assert_eq!(other.status(), 200);
+}
+
 #[tokio::test]
 async fn a_response_that_is_reset_counts_no_more() {
     let edge = Edge::echo().await;
