@@ -32,7 +32,7 @@ proto-baseline: setup ## replace the baseline of the breaking-change check with 
 	target/debug/drystone contract export --output target/drystone.binpb
 	scripts/proto-baseline renew target/drystone.binpb
 
-bench: setup ## run the benchmarks and write target/bench.json; run one with PART=startup, transport, sign-in, connections, ingress, stores, growth, sqlite, import or roles
+bench: setup ## run the benchmarks and write target/bench.json; run parts with PART="startup transport sign-in connections ingress stores growth sqlite import roles messages abuse"
 	cargo build --release --package drystone-cli --package drystone-bench
 	target/release/drystone-bench $(PART)
 

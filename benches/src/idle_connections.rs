@@ -14,7 +14,7 @@ use hyper::{
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
 
-use crate::{report::Measurement, startup::resident_megabytes};
+use crate::{process::resident_megabytes, report::Measurement};
 
 /// How many connections are opened of each kind. Their memory is far above the noise of a process at rest.
 const CONNECTIONS: u32 = 1000;

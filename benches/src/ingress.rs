@@ -2,7 +2,6 @@
 //! from 1, 32 and 256 connections.
 
 use std::{
-    fs,
     net::SocketAddr,
     process::{Command, Stdio},
 };
@@ -10,7 +9,10 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use drystone_tests::{Envoy, Mesh, User, services};
 
-use crate::{report::Measurement, startup::resident_megabytes};
+use crate::{
+    process::{processor_seconds, resident_megabytes},
+    report::Measurement,
+};
 
 /// The connections of a run.
 const CONNECTIONS: [u32; 3] = [1, 32, 256];
@@ -18,6 +20,7 @@ const CONNECTIONS: [u32; 3] = [1, 32, 256];
 /// Runs of each, in turns; the median counts.
 const RUNS: usize = 3;
 
+/// Of a run.
 const SECONDS: u32 = 4;
 
 /// As many worker threads as the edge has on two cores.
@@ -118,14 +121,4 @@ fn milliseconds(text: &str) -> Result<f64> {
         "ms" => number,
         _ => number * 1e3,
     })
-}
-
-/// The processor time of a process so far, user and system.
-fn processor_seconds(id: u32) -> Result<f64> {
-    /// Of `/proc/PID/stat` on Linux (`sysconf(_SC_CLK_TCK)`).
-    const TICKS_OF_A_SECOND: f64 = 100.0;
-    let stat = fs::read_to_string(format!("/proc/{id}/stat"))?;
-    let fields = stat.rsplit(')').next().context("no fields in /proc")?;
-    let ticks: Vec<f64> = fields.split_whitespace().skip(11).take(2).map(str::parse).collect::<Result<_, _>>()?;
-    Ok(ticks.iter().sum::<f64>() / TICKS_OF_A_SECOND)
 }

@@ -11,17 +11,20 @@
 //! 8. the user service on SQLite with as many ([`stores::sqlite`]);
 //! 9. an import of 100,000 accounts ([`stores::import`]);
 //! 10. the evaluation of permissions, and a change of a role that 100,000 users have ([`stores::roles`]);
-//! 11. messages to users, accepted and delivered ([`messages`]).
+//! 11. messages to users, accepted and delivered ([`messages`]);
+//! 12. what others notice of attacks ([`abuse`]).
 //!
 //! `drystone-bench PART...` runs only these benchmarks.
 //!
 //! Results are medians of interleaved runs. Ratios are more comparable between machines than rates.
 
+mod abuse;
 mod idle_connections;
 mod ingress;
 mod load;
 mod memory_user;
 mod messages;
+mod process;
 mod report;
 mod sign_in;
 mod startup;
@@ -36,7 +39,7 @@ use anyhow::{Context, Result, bail};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// The names of the benchmarks on the command line.
-const BENCHMARKS: [&str; 11] = [
+const BENCHMARKS: [&str; 12] = [
     "startup",
     "transport",
     "sign-in",
@@ -48,6 +51,7 @@ const BENCHMARKS: [&str; 11] = [
     "import",
     "roles",
     "messages",
+    "abuse",
 ];
 
 #[tokio::main]
@@ -93,6 +97,9 @@ async fn main() -> Result<()> {
     }
     if is_selected("messages") {
         rows.extend(messages::measure().await?);
+    }
+    if is_selected("abuse") {
+        rows.extend(abuse::measure().await?);
     }
     report::publish(&rows, Path::new("target/bench.json"))
 }

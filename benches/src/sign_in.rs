@@ -2,7 +2,7 @@
 //! and refreshes. Clients keep their device token, as clients do: a sign-in on a new device also tells its user by mail.
 
 use std::{
-    fs, thread,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -19,6 +19,7 @@ use tonic::transport::Channel;
 
 use crate::{
     load::{self, LoadResult},
+    process::processor_seconds,
     report::{Measurement, micros},
 };
 
@@ -31,9 +32,8 @@ const RUN: Duration = Duration::from_secs(3);
 const RUNS: usize = 5;
 /// Enough to keep the hashing threads busy.
 const IN_FLIGHT: usize = 16;
-
-/// Of Linux, on all architectures.
-const TICKS_PER_SECOND: f64 = 100.0;
+/// Users who sign in. With so many, none of them reaches the maximum number of sessions, beyond which each sign-in ends another one.
+const USERS: usize = 400;
 
 /// A client that has signed in.
 #[derive(Clone, Default)]
@@ -62,7 +62,7 @@ pub(crate) async fn measure() -> Result<Vec<Measurement>> {
     let mesh = Mesh::start();
     let client = AuthServiceClient::new(mesh.channel("auth", "edge"));
     let password = "correct horse battery staple";
-    for user in 0..=IN_FLIGHT {
+    for user in 0..=USERS {
         let request = RegisterRequest {
             email: email(user),
             password: password.to_owned(),
@@ -73,11 +73,11 @@ pub(crate) async fn measure() -> Result<Vec<Measurement>> {
     }
 
     let mut clients = Vec::new();
-    for user in 0..IN_FLIGHT {
+    for user in 0..USERS {
         clients.push(KnownClient::signed_in(&client, email(user), password).await?);
     }
     // A user has a limited number of sessions: the one that reads signs in once.
-    let reader = KnownClient::signed_in(&client, email(IN_FLIGHT), password).await?;
+    let reader = KnownClient::signed_in(&client, email(USERS), password).await?;
 
     let (mut hashes, mut sign_ins) = (Vec::new(), Vec::new());
     let (mut idle, mut flooded) = (Vec::new(), Vec::new());
@@ -121,11 +121,11 @@ async fn sign_in_run(
     clients: &[KnownClient],
     password: &'static str,
 ) -> Result<LoadResult> {
-    let mut all = clients.iter().cycle();
+    let mut groups = clients.chunks(clients.len() / IN_FLIGHT);
     load::closed_loop(IN_FLIGHT, RUN, || {
-        let (client, known) = (client.clone(), all.next().cloned().unwrap_or_default());
+        let (client, mut next) = (client.clone(), groups.next().unwrap_or_default().to_vec().into_iter().cycle());
         move || {
-            let (mut client, known) = (client.clone(), known.clone());
+            let (mut client, known) = (client.clone(), next.next().unwrap_or_default());
             async move {
                 let KnownClient { email, device_token, .. } = known;
                 client.sign_in(SignInRequest { email, password: password.to_owned(), device_token }).await?;
@@ -175,15 +175,6 @@ async fn refreshes_per_core_second(
         count += refreshed??;
     }
     Ok(f64::from(count) / (processor_seconds(mesh.id())? - before))
-}
-
-/// The processor time of a process so far.
-fn processor_seconds(pid: u32) -> Result<f64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    // After the name, which may have spaces: utime and stime are the 14th and 15th fields (proc_pid_stat(5)).
-    let (_, fields) = stat.rsplit_once(')').context("no name in /proc")?;
-    let ticks = fields.split_whitespace().skip(11).take(2).map(str::parse::<f64>);
-    Ok(ticks.sum::<Result<f64, _>>()? / TICKS_PER_SECOND)
 }
 
 fn email(user: usize) -> String {

@@ -1,11 +1,11 @@
 //! The startup time of `drystone up`, and its resident memory when ready.
 
-use std::{fs, time::Instant};
+use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use drystone_tests::{Home, Mesh};
 
-use crate::report::Measurement;
+use crate::{process::resident_megabytes, report::Measurement};
 
 const RUNS: usize = 5;
 
@@ -61,12 +61,4 @@ fn median(start: impl Fn() -> Mesh) -> Result<f64> {
     }
     all.sort_by(f64::total_cmp);
     Ok(all[RUNS / 2])
-}
-
-/// The resident memory of a process, in megabytes.
-pub(crate) fn resident_megabytes(pid: u32) -> Result<f64> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).context("no VmRSS in /proc")?;
-    let kilobytes: f64 = line.split_whitespace().nth(1).context("no value in VmRSS")?.parse()?;
-    Ok(kilobytes * 1024.0 / 1e6)
 }

@@ -1,13 +1,16 @@
 //! Connections that are held: idle, unfinished, or unread.
 
-use drystone_tests::{Mesh, wait};
+use drystone_tests::{
+    Mesh,
+    attacks::{
+        large::many_properties,
+        raw::{self, END_HEADERS, END_STREAM, GOAWAY, HEADERS, Http2, INITIAL_WINDOW_SIZE},
+    },
+    wait,
+};
 use tokio::io::AsyncWriteExt;
 
-use crate::{
-    beside_load,
-    large::many_properties,
-    raw::{self, END_HEADERS, END_STREAM, GOAWAY, HEADERS, Http2, INITIAL_WINDOW_SIZE},
-};
+use crate::beside_load;
 
 #[tokio::test]
 async fn idle_http2_connections_keep_nobody_out() {

@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use drystone::{Reason, user::v1::GetMeRequest, user::v1::user_service_client::UserServiceClient};
-use drystone_tests::{Mesh, User, bad_tokens, grpc};
+use drystone_tests::{Mesh, User, attacks::raw, bad_tokens, grpc};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::sync::Semaphore;
 
-use crate::{beside_load, raw};
+use crate::beside_load;
 
 /// Concurrent calls of the attacker.
 const IN_FLIGHT: usize = 64;

@@ -6,15 +6,21 @@ use std::{
     thread,
 };
 
-use drystone_tests::{Mesh, User, wait};
+use drystone_tests::{
+    Mesh, User,
+    attacks::{
+        floods,
+        large::many_properties,
+        raw::{
+            self, ACK, DATA, END_HEADERS, END_STREAM, HEADERS, Http2, INITIAL_WINDOW_SIZE, PING, WINDOW_UPDATE, frame,
+        },
+    },
+    wait,
+};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
-use crate::{
-    beside_load, floods,
-    large::many_properties,
-    raw::{self, ACK, DATA, END_HEADERS, END_STREAM, HEADERS, Http2, INITIAL_WINDOW_SIZE, PING, WINDOW_UPDATE, frame},
-};
+use crate::beside_load;
 
 const GET_ME: &str = "/drystone.user.v1.UserService/GetMe";
 
@@ -140,7 +146,7 @@ async fn floods_of_a_workload_end_only_its_own_connection() {
         }
         floods::header_bomb(attacker(&mesh).await, &denied).await;
         for (name, bytes) in floods::control_frames() {
-            floods::repeat(attacker(&mesh).await, name, &bytes).await;
+            println!("{name}: {} of 500", floods::repeat(attacker(&mesh).await, &bytes).await);
         }
         let answered = floods::empty_data(attacker(&mesh).await, &denied).await;
         println!("{answered} of 100 streams were answered");

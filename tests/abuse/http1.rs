@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use drystone_tests::Mesh;
+use drystone_tests::{Mesh, attacks::raw};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     time::timeout,
 };
 
-use crate::{beside_load, raw};
+use crate::beside_load;
 
 /// What each connection sends; the edge answers or closes it.
 fn attacks() -> Vec<Vec<u8>> {

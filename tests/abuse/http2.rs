@@ -1,12 +1,15 @@
 //! HTTP/2 by hand, against the edge.
 
-use drystone_tests::Mesh;
-
-use crate::{
-    beside_load, floods,
-    large::many_properties,
-    raw::{self, END_HEADERS, END_STREAM, HEADERS, Http2, INITIAL_WINDOW_SIZE, frame},
+use drystone_tests::{
+    Mesh,
+    attacks::{
+        floods,
+        large::many_properties,
+        raw::{self, END_HEADERS, END_STREAM, HEADERS, Http2, INITIAL_WINDOW_SIZE, frame},
+    },
 };
+
+use crate::beside_load;
 
 async fn attacker(mesh: &Mesh) -> Http2<tokio::net::TcpStream> {
     Http2::connect(mesh.rest().address(), &[]).await
@@ -50,7 +53,7 @@ async fn floods_of_control_frames_harm_nobody() {
     let mesh = Mesh::start();
     beside_load(&mesh, async || {
         for (name, bytes) in floods::control_frames() {
-            floods::repeat(attacker(&mesh).await, name, &bytes).await;
+            println!("{name}: {} of 500", floods::repeat(attacker(&mesh).await, &bytes).await);
         }
     })
     .await;

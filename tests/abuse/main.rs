@@ -5,13 +5,10 @@
 mod connections;
 mod denied;
 mod echoes;
-mod floods;
 mod grpc;
 mod guesses;
 mod http1;
 mod http2;
-mod large;
-mod raw;
 mod tls;
 
 use std::{

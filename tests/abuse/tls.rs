@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use drystone_tests::{Mesh, certs::Certificates};
+use drystone_tests::{Mesh, attacks::raw::Http2, certs::Certificates};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     time::timeout,
 };
 
-use crate::{beside_load, raw::Http2};
+use crate::beside_load;
 
 /// TLS that is never finished, and certificates that nobody asked for.
 #[tokio::test]

@@ -7,6 +7,7 @@
 //! To add a test: put it into the file of its topic, create its own users, wait for conditions with [`wait::until`], and
 //! name it for what it proves. A new binary needs a `[[test]]` entry in `Cargo.toml`.
 
+pub mod attacks;
 pub mod bad_tokens;
 pub mod cluster;
 mod edges;

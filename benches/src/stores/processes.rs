@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use drystone_tests::{Home, Mesh, certs::Certificates, modules, ports::some_free_addresses, services_on_postgres};
 use tonic::transport::Channel;
 
-use crate::startup::resident_megabytes;
+use crate::process::resident_megabytes;
 
 /// The issuer of access tokens, configured in all processes.
 pub(crate) const ISSUER: &str = "https://id.example.com";

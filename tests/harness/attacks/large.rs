@@ -1,7 +1,8 @@
 //! A user whose pages of properties are large.
 
-use drystone_tests::{Mesh, Tokens, User};
 use serde_json::json;
+
+use crate::{Mesh, Tokens, User};
 
 /// A user with so many properties, each with 8 KB of labels.
 pub async fn many_properties(mesh: &Mesh, count: usize) -> Tokens {

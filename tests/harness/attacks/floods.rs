@@ -2,7 +2,7 @@
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::raw::{
+use super::raw::{
     self, CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, Http2, INITIAL_WINDOW_SIZE, PING, PRIORITY, RST_STREAM,
     SETTINGS, WINDOW_UPDATE, frame,
 };
@@ -58,11 +58,10 @@ pub fn control_frames() -> [(&'static str, Vec<u8>); 5] {
     ]
 }
 
-/// Sends a frame many times, and reads nothing.
-pub async fn repeat<S: AsyncRead + AsyncWrite + Unpin>(mut attacker: Http2<S>, name: &str, bytes: &[u8]) {
+/// Sends a frame 50,000 times, and reads nothing. Returns how many hundreds were sent.
+pub async fn repeat<S: AsyncRead + AsyncWrite + Unpin>(mut attacker: Http2<S>, bytes: &[u8]) -> usize {
     let batch = bytes.repeat(100);
-    let sent = attacker.flood(500, |_| batch.clone()).await;
-    println!("{name}: {sent} of 500 batches");
+    attacker.flood(500, |_| batch.clone()).await
 }
 
 /// 100 streams with a request each that never ends, and frames of no data. Returns how many were answered.

@@ -2,27 +2,38 @@
 
 use std::{io, net::SocketAddr, time::Duration};
 
-use drystone_tests::certs::Certificates;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpSocket, TcpStream},
     time::timeout,
 };
 
-/// Frame types (RFC 9113, section 6).
+use crate::certs::Certificates;
+
+/// The frame type DATA (RFC 9113, section 6).
 pub const DATA: u8 = 0;
+/// The frame type HEADERS (RFC 9113, section 6).
 pub const HEADERS: u8 = 1;
+/// The frame type PRIORITY (RFC 9113, section 6).
 pub const PRIORITY: u8 = 2;
+/// The frame type RST_STREAM (RFC 9113, section 6).
 pub const RST_STREAM: u8 = 3;
+/// The frame type SETTINGS (RFC 9113, section 6).
 pub const SETTINGS: u8 = 4;
+/// The frame type PING (RFC 9113, section 6).
 pub const PING: u8 = 6;
+/// The frame type GOAWAY (RFC 9113, section 6).
 pub const GOAWAY: u8 = 7;
+/// The frame type WINDOW_UPDATE (RFC 9113, section 6).
 pub const WINDOW_UPDATE: u8 = 8;
+/// The frame type CONTINUATION (RFC 9113, section 6).
 pub const CONTINUATION: u8 = 9;
 
-/// Flags.
+/// The flag END_STREAM of DATA and HEADERS.
 pub const END_STREAM: u8 = 1;
+/// The flag ACK of SETTINGS and PING.
 pub const ACK: u8 = 1;
+/// The flag END_HEADERS.
 pub const END_HEADERS: u8 = 4;
 
 /// The identifier of `SETTINGS_INITIAL_WINDOW_SIZE`.
@@ -83,6 +94,7 @@ pub fn request<'a>(method: &'a str, path: &'a str) -> [(&'a str, &'a str); 4] {
 
 /// An HTTP/2 connection after its preface.
 pub struct Http2<S> {
+    /// The connection.
     pub stream: S,
 }
 
@@ -123,9 +135,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http2<S> {
         this
     }
 
-    /// Sends bytes. An error means that the server has closed the connection; a timeout, that it reads no more.
+    /// Sends bytes.
+    ///
+    /// # Errors
+    /// The server has closed the connection; at a timeout, it reads no more.
     pub async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
-        match timeout(TIMEOUT, self.stream.write_all(bytes)).await {
+        let sending = async {
+            self.stream.write_all(bytes).await?;
+            // TLS keeps what the socket did not take.
+            self.stream.flush().await
+        };
+        match timeout(TIMEOUT, sending).await {
             Ok(sent) => sent,
             Err(_) => Err(io::ErrorKind::TimedOut.into()),
         }
