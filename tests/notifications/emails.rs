@@ -12,7 +12,7 @@ use uuid::Uuid;
 use crate::{
     kills::rounds,
     passwords::{post, signs_in},
-    server::{links, setup, start, wait_for_link, wait_for_subject},
+    server::{Engine, links, setup, start, wait_for_link, wait_for_subject},
 };
 
 const PASSWORD: &str = "correct horse of this test";
@@ -20,7 +20,7 @@ const NEW: &str = "a new horse in the stable";
 
 /// A mesh where addresses have to be verified.
 pub fn verifying(smtp: &Smtp) -> Setup {
-    setup(smtp).set("auth.require_verified_email", "true").set("issuer", "https://id.example.com")
+    setup(smtp).set("auth.require_verified_email", "true")
 }
 
 /// Registers an address; with the same request id, a repetition changes nothing.
@@ -128,10 +128,10 @@ async fn requests_and_uses_of_links_are_limited() {
 }
 
 /// Killed at any moment, a registration has happened as a whole or not at all.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_killed_mesh_leaves_no_half_of_a_registration() {
+async fn register_and_kill(engine: Engine) {
     let smtp = Smtp::start(SmtpOptions::default());
-    let mut mesh = verifying(&smtp).start();
+    let setup = || engine.restartable(verifying(&smtp));
+    let mut mesh = setup().start();
     let mut happened = 0;
     for round in 0..rounds() {
         let (email, id) = (unique_email(), Uuid::now_v7().to_string());
@@ -141,7 +141,7 @@ async fn a_killed_mesh_leaves_no_half_of_a_registration() {
             rest.post("/v1/auth/register", body).try_send().await.is_ok_and(|answer| answer.status == 200)
         });
         sleep(Duration::from_micros(round * 6_151 % 70_000)).await;
-        mesh = verifying(&smtp).home(mesh.kill()).start();
+        mesh = setup().home(mesh.kill()).start();
         if answer.await.unwrap() {
             happened += 1;
         } else {
@@ -163,11 +163,10 @@ async fn a_killed_mesh_leaves_no_half_of_a_registration() {
 }
 
 /// Killed at any moment, a change of the address has happened, and the one before is told, or not at all.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_killed_mesh_leaves_no_half_of_a_changed_address() {
+async fn change_and_kill(engine: Engine) {
     let smtp = Smtp::start(SmtpOptions::default());
-    let start = || setup(&smtp).set("issuer", "https://id.example.com");
-    let mut mesh = start().start();
+    let setup = || engine.restartable(setup(&smtp));
+    let mut mesh = setup().start();
     let mut happened = 0;
     for round in 0..rounds() {
         let (user, tokens) = User::signed_in(&mesh).await;
@@ -181,7 +180,7 @@ async fn a_killed_mesh_leaves_no_half_of_a_changed_address() {
             rest.post("/v1/email:verify", body).try_send().await.is_ok_and(|answer| answer.status == 200)
         });
         sleep(Duration::from_micros(round * 5_231 % 60_000)).await;
-        mesh = start().home(mesh.kill()).start();
+        mesh = setup().home(mesh.kill()).start();
         let has_succeeded = answer.await.unwrap();
         let again = verify(&mesh, &token).await;
         if again.status == 200 {
@@ -198,4 +197,24 @@ async fn a_killed_mesh_leaves_no_half_of_a_changed_address() {
         wait_for_link(&smtp, &user.email, "undo-email-change", 0).await;
     }
     println!("{happened} of {} changes had happened", rounds());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_mesh_leaves_no_half_of_a_registration() {
+    register_and_kill(Engine::Sqlite).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_mesh_leaves_no_half_of_a_registration_on_postgres() {
+    register_and_kill(Engine::postgres().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_mesh_leaves_no_half_of_a_changed_address() {
+    change_and_kill(Engine::Sqlite).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_mesh_leaves_no_half_of_a_changed_address_on_postgres() {
+    change_and_kill(Engine::postgres().await).await;
 }

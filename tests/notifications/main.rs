@@ -3,6 +3,7 @@
 mod emails;
 mod journey;
 mod kills;
+mod over_grpc;
 mod passwords;
 mod server;
 mod sign_ins;

@@ -10,7 +10,7 @@ use tokio::time::sleep;
 
 use crate::{
     kills::rounds,
-    server::{links, setup, start, wait_for_link, wait_for_subject},
+    server::{Engine, links, setup, start, wait_for_link, wait_for_subject},
 };
 
 const NEW: &str = "a new horse in the stable";
@@ -102,10 +102,9 @@ async fn an_address_without_an_account_is_answered_alike() {
 }
 
 /// Killed at any moment, a reset has happened as a whole or not at all.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_killed_mesh_leaves_no_half_of_a_reset() {
+async fn reset_and_kill(engine: Engine) {
     let smtp = Smtp::start(drystone_backends::SmtpOptions::default());
-    let setup = || setup(&smtp).set("issuer", "https://id.example.com");
+    let setup = || engine.restartable(setup(&smtp));
     let mut mesh = setup().start();
     let mut happened = 0;
     for round in 0..rounds() {
@@ -136,4 +135,14 @@ async fn a_killed_mesh_leaves_no_half_of_a_reset() {
         }
     }
     println!("{happened} of {} resets had happened", rounds());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_mesh_leaves_no_half_of_a_reset() {
+    reset_and_kill(Engine::Sqlite).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_mesh_leaves_no_half_of_a_reset_on_postgres() {
+    reset_and_kill(Engine::postgres().await).await;
 }

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use drystone::notification::v1::{
     Delivery, Recipient, SendRequest, notification_service_client::NotificationServiceClient,
 };
-use drystone_backends::{Mail, Smtp, SmtpOptions};
-use drystone_tests::{Mesh, Setup, wait};
+use drystone_backends::{Database, Mail, Postgres, Smtp, SmtpOptions};
+use drystone_tests::{Mesh, Setup, services_with_database, wait};
 use tonic::{Status, transport::Channel};
 use uuid::Uuid;
 
@@ -17,6 +17,29 @@ pub fn setup(smtp: &Smtp) -> Setup {
         .set("notification.smtp.port", &smtp.address().port().to_string())
         .set("notification.smtp.tls", "none")
         .set("notification.smtp.from", "Acme <no-reply@acme.example>")
+}
+
+/// What a mesh stores its data in.
+pub enum Engine {
+    /// Files in its directory.
+    Sqlite,
+    /// A database, which goes on when the mesh is killed.
+    Postgres(Database),
+}
+
+impl Engine {
+    /// A new database.
+    pub async fn postgres() -> Self {
+        Self::Postgres(Postgres::shared().await.database().await)
+    }
+
+    /// A mesh that starts again with what it has stored.
+    pub fn restartable(&self, setup: Setup) -> Setup {
+        let setup = setup.set("issuer", "https://id.example.com");
+        let Self::Postgres(database) = self else { return setup };
+        let set = |setup: Setup, name| setup.set(&format!("{name}.database.url"), database.as_str());
+        services_with_database().into_iter().fold(setup, set)
+    }
 }
 
 pub fn start() -> (Smtp, Mesh) {

@@ -217,6 +217,32 @@ async fn the_deliveries_of_a_killed_instance_are_made_after_its_lease(fixture: F
     assert_eq!(read(&fixture, &delivery).await.state(), DeliveryState::Delivered);
 }
 
+async fn an_attempt_that_outlives_its_lease_counts_once(fixture: Fixture) {
+    let smtp = Smtp::start(SmtpOptions::default());
+    let (first, second) = (fixture.another(by(&smtp)).await, fixture.another(by(&smtp)).await);
+    let delivery = accept(&first, "slow-data-1@example.com").await;
+    let begun = async |count| {
+        while smtp.attempts("slow-data-1@example.com") < count {
+            tokio::task::yield_now().await;
+        }
+    };
+    let slow = first.dispatcher().clone();
+    let slow = tokio::spawn(async move { slow.run_once().await });
+    begun(1).await;
+    fixture.clock.advance(Duration::from_mins(2));
+    let other = second.dispatcher().clone();
+    let other = tokio::spawn(async move { other.run_once().await });
+    begun(2).await;
+    assert_eq!(slow.await.unwrap(), 1);
+    let delivered = read(&fixture, &delivery).await;
+    assert_eq!((delivered.state(), delivered.attempts), (DeliveryState::Delivered, 1), "whoever has the lease");
+    assert_eq!(other.await.unwrap(), 1);
+    assert_eq!(read(&fixture, &delivery).await, delivered, "the second outcome changes nothing");
+    let ids: Vec<_> = smtp.mails().iter().map(|mail| mail.header("Message-ID").unwrap().to_owned()).collect();
+    assert_eq!(ids.len(), 2);
+    assert_eq!(ids[0], ids[1], "its receiver can tell that it is the same");
+}
+
 async fn a_slow_destination_does_not_hold_up_the_others(fixture: Fixture) {
     let (smtp, instance) = with_server(&fixture).await;
     for number in 0..60 {
@@ -316,6 +342,7 @@ on_each_engine! {
     a_mail_server_that_does_not_answer_costs_no_attempts,
     a_mail_without_a_reply_is_sent_again_with_the_same_id,
     the_deliveries_of_a_killed_instance_are_made_after_its_lease,
+    an_attempt_that_outlives_its_lease_counts_once,
     a_slow_destination_does_not_hold_up_the_others,
     several_instances_deliver_each_mail_once,
     a_rate_spreads_the_mails_to_one_domain,
