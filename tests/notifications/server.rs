@@ -1,6 +1,6 @@
 //! A mesh that sends its mails to a server of the test.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use drystone::notification::v1::{
     Delivery, Recipient, SendRequest, notification_service_client::NotificationServiceClient,
@@ -89,13 +89,19 @@ pub fn links(smtp: &Smtp, email: &str, page: &str) -> Vec<String> {
     texts.filter_map(token).collect()
 }
 
+/// How long a mail may take. On PostgreSQL, one that was leased to a killed process is sent when the lease has ended, after a minute.
+const MAIL_TIMEOUT: Duration = Duration::from_mins(3);
+
 /// Waits until an address was sent more than `before` links to this page. Returns the token of the last one.
 pub async fn wait_for_link(smtp: &Smtp, email: &str, page: &str, before: usize) -> String {
-    wait::until("a mail with a link", async || links(smtp, email, page).get(before..)?.last().cloned()).await
+    wait::until_within(MAIL_TIMEOUT, "a mail with a link", async || {
+        links(smtp, email, page).get(before..)?.last().cloned()
+    })
+    .await
 }
 
 /// Waits until an address was sent a mail whose subject has this word.
 pub async fn wait_for_subject(smtp: &Smtp, email: &str, word: &str) -> Mail {
     let has_word = |mail: &Mail| mail.subject.as_ref().is_some_and(|subject| subject.contains(word));
-    wait::until("a mail", async || smtp.mails_to(email).into_iter().find(has_word)).await
+    wait::until_within(MAIL_TIMEOUT, "a mail", async || smtp.mails_to(email).into_iter().find(has_word)).await
 }
