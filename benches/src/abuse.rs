@@ -193,13 +193,8 @@ async fn denied(target: Target) {
                 return;
             }
         }
-        let mut answered = 0;
-        while answered < 100 {
-            match attacker.receive().await {
-                Some((HEADERS, ..)) => answered += 1,
-                Some(_) => {}
-                None => return,
-            }
+        if attacker.answers(100).await < 100 {
+            return;
         }
     }
 }
@@ -225,14 +220,7 @@ async fn unread_pages(target: Target) {
             return;
         }
     }
-    let mut answered = 0;
-    while answered < 100 {
-        match attacker.receive().await {
-            Some((HEADERS, ..)) => answered += 1,
-            Some(_) => {}
-            None => return,
-        }
-    }
+    attacker.answers(100).await;
 }
 
 async fn malformed(target: Target) {

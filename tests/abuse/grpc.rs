@@ -178,14 +178,7 @@ async fn unread_responses_of_a_service_take_a_bounded_memory() {
             let message = vec![0, 0, 0, 0, 3, 8, 200, 1];
             attacker.send(&frames(1 + 2 * number, &block, &[message])).await.unwrap();
         }
-        let mut answered = 0;
-        while answered < STREAMS {
-            match attacker.receive().await {
-                Some((HEADERS, ..)) => answered += 1,
-                Some(_) => {}
-                None => break,
-            }
-        }
+        let answered = attacker.answers(STREAMS as usize).await;
         let unsent = mesh.metrics().await.sum("drystone_server_unsent_bytes", &[("service", "property")]);
         println!("{unsent} bytes unsent after {answered} answers");
         assert!(unsent > 10e6, "the attack has an effect");
@@ -250,14 +243,7 @@ async fn calls_that_are_never_finished_harm_nobody() {
         for number in 0..500 {
             attacker.send(&frame(HEADERS, END_HEADERS, 1 + 2 * number, &block)).await.unwrap();
         }
-        let mut answered = 0;
-        while answered < 500 {
-            match attacker.receive().await {
-                Some((HEADERS, ..)) => answered += 1,
-                Some(_) => {}
-                None => break,
-            }
-        }
+        let answered = attacker.answers(500).await;
         assert_eq!(answered, 500, "each at its deadline");
     })
     .await;

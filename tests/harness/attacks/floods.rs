@@ -70,15 +70,7 @@ pub async fn empty_data<S: AsyncRead + AsyncWrite + Unpin>(mut attacker: Http2<S
         attacker.send(&frame(HEADERS, END_HEADERS, 1 + 2 * stream, block)).await.unwrap();
     }
     attacker.flood(100_000, |number| frame(DATA, 0, 1 + 2 * (number % 100), b"")).await;
-    let mut answered = 0;
-    while answered < 100 {
-        match attacker.receive().await {
-            Some((HEADERS, ..)) => answered += 1,
-            Some(_) => {}
-            None => break,
-        }
-    }
-    answered
+    attacker.answers(100).await
 }
 
 /// Asks for a large response with a window of nothing, and then for it byte by byte. Returns how many bytes came.

@@ -186,6 +186,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http2<S> {
         }
     }
 
+    /// Reads until so many requests are answered, or the connection ends. Returns how many are.
+    pub async fn answers(&mut self, count: usize) -> usize {
+        let mut answered = 0;
+        while answered < count {
+            match self.receive().await {
+                Some((HEADERS, ..)) => answered += 1,
+                Some(_) => {}
+                None => break,
+            }
+        }
+        answered
+    }
+
     /// Reads until the connection ends. Returns the error code of GOAWAY, if there was one.
     pub async fn end(&mut self) -> Option<u32> {
         let mut code = None;

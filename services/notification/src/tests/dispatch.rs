@@ -235,7 +235,11 @@ async fn an_attempt_that_outlives_its_lease_counts_once(fixture: Fixture) {
     begun(2).await;
     assert_eq!(slow.await.unwrap(), 1);
     let delivered = read(&fixture, &delivery).await;
-    assert_eq!((delivered.state(), delivered.attempts), (DeliveryState::Delivered, 1), "whoever has the lease");
+    assert_eq!(
+        (delivered.state(), delivered.attempts),
+        (DeliveryState::Delivered, 1),
+        "although another one has the lease"
+    );
     assert_eq!(other.await.unwrap(), 1);
     assert_eq!(read(&fixture, &delivery).await, delivered, "the second outcome changes nothing");
     let ids: Vec<_> = smtp.mails().iter().map(|mail| mail.header("Message-ID").unwrap().to_owned()).collect();
