@@ -36,6 +36,15 @@ impl Location {
         let url = ServerUrl::parse(url)?;
         Ok(Self::Server(PostgresLocation { service, url, password_file: None, pool: PoolConfig::default() }))
     }
+
+    /// With this pool of connections. A file has none.
+    #[must_use]
+    pub fn with_pool(self, pool: PoolConfig) -> Self {
+        match self {
+            Self::Server(server) => Self::Server(PostgresLocation { pool, ..server }),
+            file => file,
+        }
+    }
 }
 
 impl<P: AsRef<Path> + ?Sized> From<&P> for Location {

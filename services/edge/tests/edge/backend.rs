@@ -9,7 +9,7 @@ use std::{
 use http::{HeaderMap, Request, Response};
 use prost::Message;
 use prost_reflect::{DynamicMessage, MethodDescriptor, ReflectMessage, Value};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tonic::{
     Status,
     body::Body,
@@ -69,6 +69,20 @@ impl FakeBackend {
             })
         }));
         (backend, called, resume)
+    }
+
+    /// Echoes each request once it gets a permit of the semaphore, and gives the permit back.
+    pub(crate) fn waiting() -> (Self, Arc<Semaphore>) {
+        let permits = Arc::new(Semaphore::new(0));
+        let handlers = permits.clone();
+        let backend = Self::new(Arc::new(move |call| {
+            let permits = handlers.clone();
+            Box::pin(async move {
+                let _permit = permits.acquire().await.unwrap();
+                Ok(echo(&call))
+            })
+        }));
+        (backend, permits)
     }
 
     pub(crate) fn received(&self) -> Vec<Received> {

@@ -211,15 +211,17 @@ fn of_client(client: &'static str, mut request: http::Request<Full<Bytes>>) -> h
 }
 
 /// An edge that is reached through a proxy.
-async fn behind_proxy(config: Config) -> Edge {
+async fn behind_proxy(backend: FakeBackend, config: Config) -> Edge {
     let trusted_proxies = vec!["127.0.0.1".parse().unwrap()];
-    Edge::with_backend(FakeBackend::echo(), Config { trusted_proxies, ..config }).await
+    Edge::with_backend(backend, Config { trusted_proxies, ..config }).await
 }
 
 /// The connection of a proxy is shared by its clients, of which one does not read.
 #[tokio::test]
 async fn behind_a_proxy_a_client_that_reads_nothing_loses_its_response_alone() {
-    let edge = behind_proxy(Config { send_time: ConfigDuration::millis(1000), ..Config::default() }).await;
+    let edge =
+        behind_proxy(FakeBackend::echo(), Config { send_time: ConfigDuration::millis(1000), ..Config::default() })
+            .await;
     let (mut proxy, connection) = http2(&edge, 1 << 16).await;
     let unread = proxy.send_request(of_client("198.51.100.1", echo_of(900_000))).await.unwrap();
     assert!(unsent(&edge) > 500_000);
@@ -240,7 +242,7 @@ async fn behind_a_proxy_a_client_that_reads_nothing_loses_its_response_alone() {
 #[tokio::test]
 async fn each_client_behind_a_proxy_has_a_share_of_the_memory() {
     const MEMORY: usize = 8 << 20;
-    let edge = behind_proxy(Config { response_memory: Some(MEMORY), ..Config::default() }).await;
+    let edge = behind_proxy(FakeBackend::echo(), Config { response_memory: Some(MEMORY), ..Config::default() }).await;
     let (mut proxy, _connection) = http2(&edge, 0).await;
     let mut unread = Vec::new();
     let mut greedy = Vec::new();
@@ -253,6 +255,84 @@ async fn each_client_behind_a_proxy_has_a_share_of_the_memory() {
     assert!(unsent(&edge) <= MEMORY / 4 + 20 * 4096, "{}", unsent(&edge));
     let other = proxy.send_request(of_client("198.51.100.2", echo_of(900_000))).await.unwrap();
     assert_eq!(other.status(), 200);
+}
+
+#[tokio::test]
+async fn a_client_behind_a_proxy_whose_share_is_nearly_full_is_refused_before_any_work() {
+    let edge = behind_proxy(FakeBackend::echo(), Config { response_memory: Some(8 << 20), ..Config::default() }).await;
+    let (mut proxy, _connection) = http2(&edge, 0).await;
+    let mut unread = Vec::new();
+    // 1.8 of the 2 MiB that a client may have.
+    for _ in 0..2 {
+        let response = proxy.send_request(of_client("198.51.100.1", echo_of(900_000))).await.unwrap();
+        assert_eq!(response.status(), 200);
+        unread.push(response);
+    }
+    let refused = proxy.send_request(of_client("198.51.100.1", echo_of(10))).await.unwrap();
+    assert_eq!(refused.status(), 429);
+    assert_eq!(edge.backend.received().len(), 2);
+    let other = proxy.send_request(of_client("198.51.100.2", echo_of(10))).await.unwrap();
+    assert_eq!(other.status(), 200);
+}
+
+fn page() -> http::Request<Full<Bytes>> {
+    http::Request::get("http://edge/v1/pages").body(Full::default()).unwrap()
+}
+
+/// Waits until the backend has received so many calls.
+async fn wait_for_calls(edge: &Edge, calls: usize) {
+    wait_while(|| edge.backend.received().len() < calls).await;
+}
+
+/// Pages keep a thread: of one client four are made at once, the others wait, for a bounded time.
+#[tokio::test]
+async fn pages_of_one_client_take_turns() {
+    let (backend, permits) = FakeBackend::waiting();
+    let edge = Edge::with_backend(backend, Config::default()).await;
+    let (mut client, _connection) = http2(&edge, 1 << 16).await;
+    let pages: Vec<_> = (0..6).map(|_| tokio::spawn(client.send_request(page()))).collect();
+    wait_for_calls(&edge, 4).await;
+    // What is no page does not wait.
+    let other = tokio::spawn(client.send_request(echo_of(10)));
+    wait_for_calls(&edge, 5).await;
+    let refused = edge.request("GET /v1/pages", "").await;
+    assert_eq!((refused.status, &*refused.reason()), (429, "OVERLOADED"), "{}", refused.text());
+    assert_eq!(refused.header("retry-after"), "1");
+    assert_eq!(edge.backend.received().len(), 5, "no page more has reached the backend");
+    // The places are free again.
+    permits.add_permits(1);
+    assert_eq!(other.await.unwrap().unwrap().status(), 200);
+    let mut statuses = Vec::new();
+    for page in pages {
+        statuses.push(page.await.unwrap().unwrap().status().as_u16());
+    }
+    statuses.sort_unstable();
+    assert_eq!(statuses, [200, 200, 200, 200, 429, 429]);
+    assert_eq!(client.send_request(page()).await.unwrap().status(), 200);
+}
+
+#[tokio::test]
+async fn behind_a_proxy_each_client_has_its_own_turns() {
+    let (backend, permits) = FakeBackend::waiting();
+    let edge = behind_proxy(backend, Config::default()).await;
+    let (mut proxy, _connection) = http2(&edge, 1 << 16).await;
+    let mut pages = Vec::new();
+    for _ in 0..5 {
+        pages.push(tokio::spawn(proxy.send_request(of_client("198.51.100.1", page()))));
+    }
+    wait_for_calls(&edge, 4).await;
+    pages.push(tokio::spawn(proxy.send_request(of_client("198.51.100.2", page()))));
+    wait_for_calls(&edge, 5).await;
+    // Where the proxy states no client, nobody knows how many there are.
+    for _ in 0..5 {
+        pages.push(tokio::spawn(proxy.send_request(page())));
+    }
+    wait_for_calls(&edge, 10).await;
+    assert_eq!(edge.backend.received().len(), 10);
+    permits.add_permits(1);
+    for page in pages {
+        assert_eq!(page.await.unwrap().unwrap().status(), 200);
+    }
 }
 
 #[tokio::test]

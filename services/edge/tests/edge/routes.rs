@@ -33,6 +33,7 @@ async fn every_binding_reaches_its_rpc() {
         ("PATCH /v1/things/special", "Update"),
         ("PUT /v1/texts", "SetTexts"),
         ("DELETE /v1/things/1", "Delete"),
+        ("GET /v1/pages", "List"),
     ] {
         assert_eq!(reached(&edge, request).await, rpc, "{request}");
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use drystone_backends::Postgres;
 use drystone_mesh::clock::{Clock, Timestamp};
-use drystone_store::{Db, Location, request_id::Creation};
+use drystone_store::{Db, Location, PoolConfig, request_id::Creation};
 use drystone_user::{
     DisplayName, Email, MIGRATIONS, NewAccount, Profile, ProfileChange, Status, UserStore,
     account::TelegramId,
@@ -13,7 +13,7 @@ use drystone_user::{
 };
 use uuid::Uuid;
 
-/// More executions than PostgreSQL makes custom plans for (five), so that it may use a generic plan.
+/// More executions than PostgreSQL makes custom plans for (five), so that it uses a generic plan where it thinks that cheaper.
 const ROUNDS: usize = 8;
 
 const ROWS: &str = "
@@ -56,7 +56,10 @@ fn queries(now: Timestamp) -> Vec<ListQuery> {
 #[tokio::test]
 async fn every_query_of_accounts_uses_an_index() {
     let database = Postgres::shared().await.database().await;
-    let location = Location::server("user", database.as_str()).unwrap();
+    let location = Location::server("user", database.as_str())
+        .unwrap()
+        // Each connection has plans of its own.
+        .with_pool(PoolConfig { connections: 1, ..PoolConfig::default() });
     Db::open(location.clone(), MIGRATIONS).await.unwrap().close().await;
     database.run(ROWS).await;
     database.reset_scan_counts().await;
