@@ -1,6 +1,6 @@
 //! What others notice of strangers: GetMe over REST while they attack the edge or a service, and sign-ins while they guess passwords.
 //!
-//! Attackers, the caller and the mesh share the machine's cores. Attackers of GetMe have the lowest priority, as if they were elsewhere.
+//! Those who attack and who call GetMe have priorities as if they were on other machines ([`elsewhere`]).
 
 use std::{
     net::SocketAddr,
@@ -23,15 +23,12 @@ use http_body_util::{BodyExt, Empty};
 use hyper::{Request, body::Bytes, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use serde_json::json;
-use tokio::{
-    io::AsyncWriteExt,
-    net::TcpStream,
-    runtime::{self, Runtime},
-    task::JoinSet,
-    time::MissedTickBehavior,
-};
+use tokio::{io::AsyncWriteExt, net::TcpStream, task::JoinSet, time::MissedTickBehavior};
 
-use crate::report::{Measurement, micros};
+use crate::{
+    elsewhere,
+    report::{Measurement, micros},
+};
 
 /// Runs of each; the median counts.
 const RUNS: usize = 3;
@@ -89,15 +86,15 @@ async fn beside_attacks() -> Result<Vec<Measurement>> {
         let large = many_properties(&mesh, 50).await.access;
         idle.push(get_me(edge, &token).await?);
         let target = Target { edge, service, token: format!("Bearer {large}").into() };
-        let elsewhere = elsewhere()?;
-        let attacking = elsewhere.spawn(async move {
+        let attackers = elsewhere::attackers()?;
+        let attacking = attackers.spawn(async move {
             loop {
                 round(target.clone()).await;
             }
         });
         let measured = get_me(edge, &token).await.with_context(|| format!("beside {attack}"))?;
         ensure!(!attacking.is_finished(), "the attack has failed: {attack}");
-        elsewhere.shutdown_background();
+        attackers.shutdown_background();
         attacked.push((attack, measured));
         drop(mesh.stop());
     }
@@ -110,33 +107,21 @@ async fn beside_attacks() -> Result<Vec<Measurement>> {
     Ok(rows)
 }
 
-/// Where attackers run. They are on other machines, as it were: their threads use what the mesh and the caller leave.
-fn elsewhere() -> Result<Runtime> {
-    let mut runtime = runtime::Builder::new_multi_thread();
-    runtime.enable_all().worker_threads(2).on_thread_start(|| {
-        // A failure is of no account: it is the attacker who gains by it.
-        let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), 19);
-    });
-    Ok(runtime.build()?)
-}
-
-/// The 99th percentile of the median run, in microseconds. A response other than 200 fails it. The caller has a thread of its own.
+/// The 99th percentile of the median run, in microseconds. A response other than 200 fails it.
 async fn get_me(edge: SocketAddr, token: &str) -> Result<f64> {
     let request =
         Request::get("/v1/users/me").header("host", "edge").header("authorization", format!("Bearer {token}"));
     let request = request.body(Empty::<Bytes>::new())?;
-    tokio::task::spawn_blocking(move || {
-        runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
-            let (mut sender, connection) = http1::handshake(TokioIo::new(TcpStream::connect(edge).await?)).await?;
-            tokio::spawn(connection);
-            let mut runs = Vec::new();
-            for _ in 0..RUNS {
-                runs.push(paced(&mut sender, &request).await?);
-            }
-            Ok(median(runs))
-        })
+    elsewhere::caller(async move || {
+        let (mut sender, connection) = http1::handshake(TokioIo::new(TcpStream::connect(edge).await?)).await?;
+        tokio::spawn(connection);
+        let mut runs = Vec::new();
+        for _ in 0..RUNS {
+            runs.push(paced(&mut sender, &request).await?);
+        }
+        Ok(median(runs))
     })
-    .await?
+    .await
 }
 
 /// One run.

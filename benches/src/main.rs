@@ -19,6 +19,7 @@
 //! Results are medians of interleaved runs. Ratios are more comparable between machines than rates.
 
 mod abuse;
+mod elsewhere;
 mod idle_connections;
 mod ingress;
 mod load;

@@ -77,17 +77,26 @@ impl Request {
         RequestBytes::new(self.usage.clone(), self.progress.client.get().cloned())
     }
 
-    /// Waits until fewer than four pages are made for this client, and counts one until the permit is dropped. A proxy that states no
-    /// client does not wait: nobody knows how many it has.
+    /// Waits until fewer pages are made for this client than there are cores (at least two, at most four), and counts one until the permit is
+    /// dropped. A proxy that states no client does not wait: nobody knows how many it has.
     pub async fn turn_for_page(&self) -> Option<SemaphorePermit<'_>> {
-        let Usage(connection) = &self.usage;
-        let peer = match self.progress.client.get() {
-            Some(client) => client,
-            None if self.usage.is_of_proxy() => return None,
-            None => &connection.peer,
-        };
         // It is never closed.
-        peer.pages.acquire().await.ok()
+        self.client()?.pages.acquire().await.ok()
+    }
+
+    /// The same to write a page as JSON, which those of one client do on half of the cores.
+    pub async fn turn_to_write_page(&self) -> Option<SemaphorePermit<'_>> {
+        self.client()?.written_pages.acquire().await.ok()
+    }
+
+    /// Whose pages take turns.
+    fn client(&self) -> Option<&PeerUsage> {
+        let Usage(connection) = &self.usage;
+        match self.progress.client.get() {
+            Some(client) => Some(client),
+            None if self.usage.is_of_proxy() => None,
+            None => Some(&connection.peer),
+        }
     }
 
     /// Counts the bytes of a response.

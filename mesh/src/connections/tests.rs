@@ -1,6 +1,7 @@
 use std::{
     convert::Infallible,
     net::{IpAddr, Ipv4Addr},
+    time::Instant,
 };
 
 use bytes::Bytes;
@@ -12,7 +13,10 @@ use tokio::{
     sync::oneshot,
 };
 
-use super::*;
+use super::{
+    usage::{max_pages, max_written_pages},
+    *,
+};
 
 const LIMITS: ConnectionLimits = ConnectionLimits {
     max_connections: 4,
@@ -364,12 +368,12 @@ async fn each_client_behind_a_proxy_has_the_budgets_of_a_peer() {
 async fn a_peer_that_sends_without_a_pause_takes_turns_with_others() {
     let connections = Connections::new(LIMITS);
     let mut buffer = vec![0; 4096];
-    for (kind, reads) in [(peer(1), 1), (WORKLOAD(), 4)] {
+    for (kind, reads, turns) in [(peer(1), 1, 16), (WORKLOAD(), 4, 64)] {
         let connection = register(&connections, kind);
         let (ours, mut theirs) = tokio::io::duplex(1 << 20);
         theirs.write_all(&vec![0; 1 << 20]).await.unwrap();
         let mut socket = MeteredIo::new(ours, connection.usage().clone());
-        for turn in 0..32 {
+        for turn in 0..turns {
             for _ in 0..reads {
                 assert_eq!(socket.read(&mut buffer).now_or_never().expect("there is more").unwrap(), 4096);
             }
@@ -379,21 +383,50 @@ async fn a_peer_that_sends_without_a_pause_takes_turns_with_others() {
     }
 }
 
+/// More than a client may send in one go is read slowly.
 #[tokio::test]
-async fn pages_of_one_client_are_made_four_at_once() {
+async fn a_client_that_sends_a_lot_is_read_at_a_bounded_rate() {
+    const SENT: usize = 256 << 10;
+    let connections = Connections::new(LIMITS);
+    let started = Instant::now();
+    // Over two connections, which share the rate, and in parts of which none is a whole turn, as if the peer waited for each to be read.
+    let mut buffer = vec![0; 4000];
+    let open: Vec<_> = (0..2).map(|_| register(&connections, peer(1))).collect();
+    for connection in &open {
+        let (ours, mut theirs) = tokio::io::duplex(SENT);
+        theirs.write_all(&vec![0; SENT]).await.unwrap();
+        let mut socket = MeteredIo::new(ours, connection.usage().clone());
+        let mut left = SENT;
+        while left > 0 {
+            left -= socket.read(&mut buffer).await.unwrap();
+        }
+    }
+    // At most 128 KiB in one go, and then four a millisecond.
+    assert!(started.elapsed() >= Duration::from_millis(95), "{:?}", started.elapsed());
+}
+
+#[tokio::test]
+async fn pages_of_one_client_take_turns() {
     let connections = Connections::new(LIMITS);
     let (direct, proxy) = (register(&connections, peer(1)), register(&connections, PROXY()));
     let client = |number: u8| Key::client(IpAddr::V4(Ipv4Addr::new(198, 51, 100, number)));
-    let requests: Vec<_> = (0..5).map(|_| direct.usage().start_request()).collect();
-    let proxied: Vec<_> = (0..5).map(|_| proxy.usage().start_request().of_client(client(1))).collect();
+    let direct: Vec<_> = (0..2).map(|_| direct.usage().start_request()).collect();
+    let proxied: Vec<_> = (0..2).map(|_| proxy.usage().start_request().of_client(client(1))).collect();
     let other = proxy.usage().start_request().of_client(client(2));
-    for requests in [&requests, &proxied] {
-        let mut turns: Vec<_> = requests[..4].iter().map(|request| request.turn_for_page().now_or_never()).collect();
-        assert!(turns.iter().all(Option::is_some));
-        let mut fifth = Box::pin(requests[4].turn_for_page());
-        assert!(fifth.as_mut().now_or_never().is_none());
-        turns.pop();
-        assert!(fifth.now_or_never().is_some());
-        assert!(other.turn_for_page().now_or_never().is_some());
+    for requests in [&direct, &proxied] {
+        let [one, next] = &requests[..] else { unreachable!() };
+        let mut calls: Vec<_> = (0..max_pages()).map(|_| one.turn_for_page().now_or_never().flatten()).collect();
+        let mut written: Vec<_> =
+            (0..max_written_pages()).map(|_| one.turn_to_write_page().now_or_never().flatten()).collect();
+        assert!(calls.iter().chain(&written).all(Option::is_some));
+        let (mut call, mut write) = (Box::pin(next.turn_for_page()), Box::pin(next.turn_to_write_page()));
+        assert!(call.as_mut().now_or_never().is_none() && write.as_mut().now_or_never().is_none());
+        calls.pop();
+        written.pop();
+        assert!(call.now_or_never().is_some() && write.now_or_never().is_some());
+        assert!(other.turn_for_page().now_or_never().is_some_and(|turn| turn.is_some()));
+        assert!(other.turn_to_write_page().now_or_never().is_some_and(|turn| turn.is_some()));
     }
+    let unstated = proxy.usage().start_request();
+    assert!(unstated.turn_for_page().now_or_never().is_some_and(|turn| turn.is_none()), "nobody knows how many it has");
 }

@@ -2,10 +2,12 @@
 
 use std::{
     collections::HashMap,
+    num::NonZero,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, LazyLock, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
+    thread,
     time::Duration,
 };
 
@@ -103,8 +105,21 @@ impl Budget {
         Self { unsent: usize::MAX, unsent_of_peer: usize::MAX, request_bytes_of_peer: usize::MAX };
 }
 
-/// How many pages one peer has made at once. Each keeps a thread for a millisecond or more, in which no other call runs there.
-const MAX_PAGES: usize = 4;
+/// How many pages one peer has made at once, calls included: one for each core, and several on each machine, since a call may hang.
+pub(super) fn max_pages() -> usize {
+    cores().clamp(2, 4)
+}
+
+/// How many pages of one peer are written as JSON at once: on half of the cores, since each keeps its thread for a millisecond or more, in
+/// which no other call runs there.
+pub(super) fn max_written_pages() -> usize {
+    (cores() / 2).max(1)
+}
+
+fn cores() -> usize {
+    static CORES: LazyLock<usize> = LazyLock::new(|| thread::available_parallelism().map_or(1, NonZero::get));
+    *CORES
+}
 
 /// What one peer uses.
 #[derive(Debug)]
@@ -112,11 +127,46 @@ pub(super) struct PeerUsage {
     pub(super) unsent: AtomicUsize,
     pub(super) request_bytes: AtomicUsize,
     pub(super) pages: Semaphore,
+    pub(super) written_pages: Semaphore,
+    pace: Pace,
+}
+
+/// The rate at which the connections of a client are read: 64 KiB in one go, and then 4 KiB a millisecond. Four MiB of small frames keep a
+/// core for a good part of a second.
+#[derive(Debug, Default)]
+struct Pace {
+    /// The bytes read, less those that the time since then allows.
+    read: AtomicUsize,
+    /// When that was last subtracted, in milliseconds.
+    updated: AtomicU64,
+}
+
+impl Pace {
+    const BURST: usize = 64 << 10;
+    const BYTES_PER_MILLI: usize = 4 << 10;
+
+    fn allows_more(&self) -> bool {
+        if self.read.load(ORDER) < Self::BURST {
+            return true;
+        }
+        let now = now();
+        let before = self.updated.swap(now, ORDER);
+        let millis = usize::try_from(now.saturating_sub(before)).unwrap_or(usize::MAX);
+        let allowed = millis.saturating_mul(Self::BYTES_PER_MILLI);
+        take(&self.read, allowed);
+        self.read.load(ORDER) < Self::BURST
+    }
 }
 
 impl Default for PeerUsage {
     fn default() -> Self {
-        Self { unsent: AtomicUsize::new(0), request_bytes: AtomicUsize::new(0), pages: Semaphore::new(MAX_PAGES) }
+        Self {
+            unsent: AtomicUsize::new(0),
+            request_bytes: AtomicUsize::new(0),
+            pages: Semaphore::new(max_pages()),
+            written_pages: Semaphore::new(max_written_pages()),
+            pace: Pace::default(),
+        }
     }
 }
 
@@ -297,6 +347,18 @@ impl Usage {
     pub(super) fn sent(&self, bytes: usize) {
         self.0.blocked_since.store(NEVER, ORDER);
         self.release(take(&self.0.buffered, bytes));
+    }
+
+    /// Whether the socket may be read: that of a client may not be while its peer has sent too much. What many share is read as it comes.
+    pub(super) fn may_be_read(&self) -> bool {
+        self.is_shared() || self.0.peer.pace.allows_more()
+    }
+
+    /// Bytes were read from the socket.
+    pub(super) fn was_read(&self, bytes: usize) {
+        if !self.is_shared() {
+            self.0.peer.pace.read.fetch_add(bytes, ORDER);
+        }
     }
 
     /// The socket takes nothing.

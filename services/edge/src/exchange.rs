@@ -252,7 +252,9 @@ impl<C: Backend> Exchange<C> {
         let response = async {
             // Until the page is written.
             let _turn = if route.has_pages { wait_for_turn(in_progress).await? } else { None };
-            Ok::<_, RequestError>(json::write(&forward::call(channel, route, request).await?)?)
+            let message = forward::call(channel, route, request).await?;
+            let _turn = if route.has_pages { in_progress.turn_to_write_page().await } else { None };
+            Ok::<_, RequestError>(json::write(&message)?)
         };
         let response =
             tokio::time::timeout_at(latest.into(), response).await.map_err(|_elapsed| deadline::exceeded())??;
@@ -277,7 +279,7 @@ fn forget_most(head: &mut Parts) {
     head.headers = headers;
 }
 
-/// Pages keep a thread for a millisecond and more: those of one client take turns.
+/// Pages are the most expensive calls: those of one client take turns.
 async fn wait_for_turn(in_progress: &RequestInProgress) -> Result<Option<SemaphorePermit<'_>>, Error> {
     tokio::time::timeout(MAX_WAIT_FOR_TURN, in_progress.turn_for_page()).await.map_err(|_elapsed| {
         let text = "too many lists are read at once from this address; read fewer, then send this again";

@@ -41,6 +41,10 @@ use crate::{
     },
 };
 
+/// How many connections are accepted before others have their turn. The runtime would allow 128, whose first requests then keep a thread
+/// for milliseconds.
+const MAX_ACCEPTED: usize = 8;
+
 /// The maximum size of a request's head, of which a token may take 8 KiB.
 const MAX_HEAD: usize = 16 * 1024;
 
@@ -101,8 +105,12 @@ pub(crate) async fn run<C: Backend>(
     listening.exchange.metrics.register_bytes(listening.connections.unsent(), listening.connections.request_bytes());
     let accepting = async {
         loop {
-            let (stream, remote) = accept(&listener).await;
-            listening.admit(stream, remote).await;
+            for _ in 0..MAX_ACCEPTED {
+                let (stream, remote) = accept(&listener).await;
+                listening.admit(stream, remote).await;
+            }
+            // However fast a stranger opens connections, those that are open have their turn.
+            tokio::task::yield_now().await;
         }
     };
     tokio::select! {

@@ -1,9 +1,6 @@
 //! Drystone's own contracts, with a generated server as backend.
 
-use std::sync::{
-    Arc, Mutex,
-    atomic::{AtomicUsize, Ordering},
-};
+use std::sync::{Arc, Mutex};
 
 use drystone::user::v1::{
     GetMeRequest, GetUserRequest, ListUsersRequest, ListUsersResponse, UpdateUserRequest, User,
@@ -12,14 +9,9 @@ use drystone::user::v1::{
 use drystone_edge::Config;
 use drystone_tests::PartialService;
 use serde_json::json;
-use tokio::{sync::Semaphore, time::timeout};
 use tonic::{Request, Response};
 
-use crate::{
-    Edge,
-    backend::FakeBackend,
-    client::{self, TIMEOUT},
-};
+use crate::{Edge, backend::FakeBackend};
 
 const ID: &str = "0190b3c4-0000-7000-8000-000000000001";
 
@@ -108,43 +100,5 @@ async fn internal_rpcs_have_no_route() {
     ] {
         let reply = edge.request(request, "").await;
         assert!(matches!(reply.status, 404 | 405), "{request}: {}", reply.status);
-    }
-}
-
-#[tokio::test]
-async fn of_one_client_four_pages_are_made_at_once_and_other_calls_go_on() {
-    let (begun, resume) = (Arc::new(AtomicUsize::new(0)), Arc::new(Semaphore::new(0)));
-    let (count, wait) = (begun.clone(), resume.clone());
-    let server = PartialService::<UserServiceServer<()>>::new()
-        .unary("GetMe", |_: Request<GetMeRequest>| async { Ok(Response::new(user("me"))) })
-        .unary("ListUsers", move |_: Request<ListUsersRequest>| {
-            let (count, wait) = (count.clone(), wait.clone());
-            async move {
-                count.fetch_add(1, Ordering::SeqCst);
-                wait.acquire().await.unwrap().forget();
-                Ok(Response::new(ListUsersResponse::default()))
-            }
-        });
-    let edge = Edge::start(drystone::contracts().unwrap(), server, FakeBackend::echo(), Config::default()).await;
-    let mut clients = Vec::new();
-    for _ in 0..6 {
-        let mut client = edge.client().await;
-        client.send(&client::write("GET /v1/users", b"")).await;
-        clients.push(client);
-    }
-    timeout(TIMEOUT, async {
-        while begun.load(Ordering::SeqCst) < 4 {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await
-    .unwrap();
-    for _ in 0..20 {
-        assert_eq!(edge.request("GET /v1/users/me", "").await.status, 200);
-    }
-    assert_eq!(begun.load(Ordering::SeqCst), 4);
-    resume.add_permits(6);
-    for client in &mut clients {
-        assert_eq!(client.receive(false).await.status, 200);
     }
 }
