@@ -42,7 +42,7 @@ impl Location {
     pub fn with_pool(self, pool: PoolConfig) -> Self {
         match self {
             Self::Server(server) => Self::Server(PostgresLocation { pool, ..server }),
-            file => file,
+            Self::File(path) => Self::File(path),
         }
     }
 }

@@ -144,13 +144,19 @@ impl SignIn {
         self.confirm(&credential).await;
 
         let session = self.upstreams.start_session(call, user_id).await?;
-        self.verify_again(call, &password, &credential, origin).await?;
+        let (address, id) = (email.as_str(), session.session_id);
+        // A password that was changed after it was verified does not sign in: its session may have started after all others were ended.
+        if !self.history.succeeded(call, &credential, address, id, is_new_device).await? {
+            let changed = self.verify_again(call, &password, user_id, origin).await?;
+            if !self.history.succeeded(call, &changed, address, id, is_new_device).await? {
+                return Err(Error::InvalidCredentials);
+            }
+        }
         if verification != Verification::MatchOfBeginning
             && (verification == Verification::MatchNeedsRehash || credential.form != PasswordForm::Opaque)
         {
             self.upgrade_hash(credential, password, verification);
         }
-        self.history.succeeded(call, user_id, email.as_str(), session.session_id, is_new_device).await?;
         let tokens = self.issuer.issue(session, account, properties, as_of)?;
         let device = device.filter(|_| !is_new_device).map_or_else(|| id::v7_at(as_of), |device| device.id);
         Ok(SignedIn { tokens, device_token: self.keys.current().device_tokens.encode(&email, user_id, device, as_of) })
@@ -186,24 +192,21 @@ impl SignIn {
         if verification.is_match() { Ok(verification) } else { Err(Error::InvalidCredentials) }
     }
 
-    /// A password that was changed after it was verified does not sign in: its session may have started after all others were ended.
-    /// Nobody gets the tokens of that session.
+    /// Verifies the password against what is stored now: its hash may have been replaced by another one of the same password. Nobody gets
+    /// the tokens of a session whose password is another one.
     async fn verify_again(
         &self,
         call: &Call,
         password: &TypedPassword,
-        verified: &Credential,
+        user_id: Uuid,
         origin: JobOrigin,
-    ) -> Result<(), Error> {
-        let stored = self.store.credential(verified.user_id).await?;
+    ) -> Result<Credential, Error> {
+        let stored = self.store.credential(user_id).await?;
         if stored.as_ref().is_some_and(|stored| stored.reset_required_at.is_some()) {
             return Err(Error::PasswordResetRequired);
         }
-        if stored.as_ref().is_some_and(|stored| stored.password_hash == verified.password_hash) {
-            return Ok(());
-        }
-        // Or the hash of the same password was replaced.
-        self.verify_password(call, password, stored.as_ref(), origin).await.map(drop)
+        self.verify_password(call, password, stored.as_ref(), origin).await?;
+        stored.ok_or(Error::InvalidCredentials)
     }
 
     /// Confirms a pending credential, since its account exists: the registration was interrupted.

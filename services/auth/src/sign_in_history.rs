@@ -17,6 +17,7 @@ use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 use crate::{
+    credential::Credential,
     error::Error,
     follow_up::{FollowUp, Origin},
     store::AuthStore,
@@ -158,15 +159,17 @@ impl SignInHistory {
         Self { store, relay, clock, pending: Arc::new(Semaphore::new(MAX_PENDING)) }
     }
 
-    /// Stores a sign-in with this address that succeeded. If the device is new, its user gets a mail and a message in their inbox.
+    /// Stores a sign-in with this address that succeeded, unless its password has been changed since it was verified, or serves no
+    /// longer: returns whether it does. If the device is new, its user gets a mail and a message in their inbox.
     pub(crate) async fn succeeded(
         &self,
         call: &Call,
-        user_id: Uuid,
+        credential: &Credential,
         email: &str,
         session_id: Uuid,
         is_new_device: bool,
-    ) -> Result<(), Error> {
+    ) -> Result<bool, Error> {
+        let user_id = credential.user_id;
         let record = SignInRecord {
             session_id: Some(session_id),
             ..self.record(call, user_id, Outcome::Succeeded, is_new_device)
@@ -178,11 +181,11 @@ impl SignInHistory {
             let email = email.to_owned();
             messages.push(FollowUp::TellNewDevice { user_id, email, client, method }.message(record.at)?);
         }
-        self.store.insert_sign_in(&record, &messages).await?;
-        if !messages.is_empty() {
+        let stored = self.store.insert_success(&record, credential, &messages).await?;
+        if stored && !messages.is_empty() {
             self.relay.wake();
         }
-        Ok(())
+        Ok(stored)
     }
 
     /// Stores a sign-in that failed, in the background.
@@ -191,7 +194,7 @@ impl SignInHistory {
         let (store, record) = (self.store.clone(), self.record(call, user_id, outcome, is_new_device));
         tokio::spawn(async move {
             let _permit = permit;
-            if let Err(error) = store.insert_sign_in(&record, &[]).await {
+            if let Err(error) = store.insert_failure(&record).await {
                 tracing::warn!(%user_id, cause = %Chain(&error), "a failed sign-in was not stored");
             }
         });

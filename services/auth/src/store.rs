@@ -27,6 +27,7 @@ pub const MIGRATIONS: &[Migration] = &[
     outbox::migration(6),
     migration!("0007", "links"),
     migration!("0008", "email_and_sign_ins"),
+    migration!("0009", "sign_ins_kept"),
 ];
 
 /// All keys and secrets, as they are stored.

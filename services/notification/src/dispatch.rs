@@ -278,15 +278,9 @@ impl Inner {
         self.outcome(job, result)
     }
 
-    /// One attempt, in a task of its own: what panics in it is an error like others.
     async fn attempt(&self, channel: Channel, job: Arc<Job>) -> Result<(), SendError> {
         let attempts = Arc::clone(&self.attempts);
-        let attempt = tokio::spawn(async move { timeout(ATTEMPT_TIMEOUT, attempts.attempt(channel, &job)).await });
-        match attempt.await {
-            Ok(Ok(result)) => result,
-            Ok(Err(_elapsed)) => Err(SendError::Unreachable(format!("no result within {ATTEMPT_TIMEOUT:?}"))),
-            Err(_panicked) => Err(SendError::temporary("the attempt failed within this service; the log says where")),
-        }
+        in_own_task(ATTEMPT_TIMEOUT, async move { attempts.attempt(channel, &job).await }).await
     }
 
     /// When a delivery is attempted that would exceed the rate of its lane.
@@ -320,6 +314,18 @@ impl Inner {
     }
 }
 
+/// Runs an attempt for a bounded time, in a task of its own: what panics in it is an error like others.
+async fn in_own_task(
+    max_time: Duration,
+    attempt: impl Future<Output = Result<(), SendError>> + Send + 'static,
+) -> Result<(), SendError> {
+    match tokio::spawn(timeout(max_time, attempt)).await {
+        Ok(Ok(result)) => result,
+        Ok(Err(_elapsed)) => Err(SendError::Unreachable(format!("no result within {max_time:?}"))),
+        Err(_panicked) => Err(SendError::temporary("the attempt failed within this service; the log says where")),
+    }
+}
+
 fn report(ended: Result<(), tokio::task::JoinError>) {
     if let Err(error) = ended {
         tracing::error!(%error, "a delivery ended without an outcome; it is attempted again");
@@ -337,4 +343,22 @@ fn shorten(error: &str) -> String {
 fn delay(attempts: u32) -> TimeDelta {
     let doubled = MIN_DELAY * 2_i32.saturating_pow(attempts.saturating_sub(1).min(20));
     doubled.min(MAX_DELAY) * fastrand::i32(50..=100) / 100
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_attempt_that_panics_or_does_not_end_fails() {
+        let ended = in_own_task(Duration::MAX, async { Ok(()) }).await;
+        assert!(ended.is_ok());
+        let panicked = in_own_task(Duration::MAX, async { panic!("a fault of this test") }).await;
+        assert!(
+            matches!(&panicked, Err(SendError::Temporary { text, retry_after: None }) if text.contains("the log")),
+            "{panicked:?}"
+        );
+        let hangs = in_own_task(Duration::from_millis(1), std::future::pending()).await;
+        assert!(matches!(&hangs, Err(SendError::Unreachable(text)) if text.contains("1ms")), "{hangs:?}");
+    }
 }

@@ -20,7 +20,6 @@ use crate::{
     store::{EndedSessions, SessionStore, StoreError},
 };
 
-/// Operations on sessions. Clones share their state.
 /// A session whose token was rotated, with the counter of the next one.
 pub(crate) struct Rotated {
     pub(crate) session: Session,
@@ -28,6 +27,7 @@ pub(crate) struct Rotated {
     pub(crate) is_shared: bool,
 }
 
+/// Operations on sessions. Clones share their state.
 #[derive(Clone)]
 pub(crate) struct Sessions {
     pub(crate) store: Arc<dyn SessionStore>,
@@ -60,6 +60,9 @@ impl Sessions {
     /// Ends sessions of a user until one more is allowed. Concurrent sign-ins may exceed the limit by one each; later
     /// ones make up for it.
     async fn evict(&self, user_id: Uuid) -> Result<(), Error> {
+        if self.store.count_of_user(user_id, self.clock.now()).await? < u64::from(self.max_per_user) {
+            return Ok(());
+        }
         let mut page = Page { size: self.max_per_user, after: None };
         let mut sessions = self.store.list(user_id, &page, self.clock.now()).await?;
         // More than one too many if the limit was lowered.

@@ -42,6 +42,9 @@ pub trait SessionStore: Send + Sync {
     /// The active sessions of a page, newest first, plus one more if there is a next page.
     async fn list(&self, user_id: Uuid, page: &Page, now: Timestamp) -> Result<Vec<Session>, StoreError>;
 
+    /// How many sessions a user has: at least the active ones.
+    async fn count_of_user(&self, user_id: Uuid, now: Timestamp) -> Result<u64, StoreError>;
+
     /// Ends a session if it is active and belongs to this user, and revokes its tokens.
     async fn end(
         &self,

@@ -6,38 +6,91 @@ use drystone_mesh::{
     time::{from_micros, to_micros},
 };
 use drystone_store::{
-    Transaction,
     outbox::{self, Message},
     run,
 };
 use uuid::Uuid;
 
 use super::AuthStore;
-use crate::sign_in_history::{Method, Outcome, SignInRecord};
-
-/// How many sign-ins of a user are kept: so many that succeeded, and so many that did not. The failures of others cannot push out
-/// the successes.
-const MAX_KEPT: i64 = 100;
+use crate::{
+    credential::Credential,
+    sign_in_history::{Method, Outcome, SignInRecord},
+};
 
 /// How many rows one statement forgets.
 const FORGET_BATCH: i64 = 500;
 
 type SignInRow = (Uuid, Uuid, i64, i16, i16, String, String, i16, Option<Uuid>);
 
+/// The statement that inserts a record, for either database.
+macro_rules! insert {
+    ($values:literal, $record:expr) => {
+        sqlx::query(concat!(
+            "INSERT INTO sign_in (id, user_id, created_at, method, outcome, address, device, is_new_device, session_id) ",
+            $values
+        ))
+        .bind($record.id)
+        .bind($record.user_id)
+        .bind(to_micros($record.at))
+        .bind($record.method.to_column())
+        .bind($record.outcome.to_column())
+        .bind($record.address.as_str())
+        .bind($record.device.as_str())
+        .bind(i16::from($record.is_new_device))
+        .bind($record.session_id)
+    };
+}
+
+/// The same, if the password is still the one of the credential and serves.
+macro_rules! success {
+    ($record:expr, $credential:expr) => {
+        insert!(
+            "SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9
+             FROM credential
+             WHERE user_id = $2 AND password_hash = $10 AND reset_required_at IS NULL",
+            $record
+        )
+        .bind($credential.password_hash.as_str())
+    };
+}
+
 impl AuthStore {
-    /// Stores a sign-in, with what follows from it.
-    pub async fn insert_sign_in(&self, record: &SignInRecord, messages: &[Message]) -> sqlx::Result<()> {
+    /// Stores a sign-in that succeeded, with what follows from it, if its password is still the one of `credential` and serves. Returns
+    /// whether it does.
+    pub async fn insert_success(
+        &self,
+        record: &SignInRecord,
+        credential: &Credential,
+        messages: &[Message],
+    ) -> sqlx::Result<bool> {
+        if messages.is_empty() {
+            let stored = run!(self.db.writer(), |db| success!(record, credential).execute(db).await?.rows_affected());
+            return Ok(stored == 1);
+        }
         self.db
             .retry(|| async {
                 let mut transaction = self.db.begin().await?;
-                insert(&mut transaction, record).await?;
-                forget_oldest(&mut transaction, record).await?;
+                let stored = run!(transaction.connection(), |db| {
+                    success!(record, credential).execute(db).await?.rows_affected()
+                });
+                if stored == 0 {
+                    return Ok(false);
+                }
                 for message in messages {
                     outbox::put(&mut transaction, message).await?;
                 }
-                transaction.commit().await
+                transaction.commit().await?;
+                Ok(true)
             })
             .await
+    }
+
+    /// Stores a sign-in that failed.
+    pub async fn insert_failure(&self, record: &SignInRecord) -> sqlx::Result<()> {
+        run!(self.db.writer(), |db| {
+            insert!("VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)", record).execute(db).await?;
+        });
+        Ok(())
     }
 
     /// Whether a sign-in of this user is stored that succeeded.
@@ -91,49 +144,6 @@ impl AuthStore {
             }
         }
     }
-}
-
-async fn insert(transaction: &mut Transaction, record: &SignInRecord) -> sqlx::Result<()> {
-    run!(transaction.connection(), |connection| {
-        sqlx::query(
-            "INSERT INTO sign_in (id, user_id, created_at, method, outcome, address, device, is_new_device, session_id)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
-        )
-        .bind(record.id)
-        .bind(record.user_id)
-        .bind(to_micros(record.at))
-        .bind(record.method.to_column())
-        .bind(record.outcome.to_column())
-        .bind(record.address.as_str())
-        .bind(record.device.as_str())
-        .bind(i16::from(record.is_new_device))
-        .bind(record.session_id)
-        .execute(connection)
-        .await?;
-    });
-    Ok(())
-}
-
-/// Forgets those of the kind of `record` beyond the number that is kept.
-async fn forget_oldest(transaction: &mut Transaction, record: &SignInRecord) -> sqlx::Result<()> {
-    run!(transaction.connection(), |connection| {
-        sqlx::query(
-            "DELETE FROM sign_in
-             WHERE user_id = $1 AND (outcome = 1) = $2 AND id <= (
-                 SELECT id
-                 FROM sign_in
-                 WHERE user_id = $1 AND (outcome = 1) = $2
-                 ORDER BY id DESC
-                 LIMIT 1 OFFSET $3
-             )",
-        )
-        .bind(record.user_id)
-        .bind(record.outcome == Outcome::Succeeded)
-        .bind(MAX_KEPT)
-        .execute(connection)
-        .await?;
-    });
-    Ok(())
 }
 
 fn read_sign_in(row: SignInRow) -> SignInRecord {

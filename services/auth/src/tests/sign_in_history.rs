@@ -97,8 +97,9 @@ async fn guesses_of_strangers_push_out_no_success() {
     let outcomes = running.outcomes(&user, 101).await;
     assert_eq!(outcomes.len(), 101);
     assert_eq!(outcomes.last(), Some(&SignInOutcome::Succeeded));
+    let credential = running.fixture.store.credential(user.user_id).await.unwrap().unwrap();
     for _ in 0..103 {
-        history.succeeded(&call, user.user_id, EMAIL, user.session_id, false).await.unwrap();
+        assert!(history.succeeded(&call, &credential, EMAIL, user.session_id, false).await.unwrap());
     }
     let outcomes = running.outcomes(&user, 200).await;
     assert_eq!(outcomes.iter().filter(|outcome| **outcome == SignInOutcome::Succeeded).count(), 100);

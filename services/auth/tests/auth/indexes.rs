@@ -64,6 +64,7 @@ async fn every_credential_is_found_by_an_index() {
         assert_eq!(store.pending_credentials(cutoff, 10).await.unwrap(), [new.user_id]);
         assert!(store.delete_pending_credential(new.user_id, cutoff).await.unwrap());
         store.confirm_credential(new.user_id).await.unwrap();
+        store.insert_credential(&Credential { request_id: None, pending_since: None, ..new.clone() }).await.unwrap();
         let sign_in = SignInRecord {
             id: Uuid::now_v7(),
             user_id: new.user_id,
@@ -75,10 +76,14 @@ async fn every_credential_is_found_by_an_index() {
             is_new_device: true,
             session_id: None,
         };
-        store.insert_sign_in(&sign_in, &[]).await.unwrap();
+        assert!(store.insert_success(&sign_in, &new, &[]).await.unwrap());
+        store
+            .insert_failure(&SignInRecord { id: Uuid::now_v7(), outcome: Outcome::WrongPassword, ..sign_in })
+            .await
+            .unwrap();
         assert!(store.has_signed_in(new.user_id).await.unwrap());
         let page = Page { size: 10, after: None };
-        assert_eq!(store.sign_ins(new.user_id, &page, now - Duration::from_secs(1)).await.unwrap().len(), 1);
+        assert_eq!(store.sign_ins(new.user_id, &page, now - Duration::from_secs(1)).await.unwrap().len(), 2);
         let link = Link::new(
             Uuid::now_v7(),
             Purpose::EmailVerification,

@@ -331,6 +331,13 @@ impl SessionStore for RedisStore {
         found.into_iter().map(|(id, row)| row::session(row::uuid(id)?, row)).collect()
     }
 
+    /// With those that have expired and are not swept yet.
+    async fn count_of_user(&self, user_id: Uuid, _now: Timestamp) -> Result<u64, StoreError> {
+        let mut count = cmd("ZCARD");
+        count.arg(self.keys.user(user_id));
+        Ok(self.redis.query(&count).await?)
+    }
+
     async fn end(
         &self,
         user_id: Uuid,

@@ -143,6 +143,17 @@ impl SessionStore for SqlStore {
         Ok(rows.into_iter().map(read_session).collect())
     }
 
+    async fn count_of_user(&self, user_id: Uuid, now: Timestamp) -> Result<u64, StoreError> {
+        let count: i64 = run!(self.db.reader(), |db| {
+            sqlx::query_scalar("SELECT COUNT(*) FROM session WHERE user_id = $1 AND idle_expires_at > $2")
+                .bind(user_id)
+                .bind(to_micros(now))
+                .fetch_one(db)
+                .await?
+        });
+        Ok(count.unsigned_abs())
+    }
+
     async fn end(
         &self,
         user_id: Uuid,

@@ -59,6 +59,7 @@ async fn every_query_of_sessions_and_revocations_uses_an_index() {
             store.rotate(sessions[0], counter, &PresentedBy::default(), &LIFETIMES, now).await.unwrap();
         }
         store.list(user, &Page { size: 50, after: None }, now).await.unwrap();
+        assert_eq!(store.count_of_user(user, now).await.unwrap(), 2);
         store.end(user, sessions[1], &LIFETIMES, now).await.unwrap();
         store.end_all(user, None, &LIFETIMES, now).await.unwrap();
         let newest = store.void_tokens(&[Holder::User(user)], &LIFETIMES, now).await.unwrap();

@@ -98,6 +98,19 @@ async fn a_list_contains_the_active_sessions_of_one_user_newest_first_in_pages(s
     assert_eq!(store.list(user, &page, start()).await.unwrap(), expected[2..]);
 }
 
+async fn the_count_of_a_user_is_at_least_that_of_the_active_sessions(store: Store) {
+    let user = Uuid::now_v7();
+    assert_eq!(store.count_of_user(user, start()).await.unwrap(), 0);
+    add(&store, user, start() - TimeDelta::days(15)).await;
+    let session = add(&store, user, start()).await;
+    add(&store, user, start()).await;
+    add(&store, Uuid::now_v7(), start()).await;
+    let count = store.count_of_user(user, start()).await.unwrap();
+    assert!((2..=3).contains(&count), "{count}");
+    store.end(user, session.id, &LIFETIMES, start()).await.unwrap();
+    assert_eq!(store.count_of_user(user, start()).await.unwrap(), count - 1);
+}
+
 async fn ending_a_session_revokes_its_tokens(store: Store) {
     let user = Uuid::now_v7();
     let (one, other) = (add(&store, user, start()).await, add(&store, user, start()).await);
@@ -378,6 +391,7 @@ macro_rules! suite {
             concurrent_rotations_of_one_session_have_one_successor,
             concurrent_reuse_of_a_counter_revokes_once,
             a_list_contains_the_active_sessions_of_one_user_newest_first_in_pages,
+            the_count_of_a_user_is_at_least_that_of_the_active_sessions,
             ending_a_session_revokes_its_tokens,
             a_session_can_only_be_ended_by_its_user,
             concurrent_calls_end_a_session_once,

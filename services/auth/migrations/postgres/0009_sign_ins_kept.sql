@@ -1,0 +1,18 @@
+-- The last hundred sign-ins of a user that succeeded are kept, and the last hundred that did not: the failures of others cannot push out
+-- the successes. Here, so that a sign-in is stored by one statement.
+CREATE FUNCTION sign_in_stored() RETURNS TRIGGER LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+BEGIN
+    DELETE FROM sign_in
+    WHERE user_id = NEW.user_id AND (outcome = 1) = (NEW.outcome = 1) AND id <= (
+        SELECT id
+        FROM sign_in
+        WHERE user_id = NEW.user_id AND (outcome = 1) = (NEW.outcome = 1)
+        ORDER BY id DESC
+        LIMIT 1 OFFSET 100
+    );
+    RETURN NULL;
+END
+$$;
+
+CREATE TRIGGER sign_in_stored AFTER INSERT ON sign_in
+    FOR EACH ROW EXECUTE FUNCTION sign_in_stored();
