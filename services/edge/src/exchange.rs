@@ -2,6 +2,7 @@
 
 use std::{
     panic::AssertUnwindSafe,
+    pin::pin,
     time::{Duration, Instant},
 };
 
@@ -50,6 +51,9 @@ use crate::{
 
 /// How long a request for a page waits for others of the same client.
 const MAX_WAIT_FOR_TURN: Duration = Duration::from_secs(5);
+
+/// How long a page has its turn. A call that takes longer waits for something, and keeps no thread.
+const MAX_TURN: Duration = Duration::from_millis(100);
 
 /// Responds to requests.
 pub(crate) struct Exchange<C> {
@@ -250,9 +254,18 @@ impl<C: Backend> Exchange<C> {
         };
         let latest = call.fields().deadline.unwrap_or_else(|| Instant::now() + self.deadline);
         let response = async {
-            // Until the page is written.
-            let _turn = if route.has_pages { wait_for_turn(in_progress).await? } else { None };
-            let message = forward::call(channel, route, request).await?;
+            let turn = if route.has_pages { wait_for_turn(in_progress).await? } else { None };
+            let mut call = pin!(forward::call(channel, route, request));
+            let in_turn = match &turn {
+                Some(_) => tokio::time::timeout(MAX_TURN, &mut call).await.ok(),
+                None => None,
+            };
+            let message = if let Some(message) = in_turn {
+                message?
+            } else {
+                drop(turn);
+                call.await?
+            };
             let _turn = if route.has_pages { in_progress.turn_to_write_page().await } else { None };
             Ok::<_, RequestError>(json::write(&message)?)
         };
