@@ -77,14 +77,14 @@ impl Request {
         RequestBytes::new(self.usage.clone(), self.progress.client.get().cloned())
     }
 
-    /// Waits until fewer pages are made for this client than there are cores (at least two, at most four), and counts one until the permit is
-    /// dropped. A proxy that states no client does not wait: nobody knows how many it has.
+    /// Waits until the pages that are made for this client keep fewer than half of the cores (at most four), and counts one until the permit
+    /// is dropped. A proxy that states no client does not wait: nobody knows how many it has.
     pub async fn turn_for_page(&self) -> Option<SemaphorePermit<'_>> {
         // It is never closed.
         self.client()?.pages.acquire().await.ok()
     }
 
-    /// The same to write a page as JSON, which those of one client do on half of the cores.
+    /// The same to write a page as JSON, whose call may have given up its turn.
     pub async fn turn_to_write_page(&self) -> Option<SemaphorePermit<'_>> {
         self.client()?.written_pages.acquire().await.ok()
     }

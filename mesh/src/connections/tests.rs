@@ -13,10 +13,7 @@ use tokio::{
     sync::oneshot,
 };
 
-use super::{
-    usage::{max_pages, max_written_pages},
-    *,
-};
+use super::{usage::max_pages, *};
 
 const LIMITS: ConnectionLimits = ConnectionLimits {
     max_connections: 4,
@@ -416,8 +413,7 @@ async fn pages_of_one_client_take_turns() {
     for requests in [&direct, &proxied] {
         let [one, next] = &requests[..] else { unreachable!() };
         let mut calls: Vec<_> = (0..max_pages()).map(|_| one.turn_for_page().now_or_never().flatten()).collect();
-        let mut written: Vec<_> =
-            (0..max_written_pages()).map(|_| one.turn_to_write_page().now_or_never().flatten()).collect();
+        let mut written: Vec<_> = (0..max_pages()).map(|_| one.turn_to_write_page().now_or_never().flatten()).collect();
         assert!(calls.iter().chain(&written).all(Option::is_some));
         let (mut call, mut write) = (Box::pin(next.turn_for_page()), Box::pin(next.turn_to_write_page()));
         assert!(call.as_mut().now_or_never().is_none() && write.as_mut().now_or_never().is_none());

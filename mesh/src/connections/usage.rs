@@ -105,20 +105,11 @@ impl Budget {
         Self { unsent: usize::MAX, unsent_of_peer: usize::MAX, request_bytes_of_peer: usize::MAX };
 }
 
-/// How many pages one peer has made at once, calls included: one for each core, and several on each machine, since a call may hang.
+/// How many pages one peer has made, or written as JSON, at once: on half of the cores, since each keeps its thread for a millisecond or
+/// more, in which no other call runs there.
 pub(super) fn max_pages() -> usize {
-    cores().clamp(2, 4)
-}
-
-/// How many pages of one peer are written as JSON at once: on half of the cores, since each keeps its thread for a millisecond or more, in
-/// which no other call runs there.
-pub(super) fn max_written_pages() -> usize {
-    (cores() / 2).max(1)
-}
-
-fn cores() -> usize {
     static CORES: LazyLock<usize> = LazyLock::new(|| thread::available_parallelism().map_or(1, NonZero::get));
-    *CORES
+    (*CORES / 2).clamp(1, 4)
 }
 
 /// What one peer uses.
@@ -164,7 +155,7 @@ impl Default for PeerUsage {
             unsent: AtomicUsize::new(0),
             request_bytes: AtomicUsize::new(0),
             pages: Semaphore::new(max_pages()),
-            written_pages: Semaphore::new(max_written_pages()),
+            written_pages: Semaphore::new(max_pages()),
             pace: Pace::default(),
         }
     }
