@@ -17,6 +17,7 @@
 
 mod body;
 mod io;
+mod peer;
 mod proxied;
 mod request;
 mod request_bytes;
@@ -49,9 +50,10 @@ pub use self::{
     usage::Usage,
 };
 use self::{
+    peer::PeerUsage,
     proxied::ProxiedClients,
     request::Progress,
-    usage::{Budget, PeerUsage, ServerUsage, Sharing},
+    usage::{Budget, ServerUsage, Sharing},
 };
 use crate::{limit::Key, telemetry::Metrics};
 

@@ -22,7 +22,7 @@ const MAX_READ: usize = 4 << 10;
 /// The same of a connection that many users share.
 const MAX_READ_SHARED: usize = 16 << 10;
 
-/// The pause of a client that has sent more than it may ([`super::usage::Pace`]).
+/// The pause of a client that has sent more than it may ([`super::peer::Pace`]).
 const PAUSE: Duration = Duration::from_millis(1);
 
 /// A socket whose written bytes are reported to the usage of its connection.

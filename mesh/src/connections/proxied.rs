@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use super::{Connections, usage::PeerUsage};
+use super::{Connections, peer::PeerUsage};
 use crate::limit::Key;
 
 /// The clients that have requests in progress.

@@ -17,8 +17,9 @@ use tokio::sync::SemaphorePermit;
 use super::{
     ORDER, RequestBytes, Usage,
     body::MAX_IN_TRANSPORT,
+    peer::PeerUsage,
     proxied::ProxiedClient,
-    usage::{NEVER, OverBudget, PeerUsage, now, take},
+    usage::{NEVER, OverBudget, now, take},
 };
 use crate::limit::Key;
 
@@ -77,7 +78,7 @@ impl Request {
         RequestBytes::new(self.usage.clone(), self.progress.client.get().cloned())
     }
 
-    /// Waits until the pages that are made for this client keep fewer than half of the cores (at most four), and counts one until the permit
+    /// Waits until the pages that are made for this client leave half of the cores free, and counts one until the permit
     /// is dropped. A proxy that states no client does not wait: nobody knows how many it has.
     pub async fn turn_for_page(&self) -> Option<SemaphorePermit<'_>> {
         // It is never closed.

@@ -4,7 +4,8 @@ use std::sync::{Arc, atomic::Ordering};
 
 use super::{
     ORDER, Usage,
-    usage::{PeerUsage, signed, take},
+    peer::PeerUsage,
+    usage::{signed, take},
 };
 
 /// A request that is alone on its connection may have so many bytes, whatever others have, and they count for nobody: what they can be

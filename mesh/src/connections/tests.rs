@@ -13,7 +13,7 @@ use tokio::{
     sync::oneshot,
 };
 
-use super::{usage::max_pages, *};
+use super::{peer::max_pages, *};
 
 const LIMITS: ConnectionLimits = ConnectionLimits {
     max_connections: 4,

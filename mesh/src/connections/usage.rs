@@ -2,22 +2,20 @@
 
 use std::{
     collections::HashMap,
-    num::NonZero,
     sync::{
-        Arc, LazyLock, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
-    thread,
     time::Duration,
 };
 
 use prometheus_client::metrics::gauge::Gauge;
-use tokio::sync::Semaphore;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 use tracing::debug;
 
 use super::{
     Connections, ORDER,
+    peer::PeerUsage,
     proxied::ProxiedClient,
     request::{Progress, Request},
 };
@@ -103,62 +101,6 @@ pub(super) struct Budget {
 impl Budget {
     pub(super) const UNLIMITED: Self =
         Self { unsent: usize::MAX, unsent_of_peer: usize::MAX, request_bytes_of_peer: usize::MAX };
-}
-
-/// How many pages one peer has made, or written as JSON, at once: on half of the cores, since each keeps its thread for a millisecond or
-/// more, in which no other call runs there.
-pub(super) fn max_pages() -> usize {
-    static CORES: LazyLock<usize> = LazyLock::new(|| thread::available_parallelism().map_or(1, NonZero::get));
-    (*CORES / 2).clamp(1, 4)
-}
-
-/// What one peer uses.
-#[derive(Debug)]
-pub(super) struct PeerUsage {
-    pub(super) unsent: AtomicUsize,
-    pub(super) request_bytes: AtomicUsize,
-    pub(super) pages: Semaphore,
-    pub(super) written_pages: Semaphore,
-    pace: Pace,
-}
-
-/// The rate at which the connections of a client are read: 64 KiB in one go, and then 4 KiB a millisecond. Four MiB of small frames keep a
-/// core for a good part of a second.
-#[derive(Debug, Default)]
-struct Pace {
-    /// The bytes read, less those that the time since then allows.
-    read: AtomicUsize,
-    /// When that was last subtracted, in milliseconds.
-    updated: AtomicU64,
-}
-
-impl Pace {
-    const BURST: usize = 64 << 10;
-    const BYTES_PER_MILLI: usize = 4 << 10;
-
-    fn allows_more(&self) -> bool {
-        if self.read.load(ORDER) < Self::BURST {
-            return true;
-        }
-        let now = now();
-        let before = self.updated.swap(now, ORDER);
-        let millis = usize::try_from(now.saturating_sub(before)).unwrap_or(usize::MAX);
-        let allowed = millis.saturating_mul(Self::BYTES_PER_MILLI);
-        take(&self.read, allowed);
-        self.read.load(ORDER) < Self::BURST
-    }
-}
-
-impl Default for PeerUsage {
-    fn default() -> Self {
-        Self {
-            unsent: AtomicUsize::new(0),
-            request_bytes: AtomicUsize::new(0),
-            pages: Semaphore::new(max_pages()),
-            written_pages: Semaphore::new(max_pages()),
-            pace: Pace::default(),
-        }
-    }
 }
 
 /// The bytes of one server.
@@ -348,7 +290,7 @@ impl Usage {
     /// Bytes were read from the socket.
     pub(super) fn was_read(&self, bytes: usize) {
         if !self.is_shared() {
-            self.0.peer.pace.read.fetch_add(bytes, ORDER);
+            self.0.peer.pace.was_read(bytes);
         }
     }
 
