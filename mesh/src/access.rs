@@ -143,7 +143,10 @@ pub fn authorize_user(rule: &Method, principal: &Principal, now: Timestamp) -> R
     if let Some(limit) = rule.max_auth_age
         && (now - principal.auth_time).to_std().unwrap_or_default() > limit
     {
-        let text = format!("the call needs a sign-in within the last {} s; sign in again", limit.as_secs());
+        let text = format!(
+            "the call needs an authentication within the last {} s; verify a credential (POST /v1/auth/verify) and refresh, or sign in again",
+            limit.as_secs()
+        );
         return Err(Denial::new(RulePart::MaxAuthAge, Error::new(Reason::ReauthenticationRequired, text)));
     }
     Ok(())
@@ -200,6 +203,7 @@ mod tests {
             issued_at: now,
             expires_at: now + Duration::from_mins(1),
             auth_time: now - signed_in_ago,
+            amr: Vec::new(),
             roles: Vec::new(),
             permissions: permissions.iter().map(|&permission| permission.to_owned()).collect(),
             properties: BTreeMap::new(),

@@ -107,7 +107,12 @@ async fn sessions(url: &str, users: u64) -> Result<()> {
     let rules = Lifetimes::from(&Config::default());
     let now = Clock::system().now();
     let session = |user: SeedUser| {
-        let new = NewSession { user_id: user.user_id(), device: DEVICE.to_owned(), address: "192.0.2.7".to_owned() };
+        let new = NewSession {
+            user_id: user.user_id(),
+            device: DEVICE.to_owned(),
+            address: "192.0.2.7".to_owned(),
+            methods: Vec::new(),
+        };
         Session { id: user.session_id(), ..rules.start(new, now) }
     };
     stream::iter((0..users).map(|number| {

@@ -127,6 +127,7 @@ impl SeedUsers {
             user_id: user.user_id(),
             session_id: user.session_id(),
             auth_time: now,
+            amr: vec!["pwd".to_owned()],
             as_of: now,
             roles: roles.iter().map(|&role| role.to_owned()).collect(),
             permissions: Vec::new(),

@@ -67,7 +67,10 @@ def authorize_user(rule: Method, principal: Principal, now: float) -> None:
         text = f"the call needs the permission `{rule.permission}`, which the signed-in user does not hold"
         raise Denial("permission", Failure("PERMISSION_MISSING", text))
     if rule.max_auth_age is not None and now - principal.auth_time.timestamp() > rule.max_auth_age:
-        text = f"the call needs a sign-in within the last {rule.max_auth_age:.0f} s; sign in again"
+        text = (
+            f"the call needs an authentication within the last {rule.max_auth_age:.0f} s; "
+            "verify a credential (POST /v1/auth/verify) and refresh, or sign in again"
+        )
         raise Denial("max_auth_age", Failure("REAUTHENTICATION_REQUIRED", text))
 
 

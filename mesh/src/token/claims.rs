@@ -111,6 +111,7 @@ impl Claims {
             issued_at,
             expires_at,
             auth_time: timestamp(self.auth_time)?,
+            amr: self.amr,
             roles: self.roles,
             permissions: self.perms,
             properties: self.props,

@@ -21,6 +21,8 @@ pub struct Principal {
     pub expires_at: Timestamp,
     /// When the user last authenticated.
     pub auth_time: Timestamp,
+    /// How (RFC 8176), such as `pwd` and `otp`.
+    pub amr: Vec<String>,
     /// The user's roles when the token was issued.
     pub roles: Vec<String>,
     /// The user's permissions, as `RESOURCE:ACTION`.
@@ -30,6 +32,12 @@ pub struct Principal {
 }
 
 impl Principal {
+    /// Whether the user has authenticated by this method (RFC 8176) in this session.
+    #[must_use]
+    pub fn has_used(&self, method: &str) -> bool {
+        self.amr.iter().any(|used| used == method)
+    }
+
     /// Whether the user has this permission. Who has `RESOURCE:ACTION:any` has `RESOURCE:ACTION:own`.
     #[must_use]
     pub fn has_permission(&self, permission: &str) -> bool {

@@ -94,6 +94,7 @@ pub(super) fn principal(issued_at: Timestamp) -> Principal {
         issued_at,
         expires_at: issued_at + TimeDelta::minutes(5),
         auth_time: issued_at,
+        amr: Vec::new(),
         roles: vec![],
         permissions: vec![],
         properties: [].into(),

@@ -51,6 +51,7 @@
 
 mod account_recovery;
 pub mod attempts;
+pub mod authentication;
 pub mod config;
 pub mod credential;
 pub mod discovery;

@@ -18,6 +18,7 @@ use uuid::Uuid;
 
 use crate::{
     attempts::AttemptLimits,
+    authentication::Method,
     credential::Credential,
     error::Error,
     metrics::SignInMetrics,
@@ -143,7 +144,7 @@ impl SignIn {
         let properties = self.property_claims.or_empty(call, claims);
         self.confirm(&credential).await;
 
-        let session = self.upstreams.start_session(call, user_id).await?;
+        let session = self.upstreams.start_session(call, user_id, &[Method::Password]).await?;
         let (address, id) = (email.as_str(), session.session_id);
         // A password that was changed after it was verified does not sign in: its session may have started after all others were ended.
         if !self.history.succeeded(call, &credential, address, id, is_new_device).await? {

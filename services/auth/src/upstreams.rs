@@ -7,8 +7,8 @@ use drystone::{
     notification::v1::{SendRequest, notification_service_client::NotificationServiceClient},
     property::v1::{ListPropertyClaimsRequest, property_service_client::PropertyServiceClient},
     session::v1::{
-        EndUserSessionsRequest, RevokeSessionRequest, RotateSessionRequest, Session, StartSessionRequest,
-        session_service_client::SessionServiceClient,
+        EndUserSessionsRequest, RaiseSessionRequest, RevokeSessionRequest, RotateSessionRequest, Session,
+        StartSessionRequest, session_service_client::SessionServiceClient,
     },
     user::v1::{
         GetContactRequest, LookUpForSignInRequest, LookUpImportedRequest, NewUser, ProvisionResult,
@@ -30,7 +30,10 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt;
 use uuid::Uuid;
 
-use crate::error::Error;
+use crate::{
+    authentication::{Method, amr},
+    error::Error,
+};
 
 /// The fields of an account that a token has.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,14 +83,16 @@ impl Contact {
 }
 
 /// A session and its current counter.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SessionState {
     /// The session.
     pub session_id: Uuid,
     /// The user of the session.
     pub user_id: Uuid,
-    /// When the session started, which is when the user authenticated.
-    pub create_time: Timestamp,
+    /// When the user last authenticated in it.
+    pub auth_time: Timestamp,
+    /// How (RFC 8176).
+    pub amr: Vec<String>,
     /// The counter for the next refresh token.
     pub counter: u64,
     /// Whether two clients seem to share it.
@@ -155,7 +160,16 @@ pub trait Upstreams: Send + Sync {
     async fn property_claims(&self, call: &Call, user_id: Uuid) -> Result<BTreeMap<String, String>, Error>;
 
     /// Starts a session with the device and address of the call's client.
-    async fn start_session(&self, call: &Call, user_id: Uuid) -> Result<SessionState, Error>;
+    async fn start_session(&self, call: &Call, user_id: Uuid, methods: &[Method]) -> Result<SessionState, Error>;
+
+    /// Records that the user of a session has authenticated again. Returns when and how they have in it.
+    async fn raise_session(
+        &self,
+        call: &Call,
+        user_id: Uuid,
+        session_id: Uuid,
+        methods: &[Method],
+    ) -> Result<(Timestamp, Vec<String>), Error>;
 
     /// Rotates a session from this counter.
     async fn rotate_session(&self, call: &Call, session_id: Uuid, counter: u64) -> Result<SessionState, Error>;
@@ -329,9 +343,10 @@ impl Upstreams for GrpcUpstreams {
         Ok(response.into_inner().claims.into_iter().map(|claim| (claim.property_id, claim.relation)).collect())
     }
 
-    async fn start_session(&self, call: &Call, user_id: Uuid) -> Result<SessionState, Error> {
+    async fn start_session(&self, call: &Call, user_id: Uuid, methods: &[Method]) -> Result<SessionState, Error> {
         let (device, address) = client_of(call);
-        let request = call.request(StartSessionRequest { user_id: user_id.to_string(), device, address });
+        let request =
+            call.request(StartSessionRequest { user_id: user_id.to_string(), device, address, amr: amr(methods) });
         let response = self
             .sessions
             .clone()
@@ -346,6 +361,25 @@ impl Upstreams for GrpcUpstreams {
         } else {
             Err(Error::InvalidResponse("the session service", "a session of the user that signs in"))
         }
+    }
+
+    async fn raise_session(
+        &self,
+        call: &Call,
+        user_id: Uuid,
+        session_id: Uuid,
+        methods: &[Method],
+    ) -> Result<(Timestamp, Vec<String>), Error> {
+        let (session_id, user_id) = (session_id.to_string(), user_id.to_string());
+        let request = call.request(RaiseSessionRequest { session_id, user_id, amr: amr(methods) });
+        let response = self
+            .sessions
+            .clone()
+            .raise_session(request)
+            .await
+            .map_err(|status| to_mesh_error("the session service", status))?;
+        let state = session_state(response.into_inner().session, 0)?;
+        Ok((state.auth_time, state.amr))
     }
 
     async fn rotate_session(&self, call: &Call, session_id: Uuid, counter: u64) -> Result<SessionState, Error> {
@@ -404,10 +438,15 @@ fn session_state(session: Option<Session>, counter: u64) -> Result<SessionState,
     const SERVICE: &str = "the session service";
     let missing = |field| Error::InvalidResponse(SERVICE, field);
     let session = session.ok_or_else(|| missing("the session"))?;
+    // An instance of the release before sends neither.
+    let create_time = session.create_time.as_ref().and_then(from_proto).ok_or_else(|| missing("a creation time"))?;
+    let auth_time = session.auth_time.as_ref().and_then(from_proto).unwrap_or(create_time);
+    let amr = if session.amr.is_empty() { amr(&[Method::Password]) } else { session.amr };
     Ok(SessionState {
         session_id: parse_id(&session.id, SERVICE, "a session id")?,
         user_id: parse_id(&session.user_id, SERVICE, "a user id")?,
-        create_time: session.create_time.as_ref().and_then(from_proto).ok_or_else(|| missing("a creation time"))?,
+        auth_time,
+        amr,
         counter,
         is_shared: false,
     })

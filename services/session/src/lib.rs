@@ -49,6 +49,7 @@
 //! Skip the rows that your RPC does not need. Routes, reflection, metrics and the access matrix in
 //! `tests/access/matrix.rs` follow from the contract; additions do not touch the baseline in `proto/`.
 
+mod authentication;
 mod config;
 mod error;
 mod feed;
@@ -73,6 +74,7 @@ use drystone_mesh::{clock::Clock, module::Module, telemetry::Metrics};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use crate::{
+    authentication::Authentication,
     config::{Config, StoreKind},
     error::Error,
     revocation::{Holder, Revocation, Scope},

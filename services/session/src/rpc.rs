@@ -26,6 +26,8 @@ fn to_message(session: Session, current: Option<Uuid>) -> v1::Session {
         current: current == Some(session.id),
         last_device: session.last_device,
         last_address: session.last_address,
+        auth_time: Some(to_proto(session.authentication.at)),
+        amr: session.authentication.methods,
     }
 }
 

@@ -6,7 +6,7 @@ use chrono::TimeDelta;
 use drystone_mesh::{clock::Timestamp, config::ConfigDuration};
 use uuid::Uuid;
 
-use crate::Config;
+use crate::{Config, authentication::Authentication};
 
 /// The counter that a session's first refresh token carries.
 pub const FIRST_COUNTER: u64 = 1;
@@ -48,6 +48,8 @@ pub struct Session {
     pub last_device: String,
     /// The client address of the last refresh; empty if unknown.
     pub last_address: String,
+    /// How and when its user last proved who they are.
+    pub authentication: Authentication,
 }
 
 /// A sign-in that creates a session.
@@ -59,6 +61,8 @@ pub struct NewSession {
     pub device: String,
     /// The client address; empty if unknown.
     pub address: String,
+    /// The methods of the sign-in (RFC 8176); empty for a password.
+    pub methods: Vec<String>,
 }
 
 impl Session {
@@ -134,7 +138,7 @@ impl Lifetimes {
     /// A session that starts now.
     #[must_use]
     pub fn start(&self, new: NewSession, now: Timestamp) -> Session {
-        let NewSession { user_id, device, address } = new;
+        let NewSession { user_id, device, address, methods } = new;
         Session {
             id: UserShard::of_user(user_id).new_session_id(),
             user_id,
@@ -151,6 +155,7 @@ impl Lifetimes {
             repeats: 0,
             replacements: 0,
             repeated_rotations: 0,
+            authentication: Authentication::new(now, methods),
         }
     }
 

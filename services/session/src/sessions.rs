@@ -91,6 +91,11 @@ impl Sessions {
         Ok(())
     }
 
+    /// Records that the user of a session has proved who they are again.
+    pub(crate) async fn raise(&self, user_id: Uuid, id: Uuid, methods: &[String]) -> Result<Session, Error> {
+        self.store.raise(user_id, id, methods, self.clock.now()).await?.ok_or(Error::Ended)
+    }
+
     /// Rotates a refresh token.
     pub(crate) async fn rotate(&self, id: Uuid, counter: u64, by: PresentedBy) -> Result<Rotated, Error> {
         let (this, _call) = (self.clone(), self.revoking_calls.token());
@@ -335,7 +340,7 @@ mod tests {
         let Sessions { store, lifetimes, clock, .. } = service(&directory, &stop).await.sessions;
         let sessions = service(&directory, &stop).await.sessions;
         let user_id = Uuid::now_v7();
-        let new = NewSession { user_id, device: String::new(), address: String::new() };
+        let new = NewSession { user_id, device: String::new(), address: String::new(), methods: Vec::new() };
         let session = lifetimes.start(new, clock.now());
         store.insert(&session).await.unwrap();
         // The other instance ended it, and stopped before it announced the revocation to any watcher.

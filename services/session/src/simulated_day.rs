@@ -66,7 +66,12 @@ impl Day {
             }
         }
         for _ in 0..if is_busy { SIGN_INS_OF_A_STEP } else { 0 } {
-            let new = NewSession { user_id: Uuid::now_v7(), device: String::new(), address: String::new() };
+            let new = NewSession {
+                user_id: Uuid::now_v7(),
+                device: String::new(),
+                address: String::new(),
+                methods: Vec::new(),
+            };
             self.sessions.push(sessions.create(new).await.unwrap());
         }
         self.watch().await;

@@ -39,6 +39,15 @@ pub trait SessionStore: Send + Sync {
         now: Timestamp,
     ) -> Result<Rotation, StoreError>;
 
+    /// Records that the user of an active session has proved who they are again. Returns it, or `None` if the user has no such session.
+    async fn raise(
+        &self,
+        user_id: Uuid,
+        id: Uuid,
+        methods: &[String],
+        now: Timestamp,
+    ) -> Result<Option<Session>, StoreError>;
+
     /// The active sessions of a page, newest first, plus one more if there is a next page.
     async fn list(&self, user_id: Uuid, page: &Page, now: Timestamp) -> Result<Vec<Session>, StoreError>;
 

@@ -22,6 +22,7 @@ use tokio::sync::Notify;
 use uuid::Uuid;
 
 use crate::{
+    authentication::{Method, amr},
     error::Error,
     upstreams::{AccountClaims, Contact, SessionState, Upstreams},
 };
@@ -330,13 +331,13 @@ impl Upstreams for FakeUpstreams {
         Ok(many.chain([("a-property".to_owned(), "owner".to_owned())]).collect())
     }
 
-    async fn start_session(&self, _: &Call, user_id: Uuid) -> Result<SessionState, Error> {
+    async fn start_session(&self, _: &Call, user_id: Uuid, methods: &[Method]) -> Result<SessionState, Error> {
         let now = self.clock.now();
-        let session =
-            SessionState { session_id: id::v7_at(now), user_id, create_time: now, counter: 1, is_shared: false };
+        let (session_id, amr) = (id::v7_at(now), amr(methods));
+        let session = SessionState { session_id, user_id, auth_time: now, amr, counter: 1, is_shared: false };
         let gate = {
             let mut state = self.called("start_session");
-            state.sessions.insert(session.session_id, session);
+            state.sessions.insert(session.session_id, session.clone());
             state.session_gate.clone()
         };
         if let Some(gate) = gate {
@@ -345,15 +346,35 @@ impl Upstreams for FakeUpstreams {
         Ok(session)
     }
 
+    async fn raise_session(
+        &self,
+        _: &Call,
+        user_id: Uuid,
+        session_id: Uuid,
+        methods: &[Method],
+    ) -> Result<(Timestamp, Vec<String>), Error> {
+        let now = self.clock.now();
+        let mut state = self.called("raise_session");
+        let session = state.sessions.get_mut(&session_id).filter(|session| session.user_id == user_id);
+        let session = session.ok_or_else(|| MeshError::new(Reason::SessionEnded, "ended"))?;
+        session.auth_time = now;
+        for method in amr(methods) {
+            if !session.amr.contains(&method) {
+                session.amr.push(method);
+            }
+        }
+        Ok((now, session.amr.clone()))
+    }
+
     async fn rotate_session(&self, _: &Call, session_id: Uuid, counter: u64) -> Result<SessionState, Error> {
         let mut state = self.called("rotate_session");
         let is_shared = state.sessions_are_shared;
         match state.sessions.get_mut(&session_id) {
             Some(session) if session.counter == counter => {
                 session.counter += 1;
-                Ok(*session)
+                Ok(session.clone())
             }
-            Some(session) if is_shared => Ok(SessionState { is_shared, ..*session }),
+            Some(session) if is_shared => Ok(SessionState { is_shared, ..session.clone() }),
             Some(_) => Err(MeshError::new(Reason::RefreshTokenReused, "reused").into()),
             None => Err(MeshError::new(Reason::SessionEnded, "ended").into()),
         }

@@ -100,6 +100,7 @@ async fn a_token_with_the_maximum_of_claims_is_accepted_by_the_verifier() {
         user_id: session_id,
         session_id,
         auth_time: now,
+        amr: vec!["pwd".to_owned()],
         as_of: now,
         roles: vec!["admin".to_owned(), "member".to_owned()],
         permissions: vec!["users:read".to_owned(), "users:write".to_owned()],

@@ -18,9 +18,6 @@ pub const AUDIENCE: &str = "drystone";
 /// The `typ` header of an access token (RFC 9068, section 2.1).
 pub(super) const TYPE: &str = "at+jwt";
 
-/// The authentication method of a password (RFC 8176).
-const PASSWORD: &str = "pwd";
-
 /// The inputs of an access token.
 #[derive(Debug, Clone)]
 pub struct AccessTokenParams {
@@ -30,6 +27,8 @@ pub struct AccessTokenParams {
     pub session_id: Uuid,
     /// When the user authenticated.
     pub auth_time: Timestamp,
+    /// How (RFC 8176).
+    pub amr: Vec<String>,
     /// A time before the roles, permissions and properties were read. It is the issue time of the token, so that a
     /// concurrent change of roles revokes the token.
     pub as_of: Timestamp,
@@ -90,7 +89,7 @@ impl AccessTokenSigner {
             nbf: None,
             // A session starts after the roles were read, but `auth_time` must not be later than `iat`.
             auth_time: params.auth_time.min(issued_at).timestamp(),
-            amr: vec![PASSWORD.to_owned()],
+            amr: params.amr,
             roles: params.roles,
             perms: params.permissions,
             props: params.properties,

@@ -56,11 +56,12 @@ impl TokenIssuer {
         properties: BTreeMap<String, String>,
         as_of: Timestamp,
     ) -> Result<TokenPair, Error> {
-        let SessionState { session_id, user_id, create_time, counter, is_shared: _ } = session;
+        let SessionState { session_id, user_id, auth_time, amr, counter, is_shared: _ } = session;
         let access_token = self.access_token_signer.sign(AccessTokenParams {
             user_id,
             session_id,
-            auth_time: create_time,
+            auth_time,
+            amr,
             as_of,
             roles: account.roles,
             permissions: account.permissions,

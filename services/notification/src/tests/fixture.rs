@@ -220,6 +220,7 @@ pub(super) fn by_user<T>(user: &str, clock: &Clock, message: T) -> Request<T> {
         issued_at: now,
         expires_at: now + Duration::from_mins(5),
         auth_time: now,
+        amr: Vec::new(),
         roles: Vec::new(),
         permissions: Vec::new(),
         properties: BTreeMap::new(),

@@ -80,6 +80,7 @@ fn as_user<T>(user_id: Uuid, message: T) -> Request<T> {
         issued_at: now,
         expires_at: now + Duration::from_mins(5),
         auth_time: now,
+        amr: Vec::new(),
         roles: Vec::new(),
         permissions: Vec::new(),
         properties: BTreeMap::new(),

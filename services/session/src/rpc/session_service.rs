@@ -1,10 +1,11 @@
 //! `drystone.session.v1.SessionService`.
 
 use drystone::session::v1::{
-    EndUserSessionsRequest, EndUserSessionsResponse, ListSessionsRequest, ListSessionsResponse,
-    RevokeAllSessionsRequest, RevokeAllSessionsResponse, RevokeSessionRequest, RotateSessionRequest,
-    RotateSessionResponse, StartSessionRequest, StartSessionResponse, VoidRoleTokensRequest, VoidRoleTokensResponse,
-    VoidTokensRequest, VoidTokensResponse, WatchRevocationsRequest, session_service_server::SessionService,
+    EndUserSessionsRequest, EndUserSessionsResponse, ListSessionsRequest, ListSessionsResponse, RaiseSessionRequest,
+    RaiseSessionResponse, RevokeAllSessionsRequest, RevokeAllSessionsResponse, RevokeSessionRequest,
+    RotateSessionRequest, RotateSessionResponse, StartSessionRequest, StartSessionResponse, VoidRoleTokensRequest,
+    VoidRoleTokensResponse, VoidTokensRequest, VoidTokensResponse, WatchRevocationsRequest,
+    session_service_server::SessionService,
 };
 use drystone_mesh::{
     call::{self, Call},
@@ -25,13 +26,24 @@ impl SessionService for Service {
         &self,
         request: Request<StartSessionRequest>,
     ) -> Result<Response<StartSessionResponse>, Status> {
-        let StartSessionRequest { user_id, device, address } = request.into_inner();
+        let StartSessionRequest { user_id, device, address, amr } = request.into_inner();
         let user_id = id::parse("user_id", &user_id)?;
         call::record_user(user_id);
-        let new = NewSession { user_id, device, address };
+        let new = NewSession { user_id, device, address, methods: amr };
         let session = self.sessions.create(new).await?;
         let counter = session.counter;
         Ok(Response::new(StartSessionResponse { session: Some(to_message(session, None)), counter }))
+    }
+
+    async fn raise_session(
+        &self,
+        request: Request<RaiseSessionRequest>,
+    ) -> Result<Response<RaiseSessionResponse>, Status> {
+        let RaiseSessionRequest { session_id, user_id, amr } = request.into_inner();
+        let (session_id, user_id) = (id::parse("session_id", &session_id)?, id::parse("user_id", &user_id)?);
+        call::record_user(user_id);
+        let session = self.sessions.raise(user_id, session_id, &amr).await?;
+        Ok(Response::new(RaiseSessionResponse { session: Some(to_message(session, None)) }))
     }
 
     async fn rotate_session(

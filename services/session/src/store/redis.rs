@@ -67,6 +67,8 @@ macro_rules! script {
 static INSERT: LazyLock<Script> = LazyLock::new(|| script!("insert.lua"));
 static ROTATE: LazyLock<Script> = LazyLock::new(|| script!("rotate.lua" with fields));
 static SAVE: LazyLock<Script> = LazyLock::new(|| script!("save.lua"));
+static READ: LazyLock<Script> = LazyLock::new(|| script!("read.lua" with fields));
+static RAISE: LazyLock<Script> = LazyLock::new(|| script!("raise.lua"));
 static END: LazyLock<Script> = LazyLock::new(|| script!("end.lua" with fields));
 static END_ALL: LazyLock<Script> = LazyLock::new(|| script!("end_all.lua"));
 static LIST: LazyLock<Script> = LazyLock::new(|| script!("list.lua" with fields));
@@ -305,6 +307,7 @@ impl SessionStore for RedisStore {
         script.arg(to_micros(session.created_at)).arg(to_micros(session.last_seen_at));
         script.arg(to_micros(session.idle_expires_at)).arg(to_micros(session.expires_at)).arg(session.counter);
         script.arg(ttl(session.idle_expires_at)).arg(ttl(session.expires_at)).arg(session.confirmed);
+        script.arg(session.authentication.to_text());
         Ok(self.redis.run(&script).await?)
     }
 
@@ -319,6 +322,31 @@ impl SessionStore for RedisStore {
         loop {
             if let Some(rotation) = self.rotate_once(id, counter, by, lifetimes, now).await? {
                 return Ok(rotation);
+            }
+        }
+    }
+
+    async fn raise(
+        &self,
+        user_id: Uuid,
+        id: Uuid,
+        methods: &[String],
+        now: Timestamp,
+    ) -> Result<Option<Session>, StoreError> {
+        loop {
+            let mut read = READ.prepare_invoke();
+            let row: Option<SessionFields> = self.redis.run(read.key(self.keys.session(id))).await?;
+            let Some(row) = row else { return Ok(None) };
+            let stored = row::authentication(&row).to_owned();
+            let mut session = row::session(id, row)?;
+            if session.user_id != user_id || !session.is_active(now) {
+                return Ok(None);
+            }
+            session.authentication = session.authentication.raised(now, methods);
+            let mut script = RAISE.prepare_invoke();
+            script.key(self.keys.session(id)).arg(stored).arg(session.authentication.to_text());
+            if self.redis.run(&script).await? {
+                return Ok(Some(session));
             }
         }
     }

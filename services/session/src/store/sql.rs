@@ -11,24 +11,29 @@ use uuid::Uuid;
 
 use super::{EndedSessions, SessionStore, StoreError, Swept};
 use crate::{
+    authentication::Authentication,
     revocation::{Holder, Revocation, Scope},
     rotation::{Presented, PresentedBy, Rotation},
     session::{Lifetimes, Session},
 };
 
 /// The migrations of the schema.
-pub const MIGRATIONS: &[Migration] =
-    &[migration!("0001", "session"), migration!("0002", "rotation"), migration!("0003", "role_tokens")];
+pub const MIGRATIONS: &[Migration] = &[
+    migration!("0001", "session"),
+    migration!("0002", "rotation"),
+    migration!("0003", "role_tokens"),
+    migration!("0004", "authentication"),
+];
 
 /// The columns of a session, in the order of [`SessionRow`].
 macro_rules! session_columns {
     () => {
         "id, user_id, device, address, created_at, last_seen_at, idle_expires_at, expires_at, counter, confirmed,
-         repeats, replacements, repeated_rotations, last_device, last_address"
+         repeats, replacements, repeated_rotations, last_device, last_address, authentication"
     };
 }
 
-type SessionRow = (Uuid, Uuid, String, String, i64, i64, i64, i64, i64, i64, i64, i64, i64, String, String);
+type SessionRow = (Uuid, Uuid, String, String, i64, i64, i64, i64, i64, i64, i64, i64, i64, String, String, String);
 
 type RevocationRow = (i64, Option<Uuid>, Option<Uuid>, Option<i64>, i64, Option<String>);
 
@@ -56,8 +61,8 @@ impl SessionStore for SqlStore {
             sqlx::query(
                 "INSERT INTO session
                      (id, user_id, device, address, created_at, last_seen_at, idle_expires_at, expires_at, counter,
-                      confirmed, last_device, last_address)
-                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
+                      confirmed, last_device, last_address, authentication)
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
             )
             .bind(session.id)
             .bind(session.user_id)
@@ -71,6 +76,7 @@ impl SessionStore for SqlStore {
             .bind(to_column(session.confirmed))
             .bind(&session.last_device)
             .bind(&session.last_address)
+            .bind(session.authentication.to_text())
             .execute(db)
             .await?;
         });
@@ -118,6 +124,39 @@ impl SessionStore for SqlStore {
             let rotation = self.db.retry(|| self.rotate_not_current(id, counter, by, lifetimes, now)).await?;
             if let Some(rotation) = rotation {
                 return Ok(rotation);
+            }
+        }
+    }
+
+    async fn raise(
+        &self,
+        user_id: Uuid,
+        id: Uuid,
+        methods: &[String],
+        now: Timestamp,
+    ) -> Result<Option<Session>, StoreError> {
+        loop {
+            let row = run!(self.db.reader(), |db| {
+                sqlx::query_as::<_, SessionRow>(concat!("SELECT ", session_columns!(), " FROM session WHERE id = $1"))
+                    .bind(id)
+                    .fetch_optional(db)
+                    .await?
+            });
+            let stored = row.as_ref().map(|row| row.15.clone()).unwrap_or_default();
+            let session = row.map(read_session).filter(|session| session.user_id == user_id && session.is_active(now));
+            let Some(mut session) = session else { return Ok(None) };
+            session.authentication = session.authentication.raised(now, methods);
+            let raised = run!(self.db.writer(), |db| {
+                sqlx::query("UPDATE session SET authentication = $3 WHERE id = $1 AND authentication = $2")
+                    .bind(id)
+                    .bind(&stored)
+                    .bind(session.authentication.to_text())
+                    .execute(db)
+                    .await?
+                    .rows_affected()
+            });
+            if raised == 1 {
+                return Ok(Some(session));
             }
         }
     }
@@ -442,13 +481,15 @@ async fn revoke_session(transaction: &mut Transaction, id: Uuid, forget_at: Time
 
 fn read_session(row: SessionRow) -> Session {
     let (id, user_id, device, address, created_at, last_seen_at, idle_expires_at, expires_at, ..) = row;
-    let (.., counter, confirmed, repeats, replacements, repeated_rotations, last_device, last_address) = row;
+    let (.., counter, confirmed, repeats, replacements, repeated_rotations, last_device, last_address, authentication) =
+        row;
+    let created_at = from_micros(created_at);
     Session {
         id,
         user_id,
         device,
         address,
-        created_at: from_micros(created_at),
+        created_at,
         last_seen_at: from_micros(last_seen_at),
         idle_expires_at: from_micros(idle_expires_at),
         expires_at: from_micros(expires_at),
@@ -459,6 +500,7 @@ fn read_session(row: SessionRow) -> Session {
         repeated_rotations: count(repeated_rotations),
         last_device,
         last_address,
+        authentication: Authentication::from_text(&authentication, created_at),
     }
 }
 

@@ -50,8 +50,10 @@ async fn every_query_of_sessions_and_revocations_uses_an_index() {
         let user = Uuid::now_v7();
         let mut sessions = Vec::new();
         for _ in 0..3 {
-            let session =
-                LIFETIMES.start(NewSession { user_id: user, device: String::new(), address: String::new() }, now);
+            let session = LIFETIMES.start(
+                NewSession { user_id: user, device: String::new(), address: String::new(), methods: Vec::new() },
+                now,
+            );
             store.insert(&session).await.unwrap();
             sessions.push(session.id);
         }

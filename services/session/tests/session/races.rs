@@ -32,7 +32,8 @@ type Store = Arc<dyn SessionStore>;
 /// told to refresh less often, and the next round uses the successor.
 async fn rotate_concurrently(instances: [Store; 2]) {
     let clock = Clock::system();
-    let new = NewSession { user_id: Uuid::now_v7(), device: String::new(), address: String::new() };
+    let new =
+        NewSession { user_id: Uuid::now_v7(), device: String::new(), address: String::new(), methods: Vec::new() };
     let session = LIFETIMES.start(new, clock.now());
     instances[0].insert(&session).await.unwrap();
     for counter in (0..ROUNDS).map(|round| FIRST_COUNTER + round) {

@@ -57,7 +57,7 @@ fn now() -> Timestamp {
 }
 
 async fn add(store: &RedisStore, user_id: Uuid) -> Session {
-    let new = NewSession { user_id, device: String::new(), address: String::new() };
+    let new = NewSession { user_id, device: String::new(), address: String::new(), methods: Vec::new() };
     let session = LIFETIMES.start(new, now());
     store.insert(&session).await.unwrap();
     session

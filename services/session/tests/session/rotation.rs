@@ -162,7 +162,8 @@ async fn present(
 
 async fn run(store: &dyn SessionStore, operations: Vec<Operation>) -> Result<(), TestCaseError> {
     let mut now = DateTime::from_timestamp_micros(1_700_000_000_000_000).unwrap();
-    let new = NewSession { user_id: Uuid::now_v7(), device: String::new(), address: String::new() };
+    let new =
+        NewSession { user_id: Uuid::now_v7(), device: String::new(), address: String::new(), methods: Vec::new() };
     let session = LIFETIMES.start(new, now);
     store.insert(&session).await.unwrap();
     let before = store.newest_revocation().await.unwrap();

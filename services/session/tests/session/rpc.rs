@@ -13,9 +13,9 @@ use std::{
 
 use chrono::DateTime;
 use drystone::session::v1::{
-    EndUserSessionsRequest, ListSessionsRequest, Revocation, RevokeAllSessionsRequest, RevokeSessionRequest,
-    RotateSessionRequest, RotateSessionResponse, Session, StartSessionRequest, UserTokens, VoidRoleTokensRequest,
-    VoidTokensRequest, WatchRevocationsRequest, WatchRevocationsResponse, revocation::Scope,
+    EndUserSessionsRequest, ListSessionsRequest, RaiseSessionRequest, Revocation, RevokeAllSessionsRequest,
+    RevokeSessionRequest, RotateSessionRequest, RotateSessionResponse, Session, StartSessionRequest, UserTokens,
+    VoidRoleTokensRequest, VoidTokensRequest, WatchRevocationsRequest, WatchRevocationsResponse, revocation::Scope,
     session_service_client::SessionServiceClient,
 };
 use drystone_mesh::{
@@ -98,6 +98,7 @@ impl TestService {
             user_id: user.to_string(),
             device: "curl/8.5.0".to_owned(),
             address: "192.0.2.7".to_owned(),
+            amr: Vec::new(),
         };
         let response = self.client.clone().start_session(request).await.unwrap().into_inner();
         assert_eq!(response.counter, 1);
@@ -181,6 +182,7 @@ fn into_call(mut request: Request<()>) -> Result<Request<()>, Status> {
             issued_at: DateTime::default(),
             expires_at: DateTime::default(),
             auth_time: DateTime::default(),
+            amr: Vec::new(),
             roles: Vec::new(),
             permissions: Vec::new(),
             properties: [].into(),

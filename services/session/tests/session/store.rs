@@ -8,8 +8,8 @@ use chrono::{DateTime, TimeDelta};
 use drystone_backends::{Database, Postgres, RedisCluster};
 use drystone_mesh::{clock::Timestamp, config::ConfigDuration, page::Page};
 use drystone_session::{
-    EndedSessions, FIRST_COUNTER, Holder, Lifetimes, MIGRATIONS, NewSession, PresentedBy, RedisStore, Revocation,
-    Rotation, Scope, Session, SessionStore, SqlStore, Swept,
+    Authentication, EndedSessions, FIRST_COUNTER, Holder, Lifetimes, MIGRATIONS, NewSession, PresentedBy, RedisStore,
+    Revocation, Rotation, Scope, Session, SessionStore, SqlStore, Swept,
 };
 use drystone_store::{
     Db, Location,
@@ -51,7 +51,8 @@ fn all() -> Page {
 }
 
 async fn add(store: &Store, user_id: Uuid, now: Timestamp) -> Session {
-    let new = NewSession { user_id, device: "curl/8.5.0".to_owned(), address: "192.0.2.7".to_owned() };
+    let new =
+        NewSession { user_id, device: "curl/8.5.0".to_owned(), address: "192.0.2.7".to_owned(), methods: Vec::new() };
     let session = LIFETIMES.start(new, now);
     store.insert(&session).await.unwrap();
     session
@@ -109,6 +110,41 @@ async fn the_count_of_a_user_is_at_least_that_of_the_active_sessions(store: Stor
     assert!((2..=3).contains(&count), "{count}");
     store.end(user, session.id, &LIFETIMES, start()).await.unwrap();
     assert_eq!(store.count_of_user(user, start()).await.unwrap(), count - 1);
+}
+
+async fn another_authentication_raises_an_active_session_of_its_user(store: Store) {
+    let session = add(&store, Uuid::now_v7(), start()).await;
+    let (user, id, now) = (session.user_id, session.id, start() + seconds(60));
+    assert_eq!(session.authentication, Authentication { at: start(), methods: vec!["pwd".to_owned()] });
+    let methods = ["otp".to_owned(), "mfa".to_owned()];
+    assert_eq!(store.raise(Uuid::now_v7(), id, &methods, now).await.unwrap(), None, "of another user");
+    assert_eq!(store.raise(user, Uuid::now_v7(), &methods, now).await.unwrap(), None, "unknown");
+    assert_eq!(store.raise(user, id, &methods, session.idle_expires_at).await.unwrap(), None, "expired");
+    assert_eq!(sessions(&store, user, start()).await, std::slice::from_ref(&session));
+
+    let authentication = Authentication { at: now, methods: ["pwd", "otp", "mfa"].map(str::to_owned).into() };
+    let raised = Session { authentication, ..session };
+    assert_eq!(store.raise(user, id, &methods, now).await.unwrap(), Some(raised.clone()));
+    assert_eq!(sessions(&store, user, now).await, std::slice::from_ref(&raised));
+    let Rotation::Advanced(advanced) = present(&store, &raised, raised.counter, now).await else { panic!() };
+    assert_eq!(advanced.authentication, raised.authentication, "a refresh keeps it");
+    store.end(user, id, &LIFETIMES, now).await.unwrap();
+    assert_eq!(store.raise(user, id, &methods, now).await.unwrap(), None, "ended");
+    assert_eq!(sessions(&store, user, now).await, []);
+}
+
+async fn concurrent_authentications_add_all_their_methods(store: Store) {
+    let session = add(&store, Uuid::now_v7(), start()).await;
+    let calls = ["otp", "hwk", "user", "mfa"].map(|method| {
+        let (store, method) = (store.clone(), [method.to_owned()]);
+        tokio::spawn(async move { store.raise(session.user_id, session.id, &method, start()).await.unwrap().unwrap() })
+    });
+    for call in calls {
+        call.await.unwrap();
+    }
+    let mut methods = sessions(&store, session.user_id, start()).await[0].authentication.methods.clone();
+    methods.sort();
+    assert_eq!(methods, ["hwk", "mfa", "otp", "pwd", "user"]);
 }
 
 async fn ending_a_session_revokes_its_tokens(store: Store) {
@@ -393,6 +429,8 @@ macro_rules! suite {
             a_list_contains_the_active_sessions_of_one_user_newest_first_in_pages,
             the_count_of_a_user_is_at_least_that_of_the_active_sessions,
             ending_a_session_revokes_its_tokens,
+            another_authentication_raises_an_active_session_of_its_user,
+            concurrent_authentications_add_all_their_methods,
             a_session_can_only_be_ended_by_its_user,
             concurrent_calls_end_a_session_once,
             ending_all_sessions_can_keep_one,

@@ -124,6 +124,7 @@ fn as_user<T>(id: &str, permissions: &[&str], message: T) -> Request<T> {
         issued_at: now,
         expires_at: now + Duration::from_mins(5),
         auth_time: now,
+        amr: Vec::new(),
         roles: Vec::new(),
         permissions: permissions.iter().map(ToString::to_string).collect(),
         properties: BTreeMap::new(),

@@ -11,6 +11,7 @@ use redis::{from_redis_value, streams::StreamId};
 use uuid::Uuid;
 
 use crate::{
+    authentication::Authentication,
     revocation::{Holder, Revocation, Scope},
     session::Session,
     store::StoreError,
@@ -30,10 +31,11 @@ pub(super) fn session(id: Uuid, fields: SessionFields) -> Result<Session, StoreE
     let (created, seen, idle, end) = (number(next())?, number(next())?, number(next())?, number(next())?);
     let (Some(created), Some(seen), Some(idle), Some(end)) = (created, seen, idle, end) else { return Err(missing) };
     let Some(counter) = number::<u64>(next())? else { return Err(missing) };
+    let created_at = from_micros(created);
     Ok(Session {
         id,
         user_id: uuid(&user_id)?,
-        created_at: from_micros(created),
+        created_at,
         last_seen_at: from_micros(seen),
         idle_expires_at: from_micros(idle),
         expires_at: from_micros(end),
@@ -44,9 +46,15 @@ pub(super) fn session(id: Uuid, fields: SessionFields) -> Result<Session, StoreE
         repeated_rotations: number(next())?.unwrap_or_default(),
         last_device: next().unwrap_or_else(|| device.clone()),
         last_address: next().unwrap_or_else(|| address.clone()),
+        authentication: Authentication::from_text(&next().unwrap_or_default(), created_at),
         device,
         address,
     })
+}
+
+/// The authentication as it is stored; empty in a session of a former release.
+pub(super) fn authentication(fields: &SessionFields) -> &str {
+    fields.get(14).and_then(Option::as_deref).unwrap_or_default()
 }
 
 fn number<T: FromStr>(field: Option<String>) -> Result<Option<T>, StoreError> {

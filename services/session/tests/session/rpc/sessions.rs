@@ -22,6 +22,30 @@ async fn a_session_is_listed_with_all_its_fields() {
 }
 
 #[tokio::test]
+async fn a_session_is_raised_by_another_authentication_of_its_user() {
+    let directory = directory();
+    let service = TestService::start(directory.path()).await;
+    let session = service.sign_in(Uuid::now_v7()).await;
+    assert_eq!((session.auth_time, &*session.amr), (session.create_time, &["pwd".to_owned()][..]));
+    service.clock.advance(Duration::from_mins(2));
+    let raise = async |user_id: String| {
+        let request = RaiseSessionRequest { session_id: session.id.clone(), user_id, amr: vec!["otp".to_owned()] };
+        service.client.clone().raise_session(request).await
+    };
+    assert_rejected(raise(Uuid::now_v7().to_string()).await, Reason::SessionEnded);
+    let raised = raise(session.user_id.clone()).await.unwrap().into_inner().session.unwrap();
+    let expected = Session {
+        auth_time: Some(to_proto(service.clock.now())),
+        amr: vec!["pwd".to_owned(), "otp".to_owned()],
+        ..session.clone()
+    };
+    assert_eq!(raised, expected);
+    let rotated = service.rotate(&session, 1).await.unwrap().session.unwrap();
+    assert_eq!((rotated.auth_time, rotated.amr), (expected.auth_time, expected.amr));
+    service.stop().await;
+}
+
+#[tokio::test]
 async fn a_list_is_paginated_and_rejects_foreign_page_tokens() {
     let directory = directory();
     let service = TestService::start(directory.path()).await;
