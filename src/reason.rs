@@ -101,6 +101,18 @@ reasons! {
     EmailNotVerified "EMAIL_NOT_VERIFIED" PermissionDenied 403,
     /// The password no longer serves: a new one has to be chosen with a link. Only who knows the password learns that.
     PasswordResetRequired "PASSWORD_RESET_REQUIRED" PermissionDenied 403,
+    /// The code of the second factor is wrong, or was used.
+    CodeInvalid "CODE_INVALID" Unauthenticated 401,
+    /// The challenge is unknown, was used, has expired, or had too many wrong codes: the sign-in begins anew.
+    ChallengeInvalid "CHALLENGE_INVALID" Unauthenticated 401,
+    /// The user has a second factor, so that the password alone does not suffice.
+    SecondFactorRequired "SECOND_FACTOR_REQUIRED" FailedPrecondition 400,
+    /// The user has no second factor.
+    NoSecondFactor "NO_SECOND_FACTOR" FailedPrecondition 400,
+    /// There is no such second factor, or it is another user's.
+    FactorNotFound "FACTOR_NOT_FOUND" NotFound 404,
+    /// The user has as many second factors as they may have.
+    TooManyFactors "TOO_MANY_FACTORS" FailedPrecondition 400,
     /// The refresh token is invalid.
     RefreshTokenInvalid "REFRESH_TOKEN_INVALID" Unauthenticated 401,
     /// A used refresh token was presented again: the session has been ended.

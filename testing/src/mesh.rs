@@ -179,6 +179,7 @@ impl Setup {
                 .env("DRYSTONE_LIMITS__REGISTRATION_PER_MINUTE", "0")
                 .env("DRYSTONE_LIMITS__PASSWORD_RESET_PER_MINUTE", "0")
                 .env("DRYSTONE_LIMITS__EMAIL_PER_MINUTE", "0")
+                .env("DRYSTONE_LIMITS__FACTOR_PER_MINUTE", "0")
                 .env("DRYSTONE_LIMITS__WRITE_PER_MINUTE", "0");
         }
         command.args(&self.arguments).envs(self.environment);

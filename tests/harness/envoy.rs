@@ -21,11 +21,12 @@ pub struct Envoy {
 }
 
 /// As the meshes of tests: they send more from one address than the limits allow.
-const UNLIMITED: [(&str, &str); 4] = [
+const UNLIMITED: [(&str, &str); 5] = [
     ("limits.requests_per_minute", "0"),
     ("limits.registration_per_minute", "0"),
     ("limits.password_reset_per_minute", "0"),
     ("limits.email_per_minute", "0"),
+    ("limits.factor_per_minute", "0"),
 ];
 
 impl Envoy {

@@ -33,6 +33,8 @@ pub(crate) struct LimitsConfig {
     pub(crate) password_reset_per_minute: u32,
     /// Requests and uses of links in mails about addresses and sign-ins a minute, from one address or of one user; 0 for no limit.
     pub(crate) email_per_minute: u32,
+    /// Changes of second factors a minute of one user; 0 for no limit.
+    pub(crate) factor_per_minute: u32,
     /// Writes a minute of one user: each RPC of the class `write`; 0 for no limit.
     pub(crate) write_per_minute: u32,
     /// Calls a minute for the limits that contracts of other services name, of one user or from one address; 0 for no limit.
@@ -59,6 +61,7 @@ impl Default for LimitsConfig {
             registration_per_minute: 5,
             password_reset_per_minute: 5,
             email_per_minute: 5,
+            factor_per_minute: 10,
             write_per_minute: WRITES_PER_MINUTE,
             calls_per_minute: BTreeMap::new(),
         }
@@ -73,7 +76,7 @@ impl LimitsConfig {
     }
 
     /// The name, the key and the value of each limit with a key of its own.
-    fn own(&self) -> [(&'static str, &'static str, u32); 7] {
+    fn own(&self) -> [(&'static str, &'static str, u32); 8] {
         [
             ("default", "requests_per_minute", self.requests_per_minute),
             ("sign_in", "sign_in_per_minute", self.sign_in_per_minute),
@@ -81,6 +84,7 @@ impl LimitsConfig {
             ("registration", "registration_per_minute", self.registration_per_minute),
             ("password_reset", "password_reset_per_minute", self.password_reset_per_minute),
             ("email", "email_per_minute", self.email_per_minute),
+            ("factor", "factor_per_minute", self.factor_per_minute),
             ("write", "write_per_minute", self.write_per_minute),
         ]
     }

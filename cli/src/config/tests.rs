@@ -151,6 +151,7 @@ fn using_redis_requires_its_url_and_the_password_is_masked() {
         "registration_per_minute",
         "password_reset_per_minute",
         "email_per_minute",
+        "factor_per_minute",
         "write_per_minute",
     ] {
         let variable = format!("DRYSTONE_LIMITS__{}", key.to_uppercase());

@@ -16,6 +16,9 @@ pub(crate) const MAX_ACCESS_TOKEN_LIFETIME: ConfigDuration = ConfigDuration::hou
 /// Limits the size of every token.
 const MAX_CLIENT_ID_LENGTH: usize = 255;
 
+/// The longest name of this service in authenticator apps.
+const MAX_ISSUER_NAME: usize = 100;
+
 /// The maximum of `hashing.threads`.
 const MAX_THREADS: usize = 1024;
 
@@ -40,6 +43,27 @@ pub struct Config {
     /// Whether users have to verify their e-mail address before they sign in. Registrations then tell nobody whether an address has an
     /// account.
     pub require_verified_email: bool,
+    /// Second factors.
+    pub mfa: MfaConfig,
+}
+
+/// Second factors.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MfaConfig {
+    /// How authenticator apps name this service, such as `Example`; empty: the host of the issuer.
+    pub issuer_name: String,
+}
+
+impl MfaConfig {
+    /// How authenticator apps name this service.
+    pub(crate) fn issuer_name(&self, issuer: &str) -> String {
+        if !self.issuer_name.is_empty() {
+            return self.issuer_name.clone();
+        }
+        let host = issuer.split_once("://").map_or(issuer, |(_, rest)| rest);
+        host.split(['/', ':']).next().unwrap_or(host).to_owned()
+    }
 }
 
 /// The cost of a password hash (Argon2id, RFC 9106).
@@ -75,6 +99,7 @@ impl Default for Config {
             password_policy: PolicyConfig::default(),
             app_url: String::new(),
             require_verified_email: false,
+            mfa: MfaConfig::default(),
         }
     }
 }
@@ -117,6 +142,9 @@ impl Config {
             ));
         }
         self.password_policy.check().map_err(|text| format!("auth.password_policy.{text}"))?;
+        if self.mfa.issuer_name.len() > MAX_ISSUER_NAME || self.mfa.issuer_name.contains(':') {
+            return Err(format!("auth.mfa.issuer_name must have at most {MAX_ISSUER_NAME} bytes and no colon"));
+        }
         if !self.app_url.is_empty() && !is_app_url(&self.app_url) {
             return Err(
                 "auth.app_url must be an https URL without query and fragment, such as https://app.example.com"

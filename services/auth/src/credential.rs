@@ -26,4 +26,14 @@ pub struct Credential {
     pub reset_required_at: Option<Timestamp>,
     /// When the owner last took the account back.
     pub recovered_at: Option<Timestamp>,
+    /// Since when the user has had a second factor, which completes each sign-in.
+    pub second_factor_since: Option<Timestamp>,
+}
+
+impl Credential {
+    /// Whether the user has a second factor.
+    #[must_use]
+    pub fn has_second_factor(&self) -> bool {
+        self.second_factor_since.is_some()
+    }
 }

@@ -7,6 +7,8 @@ use drystone_store::sealing::{CheckError, SealError};
 use tonic::Status;
 
 use crate::{
+    challenge::MAX_TRIES,
+    factor::MAX_FACTORS,
     link::{LINK_INTERVAL, MAX_LINKS},
     password::{
         HashError,
@@ -57,6 +59,39 @@ pub enum Error {
     /// The user has been sent as many links of a kind as they are sent in an hour.
     #[error("you have been sent {MAX_LINKS} links within an hour; use the last one, or wait")]
     TooManyLinks,
+    /// The code of a second factor is wrong, or was used.
+    #[error("the code is wrong or was used; wait for the next one")]
+    CodeInvalid,
+    /// The challenge is unknown, was used, has expired, or had too many wrong codes.
+    #[error("the sign-in has expired, was completed, or had {MAX_TRIES} wrong codes; sign in again")]
+    ChallengeInvalid,
+    /// Too many wrong codes were tried.
+    #[error("too many wrong codes; wait, or use a device that you have signed in on before")]
+    TooManyTries(Duration),
+    /// The password alone does not suffice.
+    #[error("the account has a second factor; verify with a code of it")]
+    SecondFactorRequired,
+    /// Another second factor was added or removed meanwhile.
+    #[error("another second factor was added or removed meanwhile; try again")]
+    FactorsChanged,
+    /// The user has no second factor.
+    #[error("the account has no second factor; add one first: POST /v1/factors:beginTotp")]
+    NoSecondFactor,
+    /// There is no such second factor.
+    #[error("the account has no such second factor; GET /v1/factors lists them")]
+    FactorNotFound,
+    /// The user has as many second factors as they may have.
+    #[error("an account may have {MAX_FACTORS} authenticator apps; remove one first")]
+    TooManyFactors,
+    /// The secret of a second factor cannot be sealed or opened.
+    #[error("the secret of a second factor cannot be used")]
+    Seal(#[source] SealError),
+    /// The QR code of a secret cannot be drawn.
+    #[error("the QR code cannot be drawn")]
+    QrCode,
+    /// The system's random number generator failed.
+    #[error("the system's random number generator failed")]
+    Random,
     /// The refresh token is malformed or has an invalid MAC.
     #[error("the refresh token is invalid; sign in again")]
     RefreshTokenInvalid,
@@ -105,9 +140,16 @@ impl Error {
             Self::EmailNotVerified => Reason::EmailNotVerified,
             Self::PasswordResetRequired => Reason::PasswordResetRequired,
             Self::EmailTaken => Reason::EmailTaken,
-            Self::TooManyLinks => Reason::RateLimited,
+            Self::TooManyLinks | Self::TooManyTries(_) => Reason::RateLimited,
             Self::PasswordTooWeak(_) => Reason::PasswordTooWeak,
             Self::LinkInvalid => Reason::LinkInvalid,
+            Self::CodeInvalid => Reason::CodeInvalid,
+            Self::ChallengeInvalid => Reason::ChallengeInvalid,
+            Self::SecondFactorRequired => Reason::SecondFactorRequired,
+            Self::NoSecondFactor => Reason::NoSecondFactor,
+            Self::FactorNotFound => Reason::FactorNotFound,
+            Self::FactorsChanged => Reason::StaleEtag,
+            Self::TooManyFactors => Reason::TooManyFactors,
             Self::RefreshTokenInvalid => Reason::RefreshTokenInvalid,
             Self::SessionEnded => Reason::SessionEnded,
             Self::RequestIdReused => Reason::RequestIdReused,
@@ -116,6 +158,7 @@ impl Error {
             Self::KeysStale
             | Self::PolicyStopped
             | Self::Hashing(HashingError::Stopped)
+            | Self::Seal(SealError::Unavailable(_))
             | Self::Keys(StartError::Scrub(_) | StartError::Seal(SealError::Unavailable(_))) => Reason::Unavailable,
             Self::Limited(error) | Self::Upstream(error) => error.reason(),
             Self::Hashing(HashingError::Hash(_))
@@ -123,6 +166,9 @@ impl Error {
             | Self::Policy(_)
             | Self::FollowUp(_)
             | Self::NoSigningKey
+            | Self::Seal(_)
+            | Self::QrCode
+            | Self::Random
             | Self::Keys(_)
             | Self::InvalidResponse(..)
             | Self::Store(_) => Reason::Internal,
@@ -144,6 +190,12 @@ impl From<Error> for MeshError {
             Error::KeysStale => Self::new(reason, error.to_string()).retry_after(RELOAD_INTERVAL),
             Error::Hashing(HashingError::QueueFull) => {
                 Self::new(reason, "too many concurrent sign-ins; retry in a second").retry_after(RETRY_AFTER)
+            }
+            Error::TooManyTries(wait) => Self::new(reason, Error::TooManyTries(wait).to_string()).retry_after(wait),
+            Error::Seal(error @ SealError::Unavailable(_)) => {
+                Self::new(reason, "second factors cannot be checked now; retry in a few seconds")
+                    .caused_by(error)
+                    .retry_after(RETRY_AFTER)
             }
             error @ Error::TooManyLinks => Self::new(reason, error.to_string()).retry_after(LINK_INTERVAL),
             error @ Error::PolicyStopped => Self::new(reason, error.to_string()).retry_after(RETRY_AFTER),

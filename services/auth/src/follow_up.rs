@@ -75,6 +75,8 @@ pub(crate) enum FollowUp {
     TellTokenReused { user_id: Uuid, client: Origin },
     /// The user is told that two clients seem to share a session.
     TellSessionShared { user_id: Uuid, client: Origin },
+    /// The user is told that their second factors have changed.
+    TellFactorChanged { user_id: Uuid, change: String, client: Origin },
     /// The user is told of a sign-in on a new device: by mail with a link to report it, and in the inbox.
     TellNewDevice { user_id: Uuid, email: String, client: Origin, method: String },
 }
@@ -98,6 +100,7 @@ impl FollowUp {
             | Self::TellPasswordChanged { user_id, .. }
             | Self::TellTokenReused { user_id, .. }
             | Self::TellSessionShared { user_id, .. }
+            | Self::TellFactorChanged { user_id, .. }
             | Self::TellNewDevice { user_id, .. } => format!("mail {user_id}"),
         };
         let payload = serde_json::to_vec(self).map_err(Error::FollowUp)?;
@@ -202,6 +205,13 @@ impl FollowUps {
                     return Ok(());
                 }
                 self.tell(call, message, "session_shared", user_id, client).await
+            }
+            FollowUp::TellFactorChanged { user_id, change, client } => {
+                let Some(contact) = self.upstreams.contact_by_id(call, user_id).await? else { return Ok(()) };
+                let mut parameters = client.parameters().to_vec();
+                parameters.push(("change", change));
+                let mail = Mail { template: "second_factor_changed", parameters, expires_at: None };
+                self.send(call, message.id, contact, mail).await
             }
             FollowUp::TellNewDevice { user_id, email, client, method } => {
                 let Some(contact) = self.upstreams.contact_by_id(call, user_id).await? else { return Ok(()) };

@@ -165,6 +165,7 @@ impl Pending {
             updated_at: now,
             reset_required_at: None,
             recovered_at: None,
+            second_factor_since: None,
         })
     }
 }

@@ -8,6 +8,10 @@
 //! |---|---|
 //! | `rpc` | the gRPC handlers: convert, call the domain, convert back |
 //! | [`register`], [`sign_in`], [`refresh`], [`import`], `password_change.rs`, `password_reset.rs`, `email_change.rs`, `email_verification.rs`, `account_recovery.rs` | one operation each |
+//! | [`factor`] | second factors: authenticator apps and backup codes |
+//! | [`challenge`], `sign_in/second_factor.rs` | sign-ins that a second factor completes |
+//! | `step_up.rs` | a signed-in user proves again who they are |
+//! | [`authentication`] | the methods of authentication, as tokens name them |
 //! | `password_check.rs` | the check of the current password by those |
 //! | [`sign_in_history`] | the sign-ins of a user, and the mail about a new device |
 //! | `follow_up.rs`, [`link`] | what is done elsewhere afterwards: links and other mails, accounts and addresses, the end of sessions |
@@ -52,12 +56,14 @@
 mod account_recovery;
 pub mod attempts;
 pub mod authentication;
+pub mod challenge;
 pub mod config;
 pub mod credential;
 pub mod discovery;
 mod email_change;
 mod email_verification;
 pub mod error;
+pub mod factor;
 mod follow_up;
 pub mod import;
 pub mod link;
@@ -74,6 +80,7 @@ pub mod register;
 mod rpc;
 pub mod sign_in;
 pub mod sign_in_history;
+mod step_up;
 pub mod store;
 pub mod token;
 pub mod upstreams;
@@ -88,6 +95,7 @@ use drystone::{
         auth_service_server::{AuthService, AuthServiceServer},
         email_service_server::{EmailService, EmailServiceServer},
         key_service_server::{KeyService, KeyServiceServer},
+        mfa_service_server::{MfaService, MfaServiceServer},
         password_service_server::{PasswordService, PasswordServiceServer},
         sign_in_service_server::{SignInService, SignInServiceServer},
     },
@@ -108,6 +116,7 @@ use crate::{
     account_recovery::AccountRecovery,
     email_change::EmailChange,
     email_verification::EmailVerification,
+    factor::{check::FactorCheck, management::Factors},
     follow_up::FollowUps,
     import::UserImport,
     metrics::{HashingMetrics, PropertyClaimMetrics, SignInMetrics},
@@ -119,9 +128,10 @@ use crate::{
     property_claims::PropertyClaims,
     refresh::Refresh,
     register::Registration,
-    rpc::{AuthRpc, EmailRpc, KeyRpc, PasswordRpc, SignInRpc},
+    rpc::{AuthRpc, EmailRpc, KeyRpc, MfaRpc, PasswordRpc, SignInRpc},
     sign_in::SignIn,
     sign_in_history::SignInHistory,
+    step_up::StepUp,
     token::{
         access_token_signer::AccessTokenSigner,
         key_ring::{self, KeyRing, RELOAD_INTERVAL},
@@ -220,6 +230,30 @@ impl Operations {
         }
     }
 
+    fn mfa(&self, check: &FactorCheck, issuer_name: String) -> MfaRpc {
+        let Self { upstreams, store, relay, clock, .. } = self;
+        MfaRpc(Factors {
+            check: check.clone(),
+            upstreams: Arc::clone(upstreams),
+            store: store.clone(),
+            relay: relay.clone(),
+            clock: clock.clone(),
+            issuer_name,
+        })
+    }
+
+    fn step_up(&self, passwords: &PasswordCheck, factors: &FactorCheck) -> StepUp {
+        let Self { upstreams, store, relay, clock, .. } = self;
+        StepUp {
+            passwords: passwords.clone(),
+            factors: factors.clone(),
+            upstreams: Arc::clone(upstreams),
+            store: store.clone(),
+            relay: relay.clone(),
+            clock: clock.clone(),
+        }
+    }
+
     fn passwords(&self, check: &PasswordCheck, passwords: &NewPasswords) -> PasswordRpc {
         let Self { store, keys, relay, clock, .. } = self;
         PasswordRpc {
@@ -248,6 +282,7 @@ pub struct Service {
     passwords: PasswordRpc,
     emails: EmailRpc,
     sign_ins: SignInRpc,
+    mfa: MfaRpc,
     relay: Relay,
 }
 
@@ -299,7 +334,8 @@ impl Service {
         config.check().map_err(StartError::Config)?;
         let open = || KeyRing::open(store.clone(), sealer.clone(), clock.clone());
         let keys = Arc::new(key_ring::retry_while_unavailable(open).await?);
-        let rotation = KeyRotation { keys: Arc::clone(&keys), store: store.clone(), sealer, clock: clock.clone() };
+        let rotation =
+            KeyRotation { keys: Arc::clone(&keys), store: store.clone(), sealer: sealer.clone(), clock: clock.clone() };
         let hashing = HashingPool::start(config.pool_size(), config.cost(), HashingMetrics::new(metrics))
             .map_err(StartError::Threads)?;
         let hashing = Arc::new(hashing);
@@ -327,6 +363,7 @@ impl Service {
             store: store.clone(),
             dummy_hash: PasswordHash::dummy(config.cost())?,
         };
+        let factors = FactorCheck::new(sealer, check.clone(), clock.clone());
         let history = SignInHistory::new(store.clone(), relay.clone(), clock.clone());
         let operations = Operations {
             upstreams: Arc::clone(&upstreams),
@@ -338,6 +375,8 @@ impl Service {
         let sign_ins = SignInRpc { history: history.clone(), recovery: operations.recovery() };
         let emails = operations.emails(&check);
         let password_rpc = operations.passwords(&check, &passwords);
+        let mfa = operations.mfa(&factors, config.mfa.issuer_name(&issuer));
+        let step_up = operations.step_up(&check, &factors);
 
         let metadata = discovery::document(&issuer, public_url);
         let lifetime = config.access_token_lifetime.duration();
@@ -364,6 +403,7 @@ impl Service {
                 keys: Arc::clone(&keys),
                 upstreams: Arc::clone(&upstreams),
                 store: store.clone(),
+                factors,
                 hashing,
                 dummy_hash: PasswordHash::dummy(config.cost())?,
                 property_claims: property_claims(claim_metrics.sign_ins_without),
@@ -382,10 +422,11 @@ impl Service {
                 relay: relay.clone(),
                 clock,
             },
+            step_up,
             upstreams,
         };
         let keys = KeyRpc { keys, rotation, metadata };
-        Ok(Self { auth, keys, passwords: password_rpc, emails, sign_ins, relay })
+        Ok(Self { auth, keys, passwords: password_rpc, emails, sign_ins, mfa, relay })
     }
 
     /// The gRPC services, to be added to a server.
@@ -398,6 +439,7 @@ impl Service {
         PasswordServiceServer<impl PasswordService>,
         EmailServiceServer<impl EmailService>,
         SignInServiceServer<impl SignInService>,
+        MfaServiceServer<impl MfaService>,
     ) {
         (
             AuthServiceServer::new(self.auth),
@@ -405,6 +447,7 @@ impl Service {
             PasswordServiceServer::new(self.passwords),
             EmailServiceServer::new(self.emails),
             SignInServiceServer::new(self.sign_ins),
+            MfaServiceServer::new(self.mfa),
         )
     }
 }

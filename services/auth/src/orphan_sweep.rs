@@ -58,8 +58,10 @@ impl OrphanSweep {
                 let now = self.clock.now();
                 let forgotten =
                     self.store.forget_links(now).await.and(self.store.forget_sign_ins(now - RETENTION).await);
+                let forgotten = forgotten.and(self.store.forget_challenges(now).await);
+                let forgotten = forgotten.and(self.store.forget_factors(now).await);
                 if let Err(error) = forgotten {
-                    warn!(%error, "expired links and old sign-ins were not forgotten");
+                    warn!(%error, "expired links, challenges and factors, and old sign-ins were not forgotten");
                 }
                 if let Err(error) = self.sweep().await {
                     warn!(cause = %Chain(&error), "sweep of credentials without an account failed");

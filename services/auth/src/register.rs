@@ -151,6 +151,7 @@ impl Registration {
             updated_at: now,
             reset_required_at: None,
             recovered_at: None,
+            second_factor_since: None,
         })
     }
 

@@ -3,12 +3,14 @@
 mod auth_service;
 mod email_service;
 mod key_service;
+mod mfa_service;
 mod password_service;
 mod sign_in_service;
 
 pub(crate) use auth_service::AuthRpc;
 pub(crate) use email_service::EmailRpc;
 pub(crate) use key_service::KeyRpc;
+pub(crate) use mfa_service::MfaRpc;
 pub(crate) use password_service::PasswordRpc;
 pub(crate) use sign_in_service::SignInRpc;
 

@@ -4,6 +4,8 @@
 //! which accounts exist: one call to the user service, one to the property service, one read of the store, one hash.
 //! Failures are stored after they were answered ([`SignInHistory`]).
 
+mod second_factor;
+
 use std::sync::Arc;
 
 use drystone_mesh::{
@@ -16,11 +18,13 @@ use drystone_mesh::{
 use tracing::{debug, info};
 use uuid::Uuid;
 
+pub use self::second_factor::NewChallenge;
 use crate::{
     attempts::AttemptLimits,
     authentication::Method,
     credential::Credential,
     error::Error,
+    factor::check::FactorCheck,
     metrics::SignInMetrics,
     password::{PasswordHash, Verification},
     password::{
@@ -49,6 +53,8 @@ pub struct SignIn {
     pub upstreams: Arc<dyn Upstreams>,
     /// The store of credentials.
     pub store: AuthStore,
+    /// Checks second factors.
+    pub factors: FactorCheck,
     /// Verifies passwords.
     pub hashing: Arc<HashingPool>,
     /// The hash that passwords of unknown accounts are verified against.
@@ -67,6 +73,14 @@ pub struct SignIn {
     pub requires_verified_email: bool,
 }
 
+/// What a right password leads to.
+pub enum FirstStep {
+    /// A session.
+    SignedIn(SignedIn),
+    /// A challenge, for a user with a second factor.
+    Challenged(NewChallenge),
+}
+
 /// The tokens of a sign-in.
 pub struct SignedIn {
     /// The tokens of the session.
@@ -76,7 +90,7 @@ pub struct SignedIn {
 }
 
 impl SignIn {
-    /// Verifies a password, starts a session and issues its first tokens. `device_token` is that of an earlier sign-in, or
+    /// Verifies a password, starts a session and issues its first tokens; or a challenge, if the user has a second factor. `device_token` is that of an earlier sign-in, or
     /// empty; an invalid one counts as none.
     ///
     /// # Errors
@@ -88,13 +102,13 @@ impl SignIn {
         email: &str,
         password: TypedPassword,
         device_token: &str,
-    ) -> Result<SignedIn, Error> {
+    ) -> Result<FirstStep, Error> {
         let signed_in = self.try_sign_in(call, email, password, device_token).await;
         match &signed_in {
-            Ok(_) => self.metrics.record(true),
+            Ok(FirstStep::SignedIn(_)) => self.metrics.record(true),
             Err(error) if Outcome::of(error).is_some() => self.metrics.record(false),
-            // It says nothing about who signs in.
-            Err(_) => {}
+            // It counts when it is completed; or it says nothing about who signs in.
+            Ok(FirstStep::Challenged(_)) | Err(_) => {}
         }
         signed_in
     }
@@ -105,7 +119,7 @@ impl SignIn {
         email: &str,
         password: TypedPassword,
         device_token: &str,
-    ) -> Result<SignedIn, Error> {
+    ) -> Result<FirstStep, Error> {
         let as_of = self.clock.now();
         let address = Email::parse(email).ok();
         let device =
@@ -144,23 +158,36 @@ impl SignIn {
         let properties = self.property_claims.or_empty(call, claims);
         self.confirm(&credential).await;
 
+        let device = device.filter(|_| !is_new_device);
+        if credential.has_second_factor() {
+            let mut challenge = self.challenge(&credential, &email, device).await?;
+            if challenge.is_none() {
+                let changed = self.verify_again(call, &password, user_id, origin).await?;
+                challenge = self.challenge(&changed, &email, device).await?;
+            }
+            self.upgrade_hash(credential, password, verification);
+            return challenge.map(FirstStep::Challenged).ok_or(Error::InvalidCredentials);
+        }
+
         let session = self.upstreams.start_session(call, user_id, &[Method::Password]).await?;
         let (address, id) = (email.as_str(), session.session_id);
-        // A password that was changed after it was verified does not sign in: its session may have started after all others were ended.
+        // A password that was changed after it was verified does not sign in, nor one without a second factor that was added: its session may
+        // have started after all others were ended.
         if !self.history.succeeded(call, &credential, address, id, is_new_device).await? {
             let changed = self.verify_again(call, &password, user_id, origin).await?;
+            if changed.has_second_factor() {
+                let challenge = self.challenge(&changed, &email, device).await?;
+                return challenge.map(FirstStep::Challenged).ok_or(Error::InvalidCredentials);
+            }
             if !self.history.succeeded(call, &changed, address, id, is_new_device).await? {
                 return Err(Error::InvalidCredentials);
             }
         }
-        if verification != Verification::MatchOfBeginning
-            && (verification == Verification::MatchNeedsRehash || credential.form != PasswordForm::Opaque)
-        {
-            self.upgrade_hash(credential, password, verification);
-        }
+        self.upgrade_hash(credential, password, verification);
         let tokens = self.issuer.issue(session, account, properties, as_of)?;
-        let device = device.filter(|_| !is_new_device).map_or_else(|| id::v7_at(as_of), |device| device.id);
-        Ok(SignedIn { tokens, device_token: self.keys.current().device_tokens.encode(&email, user_id, device, as_of) })
+        let device = device.map_or_else(|| id::v7_at(as_of), |device| device.id);
+        let device_token = self.keys.current().device_tokens.encode(&email, user_id, device, as_of);
+        Ok(FirstStep::SignedIn(SignedIn { tokens, device_token }))
     }
 
     /// Whether an account whose password was right may sign in. After the password, so that nobody else learns why not.
@@ -223,6 +250,11 @@ impl SignIn {
     /// Replaces a hash of another cost or of the raw form, in the background and only on an idle hashing thread. If none
     /// is idle, a later sign-in does it.
     fn upgrade_hash(&self, credential: Credential, password: TypedPassword, verification: Verification) {
+        if verification == Verification::MatchOfBeginning
+            || (verification != Verification::MatchNeedsRehash && credential.form == PasswordForm::Opaque)
+        {
+            return;
+        }
         let (hashing, store, now) = (Arc::clone(&self.hashing), self.store.clone(), self.clock.now());
         tokio::spawn(async move {
             let Credential { user_id, password_hash: old, .. } = credential;
@@ -246,10 +278,9 @@ impl SignIn {
     }
 }
 
-/// Whether a device has not signed in to the account before, or only before its owner took the account back.
+/// Whether a device has not signed in to the account before, or only before its owner took the account back or added a second factor: who
+/// knows the password could have collected device tokens before.
 fn is_new(device: Option<KnownDevice>, user_id: Uuid, credential: Option<&Credential>) -> bool {
-    let recovered_at = credential.and_then(|credential| credential.recovered_at);
-    device.is_none_or(|device| {
-        !device.is_of(user_id) || recovered_at.is_some_and(|recovered_at| device.issued_at <= recovered_at)
-    })
+    let since = credential.and_then(|credential| credential.recovered_at.max(credential.second_factor_since));
+    device.is_none_or(|device| !device.is_of(user_id) || since.is_some_and(|since| device.issued_at <= since))
 }

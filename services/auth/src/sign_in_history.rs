@@ -12,13 +12,15 @@ use drystone_mesh::{
     id,
     page::Page,
 };
-use drystone_store::outbox::Relay;
+use drystone_store::outbox::{Message, Relay};
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 use crate::{
+    challenge::Challenge,
     credential::Credential,
     error::Error,
+    factor::{Change, FactorUse, management::told},
     follow_up::{FollowUp, Origin},
     store::AuthStore,
 };
@@ -41,6 +43,10 @@ const MAX_DEVICE: usize = 256;
 pub enum Method {
     /// By a password.
     Password,
+    /// By a password and a code of an authenticator app.
+    PasswordAndTotp,
+    /// By a password and a backup code.
+    PasswordAndBackupCode,
     /// By what a later release knows.
     Unknown,
 }
@@ -51,6 +57,8 @@ impl Method {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Password => "password",
+            Self::PasswordAndTotp => "password and authenticator app",
+            Self::PasswordAndBackupCode => "password and backup code",
             Self::Unknown => "unknown",
         }
     }
@@ -59,12 +67,16 @@ impl Method {
         match self {
             Self::Unknown => 0,
             Self::Password => 1,
+            Self::PasswordAndTotp => 2,
+            Self::PasswordAndBackupCode => 3,
         }
     }
 
     pub(crate) const fn from_column(column: i16) -> Self {
         match column {
             1 => Self::Password,
+            2 => Self::PasswordAndTotp,
+            3 => Self::PasswordAndBackupCode,
             _ => Self::Unknown,
         }
     }
@@ -83,6 +95,8 @@ pub enum Outcome {
     EmailNotVerified,
     /// The password has to be replaced first.
     PasswordResetRequired,
+    /// The password was right, and the code of the second factor was wrong.
+    WrongCode,
     /// What a later release knows.
     Unknown,
 }
@@ -95,6 +109,7 @@ impl Outcome {
             Error::AccountDisabled => Some(Self::AccountDisabled),
             Error::EmailNotVerified => Some(Self::EmailNotVerified),
             Error::PasswordResetRequired => Some(Self::PasswordResetRequired),
+            Error::CodeInvalid => Some(Self::WrongCode),
             _ => None,
         }
     }
@@ -107,6 +122,7 @@ impl Outcome {
             Self::AccountDisabled => 3,
             Self::EmailNotVerified => 4,
             Self::PasswordResetRequired => 5,
+            Self::WrongCode => 6,
         }
     }
 
@@ -117,6 +133,7 @@ impl Outcome {
             3 => Self::AccountDisabled,
             4 => Self::EmailNotVerified,
             5 => Self::PasswordResetRequired,
+            6 => Self::WrongCode,
             _ => Self::Unknown,
         }
     }
@@ -169,23 +186,52 @@ impl SignInHistory {
         session_id: Uuid,
         is_new_device: bool,
     ) -> Result<bool, Error> {
-        let user_id = credential.user_id;
-        let record = SignInRecord {
-            session_id: Some(session_id),
-            ..self.record(call, user_id, Outcome::Succeeded, is_new_device)
-        };
-        let mut messages = Vec::new();
-        if is_new_device && !self.is_first(user_id).await? {
-            let client = Origin::of(&call.fields().client, record.at);
-            let method = record.method.name().to_owned();
-            let email = email.to_owned();
-            messages.push(FollowUp::TellNewDevice { user_id, email, client, method }.message(record.at)?);
-        }
+        let record = self.record(call, credential.user_id, Outcome::Succeeded, is_new_device);
+        let record = SignInRecord { session_id: Some(session_id), ..record };
+        let messages = self.messages(call, &record, email).await?;
         let stored = self.store.insert_success(&record, credential, &messages).await?;
         if stored && !messages.is_empty() {
             self.relay.wake();
         }
         Ok(stored)
+    }
+
+    /// Stores a sign-in that was completed by a second factor, and uses up its challenge and the code, all or nothing. Its user gets a
+    /// mail as for [`Self::succeeded`], and a message if it was a backup code.
+    ///
+    /// # Errors
+    /// [`Error::ChallengeInvalid`]; [`Error::CodeInvalid`].
+    pub(crate) async fn completed(
+        &self,
+        call: &Call,
+        credential: &Credential,
+        challenge: &Challenge,
+        used: &FactorUse,
+        session_id: Uuid,
+    ) -> Result<(), Error> {
+        let user_id = credential.user_id;
+        let record = self.record(call, user_id, Outcome::Succeeded, challenge.is_new_device());
+        let record = SignInRecord { session_id: Some(session_id), method: used.sign_in_method(), ..record };
+        let mut messages = self.messages(call, &record, &challenge.email).await?;
+        if let FactorUse::Backup { .. } = used {
+            messages.push(told(call, user_id, Change::BackupCodeUsed, record.at)?);
+        }
+        self.store.complete_challenge(challenge, used, &record, credential, &messages).await?;
+        if !messages.is_empty() {
+            self.relay.wake();
+        }
+        Ok(())
+    }
+
+    /// What follows from a sign-in with this address: on a new device, its user gets a mail and a message in their inbox.
+    async fn messages(&self, call: &Call, record: &SignInRecord, email: &str) -> Result<Vec<Message>, Error> {
+        let user_id = record.user_id;
+        if !record.is_new_device || self.is_first(user_id).await? {
+            return Ok(Vec::new());
+        }
+        let client = Origin::of(&call.fields().client, record.at);
+        let (email, method) = (email.to_owned(), record.method.name().to_owned());
+        Ok(vec![FollowUp::TellNewDevice { user_id, email, client, method }.message(record.at)?])
     }
 
     /// Stores a sign-in that failed, in the background.

@@ -1,6 +1,8 @@
 //! The store of credentials (`store/credentials.rs`), signing keys and secrets. All SQL of the service is here.
 
+mod challenges;
 mod credentials;
+mod factors;
 mod links;
 mod passwords;
 mod sign_ins;
@@ -14,7 +16,7 @@ use drystone_store::{
     sealing::{self, CheckError, Place, Sealed, Sealer, Stored},
 };
 
-pub use self::passwords::NewPassword;
+pub use self::{factors::factor_place, passwords::NewPassword};
 use crate::token::key_ring::KINDS;
 
 /// The migrations of the schema.
@@ -28,6 +30,7 @@ pub const MIGRATIONS: &[Migration] = &[
     migration!("0007", "links"),
     migration!("0008", "email_and_sign_ins"),
     migration!("0009", "sign_ins_kept"),
+    migration!("0010", "factors"),
 ];
 
 /// All keys and secrets, as they are stored.

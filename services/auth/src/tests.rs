@@ -14,6 +14,7 @@ mod passwords;
 mod refresh;
 mod register;
 mod running;
+mod second_factors;
 mod sign_in;
 mod sign_in_history;
 mod sign_out;

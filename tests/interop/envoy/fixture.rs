@@ -64,6 +64,7 @@ impl Behind {
             ("limits.registration_per_minute", "0".to_owned()),
             ("limits.password_reset_per_minute", "0".to_owned()),
             ("limits.email_per_minute", "0".to_owned()),
+            ("limits.factor_per_minute", "0".to_owned()),
         ];
         if has_tls {
             authority.issue_in(home.path(), "tls", &leaf);

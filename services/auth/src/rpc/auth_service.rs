@@ -1,9 +1,10 @@
 //! `drystone.auth.v1.AuthService`.
 
 use drystone::auth::v1::{
-    ForgetUserRequest, ForgetUserResponse, ImportUsersRequest, ImportUsersResponse, RefreshRequest, RefreshResponse,
-    RegisterRequest, RegisterResponse, SignInRequest, SignInResponse, SignOutRequest, SignOutResponse,
-    auth_service_server::AuthService,
+    CompleteSignInRequest, CompleteSignInResponse, FactorKind, ForgetUserRequest, ForgetUserResponse,
+    ImportUsersRequest, ImportUsersResponse, RefreshRequest, RefreshResponse, RegisterRequest, RegisterResponse,
+    SignInChallenge, SignInRequest, SignInResponse, SignOutRequest, SignOutResponse, VerifyCredentialRequest,
+    VerifyCredentialResponse, auth_service_server::AuthService,
 };
 use drystone_mesh::{
     call::{self, Call},
@@ -11,20 +12,24 @@ use drystone_mesh::{
     email::Email,
     error::Error as MeshError,
     id,
+    time::to_proto,
 };
 use futures_util::{Stream, stream};
 use std::{pin::Pin, sync::Arc};
 use tonic::{Request, Response, Status, Streaming, async_trait};
 use uuid::Uuid;
+use zeroize::Zeroizing;
 
 use super::valid;
 use crate::{
     error::Error,
+    factor::Code,
     import::UserImport,
     password::typed_password::TypedPassword,
     refresh::Refresh,
     register::{NewRegistration, Registration},
-    sign_in::{SignIn, SignedIn},
+    sign_in::{FirstStep, NewChallenge, SignIn, SignedIn},
+    step_up::{Proof, StepUp},
     token::tokens::{TOKEN_TYPE, TokenPair},
     upstreams::Upstreams,
 };
@@ -34,6 +39,7 @@ pub(crate) struct AuthRpc {
     pub(crate) registration: Registration,
     pub(crate) sign_in: SignIn,
     pub(crate) refresh: Refresh,
+    pub(crate) step_up: StepUp,
     pub(crate) import: UserImport,
     pub(crate) upstreams: Arc<dyn Upstreams>,
 }
@@ -57,8 +63,18 @@ impl AuthService for AuthRpc {
     async fn sign_in(&self, request: Request<SignInRequest>) -> Result<Response<SignInResponse>, Status> {
         let call = Call::of(&request)?;
         let SignInRequest { email, password, device_token } = request.into_inner();
-        let SignedIn { tokens, device_token } =
-            self.sign_in.sign_in(&call, &email, TypedPassword::new(password), &device_token).await?;
+        let first = self.sign_in.sign_in(&call, &email, TypedPassword::new(password), &device_token).await?;
+        let SignedIn { tokens, device_token } = match first {
+            FirstStep::SignedIn(signed_in) => signed_in,
+            FirstStep::Challenged(NewChallenge { token, expires_at }) => {
+                let challenge = SignInChallenge {
+                    challenge_token: token,
+                    factors: vec![FactorKind::Totp.into(), FactorKind::BackupCode.into()],
+                    expire_time: Some(to_proto(expires_at)),
+                };
+                return Ok(Response::new(SignInResponse { challenge: Some(challenge), ..SignInResponse::default() }));
+            }
+        };
         let TokenPair { access_token, refresh_token, expires_in, session_id, user_id } = tokens;
         Ok(Response::new(SignInResponse {
             access_token: Some(access_token),
@@ -68,7 +84,49 @@ impl AuthService for AuthRpc {
             session_id: Some(session_id.to_string()),
             user_id: Some(user_id.to_string()),
             device_token: Some(device_token),
+            challenge: None,
         }))
+    }
+
+    async fn complete_sign_in(
+        &self,
+        request: Request<CompleteSignInRequest>,
+    ) -> Result<Response<CompleteSignInResponse>, Status> {
+        let call = Call::of(&request)?;
+        let CompleteSignInRequest { challenge_token, totp_code, backup_code } = request.into_inner();
+        let challenge_token = Zeroizing::new(challenge_token);
+        let code = code(totp_code, backup_code).ok_or_else(|| {
+            MeshError::invalid_field("totp_code", "give either a code of an authenticator app or a backup code")
+        })?;
+        let SignedIn { tokens, device_token } = self.sign_in.complete(&call, &challenge_token, &code).await?;
+        let TokenPair { access_token, refresh_token, expires_in, session_id, user_id } = tokens;
+        Ok(Response::new(CompleteSignInResponse {
+            access_token,
+            refresh_token,
+            expires_in,
+            token_type: TOKEN_TYPE.to_owned(),
+            session_id: session_id.to_string(),
+            user_id: user_id.to_string(),
+            device_token,
+        }))
+    }
+
+    async fn verify_credential(
+        &self,
+        request: Request<VerifyCredentialRequest>,
+    ) -> Result<Response<VerifyCredentialResponse>, Status> {
+        let call = Call::of(&request)?;
+        let VerifyCredentialRequest { password, totp_code, backup_code } = request.into_inner();
+        let proof = match (password.is_empty(), code(totp_code, backup_code)) {
+            (false, None) => Proof::Password(TypedPassword::new(password)),
+            (true, Some(code)) => Proof::Code(code),
+            _ => {
+                let text = "give one of the password, a code of an authenticator app, and a backup code";
+                return Err(MeshError::invalid_field("password", text).into());
+            }
+        };
+        let (auth_time, amr) = self.step_up.verify(&call, proof).await?;
+        Ok(Response::new(VerifyCredentialResponse { auth_time: Some(to_proto(auth_time)), amr }))
     }
 
     async fn refresh(&self, request: Request<RefreshRequest>) -> Result<Response<RefreshResponse>, Status> {
@@ -116,6 +174,16 @@ impl AuthService for AuthRpc {
         call::record_user(user_id);
         self.import.store.delete_credential(user_id).await.map_err(Error::from)?;
         Ok(Response::new(ForgetUserResponse {}))
+    }
+}
+
+/// The code of a request that has one; `None` if it has none or both.
+fn code(totp: String, backup: String) -> Option<Code> {
+    let (totp, backup) = (Zeroizing::new(totp), Zeroizing::new(backup));
+    match (totp.is_empty(), backup.is_empty()) {
+        (false, true) => Some(Code::Totp(totp)),
+        (true, false) => Some(Code::Backup(backup)),
+        _ => None,
     }
 }
 

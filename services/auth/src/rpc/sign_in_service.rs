@@ -60,6 +60,8 @@ fn to_message(record: SignInRecord) -> SignIn {
         device: record.device,
         method: match record.method {
             Method::Password => SignInMethod::Password,
+            Method::PasswordAndTotp => SignInMethod::PasswordAndTotp,
+            Method::PasswordAndBackupCode => SignInMethod::PasswordAndBackupCode,
             Method::Unknown => SignInMethod::Unspecified,
         }
         .into(),
@@ -69,6 +71,7 @@ fn to_message(record: SignInRecord) -> SignIn {
             Outcome::AccountDisabled => SignInOutcome::AccountDisabled,
             Outcome::EmailNotVerified => SignInOutcome::EmailNotVerified,
             Outcome::PasswordResetRequired => SignInOutcome::PasswordResetRequired,
+            Outcome::WrongCode => SignInOutcome::WrongCode,
             Outcome::Unknown => SignInOutcome::Unspecified,
         }
         .into(),

@@ -11,7 +11,7 @@ use drystone_store::{
 use sqlx::AssertSqlSafe;
 use uuid::Uuid;
 
-use super::AuthStore;
+use super::{AuthStore, factors};
 use crate::{
     credential::Credential,
     password::{PasswordHash, typed_password::PasswordForm},
@@ -20,14 +20,15 @@ use crate::{
 /// The columns of a credential, in the order of [`CredentialRow`].
 macro_rules! columns {
     () => {
-        "user_id, password_hash, form, request_id, pending_since, created_at, updated_at, reset_required_at, recovered_at"
+        "user_id, password_hash, form, request_id, pending_since, created_at, updated_at, reset_required_at, recovered_at,
+         (SELECT MIN(confirmed_at) FROM factor WHERE factor.user_id = credential.user_id AND confirmed_at IS NOT NULL)"
     };
 }
 
 /// How many credentials one statement inserts or changes: those of one message of an import, so that it is one commit.
 const BATCH: usize = 500;
 
-type CredentialRow = (Uuid, String, String, Option<Uuid>, Option<i64>, i64, i64, Option<i64>, Option<i64>);
+type CredentialRow = (Uuid, String, String, Option<Uuid>, Option<i64>, i64, i64, Option<i64>, Option<i64>, Option<i64>);
 
 impl AuthStore {
     /// Inserts a credential. Returns false without a change if its request id has been used.
@@ -109,7 +110,7 @@ impl AuthStore {
         Ok(())
     }
 
-    /// Deletes the credential, the links and the sign-ins of a user, if there are any.
+    /// Deletes the credential, the links, the sign-ins and the second factors of a user, if there are any.
     pub async fn delete_credential(&self, user_id: Uuid) -> sqlx::Result<()> {
         run!(self.db.writer(), |db| {
             sqlx::query("DELETE FROM credential WHERE user_id = $1").bind(user_id).execute(db).await?;
@@ -120,7 +121,13 @@ impl AuthStore {
         run!(self.db.writer(), |db| {
             sqlx::query("DELETE FROM sign_in WHERE user_id = $1").bind(user_id).execute(db).await?;
         });
-        Ok(())
+        self.db
+            .retry(|| async {
+                let mut transaction = self.db.begin().await?;
+                factors::forget_user(&mut transaction, user_id).await?;
+                transaction.commit().await
+            })
+            .await
     }
 
     /// The credential of a user.
@@ -296,9 +303,9 @@ impl AuthStore {
     }
 }
 
-fn read_credential(
-    (user_id, password_hash, form, request_id, pending_since, created_at, updated_at, reset_required_at, recovered_at): CredentialRow,
-) -> sqlx::Result<Credential> {
+fn read_credential(row: CredentialRow) -> sqlx::Result<Credential> {
+    let (user_id, password_hash, form, request_id, pending_since, ..) = row;
+    let (.., created_at, updated_at, reset_required_at, recovered_at, second_factor_since) = row;
     Ok(Credential {
         user_id,
         password_hash: password_hash.parse().map_err(|error| undecodable("password_hash", error))?,
@@ -309,9 +316,10 @@ fn read_credential(
         updated_at: from_micros(updated_at),
         reset_required_at: reset_required_at.map(from_micros),
         recovered_at: recovered_at.map(from_micros),
+        second_factor_since: second_factor_since.map(from_micros),
     })
 }
 
-fn undecodable(column: &str, error: impl std::error::Error + Send + Sync + 'static) -> sqlx::Error {
+pub(super) fn undecodable(column: &str, error: impl std::error::Error + Send + Sync + 'static) -> sqlx::Error {
     sqlx::Error::ColumnDecode { index: column.to_owned(), source: Box::new(error) }
 }

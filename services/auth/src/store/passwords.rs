@@ -8,7 +8,7 @@ use drystone_store::{
 };
 use uuid::Uuid;
 
-use super::{AuthStore, links};
+use super::{AuthStore, challenges, factors, links};
 use crate::{
     error::Error,
     link::{Link, Purpose},
@@ -126,7 +126,7 @@ impl AuthStore {
     }
 
     /// Uses a link by which an owner takes their account back: the password no longer serves, and neither do links that somebody else
-    /// may have been sent since.
+    /// may have been sent since, nor second factors that were added since.
     ///
     /// # Errors
     /// [`Error::LinkInvalid`].
@@ -135,7 +135,7 @@ impl AuthStore {
     }
 
     async fn recover_once(&self, link: &Link, messages: &[Message], now: Timestamp) -> Result<(), Error> {
-        let mut transaction = self.db.begin().await?;
+        let mut transaction = self.db.begin_exclusive().await?;
         links::consume(&mut transaction, link, now).await?;
         for purpose in [Purpose::PasswordReset, Purpose::EmailVerification, Purpose::EmailChange] {
             links::void(&mut transaction, link.user_id, purpose, Timestamp::UNIX_EPOCH, now).await?;
@@ -156,21 +156,29 @@ impl AuthStore {
             .execute(connection)
             .await?;
         });
+        challenges::void(&mut transaction, link.user_id).await?;
+        factors::forget_since(&mut transaction, link.user_id, link.created_at).await?;
         put_all(transaction, messages).await
     }
 
     /// Makes the password of a user useless, until they choose a new one by a link.
     pub async fn require_reset(&self, user_id: Uuid, now: Timestamp) -> sqlx::Result<()> {
-        run!(self.db.writer(), |db| {
-            sqlx::query(
-                "UPDATE credential SET reset_required_at = $2 WHERE user_id = $1 AND reset_required_at IS NULL",
-            )
-            .bind(user_id)
-            .bind(to_micros(now))
-            .execute(db)
-            .await?;
-        });
-        Ok(())
+        self.db
+            .retry(|| async {
+                let mut transaction = self.db.begin().await?;
+                run!(transaction.connection(), |connection| {
+                    sqlx::query(
+                        "UPDATE credential SET reset_required_at = $2 WHERE user_id = $1 AND reset_required_at IS NULL",
+                    )
+                    .bind(user_id)
+                    .bind(to_micros(now))
+                    .execute(connection)
+                    .await?;
+                });
+                challenges::void(&mut transaction, user_id).await?;
+                transaction.commit().await
+            })
+            .await
     }
 
     /// Stores a message of the outbox by itself.
@@ -190,6 +198,7 @@ async fn finish(mut transaction: Transaction, new: &NewPassword) -> Result<(), E
     for purpose in [Purpose::PasswordReset, Purpose::EmailChange] {
         links::void(&mut transaction, new.user_id, purpose, Timestamp::UNIX_EPOCH, new.now).await?;
     }
+    challenges::void(&mut transaction, new.user_id).await?;
     put_all(transaction, &new.messages).await
 }
 

@@ -6,6 +6,7 @@ use drystone_mesh::{
     time::{from_micros, to_micros},
 };
 use drystone_store::{
+    Transaction,
     outbox::{self, Message},
     run,
 };
@@ -41,22 +42,24 @@ macro_rules! insert {
     };
 }
 
-/// The same, if the password is still the one of the credential and serves.
+/// The same, if the password is still the one of the credential and serves, and the user has a second factor or not as then.
 macro_rules! success {
     ($record:expr, $credential:expr) => {
         insert!(
             "SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9
              FROM credential
-             WHERE user_id = $2 AND password_hash = $10 AND reset_required_at IS NULL",
+             WHERE user_id = $2 AND password_hash = $10 AND reset_required_at IS NULL
+                 AND EXISTS (SELECT 1 FROM factor WHERE user_id = $2 AND confirmed_at IS NOT NULL) = $11",
             $record
         )
         .bind($credential.password_hash.as_str())
+        .bind($credential.has_second_factor())
     };
 }
 
 impl AuthStore {
-    /// Stores a sign-in that succeeded, with what follows from it, if its password is still the one of `credential` and serves. Returns
-    /// whether it does.
+    /// Stores a sign-in that succeeded, with what follows from it, if its password is still the one of `credential` and serves, and no
+    /// second factor was added. Returns whether that is so.
     pub async fn insert_success(
         &self,
         record: &SignInRecord,
@@ -70,10 +73,7 @@ impl AuthStore {
         self.db
             .retry(|| async {
                 let mut transaction = self.db.begin().await?;
-                let stored = run!(transaction.connection(), |db| {
-                    success!(record, credential).execute(db).await?.rows_affected()
-                });
-                if stored == 0 {
+                if !insert_success(&mut transaction, record, credential).await? {
                     return Ok(false);
                 }
                 for message in messages {
@@ -144,6 +144,17 @@ impl AuthStore {
             }
         }
     }
+}
+
+/// Stores a sign-in that succeeded in this transaction, as [`AuthStore::insert_success`] does.
+pub(super) async fn insert_success(
+    transaction: &mut Transaction,
+    record: &SignInRecord,
+    credential: &Credential,
+) -> sqlx::Result<bool> {
+    let stored =
+        run!(transaction.connection(), |db| { success!(record, credential).execute(db).await?.rows_affected() });
+    Ok(stored == 1)
 }
 
 fn read_sign_in(row: SignInRow) -> SignInRecord {

@@ -43,6 +43,7 @@ impl Fixture {
             updated_at: now,
             reset_required_at: None,
             recovered_at: None,
+            second_factor_since: None,
         };
         fixture.store.insert_credential(&raw).await.unwrap();
         // Moves the account to the id of the credential, which the fake user service allows.

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use drystone_mesh::clock::Clock;
 use drystone_store::sealing::{Sealed, Sealer, Stored};
 
+use uuid::Uuid;
+
 use crate::{
     StartError,
     store::{self, AuthStore, KeyRows, NewSecret, NewSigningKey, SealedKeys},
@@ -13,6 +15,9 @@ use crate::{
         signing_key::StoredKey,
     },
 };
+
+/// How many secrets of second factors are read at once.
+const FACTOR_BATCH: u32 = 100;
 
 /// Seals, replaces and rewraps keys.
 #[derive(Debug)]
@@ -47,7 +52,7 @@ impl KeyRotation {
         Ok(u32::try_from(count).unwrap_or(u32::MAX))
     }
 
-    /// Puts every sealed key under the master key that seals now. Returns how many keys that were. Can be repeated.
+    /// Puts every sealed key, and every secret of a second factor, under the master key that seals now. Returns how many that were. Can be repeated.
     ///
     /// # Errors
     /// The store or the master key fails; some keys may be done by then.
@@ -67,9 +72,25 @@ impl KeyRotation {
                 count += u32::from(self.store.replace_secret_envelope(&row.name, old, &new).await?);
             }
         }
+        count += self.rewrap_factors().await?;
         self.store.rewrap_check(&self.sealer).await?;
         tracing::info!(count, key = self.sealer.key_id(), "keys were put under the master key that seals now");
         Ok(count)
+    }
+
+    async fn rewrap_factors(&self) -> Result<u32, StartError> {
+        let (mut after, mut count) = (Uuid::nil(), 0);
+        loop {
+            let batch = self.store.factor_secrets(after, FACTOR_BATCH).await?;
+            for (id, old) in &batch {
+                let new = self.sealer.rewrap(store::factor_place(id), &old.envelope).await?;
+                count += u32::from(self.store.replace_factor_envelope(*id, old, &new).await?);
+            }
+            match batch.last() {
+                Some((id, _)) => after = *id,
+                None => return Ok(count),
+            }
+        }
     }
 
     async fn plan(&self, rows: &KeyRows) -> Result<SealedKeys, StartError> {

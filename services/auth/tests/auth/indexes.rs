@@ -4,13 +4,15 @@ use std::time::Duration;
 
 use drystone_auth::{
     AuthStore, MIGRATIONS,
+    challenge::{Challenge, hash},
     credential::Credential,
+    factor::{Factor, FactorUse, StoredFactor},
     link::{Link, Purpose},
     sign_in_history::{Method, Outcome, SignInRecord},
 };
 use drystone_backends::Postgres;
 use drystone_mesh::{clock::Clock, page::Page};
-use drystone_store::{Db, Location, PoolConfig};
+use drystone_store::{Db, Location, PoolConfig, sealing::Sealed};
 use uuid::Uuid;
 
 /// More executions than PostgreSQL makes custom plans for (five), so that it uses a generic plan where it thinks that cheaper.
@@ -25,6 +27,21 @@ const MANY_ROWS: &str = "
     FROM generate_series(1, 20000) AS n;
     INSERT INTO drystone_auth.link (id, purpose, user_id, created_at, expires_at)
     SELECT gen_random_uuid(), 'password_reset', gen_random_uuid(), n, 9000000000000000 + n
+    FROM generate_series(1, 20000) AS n;
+    INSERT INTO drystone_auth.factor (id, user_id, kind, display_name, secret, sealed_by, created_at, confirmed_at)
+    SELECT gen_random_uuid(), gen_random_uuid(), 1, 'one of many', '', 'test', 9000000000000000 + n, CASE WHEN n % 9 > 0 THEN 1 END
+    FROM generate_series(1, 20000) AS n;
+    INSERT INTO drystone_auth.totp_use (factor_id, step)
+    SELECT gen_random_uuid(), 90000000 + n
+    FROM generate_series(1, 20000) AS n;
+    INSERT INTO drystone_auth.backup_code (user_id, number, code_hash, created_at)
+    SELECT gen_random_uuid(), n % 10, 'one of many', n
+    FROM generate_series(1, 20000) AS n;
+    INSERT INTO drystone_auth.factor_attempt (user_id, origin, failures, allowed_at)
+    SELECT gen_random_uuid(), gen_random_uuid(), 1, 9000000000000000 + n
+    FROM generate_series(1, 20000) AS n;
+    INSERT INTO drystone_auth.challenge (token_hash, user_id, email, device, tries, expires_at)
+    SELECT decode(md5(n::text), 'hex'), gen_random_uuid(), '', gen_random_uuid(), 0, 9000000000000000 + n
     FROM generate_series(1, 20000) AS n;
     ANALYZE";
 
@@ -42,12 +59,12 @@ async fn every_credential_is_found_by_an_index() {
     let db = Db::open(location, MIGRATIONS).await.unwrap();
     let store = AuthStore::new(db.clone());
     let now = Clock::system().now();
-    let hash = "$argon2id$v=19$m=64,t=1,p=1$c29tZXNhbHQ$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+    let password_hash = "$argon2id$v=19$m=64,t=1,p=1$c29tZXNhbHQ$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
     for _ in 0..ROUNDS {
         let request_id = Uuid::now_v7();
         let new = Credential {
             user_id: Uuid::now_v7(),
-            password_hash: hash.parse().unwrap(),
+            password_hash: password_hash.parse().unwrap(),
             form: drystone_auth::password::typed_password::PasswordForm::Opaque,
             request_id: Some(request_id),
             pending_since: Some(now),
@@ -55,6 +72,7 @@ async fn every_credential_is_found_by_an_index() {
             updated_at: now,
             reset_required_at: None,
             recovered_at: None,
+            second_factor_since: None,
         };
         store.insert_credential(&new).await.unwrap();
         store.credential(new.user_id).await.unwrap().unwrap();
@@ -93,13 +111,67 @@ async fn every_credential_is_found_by_an_index() {
         );
         store.insert_link(&link, 5, now - Duration::from_secs(1)).await.unwrap().unwrap();
         store.use_link(&link, &[Purpose::PasswordReset], None, &[], now).await.unwrap();
+        use_second_factor(&store, &new).await;
     }
     db.close().await;
     let scans = database.scans("drystone_auth").await;
-    for table in ["sign_in", "link"] {
+    for table in ["sign_in", "link", "factor", "totp_use", "backup_code", "factor_attempt", "challenge"] {
         assert_eq!(scans[table].sequential, 0, "{table}: {:?}", scans[table]);
     }
     let scans = scans["credential"];
     assert_eq!(scans.sequential, 0);
     assert!(scans.index >= i64::try_from(ROUNDS * 6).unwrap(), "{scans:?}");
+}
+
+/// Adds an authenticator app, completes a sign-in, and removes it.
+async fn use_second_factor(store: &AuthStore, user: &Credential) {
+    let (now, user_id) = (Clock::system().now(), user.user_id);
+    let factor =
+        Factor { id: Uuid::now_v7(), user_id, display_name: "Phone".to_owned(), created_at: now, last_used_at: None };
+    let secret = Sealed { envelope: b"sealed".to_vec(), key_id: "test".to_owned() };
+    let (id, app) = (factor.id, StoredFactor { factor, secret });
+    assert!(store.begin_factor(&app).await.unwrap());
+    store.begun_factor(user_id, id, now).await.unwrap().unwrap();
+    let codes = [user.password_hash.clone()];
+    assert!(store.confirm_factor(&app.factor, 1, &codes, &[], now).await.unwrap());
+    store.replace_backup_codes(user_id, &codes, &[], now).await.unwrap();
+    store.backup_code(user_id, 0).await.unwrap().unwrap();
+    assert_eq!(store.backup_codes_left(user_id).await.unwrap(), 1);
+    store.rename_factor(user_id, id, "Tablet").await.unwrap().unwrap();
+    let user = store.credential(user_id).await.unwrap().unwrap();
+    let challenge = Challenge {
+        token_hash: hash(&id.to_string()),
+        user_id,
+        email: String::new(),
+        device: Uuid::nil(),
+        expires_at: now + Duration::from_mins(5),
+    };
+    assert!(store.insert_challenge(&challenge, &user).await.unwrap());
+    store.challenge(challenge.token_hash, now).await.unwrap().unwrap();
+    store.count_try(user_id, Uuid::nil(), now).await.unwrap();
+    store.try_challenge(&challenge).await.unwrap();
+    let sign_in = SignInRecord {
+        id: Uuid::now_v7(),
+        user_id,
+        at: now,
+        method: Method::PasswordAndTotp,
+        outcome: Outcome::Succeeded,
+        address: String::new(),
+        device: String::new(),
+        is_new_device: false,
+        session_id: None,
+    };
+    let spent = FactorUse::Totp { factor_id: id, step: 2 };
+    store.complete_challenge(&challenge, &spent, &sign_in, &user, &[]).await.unwrap();
+    let spent = FactorUse::Backup { number: 0, hash: user.password_hash };
+    store.use_factor(user_id, Uuid::nil(), &spent, &[], now).await.unwrap();
+    assert!(store.is_used(id, 2).await.unwrap());
+    store.give_back(user_id, 0, &codes[0], now).await.unwrap();
+    store.uncount_try(user_id, Uuid::nil(), now).await.unwrap();
+    store.untry_challenge(&challenge).await.unwrap();
+    store.factor_secrets(id, 10).await.unwrap();
+    store.replace_factor_envelope(id, &app.secret, &app.secret).await.unwrap();
+    store.forget_factors(now).await.unwrap();
+    store.forget_challenges(now).await.unwrap();
+    assert!(store.remove_factors(user_id, Some(id), &[], &[]).await.unwrap());
 }

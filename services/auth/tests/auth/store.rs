@@ -1,5 +1,7 @@
 //! The contract of the store, tested on every database. To add one, list it in `contract!` at the end.
 
+mod factors;
+
 use std::{any::Any, time::Duration};
 
 use drystone_auth::{
@@ -18,6 +20,13 @@ use drystone_store::{
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 use uuid::Uuid;
+
+use self::factors::{
+    a_challenge_is_completed_once_and_all_or_nothing, a_code_is_used_up_once,
+    a_sign_in_without_a_second_factor_is_stored_only_while_there_is_none, an_app_counts_once_it_is_confirmed,
+    concurrent_tries_are_all_counted, secrets_are_read_in_batches_and_replaced, what_is_over_is_forgotten_in_batches,
+    with_the_last_app_everything_goes,
+};
 
 /// An empty store and a manual clock.
 struct Fixture {
@@ -57,6 +66,7 @@ impl Fixture {
             updated_at: now,
             reset_required_at: None,
             recovered_at: None,
+            second_factor_since: None,
         }
     }
 }
@@ -299,6 +309,14 @@ macro_rules! contract {
             concurrent_inserts_of_a_first_signing_key_store_one,
             a_secret_is_inserted_once,
             keys_are_sealed_and_replaced_all_or_nothing,
+            an_app_counts_once_it_is_confirmed,
+            a_code_is_used_up_once,
+            concurrent_tries_are_all_counted,
+            a_challenge_is_completed_once_and_all_or_nothing,
+            a_sign_in_without_a_second_factor_is_stored_only_while_there_is_none,
+            with_the_last_app_everything_goes,
+            what_is_over_is_forgotten_in_batches,
+            secrets_are_read_in_batches_and_replaced,
         })+
     };
 }

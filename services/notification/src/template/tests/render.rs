@@ -4,7 +4,7 @@ use crate::template::{Channel, RenderError, Templates, parameter::is_break};
 #[test]
 fn built_in_templates_render_in_all_locales() {
     let templates = built_in();
-    assert_eq!(templates.iter().count(), 12);
+    assert_eq!(templates.iter().count(), 13);
     for template in templates.iter() {
         assert!(template.locales().eq(["de", "en"]), "{}", template.name());
         assert!(template.is_security() && template.may_send("auth"), "{}", template.name());
@@ -16,7 +16,7 @@ fn built_in_templates_render_in_all_locales() {
                 assert!(!mail.subject.contains(is_break) && mail.subject.contains("Drystone"), "{}", mail.subject);
                 assert!(mail.html.contains(&format!("<html lang=\"{locale}\"")));
                 assert!(mail.text.lines().all(|line| line.chars().count() <= 76), "{}", mail.text);
-                for (name, value) in samples.iter().filter(|(name, _)| *name != "link") {
+                for (name, value) in samples.iter().filter(|(name, _)| !["link", "change"].contains(&name.as_str())) {
                     assert!(mail.text.contains(value) && mail.html.contains(value), "{}: {name}", template.name());
                 }
                 if let Some(link) = samples.get("link") {
@@ -28,9 +28,30 @@ fn built_in_templates_render_in_all_locales() {
             }
             if template.channels().contains(&Channel::Inbox) {
                 let inbox = message.inbox(locale, "Ada").unwrap();
-                assert!(!inbox.title.is_empty() && samples.values().all(|value| inbox.body.contains(value)));
+                let mut shown = samples.iter().filter(|(name, _)| *name != "change");
+                assert!(!inbox.title.is_empty() && shown.all(|(_, value)| inbox.body.contains(value)));
             }
         }
+    }
+}
+
+#[test]
+fn each_change_of_second_factors_has_a_sentence_of_its_own() {
+    let templates = built_in();
+    let template = templates.get("second_factor_changed").unwrap();
+    let changes =
+        ["added", "removed", "disabled", "reset", "backup_codes_replaced", "backup_code_used", "of a later release"];
+    for locale in ["de", "en"] {
+        let texts: std::collections::HashSet<String> = changes
+            .iter()
+            .map(|change| {
+                let samples = template.samples().into_iter();
+                let parameters = samples
+                    .map(|(name, value)| if name == "change" { (name, (*change).into()) } else { (name, value) });
+                template.check(&parameters.collect()).unwrap().inbox(locale, "Ada").unwrap().body
+            })
+            .collect();
+        assert_eq!(texts.len(), changes.len(), "{locale}");
     }
 }
 

@@ -1,0 +1,73 @@
+//! The check of a code.
+
+use std::sync::Arc;
+
+use drystone_mesh::{call::Call, clock::Clock};
+use drystone_store::sealing::Sealer;
+use uuid::Uuid;
+
+use super::{Code, FactorUse, StoredFactor, backup_code::BackupCode, totp::Secret};
+use crate::{
+    error::Error,
+    password::{
+        PasswordHash,
+        hasher::{HashingPool, JobOrigin},
+    },
+    password_check::PasswordCheck,
+    store::{AuthStore, factor_place},
+};
+
+/// Checks codes.
+#[derive(Clone)]
+pub struct FactorCheck {
+    pub(crate) store: AuthStore,
+    pub(crate) sealer: Sealer,
+    pub(crate) hashing: Arc<HashingPool>,
+    pub(crate) clock: Clock,
+    /// What a backup code is verified against that the user does not have.
+    pub(crate) dummy_hash: PasswordHash,
+}
+
+impl FactorCheck {
+    /// With the store, the hashing pool and the dummy hash of `passwords`.
+    pub(crate) fn new(sealer: Sealer, passwords: PasswordCheck, clock: Clock) -> Self {
+        let PasswordCheck { hashing, store, dummy_hash, .. } = passwords;
+        Self { store, sealer, hashing, clock, dummy_hash }
+    }
+
+    /// What a code of a user uses up, if it is right. Uses up nothing.
+    ///
+    /// # Errors
+    /// [`Error::CodeInvalid`]; errors of the store, the master key and the hashing pool.
+    pub(crate) async fn find(&self, call: &Call, user_id: Uuid, code: &Code) -> Result<FactorUse, Error> {
+        match code {
+            Code::Totp(code) => {
+                for stored in self.store.confirmed_factors(user_id).await? {
+                    if let Some(step) = self.step_of(&stored, code).await? {
+                        if self.store.is_used(stored.factor.id, step).await? {
+                            return Err(Error::CodeInvalid);
+                        }
+                        return Ok(FactorUse::Totp { factor_id: stored.factor.id, step });
+                    }
+                }
+                Err(Error::CodeInvalid)
+            }
+            Code::Backup(typed) => {
+                let code = BackupCode::parse(typed).ok_or(Error::CodeInvalid)?;
+                let stored = self.store.backup_code(user_id, code.number()).await?;
+                let hash = stored.as_ref().unwrap_or(&self.dummy_hash).clone();
+                let (origin, deadline) = (JobOrigin::unknown(&call.fields().client), call.fields().deadline);
+                let verification = self.hashing.verify(code.to_password(), hash, origin, deadline).await?;
+                let hash = stored.filter(|_| verification.is_match()).ok_or(Error::CodeInvalid)?;
+                Ok(FactorUse::Backup { number: code.number(), hash })
+            }
+        }
+    }
+
+    /// The step whose code this is.
+    pub(super) async fn step_of(&self, stored: &StoredFactor, code: &str) -> Result<Option<i64>, Error> {
+        let secret =
+            self.sealer.open(factor_place(&stored.factor.id), &stored.secret.envelope).await.map_err(Error::Seal)?;
+        Ok(Secret::from_bytes(secret).step_of(code, self.clock.now()))
+    }
+}

@@ -1,0 +1,86 @@
+//! A signed-in user proves again who they are.
+
+use std::sync::Arc;
+
+use drystone_mesh::{
+    call::Call,
+    clock::{Clock, Timestamp},
+};
+use drystone_store::outbox::Relay;
+
+use crate::{
+    authentication::Method,
+    error::Error,
+    factor::{Change, Code, FactorUse, check::FactorCheck, management::told},
+    password::typed_password::TypedPassword,
+    password_check::PasswordCheck,
+    store::AuthStore,
+    upstreams::Upstreams,
+};
+
+/// What a user proves who they are with.
+pub(crate) enum Proof {
+    Password(TypedPassword),
+    Code(Code),
+}
+
+/// Verifies proofs of signed-in users, and raises their sessions.
+pub(crate) struct StepUp {
+    pub(crate) passwords: PasswordCheck,
+    pub(crate) factors: FactorCheck,
+    pub(crate) upstreams: Arc<dyn Upstreams>,
+    pub(crate) store: AuthStore,
+    pub(crate) relay: Relay,
+    pub(crate) clock: Clock,
+}
+
+impl StepUp {
+    /// Verifies a proof of the user of this call. Returns when and how the user of the session has authenticated.
+    ///
+    /// # Errors
+    /// [`Error::InvalidCredentials`]; [`Error::SecondFactorRequired`] for a password of a user who has a second factor: who has stolen it
+    /// gets no further; [`Error::CodeInvalid`]; [`Error::TooManyTries`].
+    pub(crate) async fn verify(&self, call: &Call, proof: Proof) -> Result<(Timestamp, Vec<String>), Error> {
+        let principal = call.principal()?;
+        let (user_id, session_id) = (principal.user_id, principal.session_id);
+        match proof {
+            Proof::Password(password) => {
+                if self.store.has_factor(user_id).await? {
+                    return Err(Error::SecondFactorRequired);
+                }
+                let attempt = self.passwords.attempts.password_check(user_id).await?;
+                self.passwords.verify(call, user_id, &password).await?;
+                attempt.succeeded().await;
+                self.upstreams.raise_session(call, user_id, session_id, &[Method::Password]).await
+            }
+            Proof::Code(code) => {
+                let now = self.clock.now();
+                // By session: who has stolen a token of one keeps the user out of none of the others.
+                self.store.count_try(user_id, session_id, now).await?;
+                let found = self.factors.find(call, user_id, &code).await;
+                if let Err(error) = &found
+                    && !matches!(error, Error::CodeInvalid)
+                {
+                    self.store.uncount_try(user_id, session_id, now).await?;
+                }
+                let used = found?;
+                let messages = match used {
+                    FactorUse::Backup { .. } => vec![told(call, user_id, Change::BackupCodeUsed, now)?],
+                    FactorUse::Totp { .. } => Vec::new(),
+                };
+                self.store.use_factor(user_id, session_id, &used, &messages, now).await?;
+                if !messages.is_empty() {
+                    self.relay.wake();
+                }
+                // With the password of the sign-in these are two factors.
+                let methods = [Method::Password, Method::OneTimePassword];
+                let methods = if principal.has_used(Method::Password.name()) { &methods[..] } else { &methods[1..] };
+                let raised = self.upstreams.raise_session(call, user_id, session_id, methods).await;
+                if let (Err(_), FactorUse::Backup { number, hash }) = (&raised, &used) {
+                    self.store.give_back(user_id, *number, hash, now).await?;
+                }
+                raised
+            }
+        }
+    }
+}

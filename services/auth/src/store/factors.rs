@@ -1,0 +1,611 @@
+//! Second factors.
+
+use std::time::Duration;
+
+use drystone_mesh::{
+    clock::Timestamp,
+    time::{from_micros, to_micros},
+};
+use drystone_store::{
+    Transaction,
+    outbox::{self, Message},
+    run,
+    sealing::{Place, Sealed},
+};
+use uuid::Uuid;
+
+use super::AuthStore;
+use crate::{
+    error::Error,
+    factor::{
+        CONFIRM_TIMEOUT, Factor, FactorUse, MAX_FACTORS, StoredFactor, USE_RETENTION, totp,
+        tries::{self, Tries},
+    },
+    password::PasswordHash,
+};
+
+/// The kind of an authenticator app.
+const TOTP: i16 = 1;
+
+/// How many rows one statement of a sweep forgets.
+const FORGET_BATCH: i64 = 500;
+
+/// How often a count is repeated that others have changed meanwhile.
+const MAX_COUNTS: usize = 20;
+
+/// The columns of a factor, in the order of [`FactorRow`].
+macro_rules! columns {
+    () => {
+        "id, user_id, display_name, created_at, last_used_at, secret, sealed_by"
+    };
+}
+
+type FactorRow = (Uuid, Uuid, String, i64, Option<i64>, Vec<u8>, String);
+
+/// Where the secret of a factor is sealed.
+#[must_use]
+pub fn factor_place(id: &Uuid) -> Place<'_> {
+    Place { table: "factor", row: id.as_bytes(), column: "secret" }
+}
+
+impl AuthStore {
+    /// Stores an authenticator app that is not confirmed yet, in place of another one that is not. Returns false without a change if the
+    /// user has as many as they may have.
+    pub async fn begin_factor(&self, new: &StoredFactor) -> sqlx::Result<bool> {
+        self.db
+            .retry(|| async {
+                let StoredFactor { factor, secret } = new;
+                // Exclusive, so that of two at once both are counted.
+                let mut transaction = self.db.begin_exclusive().await?;
+                run!(transaction.connection(), |connection| {
+                    sqlx::query("DELETE FROM factor WHERE user_id = $1 AND confirmed_at IS NULL")
+                        .bind(factor.user_id)
+                        .execute(connection)
+                        .await?;
+                });
+                let inserted = run!(transaction.connection(), |connection| {
+                    sqlx::query(
+                        "INSERT INTO factor (id, user_id, kind, display_name, secret, sealed_by, created_at)
+                         SELECT $1, $2, $3, $4, $5, $6, $7
+                         WHERE (SELECT COUNT(*) FROM factor WHERE user_id = $2) < $8",
+                    )
+                    .bind(factor.id)
+                    .bind(factor.user_id)
+                    .bind(TOTP)
+                    .bind(&factor.display_name)
+                    .bind(&secret.envelope)
+                    .bind(&secret.key_id)
+                    .bind(to_micros(factor.created_at))
+                    .bind(i64::from(MAX_FACTORS))
+                    .execute(connection)
+                    .await?
+                    .rows_affected()
+                });
+                transaction.commit().await?;
+                Ok(inserted == 1)
+            })
+            .await
+    }
+
+    /// An authenticator app of a user that can be confirmed now.
+    pub async fn begun_factor(&self, user_id: Uuid, id: Uuid, now: Timestamp) -> sqlx::Result<Option<StoredFactor>> {
+        let row = run!(self.db.reader(), |db| {
+            sqlx::query_as::<_, FactorRow>(concat!(
+                "SELECT ",
+                columns!(),
+                " FROM factor WHERE id = $1 AND user_id = $2 AND confirmed_at IS NULL AND created_at > $3"
+            ))
+            .bind(id)
+            .bind(user_id)
+            .bind(to_micros(now - CONFIRM_TIMEOUT))
+            .fetch_optional(db)
+            .await?
+        });
+        Ok(row.map(read_factor))
+    }
+
+    /// The confirmed authenticator apps of a user, oldest first.
+    pub async fn confirmed_factors(&self, user_id: Uuid) -> sqlx::Result<Vec<StoredFactor>> {
+        let rows = run!(self.db.reader(), |db| {
+            sqlx::query_as::<_, FactorRow>(concat!(
+                "SELECT ",
+                columns!(),
+                " FROM factor WHERE user_id = $1 AND confirmed_at IS NOT NULL ORDER BY id"
+            ))
+            .bind(user_id)
+            .fetch_all(db)
+            .await?
+        });
+        Ok(rows.into_iter().map(read_factor).collect())
+    }
+
+    /// Whether a user has a confirmed authenticator app.
+    pub async fn has_factor(&self, user_id: Uuid) -> sqlx::Result<bool> {
+        Ok(!self.confirmed_factors(user_id).await?.is_empty())
+    }
+
+    /// Confirms an authenticator app with the code of this step. Backup codes are for the first one: returns false without a change if it is
+    /// the first one and there are none, or the other way round.
+    ///
+    /// # Errors
+    /// [`Error::FactorNotFound`] if it was confirmed or forgotten meanwhile.
+    pub async fn confirm_factor(
+        &self,
+        factor: &Factor,
+        step: i64,
+        backup_codes: &[PasswordHash],
+        messages: &[Message],
+        now: Timestamp,
+    ) -> Result<bool, Error> {
+        self.db
+            .retry(|| async {
+                // Exclusive, so that one is the first, and none is added while the last one is removed.
+                let mut transaction = self.db.begin_exclusive().await?;
+                let is_first = count(&mut transaction, factor.user_id).await? == 0;
+                if is_first == backup_codes.is_empty() {
+                    return Ok(false);
+                }
+                let confirmed = run!(transaction.connection(), |connection| {
+                    sqlx::query(
+                        "UPDATE factor SET confirmed_at = $2, last_used_at = $2 WHERE id = $1 AND confirmed_at IS NULL",
+                    )
+                    .bind(factor.id)
+                    .bind(to_micros(now))
+                    .execute(connection)
+                    .await?
+                    .rows_affected()
+                });
+                if confirmed == 0 {
+                    return Err(Error::FactorNotFound);
+                }
+                let used = FactorUse::Totp { factor_id: factor.id, step };
+                use_up(&mut transaction, factor.user_id, &used, now).await?;
+                replace_backup_codes(&mut transaction, factor.user_id, backup_codes, now).await?;
+                finish(transaction, messages).await?;
+                Ok(true)
+            })
+            .await
+    }
+
+    /// Replaces the backup codes of a user.
+    ///
+    /// # Errors
+    /// [`Error::NoSecondFactor`].
+    pub async fn replace_backup_codes(
+        &self,
+        user_id: Uuid,
+        codes: &[PasswordHash],
+        messages: &[Message],
+        now: Timestamp,
+    ) -> Result<(), Error> {
+        self.db
+            .retry(|| async {
+                let mut transaction = self.db.begin_exclusive().await?;
+                if count(&mut transaction, user_id).await? == 0 {
+                    return Err(Error::NoSecondFactor);
+                }
+                replace_backup_codes(&mut transaction, user_id, codes, now).await?;
+                finish(transaction, messages).await
+            })
+            .await
+    }
+
+    /// The hash of a backup code that was not used.
+    pub async fn backup_code(&self, user_id: Uuid, number: u8) -> Result<Option<PasswordHash>, Error> {
+        let hash: Option<String> = run!(self.db.reader(), |db| {
+            sqlx::query_scalar(
+                "SELECT code_hash FROM backup_code WHERE user_id = $1 AND number = $2 AND used_at IS NULL",
+            )
+            .bind(user_id)
+            .bind(i16::from(number))
+            .fetch_optional(db)
+            .await?
+        });
+        let parse =
+            |hash: String| hash.parse().map_err(|error| super::credentials::undecodable("code_hash", error).into());
+        hash.map(parse).transpose()
+    }
+
+    /// How many backup codes of a user are left.
+    pub async fn backup_codes_left(&self, user_id: Uuid) -> sqlx::Result<i64> {
+        run!(self.db.reader(), |db| {
+            sqlx::query_scalar("SELECT COUNT(*) FROM backup_code WHERE user_id = $1 AND used_at IS NULL")
+                .bind(user_id)
+                .fetch_one(db)
+                .await
+        })
+    }
+
+    /// Renames a confirmed authenticator app of a user. Returns it, or `None` if there is none.
+    pub async fn rename_factor(&self, user_id: Uuid, id: Uuid, display_name: &str) -> sqlx::Result<Option<Factor>> {
+        let mut renamed = run!(self.db.writer(), |db| {
+            sqlx::query_as::<_, FactorRow>(concat!(
+                "UPDATE factor
+                 SET display_name = $3
+                 WHERE id = $1 AND user_id = $2 AND confirmed_at IS NOT NULL
+                 RETURNING ",
+                columns!()
+            ))
+            .bind(id)
+            .bind(user_id)
+            .bind(display_name)
+            .fetch_all(db)
+            .await?
+        });
+        Ok(renamed.pop().map(|row| read_factor(row).factor))
+    }
+
+    /// Removes authenticator apps of a user: this one, or all. With the last one the backup codes go as well. Stores the messages of
+    /// `always`, and `messages` if there was one that counted; returns whether there was.
+    pub async fn remove_factors(
+        &self,
+        user_id: Uuid,
+        id: Option<Uuid>,
+        messages: &[Message],
+        always: &[Message],
+    ) -> Result<bool, Error> {
+        self.db
+            .retry(|| async {
+                // Exclusive, so that of two that each remove one the later sees that none is left.
+                let mut transaction = self.db.begin_exclusive().await?;
+                let removed = run!(transaction.connection(), |connection| {
+                    sqlx::query(
+                        "DELETE FROM factor
+                         WHERE user_id = $1 AND (id = $2 OR $3) AND confirmed_at IS NOT NULL",
+                    )
+                    .bind(user_id)
+                    .bind(id.unwrap_or_default())
+                    .bind(id.is_none())
+                    .execute(connection)
+                    .await?
+                    .rows_affected()
+                });
+                if count(&mut transaction, user_id).await? == 0 {
+                    forget_user(&mut transaction, user_id).await?;
+                }
+                for message in always {
+                    outbox::put(&mut transaction, message).await?;
+                }
+                finish(transaction, if removed > 0 { messages } else { &[] }).await?;
+                Ok(removed > 0)
+            })
+            .await
+    }
+
+    /// Counts a try of a code, from a known device or a session, or nil for all others, before the code is checked.
+    ///
+    /// # Errors
+    /// [`Error::TooManyTries`].
+    pub async fn count_try(&self, user_id: Uuid, origin: Uuid, now: Timestamp) -> Result<(), Error> {
+        for _ in 0..MAX_COUNTS {
+            let row: Option<(i32, i64)> = run!(self.db.reader(), |db| {
+                sqlx::query_as("SELECT failures, allowed_at FROM factor_attempt WHERE user_id = $1 AND origin = $2")
+                    .bind(user_id)
+                    .bind(origin)
+                    .fetch_optional(db)
+                    .await?
+            });
+            let before = row.map(|(failures, allowed_at)| Tries {
+                failures: failures.unsigned_abs(),
+                allowed_at: from_micros(allowed_at),
+            });
+            let next = Tries::next(before, now).map_err(Error::TooManyTries)?;
+            let counted = run!(self.db.writer(), |db| {
+                sqlx::query(
+                    "INSERT INTO factor_attempt (user_id, origin, failures, allowed_at)
+                     VALUES ($1, $2, $3, $4)
+                     ON CONFLICT (user_id, origin) DO UPDATE
+                     SET failures = $3, allowed_at = $4
+                     WHERE factor_attempt.failures = $5 AND factor_attempt.allowed_at = $6",
+                )
+                .bind(user_id)
+                .bind(origin)
+                .bind(to_column(next.failures))
+                .bind(to_micros(next.allowed_at))
+                .bind(row.map_or(-1, |(failures, _)| failures))
+                .bind(row.map_or(-1, |(_, allowed_at)| allowed_at))
+                .execute(db)
+                .await?
+                .rows_affected()
+            });
+            if counted == 1 {
+                return Ok(());
+            }
+        }
+        Err(Error::TooManyTries(Duration::from_secs(1)))
+    }
+
+    /// Whether the code of this step was used.
+    pub async fn is_used(&self, factor_id: Uuid, step: i64) -> sqlx::Result<bool> {
+        let found: Option<i64> = run!(self.db.reader(), |db| {
+            sqlx::query_scalar("SELECT step FROM totp_use WHERE factor_id = $1 AND step = $2")
+                .bind(factor_id)
+                .bind(step)
+                .fetch_optional(db)
+                .await?
+        });
+        Ok(found.is_some())
+    }
+
+    /// Takes back a try whose code was not refused: something else failed.
+    pub async fn uncount_try(&self, user_id: Uuid, origin: Uuid, now: Timestamp) -> sqlx::Result<()> {
+        run!(self.db.writer(), |db| {
+            sqlx::query(
+                "UPDATE factor_attempt
+                 SET failures = failures - 1, allowed_at = $3
+                 WHERE user_id = $1 AND origin = $2 AND failures > 0",
+            )
+            .bind(user_id)
+            .bind(origin)
+            .bind(to_micros(now))
+            .execute(db)
+            .await?;
+        });
+        Ok(())
+    }
+
+    /// Gives a backup code back that was used up at this time, since what it was for has failed.
+    pub async fn give_back(&self, user_id: Uuid, number: u8, hash: &PasswordHash, now: Timestamp) -> sqlx::Result<()> {
+        run!(self.db.writer(), |db| {
+            sqlx::query(
+                "UPDATE backup_code
+                 SET used_at = NULL
+                 WHERE user_id = $1 AND number = $2 AND code_hash = $3 AND used_at = $4",
+            )
+            .bind(user_id)
+            .bind(i16::from(number))
+            .bind(hash.as_str())
+            .bind(to_micros(now))
+            .execute(db)
+            .await?;
+        });
+        Ok(())
+    }
+
+    /// Uses up a code that is right, and clears the tries of its origin.
+    ///
+    /// # Errors
+    /// [`Error::CodeInvalid`] if it was used meanwhile.
+    pub async fn use_factor(
+        &self,
+        user_id: Uuid,
+        origin: Uuid,
+        used: &FactorUse,
+        messages: &[Message],
+        now: Timestamp,
+    ) -> Result<(), Error> {
+        self.db
+            .retry(|| async {
+                let mut transaction = self.db.begin().await?;
+                use_up(&mut transaction, user_id, used, now).await?;
+                clear_tries(&mut transaction, user_id, origin).await?;
+                finish(transaction, messages).await
+            })
+            .await
+    }
+
+    /// The secrets of up to `limit` factors after this id, in the order of ids.
+    pub async fn factor_secrets(&self, after: Uuid, limit: u32) -> sqlx::Result<Vec<(Uuid, Sealed)>> {
+        let rows: Vec<(Uuid, Vec<u8>, String)> = run!(self.db.reader(), |db| {
+            sqlx::query_as("SELECT id, secret, sealed_by FROM factor WHERE id > $1 ORDER BY id LIMIT $2")
+                .bind(after)
+                .bind(i64::from(limit))
+                .fetch_all(db)
+                .await?
+        });
+        Ok(rows.into_iter().map(|(id, envelope, key_id)| (id, Sealed { envelope, key_id })).collect())
+    }
+
+    /// Replaces the envelope of a secret. Returns false if it is not `old`.
+    pub async fn replace_factor_envelope(&self, id: Uuid, old: &Sealed, new: &Sealed) -> sqlx::Result<bool> {
+        let updated = run!(self.db.writer(), |db| {
+            sqlx::query("UPDATE factor SET secret = $3, sealed_by = $4 WHERE id = $1 AND secret = $2")
+                .bind(id)
+                .bind(&old.envelope)
+                .bind(&new.envelope)
+                .bind(&new.key_id)
+                .execute(db)
+                .await?
+                .rows_affected()
+        });
+        Ok(updated == 1)
+    }
+
+    /// Forgets factors that were not confirmed in time, steps whose codes are not valid any more, and old tries.
+    pub async fn forget_factors(&self, now: Timestamp) -> sqlx::Result<()> {
+        let step = totp::step_at(now - USE_RETENTION);
+        loop {
+            let begun = run!(self.db.writer(), |db| {
+                sqlx::query(
+                    "DELETE FROM factor WHERE confirmed_at IS NULL AND created_at < $1 AND id IN (
+                         SELECT id FROM factor WHERE confirmed_at IS NULL AND created_at < $1 ORDER BY created_at LIMIT $2
+                     )",
+                )
+                .bind(to_micros(now - CONFIRM_TIMEOUT))
+                .bind(FORGET_BATCH)
+                .execute(db)
+                .await?
+                .rows_affected()
+            });
+            let used = run!(self.db.writer(), |db| {
+                sqlx::query(
+                    "DELETE FROM totp_use WHERE step < $1 AND (factor_id, step) IN (
+                         SELECT factor_id, step FROM totp_use WHERE step < $1 ORDER BY step LIMIT $2
+                     )",
+                )
+                .bind(step)
+                .bind(FORGET_BATCH)
+                .execute(db)
+                .await?
+                .rows_affected()
+            });
+            let tries = run!(self.db.writer(), |db| {
+                sqlx::query(
+                    "DELETE FROM factor_attempt WHERE allowed_at < $1 AND (user_id, origin) IN (
+                         SELECT user_id, origin FROM factor_attempt WHERE allowed_at < $1 ORDER BY allowed_at LIMIT $2
+                     )",
+                )
+                .bind(to_micros(now - tries::RETENTION))
+                .bind(FORGET_BATCH)
+                .execute(db)
+                .await?
+                .rows_affected()
+            });
+            if begun.max(used).max(tries) < FORGET_BATCH.unsigned_abs() {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Uses up a code in this transaction: of two at once, one succeeds.
+///
+/// # Errors
+/// [`Error::CodeInvalid`] if it was used before, or the factor is gone.
+pub(super) async fn use_up(
+    transaction: &mut Transaction,
+    user_id: Uuid,
+    used: &FactorUse,
+    now: Timestamp,
+) -> Result<(), Error> {
+    let used_up = match used {
+        FactorUse::Totp { factor_id, step } => {
+            run!(transaction.connection(), |connection| {
+                sqlx::query("UPDATE factor SET last_used_at = $2 WHERE id = $1")
+                    .bind(*factor_id)
+                    .bind(to_micros(now))
+                    .execute(connection)
+                    .await?;
+            });
+            run!(transaction.connection(), |connection| {
+                sqlx::query(
+                    "INSERT INTO totp_use (factor_id, step)
+                     SELECT id, $2 FROM factor WHERE id = $1 AND user_id = $3 AND confirmed_at IS NOT NULL
+                     ON CONFLICT DO NOTHING",
+                )
+                .bind(*factor_id)
+                .bind(*step)
+                .bind(user_id)
+                .execute(connection)
+                .await?
+                .rows_affected()
+            })
+        }
+        FactorUse::Backup { number, hash } => run!(transaction.connection(), |connection| {
+            sqlx::query(
+                "UPDATE backup_code
+                 SET used_at = $4
+                 WHERE user_id = $1 AND number = $2 AND code_hash = $3 AND used_at IS NULL",
+            )
+            .bind(user_id)
+            .bind(i16::from(*number))
+            .bind(hash.as_str())
+            .bind(to_micros(now))
+            .execute(connection)
+            .await?
+            .rows_affected()
+        }),
+    };
+    if used_up == 1 { Ok(()) } else { Err(Error::CodeInvalid) }
+}
+
+/// Clears the tries of an origin in this transaction.
+pub(super) async fn clear_tries(transaction: &mut Transaction, user_id: Uuid, origin: Uuid) -> Result<(), Error> {
+    run!(transaction.connection(), |connection| {
+        sqlx::query("DELETE FROM factor_attempt WHERE user_id = $1 AND origin = $2")
+            .bind(user_id)
+            .bind(origin)
+            .execute(connection)
+            .await?;
+    });
+    Ok(())
+}
+
+/// Removes what belongs to the second factors of a user in this transaction.
+pub(super) async fn forget_user(transaction: &mut Transaction, user_id: Uuid) -> sqlx::Result<()> {
+    for sql in [
+        // First, as a sign-in that is completed does.
+        "DELETE FROM challenge WHERE user_id = $1",
+        "DELETE FROM factor WHERE user_id = $1",
+        "DELETE FROM backup_code WHERE user_id = $1",
+        "DELETE FROM factor_attempt WHERE user_id = $1",
+    ] {
+        run!(transaction.connection(), |connection| {
+            sqlx::query(sql).bind(user_id).execute(connection).await?;
+        });
+    }
+    Ok(())
+}
+
+/// Removes what was added for a user since this time, in this transaction: their owner takes the account back.
+pub(super) async fn forget_since(transaction: &mut Transaction, user_id: Uuid, since: Timestamp) -> sqlx::Result<()> {
+    for sql in [
+        "DELETE FROM factor WHERE user_id = $1 AND (confirmed_at IS NULL OR confirmed_at >= $2)",
+        "DELETE FROM backup_code WHERE user_id = $1 AND created_at >= $2",
+    ] {
+        run!(transaction.connection(), |connection| {
+            sqlx::query(sql).bind(user_id).bind(to_micros(since)).execute(connection).await?;
+        });
+    }
+    if count(transaction, user_id).await? == 0 {
+        forget_user(transaction, user_id).await?;
+    }
+    Ok(())
+}
+
+/// How many confirmed authenticator apps a user has.
+async fn count(transaction: &mut Transaction, user_id: Uuid) -> sqlx::Result<i64> {
+    run!(transaction.connection(), |connection| {
+        sqlx::query_scalar("SELECT COUNT(*) FROM factor WHERE user_id = $1 AND confirmed_at IS NOT NULL")
+            .bind(user_id)
+            .fetch_one(connection)
+            .await
+    })
+}
+
+async fn replace_backup_codes(
+    transaction: &mut Transaction,
+    user_id: Uuid,
+    codes: &[PasswordHash],
+    now: Timestamp,
+) -> sqlx::Result<()> {
+    for (number, hash) in (0_i16..).zip(codes) {
+        run!(transaction.connection(), |connection| {
+            sqlx::query(
+                "INSERT INTO backup_code (user_id, number, code_hash, created_at)
+                 VALUES ($1, $2, $3, $4)
+                 ON CONFLICT (user_id, number) DO UPDATE SET code_hash = $3, created_at = $4, used_at = NULL",
+            )
+            .bind(user_id)
+            .bind(number)
+            .bind(hash.as_str())
+            .bind(to_micros(now))
+            .execute(connection)
+            .await?;
+        });
+    }
+    Ok(())
+}
+
+async fn finish(mut transaction: Transaction, messages: &[Message]) -> Result<(), Error> {
+    for message in messages {
+        outbox::put(&mut transaction, message).await?;
+    }
+    transaction.commit().await?;
+    Ok(())
+}
+
+fn read_factor((id, user_id, display_name, created_at, last_used_at, envelope, key_id): FactorRow) -> StoredFactor {
+    let factor = Factor {
+        id,
+        user_id,
+        display_name,
+        created_at: from_micros(created_at),
+        last_used_at: last_used_at.map(from_micros),
+    };
+    StoredFactor { factor, secret: Sealed { envelope, key_id } }
+}
+
+fn to_column(count: u32) -> i32 {
+    i32::try_from(count).unwrap_or(i32::MAX)
+}
