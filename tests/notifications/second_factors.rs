@@ -85,7 +85,8 @@ async fn a_user_adds_an_app_and_signs_in_with_it_over_rest() {
         confirmed["backupCodes"].as_array().unwrap().iter().map(|code| code.as_str().unwrap()).collect();
     assert_eq!((codes.len(), &confirmed["sessionsEnded"]), (10, &json!(true)));
     mesh.rest().get("/v1/users/me").bearer(&other.access).send().await.refused(Reason::TokenRevoked);
-    wait_for_subject(&smtp, &user.email, "second factors").await;
+    let told = wait_for_subject(&smtp, &user.email, "authenticator app").await;
+    assert!(told.text.unwrap().contains("report-sign-in#token="));
     let refreshed =
         post(&mesh, "/v1/auth/refresh", json!({"refreshToken": tokens.refresh}), None).await.expect(200).json();
     assert_eq!(claims(refreshed["accessToken"].as_str().unwrap())["amr"], json!(["pwd", "otp", "mfa"]));
@@ -136,7 +137,7 @@ async fn second_factors_are_managed_over_grpc() {
     let mut app = App::of(&begun.uri);
     let confirm = ConfirmTotpRequest { factor_id: begun.factor_id.clone(), code: app.next_code() };
     let confirmed = call!(factors.confirm_totp(confirm.clone())).unwrap();
-    assert_refused(call!(factors.confirm_totp(confirm)), Reason::FactorNotFound);
+    assert_refused(call!(factors.confirm_totp(confirm)), Reason::SecondFactorRequired);
     // The token is that of the password alone.
     let refused = call!(factors.regenerate_backup_codes(RegenerateBackupCodesRequest {}));
     assert_refused(refused, Reason::SecondFactorRequired);

@@ -108,7 +108,6 @@ impl FactorUse {
 /// What has changed about the second factors of a user, as the message to them names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Change {
-    Added,
     Removed,
     Disabled,
     Reset,
@@ -120,7 +119,6 @@ impl Change {
     /// As the template `second_factor_changed` knows it.
     pub(crate) const fn name(self) -> &'static str {
         match self {
-            Self::Added => "added",
             Self::Removed => "removed",
             Self::Disabled => "disabled",
             Self::Reset => "reset",

@@ -75,6 +75,8 @@ pub(crate) enum FollowUp {
     TellTokenReused { user_id: Uuid, client: Origin },
     /// The user is told that two clients seem to share a session.
     TellSessionShared { user_id: Uuid, client: Origin },
+    /// The user is told that an authenticator app was added: by mail to this address with a link to take the account back, and in the inbox.
+    TellFactorAdded { user_id: Uuid, email: String, client: Origin },
     /// The user is told that their second factors have changed.
     TellFactorChanged { user_id: Uuid, change: String, client: Origin },
     /// The user is told of a sign-in on a new device: by mail with a link to report it, and in the inbox.
@@ -100,6 +102,7 @@ impl FollowUp {
             | Self::TellPasswordChanged { user_id, .. }
             | Self::TellTokenReused { user_id, .. }
             | Self::TellSessionShared { user_id, .. }
+            | Self::TellFactorAdded { user_id, .. }
             | Self::TellFactorChanged { user_id, .. }
             | Self::TellNewDevice { user_id, .. } => format!("mail {user_id}"),
         };
@@ -205,6 +208,16 @@ impl FollowUps {
                     return Ok(());
                 }
                 self.tell(call, message, "session_shared", user_id, client).await
+            }
+            FollowUp::TellFactorAdded { user_id, email, client } => {
+                let Some(contact) = self.upstreams.contact_by_id(call, user_id).await? else { return Ok(()) };
+                let (purpose, parameters) = (Purpose::SignInReport, client.parameters().to_vec());
+                let contact = Contact { email, ..contact };
+                // However many mails about sign-ins somebody has caused before.
+                let max = (u32::MAX, "second_factor_added");
+                self.send_link(call, message, purpose, max, contact.clone(), parameters.clone()).await?;
+                let mail = Mail { template: "second_factor_added_notice", parameters, expires_at: None };
+                self.send(call, second_id(message.id), contact, mail).await
             }
             FollowUp::TellFactorChanged { user_id, change, client } => {
                 let Some(contact) = self.upstreams.contact_by_id(call, user_id).await? else { return Ok(()) };

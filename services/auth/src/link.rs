@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use chrono::DateTime;
 use drystone_mesh::clock::Timestamp;
 use uuid::Uuid;
 
@@ -57,6 +58,14 @@ pub struct Link {
 }
 
 impl Link {
+    /// When that happened which the link follows from: its id is that of the message, made at that time.
+    #[must_use]
+    pub fn followed_at(&self) -> Timestamp {
+        let time = self.id.get_timestamp().map(|time| time.to_unix());
+        let time = time.and_then(|(seconds, nanos)| DateTime::from_timestamp(seconds.try_into().ok()?, nanos));
+        time.map_or(self.created_at, |time| time.min(self.created_at))
+    }
+
     /// A link that is made now.
     #[must_use]
     pub fn new(id: Uuid, purpose: Purpose, user_id: Uuid, email: String, now: Timestamp) -> Self {

@@ -102,7 +102,9 @@ impl Factors {
         let now = self.clock.now();
         let stored = self.store.begun_factor(user_id, factor_id, now).await?.ok_or(Error::FactorNotFound)?;
         let step = self.check.step_of(&stored, code).await?.ok_or(Error::CodeInvalid)?;
-        let told = told(call, user_id, Change::Added, now)?;
+        let contact = self.upstreams.contact_by_id(call, user_id).await?.ok_or(Error::SessionEnded)?;
+        let client = Origin::of(&call.fields().client, now);
+        let told = FollowUp::TellFactorAdded { user_id, email: contact.email, client }.message(now)?;
         let ends = FollowUp::EndSessions { user_id, except: Some(session_id) }.message(now)?;
         let waits_for = ends.id;
         let mut codes = new_backup_codes()?;

@@ -157,7 +157,7 @@ impl AuthStore {
             .await?;
         });
         challenges::void(&mut transaction, link.user_id).await?;
-        factors::forget_since(&mut transaction, link.user_id, link.created_at).await?;
+        factors::forget_since(&mut transaction, link.user_id, link.followed_at()).await?;
         put_all(transaction, messages).await
     }
 

@@ -146,6 +146,11 @@ impl Running {
     async fn changes(&self) -> Vec<String> {
         let messages = self.messages("second_factor_changed").await;
         let mut changes: Vec<String> = messages.iter().map(|message| message.parameters["change"].clone()).collect();
+        changes.extend(self.messages("second_factor_added").await.iter().map(|_| "added".to_owned()));
+        assert_eq!(
+            self.messages("second_factor_added").await.len(),
+            self.messages("second_factor_added_notice").await.len()
+        );
         changes.sort_unstable();
         changes
     }
@@ -572,6 +577,19 @@ async fn who_takes_an_account_back_keeps_their_own_factors_alone() {
     let left = running.factors(&user).await;
     assert_eq!((left.factors.len(), left.backup_codes_left), (1, 0));
     assert_eq!(own.0.account_name(), EMAIL);
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_mail_about_an_app_has_a_link_that_removes_it() {
+    let running = Running::with_verified_account().await;
+    let (user, _, _) = running.with_app().await;
+    let link = running.link_in("second_factor_added", "report-sign-in").await;
+    assert!(running.report_sign_in(&link).await.unwrap());
+    assert_eq!(running.factors(&user).await, ListFactorsResponse::default());
+    assert_eq!(reason(running.sign_in(PASSWORD).await), Reason::PasswordResetRequired);
+    running.reset(&running.link().await, "a new horse in the stable").await.unwrap();
+    running.sign_in("a new horse in the stable").await.unwrap();
     running.stop().await;
 }
 

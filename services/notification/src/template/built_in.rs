@@ -25,6 +25,8 @@ pub const FILES: &[(&str, &str, &str)] = &files![
     "new_device_notice",
     "password_changed",
     "password_reset",
+    "second_factor_added",
+    "second_factor_added_notice",
     "second_factor_changed",
     "session_ended_reuse",
     "session_shared",
