@@ -1,7 +1,9 @@
 //! The store of credentials (`store/credentials.rs`), signing keys and secrets. All SQL of the service is here.
 
+mod backup_codes;
 mod challenges;
 mod credentials;
+mod factor_tries;
 mod factors;
 mod links;
 mod passwords;

@@ -4,14 +4,10 @@ use drystone_mesh::{
     clock::Timestamp,
     time::{from_micros, to_micros},
 };
-use drystone_store::{
-    Transaction,
-    outbox::{self, Message},
-    run,
-};
+use drystone_store::{Transaction, outbox::Message, run};
 use uuid::Uuid;
 
-use super::{AuthStore, factors, sign_ins};
+use super::{AuthStore, factor_tries, factors, passwords::put_all, sign_ins};
 use crate::{
     challenge::{Challenge, MAX_TRIES},
     credential::Credential,
@@ -141,15 +137,11 @@ impl AuthStore {
                     return Err(Error::ChallengeInvalid);
                 }
                 factors::use_up(&mut transaction, challenge.user_id, used, record.at).await?;
-                factors::clear_tries(&mut transaction, challenge.user_id, challenge.device).await?;
+                factor_tries::clear_tries(&mut transaction, challenge.user_id, challenge.device).await?;
                 if !sign_ins::insert_success(&mut transaction, record, credential).await? {
                     return Err(Error::ChallengeInvalid);
                 }
-                for message in messages {
-                    outbox::put(&mut transaction, message).await?;
-                }
-                transaction.commit().await?;
-                Ok(())
+                put_all(transaction, messages).await
             })
             .await
     }

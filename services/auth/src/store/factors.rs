@@ -1,26 +1,21 @@
 //! Second factors.
 
-use std::time::Duration;
-
 use drystone_mesh::{
     clock::Timestamp,
     time::{from_micros, to_micros},
 };
 use drystone_store::{
     Transaction,
-    outbox::{self, Message},
+    outbox::Message,
     run,
     sealing::{Place, Sealed},
 };
 use uuid::Uuid;
 
-use super::AuthStore;
+use super::{AuthStore, backup_codes, factor_tries::clear_tries, passwords::put_all};
 use crate::{
     error::Error,
-    factor::{
-        CONFIRM_TIMEOUT, Factor, FactorUse, MAX_FACTORS, StoredFactor, USE_RETENTION, totp,
-        tries::{self, Tries},
-    },
+    factor::{CONFIRM_TIMEOUT, Factor, FactorUse, MAX_FACTORS, StoredFactor, USE_RETENTION, totp, tries},
     password::PasswordHash,
 };
 
@@ -29,9 +24,6 @@ const TOTP: i16 = 1;
 
 /// How many rows one statement of a sweep forgets.
 const FORGET_BATCH: i64 = 500;
-
-/// How often a count is repeated that others have changed meanwhile.
-const MAX_COUNTS: usize = 20;
 
 /// The columns of a factor, in the order of [`FactorRow`].
 macro_rules! columns {
@@ -160,60 +152,11 @@ impl AuthStore {
                 }
                 let used = FactorUse::Totp { factor_id: factor.id, step };
                 use_up(&mut transaction, factor.user_id, &used, now).await?;
-                replace_backup_codes(&mut transaction, factor.user_id, backup_codes, now).await?;
-                finish(transaction, messages).await?;
+                backup_codes::replace(&mut transaction, factor.user_id, backup_codes, now).await?;
+                put_all(transaction, messages).await?;
                 Ok(true)
             })
             .await
-    }
-
-    /// Replaces the backup codes of a user.
-    ///
-    /// # Errors
-    /// [`Error::NoSecondFactor`].
-    pub async fn replace_backup_codes(
-        &self,
-        user_id: Uuid,
-        codes: &[PasswordHash],
-        messages: &[Message],
-        now: Timestamp,
-    ) -> Result<(), Error> {
-        self.db
-            .retry(|| async {
-                let mut transaction = self.db.begin_exclusive().await?;
-                if count(&mut transaction, user_id).await? == 0 {
-                    return Err(Error::NoSecondFactor);
-                }
-                replace_backup_codes(&mut transaction, user_id, codes, now).await?;
-                finish(transaction, messages).await
-            })
-            .await
-    }
-
-    /// The hash of a backup code that was not used.
-    pub async fn backup_code(&self, user_id: Uuid, number: u8) -> Result<Option<PasswordHash>, Error> {
-        let hash: Option<String> = run!(self.db.reader(), |db| {
-            sqlx::query_scalar(
-                "SELECT code_hash FROM backup_code WHERE user_id = $1 AND number = $2 AND used_at IS NULL",
-            )
-            .bind(user_id)
-            .bind(i16::from(number))
-            .fetch_optional(db)
-            .await?
-        });
-        let parse =
-            |hash: String| hash.parse().map_err(|error| super::credentials::undecodable("code_hash", error).into());
-        hash.map(parse).transpose()
-    }
-
-    /// How many backup codes of a user are left.
-    pub async fn backup_codes_left(&self, user_id: Uuid) -> sqlx::Result<i64> {
-        run!(self.db.reader(), |db| {
-            sqlx::query_scalar("SELECT COUNT(*) FROM backup_code WHERE user_id = $1 AND used_at IS NULL")
-                .bind(user_id)
-                .fetch_one(db)
-                .await
-        })
     }
 
     /// Renames a confirmed authenticator app of a user. Returns it, or `None` if there is none.
@@ -263,56 +206,11 @@ impl AuthStore {
                 if count(&mut transaction, user_id).await? == 0 {
                     forget_user(&mut transaction, user_id).await?;
                 }
-                for message in always {
-                    outbox::put(&mut transaction, message).await?;
-                }
-                finish(transaction, if removed > 0 { messages } else { &[] }).await?;
+                let told = if removed > 0 { messages } else { &[] };
+                put_all(transaction, &[always, told].concat()).await?;
                 Ok(removed > 0)
             })
             .await
-    }
-
-    /// Counts a try of a code, from a known device or a session, or nil for all others, before the code is checked.
-    ///
-    /// # Errors
-    /// [`Error::TooManyTries`].
-    pub async fn count_try(&self, user_id: Uuid, origin: Uuid, now: Timestamp) -> Result<(), Error> {
-        for _ in 0..MAX_COUNTS {
-            let row: Option<(i32, i64)> = run!(self.db.reader(), |db| {
-                sqlx::query_as("SELECT failures, allowed_at FROM factor_attempt WHERE user_id = $1 AND origin = $2")
-                    .bind(user_id)
-                    .bind(origin)
-                    .fetch_optional(db)
-                    .await?
-            });
-            let before = row.map(|(failures, allowed_at)| Tries {
-                failures: failures.unsigned_abs(),
-                allowed_at: from_micros(allowed_at),
-            });
-            let next = Tries::next(before, now).map_err(Error::TooManyTries)?;
-            let counted = run!(self.db.writer(), |db| {
-                sqlx::query(
-                    "INSERT INTO factor_attempt (user_id, origin, failures, allowed_at)
-                     VALUES ($1, $2, $3, $4)
-                     ON CONFLICT (user_id, origin) DO UPDATE
-                     SET failures = $3, allowed_at = $4
-                     WHERE factor_attempt.failures = $5 AND factor_attempt.allowed_at = $6",
-                )
-                .bind(user_id)
-                .bind(origin)
-                .bind(to_column(next.failures))
-                .bind(to_micros(next.allowed_at))
-                .bind(row.map_or(-1, |(failures, _)| failures))
-                .bind(row.map_or(-1, |(_, allowed_at)| allowed_at))
-                .execute(db)
-                .await?
-                .rows_affected()
-            });
-            if counted == 1 {
-                return Ok(());
-            }
-        }
-        Err(Error::TooManyTries(Duration::from_secs(1)))
     }
 
     /// Whether the code of this step was used.
@@ -325,41 +223,6 @@ impl AuthStore {
                 .await?
         });
         Ok(found.is_some())
-    }
-
-    /// Takes back a try whose code was not refused: something else failed.
-    pub async fn uncount_try(&self, user_id: Uuid, origin: Uuid, now: Timestamp) -> sqlx::Result<()> {
-        run!(self.db.writer(), |db| {
-            sqlx::query(
-                "UPDATE factor_attempt
-                 SET failures = failures - 1, allowed_at = $3
-                 WHERE user_id = $1 AND origin = $2 AND failures > 0",
-            )
-            .bind(user_id)
-            .bind(origin)
-            .bind(to_micros(now))
-            .execute(db)
-            .await?;
-        });
-        Ok(())
-    }
-
-    /// Gives a backup code back that was used up at this time, since what it was for has failed.
-    pub async fn give_back(&self, user_id: Uuid, number: u8, hash: &PasswordHash, now: Timestamp) -> sqlx::Result<()> {
-        run!(self.db.writer(), |db| {
-            sqlx::query(
-                "UPDATE backup_code
-                 SET used_at = NULL
-                 WHERE user_id = $1 AND number = $2 AND code_hash = $3 AND used_at = $4",
-            )
-            .bind(user_id)
-            .bind(i16::from(number))
-            .bind(hash.as_str())
-            .bind(to_micros(now))
-            .execute(db)
-            .await?;
-        });
-        Ok(())
     }
 
     /// Uses up a code that is right, and clears the tries of its origin.
@@ -379,7 +242,7 @@ impl AuthStore {
                 let mut transaction = self.db.begin().await?;
                 use_up(&mut transaction, user_id, used, now).await?;
                 clear_tries(&mut transaction, user_id, origin).await?;
-                finish(transaction, messages).await
+                put_all(transaction, messages).await
             })
             .await
     }
@@ -509,18 +372,6 @@ pub(super) async fn use_up(
     if used_up == 1 { Ok(()) } else { Err(Error::CodeInvalid) }
 }
 
-/// Clears the tries of an origin in this transaction.
-pub(super) async fn clear_tries(transaction: &mut Transaction, user_id: Uuid, origin: Uuid) -> Result<(), Error> {
-    run!(transaction.connection(), |connection| {
-        sqlx::query("DELETE FROM factor_attempt WHERE user_id = $1 AND origin = $2")
-            .bind(user_id)
-            .bind(origin)
-            .execute(connection)
-            .await?;
-    });
-    Ok(())
-}
-
 /// Removes what belongs to the second factors of a user in this transaction.
 pub(super) async fn forget_user(transaction: &mut Transaction, user_id: Uuid) -> sqlx::Result<()> {
     for sql in [
@@ -554,45 +405,13 @@ pub(super) async fn forget_since(transaction: &mut Transaction, user_id: Uuid, s
 }
 
 /// How many confirmed authenticator apps a user has.
-async fn count(transaction: &mut Transaction, user_id: Uuid) -> sqlx::Result<i64> {
+pub(super) async fn count(transaction: &mut Transaction, user_id: Uuid) -> sqlx::Result<i64> {
     run!(transaction.connection(), |connection| {
         sqlx::query_scalar("SELECT COUNT(*) FROM factor WHERE user_id = $1 AND confirmed_at IS NOT NULL")
             .bind(user_id)
             .fetch_one(connection)
             .await
     })
-}
-
-async fn replace_backup_codes(
-    transaction: &mut Transaction,
-    user_id: Uuid,
-    codes: &[PasswordHash],
-    now: Timestamp,
-) -> sqlx::Result<()> {
-    for (number, hash) in (0_i16..).zip(codes) {
-        run!(transaction.connection(), |connection| {
-            sqlx::query(
-                "INSERT INTO backup_code (user_id, number, code_hash, created_at)
-                 VALUES ($1, $2, $3, $4)
-                 ON CONFLICT (user_id, number) DO UPDATE SET code_hash = $3, created_at = $4, used_at = NULL",
-            )
-            .bind(user_id)
-            .bind(number)
-            .bind(hash.as_str())
-            .bind(to_micros(now))
-            .execute(connection)
-            .await?;
-        });
-    }
-    Ok(())
-}
-
-async fn finish(mut transaction: Transaction, messages: &[Message]) -> Result<(), Error> {
-    for message in messages {
-        outbox::put(&mut transaction, message).await?;
-    }
-    transaction.commit().await?;
-    Ok(())
 }
 
 fn read_factor((id, user_id, display_name, created_at, last_used_at, envelope, key_id): FactorRow) -> StoredFactor {
@@ -604,8 +423,4 @@ fn read_factor((id, user_id, display_name, created_at, last_used_at, envelope, k
         last_used_at: last_used_at.map(from_micros),
     };
     StoredFactor { factor, secret: Sealed { envelope, key_id } }
-}
-
-fn to_column(count: u32) -> i32 {
-    i32::try_from(count).unwrap_or(i32::MAX)
 }

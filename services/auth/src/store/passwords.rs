@@ -207,7 +207,8 @@ fn key(link: &Link) -> Option<String> {
     link.email.as_deref().and_then(|email| Email::parse(email).ok()).map(|email| email.key())
 }
 
-async fn put_all(mut transaction: Transaction, messages: &[Message]) -> Result<(), Error> {
+/// Stores messages in this transaction, and commits it.
+pub(super) async fn put_all(mut transaction: Transaction, messages: &[Message]) -> Result<(), Error> {
     for message in messages {
         outbox::put(&mut transaction, message).await?;
     }
