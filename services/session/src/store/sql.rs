@@ -1,18 +1,16 @@
 //! Sessions and revocations in a SQL database.
 
+mod row;
+
 use async_trait::async_trait;
-use drystone_mesh::{
-    clock::Timestamp,
-    page::Page,
-    time::{from_micros, to_micros},
-};
+use drystone_mesh::{clock::Timestamp, page::Page, time::to_micros};
 use drystone_store::{Db, Migration, Transaction, migration, run};
 use uuid::Uuid;
 
+use self::row::{RevocationRow, SessionRow, from_column, read_revocation, read_session, to_column};
 use super::{EndedSessions, SessionStore, StoreError, Swept};
 use crate::{
-    authentication::Authentication,
-    revocation::{Holder, Revocation, Scope},
+    revocation::{Holder, Revocation},
     rotation::{Presented, PresentedBy, Rotation},
     session::{Lifetimes, Session},
 };
@@ -32,10 +30,6 @@ macro_rules! session_columns {
          repeats, replacements, repeated_rotations, last_device, last_address, authentication"
     };
 }
-
-type SessionRow = (Uuid, Uuid, String, String, i64, i64, i64, i64, i64, i64, i64, i64, i64, String, String, String);
-
-type RevocationRow = (i64, Option<Uuid>, Option<Uuid>, Option<i64>, i64, Option<String>);
 
 /// How many rows one statement of a sweep deletes: bounded, so that writers do not wait long for it.
 const SWEEP_BATCH: i64 = 1000;
@@ -477,55 +471,4 @@ async fn revoke_session(transaction: &mut Transaction, id: Uuid, forget_at: Time
         .await?
     });
     Ok(from_column(seq))
-}
-
-fn read_session(row: SessionRow) -> Session {
-    let (id, user_id, device, address, created_at, last_seen_at, idle_expires_at, expires_at, ..) = row;
-    let (.., counter, confirmed, repeats, replacements, repeated_rotations, last_device, last_address, authentication) =
-        row;
-    let created_at = from_micros(created_at);
-    Session {
-        id,
-        user_id,
-        device,
-        address,
-        created_at,
-        last_seen_at: from_micros(last_seen_at),
-        idle_expires_at: from_micros(idle_expires_at),
-        expires_at: from_micros(expires_at),
-        counter: from_column(counter),
-        confirmed: from_column(confirmed),
-        repeats: count(repeats),
-        replacements: count(replacements),
-        repeated_rotations: count(repeated_rotations),
-        last_device,
-        last_address,
-        authentication: Authentication::from_text(&authentication, created_at),
-    }
-}
-
-/// These counts are small.
-fn count(column: i64) -> u32 {
-    u32::try_from(column).unwrap_or(u32::MAX)
-}
-
-fn read_revocation((seq, session_id, user_id, void_until, forget_at, role): RevocationRow) -> sqlx::Result<Revocation> {
-    let scope = match (session_id, user_id, void_until) {
-        (Some(id), None, None) => Scope::Session(id),
-        (None, Some(user_id), Some(until)) => {
-            Scope::Tokens { of: Holder::from_columns(user_id, role), void_until: from_micros(until) }
-        }
-        _ => return Err(sqlx::Error::Decode(format!("revocation {seq} has an unknown scope").into())),
-    };
-    Ok(Revocation { seq: from_column(seq), scope, forget_at: from_micros(forget_at) })
-}
-
-/// A value that does not fit into the column was never issued, and matches no row.
-fn to_column(count: u64) -> i64 {
-    i64::try_from(count).unwrap_or(i64::MAX)
-}
-
-/// Values in these columns are never negative.
-fn from_column(count: i64) -> u64 {
-    u64::try_from(count).unwrap_or_default()
 }
