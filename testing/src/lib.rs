@@ -50,7 +50,7 @@ pub use self::{
     partial_service::PartialService,
     ports::free_addresses,
     rest::{RestClient, RestRequest, RestResponse, address},
-    user::{Tokens, User, unique_email},
+    user::{PASSWORD, Tokens, User, unique_email},
 };
 
 /// The contracts of Drystone.

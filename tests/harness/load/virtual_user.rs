@@ -205,7 +205,7 @@ impl VirtualUser {
 
     async fn register(&mut self) -> Option<()> {
         let generate = || {
-            let password = format!("correct horse {}", Uuid::now_v7().simple());
+            let password = crate::PASSWORD.to_owned();
             User { email: unique_email(), password, id: Uuid::now_v7().to_string() }
         };
         // Until the account exists, `id` is the request id.
