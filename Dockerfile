@@ -13,6 +13,7 @@ COPY proto proto
 COPY src src
 COPY mesh mesh
 COPY store store
+COPY webauthn webauthn
 COPY services services
 COPY cli cli
 COPY testing testing
