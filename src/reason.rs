@@ -81,6 +81,8 @@ reasons! {
     TokenRevoked "TOKEN_REVOKED" Unauthenticated 401,
     /// The last authentication is too old for this call.
     ReauthenticationRequired "REAUTHENTICATION_REQUIRED" Unauthenticated 401,
+    /// The user has not proved who they are with the factors that this call requires.
+    FactorsRequired "FACTORS_REQUIRED" Unauthenticated 401,
     /// The user does not have the required permission.
     PermissionMissing "PERMISSION_MISSING" PermissionDenied 403,
 
@@ -105,12 +107,24 @@ reasons! {
     CodeInvalid "CODE_INVALID" Unauthenticated 401,
     /// The challenge is unknown, was used, has expired, or had too many wrong codes: the sign-in begins anew.
     ChallengeInvalid "CHALLENGE_INVALID" Unauthenticated 401,
+    /// The passkey does not prove who the user is; the message says which check failed.
+    PasskeyInvalid "PASSKEY_INVALID" Unauthenticated 401,
+    /// No account has the passkey: the client can have it removed (`signalUnknownCredential`).
+    PasskeyUnknown "PASSKEY_UNKNOWN" Unauthenticated 401,
+    /// The passkey is registered already.
+    PasskeyRegistered "PASSKEY_REGISTERED" AlreadyExists 409,
+    /// The server is not configured for passkeys.
+    PasskeysDisabled "PASSKEYS_DISABLED" FailedPrecondition 400,
     /// The user has a second factor, so that the password alone does not suffice.
     SecondFactorRequired "SECOND_FACTOR_REQUIRED" FailedPrecondition 400,
+    /// The user has a role that asks for a second factor, so that the last one stays.
+    LastFactor "LAST_FACTOR" FailedPrecondition 400,
     /// The user has no second factor.
     NoSecondFactor "NO_SECOND_FACTOR" FailedPrecondition 400,
     /// There is no such second factor, or it is another user's.
     FactorNotFound "FACTOR_NOT_FOUND" NotFound 404,
+    /// There is no such trusted device, or it is another user's.
+    DeviceNotFound "DEVICE_NOT_FOUND" NotFound 404,
     /// The user has as many second factors as they may have.
     TooManyFactors "TOO_MANY_FACTORS" FailedPrecondition 400,
     /// The refresh token is invalid.

@@ -3,14 +3,17 @@
 //! A status is sent in response headers. A client that receives more header bytes than it accepts fails the call, and some
 //! close the connection with every other call on it. A status may quote its request, so its size is bounded here.
 
+mod step_up;
+
 use std::{borrow::Cow, collections::HashMap, time::Duration};
 
 use tonic::{
     Status,
-    metadata::{MetadataMap, MetadataValue},
+    metadata::{AsciiMetadataValue, MetadataMap},
 };
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
+pub use self::step_up::{StepUp, challenge};
 use crate::Reason;
 
 /// The maximum size of the headers of a status, in bytes as HTTP/2 counts them (RFC 9113, section 6.5.2). grpc-core and
@@ -33,23 +36,26 @@ const MAX_MESSAGE_LENGTH: usize = 1 << 10;
 /// A status with a reason. The message, the violations and each of their texts are shortened where they are too long.
 #[must_use]
 pub fn new(reason: Reason, message: &str, violations: Vec<FieldViolation>, retry_after: Option<Duration>) -> Status {
+    with_step_up(reason, message, violations, retry_after, StepUp::default())
+}
+
+/// A status as [`new`] makes it, of a call that requires this authentication.
+#[must_use]
+pub fn with_step_up(
+    reason: Reason,
+    message: &str,
+    violations: Vec<FieldViolation>,
+    retry_after: Option<Duration>,
+    step_up: StepUp,
+) -> Status {
     let mut details = ErrorDetails::new();
-    details.set_error_info(reason.name(), Reason::DOMAIN, HashMap::new());
+    details.set_error_info(reason.name(), Reason::DOMAIN, step_up.metadata());
     set_violations(&mut details, violations);
     if retry_after.is_some() {
         details.set_retry_info(retry_after);
     }
-    let headers = http_headers(Some(reason), retry_after);
+    let headers = http_headers(Some(reason), retry_after, step_up);
     Status::with_error_details_and_metadata(reason.code(), bounded_message(message), details, headers)
-}
-
-/// The challenge of a 401 response (RFC 6750, section 3).
-#[must_use]
-pub fn challenge(reason: Option<Reason>) -> &'static str {
-    match reason {
-        Some(Reason::TokenInvalid | Reason::TokenExpired | Reason::TokenRevoked) => "Bearer error=\"invalid_token\"",
-        _ => "Bearer",
-    }
 }
 
 /// The value of `retry-after` (RFC 9110, section 10.2.3): whole seconds, at least one.
@@ -60,10 +66,12 @@ pub fn retry_after_seconds(delay: Duration) -> u64 {
 
 /// Headers that say in terms of HTTP what the details say, for proxies that make HTTP of a status and read no details, such
 /// as Envoy's transcoder.
-fn http_headers(reason: Option<Reason>, retry_after: Option<Duration>) -> MetadataMap {
+fn http_headers(reason: Option<Reason>, retry_after: Option<Duration>, step_up: StepUp) -> MetadataMap {
     let mut headers = MetadataMap::new();
-    if reason.is_some_and(|reason| reason.http() == 401) {
-        headers.insert("www-authenticate", MetadataValue::from_static(challenge(reason)));
+    if reason.is_some_and(|reason| reason.http() == 401)
+        && let Ok(challenge) = challenge(reason, step_up).parse::<AsciiMetadataValue>()
+    {
+        headers.insert("www-authenticate", challenge);
     }
     if let Some(delay) = retry_after {
         headers.insert("retry-after", retry_after_seconds(delay).into());
@@ -88,16 +96,17 @@ pub fn invalid_request(violations: Vec<FieldViolation>) -> Status {
     Status::with_error_details(reason.code(), bounded_message(&lines.join("; ")), details)
 }
 
-/// A status with the code, the shortened message, and the reason, violations and retry delay of another one, whose headers
-/// are too large.
+/// A status with the code, the shortened message, and the reason, required authentication, violations and retry delay of
+/// another one, whose headers are too large.
 #[must_use]
 pub fn shortened(status: &Status) -> Status {
     let given = status.get_error_details();
+    let step_up = StepUp::of(status);
     let mut details = ErrorDetails::new();
     if let Some(info) = given.error_info()
         && info.reason.len().max(info.domain.len()) <= MAX_FIELD_LENGTH
     {
-        details.set_error_info(&*info.reason, &*info.domain, HashMap::new());
+        details.set_error_info(&*info.reason, &*info.domain, step_up.metadata());
     }
     if let Some(request) = given.bad_request() {
         set_violations(&mut details, request.field_violations.clone());
@@ -107,7 +116,7 @@ pub fn shortened(status: &Status) -> Status {
         details.set_retry_info(retry_delay);
     }
     let reason = details.error_info().and_then(|info| Reason::from_name(&info.reason));
-    let headers = http_headers(reason, retry_delay);
+    let headers = http_headers(reason, retry_delay, step_up);
     Status::with_error_details_and_metadata(status.code(), bounded_message(status.message()), details, headers)
 }
 
@@ -175,6 +184,7 @@ fn shorten_by(text: &str, max: usize, length: impl Fn(u8) -> usize) -> Cow<'_, s
 
 #[cfg(test)]
 mod tests {
+    use drystone_contract::Factors;
     use tonic::{Code, metadata::MetadataMap};
 
     use super::*;
@@ -244,6 +254,22 @@ mod tests {
         assert!(headers(Reason::PropertyNotFound, None).is_empty());
         for (delay, seconds) in [(Duration::ZERO, 1), (Duration::from_secs(2), 2), (Duration::MAX, u64::MAX)] {
             assert_eq!(retry_after_seconds(delay), seconds);
+        }
+    }
+
+    #[test]
+    fn a_required_authentication_is_in_details_and_headers() {
+        let step_up = StepUp::new(Some(Duration::from_mins(10)), Some(Factors::Two));
+        let given = with_step_up(Reason::FactorsRequired, "no", Vec::new(), None, step_up);
+        let expected = HashMap::from(
+            [("max_age", "600"), ("acr_values", "mfa")].map(|(name, value)| (name.to_owned(), value.to_owned())),
+        );
+        for status in [shortened(&given), given] {
+            assert_eq!(status.get_details_error_info().unwrap().metadata, expected);
+            assert_eq!(StepUp::of(&status), step_up);
+            let header = status.metadata().get("www-authenticate").unwrap().to_str().unwrap();
+            assert_eq!(header, challenge(Some(Reason::FactorsRequired), step_up));
+            assert!(header.ends_with("acr_values=\"mfa\", max_age=\"600\""), "{header}");
         }
     }
 

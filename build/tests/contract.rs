@@ -11,7 +11,7 @@ use std::{
 };
 
 use drystone_build::Builder;
-use drystone_contract::{Audit, Contract, Contracts, EncodedContract, Idempotency, Subject};
+use drystone_contract::{Audit, Contract, Contracts, EncodedContract, Factors, Idempotency, Subject};
 
 const HEAD: &str = "syntax = \"proto3\"; package acme.stone.v1; \
     import \"drystone/access/v1/access.proto\"; import \"google/api/annotations.proto\"; \
@@ -91,14 +91,14 @@ fn a_valid_contract_is_decoded_completely() {
          rpc Lay(M) returns (M) {{ option idempotency_level = IDEMPOTENT; option (google.api.http) = {{ post: \"/v1/stones\" }};
            option (drystone.access.v1.policy) = {{ deadline: {{ default: {{ seconds: 1 }} max: {{ seconds: 2 }} }} limit: \"stones\" }};
            {RULE} = {{ callers: [\"outside\", \"stone\", \"quarry-job\", \"auth\", \"any\"] subject: SUBJECT_USER
-             permission: \"stones:lay\" max_auth_age: {{ seconds: 300 }} audit: AUDIT_TRAIL }}; }} }}"
+             permission: \"stones:lay\" factors: FACTORS_TWO max_auth_age: {{ seconds: 300 }} audit: AUDIT_TRAIL }}; }} }}"
     ))
     .unwrap();
     let method = &contract.methods()[0];
     assert_eq!((&*method.path, &*method.workload), ("/acme.stone.v1.StoneService/Lay", "stone"));
     assert_eq!(method.callers, ["outside", "stone", "quarry-job", "auth", "any"]);
     assert_eq!(method.permission.as_deref(), Some("stones:lay"));
-    assert_eq!(method.max_auth_age, Some(Duration::from_mins(5)));
+    assert_eq!((method.factors, method.max_auth_age), (Some(Factors::Two), Some(Duration::from_mins(5))));
     assert_eq!((method.subject, method.idempotency), (Subject::User, Idempotency::Idempotent));
     assert_eq!(method.audit, Some(Audit::Trail));
     assert_eq!(method.policy.deadline.default, Some(Duration::from_secs(1)));
@@ -122,6 +122,14 @@ fn each_error_in_a_rule_names_the_rpc_and_what_to_do() {
             "has a `max_auth_age` that is not a positive duration",
         ),
         (
+            "option (drystone.access.v1.rule) = { callers: \"edge\" subject: SUBJECT_NONE factors: FACTORS_TWO };",
+            "which needs SUBJECT_USER",
+        ),
+        (
+            "option (drystone.access.v1.rule) = { callers: \"edge\" subject: SUBJECT_USER factors: 9 };",
+            "requires unknown `factors`: use FACTORS_TWO or FACTORS_PHISHING_RESISTANT",
+        ),
+        (
             "option (drystone.access.v1.rule) = { callers: \"edge\" subject: SUBJECT_USER_OR_OPERATOR };",
             "has SUBJECT_USER_OR_OPERATOR but does not list `operator` among its callers",
         ),
@@ -143,7 +151,8 @@ fn unknown_callers_and_permissions_are_rejected() {
     let permission =
         finding(&format!("{RULE} = {{ callers: \"edge\" subject: SUBJECT_USER permission: \"stones:eat\" }};"));
     assert!(
-        permission.contains("names the unknown permission `stones:eat`; declared are notifications:read"),
+        permission
+            .contains("names the unknown permission `stones:eat`; declared are factors:reset, notifications:read"),
         "{permission}"
     );
 }

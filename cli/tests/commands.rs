@@ -92,7 +92,7 @@ fn access_show_has_the_rule_of_every_rpc() {
     );
     let rule = lines.iter().find(|line| line.contains("UserService/ListUsers ")).unwrap();
     let cells: Vec<&str> = rule.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).collect();
-    assert_eq!(cells[1..], ["outside operator", "user_or_operator", "users:read", "-", "-", "GET /v1/users"]);
+    assert_eq!(cells[1..], ["outside operator", "user_or_operator", "users:read", "-", "-", "-", "GET /v1/users"]);
 
     let some = shell.run(&["access", "show", "--rpc", "propertyservice/list"]);
     assert_eq!(some.text().lines().count(), 3, "{}", some.text());
@@ -105,8 +105,8 @@ fn access_show_writes_json() {
     let rule = rules.iter().find(|rule| rule["rpc"] == "drystone.user.v1.UserService/ListUsers").unwrap();
     let expected = serde_json::json!({
         "rpc": "drystone.user.v1.UserService/ListUsers", "callers": ["outside", "operator"], "subject": "user_or_operator",
-        "permission": "users:read", "max_auth_age_seconds": null, "audit": null, "limit": null, "idempotency": "no_side_effects",
-        "rest": ["GET /v1/users"], "workload": "user",
+        "permission": "users:read", "factors": null, "max_auth_age_seconds": null, "audit": null, "limit": null,
+        "idempotency": "no_side_effects", "rest": ["GET /v1/users"], "workload": "user",
     });
     assert_eq!(rule, &expected);
 }

@@ -32,7 +32,7 @@ pub use self::{
     decode::is_permission_name,
     encoded::{ContractFileError, EncodedContract},
     merge::Contracts,
-    method::{Audit, Deadline, Idempotency, Method, NON_SERVING_WORKLOADS, Permission, Policy, Subject},
+    method::{Audit, Deadline, Factors, Idempotency, Method, NON_SERVING_WORKLOADS, Permission, Policy, Subject},
 };
 
 /// The errors of a contract, one finding per line. Each names the RPC and what to do.

@@ -28,6 +28,8 @@ pub struct Method {
     pub subject: Subject,
     /// The required permission of the user.
     pub permission: Option<String>,
+    /// The factors that the user must have proved.
+    pub factors: Option<Factors>,
     /// The maximum time since the user's authentication.
     pub max_auth_age: Option<Duration>,
     /// Where each call is recorded, allowed or denied.
@@ -53,6 +55,15 @@ pub enum Subject {
     User,
     /// An end user, by access token; or the operator, without one.
     UserOrOperator,
+}
+
+/// What an end user must have proved who they are with (`drystone.access.v1.Factors`). A later one is stricter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Factors {
+    /// At least two factors of different kinds.
+    Two,
+    /// A passkey with user verification.
+    PhishingResistant,
 }
 
 /// Where a call is recorded (`drystone.access.v1.Audit`).
@@ -102,6 +113,24 @@ pub struct Permission {
     pub name: String,
     /// What the permission allows.
     pub description: String,
+}
+
+impl Factors {
+    /// The authentication context class in challenges (`acr_values`, RFC 9470): `phr` as OpenID EAP ACR Values defines it;
+    /// for two factors, which have no registered class, the value that `amr` has (RFC 8176).
+    #[must_use]
+    pub const fn acr(self) -> &'static str {
+        match self {
+            Self::Two => "mfa",
+            Self::PhishingResistant => "phr",
+        }
+    }
+
+    /// The factors of an authentication context class.
+    #[must_use]
+    pub fn from_acr(acr: &str) -> Option<Self> {
+        [Self::Two, Self::PhishingResistant].into_iter().find(|factors| factors.acr() == acr)
+    }
 }
 
 impl Method {

@@ -6,7 +6,7 @@ use prost_reflect::{
     DescriptorPool, DynamicMessage, ExtensionDescriptor, MethodDescriptor, ReflectMessage, ServiceDescriptor,
 };
 
-use crate::method::{Audit, Deadline, Idempotency, Permission, Policy, Subject};
+use crate::method::{Audit, Deadline, Factors, Idempotency, Permission, Policy, Subject};
 
 /// The known options; `None` for one that the contract does not import, and so does not use.
 pub(crate) struct Options {
@@ -23,6 +23,7 @@ pub(crate) struct Rule {
     pub(crate) callers: Vec<String>,
     pub(crate) subject: Option<Subject>,
     pub(crate) permission: Option<String>,
+    pub(crate) factors: Option<Factors>,
     pub(crate) max_auth_age: Option<Duration>,
     pub(crate) audit: Option<Audit>,
 }
@@ -57,6 +58,7 @@ impl Options {
                 _ => None,
             },
             permission: Some(string(&rule, "permission")).filter(|name| !name.is_empty()),
+            factors: factors(&rule)?,
             max_auth_age,
             audit: match enum_name(&rule, "audit").as_str() {
                 "AUDIT_LOG" => Some(Audit::Log),
@@ -156,6 +158,18 @@ fn enum_name(message: &DynamicMessage, field: &str) -> String {
     let kind = descriptor.kind();
     let value = kind.as_enum().and_then(|kind| kind.get_value(number));
     value.map(|value| value.name().to_owned()).unwrap_or_default()
+}
+
+/// The factors of a rule. An unknown number is an error: the rule would be enforced without it.
+fn factors(rule: &DynamicMessage) -> Result<Option<Factors>, String> {
+    if !rule.has_field_by_name("factors") {
+        return Ok(None);
+    }
+    match enum_name(rule, "factors").as_str() {
+        "FACTORS_TWO" => Ok(Some(Factors::Two)),
+        "FACTORS_PHISHING_RESISTANT" => Ok(Some(Factors::PhishingResistant)),
+        _ => Err("requires unknown `factors`: use FACTORS_TWO or FACTORS_PHISHING_RESISTANT".to_owned()),
+    }
 }
 
 /// A `google.protobuf.Duration`: `Some(None)` if absent, `None` if not positive.

@@ -5,9 +5,12 @@
 
 use std::{collections::HashMap, fmt, sync::Arc};
 
-use drystone::contract::{
-    Contracts, Idempotency, Method, Policy, Subject,
-    method::{ANY, NON_SERVING_WORKLOADS},
+use drystone::{
+    contract::{
+        Contracts, Factors, Idempotency, Method, Policy, Subject,
+        method::{ANY, NON_SERVING_WORKLOADS},
+    },
+    status::StepUp,
 };
 
 use crate::{
@@ -37,6 +40,7 @@ fn built_in_method(path: &str, callers: Vec<String>, streaming: bool) -> Method 
         callers,
         subject: Subject::None,
         permission: None,
+        factors: None,
         max_auth_age: None,
         audit: None,
         policy: Policy::default(),
@@ -76,6 +80,8 @@ pub enum RulePart {
     Subject,
     /// The permission of the user.
     Permission,
+    /// The factors that the user has proved.
+    Factors,
     /// The age of the user's sign-in.
     MaxAuthAge,
 }
@@ -89,6 +95,7 @@ impl RulePart {
             Self::Caller => "caller",
             Self::Subject => "subject",
             Self::Permission => "permission",
+            Self::Factors => "factors",
             Self::MaxAuthAge => "max_auth_age",
         }
     }
@@ -132,13 +139,21 @@ pub fn authorize_caller(rule: &Method, caller: &Svid, domain: &TrustDomain, now:
     )
 }
 
-/// Authorizes a user with a verified token: permission and age of the sign-in.
+/// Authorizes a user with a verified token: permission, factors and age of the sign-in.
 pub fn authorize_user(rule: &Method, principal: &Principal, now: Timestamp) -> Result<(), Denial> {
     if let Some(permission) = &rule.permission
         && !principal.has_permission(permission)
     {
         let text = format!("the call needs the permission `{permission}`, which the signed-in user does not hold");
         return Err(Denial::new(RulePart::Permission, Error::new(Reason::PermissionMissing, text)));
+    }
+    let step_up = StepUp::new(rule.max_auth_age, rule.factors);
+    // Before the age, which a step-up to the factors renews as well.
+    if let Some(factors) = rule.factors
+        && !has_proved(principal, factors)
+    {
+        let error = Error::new(Reason::FactorsRequired, missing(factors)).step_up(step_up);
+        return Err(Denial::new(RulePart::Factors, error));
     }
     if let Some(limit) = rule.max_auth_age
         && (now - principal.auth_time).to_std().unwrap_or_default() > limit
@@ -147,9 +162,32 @@ pub fn authorize_user(rule: &Method, principal: &Principal, now: Timestamp) -> R
             "the call needs an authentication within the last {} s; verify a credential (POST /v1/auth/verify) and refresh, or sign in again",
             limit.as_secs()
         );
-        return Err(Denial::new(RulePart::MaxAuthAge, Error::new(Reason::ReauthenticationRequired, text)));
+        let error = Error::new(Reason::ReauthenticationRequired, text).step_up(step_up);
+        return Err(Denial::new(RulePart::MaxAuthAge, error));
     }
     Ok(())
+}
+
+/// Whether the user has proved who they are with these factors in the token's session (RFC 8176, section 2).
+fn has_proved(principal: &Principal, factors: Factors) -> bool {
+    let has_two = principal.has_used("mfa");
+    match factors {
+        Factors::Two => has_two,
+        // A key without user verification is one factor.
+        Factors::PhishingResistant => has_two && (principal.has_used("hwk") || principal.has_used("swk")),
+    }
+}
+
+/// The message of a call without these factors.
+const fn missing(factors: Factors) -> &'static str {
+    match factors {
+        Factors::Two => {
+            "the call needs two factors; verify a code or a passkey (POST /v1/auth/verify) and refresh, or sign in with them"
+        }
+        Factors::PhishingResistant => {
+            "the call needs a passkey; verify one (POST /v1/auth/verify) and refresh, or sign in with one"
+        }
+    }
 }
 
 /// The caller's workload name, if it is in the own trust domain.
@@ -162,6 +200,7 @@ pub fn workload<'a>(id: &'a SpiffeId, domain: &TrustDomain) -> Option<&'a str> {
 mod tests {
     use std::{collections::BTreeMap, time::Duration};
 
+    use tonic::Status;
     use uuid::Uuid;
 
     use super::*;
@@ -174,6 +213,7 @@ mod tests {
             callers: vec!["outside".to_owned(), "auth".to_owned()],
             subject: Subject::User,
             permission: Some("stones:lay".to_owned()),
+            factors: None,
             max_auth_age: Some(Duration::from_mins(5)),
             audit: None,
             policy: Policy::default(),
@@ -272,6 +312,51 @@ mod tests {
         assert!(authorize_user(&rule(), &principal(&["stones:lay"], Duration::from_secs(299)), now).is_ok());
         let denial = authorize_user(&rule(), &principal(&["stones:lay"], Duration::from_secs(302)), now).unwrap_err();
         assert_eq!((denial.part, denial.error.reason()), (RulePart::MaxAuthAge, Reason::ReauthenticationRequired));
+        assert_eq!(StepUp::of(&Status::from(denial.error)), StepUp::new(Some(Duration::from_mins(5)), None));
+    }
+
+    #[test]
+    fn factors_require_methods_of_authentication() {
+        let now = Clock::system().now();
+        let denied = |factors, amr: &[&str]| {
+            let rule = Method { factors: Some(factors), ..rule() };
+            let amr = amr.iter().map(|&method| method.to_owned()).collect();
+            let principal = Principal { amr, ..principal(&["stones:lay"], Duration::ZERO) };
+            authorize_user(&rule, &principal, now).err()
+        };
+        let cases: [(&[&str], bool, bool); 9] = [
+            (&[], false, false),
+            (&["pwd"], false, false),
+            (&["otp"], false, false),
+            (&["pwd", "otp"], false, false),
+            (&["pwd", "otp", "mfa"], true, false),
+            (&["hwk"], false, false),
+            (&["swk"], false, false),
+            (&["hwk", "mfa"], true, true),
+            (&["swk", "user", "mfa"], true, true),
+        ];
+        for (amr, has_two, is_phishing_resistant) in cases {
+            assert_eq!(denied(Factors::Two, amr).is_none(), has_two, "{amr:?}");
+            assert_eq!(denied(Factors::PhishingResistant, amr).is_none(), is_phishing_resistant, "{amr:?}");
+        }
+        for factors in [Factors::Two, Factors::PhishingResistant] {
+            let denial = denied(factors, &["pwd"]).unwrap();
+            assert_eq!((denial.part, denial.error.reason()), (RulePart::Factors, Reason::FactorsRequired));
+            let step_up = StepUp::new(Some(Duration::from_mins(5)), Some(factors));
+            assert_eq!(StepUp::of(&Status::from(denial.error)), step_up, "the whole requirement of the rule");
+        }
+    }
+
+    #[test]
+    fn factors_are_checked_after_the_permission_and_before_the_age() {
+        let now = Clock::system().now();
+        let rule = Method { factors: Some(Factors::Two), ..rule() };
+        let part = |principal: &Principal| authorize_user(&rule, principal, now).unwrap_err().part;
+        let old = Duration::from_mins(6);
+        assert_eq!(part(&principal(&[], old)), RulePart::Permission);
+        assert_eq!(part(&principal(&["stones:lay"], old)), RulePart::Factors);
+        let amr = vec!["mfa".to_owned()];
+        assert_eq!(part(&Principal { amr, ..principal(&["stones:lay"], old) }), RulePart::MaxAuthAge);
     }
 
     #[test]

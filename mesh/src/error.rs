@@ -6,7 +6,7 @@
 use std::{borrow::Cow, error::Error as StdError, fmt, time::Duration};
 
 pub use drystone::Reason;
-use drystone::status;
+use drystone::status::{self, StepUp};
 use tonic::Status;
 use tonic_types::{FieldViolation, StatusExt};
 
@@ -26,13 +26,21 @@ struct Inner {
     message: Cow<'static, str>,
     fields: Vec<(String, String)>,
     retry_after: Option<Duration>,
+    step_up: StepUp,
     source: Option<BoxError>,
 }
 
 impl Error {
     /// An error with this reason. The message says what happened and what to do, and is shown to the caller.
     pub fn new(reason: Reason, message: impl Into<Cow<'static, str>>) -> Self {
-        Self(Box::new(Inner { reason, message: message.into(), fields: Vec::new(), retry_after: None, source: None }))
+        Self(Box::new(Inner {
+            reason,
+            message: message.into(),
+            fields: Vec::new(),
+            retry_after: None,
+            step_up: StepUp::default(),
+            source: None,
+        }))
     }
 
     /// An internal error. Its cause is not shown to the caller.
@@ -77,6 +85,13 @@ impl Error {
         self
     }
 
+    /// Adds the authentication that the call requires.
+    #[must_use]
+    pub fn step_up(mut self, step_up: StepUp) -> Self {
+        self.0.step_up = step_up;
+        self
+    }
+
     /// The message that the caller sees.
     #[must_use]
     pub fn message(&self) -> &str {
@@ -105,12 +120,12 @@ impl StdError for Error {
 /// The conversion to a status. A cause is logged here, once, with its chain.
 impl From<Error> for Status {
     fn from(error: Error) -> Self {
-        let Inner { reason, message, fields, retry_after, source } = *error.0;
+        let Inner { reason, message, fields, retry_after, step_up, source } = *error.0;
         if let Some(source) = &source {
             tracing::warn!(reason = reason.name(), cause = %Chain(source.as_ref()), "call failed");
         }
         let violations = fields.into_iter().map(|(field, description)| FieldViolation::new(field, description));
-        let mut status = status::new(reason, &message, violations.collect(), retry_after);
+        let mut status = status::with_step_up(reason, &message, violations.collect(), retry_after, step_up);
         if let Some(source) = source {
             // For tests that print a failed call. It is not part of the response.
             status.set_source(source.into());
@@ -133,6 +148,7 @@ impl From<Status> for Error {
                 let details = status.get_error_details();
                 let mut error = Self::new(reason, status.message().to_owned());
                 error.0.retry_after = details.retry_info().and_then(|info| info.retry_delay);
+                error.0.step_up = StepUp::of(&status);
                 let fields = details.bad_request().map(|request| request.field_violations.as_slice());
                 let of = |violation: &FieldViolation| (violation.field.clone(), violation.description.clone());
                 error.0.fields = fields.unwrap_or_default().iter().map(of).collect();
@@ -225,6 +241,14 @@ mod tests {
         let handed_on = Status::from(Error::from(given.clone()));
         assert_eq!((handed_on.code(), reason_of(&handed_on)), (given.code(), Some(Reason::InvalidRequest)));
         assert_eq!((fields(&handed_on), handed_on.message()), (fields(&given), given.message()));
+    }
+
+    #[test]
+    fn a_required_authentication_survives_a_hop() {
+        let step_up = StepUp::new(Some(Duration::from_mins(10)), None);
+        let given = Error::new(Reason::ReauthenticationRequired, "sign in again").step_up(step_up);
+        let handed_on = Status::from(Error::from(Status::from(given)));
+        assert_eq!((reason_of(&handed_on), StepUp::of(&handed_on)), (Some(Reason::ReauthenticationRequired), step_up));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use std::{fs, sync::Arc, time::Duration};
 
-use drystone::contract::{Contract, EncodedContract, Idempotency, Method, Subject, rest::BodyMapping};
+use drystone::contract::{Contract, EncodedContract, Factors, Idempotency, Method, Subject, rest::BodyMapping};
 use drystone_tests::{
     Home,
     binary::repository,
@@ -119,6 +119,9 @@ fn breaking_changes(old: &[Arc<Method>], new: &[Arc<Method>]) -> Vec<String> {
         if new.permission.is_some() && new.permission != old.permission {
             report("needs another permission".to_owned());
         }
+        if new.factors > old.factors {
+            report("needs other factors".to_owned());
+        }
         if new.max_auth_age.is_some_and(|new| old.max_auth_age.is_none_or(|old| new < old)) {
             report("needs a more recent sign-in".to_owned());
         }
@@ -143,12 +146,13 @@ fn each_stricter_rpc_option_is_a_breaking_change() {
     let old = baseline();
     let find = |name: &str| old.iter().position(|method| method.path.ends_with(name)).unwrap();
     let (list, me, jwks) = (find("/ListUsers"), find("/GetMe"), find("/GetJwks"));
-    let changes: [(usize, ChangeMethod, &str); 7] = [
+    let changes: [(usize, ChangeMethod, &str); 8] = [
         (me, |method| method.rest.clear(), "the REST path `GET /v1/users/me` was removed"),
         (me, |method| method.rest[0].body = BodyMapping::Whole, "has another body"),
         (me, |method| method.callers.retain(|caller| caller != "operator"), "`operator` may no longer call"),
         (jwks, |method| method.subject = Subject::User, "needs a user"),
         (list, |method| method.permission = Some("users:list".to_owned()), "needs another permission"),
+        (me, |method| method.factors = Some(Factors::Two), "needs other factors"),
         (me, |method| method.max_auth_age = Some(Duration::from_mins(5)), "needs a more recent sign-in"),
         (me, |method| method.idempotency = Idempotency::Unknown, "may no longer be retried"),
     ];

@@ -1,7 +1,7 @@
 //! `drystone access show`: the access rule of every RPC.
 
 use anyhow::{Result, bail};
-use drystone::contract::{Audit, Contracts, Idempotency, Method, Subject, rest::Binding};
+use drystone::contract::{Audit, Contracts, Factors, Idempotency, Method, Subject, rest::Binding};
 use drystone_mesh::config::ConfigDuration;
 use serde::Serialize;
 
@@ -49,6 +49,7 @@ struct MethodRule<'c> {
     callers: &'c [String],
     subject: &'static str,
     permission: Option<&'c str>,
+    factors: Option<&'static str>,
     max_auth_age_seconds: Option<u64>,
     audit: Option<&'static str>,
     limit: Option<&'c str>,
@@ -74,6 +75,10 @@ impl<'c> MethodRule<'c> {
                 Subject::UserOrOperator => "user_or_operator",
             },
             permission: method.permission.as_deref(),
+            factors: method.factors.map(|factors| match factors {
+                Factors::Two => "two",
+                Factors::PhishingResistant => "phishing_resistant",
+            }),
             max_auth_age_seconds: method.max_auth_age.map(|age| age.as_secs()),
             audit: method.audit.map(|audit| match audit {
                 Audit::Log => "log",
@@ -90,9 +95,9 @@ impl<'c> MethodRule<'c> {
     }
 }
 
-fn table(rules: &[MethodRule<'_>]) -> Table<7> {
+fn table(rules: &[MethodRule<'_>]) -> Table<8> {
     const NOTHING: &str = "-";
-    let mut table = Table::new(["RPC", "CALLERS", "SUBJECT", "PERMISSION", "MAX AUTH AGE", "AUDIT", "REST"]);
+    let mut table = Table::new(["RPC", "CALLERS", "SUBJECT", "PERMISSION", "FACTORS", "MAX AUTH AGE", "AUDIT", "REST"]);
     for rule in rules {
         let max_auth_age = rule.max_auth_age_seconds.map(|seconds| ConfigDuration::seconds(seconds).to_string());
         table.row([
@@ -100,6 +105,7 @@ fn table(rules: &[MethodRule<'_>]) -> Table<7> {
             rule.callers.join(" "),
             rule.subject.to_owned(),
             rule.permission.unwrap_or(NOTHING).to_owned(),
+            rule.factors.unwrap_or(NOTHING).to_owned(),
             max_auth_age.unwrap_or_else(|| NOTHING.to_owned()),
             rule.audit.unwrap_or(NOTHING).to_owned(),
             if rule.rest.is_empty() { NOTHING.to_owned() } else { rule.rest.join(", ") },

@@ -61,7 +61,7 @@ pub(super) fn of_services(input: &Input<'_>) -> Value {
             "allow_origin_string_match": origins,
             "allow_methods": "GET, POST, PUT, PATCH, DELETE",
             "allow_headers": "authorization, content-type, grpc-timeout, if-match, x-grpc-web, x-request-id, x-user-agent",
-            "expose_headers": "etag, grpc-message, grpc-status, grpc-status-details-bin, retry-after, x-request-id",
+            "expose_headers": "etag, grpc-message, grpc-status, grpc-status-details-bin, retry-after, www-authenticate, x-request-id",
             "max_age": "600",
         }});
     }

@@ -6,7 +6,7 @@ server, `current_call` returns caller and user of a call, and a handler raises `
 
 from .access import AccessInterceptor, Limits
 from .call import Call, current_call
-from .contract import Audit, Contract, ContractError, Messages, Method, Subject
+from .contract import Audit, Contract, ContractError, Factors, Messages, Method, Subject
 from .errors import Failure, reason_of
 from .identity import Identity, IdentityError, SpiffeId, Svid
 from .keys import KeySet
@@ -21,6 +21,7 @@ __all__ = [
     "Config",
     "Contract",
     "ContractError",
+    "Factors",
     "Failure",
     "Identity",
     "IdentityError",

@@ -18,7 +18,7 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from .call import Call, set_current
-from .contract import Method, Subject
+from .contract import Factors, Method, Subject
 from .errors import Failure
 from .identity import Identity, IdentityError, Svid, peer_svid
 from .tokens import Principal, TokenError, Verifier
@@ -62,16 +62,41 @@ def authorize_caller(rule: Method, caller: Svid, trust_domain: str, now: float) 
 
 
 def authorize_user(rule: Method, principal: Principal, now: float) -> None:
-    """Raises `Denial` unless the user holds the permission of the rule and has signed in recently enough."""
+    """Raises `Denial` unless the user holds the permission of the rule, and has proved its factors recently enough."""
     if rule.permission is not None and not principal.has_permission(rule.permission):
         text = f"the call needs the permission `{rule.permission}`, which the signed-in user does not hold"
         raise Denial("permission", Failure("PERMISSION_MISSING", text))
+    # Before the age, which a step-up to the factors renews as well.
+    if rule.factors is not None and not _has_proved(principal, rule.factors):
+        text = (
+            "the call needs two factors; verify a code or a passkey (POST /v1/auth/verify) and refresh, "
+            "or sign in with them"
+            if rule.factors is Factors.TWO
+            else "the call needs a passkey; verify one (POST /v1/auth/verify) and refresh, or sign in with one"
+        )
+        raise Denial("factors", Failure("FACTORS_REQUIRED", text, metadata=_step_up(rule)))
     if rule.max_auth_age is not None and now - principal.auth_time.timestamp() > rule.max_auth_age:
         text = (
             f"the call needs an authentication within the last {rule.max_auth_age:.0f} s; "
             "verify a credential (POST /v1/auth/verify) and refresh, or sign in again"
         )
-        raise Denial("max_auth_age", Failure("REAUTHENTICATION_REQUIRED", text))
+        raise Denial("max_auth_age", Failure("REAUTHENTICATION_REQUIRED", text, metadata=_step_up(rule)))
+
+
+def _has_proved(principal: Principal, factors: Factors) -> bool:
+    """Whether the user has proved who they are with these factors (RFC 8176, section 2)."""
+    has_key = principal.has_used("hwk") or principal.has_used("swk")
+    return principal.has_used("mfa") and (factors is Factors.TWO or has_key)
+
+
+def _step_up(rule: Method) -> dict[str, str]:
+    """The authentication that the rule requires, of which an entry point makes a challenge (RFC 9470)."""
+    metadata = {}
+    if rule.factors is not None:
+        metadata["acr_values"] = rule.factors.acr
+    if rule.max_auth_age is not None:
+        metadata["max_age"] = str(min(int(rule.max_auth_age), 9_999_999_999))
+    return metadata
 
 
 def bearer_token(metadata: Iterable[tuple[str, Any]]) -> tuple[str, str]:

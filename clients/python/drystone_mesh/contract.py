@@ -33,6 +33,18 @@ class Subject(enum.Enum):
     USER_OR_OPERATOR = 3
 
 
+class Factors(enum.Enum):
+    """What an end user must have proved who they are with."""
+
+    TWO = 1
+    PHISHING_RESISTANT = 2
+
+    @property
+    def acr(self) -> str:
+        """The authentication context class in challenges (`acr_values`, RFC 9470)."""
+        return "mfa" if self is Factors.TWO else "phr"
+
+
 class Audit(enum.Enum):
     """The audit level of an RPC. There is no durable trail yet, so both write log lines."""
 
@@ -48,6 +60,7 @@ class Method:
     callers: tuple[str, ...]
     subject: Subject = Subject.NONE
     permission: str | None = None
+    factors: Factors | None = None
     max_auth_age: float | None = None
     audit: Audit | None = None
     default_deadline: float | None = None
@@ -179,11 +192,12 @@ def _method(options: _Options, path: str, method: Any) -> Method:
         raise ContractError(f"the access rule of {path} has no subject") from None
     if not rule.callers:
         raise ContractError(f"the access rule of {path} has no callers")
+    factors = _factors(rule, path)
     max_auth_age = _seconds(rule, "max_auth_age", path)
     if subject is Subject.USER_OR_OPERATOR and "operator" not in rule.callers:
         raise ContractError(f"{path} has SUBJECT_USER_OR_OPERATOR but does not list `operator` among its callers")
-    if subject is Subject.NONE and (rule.permission or max_auth_age is not None):
-        raise ContractError(f"{path} requires a permission or a recent sign-in, which needs SUBJECT_USER")
+    if subject is Subject.NONE and (rule.permission or factors is not None or max_auth_age is not None):
+        raise ContractError(f"{path} requires a permission, factors or a recent sign-in, which needs SUBJECT_USER")
     policy = options.of_method(method, "policy")
     deadline = policy.deadline if policy is not None else None
     return Method(
@@ -191,6 +205,7 @@ def _method(options: _Options, path: str, method: Any) -> Method:
         callers=tuple(rule.callers),
         subject=subject,
         permission=rule.permission or None,
+        factors=factors,
         max_auth_age=max_auth_age,
         audit=Audit(rule.audit) if rule.audit in (1, 2) else None,
         default_deadline=_seconds(deadline, "default", path),
@@ -198,6 +213,15 @@ def _method(options: _Options, path: str, method: Any) -> Method:
         client_streaming=method.client_streaming,
         server_streaming=method.server_streaming,
     )
+
+
+def _factors(rule: Any, path: str) -> Factors | None:
+    # An older access.proto does not have the field.
+    number = getattr(rule, "factors", 0)
+    try:
+        return Factors(number) if number else None
+    except ValueError:
+        raise ContractError(f"{path} requires unknown `factors`") from None
 
 
 def _seconds(message: Any, name: str, path: str) -> float | None:

@@ -23,6 +23,7 @@ CODES: dict[str, grpc.StatusCode] = {
     "TOKEN_EXPIRED": grpc.StatusCode.UNAUTHENTICATED,
     "TOKEN_REVOKED": grpc.StatusCode.UNAUTHENTICATED,
     "REAUTHENTICATION_REQUIRED": grpc.StatusCode.UNAUTHENTICATED,
+    "FACTORS_REQUIRED": grpc.StatusCode.UNAUTHENTICATED,
     "PERMISSION_MISSING": grpc.StatusCode.PERMISSION_DENIED,
     "REQUEST_ID_REUSED": grpc.StatusCode.ALREADY_EXISTS,
     "OVERLOADED": grpc.StatusCode.RESOURCE_EXHAUSTED,
@@ -47,6 +48,7 @@ class Failure(Exception):
         domain: str = DOMAIN,
         fields: dict[str, str] | None = None,
         retry_after: float | None = None,
+        metadata: dict[str, str] | None = None,
     ) -> None:
         super().__init__(f"{reason}: {message}")
         self.reason = reason
@@ -55,6 +57,8 @@ class Failure(Exception):
         self.domain = domain
         self.fields = fields or {}
         self.retry_after = retry_after
+        #: The `metadata` of `google.rpc.ErrorInfo`.
+        self.metadata = metadata or {}
 
     @classmethod
     def invalid_field(cls, field: str, description: str) -> Failure:
@@ -64,7 +68,8 @@ class Failure(Exception):
     def to_status(self) -> grpc.Status:
         """The status with its details, for `ServicerContext.abort_with_status`."""
         status = status_pb2.Status(code=self.code.value[0], message=self.message)
-        status.details.add().Pack(error_details_pb2.ErrorInfo(reason=self.reason, domain=self.domain))
+        info = error_details_pb2.ErrorInfo(reason=self.reason, domain=self.domain, metadata=self.metadata)
+        status.details.add().Pack(info)
         if self.fields:
             request = error_details_pb2.BadRequest()
             for field, description in self.fields.items():

@@ -80,10 +80,16 @@ class Principal:
     expires_at: datetime.datetime
     #: When the user last authenticated.
     auth_time: datetime.datetime
+    #: How (RFC 8176), such as `pwd` and `otp`.
+    amr: tuple[str, ...]
     roles: tuple[str, ...]
     permissions: frozenset[str]
     #: The properties of the user: relation by property id.
     properties: dict[str, str]
+
+    def has_used(self, method: str) -> bool:
+        """Whether the user has authenticated by this method (RFC 8176) in this session."""
+        return method in self.amr
 
     def has_permission(self, permission: str) -> bool:
         """Whether the user has this permission. Who has `RESOURCE:ACTION:any` has `RESOURCE:ACTION:own`."""
@@ -156,8 +162,8 @@ class Verifier:
         user_id, session_id, token_id = (_id(claims, name) for name in ("sub", "sid", "jti"))
         issued, expires, auth_time = (_integer(claims, name) for name in ("iat", "exp", "auth_time"))
         not_before = _integer(claims, "nbf") if "nbf" in claims else issued
-        _texts(claims, "amr")
-        roles, permissions, properties = _texts(claims, "roles"), _texts(claims, "perms"), _text_map(claims, "props")
+        amr, roles, permissions = (_texts(claims, name) for name in ("amr", "roles", "perms"))
+        properties = _text_map(claims, "props")
         if issuer != self.issuer:
             raise TokenError("its issuer is not the expected one")
         if audience != self.audience:
@@ -179,6 +185,7 @@ class Verifier:
             issued_at=issued_at,
             expires_at=datetime.datetime.fromtimestamp(expires, datetime.UTC),
             auth_time=datetime.datetime.fromtimestamp(auth_time, datetime.UTC),
+            amr=amr,
             roles=roles,
             permissions=frozenset(permissions),
             properties=properties,

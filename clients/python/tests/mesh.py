@@ -59,7 +59,10 @@ class Things:
 
     def add_to(self, server):
         parse, write = self.text.FromString, self.text.SerializeToString
-        names = ("ForAny", "ForAuth", "ForUser", "ForManager", "ForManagerOrOperator", "ForOwner", "ForRecent", "NoRule")
+        names = (
+            "ForAny", "ForAuth", "ForUser", "ForManager", "ForManagerOrOperator", "ForOwner", "ForRecent", "ForTwoFactors",
+            "ForPasskey", "NoRule",
+        )  # fmt: skip
         unary = {name: self.answer for name in names}
         handlers = {
             name: grpc.unary_unary_rpc_method_handler(method, parse, write)

@@ -14,6 +14,12 @@ import support
 from drystone_mesh import reason_of
 
 
+def metadata_of(error):
+    info = error_details_pb2.ErrorInfo()
+    assert rpc_status.from_call(error).details[0].Unpack(info)
+    return dict(info.metadata)
+
+
 class AccessTest(MeshTest):
     def test_each_rpc_is_callable_only_by_the_workloads_in_its_rule(self):
         token = self.signer.token(perms=["things:manage"])
@@ -159,7 +165,37 @@ class AccessTest(MeshTest):
     def test_the_sign_in_must_be_recent(self):
         at = int(time.time())
         self.call("edge", "ForRecent", token=self.signer.token(auth_time=at - 290))
-        self.refused("REAUTHENTICATION_REQUIRED", "edge", "ForRecent", token=self.signer.token(auth_time=at - 310))
+        old = self.signer.token(auth_time=at - 310)
+        error = self.refused("REAUTHENTICATION_REQUIRED", "edge", "ForRecent", token=old)
+        self.assertEqual(metadata_of(error), {"max_age": "300"})
+
+    def test_the_factors_must_have_been_proved(self):
+        for amr, has_two, is_phishing_resistant in (
+            ([], False, False),
+            (["pwd", "otp"], False, False),
+            (["pwd", "otp", "mfa"], True, False),
+            (["hwk"], False, False),
+            (["hwk", "mfa"], True, True),
+            (["swk", "mfa"], True, True),
+        ):
+            token = self.signer.token(amr=amr)
+            for method, is_allowed in (("ForTwoFactors", has_two), ("ForPasskey", is_phishing_resistant)):
+                with self.subTest(f"{method} with {amr}"):
+                    if is_allowed:
+                        self.call("edge", method, token=token)
+                    else:
+                        error = self.refused("FACTORS_REQUIRED", "edge", method, token=token)
+                        self.assertEqual(error.code(), CODES.UNAUTHENTICATED)
+        old = int(time.time()) - 310
+        error = self.refused("FACTORS_REQUIRED", "edge", "ForTwoFactors", token=self.signer.token(auth_time=old))
+        self.assertEqual(metadata_of(error), {"acr_values": "mfa", "max_age": "300"})
+        error = self.refused("FACTORS_REQUIRED", "edge", "ForPasskey", token=self.signer.token())
+        self.assertEqual(metadata_of(error), {"acr_values": "phr"})
+        proved = self.signer.token(auth_time=old, amr=["pwd", "otp", "mfa"])
+        self.refused("REAUTHENTICATION_REQUIRED", "edge", "ForTwoFactors", token=proved)
+        # The operator needs none, unless a token says for whom it acts.
+        self.assertEqual(self.call("operator", "ForTwoFactors"), "hello")
+        self.refused("FACTORS_REQUIRED", "operator", "ForTwoFactors", token=self.signer.token())
 
     def test_a_refusal_carries_its_reason_as_error_info(self):
         status = rpc_status.from_call(self.refused("CALLER_NOT_ALLOWED", "user", "ForAuth"))

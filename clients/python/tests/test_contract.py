@@ -4,7 +4,7 @@ import unittest
 
 import support
 
-from drystone_mesh import Audit, Contract, ContractError, Method, Subject
+from drystone_mesh import Audit, Contract, ContractError, Factors, Method, Subject
 
 HEADER = """
 syntax = "proto3";
@@ -27,7 +27,7 @@ class ContractTest(unittest.TestCase):
     def test_each_option_is_read(self):
         contract = Contract.decode(support.things_set().read_bytes(), "things")
         methods = {path.rpartition("/")[2]: method for path, method in contract.methods.items()}
-        self.assertEqual(len(methods), 12)
+        self.assertEqual(len(methods), 14)
         self.assertEqual(contract.permissions, ("things:manage", "things:read:own"))
         self.assertEqual(methods["ForAny"], Method("/acme.things.v1.ThingService/ForAny", ("any",)))
         user = methods["ForUser"]
@@ -35,7 +35,9 @@ class ContractTest(unittest.TestCase):
         self.assertEqual(methods["ForAuth"].audit, Audit.LOG)
         self.assertEqual(methods["ForManager"].permission, "things:manage")
         self.assertEqual(methods["ForManagerOrOperator"].subject, Subject.USER_OR_OPERATOR)
-        self.assertEqual(methods["ForRecent"].max_auth_age, 300)
+        self.assertEqual((methods["ForRecent"].factors, methods["ForRecent"].max_auth_age), (None, 300))
+        self.assertEqual(methods["ForTwoFactors"].factors, Factors.TWO)
+        self.assertEqual(methods["ForPasskey"].factors, Factors.PHISHING_RESISTANT)
         self.assertEqual((methods["Slow"].default_deadline, methods["Slow"].max_deadline), (0.2, 0.5))
         self.assertTrue(methods["Echo"].client_streaming and methods["Echo"].server_streaming)
         self.assertTrue(methods["Split"].server_streaming and not methods["Split"].client_streaming)
@@ -62,6 +64,8 @@ class ContractTest(unittest.TestCase):
             ("subject: SUBJECT_NONE", "no callers"),
             (valid + ' permission: "x:y"', "SUBJECT_USER"),
             (valid + " max_auth_age: {seconds: 1}", "SUBJECT_USER"),
+            (valid + " factors: FACTORS_TWO", "SUBJECT_USER"),
+            ('callers: ["auth"] subject: SUBJECT_USER factors: 9', "unknown `factors`"),
             ('callers: ["auth"] subject: SUBJECT_USER max_auth_age: {seconds: -1}', "positive"),
             ('callers: ["auth"] subject: SUBJECT_USER_OR_OPERATOR', "does not list `operator`"),
         ):

@@ -7,7 +7,11 @@ use std::{
     time::Duration,
 };
 
-use drystone::{Reason, status};
+use drystone::{
+    Reason,
+    contract::Factors,
+    status::{self, StepUp},
+};
 use drystone_tests::{
     Envoy, Home, Mesh,
     binary::repository,
@@ -214,7 +218,8 @@ async fn errors_have_the_status_and_headers_of_the_edge_but_for_six_reasons() {
         let answer = behind.envoy.rest().post("/v1/things", json!({})).send().await;
         assert_eq!(answer.reason(), reason.name(), "{}", answer.text());
         assert_eq!(answer.header("retry-after"), "3", "{}", reason.name());
-        let challenge = if reason.http() == 401 { status::challenge(Some(*reason)) } else { "" };
+        let challenge =
+            if reason.http() == 401 { status::challenge(Some(*reason), StepUp::default()) } else { "".into() };
         assert_eq!(answer.header("www-authenticate"), challenge, "{}", reason.name());
         if answer.status != reason.http() {
             differing.push((reason.name(), answer.status));
@@ -230,4 +235,14 @@ async fn errors_have_the_status_and_headers_of_the_edge_but_for_six_reasons() {
         ("DATABASE_FULL", 429),
     ];
     assert_eq!(differing, expected);
+}
+
+#[tokio::test]
+async fn a_step_up_challenge_is_passed_on() {
+    let step_up = StepUp::new(Some(Duration::from_mins(10)), Some(Factors::Two));
+    let error = status::with_step_up(Reason::FactorsRequired, "two factors", Vec::new(), None, step_up);
+    let behind = Behind::start(MockResponse::Unary(Err(error))).await;
+    let answer = behind.envoy.rest().post("/v1/things", json!({})).send().await;
+    assert_eq!((answer.status, answer.reason().as_str()), (401, "FACTORS_REQUIRED"));
+    assert_eq!(answer.header("www-authenticate"), status::challenge(Some(Reason::FactorsRequired), step_up));
 }

@@ -52,7 +52,8 @@ async fn only_configured_origins_may_call_from_browsers() {
     let read = async |origin: &str, path: &str| envoy.rest().get(path).header("origin", origin).send().await;
     let answer = read("https://app.example.org", "/.well-known/jwks.json").await.expect(200);
     assert_eq!(answer.header("access-control-allow-origin"), "https://app.example.org");
-    assert!(answer.header("access-control-expose-headers").contains("retry-after"));
+    let exposed = answer.header("access-control-expose-headers");
+    assert!(exposed.contains("retry-after") && exposed.contains("www-authenticate"), "{exposed}");
     let foreign = read("https://evil.example.org", "/.well-known/jwks.json").await.expect(200);
     assert_eq!(foreign.header("access-control-allow-origin"), "");
     read("https://app.example.org", "/v1/nothing").await.refused(Reason::RouteNotFound);

@@ -1,6 +1,6 @@
 //! Error responses: JSON of `google.rpc.Status`, and the headers that go with it.
 
-use drystone::status;
+use drystone::status::{self, StepUp};
 use drystone_mesh::error::Reason;
 use http::{
     HeaderValue, Method, StatusCode, Version,
@@ -57,8 +57,10 @@ impl ErrorEncoder {
         if let Some(delay) = retry_delay {
             headers.insert(RETRY_AFTER, status::retry_after_seconds(delay).into());
         }
-        if http_status == StatusCode::UNAUTHORIZED {
-            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(status::challenge(reason)));
+        if http_status == StatusCode::UNAUTHORIZED
+            && let Ok(challenge) = HeaderValue::from_str(&status::challenge(reason, StepUp::of(&status)))
+        {
+            headers.insert(WWW_AUTHENTICATE, challenge);
         }
         match accepts {
             Some(Accepts::Identity) => {

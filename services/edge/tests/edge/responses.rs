@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use drystone::{contract::Factors, status::StepUp};
 use drystone_edge::Config;
 use drystone_mesh::{
     config::ConfigDuration,
@@ -107,6 +108,42 @@ async fn reasons_decide_http_status_and_headers() {
         assert_eq!((reply.status, reply.header(header.0)), (status, header.1), "{text}");
         assert_eq!(format!("{}: {}", reply.reason(), reply.json()["message"].as_str().unwrap()), text);
     }
+}
+
+#[tokio::test]
+async fn a_step_up_challenge_says_what_the_call_requires() {
+    let challenge =
+        |parameters: &str| format!("Bearer error=\"insufficient_user_authentication\", error_description={parameters}");
+    let recent = "\"a more recent authentication is required\"";
+    let ten_minutes = Some(Duration::from_mins(10));
+    let ours = [
+        (
+            Error::new(Reason::ReauthenticationRequired, "again").step_up(StepUp::new(ten_minutes, None)),
+            challenge(&format!("{recent}, max_age=\"600\"")),
+            json!({"max_age": "600"}),
+        ),
+        (
+            Error::new(Reason::FactorsRequired, "a passkey")
+                .step_up(StepUp::new(ten_minutes, Some(Factors::PhishingResistant))),
+            challenge("\"an authentication with other factors is required\", acr_values=\"phr\", max_age=\"600\""),
+            json!({"acr_values": "phr", "max_age": "600"}),
+        ),
+    ];
+    for (error, challenge, metadata) in ours {
+        let edge = Edge::with_backend(failing(error.into()), Config::default()).await;
+        let reply = edge.request("GET /v1/things", "").await;
+        assert_eq!((reply.status, reply.header("www-authenticate")), (401, &*challenge));
+        assert_eq!(reply.detail("ErrorInfo")["metadata"], metadata);
+    }
+
+    // What a service writes into its metadata and message does not reach the header unchecked.
+    let forged = [("max_age".to_owned(), "1\", scope=\"all".to_owned()), ("acr_values".to_owned(), "gold".to_owned())];
+    let mut details = ErrorDetails::new();
+    details.set_error_info("REAUTHENTICATION_REQUIRED", Reason::DOMAIN, forged);
+    let status = Status::with_error_details(Code::Unauthenticated, "again\", scope=\"all", details);
+    let edge = Edge::with_backend(failing(status), Config::default()).await;
+    let reply = edge.request("GET /v1/things", "").await;
+    assert_eq!((reply.status, reply.header("www-authenticate")), (401, &*challenge(recent)));
 }
 
 #[tokio::test]
