@@ -1,4 +1,4 @@
-//! Closed-loop load: a fixed number of calls in flight, for a fixed time.
+//! Closed-loop load: a fixed number of calls in flight, for a fixed time or a fixed number of calls.
 
 use std::{
     future::Future,
@@ -6,6 +6,7 @@ use std::{
 };
 
 use anyhow::Result;
+use futures_util::{StreamExt, TryStreamExt, stream};
 
 /// The result of a load run.
 #[derive(Debug, Clone, Copy)]
@@ -16,6 +17,20 @@ pub(crate) struct LoadResult {
     pub(crate) p50: Duration,
     /// The 99th percentile of the latency.
     pub(crate) p99: Duration,
+}
+
+impl LoadResult {
+    fn of(mut latencies: Vec<Duration>, elapsed: Duration) -> Self {
+        latencies.sort_unstable();
+        let quantile = |fraction: f64| {
+            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
+            let index = (latencies.len() as f64 * fraction) as usize;
+            latencies.get(index.min(latencies.len().saturating_sub(1))).copied().unwrap_or_default()
+        };
+        #[allow(clippy::cast_precision_loss)]
+        let rate = latencies.len() as f64 / elapsed.as_secs_f64();
+        Self { rate, p50: quantile(0.5), p99: quantile(0.99) }
+    }
 }
 
 /// Runs `in_flight` concurrent callers for `time`. `caller` is invoked once for each; it returns the function that
@@ -52,16 +67,32 @@ where
     for caller in callers {
         latencies.extend(caller.await??);
     }
-    let elapsed = started.elapsed();
-    latencies.sort_unstable();
-    let quantile = |fraction: f64| {
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
-        let index = (latencies.len() as f64 * fraction) as usize;
-        latencies.get(index.min(latencies.len().saturating_sub(1))).copied().unwrap_or_default()
-    };
-    #[allow(clippy::cast_precision_loss)]
-    let rate = latencies.len() as f64 / elapsed.as_secs_f64();
-    Ok(LoadResult { rate, p50: quantile(0.5), p99: quantile(0.99) })
+    Ok(LoadResult::of(latencies, started.elapsed()))
+}
+
+/// Has each of these callers make `times` calls, one after the other, with `in_flight` callers at once: for calls of which each caller can
+/// make a limited number.
+///
+/// # Errors
+/// The first call that fails.
+pub(crate) async fn each<T>(
+    in_flight: usize,
+    callers: &mut [T],
+    times: usize,
+    call: &impl AsyncFn(&mut T) -> Result<()>,
+) -> Result<LoadResult> {
+    let started = Instant::now();
+    let calls = stream::iter(callers.iter_mut().map(|caller| async move {
+        let mut latencies = Vec::with_capacity(times);
+        for _ in 0..times {
+            let before = Instant::now();
+            call(caller).await?;
+            latencies.push(before.elapsed());
+        }
+        anyhow::Ok(latencies)
+    }));
+    let latencies: Vec<Vec<Duration>> = calls.buffer_unordered(in_flight).try_collect().await?;
+    Ok(LoadResult::of(latencies.concat(), started.elapsed()))
 }
 
 /// The run with the median rate.

@@ -2,7 +2,8 @@
 //!
 //! 1. startup time and resident memory of `drystone up` ([`startup`]);
 //! 2. GetMe through the full stack, compared with a bare tonic echo over the same mutual TLS ([`transport`]);
-//! 3. sign-ins, compared with bare Argon2id hashes ([`sign_in`]);
+//! 3. sign-ins, compared with bare Argon2id hashes ([`sign_in`]), and those with second factors, compared with sign-ins without
+//!    ([`second_factors`]);
 //! 4. the memory of idle connections ([`idle_connections`]);
 //! 5. calls on PostgreSQL and Redis with one process per service, compared with pgbench and redis-benchmark
 //!    ([`stores::rates`]);
@@ -27,6 +28,7 @@ mod memory_user;
 mod messages;
 mod process;
 mod report;
+mod second_factors;
 mod sign_in;
 mod startup;
 mod stores;
@@ -74,6 +76,7 @@ async fn main() -> Result<()> {
     }
     if is_selected("sign-in") {
         rows.extend(sign_in::measure().await?);
+        rows.extend(second_factors::measure().await?);
     }
     if is_selected("connections") {
         rows.extend(idle_connections::measure().await?);

@@ -9,6 +9,7 @@ use std::{
 
 use anyhow::{Context, Result, anyhow};
 use argon2_rust::{Algorithm, Argon2, Params, Version, params::Memory};
+use base64::{Engine, engine::general_purpose::STANDARD_NO_PAD};
 use drystone::{
     auth::v1::{RefreshRequest, RegisterRequest, SignInRequest, auth_service_client::AuthServiceClient},
     user::v1::{GetMeRequest, user_service_client::UserServiceClient},
@@ -187,6 +188,21 @@ fn email(user: usize) -> String {
     format!("bench-{user}@example.com")
 }
 
+/// As the service hashes by default.
+fn argon2() -> Result<Argon2> {
+    let params = Params::builder().memory(Memory::kib(MEMORY_KIB)).passes(PASSES).lanes(LANES).threads(1);
+    let params = params.build().map_err(|error| anyhow!("{error}"))?;
+    Ok(Argon2::new(Algorithm::Argon2id, Version::V0x13, params))
+}
+
+/// The hash of a password, for an import. It has the cost of the service's own, which does not replace it.
+pub(crate) fn password_hash(password: &str) -> Result<String> {
+    let (salt, mut output) = ([7; 16], [0; 32]);
+    argon2()?.hash_into(password.as_bytes(), &salt, &mut output).map_err(|error| anyhow!("{error}"))?;
+    let [salt, output] = [&salt[..], &output].map(|bytes| STANDARD_NO_PAD.encode(bytes));
+    Ok(format!("$argon2id$v=19$m={MEMORY_KIB},t={PASSES},p={LANES}${salt}${output}"))
+}
+
 /// Hashes per second on all cores in parallel, with reused memory.
 ///
 /// Each thread is bound to its own core. Threads that never sleep are moved only by the kernel's load balancing, which
@@ -194,9 +210,7 @@ fn email(user: usize) -> String {
 /// The service's threads sometimes wait for work and wake up on an idle core, so without binding the service reached
 /// 1.5 times its baseline.
 fn bare_hashes() -> Result<f64> {
-    let params = Params::builder().memory(Memory::kib(MEMORY_KIB)).passes(PASSES).lanes(LANES).threads(1);
-    let params = params.build().map_err(|error| anyhow!("{error}"))?;
-    let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
+    let argon2 = argon2()?;
     let started = Instant::now();
     let cores = sched_getaffinity(None)?;
     let threads: Vec<_> = (0..CpuSet::MAX_CPU)

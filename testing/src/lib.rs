@@ -17,7 +17,8 @@
 //! # }
 //! ```
 //!
-//! [`matrix::assert_rules_hold`] calls every RPC of a contract as every workload and checks the access rules.
+//! [`matrix::assert_rules_hold`] calls every RPC of a contract as every workload and checks the access rules. [`Passkey`] is a passkey
+//! without a device.
 //!
 //! | environment variable | effect |
 //! |---|---|
@@ -33,6 +34,7 @@ pub mod matrix;
 mod mesh;
 mod metrics;
 mod partial_service;
+mod passkey;
 pub mod ports;
 pub mod process;
 mod rest;
@@ -48,6 +50,7 @@ pub use self::{
     mesh::{MASTER_KEY, Mesh, Setup, Starting},
     metrics::MetricsSnapshot,
     partial_service::PartialService,
+    passkey::Passkey,
     ports::free_addresses,
     rest::{RestClient, RestRequest, RestResponse, address},
     user::{PASSWORD, Tokens, User, unique_email},

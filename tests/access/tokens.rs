@@ -2,7 +2,7 @@
 
 use drystone::{
     Reason,
-    contract::{Method, Subject},
+    contract::{Method, Subject, method::OUTSIDE},
 };
 use drystone_tests::{
     Mesh, User,
@@ -12,9 +12,11 @@ use drystone_tests::{
 };
 use tonic::{Request, Status};
 
-/// An RPC of this service that requires a user.
+/// An RPC of this service that requires a user, and that the edge may call.
 fn user_rpc(service: &str) -> &'static Method {
-    let requires_user = |method: &&Method| *method.workload == *service && method.subject == Subject::User;
+    let is_outside = |method: &Method| method.callers.iter().any(|caller| caller == OUTSIDE);
+    let requires_user =
+        |method: &&Method| *method.workload == *service && method.subject == Subject::User && is_outside(method);
     methods()
         .iter()
         .map(|method| &**method)

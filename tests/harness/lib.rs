@@ -14,10 +14,12 @@ mod edges;
 mod envoy;
 pub mod fixture;
 pub mod load;
+pub mod mails;
 pub mod mock_service;
 mod production;
 pub mod readme;
 pub mod sealed;
+pub mod timing;
 pub mod walk;
 
 pub use drystone_testing::*;

@@ -173,7 +173,7 @@ async fn keys_of_a_release_without_sealing_are_sealed_and_replaced_while_the_mes
     let (_, tokens) = User::signed_in(&mesh).await;
     let home = mesh.stop();
     let keys = unseal_all(&home).await;
-    assert_eq!(keys.len(), 4);
+    assert_eq!(keys.len(), 5);
     let has_key = |home: &Home| {
         let files = copied(&home.data());
         let found = files.iter().filter(|(_, bytes)| keys.iter().any(|key| contains(bytes, &key[key.len() - 32..])));
@@ -185,7 +185,7 @@ async fn keys_of_a_release_without_sealing_are_sealed_and_replaced_while_the_mes
     let published = async || mesh.rest().get("/.well-known/jwks.json").send().await.expect(200).json()["keys"].clone();
     assert_eq!(published().await.as_array().unwrap().len(), 1);
     let output = operator(&mesh, &["keys", "seal"]);
-    assert!(output.status.success() && output.stdout.starts_with("encrypted and replaced 4 keys"), "{output:?}");
+    assert!(output.status.success() && output.stdout.starts_with("encrypted and replaced 5 keys"), "{output:?}");
     assert_eq!(published().await.as_array().unwrap().len(), 2);
     let found = has_key(mesh.home());
     assert!(found.is_empty(), "no file of the running mesh has a key that was not sealed: {found:?}");
@@ -222,7 +222,7 @@ async fn a_master_key_is_replaced_while_the_mesh_serves() {
     let output = operator(&mesh, &["keys", "rewrap"]);
     assert_eq!(
         output.stdout,
-        format!("4 keys are under the master key `{id}`\n0 messages are under the master key `{id}`\n"),
+        format!("5 keys are under the master key `{id}`\n0 messages are under the master key `{id}`\n"),
         "{output:?}"
     );
     mesh.rest().get("/v1/users/me").bearer(&tokens.access).send().await.expect(200);

@@ -5,7 +5,6 @@ mod journey;
 mod kills;
 mod over_grpc;
 mod passwords;
-mod second_factors;
 mod server;
 mod sign_ins;
 mod timing;

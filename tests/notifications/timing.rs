@@ -1,41 +1,13 @@
-//! The time of an answer does not tell whether an address has an account.
-//!
-//! The statistic is that of Mann and Whitney: how often one of two random answers, of a known and of an unknown address, takes longer. It
-//! compares ranks of requests that alternate, so that the load of the machine concerns both alike. 0.5 is no difference; with 150
-//! requests of each kind its standard error is 0.033, and five of these are allowed.
-
-use std::time::Instant;
+//! The time of an answer does not tell whether an address has an account. `tests/harness/timing.rs` states statistic and sample.
 
 use drystone_backends::{Smtp, SmtpOptions};
-use drystone_tests::unique_email;
+use drystone_tests::{timing::assert_alike, unique_email};
 use serde_json::{Value, json};
 
 use crate::{emails::verifying, passwords::post, server::wait_for_link};
 
 /// A path, and the body for an address.
 type Case = (&'static str, fn(&str) -> Value);
-
-const SAMPLES: usize = 150;
-const MAX_DIFFERENCE: f64 = 5.0 * 0.033;
-
-/// The share of pairs in which the first is greater; half of those that are equal.
-fn mann_whitney(first: &[f64], second: &[f64]) -> f64 {
-    let mut greater = 0.0;
-    for one in first {
-        for other in second {
-            greater += if one > other {
-                1.0
-            } else if one < other {
-                0.0
-            } else {
-                0.5
-            };
-        }
-    }
-    #[expect(clippy::cast_precision_loss, reason = "a few thousand pairs")]
-    let pairs = (first.len() * second.len()) as f64;
-    greater / pairs
-}
 
 fn address(email: &str) -> Value {
     json!({"email": email})
@@ -60,21 +32,9 @@ async fn known_and_unknown_addresses_are_answered_in_the_same_time() {
         ("/v1/auth/register", register),
     ];
     for (path, body) in cases {
-        let (mut of_known, mut of_unknown) = (Vec::new(), Vec::new());
-        for round in 0..SAMPLES {
-            let unknown = unique_email();
-            let mut pair = [(&known, &mut of_known), (&unknown, &mut of_unknown)];
-            if round % 2 == 1 {
-                pair.reverse();
-            }
-            for (email, times) in pair {
-                let started = Instant::now();
-                post(&mesh, path, body(email), None).await.expect(200);
-                times.push(started.elapsed().as_secs_f64());
-            }
-        }
-        let statistic = mann_whitney(&of_known, &of_unknown);
-        println!("{path}: {statistic:.3} of {SAMPLES} requests each");
-        assert!((statistic - 0.5).abs() < MAX_DIFFERENCE, "{path}: {statistic}");
+        let send = async |email: &str| {
+            post(&mesh, path, body(email), None).await.expect(200);
+        };
+        assert_alike(path, async || send(&known).await, async || send(&unique_email()).await).await;
     }
 }

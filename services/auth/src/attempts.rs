@@ -98,6 +98,14 @@ impl AttemptLimits {
         self.reserve(id_key(user_id)).await
     }
 
+    /// Counts a sign-in by a passkey that was verified.
+    ///
+    /// # Errors
+    /// [`Error::Limited`].
+    pub async fn passkey(&self, factor_id: Uuid) -> Result<(), Error> {
+        self.sign_in_by_device.check(id_key(factor_id)).await.map_err(Error::Limited)
+    }
+
     async fn reserve(&self, account: Key) -> Result<Attempt, Error> {
         let reservation = self.sign_in_by_account.reserve(account).await.map_err(Error::Limited)?;
         Ok(Attempt(Some(reservation)))

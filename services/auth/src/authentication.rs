@@ -1,5 +1,7 @@
 //! The methods by which users prove who they are, as tokens and sessions name them.
 
+use drystone_mesh::token::Principal;
+
 /// A method of authentication.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Method {
@@ -7,6 +9,10 @@ pub enum Method {
     Password,
     /// A one-time password: a code of an authenticator app, or a backup code. Something that the user has.
     OneTimePassword,
+    /// A passkey that does not leave its device. Something that the user has, which verifies who uses it.
+    HardwareKey,
+    /// A passkey that the user's devices share.
+    SoftwareKey,
 }
 
 impl Method {
@@ -16,9 +22,26 @@ impl Method {
         match self {
             Self::Password => "pwd",
             Self::OneTimePassword => "otp",
+            Self::HardwareKey => "hwk",
+            Self::SoftwareKey => "swk",
         }
     }
+
+    /// Whether it is a passkey.
+    #[must_use]
+    pub const fn is_passkey(self) -> bool {
+        matches!(self, Self::HardwareKey | Self::SoftwareKey)
+    }
 }
+
+/// Whether the user of a token has proved a second factor in its session.
+pub(crate) fn has_second_factor(principal: &Principal) -> bool {
+    let methods = [Method::OneTimePassword, Method::HardwareKey, Method::SoftwareKey];
+    methods.iter().any(|method| principal.has_used(method.name()))
+}
+
+/// The user was present (RFC 8176, section 2), as each passkey asserts.
+const USER_PRESENT: &str = "user";
 
 /// Two factors of different kinds were used (RFC 8176, section 2).
 const SEVERAL_FACTORS: &str = "mfa";
@@ -27,7 +50,12 @@ const SEVERAL_FACTORS: &str = "mfa";
 #[must_use]
 pub fn amr(methods: &[Method]) -> Vec<String> {
     let mut names: Vec<String> = methods.iter().map(|method| method.name().to_owned()).collect();
-    if methods.contains(&Method::Password) && methods.contains(&Method::OneTimePassword) {
+    let has_passkey = methods.iter().any(|method| method.is_passkey());
+    if has_passkey {
+        names.push(USER_PRESENT.to_owned());
+    }
+    // A passkey verifies its user by a PIN or biometrics: that is two.
+    if has_passkey || methods.contains(&Method::Password) && methods.contains(&Method::OneTimePassword) {
         names.push(SEVERAL_FACTORS.to_owned());
     }
     names
@@ -42,5 +70,7 @@ mod tests {
         assert_eq!(amr(&[Method::Password]), ["pwd"]);
         assert_eq!(amr(&[Method::OneTimePassword]), ["otp"]);
         assert_eq!(amr(&[Method::Password, Method::OneTimePassword]), ["pwd", "otp", "mfa"]);
+        assert_eq!(amr(&[Method::HardwareKey]), ["hwk", "user", "mfa"]);
+        assert_eq!(amr(&[Method::Password, Method::SoftwareKey]), ["pwd", "swk", "user", "mfa"]);
     }
 }

@@ -3,11 +3,14 @@
 use std::{num::NonZeroUsize, thread::available_parallelism, time::Duration};
 
 use drystone_mesh::{config::ConfigDuration, token::is_client_id};
+use drystone_webauthn::RelyingParty;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    factor::requirement::FactorRequirement,
     password::hasher::PoolSize,
     password::{Cost, MAX_MEMORY_KIB, policy::PolicyConfig},
+    store::AuthStore,
 };
 
 /// Services reject access tokens with a longer lifetime.
@@ -16,11 +19,24 @@ pub(crate) const MAX_ACCESS_TOKEN_LIFETIME: ConfigDuration = ConfigDuration::hou
 /// Limits the size of every token.
 const MAX_CLIENT_ID_LENGTH: usize = 255;
 
+/// The longest time that a reset of second factors waits.
+const MAX_RESET_DELAY: ConfigDuration = ConfigDuration::days(30);
+
 /// The longest name of this service in authenticator apps.
 const MAX_ISSUER_NAME: usize = 100;
 
+/// The maximum of `mfa.trusted_device_lifetime`.
+const MAX_TRUSTED_DEVICE_LIFETIME: ConfigDuration = ConfigDuration::days(90);
+
 /// The maximum of `hashing.threads`.
 const MAX_THREADS: usize = 1024;
+
+/// The most roles that ask for a second factor, and the longest name of one.
+const MAX_REQUIRED_ROLES: usize = 100;
+const MAX_ROLE: usize = 100;
+
+/// The longest time that their users have to add one.
+const MAX_GRACE_PERIOD: ConfigDuration = ConfigDuration::days(90);
 
 /// The configuration of the auth service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +61,35 @@ pub struct Config {
     pub require_verified_email: bool,
     /// Second factors.
     pub mfa: MfaConfig,
+    /// Passkeys.
+    pub passkeys: PasskeyConfig,
+}
+
+/// Passkeys (Web Authentication). Without an RP ID there are none.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PasskeyConfig {
+    /// The domain that passkeys belong to, such as `example.com`. Changing it makes all of them useless.
+    pub rp_id: String,
+    /// How users know this service; empty: as authenticator apps name it.
+    pub rp_name: String,
+    /// The origins of the applications that use passkeys, such as `https://app.example.com`.
+    pub origins: Vec<String>,
+}
+
+impl PasskeyConfig {
+    /// The relying party; `None` if there are no passkeys.
+    pub(crate) fn relying_party(&self) -> Result<Option<RelyingParty>, String> {
+        if self.rp_id.is_empty() {
+            let is_unused = self.origins.is_empty() && self.rp_name.is_empty();
+            let missing = || "rp_id is missing: set it, such as example.com".to_owned();
+            return is_unused.then_some(None).ok_or_else(missing);
+        }
+        if self.rp_name.len() > MAX_ISSUER_NAME {
+            return Err(format!("rp_name must have at most {MAX_ISSUER_NAME} bytes"));
+        }
+        RelyingParty::new(&self.rp_id, &self.origins).map(Some).map_err(|error| error.to_string())
+    }
 }
 
 /// Second factors.
@@ -53,9 +98,23 @@ pub struct Config {
 pub struct MfaConfig {
     /// How authenticator apps name this service, such as `Example`; empty: the host of the issuer.
     pub issuer_name: String,
+    /// The roles whose users need a second factor, such as `["admin"]`.
+    pub required_roles: Vec<String>,
+    /// How long such a user can sign in without one, from the first time that they do.
+    pub grace_period: ConfigDuration,
+    /// How long a reset by an administrator waits, so that the user can cancel it; 0: not at all.
+    pub reset_delay: ConfigDuration,
+    /// How long sign-ins on a device need no second factor whose user has asked for that; zero: they always do.
+    pub trusted_device_lifetime: ConfigDuration,
 }
 
 impl MfaConfig {
+    /// Which users need a second factor.
+    pub(crate) fn requirement(&self, store: &AuthStore) -> FactorRequirement {
+        let grace_period = self.grace_period.duration();
+        FactorRequirement { roles: self.required_roles.clone(), grace_period, store: store.clone() }
+    }
+
     /// How authenticator apps name this service.
     pub(crate) fn issuer_name(&self, issuer: &str) -> String {
         if !self.issuer_name.is_empty() {
@@ -100,6 +159,7 @@ impl Default for Config {
             app_url: String::new(),
             require_verified_email: false,
             mfa: MfaConfig::default(),
+            passkeys: PasskeyConfig::default(),
         }
     }
 }
@@ -145,6 +205,24 @@ impl Config {
         if self.mfa.issuer_name.len() > MAX_ISSUER_NAME || self.mfa.issuer_name.contains(':') {
             return Err(format!("auth.mfa.issuer_name must have at most {MAX_ISSUER_NAME} bytes and no colon"));
         }
+        let is_role = |role: &String| (1..=MAX_ROLE).contains(&role.len()) && role.trim() == role;
+        if self.mfa.required_roles.len() > MAX_REQUIRED_ROLES || !self.mfa.required_roles.iter().all(is_role) {
+            return Err(format!(
+                "auth.mfa.required_roles must be at most {MAX_REQUIRED_ROLES} names of roles, such as [\"admin\"]"
+            ));
+        }
+        if self.mfa.grace_period > MAX_GRACE_PERIOD {
+            return Err(format!("auth.mfa.grace_period must be at most {MAX_GRACE_PERIOD}, such as 7d; 0s means none"));
+        }
+        if self.mfa.reset_delay > MAX_RESET_DELAY {
+            return Err(format!("auth.mfa.reset_delay must be at most {MAX_RESET_DELAY}, such as 24h; 0s means none"));
+        }
+        if self.mfa.trusted_device_lifetime > MAX_TRUSTED_DEVICE_LIFETIME {
+            return Err(format!(
+                "auth.mfa.trusted_device_lifetime must be at most {MAX_TRUSTED_DEVICE_LIFETIME}, such as `30d`; `0s` trusts no device"
+            ));
+        }
+        self.passkeys.relying_party().map_err(|text| format!("auth.passkeys.{text}"))?;
         if !self.app_url.is_empty() && !is_app_url(&self.app_url) {
             return Err(
                 "auth.app_url must be an https URL without query and fragment, such as https://app.example.com"
@@ -158,6 +236,11 @@ impl Config {
             return Err("auth.hashing.queue_per_thread must be at least 1, such as 64".to_owned());
         }
         Ok(())
+    }
+
+    /// The URL of the application that links in mails lead to.
+    pub(crate) fn app_url(&self, issuer: &str) -> String {
+        if self.app_url.is_empty() { issuer.to_owned() } else { self.app_url.clone() }
     }
 
     /// The cost of a password hash.
@@ -224,6 +307,7 @@ mod tests {
             let config = Config { access_token_lifetime: lifetime, ..Config::default() };
             assert!(config.check().unwrap_err().contains("auth.access_token_lifetime"));
         }
+        assert!(error(|config| config.mfa.reset_delay = ConfigDuration::days(31)).contains("auth.mfa.reset_delay"));
         assert!(error(|config| config.password.memory_kib = 7).contains("auth.password"));
         assert!(error(|config| config.password.memory_kib = u32::MAX).contains("auth.password"));
         assert!(error(|config| config.password.iterations = 0).contains("auth.password"));
@@ -233,6 +317,19 @@ mod tests {
         assert!(error(|config| config.client_id = "x".repeat(256)).contains("auth.client_id"));
         assert!(error(|config| config.hashing.threads = 1025).contains("auth.hashing.threads"));
         assert!(error(|config| config.hashing.queue_per_thread = 0).contains("auth.hashing.queue_per_thread"));
+    }
+
+    #[test]
+    fn devices_are_trusted_for_90_days_at_most() {
+        assert_eq!(Config::default().mfa.trusted_device_lifetime, ConfigDuration::seconds(0), "off by default");
+        let checked = |lifetime| {
+            let mfa = MfaConfig { trusted_device_lifetime: lifetime, ..MfaConfig::default() };
+            Config { mfa, ..Config::default() }.check()
+        };
+        checked(ConfigDuration::seconds(0)).unwrap();
+        checked(ConfigDuration::days(90)).unwrap();
+        let error = checked(ConfigDuration::seconds(90 * 86_400 + 1)).unwrap_err();
+        assert!(error.starts_with("auth.mfa.trusted_device_lifetime must be at most 90d"), "{error}");
     }
 
     #[test]

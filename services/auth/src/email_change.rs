@@ -28,6 +28,7 @@ impl EmailChange {
     /// [`Error::InvalidCredentials`]; `INVALID_REQUEST` if the user has the address; [`Error::TooManyLinks`].
     pub(crate) async fn request(&self, call: &Call, new: Email, password: &TypedPassword) -> Result<(), Error> {
         let user_id = call.principal()?.user_id;
+        self.passwords.assert_strongest(call).await?;
         let attempt = self.passwords.attempts.password_check(user_id).await?;
         let verified = self.passwords.verify(call, user_id, password).await?;
         attempt.succeeded().await;

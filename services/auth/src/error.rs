@@ -68,20 +68,51 @@ pub enum Error {
     /// Too many wrong codes were tried.
     #[error("too many wrong codes; wait, or use a device that you have signed in on before")]
     TooManyTries(Duration),
+    /// The passkey does not prove who the user is.
+    #[error("the passkey was not accepted: {0}")]
+    PasskeyInvalid(#[from] drystone_webauthn::Failure),
+    /// The challenge of the passkey was used.
+    #[error("the passkey was not accepted: its challenge was used; begin again")]
+    PasskeyChallengeUsed,
+    /// No account has the passkey.
+    #[error("no account has this passkey, or it was removed; sign in by other means and register it")]
+    PasskeyUnknown,
+    /// The passkey is registered.
+    #[error("the passkey is registered already")]
+    PasskeyRegistered,
+    /// There are no passkeys.
+    #[error("this server has no passkeys; its operator switches them on with auth.passkeys.rp_id")]
+    PasskeysDisabled,
     /// The password alone does not suffice.
-    #[error("the account has a second factor; verify with a code of it")]
+    #[error("the account has a second factor; verify with it")]
     SecondFactorRequired,
+    /// The user has a role that asks for a second factor, and has none: they sign in anew.
+    #[error("your role needs a second factor; sign in again, and add one then")]
+    EnrolmentRequired,
+    /// The user has a role that asks for a second factor.
+    #[error("your role needs a second factor; add another one first")]
+    LastFactor,
     /// Another second factor was added or removed meanwhile.
     #[error("another second factor was added or removed meanwhile; try again")]
     FactorsChanged,
     /// The user has no second factor.
-    #[error("the account has no second factor; add one first: POST /v1/factors:beginTotp")]
+    #[error(
+        "the account has no second factor; add one first: POST /v1/factors:beginTotp or /v1/passkeys:beginRegistration"
+    )]
     NoSecondFactor,
     /// There is no such second factor.
     #[error("the account has no such second factor; GET /v1/factors lists them")]
     FactorNotFound,
+    /// An administrator wants to reset their own second factors.
+    #[error(
+        "you cannot reset your own second factors; remove them in a session with one, or ask another administrator"
+    )]
+    OwnFactors,
+    /// There is no such trusted device.
+    #[error("the account has no such trusted device; GET /v1/trustedDevices lists them")]
+    DeviceNotFound,
     /// The user has as many second factors as they may have.
-    #[error("an account may have {MAX_FACTORS} authenticator apps; remove one first")]
+    #[error("an account may have {MAX_FACTORS} authenticator apps and passkeys; remove one first")]
     TooManyFactors,
     /// The secret of a second factor cannot be sealed or opened.
     #[error("the secret of a second factor cannot be used")]
@@ -144,10 +175,17 @@ impl Error {
             Self::PasswordTooWeak(_) => Reason::PasswordTooWeak,
             Self::LinkInvalid => Reason::LinkInvalid,
             Self::CodeInvalid => Reason::CodeInvalid,
+            Self::PasskeyInvalid(_) | Self::PasskeyChallengeUsed => Reason::PasskeyInvalid,
+            Self::PasskeyUnknown => Reason::PasskeyUnknown,
+            Self::PasskeyRegistered => Reason::PasskeyRegistered,
+            Self::PasskeysDisabled => Reason::PasskeysDisabled,
             Self::ChallengeInvalid => Reason::ChallengeInvalid,
-            Self::SecondFactorRequired => Reason::SecondFactorRequired,
+            Self::LastFactor => Reason::LastFactor,
+            Self::SecondFactorRequired | Self::EnrolmentRequired => Reason::SecondFactorRequired,
             Self::NoSecondFactor => Reason::NoSecondFactor,
             Self::FactorNotFound => Reason::FactorNotFound,
+            Self::OwnFactors => Reason::AuthorityExceeded,
+            Self::DeviceNotFound => Reason::DeviceNotFound,
             Self::FactorsChanged => Reason::StaleEtag,
             Self::TooManyFactors => Reason::TooManyFactors,
             Self::RefreshTokenInvalid => Reason::RefreshTokenInvalid,

@@ -8,8 +8,11 @@
 //! |---|---|
 //! | `rpc` | the gRPC handlers: convert, call the domain, convert back |
 //! | [`register`], [`sign_in`], [`refresh`], [`import`], `password_change.rs`, `password_reset.rs`, `email_change.rs`, `email_verification.rs`, `account_recovery.rs` | one operation each |
-//! | [`factor`] | second factors: authenticator apps and backup codes |
+//! | [`factor`] | second factors: authenticator apps, passkeys and backup codes |
 //! | [`challenge`], `sign_in/second_factor.rs` | sign-ins that a second factor completes |
+//! | [`trusted_device`] | devices on which sign-ins need no second factor for a time |
+//! | `sign_in/passkey.rs` | sign-ins with a passkey alone |
+//! | `operations.rs` | how these are put together |
 //! | `step_up.rs` | a signed-in user proves again who they are |
 //! | [`authentication`] | the methods of authentication, as tokens name them |
 //! | `password_check.rs` | the check of the current password by those |
@@ -69,6 +72,7 @@ pub mod import;
 pub mod link;
 pub mod metrics;
 mod module;
+mod operations;
 pub mod orphan_sweep;
 pub mod password;
 mod password_change;
@@ -83,6 +87,7 @@ pub mod sign_in_history;
 mod step_up;
 pub mod store;
 pub mod token;
+pub mod trusted_device;
 pub mod upstreams;
 
 #[cfg(test)]
@@ -96,6 +101,7 @@ use drystone::{
         email_service_server::{EmailService, EmailServiceServer},
         key_service_server::{KeyService, KeyServiceServer},
         mfa_service_server::{MfaService, MfaServiceServer},
+        passkey_service_server::{PasskeyService, PasskeyServiceServer},
         password_service_server::{PasswordService, PasswordServiceServer},
         sign_in_service_server::{SignInService, SignInServiceServer},
     },
@@ -112,40 +118,36 @@ use drystone_store::{
 use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{
-    account_recovery::AccountRecovery,
-    email_change::EmailChange,
-    email_verification::EmailVerification,
-    factor::{check::FactorCheck, management::Factors},
-    follow_up::FollowUps,
-    import::UserImport,
-    metrics::{HashingMetrics, PropertyClaimMetrics, SignInMetrics},
-    orphan_sweep::OrphanSweep,
-    password::{PasswordHash, hasher::HashingPool, new_password::NewPasswords, policy::Policy},
-    password_change::PasswordChange,
-    password_check::PasswordCheck,
-    password_reset::PasswordReset,
-    property_claims::PropertyClaims,
-    refresh::Refresh,
-    register::Registration,
-    rpc::{AuthRpc, EmailRpc, KeyRpc, MfaRpc, PasswordRpc, SignInRpc},
-    sign_in::SignIn,
-    sign_in_history::SignInHistory,
-    step_up::StepUp,
-    token::{
-        access_token_signer::AccessTokenSigner,
-        key_ring::{self, KeyRing, RELOAD_INTERVAL},
-        key_rotation::KeyRotation,
-        tokens::TokenIssuer,
-    },
-    upstreams::{GrpcUpstreams, Upstreams},
-};
 pub use crate::{
     attempts::AttemptLimits,
     config::Config,
     error::{Error, StartError},
     store::{AuthStore, MIGRATIONS},
     token::access_token_signer::AUDIENCE,
+};
+use crate::{
+    factor::check::FactorCheck,
+    follow_up::FollowUps,
+    import::UserImport,
+    metrics::{FactorMetrics, HashingMetrics, PropertyClaimMetrics, SignInMetrics},
+    operations::Operations,
+    orphan_sweep::OrphanSweep,
+    password::{PasswordHash, hasher::HashingPool, new_password::NewPasswords, policy::Policy},
+    password_check::PasswordCheck,
+    property_claims::PropertyClaims,
+    refresh::Refresh,
+    register::Registration,
+    rpc::{AuthRpc, EmailRpc, KeyRpc, MfaRpc, PasskeyRpc, PasswordRpc, SignInRpc},
+    sign_in::SignIn,
+    sign_in_history::SignInHistory,
+    token::{
+        access_token_signer::AccessTokenSigner,
+        key_ring::{self, KeyRing, RELOAD_INTERVAL},
+        key_rotation::KeyRotation,
+        tokens::TokenIssuer,
+    },
+    trusted_device::TrustedDevices,
+    upstreams::{GrpcUpstreams, Upstreams},
 };
 
 /// The workload name, as in the SPIFFE ID.
@@ -195,86 +197,6 @@ struct ServiceOptions<'a> {
     public_url: &'a str,
 }
 
-/// What the operations on passwords and addresses share.
-struct Operations {
-    upstreams: Arc<dyn Upstreams>,
-    store: AuthStore,
-    keys: Arc<KeyRing>,
-    relay: Relay,
-    clock: Clock,
-}
-
-impl Operations {
-    fn recovery(&self) -> AccountRecovery {
-        let Self { store, keys, relay, clock, .. } = self;
-        AccountRecovery { store: store.clone(), keys: Arc::clone(keys), relay: relay.clone(), clock: clock.clone() }
-    }
-
-    fn emails(&self, check: &PasswordCheck) -> EmailRpc {
-        let Self { upstreams, store, keys, relay, clock } = self;
-        EmailRpc {
-            verification: EmailVerification {
-                upstreams: Arc::clone(upstreams),
-                store: store.clone(),
-                keys: Arc::clone(keys),
-                relay: relay.clone(),
-                clock: clock.clone(),
-            },
-            change: EmailChange {
-                passwords: check.clone(),
-                store: store.clone(),
-                relay: relay.clone(),
-                clock: clock.clone(),
-            },
-            recovery: self.recovery(),
-        }
-    }
-
-    fn mfa(&self, check: &FactorCheck, issuer_name: String) -> MfaRpc {
-        let Self { upstreams, store, relay, clock, .. } = self;
-        MfaRpc(Factors {
-            check: check.clone(),
-            upstreams: Arc::clone(upstreams),
-            store: store.clone(),
-            relay: relay.clone(),
-            clock: clock.clone(),
-            issuer_name,
-        })
-    }
-
-    fn step_up(&self, passwords: &PasswordCheck, factors: &FactorCheck) -> StepUp {
-        let Self { upstreams, store, relay, clock, .. } = self;
-        StepUp {
-            passwords: passwords.clone(),
-            factors: factors.clone(),
-            upstreams: Arc::clone(upstreams),
-            store: store.clone(),
-            relay: relay.clone(),
-            clock: clock.clone(),
-        }
-    }
-
-    fn passwords(&self, check: &PasswordCheck, passwords: &NewPasswords) -> PasswordRpc {
-        let Self { store, keys, relay, clock, .. } = self;
-        PasswordRpc {
-            change: PasswordChange {
-                check: check.clone(),
-                passwords: passwords.clone(),
-                store: store.clone(),
-                relay: relay.clone(),
-                clock: clock.clone(),
-            },
-            reset: PasswordReset {
-                passwords: passwords.clone(),
-                store: store.clone(),
-                keys: Arc::clone(keys),
-                relay: relay.clone(),
-                clock: clock.clone(),
-            },
-        }
-    }
-}
-
 /// The services of `drystone.auth.v1`.
 pub struct Service {
     auth: AuthRpc,
@@ -283,11 +205,12 @@ pub struct Service {
     emails: EmailRpc,
     sign_ins: SignInRpc,
     mfa: MfaRpc,
+    passkeys: PasskeyRpc,
     relay: Relay,
 }
 
 impl Service {
-    /// Loads the keys or generates missing ones, starts the hashing threads and spawns the orphan sweep.
+    /// Loads the keys or generates missing ones, starts the hashing threads and spawns the background jobs.
     ///
     /// # Errors
     /// See [`StartError`].
@@ -310,7 +233,7 @@ impl Service {
             stop,
         } = deps;
         let upstreams: Arc<dyn Upstreams> = Arc::new(GrpcUpstreams { users, properties, sessions, notifications });
-        let sweep = OrphanSweep { upstreams: Arc::clone(&upstreams), store: store.clone(), clock: clock.clone() };
+        let (sweep_upstreams, sweep_store, sweep_clock) = (Arc::clone(&upstreams), store.clone(), clock.clone());
         let service = Self::assemble(
             store,
             sealer,
@@ -318,8 +241,15 @@ impl Service {
             ServiceOptions { clock, metrics: &metrics, attempts, config: &config, issuer, public_url: &public_url },
         )
         .await?;
+        let sweep = OrphanSweep {
+            upstreams: sweep_upstreams,
+            store: sweep_store,
+            clock: sweep_clock,
+            factor_metrics: service.auth.sign_in.factors.metrics.clone(),
+        };
         tasks.spawn(sweep.run(orphan_sweep::INITIAL_DELAY, stop.clone()));
         tasks.spawn(service.relay.clone().run(stop.clone()));
+        tasks.spawn(Arc::clone(&service.mfa.factors).run_resets(stop.clone()));
         tasks.spawn(Arc::clone(&service.keys.keys).follow(RELOAD_INTERVAL, keys_health, stop));
         Ok(service)
     }
@@ -336,17 +266,14 @@ impl Service {
         let keys = Arc::new(key_ring::retry_while_unavailable(open).await?);
         let rotation =
             KeyRotation { keys: Arc::clone(&keys), store: store.clone(), sealer: sealer.clone(), clock: clock.clone() };
-        let hashing = HashingPool::start(config.pool_size(), config.cost(), HashingMetrics::new(metrics))
-            .map_err(StartError::Threads)?;
-        let hashing = Arc::new(hashing);
-
-        let app_url = if config.app_url.is_empty() { issuer.clone() } else { config.app_url.clone() };
+        let hashing = HashingPool::start(config.pool_size(), config.cost(), HashingMetrics::new(metrics));
+        let hashing = Arc::new(hashing.map_err(StartError::Threads)?);
         let follow_ups = FollowUps {
             upstreams: Arc::clone(&upstreams),
             store: store.clone(),
             keys: Arc::clone(&keys),
             clock: clock.clone(),
-            app_url,
+            app_url: config.app_url(&issuer),
         };
         let relay_metrics = RelayMetrics::new(metrics, NAME);
         let relay = Relay::new(store.db().clone(), clock.clone(), relay_metrics, follow_ups);
@@ -363,7 +290,6 @@ impl Service {
             store: store.clone(),
             dummy_hash: PasswordHash::dummy(config.cost())?,
         };
-        let factors = FactorCheck::new(sealer, check.clone(), clock.clone());
         let history = SignInHistory::new(store.clone(), relay.clone(), clock.clone());
         let operations = Operations {
             upstreams: Arc::clone(&upstreams),
@@ -371,12 +297,16 @@ impl Service {
             keys: Arc::clone(&keys),
             relay: relay.clone(),
             clock: clock.clone(),
+            factor_metrics: FactorMetrics::new(metrics),
         };
+        let factors = FactorCheck::new(sealer, operations.passkeys(config, &issuer)?, check.clone(), clock.clone());
         let sign_ins = SignInRpc { history: history.clone(), recovery: operations.recovery() };
         let emails = operations.emails(&check);
         let password_rpc = operations.passwords(&check, &passwords);
-        let mfa = operations.mfa(&factors, config.mfa.issuer_name(&issuer));
+        let management = operations.factors(&factors, config, &issuer);
         let step_up = operations.step_up(&check, &factors);
+        let trusted_devices = TrustedDevices::new(store.clone(), clock.clone(), &config.mfa);
+        let mfa = MfaRpc { factors: Arc::clone(&management), trusted_devices: trusted_devices.clone() };
 
         let metadata = discovery::document(&issuer, public_url);
         let lifetime = config.access_token_lifetime.duration();
@@ -398,12 +328,14 @@ impl Service {
                 clock: clock.clone(),
                 requires_verified_email: config.require_verified_email,
             },
-            sign_in: SignIn {
+            sign_in: Arc::new(SignIn {
                 attempts: attempts.clone(),
                 keys: Arc::clone(&keys),
                 upstreams: Arc::clone(&upstreams),
                 store: store.clone(),
                 factors,
+                requirement: config.mfa.requirement(&store),
+                trusted_devices,
                 hashing,
                 dummy_hash: PasswordHash::dummy(config.cost())?,
                 property_claims: property_claims(claim_metrics.sign_ins_without),
@@ -412,12 +344,13 @@ impl Service {
                 clock: clock.clone(),
                 history,
                 requires_verified_email: config.require_verified_email,
-            },
+            }),
             refresh: Refresh {
                 attempts,
                 upstreams: Arc::clone(&upstreams),
                 property_claims: property_claims(claim_metrics.refreshes_without),
                 issuer,
+                requirement: config.mfa.requirement(&store),
                 store,
                 relay: relay.clone(),
                 clock,
@@ -425,8 +358,8 @@ impl Service {
             step_up,
             upstreams,
         };
-        let keys = KeyRpc { keys, rotation, metadata };
-        Ok(Self { auth, keys, passwords: password_rpc, emails, sign_ins, mfa, relay })
+        let (passkeys, keys) = (auth.passkeys(&management), KeyRpc { keys, rotation, metadata });
+        Ok(Self { auth, keys, passwords: password_rpc, emails, sign_ins, mfa, passkeys, relay })
     }
 
     /// The gRPC services, to be added to a server.
@@ -440,6 +373,7 @@ impl Service {
         EmailServiceServer<impl EmailService>,
         SignInServiceServer<impl SignInService>,
         MfaServiceServer<impl MfaService>,
+        PasskeyServiceServer<impl PasskeyService>,
     ) {
         (
             AuthServiceServer::new(self.auth),
@@ -448,6 +382,7 @@ impl Service {
             EmailServiceServer::new(self.emails),
             SignInServiceServer::new(self.sign_ins),
             MfaServiceServer::new(self.mfa),
+            PasskeyServiceServer::new(self.passkeys),
         )
     }
 }

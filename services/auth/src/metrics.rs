@@ -1,5 +1,7 @@
 //! Metrics of this service. Mesh records those of its calls.
 
+mod second_factors;
+
 use std::{
     collections::VecDeque,
     fmt,
@@ -18,6 +20,8 @@ use prometheus_client::{
         histogram::Histogram,
     },
 };
+
+pub use self::second_factors::FactorMetrics;
 
 /// Histogram buckets in seconds: a hash takes 10 to 100 ms, a wait in the queue lasts until the deadline at most.
 const BUCKETS: [f64; 11] = [0.001, 0.005, 0.01, 0.02, 0.035, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];

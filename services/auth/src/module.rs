@@ -50,8 +50,8 @@ impl Module for Service {
             stop: node.stop.clone(),
         })
         .await?;
-        let (auth, keys, passwords, emails, sign_ins, mfa) = service.into_servers();
+        let (auth, keys, passwords, emails, sign_ins, mfa, passkeys) = service.into_servers();
         let server = Server::new(&node)?.add_service(auth).add_service(keys).add_service(passwords);
-        Ok(server.add_service(emails).add_service(sign_ins).add_service(mfa).into())
+        Ok(server.add_service(emails).add_service(sign_ins).add_service(mfa).add_service(passkeys).into())
     }
 }

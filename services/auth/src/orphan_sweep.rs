@@ -1,4 +1,4 @@
-//! Removes orphans: credentials whose account was never created. Expired links and old sign-ins as well.
+//! Removes orphans: credentials whose account was never created. Expired links, trust in devices and old sign-ins as well.
 //!
 //! An interrupted registration can leave one. It cannot be used to sign in, and a retry of the registration continues
 //! from it, but most are never retried. So a credential is pending until its account is known to exist. Once it has
@@ -20,7 +20,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use uuid::Uuid;
 
-use crate::{error::Error, register::confirm, sign_in_history::RETENTION, store::AuthStore, upstreams::Upstreams};
+use crate::{
+    error::Error, factor::USE_RETENTION, metrics::FactorMetrics, register::confirm, sign_in_history::RETENTION,
+    store::AuthStore, upstreams::Upstreams,
+};
 
 /// The delay of the first sweep: the other services start at the same time.
 pub const INITIAL_DELAY: Duration = Duration::from_mins(1);
@@ -45,6 +48,8 @@ pub struct OrphanSweep {
     pub store: AuthStore,
     /// Source of time.
     pub clock: Clock,
+    /// Has the number of users with second factors.
+    pub factor_metrics: FactorMetrics,
 }
 
 impl OrphanSweep {
@@ -60,8 +65,13 @@ impl OrphanSweep {
                     self.store.forget_links(now).await.and(self.store.forget_sign_ins(now - RETENTION).await);
                 let forgotten = forgotten.and(self.store.forget_challenges(now).await);
                 let forgotten = forgotten.and(self.store.forget_factors(now).await);
+                let forgotten = forgotten.and(self.store.forget_passkey_challenges(now - USE_RETENTION).await);
+                let forgotten = forgotten.and(self.store.forget_trusted_devices(now).await);
                 if let Err(error) = forgotten {
-                    warn!(%error, "expired links, challenges and factors, and old sign-ins were not forgotten");
+                    warn!(%error, "expired links, challenges, factors and trusted devices, and old sign-ins were not forgotten");
+                }
+                if let Err(error) = self.count_factors().await {
+                    warn!(%error, "users with second factors were not counted");
                 }
                 if let Err(error) = self.sweep().await {
                     warn!(cause = %Chain(&error), "sweep of credentials without an account failed");
@@ -70,6 +80,13 @@ impl OrphanSweep {
         };
         // Each step is atomic, so a sweep can be cancelled between any two.
         stop.run_until_cancelled(sweeps).await;
+    }
+
+    async fn count_factors(&self) -> sqlx::Result<()> {
+        for (kind, users) in self.store.users_by_factor().await? {
+            self.factor_metrics.set_users(kind, users);
+        }
+        Ok(())
     }
 
     /// Confirms or removes every credential that has been pending for too long.

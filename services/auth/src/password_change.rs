@@ -34,6 +34,7 @@ impl PasswordChange {
     /// Changes the password of the user of this call, and ends their other sessions. Returns whether these have ended.
     pub(crate) async fn change(&self, call: &Call, current: TypedPassword, new: TypedPassword) -> Result<bool, Error> {
         let (user_id, session_id) = (call.principal()?.user_id, call.principal()?.session_id);
+        self.check.assert_strongest(call).await?;
         let attempt = self.check.attempts.password_check(user_id).await?;
         let mut hash = None;
         for _ in 0..MAX_TRIES {

@@ -16,6 +16,7 @@ use uuid::Uuid;
 use crate::{
     attempts::AttemptLimits,
     error::Error,
+    factor::requirement::FactorRequirement,
     follow_up::{FollowUp, Origin},
     property_claims::PropertyClaims,
     store::AuthStore,
@@ -36,6 +37,8 @@ pub struct Refresh {
     pub property_claims: PropertyClaims,
     /// Issues the tokens.
     pub issuer: Arc<TokenIssuer>,
+    /// Which users need a second factor.
+    pub requirement: FactorRequirement,
     /// Keeps what the user is told.
     pub store: AuthStore,
     /// Delivers it.
@@ -48,7 +51,8 @@ impl Refresh {
     /// Rotates the session and issues tokens with the user's current roles and properties.
     ///
     /// # Errors
-    /// [`Error::RefreshTokenInvalid`], or [`Error::KeysStale`] if the keys are; [`Error::SessionEnded`] if the account no longer exists or is disabled; `REFRESH_TOKEN_REUSED`
+    /// [`Error::RefreshTokenInvalid`], or [`Error::KeysStale`] if the keys are; [`Error::SessionEnded`] if the account no longer exists or is disabled;
+    /// [`Error::EnrolmentRequired`]; `REFRESH_TOKEN_REUSED`
     /// and `SESSION_ENDED` from the session service; other errors of the upstreams.
     pub async fn refresh(&self, call: &Call, refresh_token: &str) -> Result<TokenPair, Error> {
         let keys = &self.issuer.keys;
@@ -63,6 +67,13 @@ impl Refresh {
         let (account, claims) =
             tokio::join!(self.upstreams.account_by_id(call, user_id), self.property_claims.fetch(call, user_id));
         let account = account?.filter(|account| !account.is_disabled).ok_or(Error::SessionEnded)?;
+
+        if self.requirement.applies(&account.roles) && !self.store.has_factor(user_id).await? {
+            let required_at = self.requirement.due_at(user_id, &account.roles, as_of).await?;
+            if required_at.is_some_and(|required_at| required_at <= as_of) {
+                return Err(Error::EnrolmentRequired);
+            }
+        }
 
         let session = match self.upstreams.rotate_session(call, session_id, counter).await {
             Ok(session) => session,

@@ -2,8 +2,10 @@
 
 mod auth_service;
 mod email_service;
+mod json;
 mod key_service;
 mod mfa_service;
+mod passkey_service;
 mod password_service;
 mod sign_in_service;
 
@@ -11,6 +13,7 @@ pub(crate) use auth_service::AuthRpc;
 pub(crate) use email_service::EmailRpc;
 pub(crate) use key_service::KeyRpc;
 pub(crate) use mfa_service::MfaRpc;
+pub(crate) use passkey_service::PasskeyRpc;
 pub(crate) use password_service::PasswordRpc;
 pub(crate) use sign_in_service::SignInRpc;
 

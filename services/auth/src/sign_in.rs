@@ -4,13 +4,14 @@
 //! which accounts exist: one call to the user service, one to the property service, one read of the store, one hash.
 //! Failures are stored after they were answered ([`SignInHistory`]).
 
+mod passkey;
 mod second_factor;
 
 use std::sync::Arc;
 
 use drystone_mesh::{
     call::{self, Call},
-    clock::Clock,
+    clock::{Clock, Timestamp},
     email::Email,
     error::Chain,
     id,
@@ -24,7 +25,7 @@ use crate::{
     authentication::Method,
     credential::Credential,
     error::Error,
-    factor::check::FactorCheck,
+    factor::{check::FactorCheck, requirement::FactorRequirement},
     metrics::SignInMetrics,
     password::{PasswordHash, Verification},
     password::{
@@ -33,13 +34,14 @@ use crate::{
     },
     property_claims::PropertyClaims,
     register::confirm,
-    sign_in_history::{Outcome, SignInHistory},
+    sign_in_history::{self, Outcome, SignInHistory},
     store::AuthStore,
     token::{
         device_token::KnownDevice,
         key_ring::KeyRing,
         tokens::{TokenIssuer, TokenPair},
     },
+    trusted_device::TrustedDevices,
     upstreams::{AccountClaims, Upstreams},
 };
 
@@ -55,6 +57,10 @@ pub struct SignIn {
     pub store: AuthStore,
     /// Checks second factors.
     pub factors: FactorCheck,
+    /// Which users need one.
+    pub requirement: FactorRequirement,
+    /// Devices on which sign-ins need none.
+    pub trusted_devices: TrustedDevices,
     /// Verifies passwords.
     pub hashing: Arc<HashingPool>,
     /// The hash that passwords of unknown accounts are verified against.
@@ -77,7 +83,7 @@ pub struct SignIn {
 pub enum FirstStep {
     /// A session.
     SignedIn(SignedIn),
-    /// A challenge, for a user with a second factor.
+    /// A challenge, for a user with a second factor, unless the device is trusted.
     Challenged(NewChallenge),
 }
 
@@ -87,11 +93,15 @@ pub struct SignedIn {
     pub tokens: TokenPair,
     /// The device token.
     pub device_token: String,
+    /// From when on the user needs a second factor, if they have none.
+    pub second_factor_required_at: Option<Timestamp>,
+    /// Until when its device is trusted, if this sign-in has begun that.
+    pub trusted_until: Option<Timestamp>,
 }
 
 impl SignIn {
-    /// Verifies a password, starts a session and issues its first tokens; or a challenge, if the user has a second factor. `device_token` is that of an earlier sign-in, or
-    /// empty; an invalid one counts as none.
+    /// Verifies a password, starts a session and issues its first tokens; or a challenge, if the user has a second factor and the device is
+    /// not trusted. `device_token` is that of an earlier sign-in, or empty; an invalid one counts as none.
     ///
     /// # Errors
     /// [`Error::InvalidCredentials`]; [`Error::AccountDisabled`], [`Error::PasswordResetRequired`], [`Error::EmailNotVerified`];
@@ -145,7 +155,7 @@ impl SignIn {
         let is_new_device = is_new(device, user_id, credential.as_ref());
         let refused = |error: Error| {
             if let Some(outcome) = Outcome::of(&error).filter(|_| user_id != dummy_user_id) {
-                self.history.failed(call, user_id, outcome, is_new_device);
+                self.history.failed(call, user_id, sign_in_history::Method::Password, outcome, is_new_device);
             }
             error
         };
@@ -159,7 +169,12 @@ impl SignIn {
         self.confirm(&credential).await;
 
         let device = device.filter(|_| !is_new_device);
-        if credential.has_second_factor() {
+        let trust = self.trusted_devices.find(&credential, device).await?;
+        let has_factor = credential.has_second_factor();
+        let required_at =
+            if has_factor { None } else { self.requirement.due_at(user_id, &account.roles, as_of).await? };
+        let enrols = required_at.is_some_and(|required_at| required_at <= as_of);
+        if enrols || has_factor && trust.is_none() {
             let mut challenge = self.challenge(&credential, &email, device).await?;
             if challenge.is_none() {
                 let changed = self.verify_again(call, &password, user_id, origin).await?;
@@ -171,15 +186,18 @@ impl SignIn {
 
         let session = self.upstreams.start_session(call, user_id, &[Method::Password]).await?;
         let (address, id) = (email.as_str(), session.session_id);
-        // A password that was changed after it was verified does not sign in, nor one without a second factor that was added: its session may
-        // have started after all others were ended.
-        if !self.history.succeeded(call, &credential, address, id, is_new_device).await? {
+        // A password that was changed after it was verified does not sign in, nor one without a second factor that was added, or without the
+        // trust in its device: its session may have started after all others were ended.
+        if !self.history.succeeded(call, &credential, address, id, is_new_device, trust).await? {
             let changed = self.verify_again(call, &password, user_id, origin).await?;
-            if changed.has_second_factor() {
+            let trust = self.trusted_devices.find(&changed, device).await?;
+            if changed.has_second_factor() && trust.is_none() {
                 let challenge = self.challenge(&changed, &email, device).await?;
                 return challenge.map(FirstStep::Challenged).ok_or(Error::InvalidCredentials);
             }
-            if !self.history.succeeded(call, &changed, address, id, is_new_device).await? {
+            // Whether one is needed was decided for an account that had one.
+            let lost_factor = has_factor && !changed.has_second_factor();
+            if lost_factor || !self.history.succeeded(call, &changed, address, id, is_new_device, trust).await? {
                 return Err(Error::InvalidCredentials);
             }
         }
@@ -187,7 +205,12 @@ impl SignIn {
         let tokens = self.issuer.issue(session, account, properties, as_of)?;
         let device = device.map_or_else(|| id::v7_at(as_of), |device| device.id);
         let device_token = self.keys.current().device_tokens.encode(&email, user_id, device, as_of);
-        Ok(FirstStep::SignedIn(SignedIn { tokens, device_token }))
+        Ok(FirstStep::SignedIn(SignedIn {
+            tokens,
+            device_token,
+            trusted_until: None,
+            second_factor_required_at: required_at,
+        }))
     }
 
     /// Whether an account whose password was right may sign in. After the password, so that nobody else learns why not.

@@ -20,9 +20,10 @@ use crate::{
     challenge::Challenge,
     credential::Credential,
     error::Error,
-    factor::{Change, FactorUse, management::told},
+    factor::{Change, FactorUse, management::told, passkey::PasskeyUse},
     follow_up::{FollowUp, Origin},
     store::AuthStore,
+    trusted_device::{NewTrust, Trust, TrustedDevice},
 };
 
 /// How long sign-ins are kept.
@@ -30,6 +31,9 @@ pub(crate) const RETENTION: Duration = Duration::from_hours(90 * 24);
 
 /// How long after its registration the first sign-in to an account is that of its user, on a device that must be new.
 const FIRST_SIGN_IN: Duration = Duration::from_hours(1);
+
+/// How long after its answer a failure is stored.
+const FAILURE_DELAY: Duration = Duration::from_millis(50);
 
 /// How many failures are stored at once.
 const MAX_PENDING: usize = 64;
@@ -47,6 +51,10 @@ pub enum Method {
     PasswordAndTotp,
     /// By a password and a backup code.
     PasswordAndBackupCode,
+    /// By a password and a passkey.
+    PasswordAndPasskey,
+    /// By a passkey alone.
+    Passkey,
     /// By what a later release knows.
     Unknown,
 }
@@ -59,6 +67,8 @@ impl Method {
             Self::Password => "password",
             Self::PasswordAndTotp => "password and authenticator app",
             Self::PasswordAndBackupCode => "password and backup code",
+            Self::PasswordAndPasskey => "password and passkey",
+            Self::Passkey => "passkey",
             Self::Unknown => "unknown",
         }
     }
@@ -69,6 +79,8 @@ impl Method {
             Self::Password => 1,
             Self::PasswordAndTotp => 2,
             Self::PasswordAndBackupCode => 3,
+            Self::PasswordAndPasskey => 4,
+            Self::Passkey => 5,
         }
     }
 
@@ -77,6 +89,8 @@ impl Method {
             1 => Self::Password,
             2 => Self::PasswordAndTotp,
             3 => Self::PasswordAndBackupCode,
+            4 => Self::PasswordAndPasskey,
+            5 => Self::Passkey,
             _ => Self::Unknown,
         }
     }
@@ -95,7 +109,7 @@ pub enum Outcome {
     EmailNotVerified,
     /// The password has to be replaced first.
     PasswordResetRequired,
-    /// The password was right, and the code of the second factor was wrong.
+    /// The password was right, and the second factor was wrong.
     WrongCode,
     /// What a later release knows.
     Unknown,
@@ -109,7 +123,9 @@ impl Outcome {
             Error::AccountDisabled => Some(Self::AccountDisabled),
             Error::EmailNotVerified => Some(Self::EmailNotVerified),
             Error::PasswordResetRequired => Some(Self::PasswordResetRequired),
-            Error::CodeInvalid => Some(Self::WrongCode),
+            Error::CodeInvalid | Error::PasskeyInvalid(_) | Error::PasskeyChallengeUsed | Error::PasskeyUnknown => {
+                Some(Self::WrongCode)
+            }
             _ => None,
         }
     }
@@ -162,6 +178,19 @@ pub struct SignInRecord {
     pub session_id: Option<Uuid>,
 }
 
+/// A sign-in that a second factor completes.
+#[derive(Clone, Copy)]
+pub(crate) struct Completion<'a> {
+    pub(crate) credential: &'a Credential,
+    pub(crate) challenge: &'a Challenge,
+    /// What it uses up.
+    pub(crate) factor: &'a FactorUse,
+    pub(crate) method: Method,
+    pub(crate) session_id: Uuid,
+    /// If its device is trusted from now on.
+    pub(crate) trust: Option<NewTrust>,
+}
+
 /// Stores and lists sign-ins.
 #[derive(Clone)]
 pub struct SignInHistory {
@@ -177,7 +206,8 @@ impl SignInHistory {
     }
 
     /// Stores a sign-in with this address that succeeded, unless its password has been changed since it was verified, or serves no
-    /// longer: returns whether it does. If the device is new, its user gets a mail and a message in their inbox.
+    /// longer, or the trust in its device has ended that it relies on: returns whether it is stored. If the device is new, its user gets a
+    /// mail and a message in their inbox.
     pub(crate) async fn succeeded(
         &self,
         call: &Call,
@@ -185,9 +215,14 @@ impl SignInHistory {
         email: &str,
         session_id: Uuid,
         is_new_device: bool,
+        trust: Option<Trust>,
     ) -> Result<bool, Error> {
         let record = self.record(call, credential.user_id, Outcome::Succeeded, is_new_device);
         let record = SignInRecord { session_id: Some(session_id), ..record };
+        if let Some(trust) = trust {
+            // Nothing follows from it: a trusted device is not new.
+            return Ok(self.store.insert_trusted_success(&record, credential, trust).await?);
+        }
         let messages = self.messages(call, &record, email).await?;
         let stored = self.store.insert_success(&record, credential, &messages).await?;
         if stored && !messages.is_empty() {
@@ -201,22 +236,46 @@ impl SignInHistory {
     ///
     /// # Errors
     /// [`Error::ChallengeInvalid`]; [`Error::CodeInvalid`].
-    pub(crate) async fn completed(
-        &self,
-        call: &Call,
-        credential: &Credential,
-        challenge: &Challenge,
-        used: &FactorUse,
-        session_id: Uuid,
-    ) -> Result<(), Error> {
+    pub(crate) async fn completed(&self, call: &Call, completion: Completion<'_>) -> Result<(), Error> {
+        let Completion { credential, challenge, factor, method, session_id, trust } = completion;
         let user_id = credential.user_id;
         let record = self.record(call, user_id, Outcome::Succeeded, challenge.is_new_device());
-        let record = SignInRecord { session_id: Some(session_id), method: used.sign_in_method(), ..record };
+        let record = SignInRecord { session_id: Some(session_id), method, ..record };
         let mut messages = self.messages(call, &record, &challenge.email).await?;
-        if let FactorUse::Backup { .. } = used {
+        if let FactorUse::Backup { .. } = factor {
             messages.push(told(call, user_id, Change::BackupCodeUsed, record.at)?);
         }
-        self.store.complete_challenge(challenge, used, &record, credential, &messages).await?;
+        let trusted = trust.map(|NewTrust { device, expires_at }| TrustedDevice {
+            id: device,
+            user_id,
+            name: record.device.clone(),
+            created_at: record.at,
+            expires_at,
+            last_used_at: None,
+        });
+        self.store.complete_challenge(challenge, factor, &record, credential, trusted.as_ref(), &messages).await?;
+        if !messages.is_empty() {
+            self.relay.wake();
+        }
+        Ok(())
+    }
+
+    /// Stores a sign-in by a passkey alone, and uses up its challenge, all or nothing. Its user gets a mail as for [`Self::succeeded`].
+    ///
+    /// # Errors
+    /// As [`AuthStore::sign_in_with_passkey`].
+    pub(crate) async fn succeeded_with_passkey(
+        &self,
+        call: &Call,
+        used: &PasskeyUse,
+        email: &str,
+        session_id: Uuid,
+        is_new_device: bool,
+    ) -> Result<(), Error> {
+        let record = self.record(call, used.user_id, Outcome::Succeeded, is_new_device);
+        let record = SignInRecord { session_id: Some(session_id), method: Method::Passkey, ..record };
+        let messages = self.messages(call, &record, email).await?;
+        self.store.sign_in_with_passkey(used, &record, &messages).await?;
         if !messages.is_empty() {
             self.relay.wake();
         }
@@ -235,11 +294,14 @@ impl SignInHistory {
     }
 
     /// Stores a sign-in that failed, in the background.
-    pub(crate) fn failed(&self, call: &Call, user_id: Uuid, outcome: Outcome, is_new_device: bool) {
+    pub(crate) fn failed(&self, call: &Call, user_id: Uuid, method: Method, outcome: Outcome, is_new_device: bool) {
         let Ok(permit) = Arc::clone(&self.pending).try_acquire_owned() else { return };
-        let (store, record) = (self.store.clone(), self.record(call, user_id, outcome, is_new_device));
+        let record = SignInRecord { method, ..self.record(call, user_id, outcome, is_new_device) };
+        let store = self.store.clone();
         tokio::spawn(async move {
             let _permit = permit;
+            // Once the response is on its way: work beside it would show that the account exists.
+            tokio::time::sleep(FAILURE_DELAY).await;
             if let Err(error) = store.insert_failure(&record).await {
                 tracing::warn!(%user_id, cause = %Chain(&error), "a failed sign-in was not stored");
             }

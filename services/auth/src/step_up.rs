@@ -11,17 +11,18 @@ use drystone_store::outbox::Relay;
 use crate::{
     authentication::Method,
     error::Error,
-    factor::{Change, Code, FactorUse, check::FactorCheck, management::told},
+    factor::{Change, FactorProof, FactorUse, check::FactorCheck, management::told, passkey::Begun},
     password::typed_password::TypedPassword,
     password_check::PasswordCheck,
     store::AuthStore,
+    token::passkey_challenge::Ceremony,
     upstreams::Upstreams,
 };
 
 /// What a user proves who they are with.
 pub(crate) enum Proof {
     Password(TypedPassword),
-    Code(Code),
+    Factor(FactorProof),
 }
 
 /// Verifies proofs of signed-in users, and raises their sessions.
@@ -35,11 +36,27 @@ pub(crate) struct StepUp {
 }
 
 impl StepUp {
+    /// Begins to verify the user of this call by a passkey.
+    ///
+    /// # Errors
+    /// [`Error::PasskeysDisabled`]; [`Error::NoSecondFactor`] if they have none.
+    pub(crate) async fn begin_passkey(&self, call: &Call) -> Result<Begun, Error> {
+        let principal = call.principal()?;
+        let (user_id, session_id) = (principal.user_id, principal.session_id);
+        let passkeys = &self.factors.passkeys;
+        passkeys.relying_party()?;
+        let allowed = self.store.passkeys_of(user_id).await?;
+        if allowed.is_empty() {
+            return Err(Error::NoSecondFactor);
+        }
+        passkeys.begin(Ceremony::Verification { user_id, session_id }, &allowed)
+    }
+
     /// Verifies a proof of the user of this call. Returns when and how the user of the session has authenticated.
     ///
     /// # Errors
     /// [`Error::InvalidCredentials`]; [`Error::SecondFactorRequired`] for a password of a user who has a second factor: who has stolen it
-    /// gets no further; [`Error::CodeInvalid`]; [`Error::TooManyTries`].
+    /// gets no further; [`Error::CodeInvalid`], [`Error::PasskeyInvalid`], [`Error::PasskeyUnknown`]; [`Error::TooManyTries`].
     pub(crate) async fn verify(&self, call: &Call, proof: Proof) -> Result<(Timestamp, Vec<String>), Error> {
         let principal = call.principal()?;
         let (user_id, session_id) = (principal.user_id, principal.session_id);
@@ -53,12 +70,17 @@ impl StepUp {
                 attempt.succeeded().await;
                 self.upstreams.raise_session(call, user_id, session_id, &[Method::Password]).await
             }
-            Proof::Code(code) => {
+            Proof::Factor(proof) => {
                 let now = self.clock.now();
                 // By session: who has stolen a token of one keeps the user out of none of the others.
-                self.store.count_try(user_id, session_id, now).await?;
-                let found = self.factors.find(call, user_id, &code).await;
+                let is_code = !matches!(proof, FactorProof::Passkey(_));
+                if is_code {
+                    self.store.count_try(user_id, session_id, now).await?;
+                }
+                let ceremony = Ceremony::Verification { user_id, session_id };
+                let found = self.factors.find(call, user_id, &proof, ceremony).await;
                 if let Err(error) = &found
+                    && is_code
                     && !matches!(error, Error::CodeInvalid)
                 {
                     self.store.uncount_try(user_id, session_id, now).await?;
@@ -66,14 +88,14 @@ impl StepUp {
                 let used = found?;
                 let messages = match used {
                     FactorUse::Backup { .. } => vec![told(call, user_id, Change::BackupCodeUsed, now)?],
-                    FactorUse::Totp { .. } => Vec::new(),
+                    FactorUse::Totp { .. } | FactorUse::Passkey(_) => Vec::new(),
                 };
                 self.store.use_factor(user_id, session_id, &used, &messages, now).await?;
                 if !messages.is_empty() {
                     self.relay.wake();
                 }
                 // With the password of the sign-in these are two factors.
-                let methods = [Method::Password, Method::OneTimePassword];
+                let methods = [Method::Password, used.method()];
                 let methods = if principal.has_used(Method::Password.name()) { &methods[..] } else { &methods[1..] };
                 let raised = self.upstreams.raise_session(call, user_id, session_id, methods).await;
                 if let (Err(_), FactorUse::Backup { number, hash }) = (&raised, &used) {

@@ -3,11 +3,15 @@
 mod backup_codes;
 mod challenges;
 mod credentials;
+mod factor_requirements;
+mod factor_resets;
 mod factor_tries;
 mod factors;
 mod links;
+mod passkeys;
 mod passwords;
 mod sign_ins;
+mod trusted_devices;
 
 use drystone_mesh::{
     clock::Timestamp,
@@ -33,6 +37,10 @@ pub const MIGRATIONS: &[Migration] = &[
     migration!("0008", "email_and_sign_ins"),
     migration!("0009", "sign_ins_kept"),
     migration!("0010", "factors"),
+    migration!("0011", "passkeys"),
+    migration!("0012", "trusted_devices"),
+    migration!("0013", "factor_requirements"),
+    migration!("0014", "factor_resets"),
 ];
 
 /// All keys and secrets, as they are stored.

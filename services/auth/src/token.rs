@@ -6,7 +6,9 @@
 //! | `access_token_signer.rs` | the access token, a signed JWT |
 //! | `refresh_token.rs` | the refresh token |
 //! | `device_token.rs` | the device token, which proves an earlier sign-in |
-//! | `mac_keys.rs`, `mac.rs` | the secrets and the MAC of those two |
+//! | `link_token.rs` | what a link in a mail has |
+//! | `passkey_challenge.rs` | the challenges that passkeys sign |
+//! | `mac_keys.rs`, `mac.rs` | the secrets and the MAC of those four |
 //! | `key_ring.rs`, `signing_key.rs` | the keys of a running service |
 //! | `key_rotation.rs` | sealing and replacement of stored keys |
 
@@ -17,6 +19,7 @@ pub mod key_rotation;
 pub mod link_token;
 pub mod mac;
 pub mod mac_keys;
+pub mod passkey_challenge;
 pub mod refresh_token;
 pub mod signing_key;
 pub mod tokens;

@@ -11,8 +11,8 @@ use drystone::{
         StartSessionRequest, session_service_client::SessionServiceClient,
     },
     user::v1::{
-        GetContactRequest, LookUpForSignInRequest, LookUpImportedRequest, NewUser, ProvisionResult,
-        ProvisionUserRequest, ProvisionUsersRequest, SetEmailRequest, User, UserStatus,
+        AuthorizeFactorResetRequest, GetContactRequest, LookUpForSignInRequest, LookUpImportedRequest, NewUser,
+        ProvisionResult, ProvisionUserRequest, ProvisionUsersRequest, SetEmailRequest, User, UserStatus,
         get_contact_request::Key as ContactKey, look_up_for_sign_in_request::Key,
         user_service_client::UserServiceClient,
     },
@@ -149,6 +149,9 @@ pub trait Upstreams: Send + Sync {
         email: &str,
         keep_until: Option<Timestamp>,
     ) -> Result<(), Error>;
+
+    /// Checks whether the user of the call may reset the second factors of this user now.
+    async fn authorize_factor_reset(&self, call: &Call, user_id: Uuid) -> Result<(), Error>;
 
     /// Ends the sessions of a user, except for one. Idempotent.
     async fn end_sessions(&self, call: &Call, user_id: Uuid, except: Option<Uuid>) -> Result<(), Error>;
@@ -315,6 +318,13 @@ impl Upstreams for GrpcUpstreams {
         });
         let set = self.users.clone().set_email(request).await;
         set.map_err(|status| to_mesh_error("the user service", status))?;
+        Ok(())
+    }
+
+    async fn authorize_factor_reset(&self, call: &Call, user_id: Uuid) -> Result<(), Error> {
+        let request = call.request_for_user(AuthorizeFactorResetRequest { user_id: user_id.to_string() });
+        let authorized = self.users.clone().authorize_factor_reset(request).await;
+        authorized.map_err(|status| to_mesh_error("the user service", status))?;
         Ok(())
     }
 

@@ -1,4 +1,4 @@
-//! The permissions of this service, and who may read and change an account, beyond the rules of the contract.
+//! The permissions that this service knows, and who may read and change an account, beyond the rules of the contract.
 
 use drystone_mesh::call::Actor;
 use uuid::Uuid;
@@ -15,6 +15,8 @@ pub const ROLES_READ: &str = "roles:read";
 pub const ROLES_WRITE: &str = "roles:write";
 /// Grant and revoke roles, and set overrides.
 pub const ROLES_GRANT: &str = "roles:grant";
+/// Reset the second factors of users. The auth service declares it, and asks here whose.
+pub const FACTORS_RESET: &str = "factors:reset";
 
 /// A user may read their own account, and every account with [`USERS_READ`]. The operator may read every account.
 ///

@@ -1,4 +1,4 @@
-//! The check of a code.
+//! The check of a code or passkey.
 
 use std::sync::Arc;
 
@@ -6,22 +6,28 @@ use drystone_mesh::{call::Call, clock::Clock};
 use drystone_store::sealing::Sealer;
 use uuid::Uuid;
 
-use super::{Code, FactorUse, StoredFactor, backup_code::BackupCode, totp::Secret};
+use super::{
+    FactorKind, FactorProof, FactorUse, StoredFactor, backup_code::BackupCode, passkey::Passkeys, totp::Secret,
+};
 use crate::{
     error::Error,
+    metrics::FactorMetrics,
     password::{
         PasswordHash,
         hasher::{HashingPool, JobOrigin},
     },
     password_check::PasswordCheck,
     store::{AuthStore, factor_place},
+    token::passkey_challenge::Ceremony,
 };
 
-/// Checks codes.
+/// Checks codes and passkeys.
 #[derive(Clone)]
 pub struct FactorCheck {
     pub(crate) store: AuthStore,
     pub(crate) sealer: Sealer,
+    pub(crate) passkeys: Passkeys,
+    pub(crate) metrics: FactorMetrics,
     pub(crate) hashing: Arc<HashingPool>,
     pub(crate) clock: Clock,
     /// What a backup code is verified against that the user does not have.
@@ -30,19 +36,49 @@ pub struct FactorCheck {
 
 impl FactorCheck {
     /// With the store, the hashing pool and the dummy hash of `passwords`.
-    pub(crate) fn new(sealer: Sealer, passwords: PasswordCheck, clock: Clock) -> Self {
+    pub(crate) fn new(sealer: Sealer, passkeys: Passkeys, passwords: PasswordCheck, clock: Clock) -> Self {
         let PasswordCheck { hashing, store, dummy_hash, .. } = passwords;
-        Self { store, sealer, hashing, clock, dummy_hash }
+        let metrics = passkeys.metrics.clone();
+        Self { store, sealer, passkeys, metrics, hashing, clock, dummy_hash }
     }
 
-    /// What a code of a user uses up, if it is right. Uses up nothing.
+    /// What a proof of a user uses up, if it is right; a passkey is asked for by this ceremony. Uses up nothing.
     ///
     /// # Errors
-    /// [`Error::CodeInvalid`]; errors of the store, the master key and the hashing pool.
-    pub(crate) async fn find(&self, call: &Call, user_id: Uuid, code: &Code) -> Result<FactorUse, Error> {
-        match code {
-            Code::Totp(code) => {
-                for stored in self.store.confirmed_factors(user_id).await? {
+    /// [`Error::CodeInvalid`]; [`Error::PasskeyInvalid`], [`Error::PasskeyUnknown`]; errors of the store, the master key and the hashing pool.
+    pub(crate) async fn find(
+        &self,
+        call: &Call,
+        user_id: Uuid,
+        proof: &FactorProof,
+        ceremony: Ceremony,
+    ) -> Result<FactorUse, Error> {
+        let found = self.try_find(call, user_id, proof, ceremony).await;
+        match &found {
+            // Counted where passkeys are found.
+            _ if proof.kind() == FactorKind::Passkey => {}
+            Ok(_) => self.metrics.proof(proof.kind(), true),
+            Err(Error::CodeInvalid) => self.metrics.proof(proof.kind(), false),
+            // It says nothing about the code.
+            Err(_) => {}
+        }
+        found
+    }
+
+    async fn try_find(
+        &self,
+        call: &Call,
+        user_id: Uuid,
+        proof: &FactorProof,
+        ceremony: Ceremony,
+    ) -> Result<FactorUse, Error> {
+        match proof {
+            FactorProof::Passkey(response) => {
+                Ok(FactorUse::Passkey(self.passkeys.find(response, ceremony, Some(user_id)).await?))
+            }
+            FactorProof::Totp(code) => {
+                let factors = self.store.confirmed_factors(user_id).await?.into_iter();
+                for stored in factors.filter(|stored| stored.factor.kind == FactorKind::Totp) {
                     if let Some(step) = self.step_of(&stored, code).await? {
                         if self.store.is_used(stored.factor.id, step).await? {
                             return Err(Error::CodeInvalid);
@@ -52,7 +88,7 @@ impl FactorCheck {
                 }
                 Err(Error::CodeInvalid)
             }
-            Code::Backup(typed) => {
+            FactorProof::Backup(typed) => {
                 let code = BackupCode::parse(typed).ok_or(Error::CodeInvalid)?;
                 let stored = self.store.backup_code(user_id, code.number()).await?;
                 let hash = stored.as_ref().unwrap_or(&self.dummy_hash).clone();

@@ -1,6 +1,6 @@
 //! Users add, rename and remove their second factors.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use drystone_mesh::{
     call::Call,
@@ -10,23 +10,23 @@ use drystone_mesh::{
     id,
 };
 use drystone_store::outbox::{Message, Relay};
-use futures_util::future::try_join_all;
 use qrcode::{EcLevel, QrCode, render::svg};
 use uuid::Uuid;
 
 use super::{
-    CONFIRM_TIMEOUT, Change, Factor, StoredFactor,
-    backup_code::{self, BackupCode},
+    CONFIRM_TIMEOUT, Change, Factor, FactorKind, StoredFactor,
+    addition::{Added, Author, new_backup_codes},
+    backup_code::BackupCode,
     check::FactorCheck,
+    requirement::FactorRequirement,
     totp::Secret,
 };
 use crate::{
-    authentication::Method,
+    authentication::{Method, has_second_factor},
     error::Error,
-    follow_up::{FollowUp, Origin, is_done},
-    password::{PasswordHash, hasher::JobOrigin},
+    follow_up::{FollowUp, Origin},
     store::{AuthStore, factor_place},
-    upstreams::Upstreams,
+    upstreams::{Contact, Upstreams},
 };
 
 /// The smallest side of a QR code, in pixels.
@@ -41,15 +41,16 @@ pub(crate) struct BegunTotp {
     pub(crate) expires_at: Timestamp,
 }
 
-/// An authenticator app that was confirmed.
-pub(crate) struct ConfirmedTotp {
-    pub(crate) factor: Factor,
-    /// If it is the first one.
-    pub(crate) backup_codes: Vec<String>,
-    pub(crate) sessions_ended: bool,
+/// The second factors of a user.
+pub(crate) struct FactorList {
+    /// Oldest first.
+    pub(crate) factors: Vec<Factor>,
+    pub(crate) backup_codes_left: i64,
+    /// When all of them will be removed, if an administrator has requested that.
+    pub(crate) reset_at: Option<Timestamp>,
 }
 
-/// Adds, renames and removes second factors.
+/// Adds, renames, removes and resets second factors.
 pub(crate) struct Factors {
     pub(crate) check: FactorCheck,
     pub(crate) upstreams: Arc<dyn Upstreams>,
@@ -58,31 +59,42 @@ pub(crate) struct Factors {
     pub(crate) clock: Clock,
     /// How apps name this service.
     pub(crate) issuer_name: String,
+    /// Which users keep their last factor.
+    pub(crate) requirement: FactorRequirement,
+    /// How long a reset waits.
+    pub(crate) reset_delay: Duration,
 }
 
 impl Factors {
-    /// The second factors of the user of this call, and how many backup codes are left.
-    pub(crate) async fn list(&self, call: &Call) -> Result<(Vec<Factor>, i64), Error> {
+    /// The second factors of the user of this call.
+    pub(crate) async fn list(&self, call: &Call) -> Result<FactorList, Error> {
         let user_id = call.principal()?.user_id;
         let factors = self.store.confirmed_factors(user_id).await?.into_iter().map(|stored| stored.factor);
-        Ok((factors.collect(), self.store.backup_codes_left(user_id).await?))
+        Ok(FactorList {
+            factors: factors.collect(),
+            backup_codes_left: self.store.backup_codes_left(user_id).await?,
+            reset_at: self.store.pending_reset(user_id).await?.map(|reset| reset.due_at),
+        })
     }
 
-    /// Begins to add an authenticator app. The address of the account has to be verified: nobody keeps the owner of an address out of an
-    /// account that they have registered with it.
+    /// Begins to add an authenticator app. The address of the account has to be verified.
     ///
     /// # Errors
     /// [`Error::TooManyFactors`]; [`Error::EmailNotVerified`]; [`Error::SecondFactorRequired`].
     pub(crate) async fn begin(&self, call: &Call, display_name: DisplayName) -> Result<BegunTotp, Error> {
         let user_id = self.authorized(call).await?;
-        let contact = self.upstreams.contact_by_id(call, user_id).await?.ok_or(Error::SessionEnded)?;
-        if !contact.email_verified {
-            return Err(Error::EmailNotVerified);
-        }
+        let contact = self.verified_contact(call, user_id).await?;
+        self.begin_for(&contact, display_name).await
+    }
+
+    /// Begins to add an authenticator app of this user.
+    pub(super) async fn begin_for(&self, contact: &Contact, display_name: DisplayName) -> Result<BegunTotp, Error> {
+        let user_id = contact.user_id;
         let (now, secret) = (self.clock.now(), Secret::generate().ok_or(Error::Random)?);
         let (id, display_name) = (id::v7_at(now), display_name.into_string());
         let sealed = self.check.sealer.seal(factor_place(&id), secret.expose()).await.map_err(Error::Seal)?;
-        let factor = Factor { id, user_id, display_name, created_at: now, last_used_at: None };
+        let kind = FactorKind::Totp;
+        let factor = Factor { id, user_id, kind, display_name, created_at: now, last_used_at: None };
         if !self.store.begin_factor(&StoredFactor { factor, secret: sealed }).await? {
             return Err(Error::TooManyFactors);
         }
@@ -97,38 +109,44 @@ impl Factors {
     ///
     /// # Errors
     /// [`Error::FactorNotFound`]; [`Error::CodeInvalid`].
-    pub(crate) async fn confirm(&self, call: &Call, factor_id: Uuid, code: &str) -> Result<ConfirmedTotp, Error> {
-        let (user_id, session_id) = (self.authorized(call).await?, call.principal()?.session_id);
-        let now = self.clock.now();
+    pub(crate) async fn confirm(&self, call: &Call, factor_id: Uuid, code: &str) -> Result<Added, Error> {
+        let author = self.author(call).await?;
+        let added = self.confirm_by(call, &author, factor_id, code).await?;
+        if author.has_second_factor {
+            // It may be a stronger one.
+            return Ok(added);
+        }
+        // The code is a proof: the next token says so. Without it, the user signs in again for what asks for two factors.
+        let (user_id, session_id) = (author.user_id, call.principal()?.session_id);
+        let methods = [Method::Password, Method::OneTimePassword];
+        let methods = if call.principal()?.has_used(Method::Password.name()) { &methods[..] } else { &methods[1..] };
+        if let Err(error) = self.upstreams.raise_session(call, user_id, session_id, methods).await {
+            tracing::info!(%user_id, cause = %Chain(&error), "the session was not raised");
+        }
+        Ok(added)
+    }
+
+    /// Adds the authenticator app that its user has begun. In a sign-in that asks for it the code is not used up.
+    pub(super) async fn confirm_by(
+        &self,
+        call: &Call,
+        author: &Author,
+        factor_id: Uuid,
+        code: &str,
+    ) -> Result<Added, Error> {
+        let (user_id, now) = (author.user_id, self.clock.now());
         let stored = self.store.begun_factor(user_id, factor_id, now).await?.ok_or(Error::FactorNotFound)?;
         let step = self.check.step_of(&stored, code).await?.ok_or(Error::CodeInvalid)?;
         let contact = self.upstreams.contact_by_id(call, user_id).await?.ok_or(Error::SessionEnded)?;
-        let client = Origin::of(&call.fields().client, now);
-        let told = FollowUp::TellFactorAdded { user_id, email: contact.email, client }.message(now)?;
-        let ends = FollowUp::EndSessions { user_id, except: Some(session_id) }.message(now)?;
-        let waits_for = ends.id;
-        let mut codes = new_backup_codes()?;
-        let hashes = if self.store.has_factor(user_id).await? { Vec::new() } else { self.hashes(call, &codes).await? };
-        let first = [told.clone(), ends];
-        let messages = if hashes.is_empty() { std::slice::from_ref(&told) } else { first.as_slice() };
-        if !self.store.confirm_factor(&stored.factor, step, &hashes, messages, now).await? {
+        let addition = self.addition(call, author, &contact, now).await?;
+        let (hashes, messages, auth_time) = (&addition.hashes, &addition.messages, author.auth_time);
+        let step = author.session_id.map(|_| step);
+        if !self.store.confirm_factor(&stored.factor, step, hashes, messages, auth_time, now).await? {
             // Another one was added or removed meanwhile.
             return Err(Error::FactorsChanged);
         }
-        self.relay.wake();
-        let is_first = !hashes.is_empty();
-        if !is_first {
-            codes.clear();
-        }
-        // The next token says so; without it, the user signs in again for what asks for two factors.
-        let methods = [Method::Password, Method::OneTimePassword];
-        if let Err(error) = self.upstreams.raise_session(call, user_id, session_id, &methods).await {
-            tracing::info!(%user_id, cause = %Chain(&error), "the session was not raised");
-        }
-        // The codes are shown whatever becomes of the sessions, which end later otherwise.
-        let sessions_ended = is_first && is_done(&self.relay, waits_for).await.unwrap_or(false);
         let factor = Factor { last_used_at: Some(now), ..stored.factor };
-        Ok(ConfirmedTotp { factor, backup_codes: codes.iter().map(BackupCode::shown).collect(), sessions_ended })
+        Ok(self.added(addition, factor).await)
     }
 
     /// Replaces the backup codes of the user of this call.
@@ -161,11 +179,16 @@ impl Factors {
     /// Removes a second factor of the user of this call.
     ///
     /// # Errors
-    /// [`Error::FactorNotFound`].
+    /// [`Error::FactorNotFound`]; [`Error::LastFactor`].
     pub(crate) async fn remove(&self, call: &Call, id: Uuid) -> Result<(), Error> {
         let user_id = self.authorized(call).await?;
-        let told = told(call, user_id, Change::Removed, self.clock.now())?;
-        if !self.store.remove_factors(user_id, Some(id), &[told], &[]).await? {
+        let told = [told(call, user_id, Change::Removed, self.clock.now())?];
+        let is_removed = if self.requirement.applies(&call.principal()?.roles) {
+            self.store.remove_factor_but_last(user_id, id, &told).await?
+        } else {
+            self.store.remove_factors(user_id, Some(id), &told, &[]).await?
+        };
+        if !is_removed {
             return Err(Error::FactorNotFound);
         }
         self.relay.wake();
@@ -175,41 +198,32 @@ impl Factors {
     /// Removes all second factors of the user of this call.
     pub(crate) async fn disable(&self, call: &Call) -> Result<(), Error> {
         let user_id = self.authorized(call).await?;
+        if self.requirement.applies(&call.principal()?.roles) {
+            return Err(Error::LastFactor);
+        }
         let told = told(call, user_id, Change::Disabled, self.clock.now())?;
         self.store.remove_factors(user_id, None, &[told], &[]).await?;
         self.relay.wake();
         Ok(())
     }
 
-    /// Removes all second factors of a user, on behalf of an operator, and ends the sessions. Returns whether these have ended.
-    pub(crate) async fn reset(&self, call: &Call, user_id: Uuid) -> Result<bool, Error> {
-        let now = self.clock.now();
-        let ends = FollowUp::EndSessions { user_id, except: None }.message(now)?;
-        let (waits_for, told) = (ends.id, told(call, user_id, Change::Reset, now)?);
-        // The sessions end also if there is no factor: an earlier call may have removed it, whose response was lost.
-        self.store.remove_factors(user_id, None, &[told], &[ends]).await?;
-        self.relay.wake();
-        is_done(&self.relay, waits_for).await
-    }
-
     /// The user of this call, who may change their second factors: in a session with one, if there is one.
     ///
     /// # Errors
     /// [`Error::SecondFactorRequired`] for a session of a password alone, which should have ended.
-    async fn authorized(&self, call: &Call) -> Result<Uuid, Error> {
+    pub(super) async fn authorized(&self, call: &Call) -> Result<Uuid, Error> {
         let principal = call.principal()?;
-        if !principal.has_used(Method::OneTimePassword.name()) && self.store.has_factor(principal.user_id).await? {
+        if !has_second_factor(principal) && self.store.has_factor(principal.user_id).await? {
             return Err(Error::SecondFactorRequired);
         }
         Ok(principal.user_id)
     }
 
-    async fn hashes(&self, call: &Call, codes: &[BackupCode]) -> Result<Vec<PasswordHash>, Error> {
-        let hash = async |code: &BackupCode| {
-            let (origin, deadline) = (JobOrigin::unknown(&call.fields().client), call.fields().deadline);
-            self.check.hashing.hash(code.to_password(), origin, deadline).await
-        };
-        Ok(try_join_all(codes.iter().map(hash)).await?)
+    /// The contact of the user of this call, whose address has to be verified: nobody keeps the owner of an address out of an account that
+    /// they have registered with it.
+    pub(super) async fn verified_contact(&self, call: &Call, user_id: Uuid) -> Result<Contact, Error> {
+        let contact = self.upstreams.contact_by_id(call, user_id).await?.ok_or(Error::SessionEnded)?;
+        if contact.email_verified { Ok(contact) } else { Err(Error::EmailNotVerified) }
     }
 }
 
@@ -217,8 +231,4 @@ impl Factors {
 pub(crate) fn told(call: &Call, user_id: Uuid, change: Change, now: Timestamp) -> Result<Message, Error> {
     let client = Origin::of(&call.fields().client, now);
     FollowUp::TellFactorChanged { user_id, change: change.name().to_owned(), client }.message(now)
-}
-
-fn new_backup_codes() -> Result<Vec<BackupCode>, Error> {
-    (0..backup_code::COUNT).map(|number| BackupCode::generate(number).ok_or(Error::Random)).collect()
 }

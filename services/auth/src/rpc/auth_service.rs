@@ -1,10 +1,10 @@
 //! `drystone.auth.v1.AuthService`.
 
 use drystone::auth::v1::{
-    CompleteSignInRequest, CompleteSignInResponse, FactorKind, ForgetUserRequest, ForgetUserResponse,
-    ImportUsersRequest, ImportUsersResponse, RefreshRequest, RefreshResponse, RegisterRequest, RegisterResponse,
-    SignInChallenge, SignInRequest, SignInResponse, SignOutRequest, SignOutResponse, VerifyCredentialRequest,
-    VerifyCredentialResponse, auth_service_server::AuthService,
+    CompleteSignInRequest, CompleteSignInResponse, ForgetUserRequest, ForgetUserResponse, ImportUsersRequest,
+    ImportUsersResponse, RefreshRequest, RefreshResponse, RegisterRequest, RegisterResponse, SignInChallenge,
+    SignInRequest, SignInResponse, SignOutRequest, SignOutResponse, VerifyCredentialRequest, VerifyCredentialResponse,
+    auth_service_server::AuthService,
 };
 use drystone_mesh::{
     call::{self, Call},
@@ -14,16 +14,17 @@ use drystone_mesh::{
     id,
     time::to_proto,
 };
+use drystone_webauthn::AuthenticationResponse;
 use futures_util::{Stream, stream};
 use std::{pin::Pin, sync::Arc};
 use tonic::{Request, Response, Status, Streaming, async_trait};
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
-use super::valid;
+use super::{mfa_service::kind_to_message, valid};
 use crate::{
     error::Error,
-    factor::Code,
+    factor::FactorProof,
     import::UserImport,
     password::typed_password::TypedPassword,
     refresh::Refresh,
@@ -37,9 +38,9 @@ use crate::{
 /// The handlers.
 pub(crate) struct AuthRpc {
     pub(crate) registration: Registration,
-    pub(crate) sign_in: SignIn,
+    pub(crate) sign_in: Arc<SignIn>,
     pub(crate) refresh: Refresh,
-    pub(crate) step_up: StepUp,
+    pub(crate) step_up: Arc<StepUp>,
     pub(crate) import: UserImport,
     pub(crate) upstreams: Arc<dyn Upstreams>,
 }
@@ -64,12 +65,13 @@ impl AuthService for AuthRpc {
         let call = Call::of(&request)?;
         let SignInRequest { email, password, device_token } = request.into_inner();
         let first = self.sign_in.sign_in(&call, &email, TypedPassword::new(password), &device_token).await?;
-        let SignedIn { tokens, device_token } = match first {
+        let SignedIn { tokens, device_token, second_factor_required_at, .. } = match first {
             FirstStep::SignedIn(signed_in) => signed_in,
-            FirstStep::Challenged(NewChallenge { token, expires_at }) => {
+            FirstStep::Challenged(NewChallenge { token, factors, enrols, expires_at }) => {
                 let challenge = SignInChallenge {
                     challenge_token: token,
-                    factors: vec![FactorKind::Totp.into(), FactorKind::BackupCode.into()],
+                    enrolment_required: enrols,
+                    factors: factors.into_iter().map(|kind| kind_to_message(kind).into()).collect(),
                     expire_time: Some(to_proto(expires_at)),
                 };
                 return Ok(Response::new(SignInResponse { challenge: Some(challenge), ..SignInResponse::default() }));
@@ -85,6 +87,7 @@ impl AuthService for AuthRpc {
             user_id: Some(user_id.to_string()),
             device_token: Some(device_token),
             challenge: None,
+            second_factor_required_time: second_factor_required_at.map(to_proto),
         }))
     }
 
@@ -93,12 +96,15 @@ impl AuthService for AuthRpc {
         request: Request<CompleteSignInRequest>,
     ) -> Result<Response<CompleteSignInResponse>, Status> {
         let call = Call::of(&request)?;
-        let CompleteSignInRequest { challenge_token, totp_code, backup_code } = request.into_inner();
+        let CompleteSignInRequest { challenge_token, totp_code, backup_code, passkey, remember_device } =
+            request.into_inner();
         let challenge_token = Zeroizing::new(challenge_token);
-        let code = code(totp_code, backup_code).ok_or_else(|| {
-            MeshError::invalid_field("totp_code", "give either a code of an authenticator app or a backup code")
+        let [proof] = <[FactorProof; 1]>::try_from(proofs(totp_code, backup_code, &passkey)?).map_err(|_| {
+            let text = "give one of a code of an authenticator app, a backup code, and a passkey";
+            MeshError::invalid_field("totp_code", text)
         })?;
-        let SignedIn { tokens, device_token } = self.sign_in.complete(&call, &challenge_token, &code).await?;
+        let SignedIn { tokens, device_token, trusted_until, .. } =
+            self.sign_in.complete(&call, &challenge_token, &proof, remember_device).await?;
         let TokenPair { access_token, refresh_token, expires_in, session_id, user_id } = tokens;
         Ok(Response::new(CompleteSignInResponse {
             access_token,
@@ -108,6 +114,7 @@ impl AuthService for AuthRpc {
             session_id: session_id.to_string(),
             user_id: user_id.to_string(),
             device_token,
+            trusted_until: trusted_until.map(to_proto),
         }))
     }
 
@@ -116,15 +123,15 @@ impl AuthService for AuthRpc {
         request: Request<VerifyCredentialRequest>,
     ) -> Result<Response<VerifyCredentialResponse>, Status> {
         let call = Call::of(&request)?;
-        let VerifyCredentialRequest { password, totp_code, backup_code } = request.into_inner();
-        let proof = match (password.is_empty(), code(totp_code, backup_code)) {
-            (false, None) => Proof::Password(TypedPassword::new(password)),
-            (true, Some(code)) => Proof::Code(code),
-            _ => {
-                let text = "give one of the password, a code of an authenticator app, and a backup code";
-                return Err(MeshError::invalid_field("password", text).into());
-            }
-        };
+        let VerifyCredentialRequest { password, totp_code, backup_code, passkey } = request.into_inner();
+        let mut proofs: Vec<Proof> = proofs(totp_code, backup_code, &passkey)?.into_iter().map(Proof::Factor).collect();
+        if !password.is_empty() {
+            proofs.push(Proof::Password(TypedPassword::new(password)));
+        }
+        let [proof] = <[Proof; 1]>::try_from(proofs).map_err(|_| {
+            let text = "give one of the password, a code of an authenticator app, a backup code, and a passkey";
+            MeshError::invalid_field("password", text)
+        })?;
         let (auth_time, amr) = self.step_up.verify(&call, proof).await?;
         Ok(Response::new(VerifyCredentialResponse { auth_time: Some(to_proto(auth_time)), amr }))
     }
@@ -177,14 +184,20 @@ impl AuthService for AuthRpc {
     }
 }
 
-/// The code of a request that has one; `None` if it has none or both.
-fn code(totp: String, backup: String) -> Option<Code> {
+/// What a request proves a second factor by: as many as it has.
+fn proofs(totp: String, backup: String, passkey: &str) -> Result<Vec<FactorProof>, Error> {
     let (totp, backup) = (Zeroizing::new(totp), Zeroizing::new(backup));
-    match (totp.is_empty(), backup.is_empty()) {
-        (false, true) => Some(Code::Totp(totp)),
-        (true, false) => Some(Code::Backup(backup)),
-        _ => None,
+    let mut proofs = Vec::new();
+    if !totp.is_empty() {
+        proofs.push(FactorProof::Totp(totp));
     }
+    if !backup.is_empty() {
+        proofs.push(FactorProof::Backup(backup));
+    }
+    if !passkey.is_empty() {
+        proofs.push(FactorProof::Passkey(Box::new(AuthenticationResponse::from_json(passkey)?)));
+    }
+    Ok(proofs)
 }
 
 fn optional_id(text: &str) -> Result<Option<Uuid>, MeshError> {

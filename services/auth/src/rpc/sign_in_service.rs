@@ -62,6 +62,8 @@ fn to_message(record: SignInRecord) -> SignIn {
             Method::Password => SignInMethod::Password,
             Method::PasswordAndTotp => SignInMethod::PasswordAndTotp,
             Method::PasswordAndBackupCode => SignInMethod::PasswordAndBackupCode,
+            Method::PasswordAndPasskey => SignInMethod::PasswordAndPasskey,
+            Method::Passkey => SignInMethod::Passkey,
             Method::Unknown => SignInMethod::Unspecified,
         }
         .into(),

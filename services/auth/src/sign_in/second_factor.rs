@@ -9,15 +9,20 @@ use crate::{
     challenge::{self, Challenge, LIFETIME},
     credential::Credential,
     error::Error,
-    factor::Code,
-    sign_in_history::Outcome,
-    token::device_token::KnownDevice,
+    factor::{FactorKind, FactorProof},
+    sign_in_history::{Completion, Outcome},
+    token::{device_token::KnownDevice, passkey_challenge::Ceremony},
+    trusted_device::NewTrust,
 };
 
 /// What a client completes a sign-in with.
 pub struct NewChallenge {
     /// The token, for the client alone.
     pub token: String,
+    /// The kinds of factors of which one completes the sign-in.
+    pub factors: Vec<FactorKind>,
+    /// Whether the user has none, and has to add one first.
+    pub enrols: bool,
     /// When it expires.
     pub expires_at: Timestamp,
 }
@@ -39,38 +44,70 @@ impl SignIn {
             expires_at: self.clock.now() + LIFETIME,
         };
         let is_stored = self.store.insert_challenge(&challenge, credential).await?;
-        Ok(is_stored.then(|| NewChallenge { token: token.as_str().to_owned(), expires_at: challenge.expires_at }))
+        if !is_stored {
+            return Ok(None);
+        }
+        let has_passkeys = self.factors.passkeys.relying_party().is_ok();
+        let mut factors = self.store.factor_kinds(credential.user_id).await?;
+        self.factors.metrics.challenge(false);
+        let (enrols, token) = (factors.is_empty(), token.as_str().to_owned());
+        factors.retain(|kind| has_passkeys || *kind != FactorKind::Passkey);
+        Ok(Some(NewChallenge { token, factors, enrols, expires_at: challenge.expires_at }))
     }
 
-    /// Completes a sign-in by a second factor.
+    /// Completes a sign-in by a second factor. With `remember_device`, later ones on the device need none for a while, if the service is
+    /// configured so: whichever factor it is, also a backup code.
     ///
     /// # Errors
-    /// [`Error::ChallengeInvalid`]; [`Error::CodeInvalid`]; [`Error::TooManyTries`]; [`Error::AccountDisabled`],
+    /// [`Error::ChallengeInvalid`]; [`Error::CodeInvalid`], [`Error::PasskeyInvalid`]; [`Error::TooManyTries`]; [`Error::AccountDisabled`],
     /// [`Error::PasswordResetRequired`]; errors of the upstreams, the hashing pool, the master key and the store.
-    pub async fn complete(&self, call: &Call, token: &str, code: &Code) -> Result<SignedIn, Error> {
-        let completed = self.try_complete(call, token, code).await;
+    pub async fn complete(
+        &self,
+        call: &Call,
+        token: &str,
+        proof: &FactorProof,
+        remember_device: bool,
+    ) -> Result<SignedIn, Error> {
+        let completed = self.try_complete(call, token, proof, remember_device).await;
         match &completed {
-            Ok(_) => self.metrics.record(true),
-            Err(Error::CodeInvalid) => self.metrics.record(false),
+            Ok(_) => {
+                self.metrics.record(true);
+                self.factors.metrics.challenge(true);
+            }
+            Err(error) if is_refusal(error) => self.metrics.record(false),
             // It says nothing about who signs in.
             Err(_) => {}
         }
         completed
     }
 
-    async fn try_complete(&self, call: &Call, token: &str, code: &Code) -> Result<SignedIn, Error> {
+    async fn try_complete(
+        &self,
+        call: &Call,
+        token: &str,
+        proof: &FactorProof,
+        remember_device: bool,
+    ) -> Result<SignedIn, Error> {
         let as_of = self.clock.now();
         let challenge = self.store.challenge(challenge::hash(token), as_of).await?.ok_or(Error::ChallengeInvalid)?;
         let user_id = challenge.user_id;
         call::record_user(user_id);
-        self.store.count_try(user_id, challenge.device, as_of).await?;
+        let trust = if remember_device { self.trusted_devices.new_trust(as_of) } else { None };
+        // Nobody guesses a passkey, so that only codes make others of the user wait: the owner gets in whoever else tries.
+        let is_code = !matches!(proof, FactorProof::Passkey(_));
+        if is_code {
+            self.store.count_try(user_id, challenge.device, as_of).await?;
+        }
         self.store.try_challenge(&challenge).await?;
-        let completed = self.complete_tried(call, &challenge, code, as_of).await;
+        let completed = self.complete_tried(call, &challenge, proof, trust, as_of).await;
         if let Err(error) = &completed
-            && !matches!(error, Error::CodeInvalid | Error::ChallengeInvalid)
+            && !is_refusal(error)
+            && !matches!(error, Error::ChallengeInvalid)
         {
-            // The code was not refused: it can be tried again.
-            self.store.uncount_try(user_id, challenge.device, self.clock.now()).await?;
+            // The proof was not refused: it can be tried again.
+            if is_code {
+                self.store.uncount_try(user_id, challenge.device, self.clock.now()).await?;
+            }
             self.store.untry_challenge(&challenge).await?;
         }
         completed
@@ -80,17 +117,22 @@ impl SignIn {
         &self,
         call: &Call,
         challenge: &Challenge,
-        code: &Code,
+        proof: &FactorProof,
+        trust: Option<NewTrust>,
         as_of: Timestamp,
     ) -> Result<SignedIn, Error> {
         let user_id = challenge.user_id;
         let refused = |error: Error| {
             if let Some(outcome) = Outcome::of(&error) {
-                self.history.failed(call, user_id, outcome, challenge.is_new_device());
+                self.history.failed(call, user_id, proof.sign_in_method(), outcome, challenge.is_new_device());
             }
             error
         };
-        let used = self.factors.find(call, user_id, code).await.map_err(refused)?;
+        let used = self
+            .factors
+            .find(call, user_id, proof, Ceremony::SecondFactor(challenge.token_hash))
+            .await
+            .map_err(refused)?;
         let account = self.upstreams.account_by_id(call, user_id).await?.ok_or(Error::ChallengeInvalid)?;
         let credential = self.store.credential(user_id).await?.ok_or(Error::ChallengeInvalid)?;
         if account.is_disabled {
@@ -103,12 +145,26 @@ impl SignIn {
         let properties = self.property_claims.or_empty(call, claims);
 
         // Before the code is used up: it is not lost if the session service does not answer.
-        let methods = [Method::Password, Method::OneTimePassword];
+        let methods = [Method::Password, used.method()];
         let session = self.upstreams.start_session(call, user_id, &methods).await?;
-        self.history.completed(call, &credential, challenge, &used, session.session_id).await.map_err(refused)?;
+        let completion = Completion {
+            credential: &credential,
+            challenge,
+            factor: &used,
+            method: proof.sign_in_method(),
+            session_id: session.session_id,
+            trust,
+        };
+        self.history.completed(call, completion).await.map_err(refused)?;
         let tokens = self.issuer.issue(session, account, properties, as_of)?;
-        let device = if challenge.device.is_nil() { id::v7_at(as_of) } else { challenge.device };
-        Ok(SignedIn { tokens, device_token: self.device_token(&challenge.email, user_id, device, as_of) })
+        let device = match trust {
+            Some(trust) => trust.device,
+            None if challenge.is_new_device() => id::v7_at(as_of),
+            None => challenge.device,
+        };
+        let device_token = self.device_token(&challenge.email, user_id, device, as_of);
+        let trusted_until = trust.map(|trust| trust.expires_at);
+        Ok(SignedIn { tokens, device_token, trusted_until, second_factor_required_at: None })
     }
 
     fn device_token(&self, email: &str, user_id: Uuid, device: Uuid, now: Timestamp) -> String {
@@ -116,4 +172,9 @@ impl SignIn {
         let Ok(email) = Email::parse(email) else { return String::new() };
         self.keys.current().device_tokens.encode(&email, user_id, device, now)
     }
+}
+
+/// Whether a proof of a second factor was refused.
+const fn is_refusal(error: &Error) -> bool {
+    matches!(error, Error::CodeInvalid | Error::PasskeyInvalid(_) | Error::PasskeyChallengeUsed | Error::PasskeyUnknown)
 }

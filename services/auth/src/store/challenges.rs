@@ -7,13 +7,14 @@ use drystone_mesh::{
 use drystone_store::{Transaction, outbox::Message, run};
 use uuid::Uuid;
 
-use super::{AuthStore, factor_tries, factors, passwords::put_all, sign_ins};
+use super::{AuthStore, factor_tries, factors, passwords::put_all, sign_ins, trusted_devices};
 use crate::{
     challenge::{Challenge, MAX_TRIES},
     credential::Credential,
     error::Error,
     factor::FactorUse,
     sign_in_history::SignInRecord,
+    trusted_device::TrustedDevice,
 };
 
 /// How many rows one statement forgets.
@@ -110,7 +111,8 @@ impl AuthStore {
         Ok(())
     }
 
-    /// Completes a sign-in: uses up the challenge and the code, and stores the sign-in with what follows from it, all or nothing.
+    /// Completes a sign-in: uses up the challenge and the code, trusts a device if there is one, and stores the sign-in with what follows
+    /// from it, all or nothing.
     ///
     /// # Errors
     /// [`Error::ChallengeInvalid`] if the challenge is gone, or the password has been changed; [`Error::CodeInvalid`] if the code was
@@ -121,11 +123,15 @@ impl AuthStore {
         used: &FactorUse,
         record: &SignInRecord,
         credential: &Credential,
+        trusted: Option<&TrustedDevice>,
         messages: &[Message],
     ) -> Result<(), Error> {
         self.db
             .retry(|| async {
-                let mut transaction = self.db.begin().await?;
+                // Exclusive, so that of two that are trusted at once both are counted.
+                let is_exclusive = trusted.is_some();
+                let begun = if is_exclusive { self.db.begin_exclusive().await } else { self.db.begin().await };
+                let mut transaction = begun?;
                 let deleted = run!(transaction.connection(), |connection| {
                     sqlx::query("DELETE FROM challenge WHERE token_hash = $1")
                         .bind(challenge.token_hash.as_slice())
@@ -138,6 +144,9 @@ impl AuthStore {
                 }
                 factors::use_up(&mut transaction, challenge.user_id, used, record.at).await?;
                 factor_tries::clear_tries(&mut transaction, challenge.user_id, challenge.device).await?;
+                if let Some(trusted) = trusted {
+                    trusted_devices::trust(&mut transaction, trusted, challenge.device).await?;
+                }
                 if !sign_ins::insert_success(&mut transaction, record, credential).await? {
                     return Err(Error::ChallengeInvalid);
                 }
@@ -168,10 +177,16 @@ impl AuthStore {
     }
 }
 
-/// Makes the challenges of a user useless in this transaction, whose password is changed by it.
+/// Makes the challenges of a user useless in this transaction, whose password is changed by it, and ends the trust in their devices.
 pub(super) async fn void(transaction: &mut Transaction, user_id: Uuid) -> sqlx::Result<()> {
-    run!(transaction.connection(), |connection| {
-        sqlx::query("DELETE FROM challenge WHERE user_id = $1").bind(user_id).execute(connection).await?;
-    });
+    for sql in [
+        // First: a sign-in that is completed meanwhile is waited for, and then the device that it trusts is found.
+        "DELETE FROM challenge WHERE user_id = $1",
+        "DELETE FROM trusted_device WHERE user_id = $1",
+    ] {
+        run!(transaction.connection(), |connection| {
+            sqlx::query(sql).bind(user_id).execute(connection).await?;
+        });
+    }
     Ok(())
 }

@@ -121,6 +121,9 @@ impl AuthStore {
         run!(self.db.writer(), |db| {
             sqlx::query("DELETE FROM sign_in WHERE user_id = $1").bind(user_id).execute(db).await?;
         });
+        run!(self.db.writer(), |db| {
+            sqlx::query("DELETE FROM factor_requirement WHERE user_id = $1").bind(user_id).execute(db).await?;
+        });
         self.db
             .retry(|| async {
                 let mut transaction = self.db.begin().await?;

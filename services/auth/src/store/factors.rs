@@ -12,15 +12,12 @@ use drystone_store::{
 };
 use uuid::Uuid;
 
-use super::{AuthStore, backup_codes, factor_tries::clear_tries, passwords::put_all};
+use super::{AuthStore, backup_codes, factor_tries::clear_tries, passkeys, passwords::put_all};
 use crate::{
     error::Error,
-    factor::{CONFIRM_TIMEOUT, Factor, FactorUse, MAX_FACTORS, StoredFactor, USE_RETENTION, totp, tries},
+    factor::{CONFIRM_TIMEOUT, Factor, FactorKind, FactorUse, MAX_FACTORS, StoredFactor, USE_RETENTION, totp, tries},
     password::PasswordHash,
 };
-
-/// The kind of an authenticator app.
-const TOTP: i16 = 1;
 
 /// How many rows one statement of a sweep forgets.
 const FORGET_BATCH: i64 = 500;
@@ -28,11 +25,11 @@ const FORGET_BATCH: i64 = 500;
 /// The columns of a factor, in the order of [`FactorRow`].
 macro_rules! columns {
     () => {
-        "id, user_id, display_name, created_at, last_used_at, secret, sealed_by"
+        "id, user_id, kind, display_name, created_at, last_used_at, secret, sealed_by"
     };
 }
 
-type FactorRow = (Uuid, Uuid, String, i64, Option<i64>, Vec<u8>, String);
+type FactorRow = (Uuid, Uuid, i16, String, i64, Option<i64>, Vec<u8>, String);
 
 /// Where the secret of a factor is sealed.
 #[must_use]
@@ -63,7 +60,7 @@ impl AuthStore {
                     )
                     .bind(factor.id)
                     .bind(factor.user_id)
-                    .bind(TOTP)
+                    .bind(factor.kind.to_column())
                     .bind(&factor.display_name)
                     .bind(&secret.envelope)
                     .bind(&secret.key_id)
@@ -73,8 +70,11 @@ impl AuthStore {
                     .await?
                     .rows_affected()
                 });
+                if inserted == 0 {
+                    return Ok(false);
+                }
                 transaction.commit().await?;
-                Ok(inserted == 1)
+                Ok(true)
             })
             .await
     }
@@ -96,7 +96,7 @@ impl AuthStore {
         Ok(row.map(read_factor))
     }
 
-    /// The confirmed authenticator apps of a user, oldest first.
+    /// The confirmed factors of a user, oldest first.
     pub async fn confirmed_factors(&self, user_id: Uuid) -> sqlx::Result<Vec<StoredFactor>> {
         let rows = run!(self.db.reader(), |db| {
             sqlx::query_as::<_, FactorRow>(concat!(
@@ -111,31 +111,51 @@ impl AuthStore {
         Ok(rows.into_iter().map(read_factor).collect())
     }
 
-    /// Whether a user has a confirmed authenticator app.
+    /// Whether a user has a confirmed factor.
     pub async fn has_factor(&self, user_id: Uuid) -> sqlx::Result<bool> {
         Ok(!self.confirmed_factors(user_id).await?.is_empty())
     }
 
-    /// Confirms an authenticator app with the code of this step. Backup codes are for the first one: returns false without a change if it is
+    /// How many users have a factor of each kind. Reads all of them.
+    pub async fn users_by_factor(&self) -> sqlx::Result<Vec<(FactorKind, i64)>> {
+        let counts: Vec<(i16, i64)> = run!(self.db.reader(), |db| {
+            sqlx::query_as(
+                "SELECT kind, COUNT(DISTINCT user_id) FROM factor WHERE confirmed_at IS NOT NULL GROUP BY kind",
+            )
+            .fetch_all(db)
+            .await?
+        });
+        let count_of =
+            |kind: FactorKind| counts.iter().find(|(found, _)| *found == kind.to_column()).map_or(0, |row| row.1);
+        Ok([FactorKind::Totp, FactorKind::Passkey].map(|kind| (kind, count_of(kind))).into())
+    }
+
+    /// Confirms an authenticator app, and uses up the code of this step, if one is given. Backup codes are for the first one: returns false without a change if it is
     /// the first one and there are none, or the other way round.
     ///
     /// # Errors
-    /// [`Error::FactorNotFound`] if it was confirmed or forgotten meanwhile.
+    /// [`Error::FactorNotFound`] if it was confirmed or forgotten meanwhile; [`Error::SessionEnded`] if the account was taken back or removed
+    /// after `auth_time`; [`Error::TooManyFactors`].
     pub async fn confirm_factor(
         &self,
         factor: &Factor,
-        step: i64,
+        step: Option<i64>,
         backup_codes: &[PasswordHash],
         messages: &[Message],
+        auth_time: Timestamp,
         now: Timestamp,
     ) -> Result<bool, Error> {
         self.db
             .retry(|| async {
                 // Exclusive, so that one is the first, and none is added while the last one is removed.
                 let mut transaction = self.db.begin_exclusive().await?;
-                let is_first = count(&mut transaction, factor.user_id).await? == 0;
-                if is_first == backup_codes.is_empty() {
+                assert_current(&mut transaction, factor.user_id, auth_time).await?;
+                let count = count(&mut transaction, factor.user_id).await?;
+                if (count == 0) == backup_codes.is_empty() {
                     return Ok(false);
+                }
+                if count >= i64::from(MAX_FACTORS) {
+                    return Err(Error::TooManyFactors);
                 }
                 let confirmed = run!(transaction.connection(), |connection| {
                     sqlx::query(
@@ -150,8 +170,10 @@ impl AuthStore {
                 if confirmed == 0 {
                     return Err(Error::FactorNotFound);
                 }
-                let used = FactorUse::Totp { factor_id: factor.id, step };
-                use_up(&mut transaction, factor.user_id, &used, now).await?;
+                if let Some(step) = step {
+                    let used = FactorUse::Totp { factor_id: factor.id, step };
+                    use_up(&mut transaction, factor.user_id, &used, now).await?;
+                }
                 backup_codes::replace(&mut transaction, factor.user_id, backup_codes, now).await?;
                 put_all(transaction, messages).await?;
                 Ok(true)
@@ -159,7 +181,7 @@ impl AuthStore {
             .await
     }
 
-    /// Renames a confirmed authenticator app of a user. Returns it, or `None` if there is none.
+    /// Renames a confirmed factor of a user. Returns it, or `None` if there is none.
     pub async fn rename_factor(&self, user_id: Uuid, id: Uuid, display_name: &str) -> sqlx::Result<Option<Factor>> {
         let mut renamed = run!(self.db.writer(), |db| {
             sqlx::query_as::<_, FactorRow>(concat!(
@@ -178,7 +200,7 @@ impl AuthStore {
         Ok(renamed.pop().map(|row| read_factor(row).factor))
     }
 
-    /// Removes authenticator apps of a user: this one, or all. With the last one the backup codes go as well. Stores the messages of
+    /// Removes factors of a user: this one, or all. With the last one the backup codes go as well. Stores the messages of
     /// `always`, and `messages` if there was one that counted; returns whether there was.
     pub async fn remove_factors(
         &self,
@@ -186,6 +208,25 @@ impl AuthStore {
         id: Option<Uuid>,
         messages: &[Message],
         always: &[Message],
+    ) -> Result<bool, Error> {
+        self.remove_factors_unless(user_id, id, messages, always, false).await
+    }
+
+    /// Removes a factor of a user who keeps the last one. Returns whether there was one.
+    ///
+    /// # Errors
+    /// [`Error::LastFactor`].
+    pub async fn remove_factor_but_last(&self, user_id: Uuid, id: Uuid, messages: &[Message]) -> Result<bool, Error> {
+        self.remove_factors_unless(user_id, Some(id), messages, &[], true).await
+    }
+
+    async fn remove_factors_unless(
+        &self,
+        user_id: Uuid,
+        id: Option<Uuid>,
+        messages: &[Message],
+        always: &[Message],
+        keeps_last: bool,
     ) -> Result<bool, Error> {
         self.db
             .retry(|| async {
@@ -203,7 +244,11 @@ impl AuthStore {
                     .await?
                     .rows_affected()
                 });
-                if count(&mut transaction, user_id).await? == 0 {
+                passkeys::remove_without_factor(&mut transaction, user_id).await?;
+                if removed > 0 && count(&mut transaction, user_id).await? == 0 {
+                    if keeps_last {
+                        return Err(Error::LastFactor);
+                    }
                     forget_user(&mut transaction, user_id).await?;
                 }
                 let told = if removed > 0 { messages } else { &[] };
@@ -321,10 +366,10 @@ impl AuthStore {
     }
 }
 
-/// Uses up a code in this transaction: of two at once, one succeeds.
+/// Uses up a proof in this transaction: of two at once, one succeeds.
 ///
 /// # Errors
-/// [`Error::CodeInvalid`] if it was used before, or the factor is gone.
+/// As [`passkeys::use_passkey`] for a passkey; [`Error::CodeInvalid`] if it was used before, or the factor is gone.
 pub(super) async fn use_up(
     transaction: &mut Transaction,
     user_id: Uuid,
@@ -332,6 +377,7 @@ pub(super) async fn use_up(
     now: Timestamp,
 ) -> Result<(), Error> {
     let used_up = match used {
+        FactorUse::Passkey(used) => return passkeys::use_passkey(transaction, user_id, used, now).await,
         FactorUse::Totp { factor_id, step } => {
             run!(transaction.connection(), |connection| {
                 sqlx::query("UPDATE factor SET last_used_at = $2 WHERE id = $1")
@@ -378,8 +424,11 @@ pub(super) async fn forget_user(transaction: &mut Transaction, user_id: Uuid) ->
         // First, as a sign-in that is completed does.
         "DELETE FROM challenge WHERE user_id = $1",
         "DELETE FROM factor WHERE user_id = $1",
+        "DELETE FROM passkey WHERE user_id = $1",
         "DELETE FROM backup_code WHERE user_id = $1",
         "DELETE FROM factor_attempt WHERE user_id = $1",
+        "DELETE FROM factor_reset WHERE user_id = $1",
+        "DELETE FROM trusted_device WHERE user_id = $1",
     ] {
         run!(transaction.connection(), |connection| {
             sqlx::query(sql).bind(user_id).execute(connection).await?;
@@ -388,23 +437,51 @@ pub(super) async fn forget_user(transaction: &mut Transaction, user_id: Uuid) ->
     Ok(())
 }
 
-/// Removes what was added for a user since this time, in this transaction: their owner takes the account back.
+/// Removes what was added for a user since this time, and passkeys that were used since, in this transaction: their owner takes the account
+/// back.
 pub(super) async fn forget_since(transaction: &mut Transaction, user_id: Uuid, since: Timestamp) -> sqlx::Result<()> {
     for sql in [
-        "DELETE FROM factor WHERE user_id = $1 AND (confirmed_at IS NULL OR confirmed_at >= $2)",
+        // A passkey signs in alone: one that was used since may be the other one's.
+        "DELETE FROM factor
+         WHERE user_id = $1 AND (confirmed_at IS NULL OR confirmed_at >= $2 OR (kind = 2 AND last_used_at >= $2))",
         "DELETE FROM backup_code WHERE user_id = $1 AND created_at >= $2",
     ] {
         run!(transaction.connection(), |connection| {
             sqlx::query(sql).bind(user_id).bind(to_micros(since)).execute(connection).await?;
         });
     }
+    passkeys::remove_without_factor(transaction, user_id).await?;
     if count(transaction, user_id).await? == 0 {
         forget_user(transaction, user_id).await?;
     }
     Ok(())
 }
 
-/// How many confirmed authenticator apps a user has.
+/// Holds the account of a session whose user has authenticated at this time, in this transaction.
+///
+/// # Errors
+/// [`Error::SessionEnded`] if its owner has taken the account back since, or it was removed.
+pub(super) async fn assert_current(
+    transaction: &mut Transaction,
+    user_id: Uuid,
+    auth_time: Timestamp,
+) -> Result<(), Error> {
+    let held = run!(transaction.connection(), |connection| {
+        sqlx::query(
+            "UPDATE credential
+             SET updated_at = updated_at
+             WHERE user_id = $1 AND reset_required_at IS NULL AND (recovered_at IS NULL OR recovered_at < $2)",
+        )
+        .bind(user_id)
+        .bind(to_micros(auth_time))
+        .execute(connection)
+        .await?
+        .rows_affected()
+    });
+    if held == 1 { Ok(()) } else { Err(Error::SessionEnded) }
+}
+
+/// How many confirmed factors a user has.
 pub(super) async fn count(transaction: &mut Transaction, user_id: Uuid) -> sqlx::Result<i64> {
     run!(transaction.connection(), |connection| {
         sqlx::query_scalar("SELECT COUNT(*) FROM factor WHERE user_id = $1 AND confirmed_at IS NOT NULL")
@@ -414,10 +491,12 @@ pub(super) async fn count(transaction: &mut Transaction, user_id: Uuid) -> sqlx:
     })
 }
 
-fn read_factor((id, user_id, display_name, created_at, last_used_at, envelope, key_id): FactorRow) -> StoredFactor {
+fn read_factor(row: FactorRow) -> StoredFactor {
+    let (id, user_id, kind, display_name, created_at, last_used_at, envelope, key_id) = row;
     let factor = Factor {
         id,
         user_id,
+        kind: FactorKind::from_column(kind),
         display_name,
         created_at: from_micros(created_at),
         last_used_at: last_used_at.map(from_micros),

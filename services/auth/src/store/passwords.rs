@@ -8,7 +8,7 @@ use drystone_store::{
 };
 use uuid::Uuid;
 
-use super::{AuthStore, challenges, factors, links};
+use super::{AuthStore, challenges, factor_resets, factors, links};
 use crate::{
     error::Error,
     link::{Link, Purpose},
@@ -126,7 +126,7 @@ impl AuthStore {
     }
 
     /// Uses a link by which an owner takes their account back: the password no longer serves, and neither do links that somebody else
-    /// may have been sent since, nor second factors that were added since.
+    /// may have been sent since, nor second factors that were added since. A reset of the others that waits is cancelled.
     ///
     /// # Errors
     /// [`Error::LinkInvalid`].
@@ -158,6 +158,7 @@ impl AuthStore {
         });
         challenges::void(&mut transaction, link.user_id).await?;
         factors::forget_since(&mut transaction, link.user_id, link.followed_at()).await?;
+        factor_resets::cancel(&mut transaction, link.user_id).await?;
         put_all(transaction, messages).await
     }
 

@@ -157,6 +157,23 @@ pub(super) async fn insert_success(
     Ok(stored == 1)
 }
 
+/// Stores a sign-in by a passkey alone that succeeded, in this transaction, unless its user has to choose a new password first. Returns
+/// whether it was stored.
+pub(super) async fn insert_passkey_success(transaction: &mut Transaction, record: &SignInRecord) -> sqlx::Result<bool> {
+    let stored = run!(transaction.connection(), |db| {
+        insert!(
+            "SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9
+             FROM credential
+             WHERE user_id = $2 AND reset_required_at IS NULL",
+            record
+        )
+        .execute(db)
+        .await?
+        .rows_affected()
+    });
+    Ok(stored == 1)
+}
+
 fn read_sign_in(row: SignInRow) -> SignInRecord {
     let (id, user_id, created_at, method, outcome, address, device, is_new_device, session_id) = row;
     SignInRecord {

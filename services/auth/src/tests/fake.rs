@@ -87,6 +87,8 @@ pub(super) struct FakeState {
     pub(super) fails_to_set_email: bool,
     /// An address that the notification service refuses.
     pub(super) refused_address: Option<String>,
+    /// Why the user service refuses that the second factors of a user are reset.
+    pub(super) reset_refusal: Option<Reason>,
     /// Addresses that are kept, for whom and until when.
     pub(super) kept_emails: BTreeMap<String, (Uuid, Timestamp)>,
     /// The names of the calls that were made, in order.
@@ -297,6 +299,14 @@ impl Upstreams for FakeUpstreams {
         Ok(())
     }
 
+    async fn authorize_factor_reset(&self, _: &Call, user_id: Uuid) -> Result<(), Error> {
+        let availability = self.called("authorize_factor_reset").user_service;
+        availability.respond().await?;
+        let state = self.state();
+        let unknown = (!state.users.contains_key(&user_id)).then_some(Reason::UserNotFound);
+        state.reset_refusal.or(unknown).map_or(Ok(()), |reason| Err(MeshError::new(reason, "refused").into()))
+    }
+
     async fn end_sessions(&self, _: &Call, user_id: Uuid, except: Option<Uuid>) -> Result<(), Error> {
         let availability = self.called("end_sessions").session_service;
         availability.respond().await?;
@@ -358,11 +368,7 @@ impl Upstreams for FakeUpstreams {
         let session = state.sessions.get_mut(&session_id).filter(|session| session.user_id == user_id);
         let session = session.ok_or_else(|| MeshError::new(Reason::SessionEnded, "ended"))?;
         session.auth_time = now;
-        for method in amr(methods) {
-            if !session.amr.contains(&method) {
-                session.amr.push(method);
-            }
-        }
+        session.amr = amr(methods);
         Ok((now, session.amr.clone()))
     }
 

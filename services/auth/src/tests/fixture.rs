@@ -12,6 +12,7 @@ use drystone::{
 use drystone_mesh::{
     call::{Call, CallFields, Client, new_request_id},
     clock::Clock,
+    identity::SpiffeId,
     limit::LimiterFactory,
     telemetry::{Metrics, TraceContext},
     token::{KeySet, Principal, PublicKey, RevocationView, TokenVerifier, TokenVerifierConfig},
@@ -212,14 +213,23 @@ pub(super) fn from_outside<T>(message: T, principal: Option<Arc<Principal>>) -> 
     from_address("192.0.2.7", message, principal)
 }
 
+/// A call of the operator, without a token.
+pub(super) fn as_operator<T>(message: T) -> Request<T> {
+    request_of(Some("spiffe://drystone.local/service/operator".parse().unwrap()), "", message, None)
+}
+
 /// A call of a client at this address; empty for a call that did not come through an entry point.
 fn from_address<T>(address: &str, message: T, principal: Option<Arc<Principal>>) -> Request<T> {
+    request_of(None, address, message, principal)
+}
+
+fn request_of<T>(caller: Option<SpiffeId>, address: &str, message: T, principal: Option<Arc<Principal>>) -> Request<T> {
     let mut request = Request::new(message);
     request.extensions_mut().insert(Call::new(CallFields {
         request_id: new_request_id(),
         trace: TraceContext::new_root(),
         deadline: Some(std::time::Instant::now() + Duration::from_secs(20)),
-        caller: None,
+        caller,
         principal,
         authorization: None,
         client: Client { address: address.to_owned(), agent: "test".to_owned() },

@@ -113,6 +113,7 @@ async fn an_import_is_repeated_from_any_point() {
             upstreams: fixture.upstreams.clone(),
             store: fixture.store.clone(),
             clock: fixture.clock.clone(),
+            factor_metrics: crate::metrics::FactorMetrics::new(&drystone_mesh::telemetry::Metrics::default()),
         };
         sweep.sweep().await.unwrap();
         assert_eq!(fixture.pending().await, 0);

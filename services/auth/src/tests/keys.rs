@@ -114,7 +114,7 @@ async fn sealing_replaces_the_keys_after_everybody_has_read_them() {
     let service = &fixture.service.keys;
     let old = kid(&service.keys);
     let response = service.seal_keys(Request::new(SealKeysRequest {})).await.unwrap().into_inner();
-    assert_eq!(response.sealed, 4, "a signing key and three secrets");
+    assert_eq!(response.sealed, 5, "a signing key and four secrets");
 
     // Published, but not used yet.
     let published = || async { fixture.jwks().await.into_iter().map(|jwk| jwk.kid).collect::<Vec<_>>() };
@@ -230,7 +230,7 @@ async fn two_operators_who_seal_at_once_replace_the_keys_once() {
     one.unwrap();
     other.unwrap();
     let rows = fixture.store.keys().await.unwrap();
-    assert_eq!((rows.signing.len(), rows.secrets.len()), (2, 6));
+    assert_eq!((rows.signing.len(), rows.secrets.len()), (2, 8));
 }
 
 #[tokio::test]
@@ -243,7 +243,7 @@ async fn rewrapped_keys_open_with_the_new_master_key_alone() {
     let both = sealer(line("new", 9) + &old);
     let (keys, store) = (Arc::clone(&fixture.service.keys.keys), fixture.store.clone());
     let rotation = KeyRotation { keys, store, sealer: both, clock: fixture.clock.clone() };
-    assert_eq!(rotation.rewrap().await.unwrap(), 4);
+    assert_eq!(rotation.rewrap().await.unwrap(), 5);
     assert_ne!(fixture.store.keys().await.unwrap(), before);
     let open = |lines| KeyRing::open(fixture.store.clone(), sealer(lines), fixture.clock.clone());
     let ring = open(line("new", 9)).await.unwrap();
@@ -264,7 +264,7 @@ async fn stored_keys_and_secrets_are_sealed() {
         assert!(moved.is_err() && !private_key.is_empty());
     }
     let names: Vec<_> = rows.secrets.iter().map(|row| &*row.name).collect();
-    assert_eq!(names, ["device_token", "link_token", "refresh_token"]);
+    assert_eq!(names, ["device_token", "link_token", "passkey_challenge", "refresh_token"]);
     for row in rows.secrets {
         assert!(matches!(&row.value, Stored::Sealed(value) if value.key_id == "test"), "{row:?}");
     }

@@ -20,6 +20,7 @@ fn sweep(fixture: &Fixture) -> OrphanSweep {
         upstreams: Arc::clone(&fixture.upstreams) as _,
         store: fixture.store.clone(),
         clock: fixture.clock.clone(),
+        factor_metrics: crate::metrics::FactorMetrics::new(&drystone_mesh::telemetry::Metrics::default()),
     }
 }
 

@@ -16,6 +16,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::Status;
 
 use super::fixture::{EMAIL, Fixture, from_outside};
+use crate::Config;
 
 /// A service whose outbox is delivered. It stops with the test.
 pub(super) struct Running {
@@ -33,6 +34,14 @@ impl Running {
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         tasks.spawn(fixture.service.relay.clone().run(stop.clone()));
         Self { fixture, tasks, stop }
+    }
+
+    /// Restarts the service with another configuration.
+    pub(super) async fn restart(self, config: Config) -> Self {
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+        Self::of(self.fixture.restart(config).await)
     }
 
     pub(super) async fn sign_in(&self, password: &str) -> Result<Arc<Principal>, Status> {

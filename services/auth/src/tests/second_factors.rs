@@ -1,6 +1,11 @@
 //! Second factors: authenticator apps, backup codes, and sign-ins that they complete. Codes are those of `totp-rs`.
 
+mod model;
+mod requirement;
+mod resets;
 mod sign_in;
+mod timing;
+mod trusted_devices;
 
 use std::{sync::Arc, time::Duration};
 
@@ -18,7 +23,7 @@ use totp_rs::{Secret, Totp};
 
 use super::{
     fake::Availability,
-    fixture::{EMAIL, PASSWORD, from_outside},
+    fixture::{EMAIL, PASSWORD, as_operator, from_outside},
     reason,
     running::Running,
 };
@@ -73,10 +78,14 @@ impl Running {
     /// Like [`Self::with_account`], with an address that is verified.
     async fn with_verified_account() -> Self {
         let running = Self::with_account().await;
-        for user in running.fixture.upstreams.state().users.values_mut() {
+        running.verify_addresses();
+        running
+    }
+
+    fn verify_addresses(&self) {
+        for user in self.fixture.upstreams.state().users.values_mut() {
             user.email_verified = true;
         }
-        running
     }
 
     async fn add_app(&self, user: &Arc<Principal>) -> (App, Vec<String>) {
@@ -122,6 +131,7 @@ impl Running {
             challenge_token: challenge.challenge_token.clone(),
             totp_code: totp.to_owned(),
             backup_code: backup.to_owned(),
+            ..CompleteSignInRequest::default()
         };
         Ok(self.fixture.service.auth.complete_sign_in(from_outside(request, None)).await?.into_inner())
     }
@@ -135,6 +145,7 @@ impl Running {
             password: password.to_owned(),
             totp_code: totp.to_owned(),
             backup_code: backup.to_owned(),
+            passkey: String::new(),
         };
         let request = from_outside(request, Some(Arc::clone(by)));
         Ok(self.fixture.service.auth.verify_credential(request).await?.into_inner())
@@ -278,7 +289,7 @@ async fn users_switch_their_second_factors_off_and_operators_those_of_others() {
     running.fixture.upstreams.state().ended.clear();
     let reset = || {
         let request = ResetFactorsRequest { user_id: user.user_id.to_string() };
-        running.fixture.service.mfa.reset_factors(from_outside(request, None))
+        running.fixture.service.mfa.reset_factors(as_operator(request))
     };
     assert!(reset().await.unwrap().into_inner().sessions_ended);
     assert!(reset().await.unwrap().into_inner().sessions_ended);
@@ -390,7 +401,7 @@ async fn secrets_are_sealed_and_put_under_the_next_master_key() {
     });
     let secret = Secret::try_from_base32(&begun.secret).unwrap();
     assert!(!stored.windows(20).any(|window| window == secret.as_bytes()));
-    assert_eq!(running.fixture.service.keys.rotation.rewrap().await.unwrap(), 5, "four keys and the secret");
+    assert_eq!(running.fixture.service.keys.rotation.rewrap().await.unwrap(), 6, "five keys and the secret");
     running.later();
     running.complete(&running.challenge("").await, &app.code(&running)).await.unwrap();
     running.stop().await;

@@ -91,7 +91,13 @@ async fn guesses_of_strangers_push_out_no_success() {
     let call = drystone_mesh::call::Call::background(None);
     for number in 0..130_usize {
         running.fixture.clock.advance(Duration::from_millis(1));
-        history.failed(&call, user.user_id, crate::sign_in_history::Outcome::WrongPassword, true);
+        history.failed(
+            &call,
+            user.user_id,
+            crate::sign_in_history::Method::Password,
+            crate::sign_in_history::Outcome::WrongPassword,
+            true,
+        );
         running.outcomes(&user, (number + 2).min(101)).await;
     }
     let outcomes = running.outcomes(&user, 101).await;
@@ -99,7 +105,7 @@ async fn guesses_of_strangers_push_out_no_success() {
     assert_eq!(outcomes.last(), Some(&SignInOutcome::Succeeded));
     let credential = running.fixture.store.credential(user.user_id).await.unwrap().unwrap();
     for _ in 0..103 {
-        assert!(history.succeeded(&call, &credential, EMAIL, user.session_id, false).await.unwrap());
+        assert!(history.succeeded(&call, &credential, EMAIL, user.session_id, false, None).await.unwrap());
     }
     let outcomes = running.outcomes(&user, 200).await;
     assert_eq!(outcomes.iter().filter(|outcome| **outcome == SignInOutcome::Succeeded).count(), 100);
@@ -162,7 +168,7 @@ async fn it_was_not_me_ends_the_sessions_and_asks_for_a_new_password() {
     assert_eq!(running.messages("new_device").await.len(), told + 1);
     running.fixture.sign_in_on("192.0.2.7", NEW_PASSWORD, &again).await.unwrap();
     assert_eq!(running.messages("new_device").await.len(), told + 1);
-    assert!(running.outcomes(&user, 5).await.contains(&SignInOutcome::PasswordResetRequired));
+    assert!(running.outcomes(&user, 8).await.contains(&SignInOutcome::PasswordResetRequired));
     running.stop().await;
 }
 

@@ -1,4 +1,5 @@
-//! The keys of a running service: those that sign access tokens, and the secrets of refresh, device and link tokens.
+//! The keys of a running service: those that sign access tokens, and the secrets of refresh, device and link tokens and of
+//! passkey challenges.
 //!
 //! Instances share the keys by the store, and read them anew every few seconds. A new key is published at once and signs
 //! [`LEAD`] later, so that every instance and verifier knows it by then. A replaced signing key stays published until the
@@ -37,6 +38,7 @@ use crate::{
         link_token::LinkTokenCodec,
         mac::SECRET_LENGTH,
         mac_keys::MacKeys,
+        passkey_challenge::PasskeyChallengeCodec,
         refresh_token::RefreshTokenCodec,
         signing_key::{SigningKey, StoredKey},
     },
@@ -62,9 +64,10 @@ const RETIREMENT_MARGIN: TimeDelta = TimeDelta::minutes(2);
 pub(crate) const REFRESH: (&str, [u8; 3]) = ("refresh_token", *b"drt");
 pub(crate) const DEVICE: (&str, [u8; 3]) = ("device_token", *b"ddt");
 pub(crate) const LINK: (&str, [u8; 3]) = ("link_token", *b"dlt");
+pub(crate) const PASSKEY: (&str, [u8; 3]) = ("passkey_challenge", *b"dpc");
 
 /// All kinds of token with a secret.
-pub(crate) const KINDS: [(&str, [u8; 3]); 3] = [REFRESH, DEVICE, LINK];
+pub(crate) const KINDS: [(&str, [u8; 3]); 4] = [REFRESH, DEVICE, LINK, PASSKEY];
 
 /// The keys of a running service, which follow the store.
 #[derive(Debug)]
@@ -90,6 +93,8 @@ pub struct Keys {
     pub device_tokens: DeviceTokenCodec,
     /// Of the tokens of links.
     pub link_tokens: LinkTokenCodec,
+    /// Of the challenges of passkeys.
+    pub passkey_challenges: PasskeyChallengeCodec,
 }
 
 impl Keys {
@@ -244,6 +249,7 @@ async fn read(sealer: &Sealer, rows: &KeyRows) -> Result<Keys, StartError> {
         refresh_tokens: RefreshTokenCodec::new(secrets(sealer, rows, REFRESH).await?),
         device_tokens: DeviceTokenCodec::new(secrets(sealer, rows, DEVICE).await?),
         link_tokens: LinkTokenCodec::new(secrets(sealer, rows, LINK).await?),
+        passkey_challenges: PasskeyChallengeCodec::new(secrets(sealer, rows, PASSKEY).await?),
     })
 }
 

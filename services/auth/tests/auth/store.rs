@@ -1,6 +1,9 @@
 //! The contract of the store, tested on every database. To add one, list it in `contract!` at the end.
 
 mod factors;
+mod passkeys;
+mod resets;
+mod trusted_devices;
 
 use std::{any::Any, time::Duration};
 
@@ -26,6 +29,21 @@ use self::factors::{
     a_sign_in_without_a_second_factor_is_stored_only_while_there_is_none, an_app_counts_once_it_is_confirmed,
     concurrent_tries_are_all_counted, secrets_are_read_in_batches_and_replaced, what_is_over_is_forgotten_in_batches,
     with_the_last_app_everything_goes,
+};
+use self::passkeys::{
+    a_passkey_is_added_once_with_the_codes_of_the_first_factor, a_proof_is_used_up_once_and_its_counter_increases,
+    a_sign_in_by_passkey_is_all_or_nothing, nothing_is_added_to_an_account_that_was_taken_back_or_removed_meanwhile,
+    of_first_factors_at_once_one_has_the_codes, used_challenges_are_forgotten_once_they_have_expired,
+};
+use self::resets::{
+    a_reset_is_cancelled_or_ends_with_the_last_factor, a_reset_waits_once_and_is_carried_out_once_when_it_is_due,
+};
+use self::trusted_devices::{
+    a_device_is_trusted_by_a_completed_sign_in, a_device_that_is_trusted_anew_replaces_its_earlier_id,
+    a_new_password_ends_trust_also_if_it_is_given_at_once,
+    a_sign_in_on_a_trusted_device_is_stored_only_while_it_is_trusted,
+    a_user_has_twenty_trusted_devices_also_if_they_are_added_at_once, expired_trust_is_forgotten_in_batches,
+    trust_ends_with_the_password_the_last_factor_and_the_account,
 };
 
 /// An empty store and a manual clock.
@@ -317,6 +335,21 @@ macro_rules! contract {
             with_the_last_app_everything_goes,
             what_is_over_is_forgotten_in_batches,
             secrets_are_read_in_batches_and_replaced,
+            a_passkey_is_added_once_with_the_codes_of_the_first_factor,
+            of_first_factors_at_once_one_has_the_codes,
+            nothing_is_added_to_an_account_that_was_taken_back_or_removed_meanwhile,
+            a_proof_is_used_up_once_and_its_counter_increases,
+            a_sign_in_by_passkey_is_all_or_nothing,
+            used_challenges_are_forgotten_once_they_have_expired,
+            a_reset_waits_once_and_is_carried_out_once_when_it_is_due,
+            a_reset_is_cancelled_or_ends_with_the_last_factor,
+            a_device_is_trusted_by_a_completed_sign_in,
+            a_sign_in_on_a_trusted_device_is_stored_only_while_it_is_trusted,
+            a_user_has_twenty_trusted_devices_also_if_they_are_added_at_once,
+            a_device_that_is_trusted_anew_replaces_its_earlier_id,
+            a_new_password_ends_trust_also_if_it_is_given_at_once,
+            trust_ends_with_the_password_the_last_factor_and_the_account,
+            expired_trust_is_forgotten_in_batches,
         })+
     };
 }

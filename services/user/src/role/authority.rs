@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     Status,
-    permission::{ROLES_GRANT, ROLES_WRITE, USERS_WRITE},
+    permission::{FACTORS_RESET, ROLES_GRANT, ROLES_WRITE, USERS_WRITE},
 };
 
 /// Who acts.
@@ -49,6 +49,11 @@ pub enum Refused {
     /// Nobody changes what they have themselves.
     #[error("you cannot change your own roles and overrides, nor a role that you have; ask another administrator")]
     Oneself,
+    /// Nobody resets their own second factors: who has stolen a session would.
+    #[error(
+        "you cannot reset your own second factors; remove them in a session with one, or ask another administrator"
+    )]
+    OwnFactors,
     /// The user has a role of the actor's level or a higher one.
     #[error("the user has a role of your level or a higher one")]
     UserLevel,
@@ -174,6 +179,18 @@ impl Actor {
     /// [`Refused`].
     pub(crate) fn may_manage(&self, definitions: &Definitions, user: &Subject) -> Result<(), Refused> {
         match self.user(definitions, USERS_WRITE)? {
+            Some(actor) => actor.is_above(user),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether the actor may reset the second factors of a user.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub(crate) fn may_reset_factors(&self, definitions: &Definitions, user: &Subject) -> Result<(), Refused> {
+        match self.user(definitions, FACTORS_RESET)? {
+            Some(actor) if actor.id == user.id => Err(Refused::OwnFactors),
             Some(actor) => actor.is_above(user),
             None => Ok(()),
         }

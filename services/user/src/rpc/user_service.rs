@@ -1,13 +1,13 @@
 //! `drystone.user.v1.UserService`.
 
 use drystone::user::v1::{
-    Contact, CreateUserRequest, DeleteUserRequest, DisableUserRequest, EnableUserRequest, ExportUsersRequest,
-    GetContactRequest, GetMeRequest, GetUserByEmailRequest, GetUserByTelegramIdRequest, GetUserRequest,
-    LinkTelegramIdRequest, ListUsersRequest, ListUsersResponse, LookUpForSignInRequest, LookUpForSignInResponse,
-    LookUpImportedRequest, LookUpImportedResponse, ProvisionUserRequest, ProvisionUsersRequest, ProvisionUsersResponse,
-    PurgeUserRequest, SetEmailRequest, SetTelegramIdRequest, SetUserRolesRequest, UndeleteUserRequest,
-    UpdateUserRequest, User, UserStatus, get_contact_request::Key as ContactKey, look_up_for_sign_in_request::Key,
-    user_service_server::UserService,
+    AuthorizeFactorResetRequest, AuthorizeFactorResetResponse, Contact, CreateUserRequest, DeleteUserRequest,
+    DisableUserRequest, EnableUserRequest, ExportUsersRequest, GetContactRequest, GetMeRequest, GetUserByEmailRequest,
+    GetUserByTelegramIdRequest, GetUserRequest, LinkTelegramIdRequest, ListUsersRequest, ListUsersResponse,
+    LookUpForSignInRequest, LookUpForSignInResponse, LookUpImportedRequest, LookUpImportedResponse,
+    ProvisionUserRequest, ProvisionUsersRequest, ProvisionUsersResponse, PurgeUserRequest, SetEmailRequest,
+    SetTelegramIdRequest, SetUserRolesRequest, UndeleteUserRequest, UpdateUserRequest, User, UserStatus,
+    get_contact_request::Key as ContactKey, look_up_for_sign_in_request::Key, user_service_server::UserService,
 };
 use drystone_mesh::{
     call::{self, Call},
@@ -124,6 +124,17 @@ impl UserService for Service {
         };
         let now = self.0.clock.now();
         Ok(Response::new(to_message(self.0.store.set_email(&change, now).await?, now)))
+    }
+
+    async fn authorize_factor_reset(
+        &self,
+        request: Request<AuthorizeFactorResetRequest>,
+    ) -> RpcResult<AuthorizeFactorResetResponse> {
+        let call = Call::of(&request)?;
+        let id = id::parse("user_id", &request.get_ref().user_id)?;
+        call::record_target(id);
+        self.0.store.authorize_factor_reset(call.principal()?.user_id, id, self.0.clock.now()).await?;
+        Ok(Response::new(AuthorizeFactorResetResponse {}))
     }
 
     async fn get_me(&self, request: Request<GetMeRequest>) -> RpcResult<User> {

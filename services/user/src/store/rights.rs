@@ -10,7 +10,11 @@ use uuid::Uuid;
 use super::{UserStore, accounts::grants_column};
 use crate::{
     Error, Status,
-    role::{Definitions, Effect, Effective, Grant, GrantRecord, Override, OverrideRecord, RoleName, evaluation},
+    permission::FACTORS_RESET,
+    role::{
+        Actor, Definitions, Effect, Effective, Grant, GrantRecord, Override, OverrideRecord, Refused, RoleName,
+        Subject, evaluation,
+    },
 };
 
 /// The overrides of an account: `-` for a denial or `+`, the permission, a space, when it expires, and commas between them.
@@ -72,6 +76,11 @@ impl Rights {
             Status::Disabled | Status::Deleted => Effective::default(),
         }
     }
+
+    fn subject(&self, now: Timestamp) -> Subject {
+        let (grants, overrides) = (self.grants.clone(), self.overrides.clone());
+        Subject::new(&self.definitions, self.user_id, self.status, grants, overrides, now)
+    }
 }
 
 impl UserStore {
@@ -115,6 +124,19 @@ impl UserStore {
             all.push(self.read_rights(row).await?);
         }
         Ok(all)
+    }
+
+    /// Checks whether a user may reset the second factors of another one now.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] if there is no such other user, [`Error::Refused`].
+    pub async fn authorize_factor_reset(&self, by: Uuid, user_id: Uuid, now: Timestamp) -> Result<(), Error> {
+        let all = self.rights_of_all(&[by, user_id]).await?;
+        let of = |id: Uuid| all.iter().find(|rights| rights.user_id == id);
+        // An account that is gone may do nothing.
+        let actor = of(by).ok_or(Error::Refused(Refused::PermissionMissing(FACTORS_RESET)))?;
+        let user = of(user_id).ok_or(Error::NotFound)?;
+        Ok(Actor::User(actor.subject(now)).may_reset_factors(&actor.definitions, &user.subject(now))?)
     }
 
     async fn read_rights(&self, row: RightsRow) -> Result<Rights, Error> {

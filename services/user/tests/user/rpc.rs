@@ -11,9 +11,9 @@ use drystone::{
     property::v1::property_service_client::PropertyServiceClient,
     session::v1::session_service_client::SessionServiceClient,
     user::v1::{
-        GetMeRequest, GetUserRequest, ListUsersRequest, ListUsersResponse, LookUpForSignInRequest,
-        LookUpForSignInResponse, ProvisionUserRequest, SetUserRolesRequest, UpdateUserRequest, User,
-        look_up_for_sign_in_request::Key, user_service_server::UserService,
+        AuthorizeFactorResetRequest, GetMeRequest, GetUserRequest, ListUsersRequest, ListUsersResponse,
+        LookUpForSignInRequest, LookUpForSignInResponse, ProvisionUserRequest, SetUserRolesRequest, UpdateUserRequest,
+        User, look_up_for_sign_in_request::Key, user_service_server::UserService,
     },
 };
 use drystone_mesh::{
@@ -300,6 +300,28 @@ async fn the_account_of_another_user_is_changed_only_with_users_write_and_from_a
 }
 
 #[tokio::test]
+async fn second_factors_are_reset_from_above_whatever_the_token_says_and_never_ones_own() {
+    let mut fixture = Fixture::new().await;
+    fixture.sessions.start();
+    let (ada, eve) = (fixture.create("ada@example.com").await, fixture.create("eve@example.com").await);
+    let authorize = async |by: &User, user_id: &str| {
+        let request = AuthorizeFactorResetRequest { user_id: user_id.to_owned() };
+        let request = as_user(&by.id, &["factors:reset"], request);
+        outcome(fixture.service.authorize_factor_reset(request).await).map(drop)
+    };
+    assert_eq!(authorize(&eve, &ada.id).await, Err(Reason::PermissionMissing));
+    fixture.set_roles(&eve.id, &["manager"]).await.unwrap();
+    assert_eq!(authorize(&eve, &ada.id).await, Err(Reason::PermissionMissing), "`admin` alone has it at first");
+    fixture.set_roles(&eve.id, &["admin"]).await.unwrap();
+    assert_eq!(authorize(&eve, &ada.id).await, Ok(()));
+    assert_eq!(authorize(&eve, &eve.id).await, Err(Reason::AuthorityExceeded));
+    assert_eq!(authorize(&eve, &Uuid::now_v7().to_string()).await, Err(Reason::UserNotFound));
+    assert_eq!(authorize(&ada, &eve.id).await, Err(Reason::PermissionMissing));
+    let gone = User { id: Uuid::now_v7().to_string(), ..User::default() };
+    assert_eq!(authorize(&gone, &eve.id).await, Err(Reason::PermissionMissing));
+}
+
+#[tokio::test]
 async fn accounts_are_listed_in_pages() {
     let fixture = Fixture::new().await;
     let reader = Uuid::now_v7().to_string();
@@ -346,6 +368,7 @@ async fn changing_roles_voids_the_tokens_with_the_previous_roles() {
     assert_eq!(*fixture.sessions.voided.lock().unwrap(), std::slice::from_ref(&user.id));
     let found = fixture.look_up(Key::UserId(user.id.clone())).await.unwrap();
     let all = [
+        "factors:reset",
         "notifications:read",
         "notifications:write",
         "roles:grant",

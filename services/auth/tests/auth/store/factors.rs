@@ -3,7 +3,7 @@
 use drystone_auth::{
     Error,
     challenge::{Challenge, hash as token_hash},
-    factor::{Factor, FactorUse, MAX_FACTORS, StoredFactor},
+    factor::{Factor, FactorKind, FactorUse, MAX_FACTORS, StoredFactor},
     sign_in_history::{Method, Outcome, SignInRecord},
 };
 use drystone_mesh::error::Reason;
@@ -11,14 +11,15 @@ use drystone_mesh::error::Reason;
 use super::*;
 
 impl Fixture {
-    async fn user(&self) -> Credential {
+    pub(super) async fn user(&self) -> Credential {
         let credential = Credential { pending_since: None, ..self.credential(None) };
         self.store.insert_credential(&credential).await.unwrap();
         credential
     }
 
-    fn app(&self, user_id: Uuid) -> StoredFactor {
+    pub(super) fn app(&self, user_id: Uuid) -> StoredFactor {
         let factor = Factor {
+            kind: FactorKind::Totp,
             id: Uuid::now_v7(),
             user_id,
             display_name: "Phone".to_owned(),
@@ -29,16 +30,16 @@ impl Fixture {
     }
 
     /// Adds an app and ten backup codes.
-    async fn add_app(&self, user_id: Uuid) -> StoredFactor {
+    pub(super) async fn add_app(&self, user_id: Uuid) -> StoredFactor {
         let app = self.app(user_id);
         assert!(self.store.begin_factor(&app).await.unwrap());
         let now = self.clock.now();
         let codes = if self.store.has_factor(user_id).await.unwrap() { Vec::new() } else { codes() };
-        assert!(self.store.confirm_factor(&app.factor, 1, &codes, &[], now).await.unwrap());
+        assert!(self.store.confirm_factor(&app.factor, Some(1), &codes, &[], now, now).await.unwrap());
         StoredFactor { factor: Factor { last_used_at: Some(now), ..app.factor }, ..app }
     }
 
-    async fn challenge(&self, credential: &Credential) -> Challenge {
+    pub(super) async fn challenge(&self, credential: &Credential) -> Challenge {
         let challenge = Challenge {
             token_hash: token_hash(&Uuid::now_v7().to_string()),
             user_id: credential.user_id,
@@ -50,7 +51,7 @@ impl Fixture {
         challenge
     }
 
-    fn sign_in(&self, user_id: Uuid) -> SignInRecord {
+    pub(super) fn sign_in(&self, user_id: Uuid) -> SignInRecord {
         SignInRecord {
             id: Uuid::now_v7(),
             user_id,
@@ -65,11 +66,11 @@ impl Fixture {
     }
 }
 
-fn codes() -> Vec<PasswordHash> {
+pub(super) fn codes() -> Vec<PasswordHash> {
     (0..10_u8).map(|number| hash(&format!("{}A", char::from(b'A' + number).to_string().repeat(42)))).collect()
 }
 
-fn reason<T>(result: Result<T, Error>) -> Option<Reason> {
+pub(super) fn reason<T>(result: Result<T, Error>) -> Option<Reason> {
     result.err().map(|error| error.reason())
 }
 
@@ -85,12 +86,21 @@ pub(super) async fn an_app_counts_once_it_is_confirmed(fixture: Fixture) {
     assert!(!store.has_factor(id).await.unwrap());
     assert!(!store.credential(id).await.unwrap().unwrap().has_second_factor());
 
-    assert!(!store.confirm_factor(&second.factor, 7, &[], &[], now).await.unwrap(), "the first one has backup codes");
-    assert!(store.confirm_factor(&second.factor, 7, &codes(), &[], now).await.unwrap());
-    assert_eq!(reason(store.confirm_factor(&second.factor, 7, &[], &[], now).await), Some(Reason::FactorNotFound));
+    assert!(
+        !store.confirm_factor(&second.factor, Some(7), &[], &[], now, now).await.unwrap(),
+        "the first one has backup codes"
+    );
+    assert!(store.confirm_factor(&second.factor, Some(7), &codes(), &[], now, now).await.unwrap());
+    assert_eq!(
+        reason(store.confirm_factor(&second.factor, Some(7), &[], &[], now, now).await),
+        Some(Reason::FactorNotFound)
+    );
     let third = fixture.app(id);
     store.begin_factor(&third).await.unwrap();
-    assert!(!store.confirm_factor(&third.factor, 7, &codes(), &[], now).await.unwrap(), "further ones have none");
+    assert!(
+        !store.confirm_factor(&third.factor, Some(7), &codes(), &[], now, now).await.unwrap(),
+        "further ones have none"
+    );
     assert!(store.credential(id).await.unwrap().unwrap().has_second_factor());
     let confirmed = StoredFactor { factor: Factor { last_used_at: Some(now), ..second.factor }, ..second };
     assert_eq!(store.confirmed_factors(id).await.unwrap(), [confirmed]);
@@ -164,7 +174,7 @@ pub(super) async fn a_challenge_is_completed_once_and_all_or_nothing(fixture: Fi
     assert_eq!(store.challenge(challenge.token_hash, challenge.expires_at).await.unwrap(), None);
     let spent = FactorUse::Totp { factor_id: app, step: 1 };
     let complete = async |spent: &FactorUse, credential: &Credential| {
-        store.complete_challenge(&challenge, spent, &fixture.sign_in(id), credential, &[]).await
+        store.complete_challenge(&challenge, spent, &fixture.sign_in(id), credential, None, &[]).await
     };
     assert_eq!(reason(complete(&spent, &user).await), Some(Reason::CodeInvalid));
     let spent = FactorUse::Totp { factor_id: app, step: 2 };

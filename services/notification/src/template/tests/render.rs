@@ -39,7 +39,16 @@ fn built_in_templates_render_in_all_locales() {
 fn each_change_of_second_factors_has_a_sentence_of_its_own() {
     let templates = built_in();
     let template = templates.get("second_factor_changed").unwrap();
-    let changes = ["removed", "disabled", "reset", "backup_codes_replaced", "backup_code_used", "of a later release"];
+    let changes = [
+        "removed",
+        "disabled",
+        "reset",
+        "reset_requested",
+        "reset_cancelled",
+        "backup_codes_replaced",
+        "backup_code_used",
+        "of a later release",
+    ];
     for locale in ["de", "en"] {
         let texts: std::collections::HashSet<String> = changes
             .iter()

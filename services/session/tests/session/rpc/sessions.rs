@@ -34,11 +34,8 @@ async fn a_session_is_raised_by_another_authentication_of_its_user() {
     };
     assert_rejected(raise(Uuid::now_v7().to_string()).await, Reason::SessionEnded);
     let raised = raise(session.user_id.clone()).await.unwrap().into_inner().session.unwrap();
-    let expected = Session {
-        auth_time: Some(to_proto(service.clock.now())),
-        amr: vec!["pwd".to_owned(), "otp".to_owned()],
-        ..session.clone()
-    };
+    let expected =
+        Session { auth_time: Some(to_proto(service.clock.now())), amr: vec!["otp".to_owned()], ..session.clone() };
     assert_eq!(raised, expected);
     let rotated = service.rotate(&session, 1).await.unwrap().session.unwrap();
     assert_eq!((rotated.auth_time, rotated.amr), (expected.auth_time, expected.amr));

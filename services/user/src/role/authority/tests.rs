@@ -93,6 +93,35 @@ fn nobody_changes_themselves() {
 }
 
 #[test]
+fn second_factors_are_reset_by_who_is_above_with_the_permission_and_never_ones_own() {
+    let definitions = Definitions::new(
+        1,
+        permissions("users:write factors:reset"),
+        vec![
+            role("admin", 1000, "", ""),
+            role("manager", 500, "users:write", ""),
+            role("support", 400, "factors:reset", ""),
+            role("editor", 200, "", ""),
+            role("member", 1, "", ""),
+        ],
+    );
+    let of = |role: &str| subject(&definitions, &[grant(role, None)], &[]);
+    let may = |actor: &str, user: &str| Actor::User(of(actor)).may_reset_factors(&definitions, &of(user));
+    assert_eq!(may("support", "editor"), Ok(()));
+    assert_eq!(may("admin", "admin"), Ok(()));
+    for above in ["support", "manager", "admin"] {
+        assert_eq!(may("support", above), Err(Refused::UserLevel), "{above}");
+    }
+    assert_eq!(may("manager", "editor"), Err(Refused::PermissionMissing(FACTORS_RESET)));
+    for role in ["admin", "support"] {
+        let (actor, same) = (of(role), of(role));
+        let same = Subject { id: actor.id, ..same };
+        assert_eq!(Actor::User(actor).may_reset_factors(&definitions, &same), Err(Refused::OwnFactors), "{role}");
+    }
+    Actor::Operator.may_reset_factors(&definitions, &of("admin")).unwrap();
+}
+
+#[test]
 fn an_override_needs_the_permission_and_a_user_below() {
     let definitions = definitions();
     let may = |actor: Subject, user: Subject, permission| {

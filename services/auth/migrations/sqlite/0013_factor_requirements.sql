@@ -1,0 +1,5 @@
+-- Since when users need a second factor, as their first sign-in after that found: the grace period begins then.
+CREATE TABLE factor_requirement (
+    user_id BLOB   NOT NULL PRIMARY KEY,
+    since   BIGINT NOT NULL
+);
