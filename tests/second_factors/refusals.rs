@@ -118,7 +118,7 @@ async fn a_challenge_serves_once_and_for_one_purpose() {
     let mut statuses = [one.status, two.status];
     statuses.sort_unstable();
     assert!(statuses[0] == 200 && statuses[1] >= 400, "{statuses:?}");
-    // The credential is taken, whoever registers it.
+    // The credential is taken for all users.
     let parsed: Value = serde_json::from_str(credential.as_str().unwrap()).unwrap();
     let id = parsed["id"].as_str().unwrap();
     let options = begin(&mesh, "Registration", json!({}), Some(&stranger.access)).await;

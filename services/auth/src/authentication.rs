@@ -2,6 +2,8 @@
 
 use drystone_mesh::token::Principal;
 
+use crate::{error::Error, store::AuthStore};
+
 /// A method of authentication.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Method {
@@ -38,6 +40,24 @@ impl Method {
 pub(crate) fn has_second_factor(principal: &Principal) -> bool {
     let methods = [Method::OneTimePassword, Method::HardwareKey, Method::SoftwareKey];
     methods.iter().any(|method| principal.has_used(method.name()))
+}
+
+/// Asserts that the user of a token has proved their second factor in its session, if they have one. A session of the password alone can
+/// be from a trusted device, or from before the factor was added.
+///
+/// # Errors
+/// [`Error::SecondFactorRequired`].
+pub(crate) async fn assert_strongest(principal: &Principal, store: &AuthStore) -> Result<(), Error> {
+    if !has_second_factor(principal) && store.has_factor(principal.user_id).await? {
+        return Err(Error::SecondFactorRequired);
+    }
+    Ok(())
+}
+
+/// This method, with the password of the sign-in if there was one: these are two factors.
+pub(crate) fn with_password(principal: &Principal, method: Method) -> Vec<Method> {
+    let password = principal.has_used(Method::Password.name()).then_some(Method::Password);
+    password.into_iter().chain([method]).collect()
 }
 
 /// The user was present (RFC 8176, section 2), as each passkey asserts.

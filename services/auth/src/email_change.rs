@@ -4,6 +4,7 @@ use drystone_mesh::{call::Call, clock::Clock, email::Email, error::Error as Mesh
 use drystone_store::outbox::Relay;
 
 use crate::{
+    authentication::assert_strongest,
     error::Error,
     follow_up::{FollowUp, Origin},
     link::{LINK_INTERVAL, Link, MAX_LINKS, Purpose},
@@ -28,7 +29,7 @@ impl EmailChange {
     /// [`Error::InvalidCredentials`]; `INVALID_REQUEST` if the user has the address; [`Error::TooManyLinks`].
     pub(crate) async fn request(&self, call: &Call, new: Email, password: &TypedPassword) -> Result<(), Error> {
         let user_id = call.principal()?.user_id;
-        self.passwords.assert_strongest(call).await?;
+        assert_strongest(call.principal()?, &self.store).await?;
         let attempt = self.passwords.attempts.password_check(user_id).await?;
         let verified = self.passwords.verify(call, user_id, password).await?;
         attempt.succeeded().await;

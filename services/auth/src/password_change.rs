@@ -8,6 +8,7 @@ use drystone_store::outbox::{Message, Relay};
 use uuid::Uuid;
 
 use crate::{
+    authentication::assert_strongest,
     error::Error,
     follow_up::{FollowUp, Origin, is_done},
     password::{
@@ -34,7 +35,7 @@ impl PasswordChange {
     /// Changes the password of the user of this call, and ends their other sessions. Returns whether these have ended.
     pub(crate) async fn change(&self, call: &Call, current: TypedPassword, new: TypedPassword) -> Result<bool, Error> {
         let (user_id, session_id) = (call.principal()?.user_id, call.principal()?.session_id);
-        self.check.assert_strongest(call).await?;
+        assert_strongest(call.principal()?, &self.store).await?;
         let attempt = self.check.attempts.password_check(user_id).await?;
         let mut hash = None;
         for _ in 0..MAX_TRIES {

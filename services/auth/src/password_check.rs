@@ -7,7 +7,6 @@ use uuid::Uuid;
 
 use crate::{
     attempts::AttemptLimits,
-    authentication::has_second_factor,
     error::Error,
     password::{
         PasswordHash,
@@ -30,19 +29,6 @@ pub(crate) struct PasswordCheck {
 }
 
 impl PasswordCheck {
-    /// Asserts that the user of this call has proved the second factor in this session, if they have one: on a trusted device the password
-    /// alone starts one.
-    ///
-    /// # Errors
-    /// [`Error::SecondFactorRequired`].
-    pub(crate) async fn assert_strongest(&self, call: &Call) -> Result<(), Error> {
-        let principal = call.principal()?;
-        if !has_second_factor(principal) && self.store.has_factor(principal.user_id).await? {
-            return Err(Error::SecondFactorRequired);
-        }
-        Ok(())
-    }
-
     /// Verifies the current password, and returns its hash.
     ///
     /// # Errors

@@ -9,7 +9,7 @@ use drystone_mesh::{
 use drystone_store::outbox::Relay;
 
 use crate::{
-    authentication::Method,
+    authentication::{Method, with_password},
     error::Error,
     factor::{Change, FactorProof, FactorUse, check::FactorCheck, management::told, passkey::Begun},
     password::typed_password::TypedPassword,
@@ -94,10 +94,8 @@ impl StepUp {
                 if !messages.is_empty() {
                     self.relay.wake();
                 }
-                // With the password of the sign-in these are two factors.
-                let methods = [Method::Password, used.method()];
-                let methods = if principal.has_used(Method::Password.name()) { &methods[..] } else { &methods[1..] };
-                let raised = self.upstreams.raise_session(call, user_id, session_id, methods).await;
+                let methods = with_password(principal, used.method());
+                let raised = self.upstreams.raise_session(call, user_id, session_id, &methods).await;
                 if let (Err(_), FactorUse::Backup { number, hash }) = (&raised, &used) {
                     self.store.give_back(user_id, *number, hash, now).await?;
                 }

@@ -3,6 +3,7 @@
 mod backup_codes;
 mod challenges;
 mod credentials;
+mod factor_kinds;
 mod factor_requirements;
 mod factor_resets;
 mod factor_tries;

@@ -22,7 +22,7 @@ use super::{
     totp::Secret,
 };
 use crate::{
-    authentication::{Method, has_second_factor},
+    authentication::{Method, assert_strongest, with_password},
     error::Error,
     follow_up::{FollowUp, Origin},
     store::{AuthStore, factor_place},
@@ -118,9 +118,8 @@ impl Factors {
         }
         // The code is a proof: the next token says so. Without it, the user signs in again for what asks for two factors.
         let (user_id, session_id) = (author.user_id, call.principal()?.session_id);
-        let methods = [Method::Password, Method::OneTimePassword];
-        let methods = if call.principal()?.has_used(Method::Password.name()) { &methods[..] } else { &methods[1..] };
-        if let Err(error) = self.upstreams.raise_session(call, user_id, session_id, methods).await {
+        let methods = with_password(call.principal()?, Method::OneTimePassword);
+        if let Err(error) = self.upstreams.raise_session(call, user_id, session_id, &methods).await {
             tracing::info!(%user_id, cause = %Chain(&error), "the session was not raised");
         }
         Ok(added)
@@ -213,9 +212,7 @@ impl Factors {
     /// [`Error::SecondFactorRequired`] for a session of a password alone, which should have ended.
     pub(super) async fn authorized(&self, call: &Call) -> Result<Uuid, Error> {
         let principal = call.principal()?;
-        if !has_second_factor(principal) && self.store.has_factor(principal.user_id).await? {
-            return Err(Error::SecondFactorRequired);
-        }
+        assert_strongest(principal, &self.store).await?;
         Ok(principal.user_id)
     }
 

@@ -93,7 +93,7 @@ impl SignIn {
         let user_id = challenge.user_id;
         call::record_user(user_id);
         let trust = if remember_device { self.trusted_devices.new_trust(as_of) } else { None };
-        // Nobody guesses a passkey, so that only codes make others of the user wait: the owner gets in whoever else tries.
+        // Nobody guesses a passkey, so that only codes make others of the user wait: the owner gets in although others try.
         let is_code = !matches!(proof, FactorProof::Passkey(_));
         if is_code {
             self.store.count_try(user_id, challenge.device, as_of).await?;

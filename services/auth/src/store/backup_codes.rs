@@ -5,7 +5,7 @@ use drystone_store::{Transaction, outbox::Message, run};
 use uuid::Uuid;
 
 use super::{AuthStore, credentials, factors, passwords::put_all};
-use crate::{error::Error, factor::FactorKind, password::PasswordHash};
+use crate::{error::Error, password::PasswordHash};
 
 impl AuthStore {
     /// Replaces the backup codes of a user.
@@ -44,23 +44,6 @@ impl AuthStore {
         });
         let parse = |hash: String| hash.parse().map_err(|error| credentials::undecodable("code_hash", error).into());
         hash.map(parse).transpose()
-    }
-
-    /// The kinds of factors that a user can complete a sign-in with.
-    pub async fn factor_kinds(&self, user_id: Uuid) -> sqlx::Result<Vec<FactorKind>> {
-        let kinds: Vec<i16> = run!(self.db.reader(), |db| {
-            sqlx::query_scalar(
-                "SELECT DISTINCT kind FROM factor WHERE user_id = $1 AND confirmed_at IS NOT NULL ORDER BY kind",
-            )
-            .bind(user_id)
-            .fetch_all(db)
-            .await?
-        });
-        let mut kinds: Vec<FactorKind> = kinds.into_iter().map(FactorKind::from_column).collect();
-        if self.backup_codes_left(user_id).await? > 0 {
-            kinds.push(FactorKind::BackupCode);
-        }
-        Ok(kinds)
     }
 
     /// How many backup codes of a user are left.

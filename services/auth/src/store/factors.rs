@@ -116,20 +116,6 @@ impl AuthStore {
         Ok(!self.confirmed_factors(user_id).await?.is_empty())
     }
 
-    /// How many users have a factor of each kind. Reads all of them.
-    pub async fn users_by_factor(&self) -> sqlx::Result<Vec<(FactorKind, i64)>> {
-        let counts: Vec<(i16, i64)> = run!(self.db.reader(), |db| {
-            sqlx::query_as(
-                "SELECT kind, COUNT(DISTINCT user_id) FROM factor WHERE confirmed_at IS NOT NULL GROUP BY kind",
-            )
-            .fetch_all(db)
-            .await?
-        });
-        let count_of =
-            |kind: FactorKind| counts.iter().find(|(found, _)| *found == kind.to_column()).map_or(0, |row| row.1);
-        Ok([FactorKind::Totp, FactorKind::Passkey].map(|kind| (kind, count_of(kind))).into())
-    }
-
     /// Confirms an authenticator app, and uses up the code of this step, if one is given. Backup codes are for the first one: returns false without a change if it is
     /// the first one and there are none, or the other way round.
     ///

@@ -370,7 +370,7 @@ impl World<'_> {
         })
     }
 
-    /// Has a passkey sign a challenge, whoever is asked for one.
+    /// Has a passkey sign a challenge of any user.
     pub(super) async fn sign(&mut self, key: usize, purpose: Purpose) -> Option<Assertion> {
         let expected = self.model.may_ask(&purpose, self.now());
         let answer = self.ask(&purpose).await;
