@@ -162,6 +162,11 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether a proof of a second factor was refused. Other errors say nothing about the proof.
+    pub(crate) const fn is_refused_proof(&self) -> bool {
+        matches!(self, Self::CodeInvalid | Self::PasskeyInvalid(_) | Self::PasskeyChallengeUsed | Self::PasskeyUnknown)
+    }
+
     /// The reason code in the response.
     #[must_use]
     pub fn reason(&self) -> Reason {

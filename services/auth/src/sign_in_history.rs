@@ -123,9 +123,7 @@ impl Outcome {
             Error::AccountDisabled => Some(Self::AccountDisabled),
             Error::EmailNotVerified => Some(Self::EmailNotVerified),
             Error::PasswordResetRequired => Some(Self::PasswordResetRequired),
-            Error::CodeInvalid | Error::PasskeyInvalid(_) | Error::PasskeyChallengeUsed | Error::PasskeyUnknown => {
-                Some(Self::WrongCode)
-            }
+            error if error.is_refused_proof() => Some(Self::WrongCode),
             _ => None,
         }
     }

@@ -154,7 +154,7 @@ impl Passkeys {
         let found = self.try_find(response, ceremony, user_id).await;
         match &found {
             Ok(_) => self.metrics.proof(FactorKind::Passkey, true),
-            Err(Error::PasskeyInvalid(_) | Error::PasskeyChallengeUsed | Error::PasskeyUnknown) => {
+            Err(error) if error.is_refused_proof() => {
                 self.metrics.proof(FactorKind::Passkey, false);
             }
             // It says nothing about the passkey.

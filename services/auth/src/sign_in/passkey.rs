@@ -46,7 +46,7 @@ impl SignIn {
         let signed_in = self.try_sign_in_with_passkey(call, response, device_token).await;
         match &signed_in {
             Ok(_) => self.metrics.record(true),
-            Err(Error::PasskeyInvalid(_) | Error::PasskeyChallengeUsed | Error::PasskeyUnknown) => {
+            Err(error) if error.is_refused_proof() => {
                 self.metrics.record(false);
             }
             // It says nothing about who signs in.

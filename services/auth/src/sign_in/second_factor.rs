@@ -74,7 +74,7 @@ impl SignIn {
                 self.metrics.record(true);
                 self.factors.metrics.challenge(true);
             }
-            Err(error) if is_refusal(error) => self.metrics.record(false),
+            Err(error) if error.is_refused_proof() => self.metrics.record(false),
             // It says nothing about who signs in.
             Err(_) => {}
         }
@@ -101,7 +101,7 @@ impl SignIn {
         self.store.try_challenge(&challenge).await?;
         let completed = self.complete_tried(call, &challenge, proof, trust, as_of).await;
         if let Err(error) = &completed
-            && !is_refusal(error)
+            && !error.is_refused_proof()
             && !matches!(error, Error::ChallengeInvalid)
         {
             // The proof was not refused: it can be tried again.
@@ -172,9 +172,4 @@ impl SignIn {
         let Ok(email) = Email::parse(email) else { return String::new() };
         self.keys.current().device_tokens.encode(&email, user_id, device, now)
     }
-}
-
-/// Whether a proof of a second factor was refused.
-const fn is_refusal(error: &Error) -> bool {
-    matches!(error, Error::CodeInvalid | Error::PasskeyInvalid(_) | Error::PasskeyChallengeUsed | Error::PasskeyUnknown)
 }
