@@ -14,16 +14,19 @@ COPY src src
 COPY mesh mesh
 COPY store store
 COPY webauthn webauthn
+COPY workload-api workload-api
 COPY services services
 COPY cli cli
 COPY testing testing
 COPY tests tests
 COPY benches benches
 
+# Features of drystone-cli, such as `workload-api`.
+ARG FEATURES=
 # Caches the registry and the build. The symbol table is kept for backtraces.
 RUN --mount=type=cache,target=/usr/local/cargo/registry,sharing=locked \
     --mount=type=cache,target=/source/target,sharing=locked \
-    cargo build --locked --release --package drystone-cli \
+    cargo build --locked --release --package drystone-cli --features "$FEATURES" \
     && strip --strip-debug -o /drystone target/release/drystone
 
 # The content of the image: the program, the libraries that it is linked to, the CA certificates for public servers, and the

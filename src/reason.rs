@@ -68,6 +68,8 @@ reasons! {
     CallerUnidentified "CALLER_UNIDENTIFIED" Unauthenticated 401,
     /// The caller's certificate has expired during the connection.
     CallerExpired "CALLER_EXPIRED" Unauthenticated 401,
+    /// The calling workload or its certificate is on the denylist.
+    CallerRevoked "CALLER_REVOKED" Unauthenticated 401,
     /// The access rule does not list the calling workload.
     CallerNotAllowed "CALLER_NOT_ALLOWED" PermissionDenied 403,
 
@@ -125,6 +127,8 @@ reasons! {
     FactorNotFound "FACTOR_NOT_FOUND" NotFound 404,
     /// There is no such trusted device, or it is another user's.
     DeviceNotFound "DEVICE_NOT_FOUND" NotFound 404,
+    /// There never was a signing key with this id, or it is forgotten.
+    SigningKeyNotFound "SIGNING_KEY_NOT_FOUND" NotFound 404,
     /// The user has as many second factors as they may have.
     TooManyFactors "TOO_MANY_FACTORS" FailedPrecondition 400,
     /// The refresh token is invalid.

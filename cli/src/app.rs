@@ -7,7 +7,7 @@ use drystone::contract::EncodedContract;
 use drystone_mesh::{config::ConfigError, module::Module};
 
 use crate::{
-    command_line::{CommandLine, WrongUsage},
+    command_line::{CommandLine, Negative, WrongUsage},
     output,
     process::SecondSignal,
 };
@@ -43,13 +43,14 @@ impl App {
         self
     }
 
-    /// Runs the command of the process arguments. Exit codes: 0 success, 1 failure, 2 wrong usage or configuration, 128 plus
+    /// Runs the command of the process arguments. Exit codes: 0 success, 1 failure or a negative answer, 2 wrong usage or configuration, 128 plus
     /// the signal's number after a second signal.
     #[must_use]
     pub fn run(&self) -> ExitCode {
         let outcome = self.check().and_then(|()| CommandLine::parse().run(self));
         match outcome {
             Ok(()) => ExitCode::SUCCESS,
+            Err(error) if error.is::<Negative>() => ExitCode::from(FAILED),
             Err(error) => {
                 output::complain(&error);
                 ExitCode::from(code_of(&error))

@@ -6,11 +6,12 @@ use clap::{Parser, Subcommand};
 use crate::{
     App,
     commands::{
-        access_show, certs, config_check, config_show, contract_export, export_envoy, health, keys_generate,
-        keys_rewrap, keys_seal, migrate_status, migrate_up, new_service, notifications_list, notifications_preview,
-        notifications_requeue, passwords_build_list, roles_grant, roles_list, roles_revoke, roles_show, serve, up,
-        users_delete, users_disable, users_enable, users_export, users_import, users_list, users_promote, users_purge,
-        users_show, users_undelete,
+        access_diff, access_explain, access_show, certs_check, certs_init, certs_issue, certs_rotate_root, certs_show,
+        config_check, config_show, contract_export, export_envoy, health, keys_generate, keys_list, keys_rewrap,
+        keys_rotate, keys_seal, keys_withdraw, migrate_status, migrate_up, new_service, notifications_list,
+        notifications_preview, notifications_requeue, passwords_build_list, roles_grant, roles_list, roles_revoke,
+        roles_show, serve, up, users_delete, users_disable, users_enable, users_export, users_import, users_list,
+        users_promote, users_purge, users_show, users_undelete,
     },
 };
 
@@ -33,11 +34,12 @@ enum Command {
     Up(up::Args),
     /// Run one service of the mesh, or several
     Serve(serve::Args),
-    /// Issue or renew the development certificates
-    Certs(certs::Args),
+    /// Issue, show and check certificates, and rotate the root of the development CA
+    #[command(subcommand)]
+    Certs(Certs),
     /// Check whether a running process is ready; exits with 1 if it is not or does not answer
     Health(health::Args),
-    /// Show the access rules
+    /// Show, explain and compare the access rules
     #[command(subcommand)]
     Access(Access),
     /// Export the contracts
@@ -64,12 +66,26 @@ enum Command {
     /// Make lists of leaked passwords
     #[command(subcommand)]
     Passwords(Passwords),
-    /// Manage the keys that encrypt secrets in databases
+    /// Manage the keys that sign access tokens, and those that encrypt secrets in databases
     #[command(subcommand)]
     Keys(Keys),
     /// Create a project from a template
     #[command(subcommand)]
     New(New),
+}
+
+#[derive(Debug, Subcommand)]
+enum Certs {
+    /// Create the development CA if there is none, and issue a certificate for every workload
+    Init(certs_init::Args),
+    /// Issue a certificate for one workload, such as a service that is not compiled in
+    Issue(certs_issue::Args),
+    /// Take a step of a rotation of the development CA's root: add, issue, then remove
+    RotateRoot(certs_rotate_root::Args),
+    /// Show the certificates in a file, or those of a server
+    Show(certs_show::Args),
+    /// Check the certificates in `certs_dir` as services do; exits with 1 if one cannot be used
+    Check(certs_check::Args),
 }
 
 #[derive(Debug, Subcommand)]
@@ -128,10 +144,16 @@ enum Passwords {
 enum Keys {
     /// Write a file with a new master key, for sealing.key_file
     Generate(keys_generate::Args),
+    /// List the keys that sign access tokens
+    List(keys_list::Args),
     /// Put the encrypted keys under the master key that encrypts now
     Rewrap(keys_rewrap::Args),
+    /// Publish a new key that signs access tokens soon
+    Rotate(keys_rotate::Args),
     /// Encrypt and replace the keys that an earlier release stored unencrypted
     Seal(keys_seal::Args),
+    /// Have every server refuse the access tokens of a compromised key at once
+    Withdraw(keys_withdraw::Args),
 }
 
 #[derive(Debug, Subcommand)]
@@ -142,6 +164,10 @@ enum New {
 
 #[derive(Debug, Subcommand)]
 enum Access {
+    /// Say who gains and who loses which RPC; exits with 1 if a rule is looser and no entry names it
+    Diff(access_diff::Args),
+    /// Say whether a call would be allowed, and which part of its rule decides; exits with 1 if it would be denied
+    Explain(access_explain::Args),
     /// Show the rule of every RPC
     Show(access_show::Args),
 }
@@ -186,13 +212,31 @@ impl std::fmt::Display for WrongUsage {
     }
 }
 
+/// The answer of the command is no. It has been printed, and only the exit code remains.
+#[derive(Debug)]
+pub(crate) struct Negative;
+
+impl std::error::Error for Negative {}
+
+impl std::fmt::Display for Negative {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("the answer is no")
+    }
+}
+
 impl CommandLine {
     pub(crate) fn run(self, app: &App) -> Result<()> {
         match self.command {
             Command::Up(args) => up::run(app, args),
             Command::Serve(args) => serve::run(app, args),
-            Command::Certs(args) => certs::run(app, &args),
+            Command::Certs(Certs::Init(args)) => certs_init::run(app, &args),
+            Command::Certs(Certs::Issue(args)) => certs_issue::run(app, &args),
+            Command::Certs(Certs::RotateRoot(args)) => certs_rotate_root::run(app, &args),
+            Command::Certs(Certs::Show(args)) => certs_show::run(&args),
+            Command::Certs(Certs::Check(args)) => certs_check::run(app, &args),
             Command::Health(args) => health::run(app, &args),
+            Command::Access(Access::Diff(args)) => access_diff::run(app, &args),
+            Command::Access(Access::Explain(args)) => access_explain::run(app, &args),
             Command::Access(Access::Show(args)) => access_show::run(app, &args),
             Command::Contract(ContractCommand::Export(args)) => contract_export::run(app, &args),
             Command::Export(Export::Envoy(args)) => export_envoy::run(app, &args),
@@ -215,8 +259,11 @@ impl CommandLine {
             Command::Roles(Roles::Grant(args)) => roles_grant::run(app, &args),
             Command::Roles(Roles::Revoke(args)) => roles_revoke::run(app, &args),
             Command::Keys(Keys::Generate(args)) => keys_generate::run(&args),
+            Command::Keys(Keys::List(args)) => keys_list::run(app, &args),
             Command::Keys(Keys::Rewrap(args)) => keys_rewrap::run(app, &args),
+            Command::Keys(Keys::Rotate(args)) => keys_rotate::run(app, &args),
             Command::Keys(Keys::Seal(args)) => keys_seal::run(app, &args),
+            Command::Keys(Keys::Withdraw(args)) => keys_withdraw::run(app, &args),
             Command::Notifications(Notifications::List(args)) => notifications_list::run(app, &args),
             Command::Notifications(Notifications::Preview(args)) => notifications_preview::run(app, &args),
             Command::Notifications(Notifications::Requeue(args)) => notifications_requeue::run(app, &args),

@@ -1,15 +1,24 @@
 //! One command a file: its flags, and what it does.
 
+pub(crate) mod access_diff;
+pub(crate) mod access_explain;
 pub(crate) mod access_show;
-pub(crate) mod certs;
+pub(crate) mod certs_check;
+pub(crate) mod certs_init;
+pub(crate) mod certs_issue;
+pub(crate) mod certs_rotate_root;
+pub(crate) mod certs_show;
 pub(crate) mod config_check;
 pub(crate) mod config_show;
 pub(crate) mod contract_export;
 pub(crate) mod export_envoy;
 pub(crate) mod health;
 pub(crate) mod keys_generate;
+pub(crate) mod keys_list;
 pub(crate) mod keys_rewrap;
+pub(crate) mod keys_rotate;
 pub(crate) mod keys_seal;
+pub(crate) mod keys_withdraw;
 pub(crate) mod migrate_status;
 pub(crate) mod migrate_up;
 pub(crate) mod new_service;

@@ -7,23 +7,27 @@ use std::{
     path::PathBuf,
 };
 
-use drystone::contract::{Contracts, EncodedContract};
+use drystone::contract::{Contract, Contracts, EncodedContract};
 use drystone_mesh::{
+    access::ShadowRules,
     client,
     config::{self, ConfigError, ConfigSources, LayeredConfig, LogConfig},
-    identity::TrustDomain,
+    identity::{IdentityFiles, TrustDomain},
     module::ShutdownStage,
+    server::ServerConfig,
 };
 use drystone_store::{redis, sealing::SealingConfig};
 use serde::{Deserialize, Serialize};
 
 pub(crate) use self::{
+    certificates::CertificatesConfig,
     limits::{LimitStoreKind, LimitsConfig},
-    peer::PeerAddresses,
+    peer::PeerConfig,
     service::ServiceConfig,
 };
 use crate::{App, envoy::EnvoyConfig};
 
+mod certificates;
 mod limits;
 mod peer;
 mod service;
@@ -70,6 +74,8 @@ pub(crate) struct MeshConfig {
     pub(crate) data_dir: PathBuf,
     /// Where certificates are: `NAME.pem` and `NAME.key` of each workload, and the roots in `ca.pem`.
     pub(crate) certs_dir: PathBuf,
+    /// Names of the files in `certs_dir`, and what is done about their changes.
+    pub(crate) certificates: CertificatesConfig,
     /// The trust domain of the workloads.
     #[serde(with = "trust_domain")]
     pub(crate) trust_domain: TrustDomain,
@@ -77,6 +83,8 @@ pub(crate) struct MeshConfig {
     pub(crate) issuer: Option<String>,
     /// The contracts of services that are not compiled in: descriptor sets, as `protoc --include_imports` writes them.
     pub(crate) contracts: Vec<PathBuf>,
+    /// Access rules.
+    pub(crate) access: AccessConfig,
     /// Logging.
     pub(crate) log: LogConfig,
     /// The HTTP port for probes and metrics.
@@ -87,10 +95,12 @@ pub(crate) struct MeshConfig {
     pub(crate) sealing: SealingConfig,
     /// Rate limits.
     pub(crate) limits: LimitsConfig,
+    /// The limits of each gRPC server.
+    pub(crate) server: ServerConfig,
     /// What an exported Envoy configuration needs.
     pub(crate) envoy: EnvoyConfig,
-    /// Addresses of services in other processes.
-    pub(crate) peers: BTreeMap<String, PeerAddresses>,
+    /// Where services in other processes are, and how services are called.
+    pub(crate) peers: BTreeMap<String, PeerConfig>,
 }
 
 /// The HTTP port for probes and metrics.
@@ -101,19 +111,31 @@ pub(crate) struct AdminConfig {
     pub(crate) listen: SocketAddr,
 }
 
+/// Access rules.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct AccessConfig {
+    /// Contracts of a coming release, whose rules servers apply without denying a call by them: files of
+    /// `drystone contract export`.
+    pub(crate) shadow_contracts: Vec<PathBuf>,
+}
+
 impl Default for MeshConfig {
     fn default() -> Self {
         Self {
             data_dir: "data".into(),
             certs_dir: "certs/dev".into(),
+            certificates: CertificatesConfig::default(),
             trust_domain: trust_domain::standard(),
             issuer: None,
             contracts: Vec::new(),
+            access: AccessConfig::default(),
             log: LogConfig::default(),
             admin: AdminConfig::default(),
             redis: redis::Config::default(),
             sealing: SealingConfig::default(),
             limits: LimitsConfig::default(),
+            server: ServerConfig::default(),
             envoy: EnvoyConfig::default(),
             peers: BTreeMap::new(),
         }
@@ -190,6 +212,30 @@ impl Config {
         Ok(contracts)
     }
 
+    /// The files of a workload's certificate, key and roots.
+    pub(crate) fn identity_files(&self, workload: &str) -> IdentityFiles {
+        self.mesh.certificates.files(&self.mesh.certs_dir, workload)
+    }
+
+    /// The rules of `access.shadow_contracts`.
+    pub(crate) fn shadow_rules(&self) -> Result<ShadowRules, ConfigError> {
+        let fault = |text: String| ConfigError::new(format!("access.shadow_contracts: {text}"));
+        let mut owners = BTreeMap::new();
+        let mut methods = Vec::new();
+        for path in &self.mesh.access.shadow_contracts {
+            let encoded = EncodedContract::read(path).map_err(|error| fault(error.to_string()))?;
+            let contract = Contract::decode(encoded.exported()).map_err(|error| fault(error.to_string()))?;
+            for service in contract.services() {
+                if let Some(other) = owners.insert(service.clone(), path) {
+                    let (path, other) = (path.display(), other.display());
+                    return Err(fault(format!("{service} is in {other} and in {path}; leave one of them out")));
+                }
+            }
+            methods.extend_from_slice(contract.methods());
+        }
+        Ok(ShadowRules::new(&methods))
+    }
+
     /// The section of this service.
     pub(crate) fn service(&self, name: &str) -> Option<&ServiceConfig> {
         self.services.iter().find(|service| service.module.name() == name)
@@ -205,18 +251,26 @@ impl Config {
         self.mesh.issuer.clone().unwrap_or_else(|| format!("http://{edge}"))
     }
 
-    /// The address of each service: from `[peers]`, else the listen address of its section, so that services on one
-    /// machine find each other.
+    /// The issuer of access tokens, where the edge is reached at the address that it is configured to listen on.
+    pub(crate) fn configured_issuer(&self) -> String {
+        let edge = self.service(drystone_edge::NAME).map(|edge| self.issuer(edge.listen));
+        edge.or_else(|| self.mesh.issuer.clone()).unwrap_or_default()
+    }
+
+    /// Each service: from `[peers]`, else at the listen address of its section, so that services on one machine find each
+    /// other.
     pub(crate) fn peers(&self) -> client::Peers {
-        let listens = self.services.iter().filter(|service| service.module.shutdown_stage() == ShutdownStage::Service);
-        let listens = listens.map(|service| (service.module.name().to_owned(), vec![service.listen.to_string()]));
-        let named = self.mesh.peers.iter().map(|(name, addresses)| (name.clone(), addresses.to_strings()));
-        listens.chain(named).collect()
+        let services = self.services.iter().filter(|service| service.module.shutdown_stage() == ShutdownStage::Service);
+        let listens: BTreeMap<&str, String> =
+            services.map(|service| (service.module.name(), service.listen.to_string())).collect();
+        let named = self.mesh.peers.iter().map(|(name, peer)| (name.clone(), peer.peer(listens.get(&**name).cloned())));
+        let others = listens.iter().map(|(name, listen)| ((*name).to_owned(), vec![listen.clone()].into()));
+        others.chain(named).collect()
     }
 
     /// Whether `[peers]` says where a service is.
     pub(crate) fn names_peer(&self, service: &str) -> bool {
-        self.mesh.peers.contains_key(service)
+        self.mesh.peers.get(service).is_some_and(PeerConfig::has_addresses)
     }
 
     /// The key that asks for Redis, if one does.
@@ -232,9 +286,14 @@ impl Config {
     /// Checks what types cannot express.
     fn check(&self) -> Result<(), String> {
         self.mesh.redis.check()?;
+        self.mesh.certificates.check()?;
         self.mesh.sealing.check()?;
         self.mesh.limits.check()?;
+        self.mesh.server.check()?;
         self.mesh.envoy.check()?;
+        for (name, peer) in &self.mesh.peers {
+            peer.check(name)?;
+        }
         if let (Some(auth), Some(session)) = (
             self.own::<drystone_auth::Config>(drystone_auth::NAME),
             self.own::<drystone_session::Config>(drystone_session::NAME),

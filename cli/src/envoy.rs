@@ -19,13 +19,16 @@ mod secrets;
 use std::{collections::BTreeMap, path::PathBuf};
 
 use drystone::contract::{Contracts, Method, method::OUTSIDE};
-use drystone_mesh::{client::Peers, identity::TrustDomain};
+use drystone_mesh::{
+    client::Peers,
+    identity::{IdentityFiles, TrustDomain},
+};
 use serde_json::{Value, json};
 
 pub(crate) use self::config::EnvoyConfig;
 
 /// The workload that Envoy is in the mesh.
-const INGRESS: &str = "ingress";
+pub(crate) const INGRESS: &str = "ingress";
 
 /// The name of the descriptor set beside the configuration.
 pub(crate) const DESCRIPTORS: &str = "drystone.binpb";
@@ -53,8 +56,8 @@ pub(crate) struct Input<'a> {
     pub(crate) has_proxy_protocol: bool,
     /// Where Envoy finds the written files.
     pub(crate) directory: PathBuf,
-    /// Where Envoy finds the certificates of the mesh.
-    pub(crate) certificates: PathBuf,
+    /// Where Envoy finds its certificate for the mesh, and the roots.
+    pub(crate) certificates: IdentityFiles,
 }
 
 impl Input<'_> {

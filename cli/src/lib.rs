@@ -11,20 +11,25 @@
 //!
 //! | module | content |
 //! |---|---|
+//! | `access` | decisions about calls, as servers make them |
 //! | `app` | which services a binary has |
 //! | `command_line` | the commands and their flags |
 //! | `commands` | what each command does, one a file |
 //! | `config` | the configuration: a few settings of the mesh, and a section for each service |
 //! | `envoy` | the exported configuration of Envoy |
+//! | `identity` | the identities of the services of a process, from files or the Workload API |
 //! | `operator` | calls of commands to services |
 //! | `process` | a running process: bind, open, serve, wait, stop |
 
+mod access;
 mod accounts;
 mod app;
+mod certificates;
 mod command_line;
 mod commands;
 mod config;
 mod envoy;
+mod identity;
 mod import_file;
 mod operator;
 mod output;

@@ -6,7 +6,7 @@ use drystone_mesh::{
     clock::Clock,
     error::reason_of,
     health::Health,
-    identity::{Identity, IdentityFiles},
+    identity::Identity,
     telemetry::Metrics,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -26,9 +26,7 @@ impl Operator {
     /// With the certificate `operator.pem` in `certs_dir`, and the addresses of the configuration. Must be called within a
     /// Tokio runtime.
     pub(crate) fn connect(app: &App, config: &Config) -> Result<Self> {
-        let file = |name: &str| config.mesh.certs_dir.join(name);
-        let files =
-            IdentityFiles { certificate: file("operator.pem"), key: file("operator.key"), bundle: file("ca.pem") };
+        let files = config.identity_files(NAME);
         let contracts = config.contracts(app)?;
         let dialer = Dialer::new(DialerConfig {
             caller: NAME,

@@ -23,10 +23,11 @@ use std::{
 use anyhow::{Context as _, Result, anyhow, bail};
 use drystone::contract::Contracts;
 use drystone_mesh::{
+    access::ShadowRules,
     client::Peers,
     clock::Clock,
-    health::{Health, State},
-    identity::Identity,
+    health::{Health, Kind, State},
+    identity::{CertificateMetrics, Follower, Identity, WatchedFiles},
     limit::{LimitStore, SharedLimits},
     module::{Context, Module, Notice, Shared, ShutdownStage},
     node::TOKEN_CHECKS,
@@ -41,7 +42,8 @@ use tracing::{info, warn};
 
 pub(crate) use self::ready_file::CertificatePaths;
 use crate::{
-    config::{Config, LimitStoreKind, ServiceConfig},
+    config::{Config, LimitStoreKind, MeshConfig, ServiceConfig},
+    identity::ServiceIdentity,
     output,
 };
 
@@ -52,7 +54,7 @@ pub(crate) struct Plan {
     /// The contracts of the mesh.
     pub(crate) contracts: Contracts,
     /// The services that run here, each with its certificate.
-    pub(crate) identities: BTreeMap<&'static str, Identity>,
+    pub(crate) identities: BTreeMap<&'static str, ServiceIdentity>,
     /// The addresses of all services. Those of this process are added when their listeners are bound.
     pub(crate) peers: Peers,
     /// The file that receives the addresses when everything is ready.
@@ -92,6 +94,7 @@ pub(crate) fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
 pub(crate) async fn run(plan: Plan) -> Result<()> {
     let Plan { config, contracts, mut identities, mut peers, ready_file, certificates, banner, generates_master_key } =
         plan;
+    let shadow_rules = config.shadow_rules()?;
     let running: Vec<&ServiceConfig> =
         config.services.iter().filter(|service| identities.contains_key(service.module.name())).collect();
     master_key::check(&config.mesh, generates_master_key, &running)?;
@@ -106,7 +109,7 @@ pub(crate) async fn run(plan: Plan) -> Result<()> {
         let address = listener.local_addr()?;
         // An explicit `[peers]` entry includes the instance of this process.
         if service.module.shutdown_stage() == ShutdownStage::Service && !config.names_peer(name) {
-            peers.insert(name.to_owned(), vec![address.to_string()]);
+            peers.entry(name.to_owned()).or_default().addresses = vec![address.to_string()];
         }
         addresses.insert(name, address);
         listeners.push(listener);
@@ -120,10 +123,11 @@ pub(crate) async fn run(plan: Plan) -> Result<()> {
         rest: CancellationToken::new(),
     };
     let redis = SharedRedis::new(config.mesh.redis.clone());
-    let shared = Arc::new(shared(&config, contracts, peers, &addresses, redis.clone()));
+    let shared = Arc::new(shared(&config, contracts, shadow_rules, peers, &addresses, redis.clone()));
     let mut tasks = RunningTasks::default();
     let admin = admin::serve(admin_listener, shared.health.clone(), shared.metrics.clone(), stops.rest.clone());
     tasks.rest.spawn(named("admin", admin));
+    follow_certificates(&config.mesh, &identities, &shared, &mut tasks, &stops.rest)?;
     // The admin port opens first and reports what the start waits for, such as a database. Services accept connections only
     // after all of them have been prepared.
     let prepare = async {
@@ -135,7 +139,7 @@ pub(crate) async fn run(plan: Plan) -> Result<()> {
         let mut prepared = Vec::new();
         for opened in opened {
             let name = opened.service.module.name();
-            let identity = identities.remove(name).context("the service has no certificate")?;
+            let identity = identities.remove(name).context("the service has no certificate")?.identity;
             let mut resources = Extensions::new();
             resources.insert(redis.clone());
             if let Some(keys) = &keys {
@@ -174,17 +178,43 @@ pub(crate) async fn run(plan: Plan) -> Result<()> {
     }
 }
 
+/// Keeps the identities of the services up to date with their sources, and with the denylist.
+fn follow_certificates(
+    config: &MeshConfig,
+    identities: &BTreeMap<&'static str, ServiceIdentity>,
+    shared: &Shared,
+    tasks: &mut RunningTasks,
+    stop: &CancellationToken,
+) -> Result<()> {
+    let interval = config.certificates.check_interval.duration();
+    let metrics = CertificateMetrics::of(&shared.metrics);
+    for (name, ServiceIdentity { identity, source }) in identities {
+        let (identity, source) = (identity.clone(), source.clone());
+        let mut follower = Follower::new(name, identity, source, metrics.clone(), shared.clock.clone());
+        if let Some(denylist) = &config.certificates.denylist {
+            follower = follower.with_denylist(WatchedFiles::new(denylist.clone(), interval))?;
+        }
+        let health = shared.health.component(format!("{name} certificate"), Kind::Vital);
+        let following = follower.run(health, stop.clone());
+        tasks.rest.spawn(async move {
+            following.await;
+            Ok(())
+        });
+    }
+    Ok(())
+}
+
 /// What the services of this process share.
 fn shared(
     config: &Config,
     contracts: Contracts,
+    shadow_rules: ShadowRules,
     peers: Peers,
     addresses: &BTreeMap<&'static str, SocketAddr>,
     redis: SharedRedis,
 ) -> Shared {
-    let configured = config.service(drystone_edge::NAME).map(|edge| edge.listen);
-    let edge = addresses.get(drystone_edge::NAME).copied().or(configured);
-    let issuer = edge.map_or_else(|| config.mesh.issuer.clone().unwrap_or_default(), |edge| config.issuer(edge));
+    let edge = addresses.get(drystone_edge::NAME);
+    let issuer = edge.map_or_else(|| config.configured_issuer(), |edge| config.issuer(*edge));
     let metrics = Metrics::new(&contracts);
     let store = config.mesh.limits.store;
     let limits = SharedLimits::new(&metrics, move || {
@@ -201,9 +231,11 @@ fn shared(
         clock: Clock::system(),
         metrics,
         contracts,
+        shadow_rules,
         health: Health::new(),
         limits_per_minute: config.mesh.limits.per_minute(),
         limits,
+        server_limits: config.mesh.server.limits(),
     }
 }
 

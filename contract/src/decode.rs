@@ -179,7 +179,7 @@ impl Validator {
                 Err(fault) => problems.push(fault),
             }
         }
-        let Some(Rule { callers, subject, permission, factors, max_auth_age, audit }) = rule else {
+        let Some(Rule { callers, subject, permission, factors, max_auth_age, fresh_revocations, audit }) = rule else {
             if problems.is_empty() {
                 problems.push("has no access rule: add `option (drystone.access.v1.rule)`".to_owned());
             }
@@ -203,6 +203,7 @@ impl Validator {
             permission,
             factors,
             max_auth_age,
+            fresh_revocations,
             audit,
             policy,
             idempotency: idempotency.unwrap_or(Idempotency::Unknown),
@@ -223,8 +224,15 @@ fn check_rule(method: &Method, subject: Option<Subject>, problems: &mut Vec<Stri
         problems.push("its access rule has no callers".to_owned());
     }
     let has_user = matches!(subject, Some(Subject::User | Subject::UserOrOperator));
-    if !has_user && (method.permission.is_some() || method.factors.is_some() || method.max_auth_age.is_some()) {
-        problems.push("requires a permission, factors or a recent sign-in, which needs SUBJECT_USER".to_owned());
+    let asks_for_user = method.permission.is_some()
+        || method.factors.is_some()
+        || method.max_auth_age.is_some()
+        || method.fresh_revocations;
+    if !has_user && asks_for_user {
+        problems.push(
+            "requires a permission, factors, a recent sign-in or fresh revocations, which needs SUBJECT_USER"
+                .to_owned(),
+        );
     }
     if subject == Some(Subject::UserOrOperator) && !method.callers.iter().any(|caller| caller == OPERATOR) {
         problems.push("has SUBJECT_USER_OR_OPERATOR but does not list `operator` among its callers".to_owned());

@@ -16,7 +16,18 @@ const MAX_FILE_SIZE: u64 = 16 * 1024 * 1024;
 pub struct EncodedContract {
     name: Cow<'static, str>,
     descriptor_set: Cow<'static, [u8]>,
-    is_platform: bool,
+    origin: Origin,
+}
+
+/// Which services of a descriptor set a contract offers, rather than importing them. None offers those of third parties.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    /// Those in packages `drystone.*`.
+    Platform,
+    /// All others.
+    Team,
+    /// All: an export has several contracts in one file.
+    Export,
 }
 
 /// A contract file that cannot be read.
@@ -39,19 +50,19 @@ impl EncodedContract {
     /// A contract embedded in a binary. `drystone-build` generates the call.
     #[must_use]
     pub const fn embedded(name: &'static str, descriptor_set: &'static [u8]) -> Self {
-        Self { name: Cow::Borrowed(name), descriptor_set: Cow::Borrowed(descriptor_set), is_platform: false }
+        Self { name: Cow::Borrowed(name), descriptor_set: Cow::Borrowed(descriptor_set), origin: Origin::Team }
     }
 
     /// The contract of Drystone itself, the only one that can offer services in packages `drystone.*`.
     #[must_use]
     pub const fn platform(name: &'static str, descriptor_set: &'static [u8]) -> Self {
-        Self { name: Cow::Borrowed(name), descriptor_set: Cow::Borrowed(descriptor_set), is_platform: true }
+        Self { name: Cow::Borrowed(name), descriptor_set: Cow::Borrowed(descriptor_set), origin: Origin::Platform }
     }
 
     /// A contract with these bytes, and with this name in error messages.
     #[must_use]
     pub fn from_bytes(name: impl Into<String>, descriptor_set: impl Into<Vec<u8>>) -> Self {
-        Self { name: Cow::Owned(name.into()), descriptor_set: Cow::Owned(descriptor_set.into()), is_platform: false }
+        Self { name: Cow::Owned(name.into()), descriptor_set: Cow::Owned(descriptor_set.into()), origin: Origin::Team }
     }
 
     /// Reads a contract from a file, the output of `protoc --include_imports --descriptor_set_out=FILE`.
@@ -66,6 +77,13 @@ impl EncodedContract {
         }
         let bytes = fs::read(path).map_err(unreadable)?;
         Ok(Self::from_bytes(name, bytes))
+    }
+
+    /// The same bytes as an export of several contracts (`drystone contract export`), Drystone's own included. It is for comparing
+    /// contracts: no process serves one.
+    #[must_use]
+    pub fn exported(self) -> Self {
+        Self { origin: Origin::Export, ..self }
     }
 
     /// The name in error messages: a package or a file.
@@ -91,10 +109,10 @@ impl EncodedContract {
     /// Whether the contract offers the services of this package, rather than importing them.
     pub(crate) fn offers(&self, package: &str) -> bool {
         let is_in = |prefix: &str| package.starts_with(prefix) || package == &prefix[..prefix.len() - 1];
-        if self.is_platform {
-            is_in(PLATFORM_PACKAGES)
-        } else {
-            !is_in(PLATFORM_PACKAGES) && !THIRD_PARTY_PACKAGES.into_iter().any(is_in)
+        match self.origin {
+            Origin::Platform => is_in(PLATFORM_PACKAGES),
+            Origin::Team => !is_in(PLATFORM_PACKAGES) && !THIRD_PARTY_PACKAGES.into_iter().any(is_in),
+            Origin::Export => !THIRD_PARTY_PACKAGES.into_iter().any(is_in),
         }
     }
 }

@@ -12,11 +12,13 @@
 //! | module | content |
 //! |---|---|
 //! | [`method`] | one RPC and its rule |
+//! | [`changes`] | looser and stricter rules between two sets of contracts |
 //! | [`files`] | the files of a descriptor set, as bytes |
 //! | [`rest`] | path templates, and the binding of message fields to path and body |
 //! | `options` | the custom options of `drystone/access/v1/access.proto` |
 //! | `decode`, `merge` | the steps above |
 
+pub mod changes;
 mod decode;
 mod encoded;
 pub mod files;

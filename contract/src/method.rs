@@ -32,6 +32,8 @@ pub struct Method {
     pub factors: Option<Factors>,
     /// The maximum time since the user's authentication.
     pub max_auth_age: Option<Duration>,
+    /// Whether a server without a current view of revocations denies a call for a user.
+    pub fresh_revocations: bool,
     /// Where each call is recorded, allowed or denied.
     pub audit: Option<Audit>,
     /// The policy.
@@ -66,8 +68,8 @@ pub enum Factors {
     PhishingResistant,
 }
 
-/// Where a call is recorded (`drystone.access.v1.Audit`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Where a call is recorded (`drystone.access.v1.Audit`). A later one keeps more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Audit {
     /// In the server's log.
     Log,
@@ -115,7 +117,51 @@ pub struct Permission {
     pub description: String,
 }
 
+impl Subject {
+    /// The name in command output.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::User => "user",
+            Self::UserOrOperator => "user_or_operator",
+        }
+    }
+}
+
+impl Audit {
+    /// The name in command output.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Log => "log",
+            Self::Trail => "trail",
+        }
+    }
+}
+
+impl Idempotency {
+    /// The name in command output.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::NoSideEffects => "no_side_effects",
+            Self::Idempotent => "idempotent",
+        }
+    }
+}
+
 impl Factors {
+    /// The name in command output.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Two => "two",
+            Self::PhishingResistant => "phishing_resistant",
+        }
+    }
+
     /// The authentication context class in challenges (`acr_values`, RFC 9470): `phr` as OpenID EAP ACR Values defines it;
     /// for two factors, which have no registered class, the value that `amr` has (RFC 8176).
     #[must_use]

@@ -25,6 +25,7 @@ pub(crate) struct Rule {
     pub(crate) permission: Option<String>,
     pub(crate) factors: Option<Factors>,
     pub(crate) max_auth_age: Option<Duration>,
+    pub(crate) fresh_revocations: bool,
     pub(crate) audit: Option<Audit>,
 }
 
@@ -60,6 +61,7 @@ impl Options {
             permission: Some(string(&rule, "permission")).filter(|name| !name.is_empty()),
             factors: factors(&rule)?,
             max_auth_age,
+            fresh_revocations: boolean(&rule, "fresh_revocations"),
             audit: match enum_name(&rule, "audit").as_str() {
                 "AUDIT_LOG" => Some(Audit::Log),
                 "AUDIT_TRAIL" => Some(Audit::Trail),
@@ -150,6 +152,11 @@ fn strings(message: &DynamicMessage, field: &str) -> Vec<String> {
     let value = message.get_field_by_name(field);
     let items = value.as_deref().and_then(|value| value.as_list()).unwrap_or_default();
     items.iter().filter_map(|item| item.as_str().map(str::to_owned)).collect()
+}
+
+/// `false` for a field that an older access.proto does not have.
+fn boolean(message: &DynamicMessage, field: &str) -> bool {
+    message.get_field_by_name(field).is_some_and(|value| value.as_bool().unwrap_or_default())
 }
 
 fn enum_name(message: &DynamicMessage, field: &str) -> String {

@@ -1,9 +1,13 @@
 //! Access rules: authorization of calls by the contracts.
 //!
-//! A rule is a [`Method`] of the process' contracts. [`authorize_caller`] decides whether a workload may make a call,
-//! [`authorize_user`] whether it may be made for a user. What no rule allows is denied.
+//! A rule is a [`Method`] of the process' contracts. [`decide`] applies one to a call: [`authorize_caller`] decides whether the
+//! workload may make it, the token verifier who the user is, and [`authorize_user`] whether it may be made for them. What no
+//! rule allows is denied. Servers and `drystone access explain` call the same function.
 
-use std::{collections::HashMap, fmt, sync::Arc};
+mod decision;
+mod shadow;
+
+use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
 
 use drystone::{
     contract::{
@@ -13,6 +17,10 @@ use drystone::{
     status::StepUp,
 };
 
+pub use self::{
+    decision::{AccessRequest, Authenticated, decide},
+    shadow::{ShadowRule, ShadowRules},
+};
 use crate::{
     clock::Timestamp,
     error::{Error, Reason},
@@ -25,15 +33,23 @@ fn built_in() -> [Method; 5] {
     let all_workloads = [ANY].into_iter().chain(NON_SERVING_WORKLOADS).map(str::to_owned).collect::<Vec<_>>();
     let operator = vec!["operator".to_owned()];
     [
-        built_in_method("/grpc.health.v1.Health/Check", all_workloads.clone(), false),
-        built_in_method("/grpc.health.v1.Health/Watch", all_workloads.clone(), true),
-        built_in_method("/grpc.health.v1.Health/List", all_workloads, false),
-        built_in_method("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", operator.clone(), true),
-        built_in_method("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", operator, true),
+        built_in_method("/grpc.health.v1.Health/Check", all_workloads.clone(), Streams::None),
+        built_in_method("/grpc.health.v1.Health/Watch", all_workloads.clone(), Streams::Server),
+        built_in_method("/grpc.health.v1.Health/List", all_workloads, Streams::None),
+        built_in_method("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", operator.clone(), Streams::Both),
+        built_in_method("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", operator, Streams::Both),
     ]
 }
 
-fn built_in_method(path: &str, callers: Vec<String>, streaming: bool) -> Method {
+/// Who sends a stream in a built-in RPC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Streams {
+    None,
+    Server,
+    Both,
+}
+
+fn built_in_method(path: &str, callers: Vec<String>, streams: Streams) -> Method {
     Method {
         path: path.into(),
         workload: "".into(),
@@ -42,11 +58,12 @@ fn built_in_method(path: &str, callers: Vec<String>, streaming: bool) -> Method 
         permission: None,
         factors: None,
         max_auth_age: None,
+        fresh_revocations: false,
         audit: None,
         policy: Policy::default(),
         idempotency: Idempotency::NoSideEffects,
-        client_streaming: streaming,
-        server_streaming: streaming,
+        client_streaming: streams == Streams::Both,
+        server_streaming: streams != Streams::None,
         rest: Vec::new(),
     }
 }
@@ -56,8 +73,13 @@ pub type RuleTable = HashMap<Arc<str>, Arc<Method>>;
 
 /// The rules of these gRPC services (`package.Service`).
 pub fn rules_of(contracts: &Contracts, services: &[&str]) -> RuleTable {
-    let own = contracts.methods().iter().cloned().chain(built_in().into_iter().map(Arc::new));
-    own.filter(|method| services.contains(&method.service())).map(|method| (method.path.clone(), method)).collect()
+    let own = rules(contracts.methods()).filter(|method| services.contains(&method.service()));
+    own.map(|method| (method.path.clone(), method)).collect()
+}
+
+/// The rules of these RPCs, and of those that every server offers without a contract.
+pub fn rules(methods: &[Arc<Method>]) -> impl Iterator<Item = Arc<Method>> {
+    methods.iter().cloned().chain(built_in().into_iter().map(Arc::new))
 }
 
 /// A denied call: the part of the rule that denied it, and the error for the caller.
@@ -78,6 +100,8 @@ pub enum RulePart {
     Caller,
     /// The user: the access token.
     Subject,
+    /// The view of revocations, which must be current.
+    FreshRevocations,
     /// The permission of the user.
     Permission,
     /// The factors that the user has proved.
@@ -94,6 +118,7 @@ impl RulePart {
             Self::Method => "method",
             Self::Caller => "caller",
             Self::Subject => "subject",
+            Self::FreshRevocations => "fresh_revocations",
             Self::Permission => "permission",
             Self::Factors => "factors",
             Self::MaxAuthAge => "max_auth_age",
@@ -119,6 +144,21 @@ impl Denial {
 pub fn unknown_method() -> Denial {
     let text = "no such RPC here; `grpcurl ... list` and `drystone access show` list what there is";
     Denial::new(RulePart::Method, Error::new(Reason::MethodUnknown, text))
+}
+
+/// The denial of a workload that is on the denylist, or its certificate.
+#[must_use]
+pub fn denied_caller(caller: &Svid) -> Denial {
+    let text =
+        format!("{} or its certificate {} is on the denylist; connect with another one", caller.id, caller.serial);
+    Denial::new(RulePart::Caller, Error::new(Reason::CallerRevoked, text))
+}
+
+/// The denial of a call whose rule asks for a current view of revocations, by a server that has none.
+fn stale_revocations() -> Denial {
+    let text = "this server cannot tell whether the session has ended, since it has not heard from the session service; try again shortly";
+    let error = Error::new(Reason::Unavailable, text).retry_after(Duration::from_secs(1));
+    Denial::new(RulePart::FreshRevocations, error)
 }
 
 /// Authorizes a workload: the rule lists it, it is in the own trust domain, and its certificate has not expired.
@@ -215,6 +255,7 @@ mod tests {
             permission: Some("stones:lay".to_owned()),
             factors: None,
             max_auth_age: Some(Duration::from_mins(5)),
+            fresh_revocations: false,
             audit: None,
             policy: Policy::default(),
             idempotency: Idempotency::Unknown,
@@ -226,7 +267,8 @@ mod tests {
 
     fn caller(id: &str) -> Svid {
         let not_after = Clock::system().now() + Duration::from_mins(1);
-        Svid { id: id.parse().unwrap(), not_after, serial: "1".to_owned() }
+        let not_before = Clock::system().now();
+        Svid { id: id.parse().unwrap(), not_before, not_after, serial: "1".to_owned(), key_sha256: String::new() }
     }
 
     fn admits(id: &str) -> Option<Reason> {
@@ -240,6 +282,7 @@ mod tests {
             user_id: Uuid::now_v7(),
             session_id: Uuid::now_v7(),
             token_id: Uuid::now_v7(),
+            key_id: "key-1".into(),
             issued_at: now,
             expires_at: now + Duration::from_mins(1),
             auth_time: now - signed_in_ago,

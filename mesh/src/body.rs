@@ -7,40 +7,38 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
-use tokio::time::Sleep;
 use tonic::Status;
 
 use crate::{deadline, error::Error};
 
-/// A gRPC response body that ends with an error in its trailers once a future is ready, unless it ended before.
-#[derive(Debug)]
-pub struct TakeUntil<B, F> {
+/// A gRPC response body that ends with an error in its trailers once a future yields one, unless it ended before.
+pub struct TakeUntil<B> {
     body: B,
-    until: Pin<Box<F>>,
-    error: fn() -> Error,
+    until: BoxFuture<'static, Error>,
     is_over: bool,
 }
 
-impl<B, F: Future<Output = ()>> TakeUntil<B, F> {
-    /// `body` until `until` is ready, and then `error`.
-    pub fn new(body: B, until: F, error: fn() -> Error) -> Self {
-        Self { body, until: Box::pin(until), error, is_over: false }
+impl<B> TakeUntil<B> {
+    /// `body` until `until` yields the error.
+    pub fn new(body: B, until: impl Future<Output = Error> + Send + 'static) -> Self {
+        Self { body, until: Box::pin(until), is_over: false }
     }
-}
 
-impl<B> TakeUntil<B, Sleep> {
     /// `body` until `deadline`, and then DEADLINE_EXCEEDED.
     pub fn deadline(body: B, deadline: Instant) -> Self {
-        Self::new(body, tokio::time::sleep_until(deadline.into()), deadline::exceeded)
+        Self::new(body, async move {
+            tokio::time::sleep_until(deadline.into()).await;
+            deadline::exceeded()
+        })
     }
 }
 
-impl<B, F> Body for TakeUntil<B, F>
+impl<B> Body for TakeUntil<B>
 where
     B: Body<Data = Bytes> + Unpin,
-    F: Future<Output = ()>,
 {
     type Data = Bytes;
     type Error = B::Error;
@@ -49,16 +47,14 @@ where
         if self.is_over {
             return Poll::Ready(None);
         }
-        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
-            return Poll::Ready(frame);
-        }
-        if self.until.as_mut().poll(cx).is_pending() {
-            return Poll::Pending;
-        }
+        // First, so that a body that is always ready ends as well.
+        let Poll::Ready(error) = self.until.as_mut().poll(cx) else {
+            return Pin::new(&mut self.body).poll_frame(cx);
+        };
         self.is_over = true;
         let mut trailers = HeaderMap::new();
         // The headers of a status that an `Error` becomes are always valid; without them the stream would just end.
-        let _ = Status::from((self.error)()).add_header(&mut trailers);
+        let _ = Status::from(error).add_header(&mut trailers);
         Poll::Ready(Some(Ok(Frame::trailers(trailers))))
     }
 

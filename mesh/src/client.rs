@@ -9,7 +9,7 @@
 //! ```
 //!
 //! Request path: [`Channel`] (deadline, request id, token) -> `retry` -> `endpoints` (load balancing by `load` and
-//! `breaker`) -> `endpoint` -> `connection` (HTTP/2 over mutual TLS). In the background, `discovery` resolves addresses and
+//! `breaker`, in the `group` of the call) -> `endpoint` -> `connection` (HTTP/2 over mutual TLS). In the background, `discovery` resolves addresses and
 //! `probe` checks health.
 
 mod breaker;
@@ -18,8 +18,12 @@ mod connection;
 mod discovery;
 mod endpoint;
 mod endpoints;
+mod group;
+mod io;
 mod load;
 mod message;
+mod metrics;
+mod peer;
 mod probe;
 mod retry;
 
@@ -32,8 +36,17 @@ use std::{
 use drystone::contract::Contracts;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub use self::channel::Channel;
-use self::{discovery::HostPort, endpoints::EndpointContext};
+pub use self::{
+    breaker::BreakerState,
+    channel::Channel,
+    peer::{BreakerSettings, Peer, PeerGroup, Peers, ProbeSettings},
+};
+use self::{
+    discovery::HostPort,
+    endpoints::EndpointContext,
+    group::{GroupId, Groups},
+    metrics::EndpointMetrics,
+};
 pub(crate) use self::{endpoint::Endpoint, endpoints::Endpoints};
 use crate::{
     clock::Clock,
@@ -41,9 +54,6 @@ use crate::{
     identity::{Identity, SpiffeId},
     telemetry::Metrics,
 };
-
-/// The addresses of services: one or several `HOST:PORT` by workload name. A host name means all its addresses.
-pub type Peers = HashMap<String, Vec<String>>;
 
 /// Creates channels to services, with the identity of one workload.
 #[derive(Clone)]
@@ -65,7 +75,7 @@ pub struct DialerConfig {
     pub contracts: Contracts,
     /// The time that certificates are checked against.
     pub clock: Clock,
-    /// The addresses of services.
+    /// Where services are, and how they are called.
     pub peers: Peers,
     /// Receives the health of services.
     pub health: Health,
@@ -140,12 +150,20 @@ impl Dialer {
 
     fn begin(&self, service: &str) -> Result<Arc<Endpoints>, DialError> {
         let DialerConfig { caller, identity, contracts, peers, metrics, tasks, stop, .. } = &self.0.config;
-        let addresses = peers.get(service).filter(|addresses| !addresses.is_empty());
-        let addresses = addresses.ok_or_else(|| DialError::UnknownPeer(service.to_owned()))?;
+        let peer = peers.get(service).filter(|peer| !peer.addresses.is_empty());
+        let peer = peer.ok_or_else(|| DialError::UnknownPeer(service.to_owned()))?;
         let bad = |address: &str| DialError::BadAddress { name: service.to_owned(), address: address.to_owned() };
-        let target = |address: &String| address.parse::<HostPort>().map_err(|()| bad(address));
-        let targets = addresses.iter().map(target).collect::<Result<Vec<_>, _>>()?;
-        let expected = SpiffeId::for_workload(&identity.trust_domain(), service).map_err(|_| bad(&addresses[0]))?;
+        let of_default = peer.addresses.iter().map(|address| (address, GroupId::DEFAULT));
+        let of_groups = peer.groups.iter().enumerate();
+        let of_groups = of_groups
+            .flat_map(|(position, group)| group.addresses.iter().map(move |address| (address, Groups::id(position))));
+        let target = |(address, group): (&String, GroupId)| match address.parse::<HostPort>() {
+            Ok(target) => Ok((target, group)),
+            Err(()) => Err(bad(address)),
+        };
+        let targets = of_default.chain(of_groups).map(target).collect::<Result<Vec<_>, _>>()?;
+        let expected =
+            SpiffeId::for_workload(&identity.trust_domain(), service).map_err(|_| bad(&peer.addresses[0]))?;
         let (retries, ejected) = metrics.client(caller, service);
         let context = EndpointContext {
             identity: identity.clone(),
@@ -153,10 +171,11 @@ impl Dialer {
             clock: self.0.config.clock.clone(),
             retries,
             ejected,
+            metrics: EndpointMetrics::new(metrics, caller, service),
             tasks: tasks.clone(),
             stop: stop.clone(),
         };
-        let endpoints = Endpoints::new(service, expected, context);
+        let endpoints = Endpoints::new(service, expected, peer, context);
         if let Some(addresses) = discovery::all_addresses(&targets) {
             endpoints.set(&addresses);
         } else {

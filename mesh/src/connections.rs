@@ -104,9 +104,10 @@ impl ConnectionLimits {
     };
 }
 
-/// The bytes of the servers of a process, as metrics.
+/// The connections and bytes of the servers of a process.
 #[derive(Debug, Clone, Default)]
-struct ServerBytes {
+struct ServerMetrics {
+    connections: Family<ServiceLabels, Gauge>,
     unsent: Family<ServiceLabels, Gauge>,
     requests: Family<ServiceLabels, Gauge>,
 }
@@ -116,9 +117,10 @@ struct ServiceLabels {
     service: &'static str,
 }
 
-impl ServerBytes {
+impl ServerMetrics {
     fn register(registry: &mut Registry) -> Self {
         let this = Self::default();
+        registry.register("drystone_server_connections", "Open connections of callers", this.connections.clone());
         let help = "Bytes of responses that callers have not taken";
         registry.register("drystone_server_unsent_bytes", help, this.unsent.clone());
         let help = "Bytes of requests in progress, as far as they are not decoded";
@@ -134,6 +136,8 @@ pub struct Connections(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     limits: ConnectionLimits,
+    /// The number of open connections, as a metric.
+    open: Gauge,
     server: Arc<ServerUsage>,
     table: Mutex<Table>,
     clients: ProxiedClients,
@@ -183,23 +187,23 @@ impl Connections {
     /// No connections yet.
     #[must_use]
     pub fn new(limits: ConnectionLimits) -> Self {
-        Self::counted_by(limits, Gauge::default(), Gauge::default())
+        Self::counted_by(limits, Gauge::default(), Gauge::default(), Gauge::default())
     }
 
     /// No connections yet of this service, whose bytes are metrics.
     #[must_use]
     pub fn of_service(limits: ConnectionLimits, metrics: &Metrics, service: &'static str) -> Self {
         let labels = ServiceLabels { service };
-        let bytes = metrics.shared(ServerBytes::register);
-        let (unsent, requests) =
-            (bytes.unsent.get_or_create_owned(&labels), bytes.requests.get_or_create_owned(&labels));
-        Self::counted_by(limits, unsent, requests)
+        let ServerMetrics { connections, unsent, requests } = metrics.shared(ServerMetrics::register);
+        let (unsent, requests) = (unsent.get_or_create_owned(&labels), requests.get_or_create_owned(&labels));
+        Self::counted_by(limits, connections.get_or_create_owned(&labels), unsent, requests)
     }
 
-    fn counted_by(limits: ConnectionLimits, unsent: Gauge, request_bytes: Gauge) -> Self {
+    fn counted_by(limits: ConnectionLimits, open: Gauge, unsent: Gauge, request_bytes: Gauge) -> Self {
         let server = Arc::new(ServerUsage::new(limits.max_unsent, unsent, request_bytes));
         Self(Arc::new(Inner {
             limits,
+            open,
             server,
             table: Mutex::default(),
             clients: ProxiedClients::default(),
@@ -258,6 +262,7 @@ impl Connections {
         table.last_id += 1;
         let id = table.last_id;
         table.by_id.insert(id, usage.clone());
+        self.0.open.inc();
         Some(Ok(Connection { connections: self.clone(), id, usage }))
     }
 
@@ -465,6 +470,7 @@ impl Connection {
 impl Drop for Connection {
     fn drop(&mut self) {
         self.connections.lock().remove(self.id);
+        self.connections.0.open.dec();
         self.usage.release_all();
         self.connections.0.freed.notify_waiters();
     }

@@ -140,7 +140,7 @@ impl From<Status> for Error {
     fn from(status: Status) -> Self {
         match reason_of(&status) {
             // The own certificate has expired and will be renewed.
-            Some(Reason::CallerExpired) => Self::unavailable("an upstream service", status),
+            Some(Reason::CallerExpired | Reason::CallerRevoked) => Self::unavailable("an upstream service", status),
             Some(Reason::CallerNotAllowed | Reason::CallerUnidentified | Reason::MethodUnknown) => {
                 Self::internal(status)
             }

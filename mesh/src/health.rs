@@ -7,6 +7,8 @@ mod probe;
 
 use std::{
     collections::BTreeMap,
+    fmt,
+    net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -14,7 +16,10 @@ use serde::Serialize;
 use tokio::sync::watch;
 
 pub use self::probe::{ProbeIntervals, probe};
-use crate::clock::{Clock, Timestamp};
+use crate::{
+    client::BreakerState,
+    clock::{Clock, Timestamp},
+};
 
 /// The detail of a component that has not reported yet.
 const STARTING: &str = "starting";
@@ -38,6 +43,17 @@ struct ComponentEntry {
     state: State,
     detail: String,
     since: Timestamp,
+    endpoints: Option<EndpointSource>,
+}
+
+/// Reads the endpoints of a called service when a report is made: breakers change more often than components report.
+#[derive(Clone)]
+struct EndpointSource(Arc<dyn Fn() -> Vec<EndpointReport> + Send + Sync>);
+
+impl fmt::Debug for EndpointSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EndpointSource").finish_non_exhaustive()
+    }
 }
 
 /// The importance of a component.
@@ -92,6 +108,25 @@ pub struct ComponentReport {
     pub detail: String,
     /// The time of the last change of state.
     pub since: Timestamp,
+    /// The endpoints of a called service; empty for other components.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub endpoints: Vec<EndpointReport>,
+}
+
+/// The state of one endpoint of a called service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct EndpointReport {
+    /// Its address.
+    pub address: SocketAddr,
+    /// The group that it belongs to.
+    pub group: String,
+    /// The state of its circuit breaker.
+    pub breaker: BreakerState,
+    /// The last health check: `unknown`, `serving`, `not_serving` or `unreachable`.
+    pub probe: &'static str,
+    /// The cause; empty if there is none.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub detail: String,
 }
 
 impl Health {
@@ -112,7 +147,8 @@ impl Health {
     #[must_use = "the component stays down until it reports"]
     pub fn component(&self, name: impl Into<String>, kind: Kind) -> Component {
         let name = name.into();
-        let entry = ComponentEntry { kind, state: State::Down, detail: STARTING.to_owned(), since: self.0.clock.now() };
+        let (detail, since) = (STARTING.to_owned(), self.0.clock.now());
+        let entry = ComponentEntry { kind, state: State::Down, detail, since, endpoints: None };
         self.change(|components| drop(components.insert(name.clone(), entry)));
         Component { health: self.clone(), name }
     }
@@ -147,14 +183,24 @@ impl Health {
     /// A report of all components.
     #[must_use]
     pub fn report(&self) -> Report {
-        let entry = self.0.components.lock().unwrap_or_else(PoisonError::into_inner);
-        let components = entry
-            .iter()
-            .map(|(name, ComponentEntry { state, detail, since, .. })| {
-                (name.clone(), ComponentReport { state: *state, detail: detail.clone(), since: *since })
-            })
-            .collect();
-        Report { status: overall(&entry), components }
+        let (mut report, sources) = {
+            let entries = self.0.components.lock().unwrap_or_else(PoisonError::into_inner);
+            let component = |(name, entry): (&String, &ComponentEntry)| {
+                let ComponentEntry { state, detail, since, .. } = entry;
+                let (detail, endpoints) = (detail.clone(), Vec::new());
+                (name.clone(), ComponentReport { state: *state, detail, since: *since, endpoints })
+            };
+            let sources = entries.iter().filter_map(|(name, entry)| Some((name.clone(), entry.endpoints.clone()?)));
+            let sources: Vec<_> = sources.collect();
+            (Report { status: overall(&entries), components: entries.iter().map(component).collect() }, sources)
+        };
+        // Without the lock, which those who report hold together with others.
+        for (name, EndpointSource(read)) in sources {
+            if let Some(component) = report.components.get_mut(&name) {
+                component.endpoints = read();
+            }
+        }
+        report
     }
 
     /// Watches the overall status.
@@ -193,6 +239,16 @@ pub struct Component {
 }
 
 impl Component {
+    /// Names what reads the endpoints of a called service, for reports.
+    pub(crate) fn describe_endpoints(&self, read: impl Fn() -> Vec<EndpointReport> + Send + Sync + 'static) {
+        let source = EndpointSource(Arc::new(read));
+        self.health.change(|components| {
+            if let Some(entry) = components.get_mut(&self.name) {
+                entry.endpoints = Some(source);
+            }
+        });
+    }
+
     /// Working.
     pub fn up(&self) {
         self.set(State::Up, String::new());

@@ -11,13 +11,15 @@ use drystone::{
 };
 
 use crate::{
+    access::ShadowRules,
     client::{DialError, Dialer, DialerConfig, Peers},
     clock::Clock,
     health::{Component, Health, Kind},
     identity::Identity,
     limit::ClassLimits,
+    server::ServerLimits,
     telemetry::Metrics,
-    token::{KeySet, RevocationView, TokenVerifier, TokenVerifierConfig, watch_keys, watch_revocations},
+    token::{KeySet, RevocationView, TokenMetrics, TokenVerifier, TokenVerifierConfig, watch_keys, watch_revocations},
 };
 
 /// The suffix of the health component that reports whether a node can verify tokens.
@@ -32,8 +34,12 @@ pub struct Node {
     pub identity: Identity,
     /// The contracts of the mesh.
     pub contracts: Contracts,
+    /// The rules of coming contracts, which deny nothing.
+    pub shadow_rules: ShadowRules,
     /// The rate limits of RPCs by class.
     pub limits: ClassLimits,
+    /// The limits of its server.
+    pub server_limits: ServerLimits,
     /// The source of time.
     pub clock: Clock,
     /// Receives metrics.
@@ -58,8 +64,12 @@ pub struct NodeConfig {
     pub identity: Identity,
     /// The contracts of the mesh.
     pub contracts: Contracts,
+    /// The rules of coming contracts, which deny nothing.
+    pub shadow_rules: ShadowRules,
     /// The rate limits of RPCs by class.
     pub limits: ClassLimits,
+    /// The limits of its server.
+    pub server_limits: ServerLimits,
     /// The source of time.
     pub clock: Clock,
     /// Receives metrics.
@@ -82,8 +92,8 @@ impl Node {
     /// # Errors
     /// [`DialError`] if the service of keys or revocations has no address.
     pub fn start(config: NodeConfig) -> Result<Self, DialError> {
-        let NodeConfig { name, identity, contracts, limits, clock, metrics, health, peers, tokens, tasks, stop } =
-            config;
+        let NodeConfig { name, identity, contracts, shadow_rules, limits, server_limits, clock, .. } = config;
+        let NodeConfig { metrics, health, peers, tokens, tasks, stop, .. } = config;
         let dialer = Dialer::new(DialerConfig {
             caller: name,
             identity: identity.clone(),
@@ -97,26 +107,49 @@ impl Node {
         });
 
         let (keys, revocations) = (KeySet::default(), RevocationView::new(clock.clone()));
-        let verifier = TokenVerifier::new(tokens, keys.clone(), revocations.clone(), clock.clone());
+        let token_metrics = TokenMetrics::new(&metrics, name);
+        let verifier = TokenVerifier::new(tokens, keys.clone(), revocations.clone(), clock.clone())
+            .with_metrics(token_metrics.clone());
         let served_by = |service| contracts.workload_of(service).ok_or(DialError::UnknownService(service));
         let key_service = served_by(key_service_server::SERVICE_NAME)?;
         let revocation_service = served_by(session_service_server::SERVICE_NAME)?;
         // Optional: issued tokens work while either is unavailable.
         let key_client = KeyServiceClient::new(dialer.dependency(key_service, Kind::Optional)?);
         dialer.dependency(revocation_service, Kind::Optional)?;
-        tasks.spawn(watch_keys(key_client, keys.clone(), stop.clone()));
+        tasks.spawn(watch_keys(key_client, keys.clone(), revocations.withdrawn_keys().clone(), stop.clone()));
         tasks.spawn(watch_revocations(dialer.endpoints(revocation_service)?, revocations.clone(), stop.clone()));
         // Optional: services that wait for each other's readiness would wait forever.
         let component = health.component(format!("{name}{TOKEN_CHECKS}"), Kind::Optional);
-        tasks.spawn(report_token_checks(keys, revocations, component, stop.clone()));
+        tasks.spawn(report_token_checks(keys, revocations, token_metrics, component, stop.clone()));
 
-        Ok(Self { name, identity, contracts, limits, clock, metrics, health, dialer, verifier, stop, tasks })
+        Ok(Self {
+            name,
+            identity,
+            contracts,
+            shadow_rules,
+            limits,
+            server_limits,
+            clock,
+            metrics,
+            health,
+            dialer,
+            verifier,
+            stop,
+            tasks,
+        })
     }
 }
 
-/// Reports whether tokens can be verified: keys and revocations have been received, and revocations are fresh.
-async fn report_token_checks(keys: KeySet, revocations: RevocationView, component: Component, stop: CancellationToken) {
+/// Reports whether tokens can be verified: keys and revocations have been received, and revocations are fresh. Counts withdrawn keys.
+async fn report_token_checks(
+    keys: KeySet,
+    revocations: RevocationView,
+    metrics: TokenMetrics,
+    component: Component,
+    stop: CancellationToken,
+) {
     loop {
+        metrics.set_withdrawn(revocations.withdrawn_keys().len());
         let pause = if !keys.is_loaded() {
             component.down("the signing keys have not been fetched yet");
             Duration::from_millis(20)

@@ -5,7 +5,11 @@
 //! ```
 
 pub mod acceptor;
+mod adaptive;
+mod concurrency;
+mod config;
 mod health;
+mod lifetime;
 mod reflection;
 mod request;
 mod response;
@@ -23,14 +27,16 @@ use tonic::{body::Body, codegen::BoxFuture, server::NamedService};
 use tower::Service;
 use tracing::{debug, info, warn};
 
+pub use self::config::ServerConfig;
 use self::{
     acceptor::{AcceptLimits, PeerConnection, PeerInfo},
     stack::Stack,
 };
 use crate::{
     access,
-    connections::{Connection, ConnectionLimits, Connections, MeteredIo, PeerKind, StreamExecutor, TooManyConnections},
+    connections::{Connection, ConnectionLimits, Connections, MeteredIo, PeerKind, StreamExecutor},
     error::Error,
+    identity::ConnectionLifetime,
     limit::Key,
     node::Node,
 };
@@ -42,8 +48,14 @@ pub struct ServerLimits {
     pub accept: AcceptLimits,
     /// Connections of each workload, and the bytes of responses that it has not read.
     pub connections: ConnectionLimits,
+    /// The age at which a connection is replaced, within a tenth; its calls complete. `None`: when a certificate is about to expire.
+    pub max_connection_age: Option<Duration>,
     /// Maximum calls in flight; more are answered OVERLOADED.
     pub max_in_flight: usize,
+    /// Maximum calls in flight of one calling workload.
+    pub max_in_flight_per_workload: usize,
+    /// The lower bound of calls in flight for a limit that follows latency, up to `max_in_flight`; `None` for a fixed limit.
+    pub min_in_flight: Option<usize>,
     /// Maximum size of a request message, in bytes. tonic's own limit of 4 MiB per service applies too.
     pub max_message_size: usize,
     /// The default deadline of a unary call.
@@ -71,7 +83,10 @@ impl Default for ServerLimits {
                 max_request_bytes_per_peer: 128 << 20,
                 max_request_bytes: 256 << 20,
             },
+            max_connection_age: Some(Duration::from_hours(1)),
             max_in_flight: 1024,
+            max_in_flight_per_workload: 768,
+            min_in_flight: None,
             max_message_size: 4 << 20,
             default_deadline: Duration::from_secs(30),
             max_deadline: Duration::from_mins(1),
@@ -90,13 +105,14 @@ pub struct Server {
 }
 
 impl Server {
-    /// A server for this node, with health and reflection (v1 and v1alpha).
+    /// A server for this node and with its limits, with health and reflection (v1 and v1alpha).
     ///
     /// # Errors
     /// `INTERNAL` if the embedded descriptor set cannot be read.
     pub fn new(node: &Node) -> Result<Self, Error> {
         let descriptors = reflection::descriptors(&node.contracts)?;
-        Ok(Self { node: node.clone(), limits: ServerLimits::default(), services: HashMap::new(), descriptors })
+        let limits = node.server_limits.clone();
+        Ok(Self { node: node.clone(), limits, services: HashMap::new(), descriptors })
     }
 
     /// Adds a generated server.
@@ -136,6 +152,7 @@ impl Server {
             access::rules_of(&self.node.contracts, &names),
             &self.services,
         ));
+        let adaptive = self.node.tasks.spawn(stack.clone().follow_latency(self.limits.clone()));
         let address = listener.local_addr()?;
         info!(service = self.node.name, %address, "serving");
 
@@ -148,6 +165,7 @@ impl Server {
             }
             warn!(service, remote = %refusal.remote, reason = refusal.reason(), cause = %refusal, "handshake refused");
         };
+        let refused_lines = self.node.metrics.log_budget("connection refused");
         let accept_limits = self.limits.accept;
         let connections =
             acceptor::accept_peers(listener, self.node.identity.clone(), accept_limits, on_refused, stop.clone());
@@ -162,12 +180,20 @@ impl Server {
             let connection = connection?;
             let PeerInfo { svid, remote } = connection.peer();
             let key = Key::text(&svid.id.to_string());
-            match open.register(PeerKind::Workload(key)).await {
-                Ok(registered) => drop(self.node.tasks.spawn(serve_connection(stack.clone(), connection, registered))),
-                Err(TooManyConnections) => {
-                    debug!(service = self.node.name, caller = %svid.id, %remote, "connection refused, the workload has too many");
+            let Ok(registered) = open.register(PeerKind::Workload(key)).await else {
+                self.node.metrics.handshake_refused(self.node.name, "workload_connections");
+                if refused_lines.allows() {
+                    warn!(service = self.node.name, caller = %svid.id, %remote, "connection refused, the workload has too many");
                 }
+                continue;
+            };
+            let lifetime = lifetime::of(&connection, &self.node, self.limits.max_connection_age);
+            // A certificate that has expired during the handshake, or by this clock alone.
+            if let Some(end) = lifetime.end() {
+                debug!(service = self.node.name, caller = %svid.id, %remote, ?end, "connection refused");
+                continue;
             }
+            self.node.tasks.spawn(serve_connection(stack.clone(), connection, registered, lifetime));
         }
 
         // NOT_SERVING first, so that clients call other instances while running calls complete.
@@ -179,22 +205,33 @@ impl Server {
             warn!(service = self.node.name, "some calls did not complete within the drain timeout and were aborted");
         }
         sweeper.abort();
+        adaptive.abort();
         info!(service = self.node.name, "stopped");
         Ok(())
     }
 }
 
-async fn serve_connection(stack: Arc<Stack>, connection: PeerConnection, registered: Connection) {
+async fn serve_connection(
+    stack: Arc<Stack>,
+    connection: PeerConnection,
+    registered: Connection,
+    lifetime: ConnectionLifetime,
+) {
     let usage = registered.usage().clone();
-    let peer = Arc::new(stack.peer(connection.peer()));
+    let peer = Arc::new(stack.peer(connection.peer(), usage.peer_key()));
+    let streams_stop = peer.streams().clone();
     let service = hyper::service::service_fn(move |request: Request<hyper::body::Incoming>| {
         let (stack, peer, in_progress) = (stack.clone(), peer.clone(), usage.start_request());
         async move { Ok::<_, Infallible>(stack.serve(&peer, request, in_progress).await) }
     });
     let socket = TokioIo::new(MeteredIo::new(connection, registered.usage().clone()));
     let streams = StreamExecutor::new(registered.usage().clone());
-    if let Err(error) = registered.serve(http2(streams).serve_connection(socket, service)).await {
-        debug!(%error, "connection ended");
+    let usage = registered.usage().clone();
+    tokio::select! {
+        outcome = registered.serve(http2(streams).serve_connection(socket, service)) => if let Err(error) = outcome {
+            debug!(%error, "connection ended");
+        },
+        end = lifetime::limit(lifetime, &usage, &streams_stop) => debug!(?end, "connection ended"),
     }
 }
 

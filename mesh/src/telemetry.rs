@@ -2,7 +2,7 @@
 
 pub mod admin;
 mod audit_file;
-mod histogram;
+pub(crate) mod histogram;
 mod log_budget;
 pub mod logs;
 pub mod metrics;
@@ -11,5 +11,6 @@ pub mod trace_context;
 pub use audit_file::AuditFileError;
 pub use log_budget::LogBudget;
 pub use logs::LogConfig;
+pub(crate) use metrics::Label;
 pub use metrics::{CallerLabel, MethodMetrics, Metrics};
 pub use trace_context::TraceContext;

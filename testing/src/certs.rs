@@ -12,9 +12,10 @@ use std::{
 };
 
 use rcgen::{
-    BasicConstraints, Certificate, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType,
+    BasicConstraints, Certificate, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair,
+    PKCS_ECDSA_P256_SHA256, SanType,
 };
+pub use rcgen::{ExtendedKeyUsagePurpose, KeyUsagePurpose};
 use rustls::{
     ClientConfig, RootCertStore, SupportedProtocolVersion,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
@@ -68,13 +69,13 @@ impl Certificates {
         Self { ca, workloads }
     }
 
-    /// Generates certificates in this directory with `drystone certs`.
+    /// Generates certificates in this directory with `drystone certs init`.
     ///
     /// # Panics
     /// If the command fails.
     #[must_use]
     pub fn generate_in(directory: &Path) -> Self {
-        let output = process::run_to_end(process::drystone(&["certs", "--certs-dir"]).arg(directory));
+        let output = process::run_to_end(process::drystone(&["certs", "init", "--certs-dir"]).arg(directory));
         assert!(output.status.success(), "{output:?}");
         let files = |name: &str| [".pem", ".key"].map(|end| directory.join(format!("{name}{end}")));
         let workloads = crate::workloads().into_iter().map(|name| (name.to_owned(), files(name))).collect();
@@ -99,6 +100,15 @@ impl Certificates {
     #[must_use]
     pub fn ca(&self) -> &Path {
         &self.ca
+    }
+
+    /// The directory of the files.
+    ///
+    /// # Panics
+    /// If the CA's certificate is in none.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        self.ca.parent().expect("the CA's certificate is in a directory")
     }
 
     /// The workloads that have a certificate.
@@ -127,7 +137,7 @@ impl Certificates {
         Credentials { chain: chain.expect("the certificate is PEM"), key: key.expect("the key is PEM") }
     }
 
-    /// The CA of the mesh, to issue certificates that `drystone certs` does not.
+    /// The CA of the mesh, to issue certificates that `drystone certs init` does not.
     ///
     /// # Panics
     /// If the CA's key is not in the directory of its certificate.
@@ -179,8 +189,10 @@ pub struct LeafParams {
     pub validity: (i64, i64),
     /// Whether it is a CA certificate.
     pub is_ca: bool,
-    /// Whether it has the extended key usage of clients.
-    pub for_clients: bool,
+    /// Key usages.
+    pub usages: Vec<KeyUsagePurpose>,
+    /// Extended key usages.
+    pub extended_usages: Vec<ExtendedKeyUsagePurpose>,
 }
 
 impl LeafParams {
@@ -188,7 +200,9 @@ impl LeafParams {
     #[must_use]
     pub fn of(trust_domain: &str, workload: &str) -> Self {
         let uris = vec![format!("spiffe://{trust_domain}/service/{workload}")];
-        Self { uris, validity: (-60, 3600), is_ca: false, for_clients: true }
+        let extended_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        let usages = vec![KeyUsagePurpose::DigitalSignature];
+        Self { uris, validity: (-60, 3600), is_ca: false, usages, extended_usages }
     }
 }
 
@@ -239,11 +253,8 @@ impl CertificateAuthority {
         set_validity(&mut params, leaf.validity);
         params.use_authority_key_identifier_extension = true;
         params.is_ca = if leaf.is_ca { IsCa::Ca(BasicConstraints::Unconstrained) } else { IsCa::ExplicitNoCa };
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        if leaf.for_clients {
-            params.extended_key_usages.push(ExtendedKeyUsagePurpose::ClientAuth);
-        }
+        params.key_usages.clone_from(&leaf.usages);
+        params.extended_key_usages.clone_from(&leaf.extended_usages);
         let key = new_key();
         (params.signed_by(&key, &self.0).expect("the certificate can be signed"), key)
     }

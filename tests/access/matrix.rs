@@ -5,7 +5,7 @@
 use drystone::Reason;
 use drystone_tests::{
     Mesh,
-    certs::{CertificateAuthority, Credentials, LeafParams, TRUST_DOMAIN},
+    certs::{CertificateAuthority, Credentials, ExtendedKeyUsagePurpose, KeyUsagePurpose, LeafParams, TRUST_DOMAIN},
     contracts,
     grpc::{assert_refused, reason},
     matrix::{CallCounts, assert_allowed, assert_rules_hold, call},
@@ -124,11 +124,13 @@ fn invalid_clients(authority: &CertificateAuthority) -> Vec<InvalidClient> {
     let foreign = CertificateAuthority::untrusted();
     let auth = || LeafParams::of(TRUST_DOMAIN, "auth");
     let every_rpc = |name, reason, credentials| InvalidClient { name, reason, credentials, every_rpc: true };
-    let invalid = |name, leaf: &LeafParams| {
-        let (reason, credentials) = ("no_svid", Some(authority.issue(leaf)));
+    let invalid = |name, reason, leaf: &LeafParams| {
+        let credentials = Some(authority.issue(leaf));
         InvalidClient { name, reason, credentials, every_rpc: false }
     };
     let uris = |uris: &[&str]| LeafParams { uris: uris.iter().map(ToString::to_string).collect(), ..auth() };
+    let usages = |usages: &[KeyUsagePurpose]| LeafParams { usages: usages.to_vec(), ..auth() };
+    let extended = |usage| LeafParams { extended_usages: vec![usage], ..auth() };
     let id = format!("spiffe://{TRUST_DOMAIN}/service/auth");
     vec![
         every_rpc(
@@ -145,17 +147,38 @@ fn invalid_clients(authority: &CertificateAuthority) -> Vec<InvalidClient> {
             credentials: Some(authority.issue(&LeafParams { validity: (3600, 7200), ..auth() })),
             every_rpc: false,
         },
-        invalid("no URI", &uris(&[])),
-        invalid("two IDs", &uris(&[&id, &format!("spiffe://{TRUST_DOMAIN}/service/user")])),
-        invalid("an ID and another URI", &uris(&[&id, "https://example.com"])),
-        invalid("no SPIFFE ID", &uris(&[&format!("https://{TRUST_DOMAIN}/service/auth")])),
-        invalid("the ID of the trust domain itself", &uris(&[&format!("spiffe://{TRUST_DOMAIN}")])),
-        invalid("a query", &uris(&[&format!("{id}?x=1")])),
-        invalid("an encoded path", &uris(&[&format!("spiffe://{TRUST_DOMAIN}/service/%61uth")])),
-        invalid("an empty segment", &uris(&[&format!("spiffe://{TRUST_DOMAIN}/service//auth")])),
-        invalid("a relative segment", &uris(&[&format!("spiffe://{TRUST_DOMAIN}/service/user/../auth")])),
-        invalid("the certificate of a CA", &LeafParams { is_ca: true, ..auth() }),
-        invalid("a certificate for servers only", &LeafParams { for_clients: false, ..auth() }),
+        invalid("no URI", "svid_uri_count", &uris(&[])),
+        invalid("two IDs", "svid_uri_count", &uris(&[&id, &format!("spiffe://{TRUST_DOMAIN}/service/user")])),
+        invalid("an ID and another URI", "svid_uri_count", &uris(&[&id, "https://example.com"])),
+        invalid("no SPIFFE ID", "svid_spiffe_id", &uris(&[&format!("https://{TRUST_DOMAIN}/service/auth")])),
+        invalid("the ID of the trust domain itself", "svid_empty_path", &uris(&[&format!("spiffe://{TRUST_DOMAIN}")])),
+        invalid("a query", "svid_spiffe_id", &uris(&[&format!("{id}?x=1")])),
+        invalid("an encoded path", "svid_spiffe_id", &uris(&[&format!("spiffe://{TRUST_DOMAIN}/service/%61uth")])),
+        invalid("an empty segment", "svid_spiffe_id", &uris(&[&format!("spiffe://{TRUST_DOMAIN}/service//auth")])),
+        invalid(
+            "a relative segment",
+            "svid_spiffe_id",
+            &uris(&[&format!("spiffe://{TRUST_DOMAIN}/service/user/../auth")]),
+        ),
+        invalid("an upper-case trust domain", "svid_spiffe_id", &uris(&["spiffe://Drystone.local/service/auth"])),
+        invalid("the certificate of a CA", "svid_ca", &LeafParams { is_ca: true, ..auth() }),
+        invalid("no key usage", "svid_key_usage", &LeafParams { usages: vec![], ..auth() }),
+        invalid("no digital signature", "svid_digital_signature", &usages(&[KeyUsagePurpose::KeyAgreement])),
+        invalid(
+            "a leaf that may sign certificates",
+            "svid_signing_usage",
+            &usages(&[KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyCertSign]),
+        ),
+        invalid(
+            "a certificate for servers only",
+            "svid_extended_key_usage",
+            &extended(ExtendedKeyUsagePurpose::ServerAuth),
+        ),
+        invalid(
+            "a certificate for clients only",
+            "svid_extended_key_usage",
+            &extended(ExtendedKeyUsagePurpose::ClientAuth),
+        ),
     ]
 }
 

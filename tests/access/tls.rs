@@ -1,6 +1,6 @@
 //! TLS of the services.
 
-use std::{collections::BTreeSet, fs, io, os::unix::fs::PermissionsExt, path::Path, sync::Arc};
+use std::{collections::BTreeSet, fs, io, os::unix::fs::PermissionsExt, path::Path, sync::Arc, time::Duration};
 
 use drystone::user::v1::{GetMeRequest, user_service_client::UserServiceClient};
 use drystone_tests::{
@@ -19,6 +19,7 @@ use tokio::{
     net::TcpStream,
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
+use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 use x509_parser::{certificate::X509Certificate, extensions::GeneralName, prelude::FromDer};
 
 fn config(mesh: &Mesh, workload: &str, versions: &[&'static SupportedProtocolVersion]) -> Arc<ClientConfig> {
@@ -148,16 +149,31 @@ async fn incomplete_handshakes_do_not_delay_other_clients() {
 async fn calls_fail_once_the_client_certificate_expires_on_an_open_connection() {
     let mesh = Mesh::shared();
     let (_, tokens) = User::signed_in(mesh).await;
-    let short_lived = mesh
-        .certificates()
-        .authority()
-        .issue(&LeafParams { validity: (-60, 3), ..LeafParams::of(TRUST_DOMAIN, "edge") });
+    let leaf = LeafParams { validity: (-60, 4), ..LeafParams::of(TRUST_DOMAIN, "edge") };
+    let [short_lived, short_lived_again] = [0, 1].map(|_| mesh.certificates().authority().issue(&leaf));
     let mut users = UserServiceClient::new(mesh.channel_with("user", Some(short_lived)));
     users.get_me(with_token(GetMeRequest {}, &tokens.access)).await.unwrap();
+    let mut watching = HealthClient::new(mesh.channel_with("user", Some(short_lived_again)));
+    let request = HealthCheckRequest { service: String::new() };
+    let mut stream = watching.watch(request).await.unwrap().into_inner();
+    stream.message().await.unwrap().unwrap();
     let refused = wait::until("the certificate has expired", async || {
         users.clone().get_me(with_token(GetMeRequest {}, &tokens.access)).await.err()
     });
-    drystone_tests::grpc::assert_refused(Err::<(), _>(refused.await), drystone::Reason::CallerExpired);
+    // On the open connection, or in the handshake of the next one.
+    let refused = refused.await;
+    let reason = drystone_tests::grpc::reason(&refused);
+    assert!(matches!(reason, None | Some(drystone::Reason::CallerExpired)), "{refused:?}");
+    // Its open streams end as well.
+    let end = tokio::time::timeout(Duration::from_secs(10), async {
+        loop {
+            match stream.message().await {
+                Ok(Some(_)) => {}
+                end => return end,
+            }
+        }
+    });
+    assert!(end.await.expect("the stream ends").is_err(), "and not as if it was complete");
 }
 
 fn mode(path: &Path) -> u32 {

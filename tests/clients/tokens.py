@@ -1,6 +1,6 @@
 """Validates tokens, key set and metadata with authlib, joserfc and PyJWT.
 
-usage: tokens.py REST-URL
+usage: tokens.py REST-URL [ALGORITHM]
 
 Needs only what a resource server outside the mesh has: the REST address and the audience of the tokens.
 """
@@ -89,10 +89,11 @@ def check_with_pyjwt(token, keys, issuer):
 
 
 def check_with_joserfc(token, keys, issuer):
+    algorithm = pyjwt.get_unverified_header(token)["alg"]
     keys = KeySet.import_key_set(keys)
 
     def decode(token, now=None):
-        decoded = jose.decode(token, keys, algorithms=["ES256"])
+        decoded = jose.decode(token, keys, algorithms=[algorithm])
         assert decoded.header["typ"] == "at+jwt", decoded.header
         options = {name: {"essential": True} for name in REQUIRED}
         options["iss"]["value"], options["aud"]["value"] = issuer, AUDIENCE
@@ -140,7 +141,14 @@ def main():
         assert all(value not in (None, "", []) for value in key.values()), f"an empty member: {key}"
         assert not {"d", "p", "q", "dp", "dq", "qi", "k"} & set(key), "a private key is published"
 
-    for check in (check_with_pyjwt, check_with_joserfc, check_with_authlib):
+    algorithm = sys.argv[2] if len(sys.argv) > 2 else "ES256"
+    assert pyjwt.get_unverified_header(tokens["accessToken"])["alg"] == algorithm
+    assert [key["alg"] for key in keys["keys"]] == [algorithm], keys
+    checks = [check_with_pyjwt, check_with_joserfc]
+    # authlib lets joserfc choose the algorithms, whose choice lacks EdDSA (RFC 8037), which RFC 9864 renames.
+    if algorithm != "EdDSA":
+        checks.append(check_with_authlib)
+    for check in checks:
         claims = check(tokens["accessToken"], keys, metadata["issuer"])
         assert claims["sub"] == tokens["userId"] and claims["sid"] == tokens["sessionId"], claims
         assert claims["client_id"] == CLIENT_ID, claims

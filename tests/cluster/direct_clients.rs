@@ -32,6 +32,20 @@ impl DirectClients {
         }
     }
 
+    /// Whether each instance accepts the token. None says that it is invalid; one that is just fetching its key is unavailable.
+    pub(crate) async fn is_accepted_everywhere(&self, tokens: &Tokens) -> bool {
+        let mut is_accepted = true;
+        for [_, user, session, property] in &self.0 {
+            for answer in call_each(user, session, property, tokens).await {
+                if answer.is_err() {
+                    assert_refused(answer, Reason::Unavailable);
+                    is_accepted = false;
+                }
+            }
+        }
+        is_accepted
+    }
+
     /// Asserts that each instance refuses the token as revoked.
     pub(crate) async fn assert_revoked(&self, tokens: &Tokens) {
         for [auth, user, session, property] in &self.0 {

@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 const CALLERS: usize = 4;
 
 /// A steady load of idempotent calls.
-struct Reads {
+pub(super) struct Reads {
     stop: Arc<AtomicBool>,
     answered: Arc<AtomicUsize>,
     /// Which of the servers is called.
@@ -29,7 +29,7 @@ struct Reads {
 
 impl Reads {
     /// Calls the first of these servers.
-    fn start(servers: &[RestClient], token: &str) -> Self {
+    pub(super) fn start(servers: &[RestClient], token: &str) -> Self {
         let (stop, answered) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
         let (server, switched) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
         let mut failed = JoinSet::new();
@@ -59,12 +59,12 @@ impl Reads {
         Self { stop, answered, server, switched, failed }
     }
 
-    async fn wait_for(&self, description: &str, count: usize) {
+    pub(super) async fn wait_for(&self, description: &str, count: usize) {
         let wanted = self.answered.load(Ordering::Relaxed) + count;
         wait::until(description, async || (self.answered.load(Ordering::Relaxed) >= wanted).then_some(())).await;
     }
 
-    async fn stop(self) {
+    pub(super) async fn stop(self) {
         self.stop.store(true, Ordering::Relaxed);
         let failed = self.failed.join_all().await.concat();
         assert!(failed.is_empty(), "{} calls failed: {failed:#?}", failed.len());
@@ -84,7 +84,7 @@ async fn wait_until_called(envoy: &Envoy, name: &str, addresses: &[SocketAddr]) 
     .await;
 }
 
-async fn wait_until_both_are_called(envoy: &Envoy, cluster: &Cluster, service: &'static str) {
+pub(super) async fn wait_until_both_are_called(envoy: &Envoy, cluster: &Cluster, service: &'static str) {
     let addresses: Vec<_> = (0..cluster.instances()).map(|number| cluster.address(service, number)).collect();
     wait_until_called(envoy, service, &addresses).await;
 }

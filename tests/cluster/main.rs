@@ -1,11 +1,13 @@
 //! Two instances of each service and of the edge on PostgreSQL and Redis, one process each.
 
+mod certificates;
 mod direct_clients;
 mod envoy;
 mod rate_limits;
 mod refresh;
 mod restarts;
 mod revocations;
+mod signing_keys;
 mod user_journey;
 
 use std::collections::BTreeSet;

@@ -170,6 +170,12 @@ impl Cluster {
         &self.certificates[0]
     }
 
+    /// The certificates of the instances of this number.
+    #[must_use]
+    pub fn certificates_of(&self, number: usize) -> &Certificates {
+        &self.certificates[number]
+    }
+
     /// The detailed health report of an instance.
     pub async fn health(&self, part: &'static str, number: usize) -> Value {
         self.admin(part, number).get("/health/detailed").send().await.expect(200).json()

@@ -2,7 +2,8 @@
 //! processes, and load.
 //!
 //! [`Cluster`] is a mesh with one process per service instance, [`Production`] one with two instances of each service on
-//! PostgreSQL and Redis, and [`load::Load`] runs virtual users against it.
+//! PostgreSQL and Redis, and [`load::Load`] runs virtual users against it. [`fault_proxy::FaultProxy`] injects network faults in front
+//! of any server.
 //!
 //! To add a test: put it into the file of its topic, create its own users, wait for conditions with [`wait::until`], and
 //! name it for what it proves. A new binary needs a `[[test]]` entry in `Cargo.toml`.
@@ -12,6 +13,7 @@ pub mod bad_tokens;
 pub mod cluster;
 mod edges;
 mod envoy;
+pub mod fault_proxy;
 pub mod fixture;
 pub mod load;
 pub mod mails;

@@ -55,6 +55,7 @@ impl Production {
             // Test machines are slow under load.
             ("redis.timeout", "5s"),
             ("session.acknowledgement_timeout", "5s"),
+            ("certificates.check_interval", "500ms"),
             // The audit lines of a load would hide the others.
             ("log.filter", "info,audit=off"),
         ];

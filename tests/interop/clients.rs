@@ -189,11 +189,23 @@ fn the_readme_python_client_is_generated_and_works() {
 /// authlib, joserfc and PyJWT implement RFC 9068, RFC 7517 and RFC 8414.
 #[test]
 fn third_party_libraries_validate_tokens_key_set_and_metadata() {
-    let mesh = Mesh::shared();
+    validate_with_third_party_libraries(Mesh::shared(), "ES256");
+}
+
+#[test]
+fn third_party_libraries_validate_tokens_of_every_algorithm() {
+    for (algorithm, rsa_bits) in [("EdDSA", "2048"), ("RS256", "2048"), ("RS256", "3072")] {
+        let setup = Mesh::setup().set("auth.signing_keys.algorithm", algorithm);
+        validate_with_third_party_libraries(&setup.set("auth.signing_keys.rsa_bits", rsa_bits).start(), algorithm);
+    }
+}
+
+fn validate_with_third_party_libraries(mesh: &Mesh, algorithm: &str) {
     let program = drystone_tests::binary::repository().join("tests/clients/tokens.py");
     let output = Command::new(readme::tool("python"))
         .arg(program)
         .arg(format!("http://{}", mesh.rest().address()))
+        .arg(algorithm)
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .output()
         .unwrap();

@@ -8,3 +8,4 @@ mod process_per_service;
 mod redis;
 mod restart;
 mod role_changes;
+mod signing_keys;

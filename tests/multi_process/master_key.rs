@@ -238,11 +238,11 @@ async fn a_master_key_is_replaced_while_the_mesh_serves() {
 }
 
 #[test]
-fn only_an_operator_seals_and_rewraps() {
+fn only_an_operator_manages_keys() {
     let mesh = Mesh::start();
-    for command in ["seal", "rewrap"] {
-        let home = Home::new();
-        let mut without = drystone(&["keys", command]);
+    for command in [&["seal"][..], &["rewrap"], &["list"], &["rotate"], &["withdraw", "kid"]] {
+        let (home, command) = (Home::new(), [&["keys"], command].concat());
+        let mut without = drystone(&command);
         without.env("DRYSTONE_CERTS_DIR", home.path());
         let output = run_to_end(without.env("DRYSTONE_PEERS__AUTH", mesh.grpc_address("auth").to_string()));
         assert_refused(&output, &["operator.pem"]);
@@ -251,7 +251,7 @@ fn only_an_operator_seals_and_rewraps() {
         fs::copy(certificate, home.path().join("operator.pem")).unwrap();
         fs::copy(key, home.path().join("operator.key")).unwrap();
         fs::copy(mesh.certificates().ca(), home.path().join("ca.pem")).unwrap();
-        let mut service = drystone(&["keys", command]);
+        let mut service = drystone(&command);
         service.env("DRYSTONE_CERTS_DIR", home.path());
         let output = run_to_end(service.env("DRYSTONE_PEERS__AUTH", mesh.grpc_address("auth").to_string()));
         assert_refused(&output, &["CALLER_NOT_ALLOWED"]);

@@ -138,7 +138,7 @@ async fn migrate_reports_and_applies_migrations_on_postgres() {
     assert!(status.stdout.contains("9999") && status.stdout.contains("newer"), "{}", status.stdout);
     for refused in [status, run(&["migrate", "up"]), run(&["up", "--ephemeral"])] {
         assert_eq!(refused.status.code(), Some(1), "{refused:?}");
-        let expected = "has schema version 9999, but this program knows only up to 14: start the newer release";
+        let expected = "has schema version 9999, but this program knows only up to 15: start the newer release";
         assert!(refused.stderr.contains(expected), "{}", refused.stderr);
     }
 

@@ -185,3 +185,35 @@ async fn a_service_with_an_expired_certificate_is_unavailable_with_retry_after()
     let refused = refused.refused(Reason::Unavailable);
     assert_eq!(refused.header("retry-after"), "1", "{refused:?}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stale_view_of_revocations_denies_what_needs_a_fresh_one_and_nothing_else() {
+    let services = ServiceProcesses::start().await;
+    let (user, tokens) = services.sign_up().await;
+    services.get("/v1/users/me", &tokens).await.expect(200);
+    services.kill_one("session");
+    wait::until("health says that revocations are not heard of", async || {
+        let health = services.0.health("user", 0).await;
+        let component = &health["components"]["user token checks"];
+        (component["state"] == "degraded").then_some(())
+    })
+    .await;
+
+    // The token works where its rule asks for no more.
+    services.get("/v1/users/me", &tokens).await.expect(200);
+    let deletion = format!("/v1/users/{}", user.id);
+    let answer = services.rest().delete(&deletion).bearer(&tokens.access).send().await;
+    answer.refused(Reason::Unavailable);
+    let labels = [("part", "fresh_revocations")];
+    let denied = services.0.metrics("user", 0).await.sum("drystone_denials_total", &labels);
+    assert!(denied >= 1.0, "{denied}");
+
+    services.start_one("session");
+    wait::until("the view is fresh again", async || {
+        let health = services.0.health("user", 0).await;
+        (health["components"]["user token checks"]["state"] == "up").then_some(())
+    })
+    .await;
+    // The rest of the rule decides again.
+    services.rest().delete(&deletion).bearer(&tokens.access).send().await.refused(Reason::PermissionMissing);
+}

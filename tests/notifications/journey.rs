@@ -154,7 +154,8 @@ async fn a_watch_ends_when_its_session_is_signed_out() {
     send(mesh.channel("notification", "auth"), message).await.unwrap();
     assert_eq!(next(&mut watch).await.unwrap().messages.len(), 1);
     mesh.rest().post("/v1/auth/logout", json!({})).bearer(&tokens.access).send().await.expect(200);
-    assert!(next(&mut watch).await.is_none(), "the stream ends");
+    let ended = timeout(Duration::from_secs(30), watch.message()).await.expect("the stream ends");
+    assert_refused(ended.map(drop), Reason::TokenRevoked);
     let again = client.watch_messages(with_token(WatchMessagesRequest::default(), &tokens.access)).await;
     assert_refused(again.map(drop), Reason::TokenRevoked);
 }

@@ -15,10 +15,11 @@ use drystone_auth::{
     token::{
         access_token_signer::{AccessTokenParams, AccessTokenSigner},
         key_ring::KeyRing,
+        key_spec::KeySpec,
         refresh_token::RefreshToken,
     },
 };
-use drystone_mesh::clock::Clock;
+use drystone_mesh::{clock::Clock, token::WithdrawnKeys};
 use drystone_store::{
     Db, Location,
     sealing::{MasterKeys, Sealer},
@@ -95,7 +96,11 @@ impl SeedUsers {
         let clock = Clock::system();
         let store = AuthStore::new(Db::open(Location::server("auth", database)?, MIGRATIONS).await?);
         let sealer = Sealer::new(Arc::new(MasterKeys::parse(MASTER_KEY)?));
-        let keys = Arc::new(KeyRing::open(store, sealer, clock).await.context("reading the keys")?);
+        let keys = Arc::new(
+            KeyRing::open(store, sealer, clock, KeySpec::Es256, WithdrawnKeys::default())
+                .await
+                .context("reading the keys")?,
+        );
         let counters = (0..count).map(|_| AtomicU64::new(drystone_session::FIRST_COUNTER)).collect();
         Ok(Self {
             access_token_signer: AccessTokenSigner::new(

@@ -16,6 +16,8 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(app: &App, args: &Args) -> Result<()> {
-    Config::load(app, &args.config.sources())?.contracts(app)?;
+    let config = Config::load(app, &args.config.sources())?;
+    config.contracts(app)?;
+    config.shadow_rules()?;
     output::print("the configuration can be used\n")
 }

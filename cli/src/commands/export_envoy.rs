@@ -63,7 +63,7 @@ pub(crate) fn run(app: &App, args: &Args) -> Result<()> {
         has_proxy_protocol: config
             .own::<drystone_edge::Config>(drystone_edge::NAME)
             .is_some_and(|edge| edge.proxy_protocol),
-        certificates: absolute(&config.mesh.certs_dir)?,
+        certificates: config.mesh.certificates.files(&absolute(&config.mesh.certs_dir)?, envoy::INGRESS),
         contracts: &contracts,
         directory,
     };

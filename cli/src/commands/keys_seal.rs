@@ -27,7 +27,7 @@ pub(crate) fn run(app: &App, args: &Args) -> Result<()> {
             0 => "all keys were encrypted already; earlier bytes were removed from the files of the database\n"
                 .to_owned(),
             count => format!(
-                "encrypted and replaced {count} keys; the new ones sign in two minutes, and tokens stay valid\n"
+                "encrypted and replaced {count} keys; the new ones sign in five minutes, and tokens stay valid\n"
             ),
         })
     })

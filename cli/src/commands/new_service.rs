@@ -248,7 +248,7 @@ mod tests {
         for name in ["ingress", "operator", "outside", "match", "types", "tests", "values", "drystone"] {
             assert!(names(name).unwrap_err().contains("reserved"), "{name}");
         }
-        for name in ["log", "limits", "peers", "redis", "admin", "contracts", "issuer"] {
+        for name in ["log", "limits", "peers", "redis", "admin", "contracts", "issuer", "server"] {
             assert!(names(name).unwrap_err().contains("setting"), "{name}");
         }
     }

@@ -5,13 +5,15 @@ use std::{collections::BTreeMap, path::PathBuf};
 use anyhow::{Result, bail};
 use drystone_auth::password::huge_pages;
 use drystone_mesh::{
-    identity::{Identity, IdentityFiles},
+    identity::{Identity, IdentityFiles, SpiffeId},
+    module::Module,
     telemetry::logs,
 };
 
 use crate::{
     App,
     config::{Config, ConfigFile},
+    identity::ServiceIdentity,
     process::{self, CertificatePaths, Plan},
 };
 
@@ -36,37 +38,62 @@ pub(crate) fn run(app: &App, args: Args) -> Result<()> {
     let config = Config::load(app, &args.config.sources())?;
     logs::init(&config.mesh.log)?;
     let contracts = config.contracts(app)?;
-    let mut identities = BTreeMap::new();
-    let mut certificates = CertificatePaths { ca: config.mesh.certs_dir.join("ca.pem"), workloads: BTreeMap::new() };
-    for module in app.select(&args.names)? {
-        let name = module.name();
-        let files = IdentityFiles {
-            certificate: config.mesh.certs_dir.join(format!("{name}.pem")),
-            key: config.mesh.certs_dir.join(format!("{name}.key")),
-            bundle: certificates.ca.clone(),
+    let modules = app.select(&args.names)?;
+    process::block_on(async {
+        let (identities, certificates) = match &config.mesh.certificates.workload_api {
+            Some(endpoint) => (from_workload_api(endpoint, &config, &modules).await?, CertificatePaths::default()),
+            None => from_files(&config, &modules)?,
         };
-        let identity = Identity::load(&files)?;
-        if identity.trust_domain() != config.mesh.trust_domain || identity.id().workload() != Some(name) {
-            bail!(
-                "{} is the certificate of {}, not of spiffe://{}/service/{name}; replace it, or set `certs_dir`",
-                files.certificate.display(),
-                identity.id(),
-                config.mesh.trust_domain,
-            );
-        }
-        identities.insert(name, identity);
+        process::run(Plan {
+            contracts,
+            peers: config.peers(),
+            identities,
+            ready_file: args.ready_file,
+            certificates,
+            banner: false,
+            generates_master_key: false,
+            config,
+        })
+        .await
+    })
+}
+
+type Identities = BTreeMap<&'static str, ServiceIdentity>;
+
+/// The identities of the services from files, which are listed in the ready file.
+fn from_files(config: &Config, modules: &[Module]) -> Result<(Identities, CertificatePaths)> {
+    let mut identities = BTreeMap::new();
+    let ca = config.mesh.certificates.bundle(&config.mesh.certs_dir);
+    let mut certificates = CertificatePaths { ca: Some(ca), workloads: BTreeMap::new() };
+    for module in modules {
+        let name = module.name();
+        let files = config.identity_files(name);
+        let loaded = ServiceIdentity::from_files(&files, &config.mesh.certificates)?;
+        check_name(&loaded.identity, name, config, &files)?;
+        identities.insert(name, loaded);
         certificates.workloads.insert(name.to_owned(), files);
     }
-    let peers = config.peers();
-    let plan = Plan {
-        contracts,
-        peers,
-        identities,
-        ready_file: args.ready_file,
-        certificates,
-        banner: false,
-        generates_master_key: false,
-        config,
-    };
-    process::block_on(process::run(plan))
+    Ok((identities, certificates))
+}
+
+fn check_name(identity: &Identity, name: &str, config: &Config, files: &IdentityFiles) -> Result<()> {
+    if identity.trust_domain() == config.mesh.trust_domain && identity.id().workload() == Some(name) {
+        return Ok(());
+    }
+    bail!(
+        "{} is the certificate of {}, not of spiffe://{}/service/{name}; replace it, or set `certs_dir`",
+        files.certificate.display(),
+        identity.id(),
+        config.mesh.trust_domain,
+    )
+}
+
+/// The identities of the services from the agent, which is asked for the SPIFFE ID of each.
+async fn from_workload_api(endpoint: &str, config: &Config, modules: &[Module]) -> Result<Identities> {
+    let mut identities = BTreeMap::new();
+    for module in modules {
+        let id = SpiffeId::for_workload(&config.mesh.trust_domain, module.name())?;
+        identities.insert(module.name(), ServiceIdentity::from_workload_api(endpoint, id).await?);
+    }
+    Ok(identities)
 }

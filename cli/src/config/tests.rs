@@ -1,5 +1,6 @@
-use std::{ffi::OsString, path::Path};
+use std::{ffi::OsString, path::Path, time::Duration};
 
+use drystone_mesh::client::BreakerSettings;
 use drystone_store::PoolConfig;
 
 use super::*;
@@ -56,9 +57,9 @@ fn peers_override_the_listen_addresses() {
     let config =
         load([("DRYSTONE_PEERS__AUTH", "auth.internal:50051"), ("DRYSTONE_USER__LISTEN", "127.0.0.1:6000")]).unwrap();
     let peers = config.peers();
-    assert_eq!(peers["auth"], ["auth.internal:50051"]);
-    assert_eq!(peers["user"], ["127.0.0.1:6000"]);
-    assert_eq!(peers["session"], ["127.0.0.1:50053"]);
+    assert_eq!(peers["auth"].addresses, ["auth.internal:50051"]);
+    assert_eq!(peers["user"].addresses, ["127.0.0.1:6000"]);
+    assert_eq!(peers["session"].addresses, ["127.0.0.1:50053"]);
     assert!(fault([("DRYSTONE_PEERS__AUTH", "auth")]).contains("`peers.auth`"));
     let config = load([("DRYSTONE_PEERS__MAIL", "mail:1")]).unwrap();
     let unknown = config.contracts(&App::new()).unwrap_err().to_string();
@@ -70,13 +71,112 @@ fn peers_override_the_listen_addresses() {
 #[test]
 fn a_peer_can_have_several_instances() {
     let config = load([("DRYSTONE_PEERS__AUTH", r#"["auth-1:50051", "auth-2:50051", "auth-1:50051"]"#)]).unwrap();
-    assert_eq!(config.peers()["auth"], ["auth-1:50051", "auth-2:50051"]);
+    assert_eq!(config.peers()["auth"].addresses, ["auth-1:50051", "auth-2:50051"]);
     assert!(fault([("DRYSTONE_PEERS__AUTH", "[]")]).contains("a list of addresses must not be empty"));
     assert!(
         fault([("DRYSTONE_PEERS__AUTH", r#"["auth-1:50051", "auth-2"]"#)])
             .contains("it is not the address of a service")
     );
     assert!(fault([("DRYSTONE_PEERS__AUTH", "50051")]).contains("HOST:PORT, or a list of them"));
+}
+
+#[test]
+fn a_peer_can_be_a_table_with_settings() {
+    let config = load([
+        ("DRYSTONE_PEERS__AUTH", r#"{addresses = ["auth-1:1", "auth-2:1"], failure_threshold = 3, open_time = "5s"}"#),
+        ("DRYSTONE_PEERS__USER__PROBE_INTERVAL", "250ms"),
+        (
+            "DRYSTONE_PEERS__USER__GROUPS",
+            r#"[{name = "canary", addresses = "user-9:1", percent = 5, header = {name = "X-Release", value = "next"}}]"#,
+        ),
+    ])
+    .unwrap();
+    let peers = config.peers();
+    let auth = &peers["auth"];
+    assert_eq!(auth.addresses, ["auth-1:1", "auth-2:1"]);
+    assert_eq!((auth.breaker.failure_threshold, auth.breaker.success_threshold), (3, 1));
+    assert_eq!(auth.breaker.open_time, Duration::from_secs(5));
+    let user = &peers["user"];
+    assert_eq!(user.addresses, ["127.0.0.1:50052"], "that of its section");
+    assert!(!config.names_peer("user") && config.names_peer("auth"));
+    assert_eq!((user.probe.interval, user.probe.timeout), (Duration::from_millis(250), Duration::from_secs(1)));
+    let [canary] = &user.groups[..] else { panic!("{user:?}") };
+    assert_eq!((canary.name.as_str(), canary.percent), ("canary", 5));
+    assert_eq!(canary.addresses, ["user-9:1"]);
+    let (name, value) = canary.header.clone().unwrap();
+    assert_eq!((name.as_str(), value.to_str().unwrap()), ("x-release", "next"));
+    assert_eq!(peers["session"].breaker, BreakerSettings::default());
+}
+
+#[test]
+fn invalid_settings_of_a_peer_are_refused_by_their_key() {
+    for (value, expected) in [
+        ("{failure_threshold = 0}", "peers.user.failure_threshold must be from 1 to 1000, not 0"),
+        ("{success_threshold = 1001}", "peers.user.success_threshold must be from 1 to 1000"),
+        (r#"{open_time = "11m"}"#, "peers.user.open_time must be from 10ms to 10m, not 11m"),
+        (r#"{probe_interval = "1ms"}"#, "peers.user.probe_interval must be from 50ms to 5m"),
+        (r#"{probe_timeout = "0s"}"#, "peers.user.probe_timeout must be from 10ms to 1m"),
+        (r#"{groups = [{name = "", addresses = "a:1", percent = 1}]}"#, "the name of each of peers.user.groups"),
+        (r#"{groups = [{name = "default", addresses = "a:1", percent = 1}]}"#, "the name of each of peers.user.groups"),
+        (r#"{groups = [{name = "a", percent = 1}]}"#, "peers.user.groups: of `a`, addresses must not be empty"),
+        (r#"{groups = [{name = "a", addresses = "a:1"}]}"#, "peers.user.groups: of `a`, percent must be from 1 to 100"),
+        (
+            r#"{groups = [{name = "a", addresses = "a:1", percent = 101}]}"#,
+            "peers.user.groups: of `a`, percent must be",
+        ),
+        (
+            r#"{addresses = "a:1", groups = [{name = "a", addresses = "a:1", percent = 1}]}"#,
+            "peers.user.groups: of `a`, the address a:1 must be in one group only",
+        ),
+        (
+            r#"{groups = [{name = "a", addresses = "a:1", header = {name = "grpc-x", value = "1"}}]}"#,
+            "peers.user.groups: of `a`, header.name must be",
+        ),
+        (
+            r#"{groups = [{name = "a", addresses = "a:1", header = {name = "x-a", value = ""}}]}"#,
+            "peers.user.groups: of `a`, header.value must be",
+        ),
+        (
+            r#"{groups = [{name = "a", addresses = "a:1", percent = 60}, {name = "a", addresses = "b:1", percent = 1}]}"#,
+            "peers.user.groups: of `a`, the name must be its own",
+        ),
+        (
+            r#"{groups = [{name = "a", addresses = "a:1", percent = 60}, {name = "b", addresses = "b:1", percent = 60}]}"#,
+            "the shares of all peers.user.groups must be at most 100 percent together, not 120",
+        ),
+    ] {
+        let fault = fault([("DRYSTONE_PEERS__USER", value)]);
+        assert!(fault.starts_with(expected), "{value}: {fault}");
+    }
+    let unknown = fault([("DRYSTONE_PEERS__USER__WEIGHT", "5")]);
+    assert!(unknown.contains("`peers.user.weight`") && unknown.contains("failure_threshold"), "{unknown}");
+}
+
+#[test]
+fn a_group_is_not_named_by_metadata_that_grpc_uses_or_outside_clients_choose() {
+    for name in [
+        "authorization",
+        "content-type",
+        "grpc-x",
+        "te",
+        "Traceparent",
+        "user-agent",
+        "x-drystone-client-agent",
+        "x-release-bin",
+        "X-Request-Id",
+    ] {
+        let group = format!(r#"{{name = "a", addresses = "a:1", header = {{name = "{name}", value = "1"}}}}"#);
+        let fault = fault([("DRYSTONE_PEERS__USER", format!("{{groups = [{group}]}}").as_str())]);
+        assert!(fault.starts_with("peers.user.groups: of `a`, header.name must be an entry"), "{name}: {fault}");
+    }
+}
+
+#[test]
+fn the_limits_of_servers_are_checked() {
+    let config = load([("DRYSTONE_SERVER__MAX_IN_FLIGHT", "100")]).unwrap();
+    assert_eq!(config.mesh.server.limits().max_in_flight_per_workload, 75);
+    let fault = fault([("DRYSTONE_SERVER__MAX_IN_FLIGHT_PER_WORKLOAD", "2000")]);
+    assert!(fault.starts_with("server.max_in_flight_per_workload must be from 1 to server.max_in_flight"), "{fault}");
 }
 
 #[test]
@@ -162,8 +262,36 @@ fn using_redis_requires_its_url_and_the_password_is_masked() {
 }
 
 #[test]
+fn shadow_contracts_are_descriptor_sets_without_duplicate_services() {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, bytes: &[u8]| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        path.display().to_string()
+    };
+    let (good, other) = (write("a.binpb", drystone::CONTRACT.descriptor_set()), write("b.binpb", b"nonsense"));
+    let rules = |paths: &[&str]| {
+        let list = format!("{paths:?}");
+        load([("DRYSTONE_ACCESS__SHADOW_CONTRACTS", list.as_str())]).unwrap().shadow_rules()
+    };
+    let contracts = drystone::contracts().unwrap();
+    assert!(contracts.methods().iter().all(|method| rules(&[&good]).unwrap().of(method).is_some()));
+    assert!(rules(&[]).unwrap().of(&contracts.methods()[0]).is_none());
+    for paths in [&[other.as_str()][..], &["none.binpb"], &[&good, &good]] {
+        let fault = rules(paths).unwrap_err().to_string();
+        assert!(fault.starts_with("access.shadow_contracts: "), "{fault}");
+    }
+}
+
+#[test]
 fn what_is_shown_can_be_loaded() {
-    let peers = [("DRYSTONE_PEERS__AUTH", "auth:1"), ("DRYSTONE_PEERS__USER", r#"["user-1:1", "user-2:1"]"#)];
+    let canary = r#"[{name = "canary", addresses = ["p:1", "q:1"], header = {name = "x-release", value = "next"}}]"#;
+    let peers = [
+        ("DRYSTONE_PEERS__AUTH", "auth:1"),
+        ("DRYSTONE_PEERS__USER", r#"["user-1:1", "user-2:1"]"#),
+        ("DRYSTONE_PEERS__SESSION__OPEN_TIME", "2s"),
+        ("DRYSTONE_PEERS__PROPERTY__GROUPS", canary),
+    ];
     let shown = load(peers).unwrap().show().unwrap();
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("drystone.toml");

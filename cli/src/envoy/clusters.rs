@@ -20,7 +20,7 @@ pub(super) const EDGE: &str = "edge";
 
 /// A service of the mesh, by mutual TLS as the workload `ingress`; the service must have its SPIFFE ID.
 pub(super) fn service(input: &Input<'_>, workload: &str) -> Value {
-    let addresses = input.peers.get(workload).cloned().unwrap_or_default();
+    let addresses = input.peers.get(workload).map(|peer| peer.addresses.clone()).unwrap_or_default();
     let mut cluster = cluster(input, workload, &addresses);
     let members = json!({
         "typed_extension_protocol_options": http2(),

@@ -1,5 +1,8 @@
 //! Certificates as files that Envoy watches (file-based SDS): renaming a new one into their directory is enough.
 
+use std::path::Path;
+
+use drystone_mesh::identity::IdentityFiles;
 use serde_json::{Value, json};
 
 use super::{INGRESS, INGRESS_SECRET, Input, LISTENER_SECRET, ROOTS_SECRET};
@@ -7,19 +10,18 @@ use super::{INGRESS, INGRESS_SECRET, Input, LISTENER_SECRET, ROOTS_SECRET};
 /// The certificate for clients, if TLS ends at Envoy.
 pub(super) fn listener(input: &Input<'_>) -> Option<Value> {
     let (certificate, key) = (input.envoy.certificate.as_ref()?, input.envoy.key.as_ref()?);
-    let directory = certificate.parent().unwrap_or(certificate);
-    Some(certificate_secret(
-        "listener",
-        &certificate.display().to_string(),
-        &key.display().to_string(),
-        &directory.display().to_string(),
-    ))
+    let (file, key) = (certificate.display().to_string(), key.display().to_string());
+    Some(certificate_secret("listener", &file, &key, &directory(certificate)))
+}
+
+fn directory(file: &Path) -> String {
+    file.parent().unwrap_or(file).display().to_string()
 }
 
 /// The certificate of the workload `ingress`.
 pub(super) fn ingress(input: &Input<'_>) -> Value {
-    let file = |extension: &str| input.certificates.join(format!("{INGRESS}.{extension}")).display().to_string();
-    certificate_secret(INGRESS, &file("pem"), &file("key"), &input.certificates.display().to_string())
+    let IdentityFiles { certificate, key, .. } = &input.certificates;
+    certificate_secret(INGRESS, &certificate.display().to_string(), &key.display().to_string(), &directory(certificate))
 }
 
 fn certificate_secret(name: &str, certificate: &str, key: &str, directory: &str) -> Value {
@@ -38,8 +40,8 @@ pub(super) fn roots(input: &Input<'_>) -> Value {
     secret(json!({
         "name": "roots",
         "validation_context": {
-            "trusted_ca": {"filename": input.certificates.join("ca.pem").display().to_string()},
-            "watched_directory": {"path": input.certificates.display().to_string()},
+            "trusted_ca": {"filename": input.certificates.bundle.display().to_string()},
+            "watched_directory": {"path": directory(&input.certificates.bundle)},
         },
     }))
 }

@@ -29,8 +29,9 @@ pub(super) fn text(
     }
     let _ = writeln!(text, "  certs        {}", config.mesh.certs_dir.display());
 
-    let (Some(edge), Some(user), Some(operator)) =
-        (addresses.get("edge"), addresses.get("user"), certificates.workloads.get("operator"))
+    let CertificatePaths { ca, workloads } = certificates;
+    let (Some(edge), Some(user), Some(ca), Some(operator)) =
+        (addresses.get("edge"), addresses.get("user"), ca, workloads.get("operator"))
     else {
         return text;
     };
@@ -43,7 +44,7 @@ pub(super) fn text(
          -d '{{\"email\":\"ada@example.com\",\"password\":\"correct horse\"}}'\n\n  \
          grpcurl -cacert {ca} -cert {cert} -key {key} {user} list\n\n\
          Ctrl-C stops it; data is kept.\n",
-        ca = certificates.ca.display(),
+        ca = ca.display(),
         cert = operator.certificate.display(),
         key = operator.key.display(),
     );

@@ -11,11 +11,11 @@ use anyhow::{Context, Result};
 use drystone_mesh::identity::IdentityFiles;
 use serde_json::{Map, Value, json};
 
-/// The certificates of a mesh: the root, and each workload's own.
+/// The certificates of a mesh that are files: the root, and each workload's own. None are where they come from the Workload API.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct CertificatePaths {
     /// The root.
-    pub(crate) ca: PathBuf,
+    pub(crate) ca: Option<PathBuf>,
     /// Certificate and key by workload name.
     pub(crate) workloads: BTreeMap<String, IdentityFiles>,
 }
@@ -37,7 +37,7 @@ pub(super) fn write(
         .iter()
         .map(|(name, files)| (name.clone(), json!({ "cert": files.certificate, "key": files.key })))
         .collect();
-    certs.insert("ca".to_owned(), json!(certificates.ca));
+    certs.extend(certificates.ca.as_ref().map(|ca| ("ca".to_owned(), json!(ca))));
     let ready = json!({
         "rest": addresses.get("edge").map(|edge| format!("http://{edge}")),
         "grpc": grpc,

@@ -185,6 +185,9 @@ class AccessInterceptor(grpc.ServerInterceptor):
                 call.principal = self._verifier.verify(token)
             except (Failure, TokenError) as error:
                 raise Denial("subject", error if isinstance(error, Failure) else error.to_failure()) from error
+            if rule.fresh_revocations and not self._verifier.revocations.is_fresh:
+                text = "this server cannot tell whether the session has ended; try again shortly"
+                raise Denial("fresh_revocations", Failure("UNAVAILABLE", text, retry_after=1))
             authorize_user(rule, call.principal, now)
         return call
 

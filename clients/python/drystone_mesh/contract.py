@@ -62,6 +62,7 @@ class Method:
     permission: str | None = None
     factors: Factors | None = None
     max_auth_age: float | None = None
+    fresh_revocations: bool = False
     audit: Audit | None = None
     default_deadline: float | None = None
     max_deadline: float | None = None
@@ -196,8 +197,11 @@ def _method(options: _Options, path: str, method: Any) -> Method:
     max_auth_age = _seconds(rule, "max_auth_age", path)
     if subject is Subject.USER_OR_OPERATOR and "operator" not in rule.callers:
         raise ContractError(f"{path} has SUBJECT_USER_OR_OPERATOR but does not list `operator` among its callers")
-    if subject is Subject.NONE and (rule.permission or factors is not None or max_auth_age is not None):
-        raise ContractError(f"{path} requires a permission, factors or a recent sign-in, which needs SUBJECT_USER")
+    fresh_revocations = getattr(rule, "fresh_revocations", False)
+    asks_for_user = rule.permission or factors is not None or max_auth_age is not None or fresh_revocations
+    if subject is Subject.NONE and asks_for_user:
+        text = "requires a permission, factors, a recent sign-in or fresh revocations, which needs SUBJECT_USER"
+        raise ContractError(f"{path} {text}")
     policy = options.of_method(method, "policy")
     deadline = policy.deadline if policy is not None else None
     return Method(
@@ -207,6 +211,8 @@ def _method(options: _Options, path: str, method: Any) -> Method:
         permission=rule.permission or None,
         factors=factors,
         max_auth_age=max_auth_age,
+        # An older access.proto does not have the field.
+        fresh_revocations=fresh_revocations,
         audit=Audit(rule.audit) if rule.audit in (1, 2) else None,
         default_deadline=_seconds(deadline, "default", path),
         max_deadline=_seconds(deadline, "max", path),

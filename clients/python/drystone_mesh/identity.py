@@ -101,8 +101,8 @@ class Svid:
             raise IdentityError("the key usage must include digitalSignature and neither keyCertSign nor cRLSign")
         extended = _extension(extensions, x509.ExtendedKeyUsage)
         both = (ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH)
-        if extended is None or not all(oid in extended.value for oid in both):
-            raise IdentityError("the extended key usage must include both serverAuth and clientAuth")
+        if extended is not None and not all(oid in extended.value for oid in both):
+            raise IdentityError("the extended key usage, if present, must include both serverAuth and clientAuth")
         return cls(identity, certificate.not_valid_before_utc, certificate.not_valid_after_utc)
 
 

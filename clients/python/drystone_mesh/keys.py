@@ -73,9 +73,11 @@ def _material(jwk: Any) -> ECKey | OKPKey | RSAKey:
             _check_length(jwk.x, 32)
             key = OKPKey.import_key({"kty": "OKP", "crv": "Ed25519", "x": jwk.x})
         case "RSA", "", "RS256":
-            decode_base64url(jwk.e)
-            if not 2048 <= int.from_bytes(decode_base64url(jwk.n)).bit_length() <= 8192:
-                raise ValueError("an RSA key must have 2048 to 8192 bits")
+            modulus = decode_base64url(jwk.n)
+            if modulus[:1] == b"\0" or not 2048 <= int.from_bytes(modulus).bit_length() <= 4096:
+                raise ValueError("an RSA key must have 2048 to 4096 bits, without a leading zero")
+            if decode_base64url(jwk.e) != b"\x01\x00\x01":
+                raise ValueError("the exponent of an RSA key must be 65537")
             key = RSAKey.import_key({"kty": "RSA", "n": jwk.n, "e": jwk.e})
         case _:
             raise ValueError("unsupported combination of kty, crv and alg")

@@ -22,6 +22,8 @@ _DEFAULT_RETENTION = datetime.timedelta(days=1)
 #: How long a revocation is kept after its tokens have expired, for clock skew.
 _CLOCK_SKEW = datetime.timedelta(seconds=10)
 _SWEEP_INTERVAL = datetime.timedelta(seconds=60)
+#: How many withdrawn signing keys are kept at most; of more, the first ones are forgotten.
+_MAX_KEYS = 1000
 _MAX_TIME = datetime.datetime.max.replace(tzinfo=datetime.UTC)
 
 
@@ -40,6 +42,9 @@ class RevocationView:
         self._roles: dict[str, tuple[datetime.datetime, datetime.datetime]] = {}
         #: The same for all tokens, of revocations of a kind that this release does not know.
         self._unknown: tuple[datetime.datetime, datetime.datetime] | None = None
+        #: Signing keys whose tokens are refused, for as long as the process runs; a dict, for its order.
+        self._keys: dict[str, None] = {}
+        self._key_revoked: float | None = None
         self._next_sweep = datetime.datetime.min.replace(tzinfo=datetime.UTC)
         self.last_heard: float | None = None
 
@@ -59,6 +64,16 @@ class RevocationView:
         with self._lock:
             entries = [self._unknown, self._users.get(user_id), *(self._roles.get(role) for role in roles)]
             return session_id in self._sessions or any(entry and issued_at <= entry[0] for entry in entries)
+
+    def is_key_revoked(self, key_id: str) -> bool:
+        """Whether all tokens of this signing key have been revoked."""
+        with self._lock:
+            return key_id in self._keys
+
+    @property
+    def was_key_revoked_lately(self) -> bool:
+        """Whether a signing key was revoked within the last 10 seconds, so that its successor may not be known yet."""
+        return self._key_revoked is not None and self._monotonic() - self._key_revoked < FRESH_FOR
 
     @property
     def is_fresh(self) -> bool:
@@ -86,6 +101,12 @@ class RevocationView:
         elif scope == "role_tokens":
             role, revoked_until = revocation.role_tokens.role, _time(revocation.role_tokens, "before_time") or now
             self._roles[role] = _merged(self._roles.get(role), (revoked_until, remove_at))
+        elif scope == "key_id":
+            if revocation.key_id not in self._keys:
+                self._key_revoked = self._monotonic()
+            self._keys[revocation.key_id] = None
+            if len(self._keys) > _MAX_KEYS:
+                del self._keys[next(iter(self._keys))]
         else:
             _LOG.warning("a revocation of a kind that this release does not know revokes all earlier tokens")
             self._unknown = _merged(self._unknown, (now, remove_at))

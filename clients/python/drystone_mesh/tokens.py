@@ -143,11 +143,15 @@ class Verifier:
         # RFC 9068, section 4. The media type may be given with or without its prefix (RFC 7515, section 4.1.9).
         if members["typ"] not in ("at+jwt", "application/at+jwt"):
             raise TokenError("its typ is not at+jwt")
+        if self.revocations.is_key_revoked(members["kid"]):
+            raise TokenRevoked("its key has been withdrawn")
         key = self.keys.get(members["kid"])
         if key is None:
             self.keys.want()
             if not self.keys.is_loaded:
                 raise NotReady("no keys have been fetched yet")
+            if self.revocations.was_key_revoked_lately:
+                raise NotReady("the keys are being fetched, since one was withdrawn")
             raise TokenError("no key has its kid")
         if members["alg"] != key.algorithm:
             raise TokenError("its alg is not that of its key")

@@ -90,9 +90,10 @@ class ProfileTest(unittest.TestCase):
                 self.check(**options)
         self.assertTrue(self.check(usage=usage(digital_signature=True, key_encipherment=True)))
 
-    def test_extended_key_usage_must_include_server_and_client(self):
+    def test_extended_key_usage_is_optional_and_must_include_server_and_client(self):
         oid = ExtendedKeyUsageOID
-        for extended in ((), (oid.CLIENT_AUTH,), (oid.SERVER_AUTH,), (oid.ANY_EXTENDED_KEY_USAGE,)):
+        self.assertTrue(self.check(extended=()))
+        for extended in ((oid.CLIENT_AUTH,), (oid.SERVER_AUTH,), (oid.ANY_EXTENDED_KEY_USAGE,)):
             with self.subTest(extended), self.assertRaises(IdentityError):
                 self.check(extended=extended)
 

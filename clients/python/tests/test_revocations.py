@@ -80,6 +80,18 @@ class RevocationViewTest(unittest.TestCase):
         self.view.apply([])
         self.assertEqual(len(self.view), 0)
 
+    def test_a_revoked_key_revokes_all_its_tokens_for_as_long_as_the_process_runs(self):
+        self.view.apply([revocation(key_id="key-1", ends=60)])
+        for seconds in (0, 86_400 * 60):
+            self.seconds = seconds
+            self.view.apply([])
+            self.assertTrue(self.view.is_key_revoked("key-1"))
+            self.assertFalse(self.view.is_key_revoked("key-2") or self.view.is_key_revoked(""))
+            self.assertEqual(self.view.was_key_revoked_lately, seconds == 0)
+        self.view.apply([revocation(key_id=f"other-{number}") for number in range(1000)])
+        self.assertFalse(self.view.is_key_revoked("key-1"))
+        self.assertTrue(self.view.is_key_revoked("other-0"))
+
     def test_a_revocation_of_an_unknown_kind_revokes_every_earlier_token(self):
         with self.assertLogs("drystone.revocations", "WARNING"):
             self.view.apply([revocation(ends=60)])

@@ -52,6 +52,18 @@ class VerifierTest(unittest.TestCase):
         for optional in ("amr", "roles", "perms", "props"):
             self.verifier.verify(self.signer.sign({key: value for key, value in claims.items() if key != optional}))
 
+    def test_the_tokens_of_a_withdrawn_key_are_revoked_and_its_successor_is_waited_for(self):
+        token = self.signer.sign(support.claims(NOW))
+        self.verifier.verify(token)
+        successor = support.Signer(kid="successor").sign(support.claims(NOW))
+        with self.assertRaises(TokenError) as caught:
+            self.verifier.verify(successor)
+        self.assertEqual(caught.exception.reason, "TOKEN_INVALID")
+        revocation = support.platform().get("drystone.session.v1.Revocation")(key_id=self.signer.jwk().kid)
+        self.verifier.revocations.apply([revocation])
+        self.assertRaises(TokenRevoked, self.verifier.verify, token)
+        self.assertRaises(NotReady, self.verifier.verify, successor)
+
     def test_every_bad_token_is_refused(self):
         names = set()
         for name, token in bad_tokens(self.signer, support.claims(NOW)):
@@ -175,6 +187,17 @@ class KeyTest(unittest.TestCase):
         jwk = support.platform().get("drystone.auth.v1.Jwk")
         with self.assertRaises(KeyFault):
             PublicKey.from_jwk(jwk(kty="RSA", use="sig", alg="RS256", kid="rs", n=encode(numbers.n.to_bytes(128)), e="AQAB"))
+
+    def test_an_rsa_key_has_4096_bits_at_most_no_leading_zero_and_one_exponent(self):
+        jwk = support.platform().get("drystone.auth.v1.Jwk")
+
+        def key(n, e="AQAB"):
+            return PublicKey.from_jwk(jwk(kty="RSA", use="sig", alg="RS256", kid="rs", n=encode(n), e=e))
+
+        modulus = rsa.generate_private_key(65537, 2048).public_key().public_numbers().n.to_bytes(256)
+        key(modulus)
+        for n, e in ((b"\0" + modulus, "AQAB"), (modulus, "Aw"), (modulus, "AAEAAQ"), (b"\xff" * 513, "AQAB")):
+            self.assertRaises(KeyFault, key, n, e)
 
     def test_of_two_keys_with_the_same_kid_the_first_is_used(self):
         first, second = (PublicKey.from_jwk(support.Signer("one").jwk()) for _ in range(2))

@@ -106,8 +106,8 @@ impl Service<Request<Body>> for Channel {
                 None => Ok(sending.await),
             };
             Ok(match answer {
-                Ok(Ok(response)) if has_own_certificate_expired(&response) => {
-                    own_certificate_expired(&service).into_http()
+                Ok(Ok(response)) if is_own_certificate_refused(&response) => {
+                    own_certificate_refused(&service).into_http()
                 }
                 Ok(Ok(response)) => response.map(|body| {
                     let body = body.map_err(move |error| unreachable_status(&service, &error));
@@ -164,15 +164,16 @@ fn apply_call_metadata(request: &mut Request<Body>, call: &Call, on_behalf: OnBe
     Ok(())
 }
 
-/// Whether the service has rejected the caller's certificate as expired.
-fn has_own_certificate_expired<B>(response: &Response<B>) -> bool {
-    Status::from_header_map(response.headers()).is_some_and(|status| reason_of(&status) == Some(Reason::CallerExpired))
+/// Whether the service has rejected the caller's certificate.
+fn is_own_certificate_refused<B>(response: &Response<B>) -> bool {
+    let reason = Status::from_header_map(response.headers()).and_then(|status| reason_of(&status));
+    matches!(reason, Some(Reason::CallerExpired | Reason::CallerRevoked))
 }
 
 /// The status for that case. It is not the fault of the original caller, so it is UNAVAILABLE and not a denial.
-fn own_certificate_expired(service: &str) -> Status {
-    warn!(service, "call refused, our own certificate has expired; issue a new one");
-    unavailable("the certificate of the calling workload has expired; issue a new one")
+fn own_certificate_refused(service: &str) -> Status {
+    warn!(service, "call refused, our own certificate has expired or is on the denylist; issue a new one");
+    unavailable("the certificate of the calling workload is refused; issue a new one")
 }
 
 fn unavailable(message: impl Into<String>) -> Status {

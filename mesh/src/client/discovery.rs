@@ -3,6 +3,7 @@
 //! Names are resolved periodically, since endpoints change in Compose and Kubernetes.
 
 use std::{
+    collections::HashSet,
     io,
     net::{IpAddr, SocketAddr},
     str::FromStr,
@@ -12,8 +13,9 @@ use std::{
 
 use futures_util::future::join_all;
 use tokio::time::timeout;
+use tracing::warn;
 
-use super::endpoints::Endpoints;
+use super::{endpoints::Endpoints, group::GroupId};
 
 /// The interval of lookups after a successful one.
 const LOOKUP_INTERVAL: Duration = Duration::from_secs(5);
@@ -47,25 +49,37 @@ impl FromStr for HostPort {
     }
 }
 
+/// A target, and the group of its endpoints.
+pub(super) type Target = (HostPort, GroupId);
+
 /// Updates the endpoints: once if every target is an address, else periodically.
-pub(super) async fn run(endpoints: Arc<Endpoints>, targets: Vec<HostPort>) {
-    let mut known: Vec<Vec<SocketAddr>> = targets.iter().map(HostPort::address).collect();
+pub(super) async fn run(endpoints: Arc<Endpoints>, targets: Vec<Target>) {
+    let in_group = |group: GroupId| move |address| (address, group);
+    let of_target = |(target, group): &Target| target.address().into_iter().map(in_group(*group)).collect();
+    let mut known: Vec<Vec<(SocketAddr, GroupId)>> = targets.iter().map(of_target).collect();
     // Literal addresses are usable before names are resolved.
     if !known.concat().is_empty() {
-        endpoints.set(&known.concat());
+        endpoints.set(&assign(known.concat()));
     }
+    let mut warned = HashSet::new();
     loop {
         let mut fault = None;
-        for (found, known) in join_all(targets.iter().map(HostPort::find)).await.into_iter().zip(&mut known) {
+        let lookups = targets.iter().map(|(target, _)| target.find());
+        for ((found, known), (_, group)) in join_all(lookups).await.into_iter().zip(&mut known).zip(&targets) {
             match found {
-                Ok(found) => *known = found,
+                Ok(found) => *known = found.into_iter().map(in_group(*group)).collect(),
                 // The previous addresses stay in use.
                 Err(why) => fault = Some(why),
             }
         }
-        let mut addresses = known.concat();
-        addresses.sort_unstable();
-        addresses.dedup();
+        let found = known.concat();
+        let addresses = assign(found.clone());
+        for group in without_address(&found, &addresses) {
+            if warned.insert(group) {
+                let (service, group) = (endpoints.service(), endpoints.groups.name(group));
+                warn!(%service, %group, "group receives no calls, other groups have all its addresses; correct peers");
+            }
+        }
         match fault {
             Some(why) if addresses.is_empty() => endpoints.set_missing(why),
             _ => endpoints.set(&addresses),
@@ -74,9 +88,36 @@ pub(super) async fn run(endpoints: Arc<Endpoints>, targets: Vec<HostPort>) {
     }
 }
 
+/// Each address once: in the first named group that has it, else in the default one. A name of all instances includes those of
+/// a named group.
+///
+/// If no address were left for the default group, it keeps its own: it takes the calls of groups that fail.
+fn assign(mut found: Vec<(SocketAddr, GroupId)>) -> Vec<(SocketAddr, GroupId)> {
+    let in_default = |(_, group): &&(SocketAddr, GroupId)| *group == GroupId::DEFAULT;
+    let named: HashSet<SocketAddr> =
+        found.iter().filter(|entry| !in_default(entry)).map(|(address, _)| *address).collect();
+    if found.iter().filter(in_default).any(|(address, _)| !named.contains(address)) {
+        found.sort_unstable_by_key(|(address, group)| (*address, *group == GroupId::DEFAULT, *group));
+    } else {
+        found.sort_unstable();
+    }
+    found.dedup_by_key(|(address, _)| *address);
+    found
+}
+
+/// The groups with found addresses all of which are assigned to others.
+fn without_address(found: &[(SocketAddr, GroupId)], assigned: &[(SocketAddr, GroupId)]) -> HashSet<GroupId> {
+    let has_any = |group: GroupId| assigned.iter().any(|(_, other)| *other == group);
+    found.iter().map(|(_, group)| *group).filter(|group| !has_any(*group)).collect()
+}
+
 /// The addresses, if every target is one.
-pub(super) fn all_addresses(targets: &[HostPort]) -> Option<Vec<SocketAddr>> {
-    targets.iter().map(|target| if let HostPort::Address(address) = target { Some(*address) } else { None }).collect()
+pub(super) fn all_addresses(targets: &[Target]) -> Option<Vec<(SocketAddr, GroupId)>> {
+    let address = |(target, group): &Target| match target {
+        HostPort::Address(address) => Some((*address, *group)),
+        HostPort::Name(..) => None,
+    };
+    targets.iter().map(address).collect::<Option<Vec<_>>>().map(assign)
 }
 
 impl HostPort {
@@ -117,6 +158,7 @@ fn one_family(mut found: Vec<SocketAddr>) -> Vec<SocketAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::client::group::Groups;
 
     fn socket(text: &str) -> SocketAddr {
         text.parse().unwrap()
@@ -137,6 +179,35 @@ mod tests {
         let (four, six) = (socket("127.0.0.1:1"), socket("[::1]:1"));
         assert_eq!(one_family(vec![six, four]), [four]);
         assert_eq!(one_family(vec![six]), [six]);
+    }
+
+    #[test]
+    fn an_address_of_several_groups_belongs_to_a_named_one() {
+        let [one, two] = ["10.0.0.1:1", "10.0.0.2:1"].map(socket);
+        let (default, canary, trial) = (GroupId::DEFAULT, Groups::id(0), Groups::id(1));
+        assert_eq!(
+            assign(vec![(one, default), (two, default), (two, canary)]),
+            [(one, default), (two, canary)],
+            "a name of all instances includes the canary"
+        );
+        let found = vec![(one, default), (two, trial), (two, canary)];
+        let assigned = assign(found.clone());
+        assert_eq!(assigned, [(one, default), (two, canary)]);
+        assert_eq!(without_address(&found, &assigned), HashSet::from([trial]));
+    }
+
+    #[test]
+    fn the_default_group_keeps_its_addresses_if_it_has_no_others() {
+        let [one, two] = ["10.0.0.1:1", "10.0.0.2:1"].map(socket);
+        let (default, canary) = (GroupId::DEFAULT, Groups::id(0));
+        let found = vec![(one, canary), (two, canary), (two, default)];
+        assert_eq!(assign(found), [(one, canary), (two, default)]);
+        let found = vec![(one, default), (one, canary)];
+        let assigned = assign(found.clone());
+        assert_eq!(assigned, [(one, default)]);
+        assert_eq!(without_address(&found, &assigned), HashSet::from([canary]));
+        // Its name is not resolved yet.
+        assert_eq!(assign(vec![(one, canary)]), [(one, canary)]);
     }
 
     #[tokio::test]

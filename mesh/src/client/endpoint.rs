@@ -16,7 +16,9 @@ use tonic::{Code, Status};
 use super::{
     breaker::Breaker,
     connection::{Connection, Payload},
+    group::GroupId,
     load::{InFlight, Load},
+    peer::BreakerSettings,
 };
 use crate::{
     clock::Clock,
@@ -31,6 +33,7 @@ const UNRESPONSIVE_AFTER: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct Endpoint {
     address: SocketAddr,
+    group: GroupId,
     connection: Connection,
     load: Load,
     pub(super) breaker: Breaker,
@@ -54,6 +57,18 @@ pub(super) enum Condition {
     Unreachable(String),
 }
 
+impl Condition {
+    /// The result in one word, and its detail.
+    pub(super) fn describe(self) -> (&'static str, String) {
+        match self {
+            Self::Unknown => ("unknown", String::new()),
+            Self::Serving => ("serving", String::new()),
+            Self::NotServing(detail) => ("not_serving", detail),
+            Self::Unreachable(detail) => ("unreachable", detail),
+        }
+    }
+}
+
 /// A call without a response.
 #[derive(Debug)]
 pub(super) struct SendError {
@@ -68,13 +83,15 @@ impl Endpoint {
         expected: SpiffeId,
         address: SocketAddr,
         clock: Clock,
+        (group, breaker): (GroupId, BreakerSettings),
         removed: CancellationToken,
     ) -> Self {
         Self {
             address,
+            group,
             connection: Connection::new(identity, expected, address, clock),
             load: Load::new(),
-            breaker: Breaker::default(),
+            breaker: Breaker::new(breaker),
             condition: Mutex::new(Condition::Unknown),
             last_error: Mutex::default(),
             removed,
@@ -84,6 +101,11 @@ impl Endpoint {
     /// Its address.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The group that it belongs to.
+    pub(super) fn group(&self) -> GroupId {
+        self.group
     }
 
     /// Cancelled when discovery removes the endpoint.

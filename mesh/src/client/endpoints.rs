@@ -17,12 +17,16 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::retry::budget::TpsBudget;
 
 use super::{
+    breaker::BreakerState,
     endpoint::{Condition, Endpoint, SendError},
+    group::{GroupId, Groups},
+    metrics::EndpointMetrics,
+    peer::{BreakerSettings, Peer, ProbeSettings},
     probe,
 };
 use crate::{
     clock::Clock,
-    health::Component,
+    health::{Component, EndpointReport},
     identity::{Identity, SpiffeId},
 };
 
@@ -47,6 +51,10 @@ pub(crate) struct Endpoints {
     pub(super) budget: TpsBudget,
     pub(super) retries: Counter,
     ejected: Gauge,
+    pub(super) groups: Groups,
+    breaker: BreakerSettings,
+    pub(super) probe: ProbeSettings,
+    pub(super) metrics: EndpointMetrics,
     component: OnceLock<Component>,
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -62,13 +70,15 @@ pub(super) struct EndpointContext {
     pub(super) retries: Counter,
     /// The number of ejected endpoints.
     pub(super) ejected: Gauge,
+    /// Counts breakers and health checks.
+    pub(super) metrics: EndpointMetrics,
     pub(super) tasks: TaskTracker,
     pub(super) stop: CancellationToken,
 }
 
 impl Endpoints {
-    pub(super) fn new(service: &str, expected: SpiffeId, context: EndpointContext) -> Arc<Self> {
-        let EndpointContext { identity, contracts, clock, retries, ejected, tasks, stop } = context;
+    pub(super) fn new(service: &str, expected: SpiffeId, peer: &Peer, context: EndpointContext) -> Arc<Self> {
+        let EndpointContext { identity, contracts, clock, retries, ejected, metrics, tasks, stop } = context;
         Arc::new(Self {
             service: service.into(),
             expected,
@@ -80,6 +90,10 @@ impl Endpoints {
             budget: TpsBudget::new(RETRY_WINDOW, MIN_RETRIES_PER_SECOND, RETRY_RATIO),
             retries,
             ejected,
+            groups: Groups::new(&peer.groups),
+            breaker: peer.breaker,
+            probe: peer.probe,
+            metrics,
             component: OnceLock::new(),
             tasks,
             stop,
@@ -97,22 +111,24 @@ impl Endpoints {
     }
 
     /// Reports the health of the endpoints to this component.
-    pub(super) fn report_to(&self, component: Component) {
+    pub(super) fn report_to(self: &Arc<Self>, component: Component) {
+        let this = Arc::downgrade(self);
+        component.describe_endpoints(move || this.upgrade().map(|this| this.endpoint_reports()).unwrap_or_default());
         let _ = self.component.set(component);
         self.report();
     }
 
     /// Replaces the set of endpoints. Endpoints that stay keep their connections.
-    pub(super) fn set(self: &Arc<Self>, addresses: &[SocketAddr]) {
+    pub(super) fn set(self: &Arc<Self>, addresses: &[(SocketAddr, GroupId)]) {
         let before = self.current.borrow().clone();
-        let kept = before.iter().filter(|endpoint| addresses.contains(&endpoint.address()));
-        let mut all: Vec<Arc<Endpoint>> = kept.cloned().collect();
-        for &address in addresses {
+        let is_kept = |endpoint: &&Arc<Endpoint>| addresses.contains(&(endpoint.address(), endpoint.group()));
+        let mut all: Vec<Arc<Endpoint>> = before.iter().filter(is_kept).cloned().collect();
+        for &(address, group) in addresses {
             if all.iter().all(|endpoint| endpoint.address() != address) {
-                all.push(self.begin(address));
+                all.push(self.begin(address, group));
             }
         }
-        for left in before.iter().filter(|endpoint| !addresses.contains(&endpoint.address())) {
+        for left in before.iter().filter(|endpoint| !is_kept(endpoint)) {
             left.removed().cancel();
         }
         *self.missing.lock().unwrap_or_else(PoisonError::into_inner) = None;
@@ -126,25 +142,26 @@ impl Endpoints {
         self.report();
     }
 
-    fn begin(self: &Arc<Self>, address: SocketAddr) -> Arc<Endpoint> {
+    fn begin(self: &Arc<Self>, address: SocketAddr, group: GroupId) -> Arc<Endpoint> {
         let removed = self.stop.child_token();
         let (identity, expected, clock) = (self.identity.clone(), self.expected.clone(), self.clock.clone());
-        let endpoint = Arc::new(Endpoint::new(identity, expected, address, clock, removed.clone()));
+        let settings = (group, self.breaker);
+        let endpoint = Arc::new(Endpoint::new(identity, expected, address, clock, settings, removed.clone()));
         let probing = probe::run(self.clone(), endpoint.clone());
         self.tasks.spawn(async move { removed.run_until_cancelled(probing).await });
         endpoint
     }
 
-    /// Picks the endpoint for a call, after these have been tried.
-    pub(super) async fn pick(&self, tried: &[Arc<Endpoint>]) -> Result<Arc<Endpoint>, SendError> {
-        if let Some(endpoint) = choose(&self.current.borrow(), tried) {
+    /// Picks the endpoint for a call of this group, after these have been tried.
+    pub(super) async fn pick(&self, group: GroupId, tried: &[Arc<Endpoint>]) -> Result<Arc<Endpoint>, SendError> {
+        if let Some(endpoint) = choose(&self.current.borrow(), group, tried) {
             return Ok(endpoint);
         }
         let mut current = self.current.subscribe();
-        let first =
-            tokio::time::timeout(FIRST_ADDRESS_TIMEOUT, current.wait_for(|endpoints| !endpoints.is_empty())).await;
+        let is_known = |endpoints: &Arc<[Arc<Endpoint>]>| choose(endpoints, group, tried).is_some();
+        let first = tokio::time::timeout(FIRST_ADDRESS_TIMEOUT, current.wait_for(is_known)).await;
         let found = match first {
-            Ok(Ok(endpoints)) => choose(&endpoints, tried),
+            Ok(Ok(endpoints)) => choose(&endpoints, group, tried),
             Ok(Err(_)) | Err(_) => None,
         };
         found.ok_or_else(|| {
@@ -154,21 +171,52 @@ impl Endpoints {
         })
     }
 
-    /// Whether an endpoint is not ejected.
-    pub(super) fn has_any(&self) -> bool {
-        self.has_another(&[])
+    /// Whether an endpoint for calls of this group is not ejected.
+    pub(super) fn has_any(&self, group: GroupId) -> bool {
+        self.has_another(group, &[])
     }
 
-    /// Whether an endpoint is neither ejected nor tried.
-    pub(super) fn has_another(&self, tried: &[Arc<Endpoint>]) -> bool {
-        self.current.borrow().iter().any(|endpoint| !endpoint.breaker.is_open() && !is_among(tried, endpoint))
+    /// Whether an endpoint for calls of this group is neither ejected nor tried.
+    pub(super) fn has_another(&self, group: GroupId, tried: &[Arc<Endpoint>]) -> bool {
+        let endpoints = self.current.borrow();
+        let group = effective(&endpoints, group, tried);
+        endpoints.iter().any(|endpoint| endpoint.group() == group && is_usable(endpoint, tried))
+    }
+
+    /// Updates the metrics of breakers.
+    pub(super) fn count_breakers(&self) {
+        let endpoints = self.current.borrow().clone();
+        let states: Vec<_> = endpoints.iter().map(|endpoint| (endpoint.group(), endpoint.breaker.state())).collect();
+        for group in self.groups.all() {
+            for state in BreakerState::ALL {
+                let count = states.iter().filter(|of_endpoint| **of_endpoint == (group, state)).count();
+                self.metrics.set_breakers(self.groups.name(group), state, count);
+            }
+        }
+        let ejected = states.iter().filter(|(_, state)| *state != BreakerState::Closed).count();
+        self.ejected.set(i64::try_from(ejected).unwrap_or(i64::MAX));
+    }
+
+    /// The state of each endpoint, for operators.
+    fn endpoint_reports(&self) -> Vec<EndpointReport> {
+        let report = |endpoint: &Arc<Endpoint>| {
+            let (probe, detail) = endpoint.condition().describe();
+            EndpointReport {
+                address: endpoint.address(),
+                group: self.groups.name(endpoint.group()).to_string(),
+                breaker: endpoint.breaker.state(),
+                probe,
+                detail,
+            }
+        };
+        let endpoints = self.current.borrow().clone();
+        endpoints.iter().map(report).collect()
     }
 
     /// Reports the health of the endpoints.
     pub(super) fn report(&self) {
+        self.count_breakers();
         let endpoints = self.current.borrow().clone();
-        let ejected = endpoints.iter().filter(|endpoint| endpoint.breaker.is_open()).count();
-        self.ejected.set(i64::try_from(ejected).unwrap_or(i64::MAX));
         let Some(component) = self.component.get() else { return };
         if endpoints.is_empty() {
             if let Some(why) = &*self.missing.lock().unwrap_or_else(PoisonError::into_inner) {
@@ -186,21 +234,35 @@ impl Endpoints {
     }
 }
 
-/// The better of two drawn at random from the best available group: neither ejected nor tried; not ejected; not tried; any.
-/// The last endpoint is never ejected.
-fn choose(endpoints: &[Arc<Endpoint>], tried: &[Arc<Endpoint>]) -> Option<Arc<Endpoint>> {
+/// The better of two drawn at random from the best available ones: neither ejected nor tried; not ejected; not tried; any. The
+/// last endpoint of the default group is never ejected.
+fn choose(endpoints: &[Arc<Endpoint>], group: GroupId, tried: &[Arc<Endpoint>]) -> Option<Arc<Endpoint>> {
+    let group = effective(endpoints, group, tried);
     // The common case.
-    if let [only] = endpoints {
+    if let [only] = endpoints
+        && only.group() == group
+    {
         return Some(only.clone());
     }
     let is_admitted = |endpoint: &&Arc<Endpoint>| !endpoint.breaker.is_open();
     let is_fresh = |endpoint: &&Arc<Endpoint>| !is_among(tried, endpoint);
-    let all = || endpoints.iter();
+    let all = || endpoints.iter().filter(|endpoint| endpoint.group() == group);
     the_better_of_two(all().filter(is_admitted).filter(is_fresh))
         .or_else(|| the_better_of_two(all().filter(is_admitted)))
         .or_else(|| the_better_of_two(all().filter(is_fresh)))
         .or_else(|| the_better_of_two(all()))
         .cloned()
+}
+
+/// The group that takes a call of `group`: itself, if it has an endpoint that is neither ejected nor tried, else the default one.
+fn effective(endpoints: &[Arc<Endpoint>], group: GroupId, tried: &[Arc<Endpoint>]) -> GroupId {
+    let takes = |endpoint: &Arc<Endpoint>| endpoint.group() == group && is_usable(endpoint, tried);
+    if group == GroupId::DEFAULT || endpoints.iter().any(takes) { group } else { GroupId::DEFAULT }
+}
+
+/// Whether an endpoint is neither ejected nor tried.
+fn is_usable(endpoint: &Arc<Endpoint>, tried: &[Arc<Endpoint>]) -> bool {
+    !endpoint.breaker.is_open() && !is_among(tried, endpoint)
 }
 
 fn is_among(endpoints: &[Arc<Endpoint>], endpoint: &Arc<Endpoint>) -> bool {

@@ -12,30 +12,31 @@ use super::{
     Channel,
     endpoint::{Condition, Endpoint},
     endpoints::Endpoints,
+    peer::ProbeSettings,
 };
 use crate::call::Call;
 
-/// The interval of health checks of a serving endpoint.
-const PROBE_INTERVAL: Duration = Duration::from_secs(5);
-/// The interval of health checks of an ejected endpoint.
+/// The interval of health checks of an ejected endpoint, if that of others is not less.
 const EJECTED_PROBE_INTERVAL: Duration = Duration::from_millis(250);
 /// How long an endpoint that has not served yet may answer NOT_SERVING without a report: it may be starting.
 const STARTUP_GRACE: Duration = Duration::from_secs(3);
 /// The interval of health checks during the startup grace, and the minimum interval after a disconnect.
 const STARTUP_PROBE_INTERVAL: Duration = Duration::from_millis(50);
-/// The timeout of a health check.
-const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Probes until it is cancelled.
 pub(super) async fn run(endpoints: Arc<Endpoints>, endpoint: Arc<Endpoint>) {
     let mut client = HealthClient::new(Channel::to(endpoints.service().clone(), endpoint.clone()));
+    let ProbeSettings { interval, timeout } = endpoints.probe;
     let (started, mut has_served) = (Instant::now(), false);
     loop {
         if let Some(rest) = endpoint.breaker.remaining_ejection() {
             tokio::time::sleep(rest).await;
         }
+        if endpoint.breaker.probe_starts() {
+            endpoints.count_breakers();
+        }
         let probed_at = Instant::now();
-        let call = Call::background(Some(probed_at + PROBE_TIMEOUT));
+        let call = Call::background(Some(probed_at + timeout));
         let answer = client.check(call.request(HealthCheckRequest::default())).await;
         let condition = match answer.map(|answer| answer.into_inner().status()) {
             Ok(ServingStatus::Serving) => Condition::Serving,
@@ -43,18 +44,19 @@ pub(super) async fn run(endpoints: Arc<Endpoints>, endpoint: Arc<Endpoint>) {
             // An overloaded endpoint serves; load balancing accounts for it.
             Err(status) if status.code() == Code::ResourceExhausted => Condition::Serving,
             Err(status) if status.code() == Code::DeadlineExceeded => {
-                Condition::Unreachable(format!("no answer within {PROBE_TIMEOUT:?}"))
+                Condition::Unreachable(format!("no answer within {timeout:?}"))
             }
             Err(status) if status.code() == Code::Unavailable => Condition::Unreachable(endpoint.last_error()),
             Err(status) => Condition::NotServing(format!("answers {:?}: {}", status.code(), status.message())),
         };
         let is_called = if condition == Condition::Serving {
-            endpoint.breaker.close()
+            endpoint.breaker.probe_succeeded()
         } else {
             endpoint.breaker.trip();
             false
         };
         has_served |= condition == Condition::Serving;
+        endpoints.metrics.probed(endpoints.groups.name(endpoint.group()), condition.clone().describe().0);
         if !has_served && matches!(condition, Condition::NotServing(_)) && started.elapsed() < STARTUP_GRACE {
             tokio::time::sleep(STARTUP_PROBE_INTERVAL).await;
             continue;
@@ -69,7 +71,7 @@ pub(super) async fn run(endpoints: Arc<Endpoints>, endpoint: Arc<Endpoint>) {
             // The endpoint may be restarting: it must not be called before it serves, even if no call has noticed that
             // it stopped.
             () = endpoint.disconnected(), if is_called => tokio::time::sleep_until((probed_at + STARTUP_PROBE_INTERVAL).into()).await,
-            () = tokio::time::sleep(if is_called { PROBE_INTERVAL } else { EJECTED_PROBE_INTERVAL }) => {}
+            () = tokio::time::sleep(if is_called { interval } else { interval.min(EJECTED_PROBE_INTERVAL) }) => {}
         }
     }
 }

@@ -42,8 +42,10 @@ pub(super) async fn call(
     deadline: Option<Instant>,
 ) -> Result<Response<Incoming>, SendError> {
     let (mut head, body) = request.into_parts();
+    // Once, so that a retry stays in the group.
+    let group = endpoints.groups.choose(&head.headers);
     let RetryPolicy::Unary { is_idempotent } = RetryPolicy::of(&endpoints.contracts, head.uri.path()) else {
-        let endpoint = endpoints.pick(&[]).await?;
+        let endpoint = endpoints.pick(group, &[]).await?;
         return endpoint.call(Request::from_parts(head, Either::Right(body))).await;
     };
     let message = read(body).await.map_err(|status| SendError { may_have_run: false, source: status.into() })?;
@@ -53,18 +55,18 @@ pub(super) async fn call(
     }
     let mut tried = Vec::new();
     loop {
-        let endpoint = endpoints.pick(&tried).await?;
+        let endpoint = endpoints.pick(group, &tried).await?;
         let outcome = endpoint.call(copy(&head, &message)).await;
         tried.push(endpoint);
         let again = tried.len() < MAX_ATTEMPTS
             && match &outcome {
                 // An unreachable endpoint is ejected; one that closed its connection gracefully is not.
-                Err(error) if !error.may_have_run => endpoints.has_any(),
+                Err(error) if !error.may_have_run => endpoints.has_any(group),
                 Err(_) => is_idempotent && endpoints.budget.withdraw(),
                 Ok(response) => {
                     is_idempotent
                         && has_code(response, Code::Unavailable)
-                        && endpoints.has_another(&tried)
+                        && endpoints.has_another(group, &tried)
                         && endpoints.budget.withdraw()
                 }
             };

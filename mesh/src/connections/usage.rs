@@ -320,7 +320,8 @@ impl Usage {
         }
     }
 
-    pub(super) fn peer_key(&self) -> Key {
+    /// Whose connection it is.
+    pub(crate) fn peer_key(&self) -> Key {
         self.0.key
     }
 
@@ -411,7 +412,7 @@ impl Usage {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
-    pub(super) fn close(&self) {
+    pub(crate) fn close(&self) {
         self.0.closing.cancel();
     }
 

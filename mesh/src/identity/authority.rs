@@ -4,25 +4,29 @@
 //! can impersonate every workload. In production, SPIRE, cert-manager or your own CA issues the certificates; the profile
 //! is the same.
 
+mod rotation;
+
 use std::{
     fs, io,
     path::{Path, PathBuf},
     time::Duration,
 };
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use chrono::TimeDelta;
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType,
+    BasicConstraints, Certificate, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType,
 };
+pub use rotation::RotationStep;
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 use uuid::Uuid;
 use x509_parser::{certificate::X509Certificate, extensions::GeneralName, prelude::FromDer};
 use zeroize::Zeroizing;
 
 use super::{
-    credentials::IdentityFiles,
     files::{self, PUBLIC, SECRET},
+    source::IdentityFiles,
     spiffe::{SpiffeId, SpiffeIdError, TrustDomain},
 };
 use crate::clock::{Clock, Timestamp};
@@ -33,6 +37,8 @@ const MIN_CA_REMAINING_LIFETIME: TimeDelta = TimeDelta::days(2);
 const LEAF_LIFETIME: TimeDelta = TimeDelta::days(1);
 /// How long before the issue time certificates become valid, to tolerate clock skew.
 const BACKDATING: TimeDelta = TimeDelta::minutes(5);
+/// Names of the CA's own files.
+const RESERVED_NAMES: [&str; 2] = ["ca", "ca-next"];
 const COMMON_NAME_PREFIX: &str = "Drystone development CA ";
 
 /// The CA of one trust domain, stored in a directory.
@@ -87,8 +93,41 @@ pub enum AuthorityError {
         source: SpiffeIdError,
     },
     /// The name would overwrite the CA's files.
-    #[error("`ca` is not a valid workload name: it is reserved for the CA's files")]
-    ReservedName,
+    #[error("`{name}` is not a valid workload name: it is reserved for the CA's files")]
+    ReservedName {
+        /// The name.
+        name: String,
+    },
+    /// There is no CA.
+    #[error("there is no development CA in {}; create one with `drystone certs init`, or name its directory", dir.display())]
+    Missing {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// A step of a rotation is not the next one.
+    #[error("`{requested}` is not the next step of the rotation of the root, which is `{next}`")]
+    RotationOrder {
+        /// The requested step.
+        requested: RotationStep,
+        /// The next step.
+        next: RotationStep,
+    },
+    /// Certificates of an old root are in use.
+    #[error(
+        "the old root has issued the certificates of {}, which would no longer be trusted; issue new ones with \
+         `drystone certs issue NAME`, have their processes read them, then remove the old root",
+        names.join(", ")
+    )]
+    InUse {
+        /// Their workloads.
+        names: Vec<String>,
+    },
+    /// The CA's files do not match each other.
+    #[error("ca.pem and ca.key in {} are not a CA; create a new one with `drystone certs init`", dir.display())]
+    Corrupt {
+        /// The directory.
+        dir: PathBuf,
+    },
     /// The certificate could not be generated.
     #[error("the certificate cannot be generated: {0}")]
     Generate(#[from] rcgen::Error),
@@ -129,10 +168,36 @@ impl Authority {
         Ok(Self { dir: dir.to_owned(), domain: trust_domain.clone(), clock, not_after, issuer })
     }
 
+    /// Opens the CA in `dir`, and creates or replaces none.
+    ///
+    /// # Errors
+    /// There is none, it is that of another trust domain, or its files cannot be read or do not match.
+    pub fn open(dir: &Path, trust_domain: &TrustDomain, clock: Clock) -> Result<Self, AuthorityError> {
+        if !certificate_path(dir).exists() {
+            return Err(AuthorityError::Missing { dir: dir.to_owned() });
+        }
+        let _lock = lock(dir)?;
+        let stored = StoredCa::read(dir)?.ok_or_else(|| AuthorityError::Corrupt { dir: dir.to_owned() })?;
+        if stored.trust_domain.as_ref() != Some(trust_domain) {
+            return Err(AuthorityError::OtherTrustDomain {
+                path: certificate_path(dir),
+                requested: trust_domain.clone(),
+            });
+        }
+        let StoredCa { not_after, issuer, .. } = stored;
+        Ok(Self { dir: dir.to_owned(), domain: trust_domain.clone(), clock, not_after, issuer })
+    }
+
     /// The path of the root certificate, which verifiers of this CA's certificates need.
     #[must_use]
     pub fn certificate(&self) -> PathBuf {
         certificate_path(&self.dir)
+    }
+
+    /// How long the CA is valid still.
+    #[must_use]
+    pub fn remaining_lifetime(&self) -> TimeDelta {
+        self.not_after - self.clock.now()
     }
 
     /// The trust domain of this CA.
@@ -156,8 +221,8 @@ impl Authority {
     /// As [`Authority::issue`].
     pub fn issue_with(&self, options: &IssueOptions) -> Result<IdentityFiles, AuthorityError> {
         let name = options.name.as_str();
-        if name == "ca" {
-            return Err(AuthorityError::ReservedName);
+        if RESERVED_NAMES.contains(&name) {
+            return Err(AuthorityError::ReservedName { name: name.to_owned() });
         }
         let domain = options.trust_domain.as_ref().unwrap_or(&self.domain);
         let id = SpiffeId::for_workload(domain, name)
@@ -187,6 +252,10 @@ struct StoredCa {
     trust_domain: Option<TrustDomain>,
     not_after: Timestamp,
     issuer: Issuer<'static, KeyPair>,
+    /// The trusted roots; during a rotation more than one.
+    roots: Vec<CertificateDer<'static>>,
+    /// The position of the one that issues.
+    issuing: usize,
 }
 
 impl StoredCa {
@@ -197,13 +266,12 @@ impl StoredCa {
         Ok(Self::parse(&certificate, &key))
     }
 
-    fn parse(certificate: &[u8], key: &[u8]) -> Option<Self> {
-        let der = CertificateDer::from_pem_slice(certificate).ok()?;
-        let (_, certificate) = X509Certificate::from_der(&der).ok()?;
+    fn parse(certificates: &[u8], key: &[u8]) -> Option<Self> {
+        let roots: Vec<_> = CertificateDer::pem_slice_iter(certificates).collect::<Result<_, _>>().ok()?;
         let key = KeyPair::from_pem(std::str::from_utf8(key).ok()?).ok()?;
-        if certificate.public_key().subject_public_key.data.as_ref() != key.public_key_raw() {
-            return None;
-        }
+        let issuing = position_of(&roots, &key)?;
+        let der = roots[issuing].clone();
+        let (_, certificate) = X509Certificate::from_der(&der).ok()?;
         let name = certificate.subject().iter_common_name().next()?.as_str().ok()?;
         let names = certificate.subject_alternative_name().ok()?;
         let trust_domain = names.into_iter().flat_map(|names| &names.value.general_names).find_map(|name| match name {
@@ -214,15 +282,45 @@ impl StoredCa {
             trust_domain,
             not_after: Timestamp::from_timestamp(certificate.validity().not_after.timestamp(), 0)?,
             issuer: Issuer::new(params_with_name(name), key),
+            roots,
+            issuing,
         })
+    }
+
+    /// The root of this key.
+    fn root_of(&self, key: &KeyPair) -> Option<&CertificateDer<'static>> {
+        position_of(&self.roots, key).map(|position| &self.roots[position])
     }
 }
 
+/// The position of the root with this key.
+fn position_of(roots: &[CertificateDer<'_>], key: &KeyPair) -> Option<usize> {
+    roots.iter().position(|root| {
+        X509Certificate::from_der(root)
+            .is_ok_and(|(_, root)| root.public_key().subject_public_key.data.as_ref() == key.public_key_raw())
+    })
+}
+
+/// Creates a CA, and replaces an earlier one.
 fn create(
     dir: &Path,
     domain: &TrustDomain,
     now: Timestamp,
 ) -> Result<(Timestamp, Issuer<'static, KeyPair>), AuthorityError> {
+    let NewRoot { not_after, params, certificate, key } = generate(domain, now)?;
+    write_pair(&certificate_path(dir), certificate.pem().as_bytes(), &key_path(dir), &key)?;
+    Ok((not_after, Issuer::new(params, key)))
+}
+
+/// A root that is not stored yet.
+struct NewRoot {
+    not_after: Timestamp,
+    params: CertificateParams,
+    certificate: Certificate,
+    key: KeyPair,
+}
+
+fn generate(domain: &TrustDomain, now: Timestamp) -> Result<NewRoot, AuthorityError> {
     // Each CA has a unique name, so that an old one is not confused with its successor.
     let unique = Uuid::now_v7().simple().to_string();
     let mut params = params_with_name(&format!("{COMMON_NAME_PREFIX}{}", &unique[24..]));
@@ -233,8 +331,7 @@ fn create(
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
     let certificate = params.self_signed(&key)?;
-    write_pair(&certificate_path(dir), certificate.pem().as_bytes(), &key_path(dir), &key)?;
-    Ok((not_after, Issuer::new(params, key)))
+    Ok(NewRoot { not_after, params, certificate, key })
 }
 
 /// The parameters of a workload's certificate, except its validity.
@@ -286,6 +383,17 @@ fn lock(dir: &Path) -> Result<fs::File, AuthorityError> {
         Ok(file)
     };
     open().map_err(io_error(&path))
+}
+
+/// A certificate in PEM (RFC 7468).
+fn pem(der: &CertificateDer<'_>) -> String {
+    let encoded = STANDARD.encode(der);
+    let mut text = "-----BEGIN CERTIFICATE-----\n".to_owned();
+    for line in encoded.as_bytes().chunks(64) {
+        text.extend(line.iter().map(|&byte| char::from(byte)));
+        text.push('\n');
+    }
+    text + "-----END CERTIFICATE-----\n"
 }
 
 fn read_if_exists(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, AuthorityError> {

@@ -8,12 +8,12 @@ use x509_parser::{certificate::X509Certificate, prelude::FromDer};
 use super::spiffe::TrustDomain;
 
 /// The root certificates by trust domain. A root is trusted only for workloads of its own trust domain.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TrustBundle {
     domains: BTreeMap<TrustDomain, Roots>,
 }
 
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Roots {
     anchors: Vec<TrustAnchor<'static>>,
     /// The validity of each anchor, in seconds since the Unix epoch. WebPKI does not check a root's validity.
@@ -32,7 +32,7 @@ pub enum BundleError {
     /// A certificate in it cannot be read.
     #[error("its certificate {position} is malformed: {reason}")]
     Malformed {
-        /// The position in the file, from 1.
+        /// Its position in the bundle, from 1.
         position: usize,
         /// The cause.
         reason: String,
@@ -51,11 +51,19 @@ impl TrustBundle {
         let certificates: Vec<_> = CertificateDer::pem_slice_iter(pem)
             .collect::<Result<_, _>>()
             .map_err(|error| BundleError::Pem(error.to_string()))?;
+        Self::from_certificates(domain, &certificates)
+    }
+
+    /// The roots of one trust domain.
+    ///
+    /// # Errors
+    /// If there is none, or one that cannot be a root.
+    pub fn from_certificates(domain: &TrustDomain, certificates: &[CertificateDer<'_>]) -> Result<Self, BundleError> {
         if certificates.is_empty() {
             return Err(BundleError::Empty);
         }
         let mut roots = Roots::default();
-        for (position, certificate) in (1..).zip(&certificates) {
+        for (position, certificate) in (1..).zip(certificates) {
             roots.add(position, certificate)?;
         }
         Ok(Self { domains: BTreeMap::from([(domain.clone(), roots)]) })
@@ -75,6 +83,14 @@ impl TrustBundle {
     /// The trust domains that this bundle has roots for.
     pub fn trust_domains(&self) -> impl Iterator<Item = &TrustDomain> {
         self.domains.keys()
+    }
+
+    /// Whether every root of another bundle is in this one.
+    pub(super) fn contains_all(&self, other: &Self) -> bool {
+        other.domains.iter().all(|(domain, roots)| {
+            let own = self.domains.get(domain).map_or(&[][..], |own| &own.anchors);
+            roots.anchors.iter().all(|anchor| own.contains(anchor))
+        })
     }
 
     /// The currently valid roots of a trust domain; `None` if the domain is not trusted at all.

@@ -3,7 +3,7 @@
 use std::{
     fs::{self, OpenOptions, Permissions},
     io::{self, Read, Write},
-    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt},
     path::Path,
 };
 
@@ -26,10 +26,19 @@ pub(super) fn read(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
 /// Reads the file of a private key; `Ok(None)` if other users than its owner have access.
 pub(super) fn read_secret(path: &Path) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
     let file = fs::File::open(path)?;
-    if file.metadata()?.permissions().mode() & 0o077 != 0 {
+    let metadata = file.metadata()?;
+    if !is_private(metadata.permissions().mode(), metadata.uid()) {
         return Ok(None);
     }
     read_from(file).map(Some)
+}
+
+/// Whether only the owner has access. A group may read a file that root owns, as with PostgreSQL's keys: a secret that
+/// Kubernetes mounts for a process that is not root is readable in no other way.
+fn is_private(mode: u32, owner: u32) -> bool {
+    const ROOT: u32 = 0;
+    let allowed = if owner == ROOT { 0o740 } else { 0o700 };
+    mode & 0o777 & !allowed == 0
 }
 
 fn read_from(file: fs::File) -> io::Result<Zeroizing<Vec<u8>>> {
@@ -61,4 +70,22 @@ fn write_temporary(temporary: &Path, mode: u32, content: &[u8]) -> io::Result<()
     file.set_permissions(Permissions::from_mode(mode))?;
     file.write_all(content)?;
     file.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_private;
+
+    #[test]
+    fn a_key_is_for_its_owner_and_for_the_group_of_a_mount_by_root() {
+        for mode in [0o100_600, 0o100_400, 0o100_700] {
+            assert!(is_private(mode, 1000) && is_private(mode, 0), "{mode:o}");
+        }
+        for mode in [0o100_640, 0o100_440] {
+            assert!(is_private(mode, 0) && !is_private(mode, 1000), "{mode:o}");
+        }
+        for mode in [0o100_660, 0o100_604, 0o100_644, 0o100_444, 0o100_610, 0o100_602] {
+            assert!(!is_private(mode, 0) && !is_private(mode, 1000), "{mode:o}");
+        }
+    }
 }

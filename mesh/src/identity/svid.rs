@@ -2,6 +2,7 @@
 //!
 //! [`verify`](super::verify()) checks the chain and the validity period.
 
+use aws_lc_rs::digest;
 use rustls::pki_types::CertificateDer;
 use x509_parser::{
     certificate::X509Certificate,
@@ -18,10 +19,14 @@ use crate::clock::Timestamp;
 pub struct Svid {
     /// The workload.
     pub id: SpiffeId,
+    /// The start of the validity.
+    pub not_before: Timestamp,
     /// The end of the validity; the certificate is expired from this time on.
     pub not_after: Timestamp,
     /// The serial number, in lower-case hexadecimal.
     pub serial: String,
+    /// The SHA-256 of the public key (SubjectPublicKeyInfo), in lower-case hexadecimal.
+    pub key_sha256: String,
 }
 
 /// The violated rule of the profile.
@@ -51,9 +56,27 @@ pub enum SvidError {
     /// The key usage allows to sign certificates or revocation lists.
     #[error("its key usage must not include keyCertSign or cRLSign")]
     SigningUsage,
-    /// It is not valid for both servers and clients.
-    #[error("its extended key usage must include both serverAuth and clientAuth")]
+    /// It has an extended key usage that is not for both servers and clients.
+    #[error("its extended key usage, which is optional, must include both serverAuth and clientAuth if it is present")]
     ExtendedKeyUsage,
+}
+
+impl SvidError {
+    /// The label in metrics, from a closed set.
+    #[must_use]
+    pub const fn label(&self) -> &'static str {
+        match self {
+            Self::Malformed(_) => "svid_malformed",
+            Self::UriCount(_) => "svid_uri_count",
+            Self::Id(_) => "svid_spiffe_id",
+            Self::EmptyPath => "svid_empty_path",
+            Self::CaCertificate => "svid_ca",
+            Self::KeyUsage => "svid_key_usage",
+            Self::NoDigitalSignature => "svid_digital_signature",
+            Self::SigningUsage => "svid_signing_usage",
+            Self::ExtendedKeyUsage => "svid_extended_key_usage",
+        }
+    }
 }
 
 impl Svid {
@@ -71,9 +94,18 @@ impl Svid {
         check_key_usage(&certificate)?;
         check_extended_key_usage(&certificate)?;
 
-        let not_after = Timestamp::from_timestamp(certificate.validity().not_after.timestamp(), 0)
-            .ok_or_else(|| SvidError::Malformed("its notAfter is out of range".to_owned()))?;
-        Ok(Self { id, not_after, serial: hexadecimal(certificate.raw_serial()) })
+        let time = |seconds| {
+            Timestamp::from_timestamp(seconds, 0)
+                .ok_or_else(|| SvidError::Malformed("its validity is out of range".to_owned()))
+        };
+        let validity = certificate.validity();
+        Ok(Self {
+            id,
+            not_before: time(validity.not_before.timestamp())?,
+            not_after: time(validity.not_after.timestamp())?,
+            serial: hexadecimal(certificate.raw_serial()),
+            key_sha256: hexadecimal(digest::digest(&digest::SHA256, certificate.public_key().raw).as_ref()),
+        })
     }
 
     /// Whether the certificate has expired, which it has from `not_after` on.
@@ -115,7 +147,7 @@ fn check_key_usage(certificate: &X509Certificate<'_>) -> Result<(), SvidError> {
 
 fn check_extended_key_usage(certificate: &X509Certificate<'_>) -> Result<(), SvidError> {
     let usage = certificate.extended_key_usage().map_err(malformed)?;
-    if usage.is_some_and(|usage| usage.value.server_auth && usage.value.client_auth) {
+    if usage.is_none_or(|usage| usage.value.server_auth && usage.value.client_auth) {
         Ok(())
     } else {
         Err(SvidError::ExtendedKeyUsage)
@@ -226,10 +258,10 @@ mod tests {
     }
 
     #[test]
-    fn extended_key_usage_must_include_server_and_client_auth() {
+    fn extended_key_usage_is_optional_and_must_include_server_and_client_auth() {
         use ExtendedKeyUsagePurpose::{Any, ClientAuth, ServerAuth};
         let with = |usages: &[ExtendedKeyUsagePurpose]| parse(|params| params.extended_key_usages = usages.to_vec());
-        assert_eq!(with(&[]), Err(SvidError::ExtendedKeyUsage));
+        assert!(with(&[]).is_ok());
         assert_eq!(with(&[ClientAuth]), Err(SvidError::ExtendedKeyUsage));
         assert_eq!(with(&[ServerAuth]), Err(SvidError::ExtendedKeyUsage));
         assert_eq!(with(&[Any]), Err(SvidError::ExtendedKeyUsage));

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 pub(super) use super::authority::set_validity;
 use super::{
-    authority::leaf_params, bundle::TrustBundle, credentials::IdentityFiles, spiffe::SpiffeId, spiffe::TrustDomain,
+    authority::leaf_params, bundle::TrustBundle, source::IdentityFiles, spiffe::SpiffeId, spiffe::TrustDomain,
 };
 use crate::clock::Timestamp;
 

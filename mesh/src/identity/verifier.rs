@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error as TlsError, OtherError, SignatureScheme,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
@@ -16,6 +17,7 @@ use webpki::{EndEntityCert, KeyUsage};
 
 use super::{
     bundle::TrustBundle,
+    denylist::Denylist,
     spiffe::{SpiffeId, TrustDomain},
     svid::{Svid, SvidError},
 };
@@ -38,6 +40,14 @@ pub enum VerifyError {
     /// Its trust domain is not in the trust bundle.
     #[error("the trust domain {0} of the certificate is not trusted")]
     TrustDomain(TrustDomain),
+    /// The workload or the certificate is on the denylist.
+    #[error("the certificate {serial} of {id} is on the denylist")]
+    Denied {
+        /// The workload in the certificate.
+        id: SpiffeId,
+        /// The serial number of the certificate.
+        serial: String,
+    },
     /// It does not chain to a root of its trust domain, or is not currently valid.
     #[error("the certificate of {id} is not trusted: {source}")]
     Chain {
@@ -112,6 +122,7 @@ impl From<VerifyError> for TlsError {
 #[derive(Debug)]
 pub(super) struct SvidServerVerifier {
     pub(super) bundle: Arc<TrustBundle>,
+    pub(super) denylist: Arc<ArcSwap<Denylist>>,
     pub(super) expected: SpiffeId,
     pub(super) algorithms: WebPkiSupportedAlgorithms,
 }
@@ -120,6 +131,7 @@ pub(super) struct SvidServerVerifier {
 #[derive(Debug)]
 pub(super) struct SvidClientVerifier {
     pub(super) bundle: Arc<TrustBundle>,
+    pub(super) denylist: Arc<ArcSwap<Denylist>>,
     pub(super) algorithms: WebPkiSupportedAlgorithms,
 }
 
@@ -132,7 +144,8 @@ impl ServerCertVerifier for SvidServerVerifier {
         _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, TlsError> {
-        let found = verify(&self.bundle, end_entity, intermediates, now, Usage::Server)?.id;
+        let found = verify(&self.bundle, end_entity, intermediates, now, Usage::Server)?;
+        let found = check_denylist(&self.denylist, found)?.id;
         if found == self.expected {
             Ok(ServerCertVerified::assertion())
         } else {
@@ -175,7 +188,8 @@ impl ClientCertVerifier for SvidClientVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, TlsError> {
-        verify(&self.bundle, end_entity, intermediates, now, Usage::Client)?;
+        let found = verify(&self.bundle, end_entity, intermediates, now, Usage::Client)?;
+        check_denylist(&self.denylist, found)?;
         Ok(ClientCertVerified::assertion())
     }
 
@@ -202,7 +216,14 @@ impl ClientCertVerifier for SvidClientVerifier {
     }
 }
 
-fn tls12_not_supported() -> TlsError {
+fn check_denylist(denylist: &ArcSwap<Denylist>, svid: Svid) -> Result<Svid, VerifyError> {
+    if denylist.load().contains(&svid) {
+        return Err(VerifyError::Denied { id: svid.id, serial: svid.serial });
+    }
+    Ok(svid)
+}
+
+pub(super) fn tls12_not_supported() -> TlsError {
     TlsError::General("TLS 1.2 is not supported; use TLS 1.3".to_owned())
 }
 
@@ -290,8 +311,8 @@ mod tests {
     #[test]
     fn the_profile_is_checked_even_if_the_chain_is_valid() {
         let ca = TestCa::new("drystone.test");
-        let result = check(&ca.bundle(), &ca.leaf("auth", |params| params.extended_key_usages.clear()));
-        assert_eq!(result, Err(VerifyError::Profile(SvidError::ExtendedKeyUsage)));
+        let result = check(&ca.bundle(), &ca.leaf("auth", |params| params.key_usages.clear()));
+        assert_eq!(result, Err(VerifyError::Profile(SvidError::KeyUsage)));
     }
 
     #[test]

@@ -10,14 +10,16 @@ use http::Extensions;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    access::ShadowRules,
     client::{DialError, Dialer, DialerConfig, Peers},
     clock::Clock,
     health::{Health, Kind},
     identity::Identity,
     limit::{ClassLimits, LimitStore, LimiterFactory, SharedLimits},
     node::{Node, NodeConfig},
+    server::ServerLimits,
     telemetry::Metrics,
-    token::{KeySet, TokenVerifier, TokenVerifierConfig, watch_keys},
+    token::{KeySet, TokenMetrics, TokenVerifier, TokenVerifierConfig, WithdrawnKeys, watch_keys},
 };
 
 use super::StartError;
@@ -46,6 +48,8 @@ pub struct Context<C> {
 pub struct Shared {
     /// The contracts of the mesh.
     pub contracts: Contracts,
+    /// The rules of coming contracts, which deny nothing.
+    pub shadow_rules: ShadowRules,
     /// The `iss` of access tokens.
     pub issuer: String,
     /// The accepted tokens.
@@ -64,6 +68,8 @@ pub struct Shared {
     pub limits_per_minute: BTreeMap<String, u32>,
     /// Rate limits.
     pub limits: SharedLimits,
+    /// The limits of each gRPC server.
+    pub server_limits: ServerLimits,
 }
 
 impl<C> Context<C> {
@@ -72,12 +78,15 @@ impl<C> Context<C> {
     /// # Errors
     /// The auth or session service has no address, or the store of limits is misconfigured.
     pub fn node(&self) -> Result<Node, StartError> {
-        let Shared { contracts, tokens, peers, clock, metrics, health, .. } = &*self.shared;
+        let Shared { contracts, shadow_rules, tokens, peers, clock, metrics, health, server_limits, .. } =
+            &*self.shared;
         Ok(Node::start(NodeConfig {
             name: self.name,
             identity: self.identity.clone(),
             contracts: contracts.clone(),
+            shadow_rules: shadow_rules.clone(),
             limits: self.class_limits()?,
+            server_limits: server_limits.clone(),
             clock: clock.clone(),
             metrics: metrics.clone(),
             health: health.clone(),
@@ -110,13 +119,14 @@ impl<C> Context<C> {
     /// # Errors
     /// The service of keys has no address.
     pub fn entry_point_verifier(&self, dialer: &Dialer) -> Result<TokenVerifier, StartError> {
-        let Shared { contracts, tokens, clock, .. } = &*self.shared;
+        let Shared { contracts, tokens, clock, metrics, .. } = &*self.shared;
         let keys = KeySet::default();
         let service = key_service_server::SERVICE_NAME;
         let workload = contracts.workload_of(service).ok_or(DialError::UnknownService(service))?;
         let client = KeyServiceClient::new(dialer.channel(workload)?);
-        self.tasks.spawn(watch_keys(client, keys.clone(), self.stop.clone()));
-        Ok(TokenVerifier::for_entry_point(tokens.clone(), keys, clock.clone()))
+        self.tasks.spawn(watch_keys(client, keys.clone(), WithdrawnKeys::default(), self.stop.clone()));
+        let token_metrics = TokenMetrics::new(metrics, self.name);
+        Ok(TokenVerifier::for_entry_point(tokens.clone(), keys, clock.clone()).with_metrics(token_metrics))
     }
 
     /// The rate limits of the process. While a shared store is unavailable, a stricter local limit applies, so the store is

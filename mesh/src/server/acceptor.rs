@@ -1,7 +1,9 @@
 //! The acceptor: accepts TCP connections and performs TLS handshakes.
 //!
 //! tonic's acceptor cannot replace certificates and has no bounds. Here, concurrent handshakes are bounded in number and
-//! time, connections in number, and the peer's identity is parsed once per connection.
+//! time, connections in number, both also for each address, and the peer's identity is parsed once per connection.
+
+mod address;
 
 use std::{
     fmt, io,
@@ -17,7 +19,7 @@ use rustls::{AlertDescription, CertificateError};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    sync::{Semaphore, mpsc},
     task::JoinSet,
     time::timeout,
 };
@@ -25,6 +27,7 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::Connected;
 
+use self::address::{Addresses, ConnectionPermit};
 use crate::{
     accept::accept,
     identity::{Identity, Svid, VerifyError},
@@ -53,11 +56,21 @@ pub struct AcceptLimits {
     pub handshake_timeout: Duration,
     /// Open connections, handshakes included; more wait in the kernel's queue.
     pub max_connections: usize,
+    /// Concurrent handshakes of one address; one more ends the oldest of them.
+    pub max_handshakes_per_address: usize,
+    /// Open connections of one address, handshakes included; more are closed.
+    pub max_connections_per_address: usize,
 }
 
 impl Default for AcceptLimits {
     fn default() -> Self {
-        Self { max_handshakes: 256, handshake_timeout: Duration::from_secs(5), max_connections: 10_000 }
+        Self {
+            max_handshakes: 256,
+            handshake_timeout: Duration::from_secs(5),
+            max_connections: 10_000,
+            max_handshakes_per_address: 128,
+            max_connections_per_address: 5000,
+        }
     }
 }
 
@@ -97,8 +110,10 @@ pub enum HandshakeFailure {
     UntrustedDomain,
     /// The certificate has expired or is not valid yet.
     OutOfTime,
-    /// The certificate violates the X.509-SVID profile.
-    NoSvid,
+    /// The workload or its certificate is on the denylist.
+    Denied,
+    /// The certificate violates this rule of the X.509-SVID profile ([`label`](crate::identity::SvidError::label)).
+    NoSvid(&'static str),
     /// The certificate is invalid for another cause.
     BadCertificate,
     /// The peer does not support TLS 1.3 and HTTP/2.
@@ -109,6 +124,10 @@ pub enum HandshakeFailure {
     Timeout,
     /// The peer disconnected.
     Closed,
+    /// The peer's address has too many unfinished handshakes.
+    AddressHandshakes,
+    /// The peer's address has too many connections.
+    AddressConnections,
 }
 
 impl HandshakeFailure {
@@ -120,12 +139,15 @@ impl HandshakeFailure {
             Self::UnknownIssuer => "unknown_issuer",
             Self::UntrustedDomain => "untrusted_domain",
             Self::OutOfTime => "out_of_time",
-            Self::NoSvid => "no_svid",
+            Self::Denied => "denied",
+            Self::NoSvid(rule) => rule,
             Self::BadCertificate => "bad_certificate",
             Self::Protocol => "protocol",
             Self::Distrusted => "distrusted",
             Self::Timeout => "timeout",
             Self::Closed => "closed",
+            Self::AddressHandshakes => "address_handshakes",
+            Self::AddressConnections => "address_connections",
         }
     }
 
@@ -146,7 +168,8 @@ impl HandshakeFailure {
             CertificateError::UnknownIssuer => Self::UnknownIssuer,
             CertificateError::ExpiredContext { .. } | CertificateError::NotValidYetContext { .. } => Self::OutOfTime,
             CertificateError::Other(other) => match other.0.downcast_ref() {
-                Some(VerifyError::Profile(_)) => Self::NoSvid,
+                Some(VerifyError::Profile(error)) => Self::NoSvid(error.label()),
+                Some(VerifyError::Denied { .. }) => Self::Denied,
                 Some(VerifyError::TrustDomain(_)) => Self::UntrustedDomain,
                 _ => Self::BadCertificate,
             },
@@ -168,13 +191,22 @@ fn is_about_own_certificate(alert: AlertDescription) -> bool {
     )
 }
 
+/// The own certificate of a handshake.
+#[derive(Debug, Clone)]
+pub(super) struct OwnCertificate {
+    pub(super) svid: Arc<Svid>,
+    /// [`Identity::generation`].
+    pub(super) generation: u64,
+}
+
 /// A connection with an authenticated peer.
 #[derive(Debug)]
 pub struct PeerConnection {
     stream: TlsStream<TcpStream>,
     peer: PeerInfo,
-    /// The permit of [`AcceptLimits::max_connections`], released when the connection ends.
-    _permit: Option<OwnedSemaphorePermit>,
+    own: OwnCertificate,
+    /// Released when the connection ends.
+    _permit: ConnectionPermit,
 }
 
 /// Accepts connections until `stop`, each with the identity that is current when it arrives.
@@ -205,6 +237,7 @@ pub fn accept_peers(
 async fn run(listener: TcpListener, limits: AcceptLimits, handshaker: Arc<Handshaker>, stop: CancellationToken) {
     let handshake_permits = Arc::new(Semaphore::new(limits.max_handshakes.min(Semaphore::MAX_PERMITS)));
     let connection_permits = Arc::new(Semaphore::new(limits.max_connections.min(Semaphore::MAX_PERMITS)));
+    let mut addresses = Addresses::new(&limits);
     // Aborts pending handshakes when dropped.
     let mut pending = JoinSet::new();
     let ended = async {
@@ -221,12 +254,22 @@ async fn run(listener: TcpListener, limits: AcceptLimits, handshaker: Arc<Handsh
             // Further connections wait in the kernel's queue.
             let permit = connection_permits.clone().acquire_owned().await.ok();
             let (stream, remote) = accept(&listener).await;
-            (Accepted { stream, remote, permit }, handshake_permit)
+            (stream, remote, permit, handshake_permit)
         };
         tokio::select! {
             () = &mut ended => return,
             Some(_) = pending.join_next() => {}
-            (accepted, handshake_permit) = next => drop(pending.spawn(handshaker.clone().serve(accepted, handshake_permit))),
+            (stream, remote, permit, handshake_permit) = next => {
+                let Some(permit) = addresses.open(remote, permit) else {
+                    handshaker.refuse(remote, HandshakeFailure::AddressConnections);
+                    continue;
+                };
+                let accepted = Accepted { stream, remote, permit };
+                let task = pending.spawn(handshaker.clone().serve(accepted, handshake_permit));
+                if let Some(oldest) = addresses.start_handshake(remote, task) {
+                    handshaker.refuse(oldest, HandshakeFailure::AddressHandshakes);
+                }
+            }
         }
     }
 }
@@ -235,7 +278,7 @@ async fn run(listener: TcpListener, limits: AcceptLimits, handshaker: Arc<Handsh
 struct Accepted {
     stream: TcpStream,
     remote: SocketAddr,
-    permit: Option<OwnedSemaphorePermit>,
+    permit: ConnectionPermit,
 }
 
 struct Handshaker {
@@ -246,19 +289,27 @@ struct Handshaker {
 }
 
 impl Handshaker {
+    /// Reports a connection that is closed because its address has too many.
+    fn refuse(&self, remote: SocketAddr, cause: HandshakeFailure) {
+        let source = io::Error::other("too many connections or unfinished handshakes of one address");
+        (self.on_refused)(RefusedHandshake { remote, cause, source });
+    }
+
     /// One handshake. `handshake_permit` is held during the handshake, the permit during the connection.
     async fn serve(
         self: Arc<Self>,
         Accepted { stream: socket, remote, permit }: Accepted,
-        handshake_permit: Option<OwnedSemaphorePermit>,
+        handshake_permit: Option<tokio::sync::OwnedSemaphorePermit>,
     ) {
+        // Read before the handshake: if the certificate is replaced meanwhile, the connection counts as older.
+        let own = OwnCertificate { generation: self.identity.generation(), svid: self.identity.svid() };
         let (outcome, socket) = self.handshake(socket).await;
         drop(handshake_permit);
         match outcome {
             Ok((stream, svid)) => {
                 let peer = PeerInfo { svid: Arc::new(svid), remote };
                 // The consumer has ended: the server stops.
-                let _ = self.accepted_tx.send(PeerConnection { stream, peer, _permit: permit }).await;
+                let _ = self.accepted_tx.send(PeerConnection { stream, peer, own, _permit: permit }).await;
             }
             Err(source) => {
                 (self.on_refused)(RefusedHandshake { remote, cause: HandshakeFailure::of(&source), source });
@@ -308,6 +359,11 @@ impl PeerConnection {
     #[must_use]
     pub fn peer(&self) -> PeerInfo {
         self.peer.clone()
+    }
+
+    /// The own certificate of the handshake.
+    pub(super) fn own(&self) -> OwnCertificate {
+        self.own.clone()
     }
 
     fn stream(self: Pin<&mut Self>) -> Pin<&mut TlsStream<TcpStream>> {

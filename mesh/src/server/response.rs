@@ -12,18 +12,18 @@ use bytes::Bytes;
 use drystone::status;
 use http::{HeaderMap, Response, header::CONTENT_TYPE};
 use http_body::{Body as _, Frame, SizeHint};
-use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status, body::Body};
 use tracing::{Span, debug, info};
 
-use super::stack::RpcEntry;
+use super::{concurrency::Permit, stack::RpcEntry};
 use crate::{
     body::TakeUntil,
     connections::{MeteredBody, Request},
     deadline::SetBy,
     error::{Error, Reason},
     telemetry::CallerLabel,
+    token::TokenError,
 };
 
 /// The body of a response, as passed to hyper without further boxing.
@@ -96,7 +96,7 @@ pub(super) struct Completion {
     pub(super) remote: SocketAddr,
     pub(super) span: Span,
     /// The permit of a call in flight.
-    pub(super) permit: Option<OwnedSemaphorePermit>,
+    pub(super) permit: Option<Permit>,
     pub(super) deadline_set_by: SetBy,
     pub(super) is_recorded: bool,
 }
@@ -126,6 +126,9 @@ impl Completion {
         let Self { entry, caller, started, client, remote, span, .. } = self;
         let elapsed = started.elapsed();
         entry.metrics.observe(*caller, code, elapsed);
+        if let (Some(latency), Some(_), Code::Ok | Code::DeadlineExceeded) = (&entry.latency, &self.permit, code) {
+            latency.observe(elapsed);
+        }
         if code == Code::DeadlineExceeded {
             entry.metrics.deadline_exceeded(self.deadline_set_by);
         }
@@ -149,13 +152,31 @@ impl Drop for Completion {
     }
 }
 
-/// The body of a streaming response, which ends at its deadline and when the server stops.
-pub(super) fn stream(body: Body, deadline: Option<Instant>, stop: CancellationToken) -> Body {
+/// The body of a streaming response, which ends at its deadline, when the user's token is no longer valid, and when its
+/// connection or the server ends.
+pub(super) fn stream(
+    body: Body,
+    deadline: Option<Instant>,
+    invalidation: Option<impl Future<Output = TokenError> + Send + 'static>,
+    stop: CancellationToken,
+) -> Body {
     // A complete body cannot exceed its deadline.
     if body.is_end_stream() {
         return body;
     }
-    let body = TakeUntil::new(body, stop.cancelled_owned(), server_stopping);
+    let body = TakeUntil::new(body, async move {
+        let stopped = async {
+            stop.cancelled().await;
+            server_stopping()
+        };
+        match invalidation {
+            Some(invalidation) => tokio::select! {
+                error = invalidation => error.into(),
+                error = stopped => error,
+            },
+            None => stopped.await,
+        }
+    });
     match deadline {
         Some(deadline) => Body::new(TakeUntil::deadline(body, deadline)),
         None => Body::new(body),
@@ -163,7 +184,10 @@ pub(super) fn stream(body: Body, deadline: Option<Instant>, stop: CancellationTo
 }
 
 fn server_stopping() -> Error {
-    Error::new(Reason::Unavailable, "this server is stopping; connect to another or try again")
+    Error::new(
+        Reason::Unavailable,
+        "the server is stopping, or a certificate of the connection has expired; connect again",
+    )
 }
 
 /// The maximum size of response headers or trailers, in bytes as HTTP/2 counts them (RFC 9113, section 6.5.2). grpc-core and

@@ -1,7 +1,7 @@
 //! The layer stack of a server: every check of a call, from the HTTP request to the RPC.
 //!
-//! [`Stack::serve`] observes a call (trace, metrics, logs, audit); [`Stack::authorize`] has its checks, one statement each, in
-//! order, with the reason for their position.
+//! [`Stack::serve`] observes a call (trace, metrics, logs, audit); [`Stack::authorize`] has its checks: [`access::decide`] applies
+//! the rule, with those of the server between its parts.
 
 use std::{
     collections::HashMap,
@@ -10,11 +10,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use drystone::contract::{Method, Subject, method::ENTRY_POINTS};
+use drystone::contract::{
+    Method,
+    method::{ENTRY_POINTS, OPERATOR},
+};
 use futures_util::FutureExt;
-use http::{HeaderMap, HeaderValue, Request, Response, header::AUTHORIZATION};
+use http::{HeaderMap, HeaderValue, Request, Response};
 use hyper::body::{Body as _, Incoming};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Code, Status, body::Body};
 use tracing::{Instrument, Span, error, info_span, warn};
@@ -22,21 +24,23 @@ use tracing::{Instrument, Span, error, info_span, warn};
 use super::{
     DynService, ServerLimits,
     acceptor::PeerInfo,
+    adaptive::{self, AdaptiveLimit, LatencyWindow},
+    concurrency::{CallKind, Concurrency, Permit, ReachedLimit, Share},
     request::{self, MessageLimitBody},
     response::{self, Completion, ResponseBody},
 };
 use crate::{
-    access::{self, Denial, RulePart, RuleTable},
+    access::{self, AccessRequest, Denial, RuleTable, ShadowRule},
     call::{self, Call, CallFields, Client, header},
     clock::Clock,
     connections::{Request as RequestInProgress, RequestBytes},
     deadline::{self, SetBy},
     error::{Error, Reason},
-    identity::TrustDomain,
-    limit::{self, Limit},
+    identity::{Identity, TrustDomain},
+    limit::{self, Key, Limit},
     node::Node,
     telemetry::{CallerLabel, LogBudget, MethodMetrics, Metrics, TraceContext},
-    token::{BearerToken, Principal, TokenVerifier},
+    token::{Principal, TokenVerifier},
 };
 
 /// The checks and observers of every call.
@@ -45,24 +49,33 @@ pub(super) struct Stack {
     unknown: MethodMetrics,
     metrics: Metrics,
     verifier: TokenVerifier,
+    identity: Identity,
     domain: TrustDomain,
     clock: Clock,
-    in_flight: Arc<Semaphore>,
+    concurrency: Concurrency,
     max_message_size: usize,
     default_deadline: Duration,
     max_deadline: Duration,
     streams: CancellationToken,
     tasks: TaskTracker,
     denial_lines: LogBudget,
+    shadow_lines: LogBudget,
     malformed_lines: LogBudget,
+    overload_lines: LogBudget,
 }
 
 /// One RPC: its rule, its service and its metrics.
 pub(super) struct RpcEntry {
     pub(super) rule: Arc<Method>,
+    /// The rule of a coming contract, which denies nothing.
+    shadow: Option<ShadowRule>,
     service: Arc<dyn DynService>,
     pub(super) metrics: MethodMetrics,
     limit: Option<Limit>,
+    /// Whether it is a health check or reflection, which every server has.
+    is_built_in: bool,
+    /// The latencies of its calls; `None` for streams, which last as long as their callers want, and for what is built in.
+    pub(super) latency: Option<LatencyWindow>,
     /// The budget of audit records of refused calls: any client can cause them.
     pub(super) refusal_records: LogBudget,
 }
@@ -71,14 +84,26 @@ pub(super) struct RpcEntry {
 pub(super) struct Peer {
     info: PeerInfo,
     label: CallerLabel,
+    /// Its share of the calls in flight.
+    share: Arc<Share>,
     is_entry_point: bool,
+    is_operator: bool,
+    /// Ends the streams of the connection.
+    streams: CancellationToken,
+}
+
+impl Peer {
+    /// Ends the streams of the connection.
+    pub(super) fn streams(&self) -> &CancellationToken {
+        &self.streams
+    }
 }
 
 /// A call that passed all checks.
 struct AuthorizedCall {
     call: Call,
     deadline: CallDeadline,
-    permit: OwnedSemaphorePermit,
+    permit: Permit,
 }
 
 /// When a call must be answered, and who says so.
@@ -107,7 +132,10 @@ impl Stack {
             let service = services.get(rule.service())?.clone();
             let limit = node.limits.of(&rule);
             let refusal_records = node.metrics.log_budget("audited call");
-            Some(Arc::new(RpcEntry { metrics: node.metrics.method(&rule.path), service, limit, refusal_records, rule }))
+            let (metrics, is_built_in) = (node.metrics.method(&rule.path), rule.service().starts_with("grpc."));
+            let shadow = node.shadow_rules.of(&rule);
+            let latency = (!is_built_in && !rule.is_streaming()).then(LatencyWindow::default);
+            Some(Arc::new(RpcEntry { rule, shadow, service, metrics, limit, is_built_in, latency, refusal_records }))
         };
         Self {
             methods: rules.into_iter().filter_map(|(path, rule)| Some((path, entry(rule)?))).collect(),
@@ -115,28 +143,52 @@ impl Stack {
             metrics: node.metrics.clone(),
             verifier: node.verifier.clone(),
             domain: node.identity.trust_domain(),
+            identity: node.identity.clone(),
             clock: node.clock.clone(),
-            in_flight: Arc::new(Semaphore::new(limits.max_in_flight)),
+            concurrency: Concurrency::new(node, limits),
             max_message_size: limits.max_message_size,
             default_deadline: limits.default_deadline,
             max_deadline: limits.max_deadline,
             streams: CancellationToken::new(),
             denial_lines: node.metrics.log_budget("call denied"),
+            shadow_lines: node.metrics.log_budget("call would be denied"),
             malformed_lines: node.metrics.log_budget("request rejected, not gRPC"),
+            overload_lines: node.metrics.log_budget("call refused, overloaded"),
             tasks: node.tasks.clone(),
         }
     }
 
-    /// Identifies the peer of a new connection.
-    pub(super) fn peer(&self, info: PeerInfo) -> Peer {
+    /// Identifies the peer of a new connection, a workload with this key.
+    pub(super) fn peer(&self, info: PeerInfo, key: Key) -> Peer {
         let workload = access::workload(&info.svid.id, &self.domain);
         let is_entry_point = workload.is_some_and(|name| ENTRY_POINTS.contains(&name));
-        Peer { label: self.metrics.caller(workload), is_entry_point, info }
+        let (label, is_operator) = (self.metrics.caller(workload), workload == Some(OPERATOR));
+        Peer {
+            label,
+            share: self.concurrency.share(key, label),
+            is_entry_point,
+            is_operator,
+            info,
+            streams: self.streams.child_token(),
+        }
     }
 
     /// Ends all streams, so that the server can stop.
     pub(super) fn stop_streams(&self) {
         self.streams.cancel();
+    }
+
+    /// Lets the limit of calls in flight follow latency, if it does, until it is cancelled.
+    pub(super) async fn follow_latency(self: Arc<Self>, limits: ServerLimits) {
+        let windows: Vec<&LatencyWindow> = self.methods.values().filter_map(|entry| entry.latency.as_ref()).collect();
+        let Some(mut limit) = AdaptiveLimit::new(&limits, windows.len()) else { return };
+        let mut interval = tokio::time::interval(adaptive::INTERVAL);
+        interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            interval.tick().await;
+            let samples: Vec<_> = windows.iter().map(|window| window.take()).collect();
+            self.concurrency.update(limit.update(&samples, self.concurrency.is_loaded()));
+        }
     }
 
     /// Serves one call, which is counted, logged and audited however it ends.
@@ -176,7 +228,7 @@ impl Stack {
         let fits = head_bytes.add_head(request.uri(), request.headers());
         let authorized = match span.in_scope(|| {
             fits.map_err(|_| request::overloaded())?;
-            self.authorize(&entry.rule, &incoming, request.headers())
+            self.authorize(entry, &incoming, request.headers())
         }) {
             // The rate limit is last: a call denied for another reason does not count.
             Ok(authorized) => match &entry.limit {
@@ -207,11 +259,26 @@ impl Stack {
         let mut completion = incoming.completion(entry, client, span.clone(), Some(permit));
         completion.deadline_set_by = deadline.set_by;
         let deadline = deadline.at;
-        let mut response = self.run(entry, call, deadline, request, in_progress.bytes()).instrument(span).await;
-        if entry.rule.server_streaming {
+        let is_stream = entry.rule.server_streaming;
+        let is_read_as_stream = entry.rule.client_streaming;
+        // The one message of a server stream has to arrive in time, although the stream itself has no deadline.
+        let head_deadline = deadline.or_else(|| {
+            (is_stream && !is_read_as_stream).then(|| incoming.started.checked_add(self.max_deadline)).flatten()
+        });
+        let user = call.fields().principal.clone().filter(|_| is_stream || is_read_as_stream);
+        let answer = self.run(entry, call, head_deadline, request, in_progress.bytes()).instrument(span);
+        let mut response = match user.clone().filter(|_| is_read_as_stream) {
+            None => answer.await,
+            Some(user) => tokio::select! {
+                response = answer => response,
+                error = self.verifier.invalidation(user) => Status::from(Error::from(error)).into_http(),
+            },
+        };
+        if is_stream {
+            let invalidation = user.map(|user| self.verifier.invalidation(user));
             // A stream may last for days: it releases its permit.
             completion.permit = None;
-            response = response.map(|body| response::stream(body, deadline, self.streams.clone()));
+            response = response.map(|body| response::stream(body, deadline, invalidation, peer.streams.clone()));
         }
         completion.watch(response, in_progress)
     }
@@ -219,22 +286,29 @@ impl Stack {
     /// Checks a call. The cheapest checks come first.
     fn authorize(
         &self,
-        rule: &Method,
+        entry: &RpcEntry,
         incoming: &IncomingCall<'_>,
         headers: &HeaderMap,
     ) -> Result<AuthorizedCall, Rejection> {
-        let now = self.clock.now();
-        // The caller first: a workload that may not call learns nothing else.
-        access::authorize_caller(rule, &incoming.peer.info.svid, &self.domain, now)?;
-        // A malformed deadline could not be enforced.
-        let deadline = self.deadline(rule, incoming, headers)?;
-        // Load before the token, whose verification is expensive.
-        let permit = self.in_flight.clone().try_acquire_owned().map_err(|_| overloaded())?;
-        // The user and their permissions.
-        let (principal, authorization) = self.verify_token(rule, incoming, headers)?;
-        if let Some(principal) = &principal {
-            call::record_user(principal.user_id);
-            access::authorize_user(rule, principal, now)?;
+        let (rule, caller) = (&*entry.rule, &incoming.peer.info.svid);
+        if self.identity.denies(caller) {
+            return Err(access::denied_caller(caller).into());
+        }
+        let request =
+            AccessRequest { caller, domain: &self.domain, headers, verifier: &self.verifier, now: self.clock.now() };
+        let checks = || {
+            // A malformed deadline could not be enforced.
+            let deadline = self.deadline(rule, incoming, headers)?;
+            // Load before the token, whose verification is expensive.
+            let kind =
+                if entry.is_built_in || incoming.peer.is_operator { CallKind::Essential } else { CallKind::Ordinary };
+            let permit = incoming.peer.share.try_acquire(kind).map_err(|limit| self.refuse(incoming.peer, limit))?;
+            Ok::<_, Rejection>((deadline, permit))
+        };
+        let record = |user: &Principal| call::record_user(user.user_id);
+        let ((deadline, permit), user) = access::decide(rule, &request, checks, record)?;
+        if let Some(denial) = entry.shadow.as_ref().and_then(|shadow| shadow.denial(&request)) {
+            incoming.report_shadow(&entry.metrics, &denial, &self.shadow_lines);
         }
 
         let call = Call::new(CallFields {
@@ -242,11 +316,20 @@ impl Stack {
             trace: incoming.trace,
             deadline: deadline.at,
             caller: Some(incoming.peer.info.svid.id.clone()),
-            principal,
-            authorization,
+            authorization: user.as_ref().map(|user| user.authorization.clone()),
+            principal: user.map(|user| user.principal),
             client: incoming.client(headers),
         });
         Ok(AuthorizedCall { call, deadline, permit })
+    }
+
+    /// Counts and logs a call that is refused because too many are in flight. The span has caller, method and request id.
+    fn refuse(&self, peer: &Peer, limit: ReachedLimit) -> Error {
+        peer.share.refused(limit);
+        if self.overload_lines.allows() {
+            warn!(limit = limit.name(), remote = %peer.info.remote, "call refused, overloaded");
+        }
+        overloaded(limit)
     }
 
     /// Calls the RPC within its deadline. A panicking handler fails its own call only.
@@ -305,23 +388,6 @@ impl Stack {
         let at = applied.and_then(|timeout| incoming.started.checked_add(timeout));
         Ok(CallDeadline { at, set_by: SetBy::of(applied, timeout(None)) })
     }
-
-    fn verify_token(
-        &self,
-        rule: &Method,
-        incoming: &IncomingCall<'_>,
-        headers: &HeaderMap,
-    ) -> Result<(Option<Arc<Principal>>, Option<HeaderValue>), Rejection> {
-        let caller = access::workload(&incoming.peer.info.svid.id, &self.domain);
-        let is_optional = !rule.requires_token(caller);
-        if rule.subject == Subject::None || (is_optional && !headers.contains_key(AUTHORIZATION)) {
-            return Ok((None, None));
-        }
-        let deny = |error: Error| Rejection::Denied(Denial::new(RulePart::Subject, error));
-        let BearerToken { header, token } = BearerToken::of(headers).map_err(deny)?;
-        let principal = self.verifier.verify(token).map_err(|error| deny(error.into()))?;
-        Ok((Some(principal), Some(header.clone())))
-    }
 }
 
 impl<'a> IncomingCall<'a> {
@@ -346,13 +412,7 @@ impl<'a> IncomingCall<'a> {
     }
 
     /// Records the call when it ends.
-    fn completion(
-        &self,
-        entry: &Arc<RpcEntry>,
-        client: String,
-        span: Span,
-        permit: Option<OwnedSemaphorePermit>,
-    ) -> Completion {
+    fn completion(&self, entry: &Arc<RpcEntry>, client: String, span: Span, permit: Option<Permit>) -> Completion {
         let (entry, caller, remote) = (entry.clone(), self.peer.label, self.peer.info.remote);
         let deadline_set_by = SetBy::Server;
         let started = self.started;
@@ -365,6 +425,16 @@ impl<'a> IncomingCall<'a> {
             warn!(reason = error.reason().name(), remote = %self.peer.info.remote, "request rejected, not gRPC");
         }
         request::reject(error)
+    }
+
+    /// Reports that the shadow rules would deny the call, which goes on.
+    fn report_shadow(&self, metrics: &MethodMetrics, denial: &Denial, lines: &LogBudget) {
+        metrics.shadow_denied(denial.part.name(), self.peer.label);
+        // The span has caller, method and request id.
+        let (rule, reason) = (denial.part.name(), denial.error.reason().name());
+        if lines.allows() {
+            warn!(rule, reason, remote = %self.peer.info.remote, "call would be denied by the shadow rules");
+        }
     }
 
     fn reject(&self, metrics: &MethodMetrics, denial: Denial, lines: &LogBudget) -> Response<Body> {
@@ -396,8 +466,13 @@ impl From<Error> for Rejection {
     }
 }
 
-fn overloaded() -> Error {
-    Error::new(Reason::Overloaded, "too many concurrent calls; try again shortly").retry_after(Duration::from_secs(1))
+fn overloaded(limit: ReachedLimit) -> Error {
+    let text = match limit {
+        ReachedLimit::Workload => "the calling workload has too many concurrent calls; try again shortly",
+        ReachedLimit::Server => "too many concurrent calls; try again shortly",
+        ReachedLimit::Latency => "too many concurrent calls while calls are slow; try again shortly",
+    };
+    Error::new(Reason::Overloaded, text).retry_after(Duration::from_secs(1))
 }
 
 fn unknown_metrics(metrics: &Metrics) -> MethodMetrics {

@@ -59,6 +59,7 @@ struct Inner {
     calls: Family<CallLabels, Counter>,
     durations: Family<MethodLabels, DurationHistogram>,
     denials: Family<DenialLabels, Counter>,
+    shadow_denials: Family<DenialLabels, Counter>,
     deadlines: Family<DeadlineLabels, Counter>,
     handshakes: Family<HandshakeLabels, Counter>,
     retries: Family<ClientLabels, Counter>,
@@ -70,7 +71,7 @@ struct Inner {
 
 /// A label value that is known once the contracts are loaded.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Label(Arc<str>);
+pub(crate) struct Label(Arc<str>);
 
 impl EncodeLabelValue for Label {
     fn encode(&self, encoder: &mut LabelValueEncoder) -> fmt::Result {
@@ -142,6 +143,7 @@ impl Metrics {
         let calls = Family::<CallLabels, Counter>::default();
         let durations = Family::<MethodLabels, DurationHistogram>::default();
         let denials = Family::<DenialLabels, Counter>::default();
+        let shadow_denials = Family::<DenialLabels, Counter>::default();
         let deadlines = Family::<DeadlineLabels, Counter>::default();
         let handshakes = Family::<HandshakeLabels, Counter>::default();
         let retries = Family::<ClientLabels, Counter>::default();
@@ -155,6 +157,11 @@ impl Metrics {
             "drystone_denials",
             "Calls denied, by the part of the rule that denied them",
             denials.clone(),
+        );
+        registry.register(
+            "drystone_shadow_denials",
+            "Calls allowed that the shadow rules would deny, by the part of the rule",
+            shadow_denials.clone(),
         );
         registry.register(
             "drystone_deadlines_exceeded",
@@ -183,6 +190,7 @@ impl Metrics {
             calls,
             durations,
             denials,
+            shadow_denials,
             deadlines,
             handshakes,
             retries,
@@ -206,6 +214,11 @@ impl Metrics {
     pub fn caller(&self, workload: Option<&str>) -> CallerLabel {
         let index = workload.and_then(|name| self.0.callers.iter().position(|label| *label.0 == *name));
         index.map_or(CallerLabel::UNKNOWN, CallerLabel)
+    }
+
+    /// The value of a caller label.
+    pub(crate) fn label_of(&self, caller: CallerLabel) -> Label {
+        self.0.callers[caller.0].clone()
     }
 
     /// Counts a TLS handshake that `service` refused.
@@ -308,10 +321,18 @@ impl MethodMetrics {
 
     /// Counts a denied call by the part of the rule that it failed: `caller`, `subject`, `permission`, ...
     pub fn denied(&self, part: &'static str, caller: CallerLabel) {
+        self.0.metrics.0.denials.get_or_create(&self.denial_labels(part, caller)).inc();
+    }
+
+    /// Counts a call that the shadow rules would deny, by the part of the rule.
+    pub fn shadow_denied(&self, part: &'static str, caller: CallerLabel) {
+        self.0.metrics.0.shadow_denials.get_or_create(&self.denial_labels(part, caller)).inc();
+    }
+
+    fn denial_labels(&self, part: &'static str, caller: CallerLabel) -> DenialLabels {
         let MethodMetricsInner { metrics, labels, .. } = &*self.0;
         let MethodLabels { service, method } = labels.clone();
-        let caller = metrics.0.callers[caller.0].clone();
-        metrics.0.denials.get_or_create(&DenialLabels { service, method, caller, part }).inc();
+        DenialLabels { service, method, caller: metrics.0.callers[caller.0].clone(), part }
     }
 }
 

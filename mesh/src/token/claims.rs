@@ -1,6 +1,6 @@
 //! The claims of an access token.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use chrono::{DateTime, TimeDelta};
 use serde::{Deserialize, Deserializer, Serialize, de};
@@ -71,6 +71,8 @@ pub(super) struct Requirements<'a> {
     pub(super) audience: &'a str,
     pub(super) max_lifetime: i64,
     pub(super) now: Timestamp,
+    /// The key of the token.
+    pub(super) key_id: &'a Arc<str>,
 }
 
 impl Claims {
@@ -108,6 +110,7 @@ impl Claims {
             user_id: self.sub,
             session_id: self.sid,
             token_id: self.jti,
+            key_id: Arc::clone(required.key_id),
             issued_at,
             expires_at,
             auth_time: timestamp(self.auth_time)?,
@@ -122,6 +125,11 @@ impl Claims {
 /// Whether a token with this expiry has expired, leeway included.
 pub(super) fn has_expired(expires_at: Timestamp, now: Timestamp) -> bool {
     now - expires_at >= TimeDelta::seconds(LEEWAY)
+}
+
+/// How long it takes until [`has_expired`]; zero from then on.
+pub(super) fn time_to_expiry(expires_at: Timestamp, now: Timestamp) -> Duration {
+    (expires_at - now + TimeDelta::seconds(LEEWAY)).to_std().unwrap_or_default()
 }
 
 /// The issue time in the token id. It must match `iat`, since revocation compares it.
@@ -167,4 +175,19 @@ pub fn is_client_id(text: &str) -> bool {
 /// Accepts an absent member, but not `null`.
 fn non_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<i64>, D::Error> {
     i64::deserialize(deserializer).map(Some)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::token::testing::clock;
+
+    #[test]
+    fn a_token_has_expired_when_no_time_is_left_leeway_included() {
+        let expires_at = clock().now();
+        let moments = [-10, 0, 4, 5, 6].map(TimeDelta::seconds).map(|after| expires_at + after);
+        let left = moments.map(|now| time_to_expiry(expires_at, now).as_secs());
+        assert_eq!(left, [15, 5, 1, 0, 0]);
+        assert_eq!(moments.map(|now| has_expired(expires_at, now)), [false, false, false, true, true]);
+    }
 }

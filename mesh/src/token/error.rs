@@ -54,6 +54,9 @@ pub enum TokenError {
     /// No keys have been fetched yet, so no token can be verified.
     #[error("the signing keys have not been fetched yet")]
     NoKeys,
+    /// No known key has its `kid`, and the keys are just being fetched, since one was withdrawn.
+    #[error("the signing keys are being fetched, since one was withdrawn")]
+    KeysOutdated,
     /// No revocations have been received yet, so the token may be revoked.
     #[error("revocations have not been received yet")]
     NoRevocations,
@@ -66,7 +69,7 @@ impl TokenError {
         match self {
             Self::Expired => Reason::TokenExpired,
             Self::Revoked => Reason::TokenRevoked,
-            Self::NoKeys | Self::NoRevocations => Reason::Unavailable,
+            Self::NoKeys | Self::KeysOutdated | Self::NoRevocations => Reason::Unavailable,
             _ => Reason::TokenInvalid,
         }
     }

@@ -1,12 +1,19 @@
 //! Public keys that verify tokens.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_FIXED, ED25519, ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256, VerificationAlgorithm,
+    ECDSA_P256_SHA256_FIXED, ED25519, ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256, RsaPublicKeyComponents,
+    VerificationAlgorithm,
 };
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use drystone::auth::v1::Jwk;
+
+/// The sizes of the modulus of an RSA key from a JWK, in bits. A greater one costs each verification more.
+const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=4096;
+
+/// The exponent of an RSA key from a JWK: 65537, as all common software generates it.
+const RSA_EXPONENT: [u8; 3] = [1, 0, 1];
 
 /// The allowed signature algorithms (RFC 7518, RFC 8037). `none` and HMAC are not supported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -41,7 +48,7 @@ impl Algorithm {
 
 /// A parsed public key with its `kid` and its algorithm.
 pub struct PublicKey {
-    kid: String,
+    kid: Arc<str>,
     algorithm: Algorithm,
     key: ParsedPublicKey,
 }
@@ -54,11 +61,9 @@ impl PublicKey {
     /// The `kid` is empty or longer than 256 bytes, or the bytes are not a key of the algorithm.
     pub fn new(kid: impl Into<String>, algorithm: Algorithm, bytes: &[u8]) -> Result<Self, PublicKeyError> {
         let kid = kid.into();
-        if kid.is_empty() || kid.len() > 256 {
-            return Err(PublicKeyError::KeyId);
-        }
+        check_kid(&kid)?;
         let key = ParsedPublicKey::new(algorithm.verification(), bytes).map_err(|_| PublicKeyError::Material)?;
-        Ok(Self { kid, algorithm, key })
+        Ok(Self { kid: kid.into(), algorithm, key })
     }
 
     /// Creates a key from a JWK (RFC 7517).
@@ -69,6 +74,7 @@ impl PublicKey {
         if jwk.r#use != "sig" {
             return Err(PublicKeyError::Use);
         }
+        check_kid(&jwk.kid)?;
         let is_absent = |member: &Option<String>| member.as_deref().unwrap_or_default().is_empty();
         match (jwk.kty.as_str(), jwk.crv.as_deref().unwrap_or_default(), jwk.alg.as_str()) {
             ("EC", "P-256", "ES256") => {
@@ -80,6 +86,10 @@ impl PublicKey {
             ("OKP", "Ed25519", "EdDSA") if is_absent(&jwk.y) => {
                 Self::new(&jwk.kid, Algorithm::EdDsa, &coordinate(jwk.x.as_deref())?)
             }
+            ("RSA", "", "RS256") if is_absent(&jwk.x) && is_absent(&jwk.y) => {
+                let key = rsa_key(&decode(jwk.n.as_deref())?, &decode(jwk.e.as_deref())?)?;
+                Ok(Self { kid: jwk.kid.as_str().into(), algorithm: Algorithm::Rs256, key })
+            }
             _ => Err(PublicKeyError::Type),
         }
     }
@@ -87,6 +97,11 @@ impl PublicKey {
     /// The key id, as in the `kid` of a token.
     #[must_use]
     pub fn kid(&self) -> &str {
+        &self.kid
+    }
+
+    /// The key id, for those who keep it.
+    pub(super) fn shared_kid(&self) -> &Arc<str> {
         &self.kid
     }
 
@@ -133,56 +148,33 @@ pub enum PublicKeyError {
     Material,
 }
 
+fn check_kid(kid: &str) -> Result<(), PublicKeyError> {
+    if kid.is_empty() || kid.len() > 256 { Err(PublicKeyError::KeyId) } else { Ok(()) }
+}
+
+/// An RSA key from its modulus and exponent, big-endian in as few bytes as possible (RFC 7518, section 6.3.1).
+fn rsa_key(n: &[u8], e: &[u8]) -> Result<ParsedPublicKey, PublicKeyError> {
+    let leading_zeros = n.first().map_or(0, |first| first.leading_zeros() as usize);
+    let is_valid = leading_zeros < 8
+        && RSA_BITS.contains(&(8 * n.len() - leading_zeros))
+        && n.last().is_some_and(|last| last % 2 == 1)
+        && e == RSA_EXPONENT;
+    if !is_valid {
+        return Err(PublicKeyError::Material);
+    }
+    let components = RsaPublicKeyComponents { n, e };
+    components.to_parsed_public_key(&RSA_PKCS1_2048_8192_SHA256).map_err(|_| PublicKeyError::Material)
+}
+
+/// Decodes canonical base64url without padding.
+fn decode(text: Option<&str>) -> Result<Vec<u8>, PublicKeyError> {
+    URL_SAFE_NO_PAD.decode(text.unwrap_or_default()).map_err(|_| PublicKeyError::Material)
+}
+
 fn coordinate(text: Option<&str>) -> Result<Vec<u8>, PublicKeyError> {
-    let bytes = URL_SAFE_NO_PAD.decode(text.unwrap_or_default()).map_err(|_| PublicKeyError::Material)?;
+    let bytes = decode(text)?;
     if bytes.len() == 32 { Ok(bytes) } else { Err(PublicKeyError::Material) }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::token::testing::Signer;
-
-    #[test]
-    fn a_jwk_is_parsed_to_its_key() {
-        let signer = Signer::new("key-1");
-        assert_eq!(PublicKey::from_jwk(&signer.jwk()), Ok(signer.public()));
-    }
-
-    #[test]
-    fn an_ed25519_jwk_is_parsed() {
-        let jwk = Jwk {
-            kty: "OKP".to_owned(),
-            r#use: "sig".to_owned(),
-            alg: "EdDSA".to_owned(),
-            kid: "ed".to_owned(),
-            crv: Some("Ed25519".to_owned()),
-            // RFC 8037, appendix A.2.
-            x: Some("11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo".to_owned()),
-            ..Jwk::default()
-        };
-        assert_eq!(PublicKey::from_jwk(&jwk).map(|key| key.algorithm()), Ok(Algorithm::EdDsa));
-    }
-
-    #[test]
-    fn an_unsupported_or_invalid_jwk_is_rejected() {
-        let valid = Signer::new("key-1").jwk();
-        let with = |change: fn(&mut Jwk)| {
-            let mut jwk = valid.clone();
-            change(&mut jwk);
-            PublicKey::from_jwk(&jwk).map(drop)
-        };
-        assert_eq!(with(|jwk| jwk.kid.clear()), Err(PublicKeyError::KeyId));
-        assert_eq!(with(|jwk| jwk.kid = "k".repeat(257)), Err(PublicKeyError::KeyId));
-        assert_eq!(with(|jwk| jwk.r#use = "enc".to_owned()), Err(PublicKeyError::Use));
-        assert_eq!(with(|jwk| jwk.r#use.clear()), Err(PublicKeyError::Use));
-        assert_eq!(with(|jwk| jwk.alg = "HS256".to_owned()), Err(PublicKeyError::Type));
-        assert_eq!(with(|jwk| jwk.alg = "EdDSA".to_owned()), Err(PublicKeyError::Type));
-        assert_eq!(with(|jwk| jwk.kty = "oct".to_owned()), Err(PublicKeyError::Type));
-        assert_eq!(with(|jwk| jwk.crv = Some("P-384".to_owned())), Err(PublicKeyError::Type));
-        assert_eq!(with(|jwk| jwk.x.as_mut().unwrap().push('=')), Err(PublicKeyError::Material));
-        assert_eq!(with(|jwk| jwk.y = None), Err(PublicKeyError::Material));
-        // A point that is not on the curve.
-        assert_eq!(with(|jwk| jwk.y = jwk.x.clone()), Err(PublicKeyError::Material));
-    }
-}
+mod tests;

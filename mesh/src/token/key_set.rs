@@ -5,7 +5,7 @@ use std::{
     fmt,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU32, AtomicU64, Ordering},
     },
 };
 
@@ -14,15 +14,22 @@ use tokio::sync::Notify;
 
 use super::PublicKey;
 
+/// How many tokens of unknown keys an entry point passes on between two fetches: they may be of a new key.
+const MAX_UNKNOWN_PASSED_ON: u32 = 100;
+
 /// The current verification keys. Clones share the set.
 #[derive(Clone, Default)]
 pub struct KeySet(Arc<Inner>);
 
 #[derive(Default)]
 struct Inner {
-    keys: ArcSwap<HashMap<String, Arc<PublicKey>>>,
+    keys: ArcSwap<HashMap<Arc<str>, Arc<PublicKey>>>,
     /// The number of key withdrawals. Tokens verified at an older count are verified again.
     withdrawals: AtomicU64,
+    /// How many of the keys that were withdrawn before their time had been when these keys were fetched.
+    withdrawn_before: AtomicU64,
+    /// How many tokens of unknown keys were passed on since the last fetch.
+    unknown_passed_on: AtomicU32,
     replaced: Notify,
     refresh_requested: Notify,
 }
@@ -38,7 +45,7 @@ impl KeySet {
     pub fn replace(&self, keys: Vec<PublicKey>) {
         let mut next = HashMap::with_capacity(keys.len());
         for key in keys {
-            next.entry(key.kid().to_owned()).or_insert_with(|| Arc::new(key));
+            next.entry(Arc::clone(key.shared_kid())).or_insert_with(|| Arc::new(key));
         }
         let next = Arc::new(next);
         let previous = self.0.keys.swap(Arc::clone(&next));
@@ -46,6 +53,7 @@ impl KeySet {
         if previous.iter().any(|(kid, key)| next.get(kid) != Some(key)) {
             self.0.withdrawals.fetch_add(1, Ordering::AcqRel);
         }
+        self.0.unknown_passed_on.store(0, Ordering::Relaxed);
         self.0.replaced.notify_waiters();
     }
 
@@ -75,6 +83,25 @@ impl KeySet {
     /// The number of key withdrawals.
     pub(super) fn withdrawals(&self) -> u64 {
         self.0.withdrawals.load(Ordering::Acquire)
+    }
+
+    /// Records that these keys were fetched when so many keys had been withdrawn before their time.
+    pub(super) fn set_withdrawn_before(&self, count: u64) {
+        self.0.withdrawn_before.store(count, Ordering::Release);
+    }
+
+    /// Whether the keys were fetched before one of so many was withdrawn. Its successor may then be unknown here.
+    pub(super) fn is_older_than(&self, withdrawn: u64) -> bool {
+        self.0.withdrawn_before.load(Ordering::Acquire) < withdrawn
+    }
+
+    /// Whether an entry point may pass on one more token of an unknown key, for the services to decide: it may be of a key that is
+    /// new, which they learn of at once where one was withdrawn. Bounded, since any client can send such tokens.
+    #[must_use]
+    pub fn may_pass_on_unknown(&self) -> bool {
+        let passed_on = self.0.unknown_passed_on.load(Ordering::Relaxed);
+        // Concurrent callers may exceed the limit by one each.
+        passed_on < MAX_UNKNOWN_PASSED_ON && self.0.unknown_passed_on.fetch_add(1, Ordering::Relaxed) < u32::MAX
     }
 
     /// Requests an earlier fetch, since a token has an unknown `kid`.
@@ -121,6 +148,16 @@ mod tests {
         let keys = KeySet::new();
         keys.replace(vec![first.public(), second.public()]);
         assert_eq!(keys.get("1").as_deref(), Some(&first.public()));
+    }
+
+    #[test]
+    fn a_bounded_number_of_tokens_of_unknown_keys_is_passed_on_between_fetches() {
+        let keys = KeySet::new();
+        for _ in 0..2 {
+            let passed_on = (0..1000).filter(|_| keys.may_pass_on_unknown()).count();
+            assert_eq!(passed_on, 100);
+            keys.replace(vec![Signer::new("1").public()]);
+        }
     }
 
     #[tokio::test]

@@ -1,6 +1,6 @@
 //! The authenticated end user of a call.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use uuid::Uuid;
 
@@ -15,6 +15,8 @@ pub struct Principal {
     pub session_id: Uuid,
     /// The token's id.
     pub token_id: Uuid,
+    /// The key that signed the token: its `kid`.
+    pub key_id: Arc<str>,
     /// When the token was issued, to the millisecond.
     pub issued_at: Timestamp,
     /// When the token expires.

@@ -15,29 +15,29 @@ use crate::{
     id,
 };
 
-pub(super) const ISSUER: &str = "https://id.drystone.example";
-pub(super) const AUDIENCE: &str = "drystone";
+pub(crate) const ISSUER: &str = "https://id.drystone.example";
+pub(crate) const AUDIENCE: &str = "drystone";
 
-pub(super) fn clock() -> Clock {
+pub(crate) fn clock() -> Clock {
     Clock::manual("2026-03-01T12:00:00.5Z".parse().unwrap())
 }
 
 /// A signing key and its `kid`.
-pub(super) struct Signer {
-    pub(super) kid: String,
-    pub(super) pair: EcdsaKeyPair,
+pub(crate) struct Signer {
+    pub(crate) kid: String,
+    pub(crate) pair: EcdsaKeyPair,
 }
 
 impl Signer {
-    pub(super) fn new(kid: &str) -> Self {
+    pub(crate) fn new(kid: &str) -> Self {
         Self { kid: kid.to_owned(), pair: EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap() }
     }
 
-    pub(super) fn public(&self) -> PublicKey {
+    pub(crate) fn public(&self) -> PublicKey {
         PublicKey::new(&self.kid, Algorithm::Es256, self.pair.public_key().as_ref()).unwrap()
     }
 
-    pub(super) fn jwk(&self) -> Jwk {
+    pub(crate) fn jwk(&self) -> Jwk {
         let point = self.pair.public_key().as_ref();
         Jwk {
             kty: "EC".to_owned(),
@@ -51,14 +51,14 @@ impl Signer {
         }
     }
 
-    pub(super) fn sign(&self, claims: &Claims) -> String {
+    pub(crate) fn sign(&self, claims: &Claims) -> String {
         sign("ES256", &self.kid, claims, |message| {
             self.pair.sign(&SystemRandom::new(), message).unwrap().as_ref().to_vec()
         })
     }
 }
 
-pub(super) fn sign(alg: &str, kid: &str, claims: &Claims, signature: impl Fn(&[u8]) -> Vec<u8>) -> String {
+pub(crate) fn sign(alg: &str, kid: &str, claims: &Claims, signature: impl Fn(&[u8]) -> Vec<u8>) -> String {
     let header = serde_json::json!({ "alg": alg, "typ": "at+jwt", "kid": kid }).to_string();
     let signing_input = format!("{}.{}", encode(header), encode(serde_json::to_vec(claims).unwrap()));
     let signature = signature(signing_input.as_bytes());
@@ -66,7 +66,7 @@ pub(super) fn sign(alg: &str, kid: &str, claims: &Claims, signature: impl Fn(&[u
 }
 
 /// Claims of a token issued now with a lifetime of five minutes.
-pub(super) fn claims(now: Timestamp) -> Claims {
+pub(crate) fn claims(now: Timestamp) -> Claims {
     Claims {
         iss: ISSUER.to_owned(),
         aud: AUDIENCE.to_owned(),
@@ -86,11 +86,12 @@ pub(super) fn claims(now: Timestamp) -> Claims {
 }
 
 /// The principal of a token issued at this time.
-pub(super) fn principal(issued_at: Timestamp) -> Principal {
+pub(crate) fn principal(issued_at: Timestamp) -> Principal {
     Principal {
         user_id: Uuid::now_v7(),
         session_id: Uuid::now_v7(),
         token_id: id::v7_at(issued_at),
+        key_id: "key-1".into(),
         issued_at,
         expires_at: issued_at + TimeDelta::minutes(5),
         auth_time: issued_at,

@@ -1,11 +1,15 @@
 //! Verifies access tokens.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use super::{
-    Claims, KeySet, Principal, RevocationView, TokenError,
+    Claims, KeySet, Principal, PublicKey, RevocationView, TokenError, TokenMetrics, WithdrawnKeys,
     cache::{CachedToken, Fingerprint, TokenCache},
-    claims::{Requirements, has_expired},
+    claims::{Requirements, has_expired, time_to_expiry},
     jwt::{self, JwtSegments},
 };
 use crate::clock::{Clock, Timestamp};
@@ -36,6 +40,10 @@ impl TokenVerifierConfig {
     }
 }
 
+/// How often the time is compared with the expiry of a token in a call that lasts: the clock may be set.
+const MIN_PAUSE: Duration = Duration::from_millis(50);
+const MAX_PAUSE: Duration = Duration::from_secs(30);
+
 /// Verifies access tokens locally. Clones share their cache.
 #[derive(Clone)]
 pub struct TokenVerifier(Arc<Inner>);
@@ -48,6 +56,7 @@ struct Inner {
     revocations: Option<RevocationView>,
     clock: Clock,
     cache: TokenCache,
+    metrics: TokenMetrics,
 }
 
 impl TokenVerifier {
@@ -67,7 +76,17 @@ impl TokenVerifier {
     fn build(config: TokenVerifierConfig, keys: KeySet, revocations: Option<RevocationView>, clock: Clock) -> Self {
         let max_lifetime = i64::try_from(config.max_lifetime.as_secs()).unwrap_or(i64::MAX);
         let cache = TokenCache::new(config.cache_capacity);
-        Self(Arc::new(Inner { config, max_lifetime, keys, revocations, clock, cache }))
+        let metrics = TokenMetrics::default();
+        Self(Arc::new(Inner { config, max_lifetime, keys, revocations, clock, cache, metrics }))
+    }
+
+    /// Counts with these metrics. To be called before the verifier is cloned.
+    #[must_use]
+    pub fn with_metrics(mut self, metrics: TokenMetrics) -> Self {
+        if let Some(inner) = Arc::get_mut(&mut self.0) {
+            inner.metrics = metrics;
+        }
+        self
     }
 
     /// Verifies a token and returns its principal. `token` is what follows `Bearer ` in the `authorization` header.
@@ -85,8 +104,10 @@ impl TokenVerifier {
         // Read before any key, so that a key withdrawn from here on invalidates the cache entry.
         let withdrawals = self.0.keys.withdrawals();
         let principal = if let Some(principal) = self.cached(&fingerprint, withdrawals, now)? {
+            self.0.metrics.cache_hits.inc();
             principal
         } else {
+            self.0.metrics.cache_misses.inc();
             // Before the first update of revocations, a revoked token cannot be recognized.
             if self.0.revocations.as_ref().is_some_and(|view| view.last_update().is_none()) {
                 return Err(TokenError::NoRevocations);
@@ -99,10 +120,49 @@ impl TokenVerifier {
         Ok(principal)
     }
 
-    /// Whether the token of this principal has been revoked since it was verified, for a call that lasts. At an entry point no token is.
-    #[must_use]
-    pub fn is_revoked(&self, principal: &Principal) -> bool {
+    fn is_revoked(&self, principal: &Principal) -> bool {
         self.0.revocations.as_ref().is_some_and(|view| view.is_revoked(principal))
+    }
+
+    /// Whether every revocation is known, but for those of the last seconds. An entry point leaves revocation to the services.
+    #[must_use]
+    pub fn has_fresh_revocations(&self) -> bool {
+        self.0.revocations.as_ref().is_none_or(RevocationView::is_fresh)
+    }
+
+    /// Waits until a verified token is no longer valid, for a call that lasts: it expires or is revoked.
+    pub fn invalidation(&self, principal: Arc<Principal>) -> impl Future<Output = TokenError> + Send + 'static {
+        let this = self.clone();
+        async move {
+            let mut changes = this.0.revocations.as_ref().map(RevocationView::changes);
+            loop {
+                let now = this.0.clock.now();
+                if this.is_revoked(&principal) {
+                    return TokenError::Revoked;
+                }
+                if has_expired(principal.expires_at, now) {
+                    return TokenError::Expired;
+                }
+                let left = time_to_expiry(principal.expires_at, now);
+                let notified = async {
+                    match &mut changes {
+                        // The sender is a part of the view, so that this is never an error.
+                        Some(changes) => drop(changes.changed().await),
+                        None => std::future::pending().await,
+                    }
+                };
+                tokio::select! {
+                    () = tokio::time::sleep(left.clamp(MIN_PAUSE, MAX_PAUSE)) => {}
+                    () = notified => {}
+                }
+            }
+        }
+    }
+
+    /// The signing keys that were withdrawn; none at an entry point.
+    #[must_use]
+    pub fn withdrawn_keys(&self) -> WithdrawnKeys {
+        self.0.revocations.as_ref().map(|view| view.withdrawn_keys().clone()).unwrap_or_default()
     }
 
     /// The verification keys.
@@ -134,32 +194,49 @@ impl TokenVerifier {
         withdrawals: u64,
         now: Timestamp,
     ) -> Result<Arc<Principal>, TokenError> {
+        let started = Instant::now();
         let segments = JwtSegments::parse(token)?;
-        self.check_signature(&segments)?;
+        let key = self.check_signature(&segments)?;
         let required = Requirements {
+            key_id: key.shared_kid(),
             issuer: &self.0.config.issuer,
             audience: &self.0.config.audience,
             max_lifetime: self.0.max_lifetime,
             now,
         };
         let principal = Arc::new(Claims::parse(&segments.payload)?.check(&required)?);
+        self.0.metrics.observe(started.elapsed());
         self.0.cache.insert(fingerprint, CachedToken { principal: Arc::clone(&principal), withdrawals }, now);
         Ok(principal)
     }
 
-    fn check_signature(&self, segments: &JwtSegments<'_>) -> Result<(), TokenError> {
-        let Some(key) = self.0.keys.get(&segments.header.kid) else {
-            self.0.keys.request_refresh();
-            return Err(if self.0.keys.is_loaded() { TokenError::UnknownKey } else { TokenError::NoKeys });
-        };
+    fn check_signature(&self, segments: &JwtSegments<'_>) -> Result<Arc<PublicKey>, TokenError> {
+        let kid = segments.header.kid.as_str();
+        if self.0.revocations.as_ref().is_some_and(|view| view.withdrawn_keys().contains(kid)) {
+            return Err(TokenError::Revoked);
+        }
+        let Some(key) = self.0.keys.get(kid) else { return Err(self.unknown_key()) };
+        self.0.metrics.keys_found.inc();
         if segments.header.alg != key.algorithm().name() {
             return Err(TokenError::Algorithm);
         }
         if key.verify_signature(segments.signing_input.as_bytes(), &segments.signature) {
-            Ok(())
+            Ok(key)
         } else {
             Err(TokenError::Signature)
         }
+    }
+
+    /// The error of a token whose key is not known, which is looked for.
+    fn unknown_key(&self) -> TokenError {
+        let Inner { keys, revocations, metrics, .. } = &*self.0;
+        metrics.keys_unknown.inc();
+        keys.request_refresh();
+        if !keys.is_loaded() {
+            return TokenError::NoKeys;
+        }
+        let withdrawn = revocations.as_ref().map_or(0, |view| view.withdrawn_keys().count());
+        if keys.is_older_than(withdrawn) { TokenError::KeysOutdated } else { TokenError::UnknownKey }
     }
 }
 

@@ -21,10 +21,11 @@ use drystone::{
 use drystone_mesh::{
     call::{Call, CallFields, Client, new_request_id},
     error::{Reason, reason_of},
-    server::ServerLimits,
+    server::{ServerLimits, acceptor::AcceptLimits},
     telemetry::TraceContext,
 };
 use support::{TestServer, order};
+use tokio::task::JoinHandle;
 use tonic::{Code, Request, Status};
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 use tonic_types::StatusExt;
@@ -157,6 +158,97 @@ async fn calls_over_the_limit_are_answered_overloaded_with_a_retry_delay() {
     server.handlers.release.notify_one();
     first.await.unwrap().unwrap();
     client.look_up_for_sign_in(order("describe")).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_workload_that_uses_up_its_share_costs_no_other_workload_a_call() {
+    let server = TestServer::with(|limits| ServerLimits { max_in_flight_per_workload: 4, ..limits }).await;
+    let client = server.client("auth");
+    let waiting: Vec<_> = (0..4)
+        .map(|_| {
+            let mut client = client.clone();
+            tokio::spawn(async move { client.look_up_for_sign_in(order("wait")).await })
+        })
+        .collect();
+    until_in_flight(&server, 4).await;
+
+    let status = client.clone().look_up_for_sign_in(order("describe")).await.unwrap_err();
+    assert_eq!((status.code(), reason_of(&status)), (Code::ResourceExhausted, Some(Reason::Overloaded)));
+    assert!(status.get_details_retry_info().and_then(|info| info.retry_delay).is_some());
+    assert!(status.message().contains("the calling workload has too many"), "{}", status.message());
+    // Another connection of the same workload has no share of its own.
+    let mut second = server.client("auth");
+    assert_eq!(refusal(second.look_up_for_sign_in(order("describe")).await).1, Some(Reason::Overloaded));
+    let mut other = KeyServiceClient::new(server.channel("edge", "user"));
+    other.get_discovery(GetDiscoveryRequest {}).await.unwrap();
+
+    let rendered = server.metrics.render();
+    let refused = r#"drystone_server_refused_total{service="user",caller="auth",limit="workload"} 2"#;
+    assert!(rendered.contains(refused), "{rendered}");
+    assert!(rendered.contains(r#"drystone_server_concurrency_limit{service="user"} 1024"#), "{rendered}");
+    release_all(&server, waiting).await;
+    client.clone().look_up_for_sign_in(order("describe")).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_workload_within_its_part_is_served_by_a_full_server() {
+    let server = TestServer::with(|limits| ServerLimits { max_in_flight: 200, ..limits }).await;
+    let client = server.client("auth");
+    let mut waiting = Vec::new();
+    let mut refused = 0;
+    // More than the server takes of one workload.
+    for _ in 0..200 {
+        let mut client = client.clone();
+        let mut call = tokio::spawn(async move { client.look_up_for_sign_in(order("wait")).await });
+        tokio::select! {
+            () = server.handlers.waiting.notified() => waiting.push(call),
+            answer = &mut call => {
+                assert_eq!(refusal(answer.unwrap()).1, Some(Reason::Overloaded));
+                refused += 1;
+            }
+        }
+    }
+    assert!(waiting.len() >= 150 && refused > 0, "{} of 200 were served", waiting.len());
+    let mut other = KeyServiceClient::new(server.channel("edge", "user"));
+    other.get_discovery(GetDiscoveryRequest {}).await.unwrap();
+    release_all(&server, waiting).await;
+}
+
+#[tokio::test]
+async fn connections_over_the_limit_of_an_address_are_refused_and_counted() {
+    let server = TestServer::with(|limits| {
+        let accept = AcceptLimits { max_connections_per_address: 1, ..limits.accept };
+        ServerLimits { accept, ..limits }
+    })
+    .await;
+    let mut first = server.client("auth");
+    first.look_up_for_sign_in(order("describe")).await.unwrap();
+    let mut second = KeyServiceClient::new(server.channel("edge", "user"));
+    assert_eq!(refusal(second.get_discovery(GetDiscoveryRequest {}).await).0, Code::Unavailable);
+    first.look_up_for_sign_in(order("describe")).await.unwrap();
+    let rendered = server.metrics.render();
+    let refused = r#"drystone_handshakes_refused_total{service="user",reason="address_connections"}"#;
+    assert!(rendered.contains(refused), "{rendered}");
+    assert!(rendered.contains(r#"drystone_server_connections{service="user"} 1"#), "{rendered}");
+}
+
+/// Waits until the server has so many calls in flight.
+async fn until_in_flight(server: &TestServer, calls: usize) {
+    let line = format!(r#"drystone_server_in_flight{{service="user"}} {calls}"#);
+    while !server.metrics.render().lines().any(|rendered| rendered == line) {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Releases waiting calls, which all succeed.
+async fn release_all<T>(server: &TestServer, waiting: Vec<JoinHandle<Result<T, Status>>>) {
+    for waiting in waiting {
+        while !waiting.is_finished() {
+            server.handlers.release.notify_waiters();
+            tokio::task::yield_now().await;
+        }
+        waiting.await.unwrap().map(drop).unwrap();
+    }
 }
 
 #[tokio::test]

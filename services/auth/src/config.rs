@@ -1,11 +1,14 @@
 //! The section `[auth]` of the configuration.
 
+mod signing_keys;
+
 use std::{num::NonZeroUsize, thread::available_parallelism, time::Duration};
 
 use drystone_mesh::{config::ConfigDuration, token::is_client_id};
 use drystone_webauthn::RelyingParty;
 use serde::{Deserialize, Serialize};
 
+pub use self::signing_keys::SigningKeyConfig;
 use crate::{
     factor::requirement::FactorRequirement,
     password::hasher::PoolSize,
@@ -63,6 +66,8 @@ pub struct Config {
     pub mfa: MfaConfig,
     /// Passkeys.
     pub passkeys: PasskeyConfig,
+    /// The signing keys of access tokens.
+    pub signing_keys: SigningKeyConfig,
 }
 
 /// Passkeys (Web Authentication). Without an RP ID there are none.
@@ -160,6 +165,7 @@ impl Default for Config {
             require_verified_email: false,
             mfa: MfaConfig::default(),
             passkeys: PasskeyConfig::default(),
+            signing_keys: SigningKeyConfig::default(),
         }
     }
 }
@@ -223,6 +229,7 @@ impl Config {
             ));
         }
         self.passkeys.relying_party().map_err(|text| format!("auth.passkeys.{text}"))?;
+        self.signing_keys.check().map_err(|text| format!("auth.signing_keys.{text}"))?;
         if !self.app_url.is_empty() && !is_app_url(&self.app_url) {
             return Err(
                 "auth.app_url must be an https URL without query and fragment, such as https://app.example.com"

@@ -15,7 +15,10 @@ use crate::{
         hasher::HashingError,
         policy::{CheckError as CheckPasswordError, PolicyError, Weakness},
     },
-    token::{key_ring::RELOAD_INTERVAL, signing_key::KeyError},
+    token::{
+        key_ring::RELOAD_INTERVAL,
+        signing_key::{KeyError, SignError},
+    },
 };
 
 /// The retry delay after the hashing queue was full: a full queue is processed in less.
@@ -143,10 +146,16 @@ pub enum Error {
     Hashing(#[from] HashingError),
     /// The access token could not be signed.
     #[error("the access token could not be signed")]
-    Signing(#[source] jsonwebtoken::errors::Error),
+    Signing(#[source] SignError),
     /// There is no signing key.
     #[error("there is no signing key")]
     NoSigningKey,
+    /// There never was such a signing key, or it is forgotten.
+    #[error("there is no such signing key; `drystone keys list` shows all")]
+    SigningKeyNotFound,
+    /// Other instances changed the signing keys each time that a change was tried.
+    #[error("other instances are changing the signing keys; try again")]
+    KeysBusy,
     /// Stored keys could not be changed.
     #[error("the stored keys could not be changed")]
     Keys(#[source] StartError),
@@ -198,7 +207,9 @@ impl Error {
             Self::RequestIdReused => Reason::RequestIdReused,
             Self::Hashing(HashingError::QueueFull) => Reason::Overloaded,
             Self::Hashing(HashingError::DeadlineExceeded) => Reason::DeadlineExceeded,
+            Self::SigningKeyNotFound => Reason::SigningKeyNotFound,
             Self::KeysStale
+            | Self::KeysBusy
             | Self::PolicyStopped
             | Self::Hashing(HashingError::Stopped)
             | Self::Seal(SealError::Unavailable(_))
@@ -337,7 +348,8 @@ mod tests {
             (Error::Hashing(HashingError::QueueFull), Reason::Overloaded),
             (Error::Hashing(HashingError::DeadlineExceeded), Reason::DeadlineExceeded),
             (Error::Hashing(HashingError::Stopped), Reason::Unavailable),
-            (Error::Signing(jsonwebtoken::errors::ErrorKind::InvalidEcdsaKey.into()), Reason::Internal),
+            (Error::Signing(SignError::Key), Reason::Internal),
+            (Error::SigningKeyNotFound, Reason::SigningKeyNotFound),
             (Error::Store(sqlx::Error::RowNotFound), Reason::Internal),
             (Error::Store(sqlx::Error::PoolTimedOut), Reason::Unavailable),
             (Error::KeysStale, Reason::Unavailable),

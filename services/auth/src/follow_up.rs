@@ -69,6 +69,8 @@ pub(crate) enum FollowUp {
     SendRequiredReset { user_id: Uuid, email: String },
     /// The sessions of the user end, except for the one that has changed the password.
     EndSessions { user_id: Uuid, except: Option<Uuid> },
+    /// The tokens of a signing key are refused from now on.
+    VoidKey { kid: String },
     /// The user is told that their password was changed.
     TellPasswordChanged { user_id: Uuid, client: Origin },
     /// The user is told that a session has ended, since somebody has used one of its refresh tokens again.
@@ -90,6 +92,7 @@ impl FollowUp {
             Self::SendPasswordReset { email } => format!("reset {email}"),
             Self::ResendVerification { email } => format!("verification {email}"),
             Self::EndSessions { user_id, .. } => format!("sessions {user_id}"),
+            Self::VoidKey { kid } => format!("key {kid}"),
             // What protects the user waits for no mail.
             Self::CreateAccount { user_id, .. } | Self::SetEmail { user_id, .. } => format!("account {user_id}"),
             // To an address that somebody has chosen, who may want to hold up the others.
@@ -191,6 +194,7 @@ impl FollowUps {
                 // However many others have asked for: it follows from a link that serves once.
                 self.send_password_reset(call, message, contact, u32::MAX).await
             }
+            FollowUp::VoidKey { kid } => self.upstreams.void_key_tokens(call, &kid).await,
             FollowUp::EndSessions { user_id, except } => self.upstreams.end_sessions(call, user_id, except).await,
             FollowUp::TellPasswordChanged { user_id, client } => {
                 self.tell(call, message, "password_changed", user_id, client).await

@@ -25,6 +25,7 @@
 //! | [`token::tokens`], [`token::access_token_signer`], [`token::refresh_token`] | the tokens |
 //! | [`token::signing_key`], [`token::key_ring`], [`discovery`] | signing keys, and their publication |
 //! | [`token::key_rotation`] | sealing and replacement of stored keys |
+//! | `token/signing_keys.rs` | rotation and withdrawal of signing keys |
 //! | [`upstreams`], [`property_claims`] | calls to other services |
 //! | [`credential`], [`store`] | what is stored; all SQL is in `store.rs` and `store/` |
 //! | [`orphan_sweep`] | removes the credentials of incomplete registrations |
@@ -110,7 +111,9 @@ use drystone::{
     session::v1::session_service_client::SessionServiceClient,
     user::v1::user_service_client::UserServiceClient,
 };
-use drystone_mesh::{client::Channel, clock::Clock, health::Component, module::Module, telemetry::Metrics};
+use drystone_mesh::{
+    client::Channel, clock::Clock, health::Component, module::Module, telemetry::Metrics, token::WithdrawnKeys,
+};
 use drystone_store::{
     outbox::{Relay, RelayMetrics},
     sealing::Sealer,
@@ -141,10 +144,8 @@ use crate::{
     sign_in::SignIn,
     sign_in_history::SignInHistory,
     token::{
-        access_token_signer::AccessTokenSigner,
-        key_ring::{self, KeyRing, RELOAD_INTERVAL},
-        key_rotation::KeyRotation,
-        tokens::TokenIssuer,
+        access_token_signer::AccessTokenSigner, key_ring::RELOAD_INTERVAL, key_rotation::KeyRotation,
+        signing_keys::SigningKeys, tokens::TokenIssuer,
     },
     trusted_device::TrustedDevices,
     upstreams::{GrpcUpstreams, Upstreams},
@@ -173,6 +174,8 @@ pub struct Deps {
     pub metrics: Metrics,
     /// Reports whether the keys are current.
     pub keys_health: Component,
+    /// The signing keys of which tokens are refused everywhere.
+    pub withdrawn_keys: WithdrawnKeys,
     /// Rate limits.
     pub attempts: AttemptLimits,
     /// The configuration section `[auth]`.
@@ -195,6 +198,7 @@ struct ServiceOptions<'a> {
     config: &'a Config,
     issuer: String,
     public_url: &'a str,
+    withdrawn_keys: WithdrawnKeys,
 }
 
 /// The services of `drystone.auth.v1`.
@@ -225,6 +229,7 @@ impl Service {
             clock,
             metrics,
             keys_health,
+            withdrawn_keys,
             attempts,
             config,
             issuer,
@@ -238,7 +243,15 @@ impl Service {
             store,
             sealer,
             upstreams,
-            ServiceOptions { clock, metrics: &metrics, attempts, config: &config, issuer, public_url: &public_url },
+            ServiceOptions {
+                clock,
+                metrics: &metrics,
+                attempts,
+                config: &config,
+                issuer,
+                public_url: &public_url,
+                withdrawn_keys,
+            },
         )
         .await?;
         let sweep = OrphanSweep {
@@ -250,6 +263,7 @@ impl Service {
         tasks.spawn(sweep.run(orphan_sweep::INITIAL_DELAY, stop.clone()));
         tasks.spawn(service.relay.clone().run(stop.clone()));
         tasks.spawn(Arc::clone(&service.mfa.factors).run_resets(stop.clone()));
+        tasks.spawn(Arc::clone(&service.keys.signing_keys).run(RELOAD_INTERVAL, stop.clone()));
         tasks.spawn(Arc::clone(&service.keys.keys).follow(RELOAD_INTERVAL, keys_health, stop));
         Ok(service)
     }
@@ -260,12 +274,10 @@ impl Service {
         upstreams: Arc<dyn Upstreams>,
         options: ServiceOptions<'_>,
     ) -> Result<Self, StartError> {
-        let ServiceOptions { clock, metrics, attempts, config, issuer, public_url } = options;
+        let ServiceOptions { clock, metrics, attempts, config, issuer, public_url, withdrawn_keys } = options;
         config.check().map_err(StartError::Config)?;
-        let open = || KeyRing::open(store.clone(), sealer.clone(), clock.clone());
-        let keys = Arc::new(key_ring::retry_while_unavailable(open).await?);
-        let rotation =
-            KeyRotation { keys: Arc::clone(&keys), store: store.clone(), sealer: sealer.clone(), clock: clock.clone() };
+        let rotation = KeyRotation::open(&store, &sealer, &clock, config.signing_keys.spec(), &withdrawn_keys).await?;
+        let keys = Arc::clone(&rotation.keys);
         let hashing = HashingPool::start(config.pool_size(), config.cost(), HashingMetrics::new(metrics));
         let hashing = Arc::new(hashing.map_err(StartError::Threads)?);
         let follow_ups = FollowUps {
@@ -275,8 +287,9 @@ impl Service {
             clock: clock.clone(),
             app_url: config.app_url(&issuer),
         };
-        let relay_metrics = RelayMetrics::new(metrics, NAME);
-        let relay = Relay::new(store.db().clone(), clock.clone(), relay_metrics, follow_ups);
+        let relay = Relay::new(store.db().clone(), clock.clone(), RelayMetrics::new(metrics, NAME), follow_ups);
+        let signing_keys = SigningKeys::new(&rotation, relay.clone(), Arc::clone(&upstreams), &config.signing_keys);
+        metrics::signing_keys::register(metrics, Arc::clone(&signing_keys));
         let passwords = NewPasswords {
             policy: Arc::new(Policy::new(&config.password_policy)?),
             hashing: Arc::clone(&hashing),
@@ -310,7 +323,8 @@ impl Service {
 
         let metadata = discovery::document(&issuer, public_url);
         let lifetime = config.access_token_lifetime.duration();
-        let access_token_signer = AccessTokenSigner::new(Arc::clone(&keys), issuer, config.client_id.clone(), lifetime);
+        let client_id = config.client_id.clone();
+        let access_token_signer = Arc::new(AccessTokenSigner::new(Arc::clone(&keys), issuer, client_id, lifetime));
         let issuer = Arc::new(TokenIssuer { access_token_signer, keys: Arc::clone(&keys), clock: clock.clone() });
         let claim_metrics = PropertyClaimMetrics::new(metrics);
         let property_claims =
@@ -358,7 +372,7 @@ impl Service {
             step_up,
             upstreams,
         };
-        let (passkeys, keys) = (auth.passkeys(&management), KeyRpc { keys, rotation, metadata });
+        let (passkeys, keys) = (auth.passkeys(&management), KeyRpc { keys, rotation, signing_keys, metadata });
         Ok(Self { auth, keys, passwords: password_rpc, emails, sign_ins, mfa, passkeys, relay })
     }
 

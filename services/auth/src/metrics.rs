@@ -1,6 +1,7 @@
 //! Metrics of this service. Mesh records those of its calls.
 
 mod second_factors;
+pub(crate) mod signing_keys;
 
 use std::{
     collections::VecDeque,

@@ -42,6 +42,7 @@ impl Module for Service {
             clock: node.clock.clone(),
             metrics: node.metrics.clone(),
             keys_health,
+            withdrawn_keys: node.verifier.withdrawn_keys(),
             attempts,
             issuer: context.shared.issuer.clone(),
             public_url: context.shared.issuer.clone(),

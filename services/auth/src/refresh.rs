@@ -92,7 +92,7 @@ impl Refresh {
             self.tell(call, user_id, |client| FollowUp::TellSessionShared { user_id, client }).await;
         }
         let properties = self.property_claims.or_empty(call, claims);
-        self.issuer.issue(session, account, properties, as_of)
+        self.issuer.issue(session, account, properties, as_of).await
     }
 
     /// Tells the user what has happened to their session.

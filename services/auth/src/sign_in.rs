@@ -202,7 +202,7 @@ impl SignIn {
             }
         }
         self.upgrade_hash(credential, password, verification);
-        let tokens = self.issuer.issue(session, account, properties, as_of)?;
+        let tokens = self.issuer.issue(session, account, properties, as_of).await?;
         let device = device.map_or_else(|| id::v7_at(as_of), |device| device.id);
         let device_token = self.keys.current().device_tokens.encode(&email, user_id, device, as_of);
         Ok(FirstStep::SignedIn(SignedIn {

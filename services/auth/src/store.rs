@@ -12,6 +12,7 @@ mod links;
 mod passkeys;
 mod passwords;
 mod sign_ins;
+mod signing_keys;
 mod trusted_devices;
 
 use drystone_mesh::{
@@ -23,7 +24,11 @@ use drystone_store::{
     sealing::{self, CheckError, Place, Sealed, Sealer, Stored},
 };
 
-pub use self::{factors::factor_place, passwords::NewPassword};
+pub use self::{
+    factors::factor_place,
+    passwords::NewPassword,
+    signing_keys::{FormerKey, Successor, Withdrawal},
+};
 use crate::token::key_ring::KINDS;
 
 /// The migrations of the schema.
@@ -42,6 +47,7 @@ pub const MIGRATIONS: &[Migration] = &[
     migration!("0012", "trusted_devices"),
     migration!("0013", "factor_requirements"),
     migration!("0014", "factor_resets"),
+    migration!("0015", "former_signing_keys"),
 ];
 
 /// All keys and secrets, as they are stored.

@@ -18,6 +18,7 @@ mod second_factors;
 mod sign_in;
 mod sign_in_history;
 mod sign_out;
+mod signing_keys;
 mod token;
 
 use drystone_mesh::error::{Reason, reason_of};

@@ -8,7 +8,7 @@ use drystone::{
     property::v1::{ListPropertyClaimsRequest, property_service_client::PropertyServiceClient},
     session::v1::{
         EndUserSessionsRequest, RaiseSessionRequest, RevokeSessionRequest, RotateSessionRequest, Session,
-        StartSessionRequest, session_service_client::SessionServiceClient,
+        StartSessionRequest, VoidKeyTokensRequest, session_service_client::SessionServiceClient,
     },
     user::v1::{
         AuthorizeFactorResetRequest, GetContactRequest, LookUpForSignInRequest, LookUpImportedRequest, NewUser,
@@ -155,6 +155,9 @@ pub trait Upstreams: Send + Sync {
 
     /// Ends the sessions of a user, except for one. Idempotent.
     async fn end_sessions(&self, call: &Call, user_id: Uuid, except: Option<Uuid>) -> Result<(), Error>;
+
+    /// Revokes the tokens that a signing key has signed or will sign. Idempotent.
+    async fn void_key_tokens(&self, call: &Call, kid: &str) -> Result<(), Error>;
 
     /// Sends a message to a user. Idempotent by its id.
     async fn send_message(&self, call: &Call, message: SendRequest) -> Result<(), Error>;
@@ -334,6 +337,12 @@ impl Upstreams for GrpcUpstreams {
         let ended = self.sessions.clone().end_user_sessions(request).await;
         ended.map_err(|status| to_mesh_error("the session service", status))?;
         Ok(())
+    }
+
+    async fn void_key_tokens(&self, call: &Call, kid: &str) -> Result<(), Error> {
+        let request = call.request(VoidKeyTokensRequest { key_id: kid.to_owned() });
+        let voided = self.sessions.clone().void_key_tokens(request).await;
+        voided.map(drop).map_err(|status| to_mesh_error("the session service", status).into())
     }
 
     async fn send_message(&self, call: &Call, message: SendRequest) -> Result<(), Error> {

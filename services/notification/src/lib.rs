@@ -59,7 +59,6 @@ use drystone_mesh::{
     limit::LimiterFactory,
     module::{Module, StartError},
     telemetry::Metrics,
-    token::TokenVerifier,
 };
 use drystone_store::sealing::{self, Sealer};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -101,8 +100,6 @@ pub struct Deps {
     pub limits: LimiterFactory,
     /// Where mails are written to without a mail server.
     pub mail_folder: PathBuf,
-    /// Tells when the token of a watcher is revoked.
-    pub verifier: Option<TokenVerifier>,
     /// The section `[notification]` of the configuration.
     pub config: Config,
     /// The source of time.
@@ -142,20 +139,8 @@ impl Service {
     }
 
     fn assemble(deps: Deps) -> Result<(Self, Housekeeping), StartError> {
-        let Deps {
-            store,
-            templates,
-            sealer,
-            limits,
-            mail_folder,
-            verifier,
-            config,
-            clock,
-            metrics,
-            stop,
-            stop_serving,
-            ..
-        } = deps;
+        let Deps { store, templates, sealer, limits, mail_folder, config, clock, metrics, stop, stop_serving, .. } =
+            deps;
         let (templates, metrics) = (Arc::new(templates), DeliveryMetrics::new(&metrics));
         let webhooks = config.webhooks.iter().map(|webhook| Ok((webhook.name.clone(), Webhook::new(webhook)?)));
         let attempts = Attempts {
@@ -186,7 +171,7 @@ impl Service {
             max_attempts: config.max_attempts,
         };
         let dispatcher = Dispatcher::new(options, stop);
-        let inboxes = Inboxes::new(store.clone(), verifier, clock.clone(), stop_serving);
+        let inboxes = Inboxes::new(store.clone(), clock.clone(), stop_serving);
         let housekeeping = Housekeeping {
             store: store.clone(),
             clock: clock.clone(),

@@ -37,7 +37,6 @@ impl Module for Service {
             sealer: context.sealer().await?,
             limits: context.limits()?,
             mail_folder: folder,
-            verifier: Some(node.verifier.clone()),
             clock: node.clock.clone(),
             metrics: node.metrics.clone(),
             tasks: node.tasks.clone(),

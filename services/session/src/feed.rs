@@ -9,7 +9,7 @@
 
 use std::{mem, sync::Arc, time::Duration};
 
-use drystone_mesh::{clock::Clock, error::Chain};
+use drystone_mesh::{clock::Clock, error::Chain, token::MAX_REVOCATIONS};
 use tokio::{
     select,
     time::{Instant, Interval, MissedTickBehavior, interval_at},
@@ -23,8 +23,8 @@ use crate::{
     store::{SessionStore, StoreError},
 };
 
-/// The maximum number of revocations in one message.
-const MAX_BATCH_SIZE: u32 = 1000;
+/// The maximum number of revocations in one message. After one with fewer, a watcher knows all of them.
+const MAX_BATCH_SIZE: u32 = MAX_REVOCATIONS;
 
 /// The dependencies of every feed.
 #[derive(Clone)]
@@ -145,7 +145,7 @@ impl Feed {
                 self.is_heartbeat_due = true;
             }
         }
-        self.is_read_due = revocations.len() == MAX_BATCH_SIZE as usize;
+        self.is_read_due = revocations.len() >= MAX_BATCH_SIZE as usize;
         Ok(revocations)
     }
 
@@ -158,7 +158,8 @@ impl Feed {
     }
 
     fn batch(&mut self, revocations: Vec<Revocation>) -> Batch {
-        self.is_heartbeat_due = false;
+        // After a full batch the watcher waits for the next message, even if nothing follows.
+        self.is_heartbeat_due = revocations.len() >= MAX_BATCH_SIZE as usize;
         self.cursor = revocations.last().map_or(self.cursor, |revocation| revocation.seq);
         Batch { revocations, cursor: self.cursor }
     }

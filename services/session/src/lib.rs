@@ -77,7 +77,7 @@ pub use crate::{
     authentication::Authentication,
     config::{Config, StoreKind},
     error::Error,
-    revocation::{Holder, Revocation, Scope},
+    revocation::{Holder, KEY_RETENTION, Revocation, Scope},
     rotation::{LATE_REPLACEMENT, MAX_REPEATS, MAX_REPLACEMENTS, Presented, PresentedBy, Rotation},
     session::{FIRST_COUNTER, Lifetimes, NewSession, Session, UserShard},
     store::{EndedSessions, MIGRATIONS, RedisStore, SessionStore, SqlStore, StoreError, Swept},

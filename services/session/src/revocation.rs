@@ -1,7 +1,12 @@
 //! Revocations of sessions and tokens.
 
+use chrono::TimeDelta;
 use drystone_mesh::clock::Timestamp;
 use uuid::Uuid;
+
+/// How long the revocation of a key is kept. The key has left the key set, so it is for watchers that still have an earlier one, and for
+/// auth, whose database may be restored from a backup that has the key.
+pub const KEY_RETENTION: TimeDelta = TimeDelta::days(365);
 
 /// A revocation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +31,8 @@ pub enum Scope {
         /// The timestamp.
         void_until: Timestamp,
     },
+    /// Every token that the signing key with this id has signed or will sign.
+    Key(String),
 }
 
 /// Whose tokens are void.

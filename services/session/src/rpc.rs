@@ -44,6 +44,7 @@ impl From<Revocation> for v1::Revocation {
             Scope::Tokens { of: Holder::Role(role), void_until } => {
                 v1::revocation::Scope::RoleTokens(v1::RoleTokens { role, before_time: Some(to_proto(void_until)) })
             }
+            Scope::Key(key_id) => v1::revocation::Scope::KeyId(key_id),
         };
         Self { scope: Some(scope), expire_time: Some(to_proto(revocation.forget_at)) }
     }

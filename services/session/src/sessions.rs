@@ -226,6 +226,20 @@ impl Sessions {
         Ok(())
     }
 
+    /// Voids the access tokens of a key.
+    pub(crate) async fn void_key(&self, key_id: String) -> Result<(), Error> {
+        let (this, _call) = (self.clone(), self.revoking_calls.token());
+        let revocation = self
+            .run_to_completion(async move {
+                let newest = this.store.void_key(&key_id, this.clock.now()).await?;
+                this.hub.announce(newest);
+                Ok(newest)
+            })
+            .await?;
+        self.hub.wait_for_acks(revocation, self.ack_timeout).await;
+        Ok(())
+    }
+
     /// Announces the revocation of ended sessions. If no session was left to end, an earlier call may have ended it and
     /// failed before its response, even at another instance: a retry must be able to rely on its response all the same,
     /// so it waits for the newest revocation.

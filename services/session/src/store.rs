@@ -77,6 +77,9 @@ pub trait SessionStore: Send + Sync {
     /// none.
     async fn void_tokens(&self, of: &[Holder], lifetimes: &Lifetimes, now: Timestamp) -> Result<u64, StoreError>;
 
+    /// Revokes the tokens that the key with this id has signed or will sign. Returns the sequence number of the revocation.
+    async fn void_key(&self, key_id: &str, now: Timestamp) -> Result<u64, StoreError>;
+
     /// At most `limit` revocations after `seq` that have not expired, in order.
     async fn revocations_after(&self, seq: u64, limit: u32, now: Timestamp) -> Result<Vec<Revocation>, StoreError>;
 

@@ -52,6 +52,32 @@ fn sign_as(algorithm: &'static EcdsaSigningAlgorithm, key: &[u8], message: &str)
 }
 
 impl GoodToken {
+    /// A token that is signed with the valid key, with these members of the header and these claims replaced.
+    ///
+    /// # Panics
+    /// If either is not an object.
+    #[must_use]
+    pub fn with(&self, header: &Value, claims: &Value) -> String {
+        self.sign(&self.header_with(header), self.claims_with(claims))
+    }
+
+    /// A token with the valid header and these claims replaced, signed with another key.
+    ///
+    /// # Panics
+    /// If the claims are not an object.
+    #[must_use]
+    pub fn with_wrong_signature(&self, claims: &Value) -> String {
+        let (key, _) = unknown_key();
+        sign_segments(&key, &encode(self.header().to_string()), &encode(self.claims_with(claims)))
+    }
+
+    /// The claims with these replaced.
+    fn claims_with(&self, changes: &Value) -> String {
+        let mut claims = self.claims.clone();
+        claims.extend(changes.as_object().expect("an object of changes").clone());
+        Value::from(claims).to_string()
+    }
+
     pub(super) fn header(&self) -> Value {
         json!({ "alg": "ES256", "typ": "at+jwt", "kid": self.kid })
     }

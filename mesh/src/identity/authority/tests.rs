@@ -132,7 +132,7 @@ fn an_invalid_workload_name_is_rejected() {
     for name in ["", "..", "a/b", "../escape"] {
         assert!(matches!(authority.issue(name), Err(AuthorityError::Name { .. })), "{name}");
     }
-    assert!(matches!(authority.issue("ca"), Err(AuthorityError::ReservedName)));
+    assert!(matches!(authority.issue("ca"), Err(AuthorityError::ReservedName { .. })));
 }
 
 #[test]

@@ -6,7 +6,10 @@ use chrono::{TimeDelta, Utc};
 use tempfile::TempDir;
 
 use super::*;
-use crate::identity::testing::{TestCa, set_validity};
+use crate::identity::{
+    SvidError,
+    testing::{TestCa, set_validity},
+};
 
 fn valid_files() -> (TempDir, TestCa, IdentityFiles) {
     let (dir, ca) = (TempDir::new().unwrap(), TestCa::new("drystone.test"));
@@ -71,7 +74,7 @@ fn the_error_names_a_file_with_the_wrong_content() {
 
 #[test]
 fn a_key_that_other_users_can_read_is_rejected() {
-    for mode in [0o640, 0o604, 0o660, 0o601] {
+    for mode in [0o604, 0o660, 0o601, 0o666] {
         let (_dir, _ca, files) = valid_files();
         fs::set_permissions(&files.key, fs::Permissions::from_mode(mode)).unwrap();
         let error = load_error(&files);
@@ -132,10 +135,10 @@ fn a_failed_replacement_keeps_the_old_credentials() {
     let (before, config) = (identity.svid(), identity.server_config());
 
     fs::write(&files.certificate, "broken").unwrap();
-    identity.replace(&files).unwrap_err();
+    files.read().and_then(|credentials| identity.replace(credentials)).unwrap_err();
     let other = TempDir::new().unwrap();
     let user = ca.leaf("user", |_| {}).write(other.path(), &[&ca]);
-    let error = identity.replace(&user).unwrap_err();
+    let error = identity.replace(user.read().unwrap()).unwrap_err();
     assert!(matches!(error, IdentityError::WorkloadMismatch { .. }), "{error}");
 
     assert_eq!(identity.svid(), before);
@@ -148,7 +151,7 @@ fn a_replacement_is_visible_to_every_clone() {
     let identity = Identity::load(&files).unwrap();
     let clone = identity.clone();
     let before = identity.svid();
-    identity.replace(&ca.leaf("auth", |_| {}).write(dir.path(), &[&ca])).unwrap();
+    identity.replace(ca.leaf("auth", |_| {}).write(dir.path(), &[&ca]).read().unwrap()).unwrap();
     assert_ne!(clone.svid().serial, before.serial);
     assert_eq!(clone.id(), before.id);
 }

@@ -1,5 +1,7 @@
 //! The acceptor over real sockets: accepted and rejected peers, slow peers, and changes of certificates.
 
+mod limits;
+
 use std::{future::Future, sync::Mutex};
 
 use futures_util::{StreamExt, future};
@@ -98,7 +100,7 @@ fn identity(leaf: &Leaf, roots: &[&TestCa]) -> Identity {
 
 fn replace(identity: &Identity, leaf: &Leaf, roots: &[&TestCa]) {
     let (_dir, files) = files(leaf, roots);
-    identity.replace(&files).unwrap();
+    identity.replace(files.read().unwrap()).unwrap();
 }
 
 /// How the workload `name` of this CA dials `auth`.
@@ -236,8 +238,8 @@ async fn each_invalid_certificate_is_rejected_for_its_own_cause() {
         (other_domain.leaf("edge", |_| {}), HandshakeFailure::UntrustedDomain),
         (ca.leaf_in_domain(&other_domain.domain, "edge", |_| {}), HandshakeFailure::UntrustedDomain),
         (ca.leaf("edge", expired), HandshakeFailure::OutOfTime),
-        (ca.leaf("edge", |params| params.subject_alt_names.clear()), HandshakeFailure::NoSvid),
-        (ca.leaf("edge", |params| params.extended_key_usages.clear()), HandshakeFailure::NoSvid),
+        (ca.leaf("edge", |params| params.subject_alt_names.clear()), HandshakeFailure::NoSvid("svid_uri_count")),
+        (ca.leaf("edge", |params| params.key_usages.clear()), HandshakeFailure::NoSvid("svid_key_usage")),
     ];
     for (leaf, expected) in cases {
         let error = call(server.address, dialling_blindly(Some(&leaf))).await.unwrap_err();

@@ -237,6 +237,64 @@ fn ed25519_and_rsa_keys_verify_only_with_their_algorithm() {
 }
 
 #[test]
+fn the_tokens_of_a_withdrawn_key_are_rejected_at_once_cached_or_not() {
+    let fixture = Fixture::new();
+    let next = Signer::new("key-2");
+    fixture.verifier.keys().replace(vec![fixture.signer.public(), next.public()]);
+    let (cached, other) = (fixture.token(), fixture.token());
+    let principal = fixture.verifier.verify(&cached).unwrap();
+    assert_eq!(&*principal.key_id, "key-1");
+    let of_next = next.sign(&claims(fixture.clock.now()));
+    fixture.verifier.verify(&of_next).unwrap();
+
+    let scope = Some(Scope::KeyId("key-1".to_owned()));
+    let expire_time = Some(to_proto(fixture.clock.now() + LIFETIME));
+    fixture.revocations.apply(&[Revocation { scope, expire_time }]);
+    assert_eq!(fixture.verifier.verify(&cached), Err(TokenError::Revoked));
+    assert_eq!(fixture.verifier.verify(&other), Err(TokenError::Revoked));
+    assert!(fixture.verifier.is_revoked(&principal), "also for a call that lasts");
+    fixture.verifier.verify(&of_next).unwrap();
+}
+
+/// The successor of a withdrawn key signs at once. Until the keys are fetched again, nobody is told that its tokens are invalid.
+#[test]
+fn after_a_withdrawal_an_unknown_key_is_unavailable_until_the_keys_are_fetched() {
+    let fixture = Fixture::new();
+    let next = Signer::new("key-2");
+    let of_next = next.sign(&claims(fixture.clock.now()));
+    assert_eq!(fixture.verifier.verify(&of_next), Err(TokenError::UnknownKey));
+    fixture.revocations.apply(&[Revocation { scope: Some(Scope::KeyId("key-1".to_owned())), expire_time: None }]);
+    assert_eq!(fixture.verifier.verify(&of_next), Err(TokenError::KeysOutdated));
+    assert_eq!(Error::from(TokenError::KeysOutdated).reason(), Reason::Unavailable);
+    fixture.verifier.keys().set_withdrawn_before(1);
+    assert_eq!(fixture.verifier.verify(&of_next), Err(TokenError::UnknownKey));
+    fixture.verifier.keys().replace(vec![next.public()]);
+    assert!(fixture.verifier.verify(&of_next).is_ok());
+}
+
+#[test]
+fn lookups_and_verification_times_are_counted() {
+    let (mut fixture, metrics) = (Fixture::new(), crate::telemetry::Metrics::default());
+    fixture.verifier = fixture.verifier.with_metrics(TokenMetrics::new(&metrics, "user"));
+    let token = fixture.token();
+    for _ in 0..3 {
+        fixture.verifier.verify(&token).unwrap();
+    }
+    fixture.verifier.verify(&Signer::new("key-2").sign(&claims(fixture.clock.now()))).unwrap_err();
+    let rendered = metrics.render();
+    for line in [
+        r#"drystone_token_cache_lookups_total{service="user",outcome="hit"} 2"#,
+        r#"drystone_token_cache_lookups_total{service="user",outcome="miss"} 2"#,
+        r#"drystone_token_key_lookups_total{service="user",outcome="found"} 1"#,
+        r#"drystone_token_key_lookups_total{service="user",outcome="unknown"} 1"#,
+        r#"drystone_token_verification_duration_seconds_count{service="user"} 1"#,
+        r#"drystone_token_withdrawn_keys{service="user"} 0"#,
+    ] {
+        assert!(rendered.lines().any(|rendered| rendered == line), "{line} is not in {rendered}");
+    }
+}
+
+#[test]
 fn more_tokens_than_the_cache_capacity_verify() {
     let mut fixture = Fixture::new();
     let mut config = TokenVerifierConfig::new(ISSUER, AUDIENCE);

@@ -11,7 +11,7 @@ use super::Transport;
 use crate::{
     backoff::Backoff,
     call::Call,
-    token::{KeySet, PublicKey},
+    token::{KeySet, PublicKey, WithdrawnKeys},
 };
 
 /// The schedule of fetches.
@@ -25,6 +25,8 @@ struct FetchSchedule {
     /// The bounds of the backoff after failures.
     min_backoff: Duration,
     max_backoff: Duration,
+    /// The time between fetches while keys are received that were withdrawn.
+    outdated_interval: Duration,
 }
 
 const FETCH_SCHEDULE: FetchSchedule = FetchSchedule {
@@ -33,24 +35,58 @@ const FETCH_SCHEDULE: FetchSchedule = FetchSchedule {
     timeout: Duration::from_secs(5),
     min_backoff: Duration::from_millis(50),
     max_backoff: Duration::from_secs(5),
+    outdated_interval: Duration::from_millis(100),
 };
 
-/// Fetches the keys at startup, then every minute, and earlier when a token has an unknown `kid`. A fetch that fails, or
-/// returns no usable key, leaves the set unchanged.
-pub async fn watch_keys<T: Transport>(client: KeyServiceClient<T>, keys: KeySet, stop: CancellationToken) {
-    stop.run_until_cancelled(run(client, keys, FETCH_SCHEDULE)).await;
+/// How often in a row keys are fetched again at once because one of them was withdrawn: auth learns of it by the same revocation.
+const MAX_OUTDATED: u32 = 20;
+
+/// Fetches the keys at startup, then every minute, and earlier when a token has an unknown `kid` or a key was withdrawn, whose
+/// successor signs at once. A fetch that fails, or returns no usable key, leaves the set unchanged.
+///
+/// `withdrawn` are the keys that were withdrawn, of [`RevocationView`](crate::token::RevocationView); an entry point knows of none.
+pub async fn watch_keys<T: Transport>(
+    client: KeyServiceClient<T>,
+    keys: KeySet,
+    withdrawn: WithdrawnKeys,
+    stop: CancellationToken,
+) {
+    stop.run_until_cancelled(run(client, keys, withdrawn, FETCH_SCHEDULE)).await;
 }
 
-async fn run<T: Transport>(mut client: KeyServiceClient<T>, keys: KeySet, schedule: FetchSchedule) {
+async fn run<T: Transport>(
+    mut client: KeyServiceClient<T>,
+    keys: KeySet,
+    withdrawn: WithdrawnKeys,
+    schedule: FetchSchedule,
+) {
     let mut backoff = Backoff::new(schedule.min_backoff, schedule.max_backoff);
+    let (mut withdrawals, mut outdated) = (withdrawn.watch(), 0);
     loop {
+        let withdrawn_before = *withdrawals.borrow_and_update();
         match fetch(&mut client, schedule.timeout).await {
-            Ok(fetched) => {
+            Ok(mut fetched) => {
+                let count = fetched.len();
+                fetched.retain(|key| !withdrawn.contains(key.kid()));
+                let is_outdated = fetched.len() < count;
                 keys.replace(fetched);
                 if backoff.succeeded() {
                     tracing::info!("token keys fetched again");
                 }
-                wait_for_next_fetch(&keys, &schedule).await;
+                outdated = if is_outdated { outdated + 1 } else { 0 };
+                if (1..MAX_OUTDATED).contains(&outdated) {
+                    // From an instance of auth that does not know yet.
+                    sleep(schedule.outdated_interval).await;
+                    continue;
+                }
+                // Otherwise tokens of the successor, which is unknown here, would be rejected as invalid.
+                if !is_outdated {
+                    keys.set_withdrawn_before(withdrawn_before);
+                }
+                tokio::select! {
+                    () = wait_for_next_fetch(&keys, &schedule) => {}
+                    _ = withdrawals.changed() => {}
+                }
             }
             Err(error) => {
                 let delay = backoff.failed();

@@ -19,7 +19,8 @@ use drystone::user::v1::{
     user_service_client::UserServiceClient, user_service_server::UserServiceServer,
 };
 use drystone_mesh::{
-    client::{Channel, Dialer, DialerConfig, Peers},
+    access::ShadowRules,
+    client::{Channel, Dialer, DialerConfig, Peer, Peers},
     clock::Clock,
     error::Error,
     health::{Health, Kind},
@@ -193,28 +194,42 @@ impl Fleet {
             instances.push(instance(name, identity("user")).await);
         }
         let (health, metrics, stop) = (Health::new(), Metrics::new(&contracts()), CancellationToken::new());
-        let addresses = instances.iter().map(|instance| instance.address.to_string()).collect();
+        let addresses: Vec<String> = instances.iter().map(|instance| instance.address.to_string()).collect();
         let caller = identity("auth");
-        let dialer = dialer("auth", caller.clone(), addresses, &health, &metrics, &stop);
+        let dialer = dialer("auth", caller.clone(), addresses.into(), &health, &metrics, &stop);
         let channel = dialer.dependency("user", Kind::Optional).unwrap();
         Self { instances, health, metrics, channel, stop, caller, authority, _folder: folder }
     }
 
     /// Replaces the caller's certificate.
     pub fn renew_caller(&self) {
-        self.caller.replace(&self.authority.issue("auth").unwrap()).unwrap();
+        self.caller.replace(self.authority.issue("auth").unwrap().read().unwrap()).unwrap();
     }
 
     /// Calls this address instead.
     pub fn call_at(&mut self, place: String) {
+        self.call_peer(vec![place].into());
+    }
+
+    /// Calls this peer instead.
+    pub fn call_peer(&mut self, peer: Peer) {
         self.health = Health::new();
-        let dialer = dialer("auth", self.caller.clone(), vec![place], &self.health, &self.metrics, &self.stop);
+        let dialer = dialer("auth", self.caller.clone(), peer, &self.health, &self.metrics, &self.stop);
         self.channel = dialer.dependency("user", Kind::Optional).unwrap();
     }
 
     /// An idempotent call. Returns the name of the instance.
     pub async fn read(&self) -> Result<String, Status> {
-        let request = LookUpForSignInRequest { key: Some(Key::Email("ada@example.com".to_owned())) };
+        self.read_with(&[]).await
+    }
+
+    /// The same with these metadata.
+    pub async fn read_with(&self, metadata: &[(&'static str, &'static str)]) -> Result<String, Status> {
+        let key = Some(Key::Email("ada@example.com".to_owned()));
+        let mut request = Request::new(LookUpForSignInRequest { key });
+        for (name, value) in metadata {
+            request.metadata_mut().insert(*name, value.parse().unwrap());
+        }
         UserServiceClient::new(self.channel.clone())
             .look_up_for_sign_in(request)
             .await
@@ -262,7 +277,7 @@ pub fn is_unavailable(answer: &Result<(), Status>) -> bool {
 fn dialer(
     caller: &'static str,
     identity: Identity,
-    users: Vec<String>,
+    users: Peer,
     health: &Health,
     metrics: &Metrics,
     stop: &CancellationToken,
@@ -288,10 +303,12 @@ async fn instance(name: &'static str, identity: Identity) -> Instance {
     let node = Node {
         name: "user",
         verifier: TokenVerifier::new(tokens, KeySet::new(), revocations, clock.clone()),
-        dialer: dialer("user", identity.clone(), Vec::new(), &health, &metrics, &stop),
+        dialer: dialer("user", identity.clone(), Peer::default(), &health, &metrics, &stop),
         identity,
         contracts: contracts(),
         limits: ClassLimits::default(),
+        server_limits: ServerLimits::default(),
+        shadow_rules: ShadowRules::default(),
         clock,
         metrics,
         health,

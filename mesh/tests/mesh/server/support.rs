@@ -13,6 +13,7 @@ use drystone::user::v1::{
     user_service_client::UserServiceClient, user_service_server::UserServiceServer,
 };
 use drystone_mesh::{
+    access::ShadowRules,
     call::Call,
     client::{Channel, Dialer, DialerConfig, Peers},
     clock::{Clock, Timestamp},
@@ -171,15 +172,20 @@ impl TestServer {
     /// A channel from `workload` to the address of the server, which is expected to be `service`.
     pub fn channel(&self, workload: &'static str, service: &str) -> Channel {
         let identity = self.identity(workload);
-        let peers = Peers::from([(service.to_owned(), vec![self.address.to_string()])]);
+        let peers = Peers::from([(service.to_owned(), vec![self.address.to_string()].into())]);
         dialer(workload, identity, peers, &self.stop, &self.tasks).channel(service).unwrap()
     }
 
     /// A client as the workload `auth` of this identity, by this clock.
     pub fn client_with(&self, identity: Identity, clock: Clock) -> UserServiceClient<Channel> {
-        let peers = Peers::from([("user".to_owned(), vec![self.address.to_string()])]);
+        UserServiceClient::new(self.channel_with(identity, clock))
+    }
+
+    /// A channel of the same.
+    pub fn channel_with(&self, identity: Identity, clock: Clock) -> Channel {
+        let peers = Peers::from([("user".to_owned(), vec![self.address.to_string()].into())]);
         let config = dialer_config("auth", identity, clock, peers, &self.stop, &self.tasks);
-        UserServiceClient::new(Dialer::new(config).channel("user").unwrap())
+        Dialer::new(config).channel("user").unwrap()
     }
 
     /// A client as `workload`.
@@ -199,6 +205,8 @@ fn node(identity: Identity, clock: Clock, peers: Peers, stop: &CancellationToken
         identity,
         contracts: contracts(),
         limits: ClassLimits::default(),
+        server_limits: ServerLimits::default(),
+        shadow_rules: ShadowRules::default(),
         clock,
         metrics: Metrics::new(&contracts()),
         health,

@@ -92,7 +92,7 @@ impl SignIn {
         let session = self.upstreams.start_session(call, user_id, &[used.method]).await?;
         let session_id = session.session_id;
         self.history.succeeded_with_passkey(call, &used, email.as_str(), session_id, is_new_device).await?;
-        let tokens = self.issuer.issue(session, account, properties, as_of)?;
+        let tokens = self.issuer.issue(session, account, properties, as_of).await?;
         let device = device.filter(|_| !is_new_device).map_or_else(|| id::v7_at(as_of), |device| device.id);
         let device_token = self.keys.current().device_tokens.encode(&email, user_id, device, as_of);
         Ok(SignedIn { tokens, device_token, trusted_until: None, second_factor_required_at: None })

@@ -156,7 +156,7 @@ impl SignIn {
             trust,
         };
         self.history.completed(call, completion).await.map_err(refused)?;
-        let tokens = self.issuer.issue(session, account, properties, as_of)?;
+        let tokens = self.issuer.issue(session, account, properties, as_of).await?;
         let device = match trust {
             Some(trust) => trust.device,
             None if challenge.is_new_device() => id::v7_at(as_of),

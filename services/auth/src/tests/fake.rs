@@ -81,6 +81,8 @@ pub(super) struct FakeState {
     pub(super) session_gate: Option<Arc<Notify>>,
     /// Whose sessions were ended, and which one stayed.
     pub(super) ended: Vec<(Uuid, Option<Uuid>)>,
+    /// The signing keys whose tokens were revoked.
+    pub(super) voided_keys: Vec<String>,
     /// Whether used refresh tokens are those of a session that two clients share.
     pub(super) sessions_are_shared: bool,
     /// Whether addresses cannot be set.
@@ -313,6 +315,13 @@ impl Upstreams for FakeUpstreams {
         let mut state = self.state();
         state.ended.push((user_id, except));
         state.sessions.retain(|id, session| session.user_id != user_id || Some(*id) == except);
+        Ok(())
+    }
+
+    async fn void_key_tokens(&self, _: &Call, kid: &str) -> Result<(), Error> {
+        let availability = self.called("void_key_tokens").session_service;
+        availability.respond().await?;
+        self.state().voided_keys.push(kid.to_owned());
         Ok(())
     }
 

@@ -41,6 +41,8 @@ pub(super) struct Fixture {
     pub(super) clock: Clock,
     pub(super) metrics: Metrics,
     pub(super) directory: Arc<TempDir>,
+    /// What the session service has revoked.
+    pub(super) revocations: RevocationView,
 }
 
 /// The same master key each time, as for restarts.
@@ -79,6 +81,7 @@ impl Fixture {
         let attempts = attempts.map_or_else(AttemptLimits::none, |sign_ins| {
             AttemptLimits::new(&LimiterFactory::in_process(&metrics), sign_ins, sign_ins)
         });
+        let revocations = RevocationView::new(clock.clone());
         let db = Db::open(&directory.path().join("auth.db"), MIGRATIONS).await.unwrap();
         let store: AuthStore = AuthStore::new(db);
         let service = Service::assemble(
@@ -92,11 +95,12 @@ impl Fixture {
                 config: &config,
                 issuer: ISSUER.to_owned(),
                 public_url: "http://127.0.0.1:8080",
+                withdrawn_keys: revocations.withdrawn_keys().clone(),
             },
         )
         .await
         .unwrap();
-        Self { service, upstreams, store, clock, metrics, directory }
+        Self { service, upstreams, store, clock, metrics, directory, revocations }
     }
 
     pub(super) async fn register(&self, email: &str, password: &str, request_id: &str) -> Result<User, Status> {

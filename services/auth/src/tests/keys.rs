@@ -21,9 +21,10 @@ use crate::{
     token::{
         key_ring::{KeyRing, LEAD, RELOAD_INTERVAL, retry_while_unavailable},
         key_rotation::KeyRotation,
+        key_spec::KeySpec,
         mac_keys::MacKeys,
         refresh_token::RefreshTokenCodec,
-        signing_key::{ALGORITHM, StoredKey},
+        signing_key::StoredKey,
     },
 };
 
@@ -40,7 +41,16 @@ async fn the_first_start_generates_a_key_that_a_restart_keeps() {
 }
 
 async fn ring(fixture: &Fixture) -> KeyRing {
-    KeyRing::open(fixture.store.clone(), sealer(), fixture.clock.clone()).await.unwrap()
+    open(fixture, sealer()).await.unwrap()
+}
+
+async fn open(fixture: &Fixture, sealer: Sealer) -> Result<KeyRing, StartError> {
+    let (store, clock) = (fixture.store.clone(), fixture.clock.clone());
+    KeyRing::open(store, sealer, clock, KeySpec::Es256, fixture.revocations.withdrawn_keys().clone()).await
+}
+
+fn new_key(fixture: &Fixture) -> StoredKey {
+    StoredKey::generate(KeySpec::Es256, fixture.clock.now()).unwrap()
 }
 
 fn kid(ring: &KeyRing) -> String {
@@ -88,7 +98,7 @@ async fn unseal_all(fixture: &Fixture, key: &StoredKey, secret: &[u8]) {
 #[tokio::test]
 async fn keys_of_a_release_without_sealing_are_read() {
     let fixture = Fixture::with_account().await;
-    let key = StoredKey::generate(fixture.clock.now()).unwrap();
+    let key = new_key(&fixture);
     unseal_all(&fixture, &key, &[7; 32]).await;
     let fixture = fixture.restart(fast_hashing()).await;
     let token = fixture.sign_in(EMAIL, PASSWORD).await.unwrap().into_inner();
@@ -101,7 +111,7 @@ async fn keys_of_a_release_without_sealing_are_read() {
 /// A fixture with the keys of a release without sealing, and the refresh token of a session that it began.
 async fn unsealed() -> (Fixture, String) {
     let fixture = Fixture::with_account().await;
-    let key = StoredKey::generate(fixture.clock.now()).unwrap();
+    let key = new_key(&fixture);
     unseal_all(&fixture, &key, &[7; 32]).await;
     let fixture = fixture.restart(fast_hashing()).await;
     let token = fixture.sign_in(EMAIL, PASSWORD).await.unwrap().into_inner().refresh_token;
@@ -180,8 +190,8 @@ async fn an_instance_that_cannot_open_new_keys_says_so_and_is_taken_out_of_servi
     // Another instance has a new master key, and rewraps the keys under it.
     let lines = format!("new {}\ntest AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=", BASE64_STANDARD.encode([9; 32]));
     let sealer = Sealer::new(Arc::new(MasterKeys::parse(&lines).unwrap()));
-    let rotation =
-        KeyRotation { keys: Arc::clone(&ring), store: fixture.store.clone(), sealer, clock: fixture.clock.clone() };
+    let (keys, store, clock) = (Arc::clone(&ring), fixture.store.clone(), fixture.clock.clone());
+    let rotation = KeyRotation { keys, store, sealer, clock, spec: KeySpec::Es256 };
     rotation.rewrap().await.unwrap();
     until("the keys are stale", || health.state(COMPONENT) == Some(State::Degraded)).await;
     assert!(health.report().components[COMPONENT].detail.contains("`new` is missing"));
@@ -201,7 +211,7 @@ async fn an_unsealed_key_is_refused_where_all_were_sealed() {
     let fixture = Fixture::with_account().await;
     let ring = &fixture.service.keys.keys;
     let before = kid(ring);
-    let key = StoredKey::generate(fixture.clock.now()).unwrap();
+    let key = new_key(&fixture);
     unseal_all(&fixture, &key, &[7; 32]).await;
     let error = ring.reload().await.unwrap_err().to_string();
     assert!(error.starts_with("an unencrypted key appeared"), "{error}");
@@ -242,13 +252,12 @@ async fn rewrapped_keys_open_with_the_new_master_key_alone() {
     let sealer = |lines: String| Sealer::new(Arc::new(MasterKeys::parse(&lines).unwrap()));
     let both = sealer(line("new", 9) + &old);
     let (keys, store) = (Arc::clone(&fixture.service.keys.keys), fixture.store.clone());
-    let rotation = KeyRotation { keys, store, sealer: both, clock: fixture.clock.clone() };
+    let rotation = KeyRotation { keys, store, sealer: both, clock: fixture.clock.clone(), spec: KeySpec::Es256 };
     assert_eq!(rotation.rewrap().await.unwrap(), 5);
     assert_ne!(fixture.store.keys().await.unwrap(), before);
-    let open = |lines| KeyRing::open(fixture.store.clone(), sealer(lines), fixture.clock.clone());
-    let ring = open(line("new", 9)).await.unwrap();
+    let ring = open(&fixture, sealer(line("new", 9))).await.unwrap();
     assert_eq!(kid(&ring), kid(&fixture.service.keys.keys));
-    let error = open(old).await.unwrap_err().to_string();
+    let error = open(&fixture, sealer(old)).await.unwrap_err().to_string();
     assert!(error.contains("the master key `new` is missing"), "{error}");
 }
 
@@ -259,7 +268,7 @@ async fn stored_keys_and_secrets_are_sealed() {
     for row in rows.signing {
         let Stored::Sealed(value) = &row.private_key else { panic!("{row:?} is not sealed") };
         let private_key = sealer().open(store::signing_key_place(&row.kid), &value.envelope).await.unwrap();
-        assert_eq!((&*row.algorithm, &*value.key_id), (ALGORITHM, "test"));
+        assert_eq!((&*row.algorithm, &*value.key_id), ("ES256", "test"));
         let moved = sealer().open(store::signing_key_place("other"), &value.envelope).await;
         assert!(moved.is_err() && !private_key.is_empty());
     }
@@ -273,9 +282,9 @@ async fn stored_keys_and_secrets_are_sealed() {
 #[tokio::test]
 async fn a_corrupt_secret_is_a_start_error() {
     let fixture = Fixture::new().await;
-    let key = StoredKey::generate(fixture.clock.now()).unwrap();
+    let key = new_key(&fixture);
     unseal_all(&fixture, &key, &[0]).await;
-    let error = KeyRing::open(fixture.store.clone(), sealer(), fixture.clock.clone()).await.unwrap_err();
+    let error = open(&fixture, sealer()).await.unwrap_err();
     assert!(matches!(error, StartError::CorruptSecret));
 }
 

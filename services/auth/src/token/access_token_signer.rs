@@ -71,7 +71,7 @@ impl AccessTokenSigner {
     /// Builds and signs a token.
     ///
     /// # Errors
-    /// [`Error::Signing`].
+    /// [`Error::Signing`]; [`Error::KeysStale`] if the key was withdrawn meanwhile.
     pub fn sign(&self, params: AccessTokenParams) -> Result<AccessToken, Error> {
         let issued_at = params.as_of;
         let end = (issued_at + self.lifetime).min(params.claims_expire_at.unwrap_or(Timestamp::MAX_UTC));
@@ -95,9 +95,8 @@ impl AccessTokenSigner {
             props: params.properties,
         };
         let keys = self.keys.current();
-        let signing = keys.signing(self.keys.now()).ok_or(Error::NoSigningKey)?;
-        let sign =
-            |claims: &Claims| jsonwebtoken::encode(signing.header(), claims, signing.private()).map_err(Error::Signing);
+        let signing = self.keys.signing_key(&keys)?;
+        let sign = |claims: &Claims| signing.sign(claims).map_err(Error::Signing);
         let mut jwt = sign(&claims)?;
         if jwt.len() > MAX_TOKEN_LENGTH && !claims.props.is_empty() {
             // No verifier would accept it. Services do without properties, as when the property service does not answer.

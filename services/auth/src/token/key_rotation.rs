@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use drystone_mesh::clock::Clock;
+use drystone_mesh::{clock::Clock, token::WithdrawnKeys};
 use drystone_store::sealing::{Sealed, Sealer, Stored};
 
 use uuid::Uuid;
@@ -11,7 +11,8 @@ use crate::{
     StartError,
     store::{self, AuthStore, KeyRows, NewSecret, NewSigningKey, SealedKeys},
     token::{
-        key_ring::{KINDS, KeyRing, LEAD, new_secret},
+        key_ring::{self, KINDS, KeyRing, LEAD, new_secret},
+        key_spec::KeySpec,
         signing_key::StoredKey,
     },
 };
@@ -30,9 +31,27 @@ pub struct KeyRotation {
     pub sealer: Sealer,
     /// Source of time.
     pub clock: Clock,
+    /// The algorithm of new signing keys.
+    pub spec: KeySpec,
 }
 
 impl KeyRotation {
+    /// Reads the keys, once the database and the master key are available, and generates those that are missing.
+    ///
+    /// # Errors
+    /// As [`KeyRing::open`].
+    pub async fn open(
+        store: &AuthStore,
+        sealer: &Sealer,
+        clock: &Clock,
+        spec: KeySpec,
+        withdrawn: &WithdrawnKeys,
+    ) -> Result<Self, StartError> {
+        let open = || KeyRing::open(store.clone(), sealer.clone(), clock.clone(), spec, withdrawn.clone());
+        let keys = Arc::new(key_ring::retry_while_unavailable(open).await?);
+        Ok(Self { keys, store: store.clone(), sealer: sealer.clone(), clock: clock.clone(), spec })
+    }
+
     /// Seals every key that an earlier release stored unsealed, and replaces it: who has a copy of the database from before
     /// has the key as well. Returns how many keys that were. Can be repeated.
     ///
@@ -107,7 +126,7 @@ impl KeyRotation {
             }
         }
         if !plan.signing.is_empty() {
-            let key = StoredKey::generate(now)?;
+            let key = StoredKey::generate_apart(self.spec, now).await?;
             let private_key = self.sealer.seal(store::signing_key_place(&key.kid), &key.private_key).await?;
             let (kid, algorithm) = (key.kid, key.algorithm);
             plan.new_signing_key = Some(NewSigningKey { kid, algorithm, private_key, signs_from: now + LEAD });

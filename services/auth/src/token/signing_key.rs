@@ -1,22 +1,23 @@
-//! Signing keys of access tokens: ES256, ECDSA on P-256 with SHA-256 (RFC 7518, section 3.4).
+//! Signing keys of access tokens.
 
 use std::fmt;
 
 use aws_lc_rs::{
     digest,
+    encoding::{AsDer, Pkcs8V1Der},
     rand::SystemRandom,
-    signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair},
+    rsa::KeySize,
+    signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair, RSA_PKCS1_SHA256, RsaKeyPair},
 };
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use drystone::auth::v1::Jwk;
-use drystone_mesh::clock::Timestamp;
-use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use drystone_mesh::{clock::Timestamp, token::Claims};
 use zeroize::Zeroizing;
 
-use super::access_token_signer::TYPE;
-
-/// The `alg` value in tokens and JWKs.
-pub const ALGORITHM: &str = "ES256";
+use super::{
+    access_token_signer::TYPE,
+    key_spec::{KeyAlgorithm, KeySpec},
+};
 
 /// A private key, as stored.
 #[derive(Clone, PartialEq, Eq)]
@@ -32,17 +33,23 @@ pub struct StoredKey {
 }
 
 impl StoredKey {
-    /// Generates a key.
+    /// Generates a key. One of RSA takes up to seconds: use [`Self::generate_apart`] where something else waits.
     ///
     /// # Errors
     /// [`KeyError::Generate`] if the system's random number generator fails.
-    pub fn generate(now: Timestamp) -> Result<Self, KeyError> {
-        let document = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new())
-            .map_err(|_| KeyError::Generate)?;
-        let private_key = Zeroizing::new(document.as_ref().to_vec());
-        let pair = parse(&private_key).ok_or(KeyError::Generate)?;
-        let jwk = public_jwk(&pair).ok_or(KeyError::Generate)?;
-        Ok(Self { kid: jwk.kid, algorithm: ALGORITHM.to_owned(), private_key, created_at: now })
+    pub fn generate(spec: KeySpec, now: Timestamp) -> Result<Self, KeyError> {
+        let private_key = generate_pkcs8(spec).ok_or(KeyError::Generate)?;
+        let jwk = Pair::parse(spec.algorithm(), &private_key).and_then(|pair| pair.jwk()).ok_or(KeyError::Generate)?;
+        Ok(Self { kid: jwk.kid, algorithm: jwk.alg, private_key, created_at: now })
+    }
+
+    /// Generates a key on a thread that may block.
+    ///
+    /// # Errors
+    /// As [`Self::generate`].
+    pub async fn generate_apart(spec: KeySpec, now: Timestamp) -> Result<Self, KeyError> {
+        let generated = tokio::task::spawn_blocking(move || Self::generate(spec, now)).await;
+        generated.map_err(|_| KeyError::Generate)?
     }
 }
 
@@ -76,12 +83,22 @@ pub enum KeyError {
     },
 }
 
-/// A parsed signing key.
-#[derive(Debug)]
+/// Why a token cannot be signed.
+#[derive(Debug, thiserror::Error)]
+pub enum SignError {
+    /// The claims cannot be written.
+    #[error("the claims cannot be written as JSON")]
+    Claims(#[from] serde_json::Error),
+    /// The key does not sign.
+    #[error("the signing key does not sign")]
+    Key,
+}
+
+/// A parsed signing key. The cryptographic library clears the private key on drop.
 pub struct SigningKey {
-    private: EncodingKey,
-    /// Of the tokens that it signs.
-    header: Header,
+    pair: Pair,
+    /// The header of the tokens that it signs, encoded.
+    header: String,
     jwk: Jwk,
 }
 
@@ -92,13 +109,15 @@ impl SigningKey {
     /// [`KeyError::Algorithm`] or [`KeyError::Corrupt`].
     pub fn load(stored: &StoredKey) -> Result<Self, KeyError> {
         let kid = stored.kid.clone();
-        if stored.algorithm != ALGORITHM {
+        let Some(algorithm) = KeyAlgorithm::parse(&stored.algorithm) else {
             return Err(KeyError::Algorithm { kid, algorithm: stored.algorithm.clone() });
-        }
-        match parse(&stored.private_key).as_ref().and_then(public_jwk) {
-            Some(jwk) if jwk.kid == kid => {
-                let header = Header { typ: Some(TYPE.to_owned()), kid: Some(kid), ..Header::new(Algorithm::ES256) };
-                Ok(Self { private: EncodingKey::from_ec_der(&stored.private_key), header, jwk })
+        };
+        let pair = Pair::parse(algorithm, &stored.private_key);
+        match pair.and_then(|pair| pair.jwk().map(|jwk| (pair, jwk))) {
+            Some((pair, jwk)) if jwk.kid == kid => {
+                // Neither value needs escaping: a thumbprint is base64url.
+                let header = format!(r#"{{"alg":"{}","typ":"{TYPE}","kid":"{kid}"}}"#, algorithm.name());
+                Ok(Self { pair, header: BASE64_URL_SAFE_NO_PAD.encode(header), jwk })
             }
             _ => Err(KeyError::Corrupt { kid }),
         }
@@ -110,10 +129,10 @@ impl SigningKey {
         &self.jwk.kid
     }
 
-    /// The header of the tokens that it signs.
+    /// The algorithm, and the size of the key.
     #[must_use]
-    pub fn header(&self) -> &Header {
-        &self.header
+    pub fn spec(&self) -> KeySpec {
+        self.pair.spec()
     }
 
     /// The public key, to be published.
@@ -122,37 +141,145 @@ impl SigningKey {
         &self.jwk
     }
 
-    /// The private key. Zeroized on drop and redacted in `Debug`.
-    #[must_use]
-    pub fn private(&self) -> &EncodingKey {
-        &self.private
+    /// A token with these claims (RFC 7515, section 7.1).
+    ///
+    /// # Errors
+    /// [`SignError`].
+    pub fn sign(&self, claims: &Claims) -> Result<String, SignError> {
+        let mut token = self.header.clone();
+        token.push('.');
+        BASE64_URL_SAFE_NO_PAD.encode_string(serde_json::to_vec(claims)?, &mut token);
+        let signature = self.pair.sign(token.as_bytes()).ok_or(SignError::Key)?;
+        token.push('.');
+        BASE64_URL_SAFE_NO_PAD.encode_string(signature, &mut token);
+        Ok(token)
     }
 }
 
-fn parse(pkcs8: &[u8]) -> Option<EcdsaKeyPair> {
-    EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pkcs8).ok()
+impl fmt::Debug for SigningKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SigningKey").field("kid", &self.jwk.kid).field("alg", &self.jwk.alg).finish_non_exhaustive()
+    }
 }
 
-fn public_jwk(pair: &EcdsaKeyPair) -> Option<Jwk> {
-    // SEC 1, section 2.3.3, uncompressed: 4, x, y.
-    let [4, coordinates @ ..] = pair.public_key().as_ref() else { return None };
-    let (x, y) = coordinates.split_at_checked(32).filter(|(_, y)| y.len() == 32)?;
-    let (x, y) = (BASE64_URL_SAFE_NO_PAD.encode(x), BASE64_URL_SAFE_NO_PAD.encode(y));
-    let kid = thumbprint(&[("crv", "P-256"), ("kty", "EC"), ("x", &x), ("y", &y)]);
-    Some(Jwk {
-        kty: "EC".into(),
-        r#use: "sig".into(),
-        alg: ALGORITHM.into(),
-        kid,
-        crv: Some("P-256".into()),
-        x: Some(x),
-        y: Some(y),
-        ..Jwk::default()
-    })
+/// A private key with its public key.
+enum Pair {
+    Es256(EcdsaKeyPair),
+    EdDsa(Ed25519KeyPair),
+    Rs256(RsaKeyPair),
+}
+
+impl Pair {
+    fn parse(algorithm: KeyAlgorithm, pkcs8: &[u8]) -> Option<Self> {
+        match algorithm {
+            KeyAlgorithm::Es256 => {
+                EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pkcs8).ok().map(Self::Es256)
+            }
+            KeyAlgorithm::EdDsa => Ed25519KeyPair::from_pkcs8(pkcs8).ok().map(Self::EdDsa),
+            KeyAlgorithm::Rs256 => RsaKeyPair::from_pkcs8(pkcs8).ok().map(Self::Rs256),
+        }
+    }
+
+    fn spec(&self) -> KeySpec {
+        match self {
+            Self::Es256(_) => KeySpec::Es256,
+            Self::EdDsa(_) => KeySpec::EdDsa,
+            Self::Rs256(pair) if pair.public_modulus_len() <= KeySize::Rsa2048.len() => {
+                KeySpec::Rs256(KeySize::Rsa2048)
+            }
+            Self::Rs256(_) => KeySpec::Rs256(KeySize::Rsa3072),
+        }
+    }
+
+    fn sign(&self, message: &[u8]) -> Option<Vec<u8>> {
+        match self {
+            Self::Es256(pair) => Some(pair.sign(&SystemRandom::new(), message).ok()?.as_ref().to_vec()),
+            Self::EdDsa(pair) => Some(pair.try_sign(message).ok()?.as_ref().to_vec()),
+            Self::Rs256(pair) => {
+                let mut signature = vec![0; pair.public_modulus_len()];
+                pair.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), message, &mut signature).ok()?;
+                Some(signature)
+            }
+        }
+    }
+
+    fn jwk(&self) -> Option<Jwk> {
+        let encode = |bytes: &[u8]| BASE64_URL_SAFE_NO_PAD.encode(bytes);
+        let jwk = Jwk { r#use: "sig".into(), alg: self.spec().algorithm().name().into(), ..Jwk::default() };
+        match self {
+            Self::Es256(pair) => {
+                // SEC 1, section 2.3.3, uncompressed: 4, x, y.
+                let [4, coordinates @ ..] = pair.public_key().as_ref() else { return None };
+                let (x, y) = coordinates.split_at_checked(32).filter(|(_, y)| y.len() == 32)?;
+                let (x, y) = (encode(x), encode(y));
+                let kid = thumbprint(&[("crv", "P-256"), ("kty", "EC"), ("x", &x), ("y", &y)]);
+                Some(Jwk { kty: "EC".into(), kid, crv: Some("P-256".into()), x: Some(x), y: Some(y), ..jwk })
+            }
+            Self::EdDsa(pair) => {
+                let x = encode(pair.public_key().as_ref());
+                let kid = thumbprint(&[("crv", "Ed25519"), ("kty", "OKP"), ("x", &x)]);
+                Some(Jwk { kty: "OKP".into(), kid, crv: Some("Ed25519".into()), x: Some(x), ..jwk })
+            }
+            Self::Rs256(pair) => {
+                let (n, e) = rsa_components(pair.public_key().as_ref())?;
+                let (n, e) = (encode(n), encode(e));
+                let kid = thumbprint(&[("e", &e), ("kty", "RSA"), ("n", &n)]);
+                Some(Jwk { kty: "RSA".into(), kid, n: Some(n), e: Some(e), ..jwk })
+            }
+        }
+    }
+}
+
+/// A new private key, PKCS#8 in DER.
+fn generate_pkcs8(spec: KeySpec) -> Option<Zeroizing<Vec<u8>>> {
+    let random = SystemRandom::new();
+    let bytes = match spec {
+        KeySpec::Es256 => {
+            EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random).ok()?.as_ref().to_vec()
+        }
+        KeySpec::EdDsa => Ed25519KeyPair::generate_pkcs8(&random).ok()?.as_ref().to_vec(),
+        KeySpec::Rs256(size) => {
+            let document: Pkcs8V1Der<'static> = RsaKeyPair::generate(size).ok()?.as_der().ok()?;
+            document.as_ref().to_vec()
+        }
+    };
+    Some(Zeroizing::new(bytes))
+}
+
+/// Modulus and exponent of an `RSAPublicKey` (RFC 8017, appendix A.1.1), big-endian in as few bytes as possible.
+fn rsa_components(der: &[u8]) -> Option<(&[u8], &[u8])> {
+    const SEQUENCE: u8 = 0x30;
+    let (sequence, []) = der_value(SEQUENCE, der)? else { return None };
+    let (n, rest) = der_integer(sequence)?;
+    let (e, []) = der_integer(rest)? else { return None };
+    Some((n, e))
+}
+
+/// A positive integer, and what follows it.
+fn der_integer(der: &[u8]) -> Option<(&[u8], &[u8])> {
+    const INTEGER: u8 = 0x02;
+    let (value, rest) = der_value(INTEGER, der)?;
+    // A zero byte keeps the first bit from being a sign.
+    Some((value.strip_prefix(&[0]).unwrap_or(value), rest))
+}
+
+/// The content of a DER value with this tag, and what follows it.
+fn der_value(tag: u8, der: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (&[first, length], rest) = der.split_first_chunk::<2>()?;
+    let (length, rest) = match length {
+        short @ 0..=0x7f => (usize::from(short), rest),
+        0x81 => rest.split_first().map(|(length, rest)| (usize::from(*length), rest))?,
+        0x82 => {
+            let (length, rest) = rest.split_first_chunk::<2>()?;
+            (usize::from(u16::from_be_bytes(*length)), rest)
+        }
+        _ => return None,
+    };
+    if first == tag { rest.split_at_checked(length) } else { None }
 }
 
 /// The thumbprint of a public key (RFC 7638): SHA-256 over its required members, ordered by name. The values need no
-/// escaping: they are curve names and base64url.
+/// escaping: they are names of curves and types, and base64url.
 fn thumbprint(members: &[(&str, &str)]) -> String {
     let members: Vec<String> = members.iter().map(|(name, value)| format!("\"{name}\":\"{value}\"")).collect();
     let json = format!("{{{}}}", members.join(","));
@@ -166,7 +293,7 @@ mod tests {
     use super::*;
 
     fn new_key() -> StoredKey {
-        StoredKey::generate(Clock::system().now()).unwrap()
+        StoredKey::generate(KeySpec::Es256, Clock::system().now()).unwrap()
     }
 
     #[test]
@@ -207,8 +334,58 @@ mod tests {
         let d = member("870MB6gfuTJ4HtUnUvYMyJpr5eUZNP4Bk43bVdj3eAE");
         let point = [vec![4], member(x), member(y)].concat();
         let pair = EcdsaKeyPair::from_private_key_and_public_key(&ECDSA_P256_SHA256_FIXED_SIGNING, &d, &point).unwrap();
-        let jwk = public_jwk(&pair).unwrap();
+        let jwk = Pair::Es256(pair).jwk().unwrap();
         assert_eq!((jwk.x.as_deref(), jwk.y.as_deref()), (Some(x), Some(y)));
+    }
+
+    #[test]
+    fn keys_of_every_algorithm_sign_what_verifiers_accept() {
+        let now = Clock::system().now();
+        let claims = Claims {
+            iss: "https://id.example.com".to_owned(),
+            aud: "drystone".to_owned(),
+            sub: uuid::Uuid::now_v7(),
+            sid: uuid::Uuid::now_v7(),
+            jti: drystone_mesh::id::v7_at(now),
+            client_id: Some("drystone".to_owned()),
+            iat: now.timestamp(),
+            exp: now.timestamp() + 300,
+            nbf: None,
+            auth_time: now.timestamp(),
+            amr: vec!["pwd".to_owned()],
+            roles: Vec::new(),
+            perms: Vec::new(),
+            props: [].into(),
+        };
+        for spec in [KeySpec::Es256, KeySpec::EdDsa, KeySpec::Rs256(KeySize::Rsa2048), KeySpec::Rs256(KeySize::Rsa3072)]
+        {
+            let stored = StoredKey::generate(spec, now).unwrap();
+            let key = SigningKey::load(&stored).unwrap();
+            assert_eq!((key.spec(), stored.algorithm.as_str()), (spec, spec.algorithm().name()));
+            let token = key.sign(&claims).unwrap();
+            let keys = drystone_mesh::token::KeySet::new();
+            keys.replace(vec![drystone_mesh::token::PublicKey::from_jwk(key.jwk()).unwrap()]);
+            let config = drystone_mesh::token::TokenVerifierConfig::new("https://id.example.com", "drystone");
+            let verifier = drystone_mesh::token::TokenVerifier::for_entry_point(config, keys, Clock::system());
+            let principal = verifier.verify(&token).unwrap();
+            assert_eq!((principal.user_id, &*principal.key_id), (claims.sub, key.kid()));
+            // Of another algorithm it is corrupt.
+            for other in ["ES256", "EdDSA", "RS256"].into_iter().filter(|other| *other != stored.algorithm) {
+                let renamed = StoredKey { algorithm: other.to_owned(), ..stored.clone() };
+                assert!(matches!(SigningKey::load(&renamed), Err(KeyError::Corrupt { .. })), "{spec:?} as {other}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_components_of_an_rsa_key_are_read_strictly() {
+        let der = [0x30, 0x08, 0x02, 0x02, 0x00, 0x81, 0x02, 0x02, 0x01, 0x01];
+        assert_eq!(rsa_components(&der), Some((&[0x81][..], &[1, 1][..])));
+        for end in 0..der.len() {
+            assert_eq!(rsa_components(&der[..end]), None, "{end} bytes");
+        }
+        assert_eq!(rsa_components(&[&der[..], &[0]].concat()), None);
+        assert_eq!(rsa_components(&[0x31, 0x00]), None);
     }
 
     #[test]
@@ -241,7 +418,7 @@ mod tests {
         let key = new_key();
         let output = format!("{key:?}");
         assert!(output.contains(&key.kid) && !output.contains("private"), "{output}");
-        let output = format!("{:?}", SigningKey::load(&key).unwrap().private());
-        assert!(output.contains("[redacted]"), "{output}");
+        let output = format!("{:?}", SigningKey::load(&key).unwrap());
+        assert_eq!(output, format!("SigningKey {{ kid: {:?}, alg: \"ES256\", .. }}", key.kid));
     }
 }

@@ -10,7 +10,9 @@ use crate::{
     token::{
         access_token_signer::{AccessTokenParams, AccessTokenSigner},
         key_ring::KeyRing,
+        key_spec::KeySpec,
         refresh_token::RefreshToken,
+        signing_key::SignError,
     },
     upstreams::{AccountClaims, SessionState},
 };
@@ -37,7 +39,7 @@ pub struct TokenPair {
 #[derive(Debug)]
 pub struct TokenIssuer {
     /// Signs access tokens.
-    pub access_token_signer: AccessTokenSigner,
+    pub access_token_signer: Arc<AccessTokenSigner>,
     /// The keys of refresh tokens.
     pub keys: Arc<KeyRing>,
     /// Source of time.
@@ -48,16 +50,17 @@ impl TokenIssuer {
     /// Issues the tokens of a session. `as_of` is a time before `account` and `properties` were read.
     ///
     /// # Errors
-    /// [`Error::Signing`].
-    pub fn issue(
+    /// [`Error::Signing`]; [`Error::KeysStale`] if the key that signs was withdrawn and the next one cannot be read.
+    pub async fn issue(
         &self,
         session: SessionState,
         account: AccountClaims,
         properties: BTreeMap<String, String>,
         as_of: Timestamp,
     ) -> Result<TokenPair, Error> {
+        let keys = self.keys.ready_to_sign().await?;
         let SessionState { session_id, user_id, auth_time, amr, counter, is_shared: _ } = session;
-        let access_token = self.access_token_signer.sign(AccessTokenParams {
+        let params = AccessTokenParams {
             user_id,
             session_id,
             auth_time,
@@ -67,7 +70,16 @@ impl TokenIssuer {
             permissions: account.permissions,
             claims_expire_at: account.expire_time,
             properties,
-        })?;
+        };
+        let signer = &self.access_token_signer;
+        // A signature of RSA takes a millisecond or more.
+        let access_token = if matches!(self.keys.signing_key(&keys)?.spec(), KeySpec::Rs256(_)) {
+            let signer = Arc::clone(signer);
+            let outcome = tokio::task::spawn_blocking(move || signer.sign(params)).await;
+            outcome.map_err(|_| Error::Signing(SignError::Key))??
+        } else {
+            signer.sign(params)?
+        };
         let token = RefreshToken { session_id, user_id, counter };
         let expires_in = access_token.expires_at.timestamp() - self.clock.now().timestamp();
         Ok(TokenPair {

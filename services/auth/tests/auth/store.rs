@@ -3,6 +3,7 @@
 mod factors;
 mod passkeys;
 mod resets;
+mod signing_keys;
 mod trusted_devices;
 
 use std::{any::Any, time::Duration};
@@ -37,6 +38,12 @@ use self::passkeys::{
 };
 use self::resets::{
     a_reset_is_cancelled_or_ends_with_the_last_factor, a_reset_waits_once_and_is_carried_out_once_when_it_is_due,
+};
+use self::signing_keys::{
+    a_key_is_retired_only_where_a_stored_key_has_replaced_it, a_key_that_was_retired_before_is_recorded_as_withdrawn,
+    a_retired_key_leaves_no_private_key_and_is_forgotten_after_a_year,
+    a_withdrawal_is_stored_as_it_was_planned_or_not_at_all, of_concurrent_changes_of_when_a_key_signs_one_is_made,
+    of_concurrent_rotations_one_inserts_its_key,
 };
 use self::trusted_devices::{
     a_device_is_trusted_by_a_completed_sign_in, a_device_that_is_trusted_anew_replaces_its_earlier_id,
@@ -327,6 +334,12 @@ macro_rules! contract {
             concurrent_inserts_of_a_first_signing_key_store_one,
             a_secret_is_inserted_once,
             keys_are_sealed_and_replaced_all_or_nothing,
+            of_concurrent_rotations_one_inserts_its_key,
+            a_retired_key_leaves_no_private_key_and_is_forgotten_after_a_year,
+            a_withdrawal_is_stored_as_it_was_planned_or_not_at_all,
+            a_key_is_retired_only_where_a_stored_key_has_replaced_it,
+            a_key_that_was_retired_before_is_recorded_as_withdrawn,
+            of_concurrent_changes_of_when_a_key_signs_one_is_made,
             an_app_counts_once_it_is_confirmed,
             a_code_is_used_up_once,
             concurrent_tries_are_all_counted,

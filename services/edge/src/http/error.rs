@@ -96,9 +96,9 @@ impl From<Error> for RequestError {
 /// Whether a service's status is for clients.
 fn is_public(reason: Option<Reason>, code: Code) -> bool {
     use Code::{Cancelled, DataLoss, DeadlineExceeded, Internal, Ok, Unavailable, Unknown};
-    use Reason::{CallerExpired, CallerNotAllowed, CallerUnidentified, MethodUnknown};
+    use Reason::{CallerExpired, CallerNotAllowed, CallerRevoked, CallerUnidentified, MethodUnknown};
     match reason {
-        Some(CallerExpired | CallerNotAllowed | CallerUnidentified | MethodUnknown) => false,
+        Some(CallerExpired | CallerRevoked | CallerNotAllowed | CallerUnidentified | MethodUnknown) => false,
         Some(_) => true,
         None => !matches!(code, Ok | Cancelled | Unknown | DeadlineExceeded | Internal | Unavailable | DataLoss),
     }

@@ -190,7 +190,7 @@ mod tests {
             let status = response.status();
             let expected = match reason {
                 // The edge's own certificate has expired.
-                Reason::CallerExpired => 503,
+                Reason::CallerExpired | Reason::CallerRevoked => 503,
                 _ if is_hidden => 500,
                 reason => reason.http(),
             };

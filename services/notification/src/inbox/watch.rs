@@ -7,12 +7,7 @@ use std::{
 };
 
 use chrono::TimeDelta;
-use drystone_mesh::{
-    clock::Clock,
-    error::Chain,
-    id,
-    token::{Principal, TokenVerifier},
-};
+use drystone_mesh::{clock::Clock, error::Chain, id, token::Principal};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -27,9 +22,8 @@ const MAX_WATCHERS: usize = 10_000;
 /// How often messages are looked for that another instance has accepted.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How often a watcher is sent a heartbeat, and how often it is checked that the token is still valid.
+/// How often a watcher is sent a heartbeat.
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(15);
-const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Ids are in the order of time, but may become visible late: by the clocks of instances and the length of a transaction. So messages
 /// of this last time are read again, and those that were sent are skipped.
@@ -47,7 +41,6 @@ pub(crate) struct Inboxes(Arc<Inner>);
 
 struct Inner {
     store: NotificationStore,
-    verifier: Option<TokenVerifier>,
     clock: Clock,
     watchers: Mutex<HashMap<Uuid, Watchers>>,
     stop: CancellationToken,
@@ -60,14 +53,9 @@ struct Watchers {
 }
 
 impl Inboxes {
-    /// Without a verifier, only the expiry of tokens ends a stream.
-    pub(crate) fn new(
-        store: NotificationStore,
-        verifier: Option<TokenVerifier>,
-        clock: Clock,
-        stop: CancellationToken,
-    ) -> Self {
-        Self(Arc::new(Inner { store, verifier, clock, watchers: Mutex::default(), stop }))
+    /// Of this store.
+    pub(crate) fn new(store: NotificationStore, clock: Clock, stop: CancellationToken) -> Self {
+        Self(Arc::new(Inner { store, clock, watchers: Mutex::default(), stop }))
     }
 
     /// Notifies the watchers of this user.
@@ -152,8 +140,9 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    /// Waits for the next messages; none are a heartbeat, and the first response is never waited for. `None` ends the stream: the token
-    /// is no longer valid, or the service stops.
+    /// Waits for the next messages; none are a heartbeat, and the first response is never waited for. `None` ends the stream: the service
+    /// stops. When the token is no longer valid, the server ends the stream
+    /// ([`TokenVerifier::invalidation`](drystone_mesh::token::TokenVerifier::invalidation)).
     pub(crate) async fn next(&mut self) -> Option<Result<Vec<InboxMessage>, Error>> {
         let notify = Arc::clone(&self.notify);
         let stop = self.inboxes.0.stop.clone();
@@ -165,7 +154,7 @@ impl Watch {
             tokio::pin!(notified);
             // Enabled before the read, so that what is accepted during it causes another one.
             notified.as_mut().enable();
-            if stop.is_cancelled() || !self.is_valid() {
+            if stop.is_cancelled() {
                 return None;
             }
             if std::mem::take(&mut is_read_due)
@@ -182,15 +171,8 @@ impl Watch {
                 () = stop.cancelled() => return None,
                 () = heartbeat.as_mut() => return Some(Ok(Vec::new())),
                 () = notified => is_read_due = true,
-                () = tokio::time::sleep(CHECK_INTERVAL) => {}
             }
         }
-    }
-
-    fn is_valid(&self) -> bool {
-        let Inner { verifier, clock, .. } = &*self.inboxes.0;
-        self.principal.expires_at > clock.now()
-            && verifier.as_ref().is_none_or(|verifier| !verifier.is_revoked(&self.principal))
     }
 
     /// Reads what was not sent, into `pending`.

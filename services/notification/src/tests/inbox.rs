@@ -182,7 +182,7 @@ async fn a_watcher_misses_nothing_after_any_id(fixture: Fixture) {
     }
 }
 
-async fn a_watch_ends_with_its_token_and_their_number_is_bounded(fixture: Fixture) {
+async fn the_number_of_watches_is_bounded(fixture: Fixture) {
     let user = ada().user_id;
     let mut watches = Vec::new();
     for _ in 0..16 {
@@ -192,8 +192,6 @@ async fn a_watch_ends_with_its_token_and_their_number_is_bounded(fixture: Fixtur
     drop(watch(&fixture, &ada().user_id, "").await.unwrap());
     let mut last = watches.pop().unwrap();
     assert_eq!(next(&mut last).await, Some(vec![]));
-    fixture.clock.advance(Duration::from_mins(5));
-    assert_eq!(next(&mut last).await, None);
     drop(last);
     drop(watch(&fixture, &user, "").await.unwrap());
 }
@@ -204,5 +202,5 @@ on_each_engine! {
     what_a_user_has_switched_off_is_not_sent,
     a_watcher_receives_new_messages_also_of_another_instance,
     a_watcher_misses_nothing_after_any_id,
-    a_watch_ends_with_its_token_and_their_number_is_bounded,
+    the_number_of_watches_is_bounded,
 }

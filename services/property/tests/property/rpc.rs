@@ -77,6 +77,7 @@ fn as_user<T>(user_id: Uuid, message: T) -> Request<T> {
         user_id,
         session_id: Uuid::now_v7(),
         token_id: Uuid::now_v7(),
+        key_id: "key-1".into(),
         issued_at: now,
         expires_at: now + Duration::from_mins(5),
         auth_time: now,

@@ -3,9 +3,9 @@
 use drystone::session::v1::{
     EndUserSessionsRequest, EndUserSessionsResponse, ListSessionsRequest, ListSessionsResponse, RaiseSessionRequest,
     RaiseSessionResponse, RevokeAllSessionsRequest, RevokeAllSessionsResponse, RevokeSessionRequest,
-    RotateSessionRequest, RotateSessionResponse, StartSessionRequest, StartSessionResponse, VoidRoleTokensRequest,
-    VoidRoleTokensResponse, VoidTokensRequest, VoidTokensResponse, WatchRevocationsRequest,
-    session_service_server::SessionService,
+    RotateSessionRequest, RotateSessionResponse, StartSessionRequest, StartSessionResponse, VoidKeyTokensRequest,
+    VoidKeyTokensResponse, VoidRoleTokensRequest, VoidRoleTokensResponse, VoidTokensRequest, VoidTokensResponse,
+    WatchRevocationsRequest, session_service_server::SessionService,
 };
 use drystone_mesh::{
     call::{self, Call},
@@ -106,6 +106,14 @@ impl SessionService for Service {
     ) -> Result<Response<VoidRoleTokensResponse>, Status> {
         self.sessions.void_tokens(request.into_inner().roles.into_iter().map(Holder::Role)).await?;
         Ok(Response::new(VoidRoleTokensResponse {}))
+    }
+
+    async fn void_key_tokens(
+        &self,
+        request: Request<VoidKeyTokensRequest>,
+    ) -> Result<Response<VoidKeyTokensResponse>, Status> {
+        self.sessions.void_key(request.into_inner().key_id).await?;
+        Ok(Response::new(VoidKeyTokensResponse {}))
     }
 
     /// Unless a session stays, tokens are voided as well: a sign-in that read the account before may start a session after the others have ended. It is

@@ -1,5 +1,6 @@
 //! Sessions and revocations in a SQL database.
 
+mod revocations;
 mod row;
 
 use async_trait::async_trait;
@@ -21,6 +22,7 @@ pub const MIGRATIONS: &[Migration] = &[
     migration!("0002", "rotation"),
     migration!("0003", "role_tokens"),
     migration!("0004", "authentication"),
+    migration!("0005", "revoked_keys"),
 ];
 
 /// The columns of a session, in the order of [`SessionRow`].
@@ -211,10 +213,14 @@ impl SessionStore for SqlStore {
         self.db.retry(|| self.void_tokens_once(of, lifetimes, now)).await
     }
 
+    async fn void_key(&self, key_id: &str, now: Timestamp) -> Result<u64, StoreError> {
+        self.db.retry(|| self.void_key_once(key_id, now)).await
+    }
+
     async fn revocations_after(&self, seq: u64, limit: u32, now: Timestamp) -> Result<Vec<Revocation>, StoreError> {
         let rows = run!(self.db.reader(), |db| {
             sqlx::query_as::<_, RevocationRow>(
-                "SELECT seq, session_id, user_id, void_until, forget_at, role
+                "SELECT seq, session_id, user_id, void_until, forget_at, role, key_id
                  FROM revocation
                  WHERE seq > $1 AND forget_at > $2
                  ORDER BY seq
@@ -336,29 +342,6 @@ impl SqlStore {
                 Ok(Some(Rotation::Reused { session, revocation }))
             }
         }
-    }
-
-    /// In one transaction: a role may have many that inherit it, and each commit is synced to disk.
-    async fn void_tokens_once(&self, of: &[Holder], lifetimes: &Lifetimes, now: Timestamp) -> Result<u64, StoreError> {
-        let (mut transaction, mut last) = (self.db.begin().await?, 0);
-        for (user_id, role) in of.iter().map(Holder::to_columns) {
-            let mut seq: Vec<i64> = run!(transaction.connection(), |connection| {
-                sqlx::query_scalar(
-                    "INSERT INTO revocation (user_id, void_until, forget_at, role)
-                     VALUES ($1, $2, $3, $4)
-                     RETURNING seq",
-                )
-                .bind(user_id)
-                .bind(to_micros(now))
-                .bind(to_micros(lifetimes.forget_at(now)))
-                .bind(role)
-                .fetch_all(connection)
-                .await?
-            });
-            last = from_column(seq.pop().ok_or(sqlx::Error::RowNotFound)?);
-        }
-        transaction.commit().await?;
-        Ok(last)
     }
 
     async fn end_once(

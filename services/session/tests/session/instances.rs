@@ -138,7 +138,7 @@ fn users(response: &WatchRevocationsResponse) -> Vec<Uuid> {
     let scopes = response.revocations.iter().map(|revocation| revocation.scope.as_ref().unwrap());
     let users = scopes.map(|scope| match scope {
         Scope::UserTokens(tokens) => tokens.user_id.parse().unwrap(),
-        Scope::SessionId(_) | Scope::RoleTokens(_) => panic!("no user's tokens: {scope:?}"),
+        Scope::SessionId(_) | Scope::RoleTokens(_) | Scope::KeyId(_) => panic!("no user's tokens: {scope:?}"),
     });
     users.collect()
 }

@@ -15,8 +15,8 @@ use chrono::DateTime;
 use drystone::session::v1::{
     EndUserSessionsRequest, ListSessionsRequest, RaiseSessionRequest, Revocation, RevokeAllSessionsRequest,
     RevokeSessionRequest, RotateSessionRequest, RotateSessionResponse, Session, StartSessionRequest, UserTokens,
-    VoidRoleTokensRequest, VoidTokensRequest, WatchRevocationsRequest, WatchRevocationsResponse, revocation::Scope,
-    session_service_client::SessionServiceClient,
+    VoidKeyTokensRequest, VoidRoleTokensRequest, VoidTokensRequest, WatchRevocationsRequest, WatchRevocationsResponse,
+    revocation::Scope, session_service_client::SessionServiceClient,
 };
 use drystone_mesh::{
     call::{Call, CallFields, Client, new_request_id},
@@ -179,6 +179,7 @@ fn into_call(mut request: Request<()>) -> Result<Request<()>, Status> {
             user_id,
             session_id,
             token_id: Uuid::now_v7(),
+            key_id: "key-1".into(),
             issued_at: DateTime::default(),
             expires_at: DateTime::default(),
             auth_time: DateTime::default(),
@@ -219,7 +220,9 @@ fn session_ids(revocations: &[Revocation]) -> Vec<&str> {
         .iter()
         .map(|revocation| match revocation.scope.as_ref().unwrap() {
             Scope::SessionId(id) => id.as_str(),
-            Scope::UserTokens(_) | Scope::RoleTokens(_) => panic!("{revocation:?} does not revoke a session"),
+            Scope::UserTokens(_) | Scope::RoleTokens(_) | Scope::KeyId(_) => {
+                panic!("{revocation:?} does not revoke a session")
+            }
         })
         .collect()
 }

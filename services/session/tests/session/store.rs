@@ -8,8 +8,8 @@ use chrono::{DateTime, TimeDelta};
 use drystone_backends::{Database, Postgres, RedisCluster};
 use drystone_mesh::{clock::Timestamp, config::ConfigDuration, page::Page};
 use drystone_session::{
-    Authentication, EndedSessions, FIRST_COUNTER, Holder, Lifetimes, MIGRATIONS, NewSession, PresentedBy, RedisStore,
-    Revocation, Rotation, Scope, Session, SessionStore, SqlStore, Swept,
+    Authentication, EndedSessions, FIRST_COUNTER, Holder, KEY_RETENTION, Lifetimes, MIGRATIONS, NewSession,
+    PresentedBy, RedisStore, Revocation, Rotation, Scope, Session, SessionStore, SqlStore, Swept,
 };
 use drystone_store::{
     Db, Location,
@@ -237,6 +237,30 @@ async fn voiding_tokens_keeps_the_sessions(store: Store) {
     assert_eq!(sessions(&store, session.user_id, now).await, [session]);
 }
 
+async fn a_revoked_key_is_kept_for_long_and_what_expires_after_it_is_swept(store: Store) {
+    let (now, user) = (start(), Uuid::now_v7());
+    let seq = store.void_key("key-1_A", now).await.unwrap();
+    let scope = Scope::Key("key-1_A".to_owned());
+    let key = Revocation { seq, scope, forget_at: now + KEY_RETENTION };
+    assert_eq!(revocations(&store, 0, now).await, std::slice::from_ref(&key));
+    assert!(store.void_key("key-1_A", now).await.unwrap() > seq, "again");
+    // More than one script reads at once.
+    for _ in 0..300 {
+        store.void_tokens(&[Holder::User(user)], &LIFETIMES, now).await.unwrap();
+    }
+    let later = now + TimeDelta::days(1);
+    let kept = store.void_tokens(&[Holder::User(user)], &LIFETIMES, later).await.unwrap();
+    assert_eq!(store.sweep(later, later).await.unwrap(), Swept { sessions: 0, revocations: 300 });
+    assert_eq!(store.sweep(later, later).await.unwrap(), Swept::default());
+    let left = revocations(&store, 0, later).await;
+    assert_eq!((left.len(), &left[0], left[2].seq), (3, &key, kept));
+
+    let end = now + KEY_RETENTION;
+    assert_eq!(revocations(&store, 0, end).await, []);
+    store.void_tokens(&[Holder::User(user)], &LIFETIMES, end).await.unwrap();
+    assert_eq!(store.sweep(end, end).await.unwrap(), Swept { sessions: 0, revocations: 3 });
+}
+
 async fn revocations_are_read_in_order_from_any_cursor_in_batches(store: Store) {
     let mut seqs = Vec::new();
     for _ in 0..5 {
@@ -436,6 +460,7 @@ macro_rules! suite {
             concurrent_calls_end_a_session_once,
             ending_all_sessions_can_keep_one,
             voiding_tokens_keeps_the_sessions,
+            a_revoked_key_is_kept_for_long_and_what_expires_after_it_is_swept,
             revocations_are_read_in_order_from_any_cursor_in_batches,
             concurrent_revocations_are_each_stored_once,
             a_reader_misses_no_concurrent_revocation,

@@ -121,6 +121,7 @@ fn as_user<T>(id: &str, permissions: &[&str], message: T) -> Request<T> {
         user_id: id.parse().unwrap(),
         session_id: Uuid::now_v7(),
         token_id: Uuid::now_v7(),
+        key_id: "key-1".into(),
         issued_at: now,
         expires_at: now + Duration::from_mins(5),
         auth_time: now,

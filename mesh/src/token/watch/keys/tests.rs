@@ -49,14 +49,19 @@ impl FakeKeyService {
     }
 
     fn watch(&self, keys: &KeySet, every: Duration) -> WatchTask {
+        self.watch_with(keys, every, &WithdrawnKeys::default())
+    }
+
+    fn watch_with(&self, keys: &KeySet, every: Duration, withdrawn: &WithdrawnKeys) -> WatchTask {
         let schedule = FetchSchedule {
             interval: every,
             min_interval: SHORT,
             timeout: TEST_TIMEOUT,
             min_backoff: SHORT,
             max_backoff: SHORT,
+            outdated_interval: SHORT,
         };
-        WatchTask(tokio::spawn(run(self.client(), keys.clone(), schedule)))
+        WatchTask(tokio::spawn(run(self.client(), keys.clone(), withdrawn.clone(), schedule)))
     }
 }
 
@@ -81,7 +86,7 @@ async fn wait_for_key(keys: &KeySet, kid: &str) {
 async fn keys_are_fetched_at_startup_and_shutdown_ends_the_watch() {
     let (fake, keys, stop) =
         (FakeKeyService::new(Ok(vec![Signer::new("1").jwk()])), KeySet::new(), CancellationToken::new());
-    let watch_task = tokio::spawn(watch_keys(fake.client(), keys.clone(), stop.clone()));
+    let watch_task = tokio::spawn(watch_keys(fake.client(), keys.clone(), WithdrawnKeys::default(), stop.clone()));
     timeout(TEST_TIMEOUT, keys.loaded()).await.unwrap();
     assert!(keys.get("1").is_some());
     stop.cancel();
@@ -118,8 +123,63 @@ async fn unknown_kids_do_not_cause_fetches_within_the_minimum_interval() {
         timeout: TEST_TIMEOUT,
         min_backoff: SHORT,
         max_backoff: SHORT,
+        outdated_interval: SHORT,
     };
     assert!(wait_for_next_fetch(&keys, &schedule).now_or_never().is_none());
+}
+
+/// However many clients send tokens of unknown keys, auth is asked once in the minimum interval.
+#[tokio::test]
+async fn a_storm_of_unknown_kids_causes_no_fetch_within_the_minimum_interval() {
+    assert!(FETCH_SCHEDULE.min_interval >= Duration::from_secs(5));
+    let (fake, keys) = (FakeKeyService::new(Ok(vec![Signer::new("1").jwk()])), KeySet::new());
+    let _watch = WatchTask(tokio::spawn(run(fake.client(), keys.clone(), WithdrawnKeys::default(), FETCH_SCHEDULE)));
+    wait_for_key(&keys, "1").await;
+    for _ in 0..100 {
+        (0..1000).for_each(|_| keys.request_refresh());
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(*fake.requests.borrow(), 1);
+}
+
+#[tokio::test]
+async fn a_withdrawn_key_is_dropped_and_its_successor_fetched_at_once() {
+    let (one, two) = (Signer::new("1").jwk(), Signer::new("2").jwk());
+    let (fake, keys, withdrawn) = (FakeKeyService::new(Ok(vec![one.clone()])), KeySet::new(), WithdrawnKeys::default());
+    let _watch = fake.watch_with(&keys, LONG, &withdrawn);
+    wait_for_key(&keys, "1").await;
+    withdrawn.insert("1");
+    assert!(keys.is_older_than(withdrawn.count()));
+    // The instance of auth that answers does not know of it at first.
+    fake.two_more_requests().await;
+    assert!(keys.get("1").is_none());
+    fake.set_response(Ok(vec![two, one]));
+    keys.request_refresh();
+    wait_for_key(&keys, "2").await;
+    assert!(keys.get("1").is_none());
+    fake.set_response(Ok(vec![Signer::new("2").jwk()]));
+    keys.request_refresh();
+    let current = async {
+        while keys.is_older_than(withdrawn.count()) {
+            sleep(SHORT).await;
+        }
+    };
+    timeout(TEST_TIMEOUT, current).await.unwrap();
+}
+
+/// Nobody is told that the tokens of its successor are invalid, for as long as the key set has the withdrawn key.
+#[tokio::test]
+async fn a_key_set_with_a_withdrawn_key_stays_outdated_however_often_it_is_fetched() {
+    let (one, two) = (Signer::new("1").jwk(), Signer::new("2").jwk());
+    let (fake, keys, withdrawn) = (FakeKeyService::new(Ok(vec![one, two])), KeySet::new(), WithdrawnKeys::default());
+    let _watch = fake.watch_with(&keys, SHORT, &withdrawn);
+    wait_for_key(&keys, "1").await;
+    withdrawn.insert("1");
+    for _ in 0..MAX_OUTDATED {
+        fake.two_more_requests().await;
+        assert!(keys.is_older_than(withdrawn.count()));
+    }
+    assert!(keys.get("1").is_none() && keys.get("2").is_some());
 }
 
 #[tokio::test]

@@ -64,9 +64,10 @@ fn number<T: FromStr>(field: Option<String>) -> Result<Option<T>, StoreError> {
 
 pub(super) fn revocation(entry: &StreamId) -> Result<Revocation, StoreError> {
     let seq = seq(&entry.id)?;
-    let scope = match (field(entry, "session")?, field(entry, "user")?, field(entry, "until")?) {
-        (Some(id), None, None) => Scope::Session(uuid::<String>(id)?),
-        (None, Some(user), Some(until)) => {
+    let scope = match (field(entry, "session")?, field(entry, "user")?, field(entry, "until")?, field(entry, "key")?) {
+        (Some(id), None, None, None) => Scope::Session(uuid::<String>(id)?),
+        (None, Some(_), Some(_), Some(key_id)) => Scope::Key(key_id),
+        (None, Some(user), Some(until), None) => {
             let of = Holder::from_columns(uuid::<String>(user)?, field(entry, "role")?);
             Scope::Tokens { of, void_until: from_micros(until) }
         }

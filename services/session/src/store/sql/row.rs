@@ -12,7 +12,7 @@ use crate::{
 pub(super) type SessionRow =
     (Uuid, Uuid, String, String, i64, i64, i64, i64, i64, i64, i64, i64, i64, String, String, String);
 
-pub(super) type RevocationRow = (i64, Option<Uuid>, Option<Uuid>, Option<i64>, i64, Option<String>);
+pub(super) type RevocationRow = (i64, Option<Uuid>, Option<Uuid>, Option<i64>, i64, Option<String>, Option<String>);
 
 pub(super) fn read_session(row: SessionRow) -> Session {
     let (id, user_id, device, address, created_at, last_seen_at, idle_expires_at, expires_at, ..) = row;
@@ -45,11 +45,12 @@ pub(super) fn count(column: i64) -> u32 {
 }
 
 pub(super) fn read_revocation(
-    (seq, session_id, user_id, void_until, forget_at, role): RevocationRow,
+    (seq, session_id, user_id, void_until, forget_at, role, key_id): RevocationRow,
 ) -> sqlx::Result<Revocation> {
-    let scope = match (session_id, user_id, void_until) {
-        (Some(id), None, None) => Scope::Session(id),
-        (None, Some(user_id), Some(until)) => {
+    let scope = match (session_id, user_id, void_until, key_id) {
+        (Some(id), None, None, None) => Scope::Session(id),
+        (None, Some(_), Some(_), Some(key_id)) => Scope::Key(key_id),
+        (None, Some(user_id), Some(until), None) => {
             Scope::Tokens { of: Holder::from_columns(user_id, role), void_until: from_micros(until) }
         }
         _ => return Err(sqlx::Error::Decode(format!("revocation {seq} has an unknown scope").into())),

@@ -205,6 +205,25 @@ async fn voiding_the_tokens_of_roles_is_one_revocation_a_role() {
 }
 
 #[tokio::test]
+async fn voiding_the_tokens_of_a_key_waits_for_the_watchers() {
+    let directory = directory();
+    let service = TestService::start_with(directory.path(), with_ack_timeout(ConfigDuration::seconds(20))).await;
+    let mut watcher = service.watch(0).await;
+    let mut client = service.client.clone();
+    let request = VoidKeyTokensRequest { key_id: "key-1_A".to_owned() };
+    let call = tokio::spawn(async move { client.void_key_tokens(request).await });
+    let response = watcher.next_revocations().await;
+    assert_eq!(response.revocations[0].scope, Some(Scope::KeyId("key-1_A".to_owned())));
+    let expire_time = service.clock.now() + drystone_session::KEY_RETENTION;
+    assert_eq!(response.revocations[0].expire_time, Some(to_proto(expire_time)));
+    assert!(!call.is_finished(), "the watcher has not acknowledged");
+    watcher.acknowledge(response.cursor).await;
+    call.await.unwrap().unwrap();
+    drop(watcher);
+    service.stop().await;
+}
+
+#[tokio::test]
 async fn ending_the_other_sessions_of_a_user_keeps_one_with_its_tokens() {
     let directory = directory();
     let service = TestService::start_with(directory.path(), with_ack_timeout(ConfigDuration::millis(50))).await;

@@ -114,6 +114,28 @@ async fn a_long_history_is_sent_in_batches_without_gaps() {
     service.stop().await;
 }
 
+/// Until then the watcher takes its revocations for incomplete.
+#[tokio::test]
+async fn a_full_batch_is_followed_by_a_heartbeat_at_once_if_nothing_is_pending() {
+    let directory = directory();
+    let config = Config { heartbeat: ConfigDuration::hours(1), ..Config::default() };
+    let service = TestService::start_with(directory.path(), config).await;
+    let mut insert = service.db.begin().await.unwrap();
+    for _ in 0..1000 {
+        run!(insert.connection(), |connection| {
+            sqlx::query(REVOKE).bind(Uuid::now_v7()).bind(i64::MAX / 2).execute(connection).await.unwrap();
+        });
+    }
+    insert.commit().await.unwrap();
+    let mut watcher = service.watch(0).await;
+    let full = watcher.next_revocations().await;
+    assert_eq!(full.revocations.len(), 1000);
+    let heartbeat = WatchRevocationsResponse { revocations: vec![], cursor: full.cursor };
+    assert_eq!(watcher.next().await.unwrap(), Some(heartbeat));
+    drop(watcher);
+    service.stop().await;
+}
+
 #[tokio::test]
 async fn a_cursor_stays_valid_after_its_revocations_have_expired() {
     let directory = directory();

@@ -47,7 +47,7 @@ impl FakeSessionService {
             identity,
             peers: ["session", "auth", "property", "notification"]
                 .into_iter()
-                .map(|name| (name.to_owned(), vec![address.to_string()]))
+                .map(|name| (name.to_owned(), vec![address.to_string()].into()))
                 .collect(),
             health: Health::new(),
             metrics: Metrics::default(),
